@@ -1,0 +1,71 @@
+"""A statement of a paper as something that a measurement can confirm or contradict."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["shown", "contradicted", "inconclusive"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An empirical statement, what was measured for it, and the verdict.
+
+    Attributes:
+        id: short name, unique within its study.
+        statement: the statement in one sentence.
+        source: paper and figure, theorem or equation.
+        measured: what the statistic is.
+        statistic: its mean over seeds.
+        interval: its confidence interval over seeds.
+        per_seed: the statistic of each seed that has one.
+        expected: the range, fixed before the run, in which the statement holds.
+        control: a negative control, which must come out contradicted.
+        note: what else a reader should know, such as why the verdict is inconclusive.
+
+    >>> claim = Claim("a", "grows", "A, Fig. 1", "slope", 2.0, (1.5, 2.5), (1.5, 2.5), (1.0, 9.0))
+    >>> claim.verdict, claim.as_it_should_be
+    ('shown', True)
+    """
+
+    id: str
+    statement: str
+    source: str
+    measured: str
+    statistic: float
+    interval: Interval
+    per_seed: tuple[float, ...]
+    expected: Interval
+    control: bool = False
+    note: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The interval against the expected range: inside, outside, or astride."""
+        return judge(self.interval, self.expected)
+
+    @property
+    def as_it_should_be(self) -> bool:
+        """Whether a claim is shown, or a negative control contradicted."""
+        return self.verdict == ("contradicted" if self.control else "shown")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the verdict."""
+        return {**asdict(self), "verdict": self.verdict, "as_it_should_be": self.as_it_should_be}
+
+
+def judge(interval: Interval, expected: Interval) -> Verdict:
+    """Compare a confidence interval with the range in which a statement holds.
+
+    >>> judge((0.9, 1.1), (0.75, 1.25)), judge((0.7, 1.1), (0.75, 1.25)), judge((0, 0.2), (0.75, 1))
+    ('shown', 'inconclusive', 'contradicted')
+    """
+    low, high = interval
+    if math.isnan(low) or math.isnan(high):
+        return "inconclusive"
+    if expected[0] <= low and high <= expected[1]:
+        return "shown"
+    if high < expected[0] or low > expected[1]:
+        return "contradicted"
+    return "inconclusive"

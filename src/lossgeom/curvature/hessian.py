@@ -1,0 +1,53 @@
+"""The Hessian of the empirical loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+
+
+class Hessian(ParameterMatrix):
+    r"""The P x P Hessian of the empirical loss in the flat parameters.
+
+    .. math:: H = \sum_b \nabla^2 s_b(\theta) / \sum_b n_b
+
+    with the sum of terms s and their number n of each batch. Products differentiate the gradient's
+    graph, which is built once per batch and kept as long as all kept graphs together hold no more
+    than ``memory_budget`` bytes; for the other batches it is built anew for every block of vectors.
+
+    Cost of a product: about two gradients with kept graphs, three without.
+
+    Args:
+        problem: the loss and where to take it.
+        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+
+    Raises:
+        NonFiniteError: from a product, where the loss is NaN or infinite.
+
+    Source: Pearlmutter, Fast exact multiplication by the Hessian (1994).
+
+    >>> from torch import nn
+    >>> from lossgeom import Problem
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> x = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
+    >>> Hessian(Problem(model, "squared_error", [(x, torch.zeros(2, 1))])).dense()
+    tensor([[1., 1.],
+            [1., 2.]])
+    """
+
+    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+        total, count = self.problem.terms(self.problem.outputs(theta, batch), batch)
+        (gradient,) = torch.autograd.grad(total, theta, create_graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            if not gradient.requires_grad:  # a loss linear in theta
+                return torch.zeros_like(v)
+            (result,) = torch.autograd.grad(
+                gradient, theta, v, retain_graph=True, materialize_grads=True
+            )
+            return result
+
+        return product, count

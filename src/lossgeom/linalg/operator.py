@@ -1,0 +1,228 @@
+"""Matrices that are known through their products with blocks of vectors."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+
+class LinearOperator(ABC):
+    """A real m x n matrix A, given by A @ V for blocks V of k columns.
+
+    Subclasses say their shape, dtype and device, how to multiply (``matmat``) and their transpose
+    (``T``). Operators combine with ``+``, ``-``, scalar ``*`` and ``@``; nothing is formed.
+
+    >>> A = Dense(torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+    >>> ((2 * A - A) @ torch.tensor([1.0, 1.0])).tolist()
+    [2.0, 3.0]
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows m and columns n."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Type of the vectors it takes and returns."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where its vectors live."""
+
+    @property
+    @abstractmethod
+    def T(self) -> LinearOperator:  # noqa: N802
+        """The transpose; a symmetric operator returns itself."""
+
+    @abstractmethod
+    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
+        """The product A V with a block of k vectors."""
+
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        if other.shape[0] != self.shape[1]:
+            raise ValueError(
+                f"cannot multiply an operator of shape {self.shape} by something with "
+                f"{other.shape[0]} rows; expected {self.shape[1]}"
+            )
+        if isinstance(other, LinearOperator):
+            return MatrixFree.like(
+                self,
+                lambda V: self.matmat(other.matmat(V)),
+                lambda: other.T @ self.T,
+                size=(self.shape[0], other.shape[1]),
+            )
+        return self.matmat(other[:, None])[:, 0] if other.ndim == 1 else self.matmat(other)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        if self.shape != other.shape:
+            raise ValueError(f"cannot add operators of shapes {self.shape} and {other.shape}")
+        return MatrixFree.like(
+            self, lambda V: self.matmat(V) + other.matmat(V), lambda: self.T + other.T
+        )
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        return self + (-1.0) * other
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        return MatrixFree.like(self, lambda V: factor * self.matmat(V), lambda: factor * self.T)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return (-1.0) * self
+
+    def dense(self) -> Float[Tensor, "m n"]:
+        """The matrix itself, at the cost of n products."""
+        return self.matmat(torch.eye(self.shape[1], dtype=self.dtype, device=self.device))
+
+    def to_scipy(self) -> ScipyOperator:
+        """The same matrix for SciPy's solvers; products cross to NumPy and back."""
+        from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+        def product(operator: LinearOperator) -> Callable[[Any], Any]:
+            def multiply(V: Any) -> Any:
+                block = torch.as_tensor(V, dtype=operator.dtype, device=operator.device)
+                return (operator @ block).cpu().numpy()
+
+            return multiply
+
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        forward, backward = product(self), product(self.T)
+        return ScipyOperator(
+            self.shape, matvec=forward, matmat=forward, rmatvec=backward, dtype=dtype
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(LinearOperator):
+    """A matrix that is there, as an operator.
+
+    >>> Dense(torch.eye(3)).shape
+    (3, 3)
+    """
+
+    matrix: Float[Tensor, "m n"]
+
+    @property
+    def shape(self) -> tuple[int, int]:  # noqa: D102
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:  # noqa: D102
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:  # noqa: D102
+        return self.matrix.device
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: D102, N802
+        return Dense(self.matrix.T)
+
+    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:  # noqa: D102
+        return self.matrix @ V
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixFree(LinearOperator):
+    """A matrix given by a function that multiplies.
+
+    >>> like = Dense(torch.eye(2))
+    >>> double = MatrixFree.like(like, lambda V: 2 * V, lambda: double)
+    >>> double.dense().tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    """
+
+    size: tuple[int, int]
+    vector_dtype: torch.dtype
+    vector_device: torch.device
+    product: Callable[[Tensor], Tensor]
+    transpose: Callable[[], LinearOperator]
+
+    @classmethod
+    def like(
+        cls,
+        other: LinearOperator,
+        product: Callable[[Tensor], Tensor],
+        transpose: Callable[[], LinearOperator],
+        size: tuple[int, int] | None = None,
+    ) -> MatrixFree:
+        """With the dtype, the device and (unless given) the shape of another operator."""
+        return cls(size or other.shape, other.dtype, other.device, product, transpose)
+
+    @property
+    def shape(self) -> tuple[int, int]:  # noqa: D102
+        return self.size
+
+    @property
+    def dtype(self) -> torch.dtype:  # noqa: D102
+        return self.vector_dtype
+
+    @property
+    def device(self) -> torch.device:  # noqa: D102
+        return self.vector_device
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: D102, N802
+        return self.transpose()
+
+    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:  # noqa: D102
+        return self.product(V)
+
+
+def as_operator(A: Any) -> LinearOperator:
+    """Take a matrix in any of the forms people have it in.
+
+    Args:
+        A: a LinearOperator, a 2-d tensor, a SciPy LinearOperator, or anything that multiplies
+            torch blocks with ``@`` and has ``shape``, ``dtype``, ``device`` and ``adjoint()``,
+            as the operators of curvlinops do.
+
+    Raises:
+        TypeError: for anything else.
+
+    >>> as_operator(torch.eye(2)).shape
+    (2, 2)
+    """
+    if isinstance(A, LinearOperator):
+        return A
+    if isinstance(A, Tensor) and A.ndim == 2:
+        return Dense(A)
+    scipy_linalg = sys.modules.get("scipy.sparse.linalg")
+    if scipy_linalg is not None and isinstance(A, scipy_linalg.LinearOperator):
+        return _from_scipy(A)
+    try:
+        size = (int(A.shape[0]), int(A.shape[1]))
+        adjoint = A.adjoint
+        return MatrixFree(size, A.dtype, A.device, A.__matmul__, lambda: as_operator(adjoint()))
+    except AttributeError:
+        raise TypeError(
+            "expected a matrix: a LinearOperator of lossgeom, SciPy or curvlinops, or a 2-d "
+            f"tensor; got {type(A).__name__}"
+        ) from None
+
+
+def _from_scipy(A: Any) -> LinearOperator:
+    dtype = torch.from_numpy(A.dtype.type([0])).dtype
+
+    def product(V: Tensor) -> Tensor:
+        return torch.as_tensor(A.matmat(V.numpy()), dtype=dtype)
+
+    return MatrixFree(A.shape, dtype, torch.device("cpu"), product, lambda: as_operator(A.H))

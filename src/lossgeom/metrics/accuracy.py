@@ -1,0 +1,61 @@
+"""The share of targets that are predicted."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lossgeom.batches import Batch
+from lossgeom.estimate import Estimate
+from lossgeom.problem import Problem
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of targets whose class has the largest output, between 0 and 1.
+
+    Outputs are (B, C, ...) with C > 1; targets are class indices (B, ...), of which
+    ``ignore_index`` does not count, or one number per class (B, C, ...), the largest being the
+    class.
+
+    Cost: one forward pass.
+
+    >>> Accuracy().name
+    'accuracy'
+    """
+
+    ignore_index: int = -100
+
+    @property
+    def name(self) -> str:
+        """Key in records."""
+        return "accuracy"
+
+    def __call__(self, problem: Problem) -> Estimate:
+        """Measure.
+
+        Raises:
+            ValueError: if outputs and targets are not of these shapes, or no target counts.
+        """
+
+        @torch.no_grad()
+        def terms(batch: Batch) -> tuple[int, int]:
+            outputs, targets = problem.outputs(problem.theta, batch), batch[1]
+            if outputs.ndim < 2 or outputs.shape[1] < 2:
+                raise ValueError(
+                    f"expected outputs (B, C, ...) with C > 1, got {tuple(outputs.shape)}"
+                )
+            classes = targets.argmax(1) if targets.shape == outputs.shape else targets
+            predicted = outputs.argmax(1)
+            if classes.shape != predicted.shape:
+                raise ValueError(
+                    f"expected targets of shape {tuple(predicted.shape)} or "
+                    f"{tuple(outputs.shape)}, got {tuple(targets.shape)}"
+                )
+            valid = classes != self.ignore_index
+            right = (predicted == classes) & valid
+            return int(right.sum()), int(valid.sum())
+
+        right, valid = (sum(part) for part in zip(*problem.over_batches(terms), strict=True))
+        if valid == 0:
+            raise ValueError("expected targets to score, but all of them are ignored")
+        return Estimate(right / valid)

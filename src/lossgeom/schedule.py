@@ -1,0 +1,74 @@
+"""When to measure."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+Schedule = Callable[[int], bool]
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every n-th step, starting with step 0.
+
+    >>> [step for step in range(10) if Every(4)(step)]
+    [0, 4, 8]
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"expected to measure every n >= 1 steps, got {self.n}")
+
+    def __call__(self, step: int) -> bool:
+        """Whether to measure at this step."""
+        return step % self.n == 0
+
+
+@dataclass(frozen=True)
+class Logarithmic:
+    """Step 0, and evenly spaced steps on a logarithmic axis.
+
+    >>> [step for step in range(101) if Logarithmic(per_decade=3)(step)]
+    [0, 1, 2, 5, 10, 22, 46, 100]
+    """
+
+    per_decade: int = 10
+
+    def __post_init__(self) -> None:
+        if self.per_decade < 1:
+            raise ValueError(f"expected at least one step per decade, got {self.per_decade}")
+
+    def __call__(self, step: int) -> bool:
+        """Whether to measure at this step."""
+        if step == 0:
+            return True
+        nearest = round(self.per_decade * math.log10(step))
+        return step == round(10 ** (nearest / self.per_decade))
+
+
+@dataclass(frozen=True)
+class At:
+    """The steps of a list.
+
+    >>> [step for step in range(10) if At([2, 3])(step)]
+    [2, 3]
+    """
+
+    steps: Collection[int]
+
+    def __call__(self, step: int) -> bool:
+        """Whether to measure at this step."""
+        return step in self.steps
+
+
+def as_schedule(every: int | Collection[int] | Schedule) -> Schedule:
+    """A number of steps, a list of steps, or a function of the step.
+
+    >>> as_schedule(50)
+    Every(n=50)
+    """
+    if isinstance(every, int):
+        return Every(every)
+    return every if callable(every) else At(frozenset(every))

@@ -1,0 +1,115 @@
+"""Spectral norms of the input-output Jacobian."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.problem import NonFiniteError, Problem
+
+Outputs = Literal["logits", "softmax"]
+OUTPUTS: tuple[Outputs, ...] = ("logits", "softmax")
+CHUNK_NUMBERS = 2**22  # of the C x B x D block of Jacobians that is held at a time
+
+
+def jacobian_norms(problem: Problem, outputs: Outputs = "logits") -> Float[Tensor, " N"]:
+    r"""Spectral norm of the input-output Jacobian at every example, in eval mode.
+
+    .. math:: \|J f(x_i)\|_2 = \sqrt{\lambda_{\max}(J_i J_i^\top)}, \quad J_i \in R^{C \times D}
+
+    Exact: the C rows of all Jacobians of a chunk of examples come from one batched vector-Jacobian
+    product, and the norm from the C x C Gram matrix, in float64. Of the softmaxed model, the Gram
+    matrix is A J J^T A with :math:`A = \mathrm{diag}(p) - p p^\top`.
+
+    Cost: one forward pass and C backward passes through the model, batched; a chunk holds
+    C x B x D numbers, at most 2^22 of them unless one example alone needs more.
+
+    Args:
+        problem: model and data; the loss plays no part, and the mode is always eval. The outputs
+            of an example are flattened to C numbers, its inputs to D.
+        outputs: of the model as it is (``"logits"``), or after a softmax over C (``"softmax"``).
+
+    Returns:
+        The norms in the order of the data, in units of output per unit of input.
+
+    Raises:
+        ValueError: if outputs is neither, the inputs are not floating point, the outputs are not
+            one row per example, or the outputs of one example depend on another.
+        NonFiniteError: where an output is NaN or infinite.
+
+    Source: MacDonald et al., arXiv:2305.14683, sections 3 and 6.
+
+    >>> from torch import nn
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> model.weight.data = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    >>> data = [(torch.ones(2, 2), torch.tensor([0, 1]))]
+    >>> jacobian_norms(Problem(model, "cross_entropy", data))
+    tensor([4., 4.])
+    """
+    if outputs not in OUTPUTS:
+        raise ValueError(f"expected outputs to be one of {OUTPUTS}, got {outputs!r}")
+    problem = problem.in_mode("eval")
+    norms = problem.over_batches(lambda batch: _batch_norms(problem, batch, outputs))
+    return torch.cat(norms).to(problem.theta)
+
+
+def _batch_norms(problem: Problem, batch: Batch, outputs: Outputs) -> Float[Tensor, " B"]:
+    inputs, targets = batch
+    if not inputs.is_floating_point():
+        raise ValueError(f"expected floating-point inputs to differentiate in, got {inputs.dtype}")
+    first = _outputs(problem, (inputs[:1], targets[:1]))
+    numbers = first.shape[1] * inputs[0].numel()
+    chunk = max(1, CHUNK_NUMBERS // numbers)
+    pieces = zip(torch.split(inputs, chunk), torch.split(targets, chunk), strict=True)
+    return torch.cat([_chunk_norms(problem, piece, outputs) for piece in pieces])
+
+
+def _outputs(problem: Problem, batch: Batch) -> Float[Tensor, "B C"]:
+    outputs = problem.outputs(problem.theta, batch)
+    if outputs.ndim == 0 or len(outputs) != len(batch[0]):
+        raise ValueError(
+            f"expected one row of outputs per example, got outputs of shape "
+            f"{tuple(outputs.shape)} for {len(batch[0])} examples"
+        )
+    if not torch.isfinite(outputs).all():
+        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+    return outputs.reshape(len(outputs), -1)
+
+
+def _chunk_norms(problem: Problem, batch: Batch, kind: Outputs) -> Float[Tensor, " B"]:
+    inputs = batch[0].detach().requires_grad_()
+    outputs = _outputs(problem, (inputs, batch[1]))
+    if not outputs.requires_grad:
+        return torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
+    _check_independent(outputs, inputs)
+    B, C = outputs.shape
+    one_hot = torch.eye(C, dtype=outputs.dtype, device=outputs.device)
+    (J,) = torch.autograd.grad(
+        outputs, inputs, one_hot[:, None, :].expand(C, B, C), is_grads_batched=True
+    )
+    rows = J.reshape(C, B, -1).transpose(0, 1)
+    gram = (rows @ rows.transpose(1, 2)).double()
+    if kind == "softmax":
+        p = outputs.detach().double().softmax(dim=1)
+        A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        gram = A @ gram @ A
+    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
+    return largest.clamp(min=0).sqrt()
+
+
+def _check_independent(outputs: Tensor, inputs: Tensor) -> None:
+    """Summing over examples separates their Jacobians only if they do not depend on each other."""
+    if len(outputs) == 1:
+        return
+    (gradient,) = torch.autograd.grad(
+        outputs[0].sum(), inputs, retain_graph=True, materialize_grads=True
+    )
+    if gradient[1:].any():
+        raise ValueError(
+            "expected the outputs of one example to depend on its own inputs alone, but those of "
+            "example 0 depend on other examples in the batch"
+        )

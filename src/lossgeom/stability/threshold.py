@@ -1,0 +1,56 @@
+"""The sharpness beyond which an optimiser's iteration is unstable."""
+
+from __future__ import annotations
+
+from torch.optim import SGD, Optimizer
+
+
+def stability_threshold(optimizer: Optimizer) -> float:
+    r"""The sharpness of the data loss at which full-batch steps stop being stable.
+
+    On a quadratic with eigenvalue :math:`\lambda`, with step :math:`\eta`, momentum
+    :math:`\beta`, dampening :math:`d` and weight decay :math:`w`, the iteration is stable for
+    :math:`\lambda + w` up to
+
+    .. math:: 2 / \eta, \qquad \frac{2 (1 + \beta)}{\eta (1 - d)}, \qquad
+        \frac{2 (1 + \beta)}{\eta (1 + 2 \beta)}
+
+    for gradient descent, heavy-ball momentum and Nesterov momentum as torch writes them. The edge
+    of stability is a statement about full-batch training; with small batches an optimiser becomes
+    unstable earlier.
+
+    Args:
+        optimizer: a live ``torch.optim.SGD``; its current learning rate is read.
+
+    Raises:
+        TypeError: for any other optimiser, whose threshold is on another matrix than the Hessian.
+        ValueError: if parameter groups differ in a setting, or it maximises.
+
+    Source: Cohen et al., Gradient descent on neural networks typically occurs at the edge of
+    stability (2021), section 2 and appendix B.
+
+    >>> import torch
+    >>> stability_threshold(SGD([torch.zeros(1, requires_grad=True)], lr=0.5))
+    4.0
+    """
+    if type(optimizer) is not SGD:
+        raise TypeError(
+            "expected torch.optim.SGD, whose stability depends on the Hessian alone; got "
+            f"{type(optimizer).__name__}"
+        )
+    names = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")
+    settings = {tuple(float(group[name]) for name in names) for group in optimizer.param_groups}
+    if len(settings) > 1:
+        raise ValueError(
+            f"expected all parameter groups to agree in {', '.join(names)}; with different "
+            "settings no single sharpness decides stability"
+        )
+    lr, momentum, dampening, nesterov, weight_decay, maximize = settings.pop()
+    if maximize:
+        raise ValueError("expected an optimiser that minimises, got maximize=True")
+    if not lr > 0:
+        raise ValueError(f"expected a learning rate > 0, got {lr}")
+    if not momentum:
+        return 2 / lr - weight_decay
+    growth = 1 + 2 * momentum if nesterov else 1 - dampening
+    return 2 * (1 + momentum) / (lr * growth) - weight_decay
