@@ -62,11 +62,9 @@ def _describe(thing: Any) -> str:
 
 def to_parameters(batch: Batch, theta: Tensor) -> Batch:
     """Move a batch to the parameters' device, and its floating tensors to their dtype."""
-    inputs, targets = (
-        part.to(theta.device, theta.dtype if part.is_floating_point() else part.dtype)
-        for part in batch
-    )
-    return inputs, targets
+    inputs, targets = (part.clone() if part.is_inference() else part for part in batch)
+    dtypes = [theta.dtype if t.is_floating_point() else t.dtype for t in (inputs, targets)]
+    return inputs.to(theta.device, dtypes[0]), targets.to(theta.device, dtypes[1])
 
 
 def fingerprint(batch: Batch) -> Fingerprint:

@@ -31,7 +31,7 @@ class Loss:
     name: str
     terms: TermsFunction
     average: bool = True
-    label_entropy: Callable[[Tensor, Any], Tensor] | None = None
+    label_entropy: Callable[[Tensor, Any], float] | None = None
 
 
 LossLike = str | nn.Module | TermsFunction | Loss
@@ -113,15 +113,15 @@ def _cross_entropy(
         )
         return total, _target_count(outputs, targets, of(outputs), ignore_index)
 
-    def label_entropy(outputs: Tensor, batch: Any) -> Tensor:
+    def label_entropy(outputs: Tensor, batch: Any) -> float:
         targets = batch[1]
         classes = outputs.shape[1]
         if targets.is_floating_point():
             smoothed = (1 - label_smoothing) * targets + label_smoothing / classes
-            return cast(Tensor, torch.special.entr(smoothed).sum())
+            return float(torch.special.entr(smoothed).sum())
         others = label_smoothing / classes
         entropy = _entr(1 - label_smoothing + others) + (classes - 1) * _entr(others)
-        return cast(Tensor, (targets != ignore_index).sum() * entropy)
+        return int((targets != ignore_index).sum()) * entropy
 
     return Loss(name, terms, label_entropy=label_entropy if weight is None else None)
 

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lossgeom.linalg import plain_arithmetic
+
 Mode = Literal["eval", "train"]
 MODES: tuple[Mode, ...] = ("eval", "train")
 
@@ -68,11 +70,12 @@ class Network:
         Raises:
             ValueError: if the forward pass draws random numbers, as Dropout in train mode does.
         """
-        device = self.theta.device
+        generators = _generators(self.theta.device)
+        before = [generator.get_state() for generator in generators]
         with self._at(theta, mode):
-            before = _generator_states(device)
             outputs = self._module(inputs)
-            if any(not torch.equal(*pair) for pair in zip(before, _generator_states(device))):  # noqa: B905
+        for generator, state in zip(generators, before, strict=True):
+            if not torch.equal(generator.get_state(), state):
                 raise ValueError(
                     f"the model drew random numbers in mode={mode!r}, so its loss is not a "
                     "function of the parameters; measure it in mode='eval', or remove what is "
@@ -108,27 +111,33 @@ def measuring(device: torch.device) -> Iterator[None]:
     every pass over the data sees the same random numbers, and the caller's generators (of torch,
     NumPy and Python) come out as they went in.
     """
-    devices = [device] if device.type == "cuda" else []
+    generators = _generators(device)
+    states = [generator.get_state() for generator in generators]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(plain_arithmetic(device))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         try:
-            torch.manual_seed(0)
+            # not torch.manual_seed, which queues a call for every later start of CUDA
+            for generator in generators:
+                generator.manual_seed(0)
             random.seed(0)
             np.random.seed(0)  # noqa: NPY002
             yield
         finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def _generator_states(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """The global generators that a forward pass on a device can draw from."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return [torch.default_generator, torch.cuda.default_generators[index]]
+    return [torch.default_generator]
 
 
 def _copied(model: nn.Module) -> nn.Module:

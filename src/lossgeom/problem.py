@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -161,7 +160,7 @@ class Problem:
     def over_batches(self, function: Callable[[Batch], T], skip: int = 0) -> list[T]:
         """Call a function on every batch but the first few, the same batches in every pass."""
         results, index = [], -1
-        with self.measuring(), generators_kept(self.batches):
+        with measuring(self.theta.device), generators_kept(self.batches):
             for index, raw in enumerate(self.batches):
                 pair = as_pair(raw, index)
                 check_same_pass(self._seen, pair, index)
@@ -173,10 +172,6 @@ class Problem:
                 "pass a list"
             )
         return results
-
-    def measuring(self) -> AbstractContextManager[None]:
-        """Gradients on, autocast off, random state kept; see :mod:`lossgeom.network`."""
-        return measuring(self.theta.device)
 
     def divisor(self, counts: Iterable[float]) -> float:
         """What a sum over all batches is divided by: the number of terms, or 1 for a sum."""
@@ -227,7 +222,7 @@ class Problem:
         @torch.no_grad()
         def terms(batch: Batch) -> tuple[float, float]:
             outputs = self.outputs(self.theta, batch)
-            return entropy(outputs, batch).item(), self.terms(outputs, batch)[1]
+            return entropy(outputs, batch), self.terms(outputs, batch)[1]
 
         totals, counts = zip(*self.over_batches(terms), strict=True)
         return math.fsum(totals) / self.divisor(counts)

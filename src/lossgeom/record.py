@@ -89,7 +89,7 @@ class Record:
         manifest = _read_manifest(path)
         if manifest is None:
             manifest = _new_manifest(kind, asked)
-            _write_json(path / MANIFEST, manifest)
+            write_json(path / MANIFEST, manifest)
         _drop_partial_row(path / ROWS)
         return cls(path, manifest, lock)
 
@@ -134,7 +134,7 @@ class Record:
         """Write more facts into the manifest."""
         self._check_writable()
         self.manifest = {**self.manifest, **_plain(facts)}
-        _write_json(self.path / MANIFEST, self.manifest)
+        write_json(self.path / MANIFEST, self.manifest)
 
     def finish(self, status: str = "finished") -> None:
         """Say how the run ended, and let go of the folder."""
@@ -172,6 +172,12 @@ class Record:
             return [{k: _number(v) for k, v in json.loads(line).items()} for line in lines]
         except ValueError as error:
             raise RecordError(f"{path} is damaged: {error}") from error
+
+    def series(self, metric: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a metric, by step."""
+        points = {row["step"]: row["value"] for row in self.rows() if row.get("metric") == metric}
+        steps = sorted(points)
+        return steps, [points[step] for step in steps]
 
     # Arrays
 
@@ -323,8 +329,9 @@ def _drop_partial_row(path: Path) -> None:
             os.truncate(path, complete)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file atomically; non-finite numbers become strings."""
+    write_atomically(path, (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lossgeom.batches import Batch
-from lossgeom.linalg import LinearOperator
+from lossgeom.linalg import LinearOperator, plain_arithmetic
 from lossgeom.problem import Problem
 
 MEMORY_BUDGET = 2 * 2**30
@@ -62,13 +62,14 @@ class ParameterMatrix(LinearOperator):
         return self
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
-        total = torch.zeros_like(V)
-        with self.problem.measuring():
+        with plain_arithmetic(self.device):
+            V = V.clone() if V.is_inference() else V.detach()
+            total = torch.zeros_like(V)
             for product in self._kept:
                 _accumulate(total, product, V)
-        if len(self._kept) != self._batches:
-            self._linearize_rest(total, V)
-        return total / self._divisor
+            if len(self._kept) != self._batches:
+                self._linearize_rest(total, V)
+            return total / self._divisor
 
     def _linearize_rest(self, total: Tensor, V: Tensor) -> None:
         first_pass = self._batches is None

@@ -1,7 +1,17 @@
 """Linear algebra on matrices known only through their products."""
 
+from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import Which
 from lossgeom.linalg.lanczos import EigenPairs, top_eigenpairs
-from lossgeom.linalg.operator import Dense, LinearOperator, as_operator
+from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
 
-__all__ = ["Dense", "EigenPairs", "LinearOperator", "Which", "as_operator", "top_eigenpairs"]
+__all__ = [
+    "Dense",
+    "EigenPairs",
+    "LinearOperator",
+    "MatrixFree",
+    "Which",
+    "as_operator",
+    "plain_arithmetic",
+    "top_eigenpairs",
+]

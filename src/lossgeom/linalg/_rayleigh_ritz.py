@@ -105,8 +105,8 @@ class Basis:
 
     def _check_symmetry(self) -> None:
         above, below = float(self.images[0] @ self.V[1]), float(self.images[1] @ self.V[0])
-        scale = float(self.images[:2].norm())
-        if abs(above - below) > 0.01 * scale:
+        rounding = 1e3 * torch.finfo(self.V.dtype).eps * self.spent.norm
+        if abs(above - below) > max(0.01 * float(self.images[:2].norm()), rounding):
             raise ValueError(
                 "expected a symmetric operator, but u.(A v) and v.(A u) differ: "
                 f"{above:.6g} and {below:.6g}"

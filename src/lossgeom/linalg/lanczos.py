@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import WHICH, Basis, Ritz, Spent, Which, preference
 from lossgeom.linalg.operator import LinearOperator, as_operator
 
@@ -95,30 +96,17 @@ def top_eigenpairs(
     """
     A = as_operator(A)
     _check(A, k, which, tol, start)
-    search = _Search(
-        A,
-        which=which,
-        tol=tol,
-        spent=Spent(max(100, 20 * k) if max_matvecs is None else max(max_matvecs, k)),
-        capacity=min(A.shape[1], max(60 if max_basis is None else max_basis, 2 * k + 2)),
-        generator=torch.Generator().manual_seed(seed),
-    )
-    ritz = search.run(k, _columns(A, start))
-    certain = not (k > 1 or start is not None if verify is None else verify)
-    while not certain and ritz.finite and ritz.room and not search.spent.all:
-        rival, certain = search.rival(ritz, k)
-        if rival is not None:
-            ritz = search.run(k, torch.cat([ritz.vectors(k), rival]))
-    if not ritz.finite:
-        return _nonfinite(A, k, search.spent.matvecs)
-    certain = certain or not ritz.room
-    return EigenPairs(
-        values=ritz.values[:k].to(A.dtype),
-        vectors=ritz.vectors(k).T,
-        residuals=torch.tensor([ritz.residual_norm(i) for i in range(k)], dtype=A.dtype),
-        converged=torch.tensor([certain and ritz.converged(i, tol) for i in range(k)]),
-        matvecs=search.spent.matvecs,
-    )
+    with plain_arithmetic(A.device), torch.no_grad():
+        search = _Search(
+            A,
+            which=which,
+            tol=tol,
+            spent=Spent(max(100, 20 * k) if max_matvecs is None else max(max_matvecs, k)),
+            capacity=min(A.shape[1], max(60 if max_basis is None else max_basis, 2 * k + 2)),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        verify = (k > 1 or start is not None) if verify is None else verify
+        return search.pairs(k, _columns(A, start), verify)
 
 
 def _nonfinite(A: LinearOperator, k: int, matvecs: int) -> EigenPairs:
@@ -157,6 +145,25 @@ class _Search:
     spent: Spent
     capacity: int
     generator: torch.Generator
+
+    def pairs(self, k: int, start: Float[Tensor, "j n"], verify: bool) -> EigenPairs:
+        """Iterate, and look for rivals until there is none."""
+        ritz = self.run(k, start)
+        certain = not verify
+        while not certain and ritz.finite and ritz.room and not self.spent.all:
+            rival, certain = self.rival(ritz, k)
+            if rival is not None:
+                ritz = self.run(k, torch.cat([ritz.vectors(k), rival]))
+        if not ritz.finite:
+            return _nonfinite(self.A, k, self.spent.matvecs)
+        certain = certain or not ritz.room
+        return EigenPairs(
+            values=ritz.values[:k].to(self.A.dtype),
+            vectors=ritz.vectors(k).T,
+            residuals=torch.tensor([ritz.residual_norm(i) for i in range(k)], dtype=self.A.dtype),
+            converged=torch.tensor([certain and ritz.converged(i, self.tol) for i in range(k)]),
+            matvecs=self.spent.matvecs,
+        )
 
     def _basis(self, locked: Float[Tensor, "j n"]) -> Basis:
         return Basis(self.A, self.spent, self.generator, self.capacity, locked)

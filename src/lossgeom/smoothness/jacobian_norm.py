@@ -94,11 +94,18 @@ def _chunk_norms(problem: Problem, batch: Batch, kind: Outputs) -> Float[Tensor,
     rows = J.reshape(C, B, -1).transpose(0, 1)
     gram = (rows @ rows.transpose(1, 2)).double()
     if kind == "softmax":
-        p = outputs.detach().double().softmax(dim=1)
-        A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        A = _softmax_jacobian(outputs.detach().double())
         gram = A @ gram @ A
     largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
     return largest.clamp(min=0).sqrt()
+
+
+def _softmax_jacobian(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C C"]:
+    """diag(p) - p p^T, with p (1 - p) as a sum over the other classes so as not to cancel."""
+    p = logits.softmax(dim=1)
+    others = p[:, :, None] * p[:, None, :]
+    others.diagonal(dim1=1, dim2=2).zero_()
+    return torch.diag_embed(others.sum(2)) - others
 
 
 def _check_independent(outputs: Tensor, inputs: Tensor) -> None:

@@ -1,0 +1,40 @@
+# make demo: install, run the main study, say where its report is.
+# make test: install with the tools of development, then check everything.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+OUT ?= runs/progressive_sharpening
+
+.PHONY: demo test format clean
+
+demo: $(VENV)/installed-lab
+	$(BIN)/lossgeom run progressive_sharpening --out $(OUT)
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make installation happen again only when one of these two files has changed.
+$(VENV)/installed-lab: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing lossgeom into $(VENV); the first time takes some minutes"
+	$(PIP) --editable '.[lab]'
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing lossgeom and its development tools into $(VENV); the first time takes some minutes"
+	$(PIP) --editable '.[dev]'
+	touch $(VENV)/installed-lab $@

@@ -1,0 +1,1 @@
+"""Data sets, models, training and studies, on top of the library."""

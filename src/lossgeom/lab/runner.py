@@ -1,0 +1,174 @@
+"""Runs a study: what is not finished yet, in parallel processes, into one folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait as wait_for_end
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from lossgeom.claim import Claim
+from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies._study import RunConfig, Study
+from lossgeom.record import Record, write_json
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a study is: runs done and planned, done counting the parts of those under way."""
+
+    runs: int
+    finished: int
+    done: float
+    latest: str | None = None
+
+
+def run_study(
+    study: Study,
+    config: Any,
+    out: Path,
+    *,
+    seeds: int,
+    workers: int | None = None,
+    command: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> list[Claim]:
+    """Train what is not finished, judge the claims, and write ``claims.json``.
+
+    Each run has a record in ``out/runs``. Runs that are finished or diverged are not repeated;
+    one that was stopped goes on from its last checkpoint. Every run has one thread, so that the
+    numbers do not depend on the number of workers.
+
+    Args:
+        study: what to run.
+        config: an instance of ``study.Config``.
+        out: a new or empty folder, or one in which this study was run with this config.
+        seeds: how many; more may be asked for later.
+        workers: processes; by default as many as there are cores.
+        command: what repeats this on a command line, for the report.
+        on_progress: called with where the study is, about twice a second.
+
+    Raises:
+        ValueError: for fewer than one seed or worker.
+        RecordError: if the folder is not for this study and config, or cannot be written.
+    """
+    workers = _cores() if workers is None else workers
+    if seeds < 1 or workers < 1:
+        raise ValueError(f"expected at least one seed and worker, got {seeds} and {workers}")
+    runs = study.plan(config, seeds)
+    with Record.create(
+        out, {"study": study.name, **asdict(config)}, kind="study", resume=True
+    ) as record:
+        record.update(
+            status="running",
+            title=study.title,
+            source=study.source,
+            figure=study.figure,
+            seeds=seeds,
+            command=command,
+            planned_runs=[run.name for run in runs],
+        )
+        _run_missing(study, runs, out, workers, on_progress)
+        records = [Record.open(out / "runs" / run.name) for run in runs]
+        found = study.claims(config, records)
+        write_json(out / "claims.json", [claim.to_json() for claim in found])
+        record.update(summary=study.summary(config, found))
+        record.finish()
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_missing(
+    study: Study,
+    runs: Sequence[RunConfig],
+    out: Path,
+    workers: int,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    missing = [run for run in runs if not _is_over(out / "runs" / run.name)]
+    finished = len(runs) - len(missing)
+    on_progress(Progress(len(runs), finished, finished))
+    if not missing:
+        return
+    with ProcessPoolExecutor(
+        min(workers, len(missing)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    ) as pool:
+        names = {
+            pool.submit(_run_one, study.name, run, out / "runs" / run.name): run for run in missing
+        }
+        pending: set[Future[None]] = set(names)
+        try:
+            while pending:
+                over, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for future in over:
+                    _check(future, names[future])
+                    finished += 1
+                    on_progress(Progress(len(runs), finished, finished, names[future].name))
+                under_way = sum(
+                    _share(names[future], out) for future in pending if future.running()
+                )
+                on_progress(Progress(len(runs), finished, finished + under_way))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _check(future: Future[None], run: RunConfig) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"a worker process died while {run.name} was under way, perhaps for lack of memory; "
+            "what is finished is kept, and the same command goes on from there"
+        ) from error
+    except Exception as error:
+        error.add_note(f"in the run {run.name}") if hasattr(error, "add_note") else None
+        raise
+
+
+def _is_over(path: Path) -> bool:
+    return path.exists() and Record.open(path).status in ("finished", "diverged")
+
+
+def _share(run: RunConfig, out: Path) -> float:
+    """The part of a run that is done, read off its record."""
+    rows = out / "runs" / run.name / "rows.jsonl"
+    if not rows.exists():
+        return 0.0
+    measured = Record.open(rows.parent).measured
+    return max((step for step, _ in measured), default=0) / run.steps
+
+
+def _run_one(study: str, run: RunConfig, path: Path) -> None:
+    with Record.create(path, asdict(cast(Any, run)), resume=True) as record:
+        STUDIES[study].run(run, record)
+
+
+def _start_worker() -> None:
+    """One thread, no part in Ctrl-C, and no life after the parent's."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for_end([sentinel])
+    os._exit(1)

@@ -1,0 +1,54 @@
+"""What every study is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from lossgeom.claim import Claim
+from lossgeom.record import Record
+
+
+@runtime_checkable
+class RunConfig(Protocol):
+    """The settings of one training run: a frozen dataclass with these two among its fields."""
+
+    @property
+    def name(self) -> str:
+        """Folder of the run, unique within the study."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps to train, for the progress bar."""
+        ...
+
+
+@dataclass(frozen=True)
+class Study:
+    """One claim family of one paper.
+
+    Attributes:
+        name: on the command line.
+        title: over the report.
+        source: the paper and the part of it.
+        Config: frozen dataclass; its fields are the flags, its defaults the quick preset.
+        paper: the paper's own settings.
+        plan: the training runs for a config and a number of seeds.
+        run: trains and measures one of them into its record, going on where that stopped.
+        claims: verdicts from the records of finished and diverged runs.
+        summary: the result in a sentence or two.
+        figure: what the report draws, see :mod:`lossgeom.report.sections.trajectories`.
+    """
+
+    name: str
+    title: str
+    source: str
+    Config: type[Any]
+    paper: Any
+    plan: Callable[[Any, int], Sequence[RunConfig]]
+    run: Callable[[Any, Record], None]
+    claims: Callable[[Any, Sequence[Record]], list[Claim]]
+    summary: Callable[[Any, Sequence[Claim]], str]
+    figure: dict[str, Any]

@@ -1,0 +1,356 @@
+"""Progressive sharpening, the edge of stability, and what label smoothing does to them.
+
+MacDonald, Valmadre and Lucey (arXiv:2305.14683, figure 1) train with full-batch gradient descent
+and find that more label smoothing lets the input-output Jacobian grow less, and with it the
+sharpness. Cohen et al. (2021) find that sharpness rises until it reaches 2 / lr and is held there.
+Both are tried here on real data: every smoothing is trained at a learning rate at which the edge
+is reached, and at a small one at which it is not, for the same training time lr * step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab.datasets import digits
+from lossgeom.lab.models import mlp
+from lossgeom.lab.statistics import mean_interval, rank_correlation
+from lossgeom.lab.studies._study import Study
+from lossgeom.lab.training import gradient_descent
+from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
+from lossgeom.problem import Problem
+from lossgeom.record import Record
+from lossgeom.tracker import Tracker
+
+PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 1"
+COHEN = "Cohen et al., arXiv:2103.00065, figure 1"
+
+JACOBIAN = JacobianNorm(outputs="softmax", over="max")
+METRICS: tuple[Metric, ...] = (
+    Loss(minus_label_entropy=True),
+    Accuracy(),
+    Sharpness(),
+    JACOBIAN,
+    JacobianNorm(outputs="softmax", over="mean"),
+)
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+FALLS: Interval = (-math.inf, -0.9)  # rank correlation with the smoothing
+RISES_TOGETHER: Interval = (0.9, math.inf)  # rank correlation along a run
+NEAR_THE_EDGE: Interval = (0.75, 1.25)  # sharpness * lr / 2
+BEYOND_THE_EDGE = 1.1  # how far past 2 / lr a run must go when nothing holds it
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study; the defaults run in about a minute on two cores."""
+
+    lr: float = 0.5
+    """Learning rate at which runs reach 2 / lr."""
+    small_lr: float = 0.08
+    """Learning rate at which they do not."""
+    label_smoothing: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75)
+    """Levels of label smoothing, increasing."""
+    steps: int = 400
+    """Steps at lr; at small_lr as many more as it is smaller."""
+    every: int = 8
+    """Steps between measurements at lr; at small_lr as many more."""
+    examples: int = 500
+    """Digits to train on."""
+    widths: tuple[int, ...] = (48, 48, 48)
+    """Widths of the hidden layers."""
+    activation: Literal["relu", "tanh", "gelu", "elu"] = "relu"
+    """Activation between the layers."""
+
+    def __post_init__(self) -> None:
+        levels = self.label_smoothing
+        for ok, expected in (
+            (0 < self.small_lr < self.lr < math.inf, "0 < small_lr < lr"),
+            (len(levels) >= 2, "two or more levels of label_smoothing"),
+            (all(0 <= a < 1 for a in levels), "label_smoothing in [0, 1)"),
+            (list(levels) == sorted(set(levels)), "increasing levels of label_smoothing"),
+            (self.steps >= 1 and self.every >= 1, "steps and every of at least 1"),
+            (all(width >= 1 for width in self.widths), "widths of at least 1"),
+            (1 <= self.examples <= 1796, "between 1 and 1796 examples"),
+        ):
+            if not ok:
+                raise ValueError(f"expected {expected}; got {self}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    lr: float
+    label_smoothing: float
+    seed: int
+    steps: int
+    every: int
+    examples: int
+    widths: tuple[int, ...]
+    activation: str
+
+    @property
+    def name(self) -> str:
+        """Folder of the run."""
+        return f"lr{self.lr:g}-smoothing{self.label_smoothing:g}-seed{self.seed}"
+
+
+def plan(config: Config, seeds: int) -> list[Run]:
+    """Every smoothing at both learning rates, for the same lr * step; seed by seed."""
+    slower = config.lr / config.small_lr
+    rhythms = (
+        (config.lr, config.steps, config.every),
+        (config.small_lr, round(config.steps * slower), max(1, round(config.every * slower))),
+    )
+    return [
+        Run(lr, smoothing, seed, steps, every, config.examples, config.widths, config.activation)
+        for seed in range(seeds)
+        for lr, steps, every in rhythms
+        for smoothing in config.label_smoothing
+    ]
+
+
+def run(config: Run, record: Record) -> None:
+    """Train with gradient descent and measure on the training set."""
+    data = digits(config.examples, config.seed)
+    model = mlp(64, data.classes, config.widths, config.activation, config.seed)
+    batches = [data.train]
+    problem = Problem(
+        model, "cross_entropy", batches, label_smoothing=config.label_smoothing, mode="train"
+    )
+    tracker = Tracker(problem, METRICS, record, config.every)
+    record.update(
+        data=data.scaling,
+        planned_steps=list(range(0, config.steps + 1, config.every)),
+        thresholds={"sharpness": 2 / config.lr},
+    )
+    checkpoint = record.load_arrays("checkpoint")
+    first = 0
+    if checkpoint is not None:
+        state, facts = checkpoint
+        model.load_state_dict(state)
+        first = facts["step"]
+    step = first
+    for step in gradient_descent(
+        model, problem.criterion, batches, lr=config.lr, steps=config.steps, first=first
+    ):
+        tracker(step)
+        if step % (10 * config.every) == 0:
+            record.save_arrays("checkpoint", model.state_dict(), step=step)
+    if step < config.steps:
+        record.update(diverged_at=step)
+    record.finish("finished" if step == config.steps else "diverged")
+
+
+# The claims
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The records of one seed by learning rate and smoothing."""
+
+    config: Config
+    records: dict[tuple[float, float], Record]
+
+    def series(self, lr: float, smoothing: float, metric: Metric) -> tuple[list[int], list[float]]:
+        """Steps and values of a metric along a run, as far as they are finite."""
+        steps, values = self.records[lr, smoothing].series(metric.name)
+        finite = list(itertools.takewhile(math.isfinite, values))
+        return steps[: len(finite)], finite
+
+    def peak(self, lr: float, smoothing: float, metric: Metric) -> float:
+        """The largest value along a run; infinite if it diverged."""
+        _, values = self.series(lr, smoothing, metric)
+        return math.inf if self.records[lr, smoothing].status == "diverged" else max(values)
+
+    def falls_with_smoothing(self, lr: float, metric: Metric) -> float:
+        """Rank correlation over the runs between smoothing and the peak of a metric."""
+        levels = self.config.label_smoothing
+        return rank_correlation(levels, [self.peak(lr, a, metric) for a in levels])
+
+    def at_the_edge(self, lr: float, unit: float | None = None) -> float:
+        """Sharpness in units of 2 / lr while it would be beyond 2 / config.lr if nothing held it.
+
+        Where a run at the small learning rate is beyond that value, between the first and the last
+        such time lr * step, the run at ``lr`` is looked at: its median over that time, averaged
+        over the smoothings for which the small learning rate goes clearly beyond. The ``unit`` can
+        be another than 2 / lr.
+        """
+        small, edge = self.config.small_lr, 2 / self.config.lr
+        ratios = []
+        for smoothing in self.config.label_smoothing:
+            if not self.peak(small, smoothing, Sharpness()) > BEYOND_THE_EDGE * edge:
+                continue
+            if self.records[lr, smoothing].status == "diverged":
+                return math.inf
+            beyond = [
+                small * step
+                for step, value in zip(*self.series(small, smoothing, Sharpness()), strict=True)
+                if value > edge
+            ]
+            during = [
+                value
+                for step, value in zip(*self.series(lr, smoothing, Sharpness()), strict=True)
+                if beyond[0] <= lr * step <= beyond[-1]
+            ]
+            ratios.append(statistics.median(during) / (unit or 2 / lr) if during else math.nan)
+        return statistics.fmean(ratios) if ratios else math.nan
+
+    def rise_together(self, whole: bool = False) -> float:
+        """Mean over the runs of the rank correlation between Jacobian norm and sharpness.
+
+        Up to the first time that sharpness is at 2 / lr, or its peak where it never is; or over
+        the ``whole`` run.
+        """
+        correlations = []
+        for lr, smoothing in self.records:
+            _, sharpness = self.series(lr, smoothing, Sharpness())
+            _, jacobian = self.series(lr, smoothing, JACOBIAN)
+            reached = [i for i, value in enumerate(sharpness) if value >= 2 / lr]
+            end = reached[0] if reached else sharpness.index(max(sharpness))
+            last = len(sharpness) if whole else end + 1
+            correlations.append(rank_correlation(jacobian[:last], sharpness[:last]))
+        return statistics.fmean(correlations)
+
+
+def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
+    """The verdicts, over the seeds all of whose runs are complete."""
+    by_seed: dict[int, dict[tuple[float, float], Record]] = {}
+    for record in records:
+        run_config = record.config
+        place = (run_config["lr"], run_config["label_smoothing"])
+        by_seed.setdefault(run_config["seed"], {})[place] = record
+    wanted = 2 * len(config.label_smoothing)
+    seeds = [Seed(config, runs) for _, runs in sorted(by_seed.items()) if len(runs) == wanted]
+
+    def claim(
+        name: str,
+        statement: str,
+        source: str,
+        measured: str,
+        expected: Interval,
+        values: list[float],
+        control: bool = False,
+        note: str = "",
+    ) -> Claim:
+        known = [value for value in values if not math.isnan(value)]
+        if len(known) < 2:
+            reason = f"{len(known)} of {len(values)} seeds give a value; an interval needs two."
+            note = f"{reason} {note}".strip()
+        mean, interval = mean_interval(known)
+        return Claim(
+            name,
+            statement,
+            source,
+            measured,
+            mean,
+            interval,
+            tuple(known),
+            expected,
+            control,
+            note,
+        )
+
+    whole = [seed.rise_together(whole=True) for seed in seeds]
+    edge = 2 / config.lr
+    unheld, _ = mean_interval([seed.at_the_edge(config.small_lr, unit=edge) for seed in seeds])
+    edge_measured = (
+        "sharpness * lr / 2: its median over the training time lr * step in which the run at "
+        f"lr = {config.small_lr:g} is beyond {edge:g}, averaged over the smoothings for "
+        f"which that run goes beyond {BEYOND_THE_EDGE:g} times that value"
+    )
+    return [
+        claim(
+            "jacobian_falls_with_smoothing",
+            "More label smoothing gives a smaller maximum Jacobian norm of the softmaxed model.",
+            PAPER_A,
+            "rank correlation over the runs of a seed between label smoothing and the largest "
+            f"softmax Jacobian norm of the run, at lr = {config.lr:g}",
+            FALLS,
+            [seed.falls_with_smoothing(config.lr, JACOBIAN) for seed in seeds],
+        ),
+        claim(
+            "sharpness_falls_with_smoothing",
+            "More label smoothing gives a smaller maximum sharpness where the edge of stability "
+            "is not reached.",
+            PAPER_A,
+            "rank correlation over the runs of a seed between label smoothing and the largest "
+            f"sharpness of the run, at lr = {config.small_lr:g}",
+            FALLS,
+            [seed.falls_with_smoothing(config.small_lr, Sharpness()) for seed in seeds],
+        ),
+        claim(
+            "arrested_at_the_edge",
+            "At the large learning rate, the runs that would sharpen beyond 2 / lr are held near "
+            "it.",
+            COHEN,
+            edge_measured,
+            NEAR_THE_EDGE,
+            [seed.at_the_edge(config.lr) for seed in seeds],
+            note=f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
+            f"{unheld:.2f} times {edge:g} in that time.",
+        ),
+        claim(
+            "rise_together",
+            "Before the edge of stability, Jacobian norm and sharpness rise together.",
+            PAPER_A,
+            "rank correlation along a run between the largest softmax Jacobian norm and sharpness, "
+            "until sharpness is at 2 / lr or its peak; mean over the runs of a seed",
+            RISES_TOGETHER,
+            [seed.rise_together() for seed in seeds],
+            note=f"Over whole runs, with what comes after, it is {statistics.fmean(whole):.2f}."
+            if whole
+            else "",
+        ),
+        claim(
+            "control_small_learning_rate",
+            "Negative control: the same runs are held near 2 / lr at the small learning rate, too.",
+            "made to fail",
+            edge_measured,
+            NEAR_THE_EDGE,
+            [seed.at_the_edge(config.small_lr) for seed in seeds],
+            control=True,
+        ),
+    ]
+
+
+def summary(config: Config, found: Sequence[Claim]) -> str:
+    """The result in a sentence or two."""
+    shown = sum(claim.verdict == "shown" for claim in found if not claim.control)
+    total = sum(not claim.control for claim in found)
+    edge = next(claim for claim in found if claim.id == "arrested_at_the_edge")
+    control = next(claim for claim in found if claim.control)
+    return (
+        f"{shown} of {total} statements are shown on digits with full-batch gradient descent: at "
+        f"lr = {config.lr:g}, runs that would sharpen beyond the edge of stability are "
+        f"at {edge.statistic:.2f} times 2/lr; the negative control at lr = {config.small_lr:g}, at "
+        f"{control.statistic:.2f} times its own 2/lr, is {control.verdict}."
+    )
+
+
+STUDY = Study(
+    name="progressive_sharpening",
+    title="Progressive sharpening and the edge of stability under label smoothing",
+    source=PAPER_A,
+    Config=Config,
+    paper=Config(),
+    plan=plan,
+    run=run,
+    claims=claims,
+    summary=summary,
+    figure={
+        "columns": "lr",
+        "colour": "label_smoothing",
+        "panels": [
+            {"metric": METRICS[0].name, "label": "loss - label entropy", "log": True},
+            {"metric": "sharpness", "label": "sharpness", "log": False},
+            {"metric": JACOBIAN.name, "label": "largest softmax\nJacobian norm", "log": True},
+        ],
+    },
+)

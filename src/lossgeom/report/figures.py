@@ -1,0 +1,66 @@
+"""Matplotlib figures as inline SVG, and as files."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lossgeom",
+}
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+
+
+def matplotlib() -> Any:
+    """Matplotlib, or how to get it."""
+    try:
+        importlib.import_module("matplotlib.figure")
+        return importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ImportError(
+            "matplotlib draws the figures and comes with the extra 'lab': "
+            "pip install 'lossgeom[lab]'"
+        ) from error
+
+
+def colours(n: int) -> list[Any]:
+    """Colours of increasing lightness, told apart in grey and by colour-blind readers."""
+    viridis = matplotlib().colormaps["viridis"]
+    return [viridis(0.85 * i / max(n - 1, 1)) for i in range(n)]
+
+
+def words(key: object) -> str:
+    """A key as people read it, with nothing left that matplotlib would typeset."""
+    text = {"lr": "learning rate"}.get(str(key), str(key).replace("_", " "))
+    return text.replace("$", r"\$")
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write the figure as PDF and PNG, and return it as SVG to put into a page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.png", dpi=200)
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    return re.sub(r"<metadata>.*?</metadata>", "", _from_root(buffer.getvalue()), flags=re.DOTALL)
+
+
+def _from_root(svg: str) -> str:
+    """Without the XML header and the reference to a DTD."""
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,61 @@
+"""One self-contained HTML file from folders of records."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lossgeom.record import write_atomically
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source, read_source
+from lossgeom.report.sections import SECTIONS
+
+
+def render(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report of one or more folders, each a study's or a single run's.
+
+    Args:
+        folders: what to report on, in this order; folders of runs are shown one after the other.
+        out: the HTML file; default ``report.html`` in the first folder. Figures go into a folder
+            ``figures`` beside it, as PDF and PNG, with the source's number if there are several.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        RecordError: if a folder holds no record, or a damaged one.
+        ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
+    """
+    out = folders[0] / "report.html" if out is None else out
+    parts = []
+    for i, folder in enumerate(folders):
+        source = read_source(folder)
+        figures = out.parent / "figures" / (str(i + 1) if len(folders) > 1 else "")
+        parts.append({"source": source, "sections": _sections(source, figures)})
+    page = _environment().get_template("page.html").render(parts=parts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page.encode())
+    return out
+
+
+def _sections(source: Source, figures: Path) -> list[Section]:
+    made = [section(source, figures) for section in SECTIONS]
+    return [section for section in made if section is not None]
+
+
+def _environment() -> Any:
+    try:
+        jinja2 = importlib.import_module("jinja2")
+    except ImportError as error:
+        raise ImportError(
+            "jinja2 writes the page and comes with the extra 'lab': pip install 'lossgeom[lab]'"
+        ) from error
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("lossgeom.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,20 @@
+"""Sections of a report, one in each file: a Source in, a Section out, or None if not for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+from lossgeom.report.sections.claims import claims
+from lossgeom.report.sections.runs import runs
+from lossgeom.report.sections.setup import setup
+from lossgeom.report.sections.trajectories import trajectories
+
+SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
+    trajectories,
+    claims,
+    runs,
+    setup,
+)
+
+__all__ = ["SECTIONS"]

@@ -1,0 +1,32 @@
+"""Configuration, environment, and how to repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+
+
+def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
+    """What was asked, on which versions and machine, and the command that repeats it."""
+    manifest = source.manifest
+    return Section(
+        "Configuration and environment",
+        "setup.html",
+        {
+            "config": {key: _text(value) for key, value in manifest["config"].items()},
+            "environment": {
+                **manifest["versions"],
+                "git commit": manifest["git_commit"] or "not in a repository",
+                **{name: _text(fact) for name, fact in manifest["machine"].items()},
+                "created": manifest["created"],
+                "ended": manifest.get("ended", "not yet"),
+            },
+            "command": manifest.get("command"),
+        },
+    )
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

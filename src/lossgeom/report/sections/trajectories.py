@@ -1,0 +1,185 @@
+"""Metrics along training: one panel per metric, one column and colour per setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossgeom.record import Record
+from lossgeom.report import figures as drawing
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+from lossgeom.report.figures import words
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to draw, from the manifest's ``figure``; without one, every metric of every run.
+
+    Attributes:
+        columns: config key with one column of panels per value; none for a single column.
+        colour: config key with one colour per value; none for a colour per run.
+        panels: one dict per row of panels: ``metric``, ``label``, ``log``.
+    """
+
+    columns: str | None
+    colour: str | None
+    panels: Sequence[dict[str, Any]]
+
+    @classmethod
+    def of(cls, source: Source) -> Layout:
+        """What the manifest says, or what the rows suggest."""
+        if "figure" in source.manifest:
+            return cls(**source.manifest["figure"])
+        metrics = {
+            row["metric"]: None
+            for record in source.records.values()
+            for row in record.rows()
+            if "metric" in row
+        }
+        panels = [{"metric": m, "label": m.replace("_", " "), "log": False} for m in metrics]
+        return cls(None, None, panels)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over the steps of the runs that share a setting: one row per run, NaN if missing."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def missing(self) -> int:
+        """How many values there should be and are not."""
+        return int(np.isnan(self.values).sum())
+
+
+def trajectories(source: Source, figures: Path) -> Section | None:
+    """The figure: the median over runs with the range between the least and the largest."""
+    layout = Layout.of(source)
+    records = source.records
+    if not layout.panels or not any(record.measured for record in records.values()):
+        return None
+    columns = _settings(records, layout.columns)
+    groups = _settings(records, layout.colour)
+    matplotlib = drawing.matplotlib()
+    with matplotlib.rc_context(drawing.STYLE):
+        figure = matplotlib.figure.Figure(
+            figsize=(1.5 + 3.9 * len(columns), 0.8 + 2.1 * len(layout.panels)),
+            layout="constrained",
+        )
+        axes = figure.subplots(
+            len(layout.panels), len(columns), sharex="col", sharey="row", squeeze=False
+        )
+        missing = 0
+        for column, inside in enumerate(columns.values()):
+            missing += _draw_column(axes[:, column], layout, groups, inside, records)
+            axes[-1, column].set_xlabel("step")
+        for column, value in enumerate(columns):
+            if layout.columns:
+                axes[0, column].set_title(f"{words(layout.columns)} {words(value)}")
+        for row, panel in enumerate(layout.panels):
+            axes[row, 0].set_ylabel(words(panel["label"]))
+            _finish_row(axes[row], panel, [_thresholds(records, c) for c in columns.values()])
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        title = words(layout.colour) if layout.colour else "run"
+        figure.legend(
+            handles, labels, title=title, loc="outside upper center", ncols=min(6, len(labels))
+        )
+        svg = drawing.save(figure, figures, "trajectories")
+    runs = max(len(names) for names in groups.values())
+    values = {"svg": svg, "missing": missing, "runs": runs, "columns": layout.columns}
+    return Section("Along training", "trajectories.html", values)
+
+
+def _settings(records: dict[str, Record], key: str | None) -> dict[str, list[str]]:
+    """Names of the runs by the value of a setting; a run each, or all in one, without a key."""
+    if key is None:
+        return {name: [name] for name in records}
+    values = sorted({record.config[key] for record in records.values()})
+    return {
+        f"{value:g}" if isinstance(value, float) else str(value): [
+            name for name, record in records.items() if record.config[key] == value
+        ]
+        for value in values
+    }
+
+
+def _draw_column(
+    axes: np.ndarray,
+    layout: Layout,
+    groups: dict[str, list[str]],
+    inside: list[str],
+    records: dict[str, Record],
+) -> int:
+    missing = 0
+    palette = drawing.colours(len(groups))
+    for row, panel in enumerate(layout.panels):
+        for i, (label, names) in enumerate(groups.items()):
+            chosen = [records[name] for name in names if name in inside]
+            curve = _curve(chosen, panel["metric"])
+            if curve is None:
+                continue
+            missing += curve.missing
+            style = {"color": palette[i], "linestyle": drawing.DASHES[i % len(drawing.DASHES)]}
+            _draw_curve(axes[row], curve, style, words(label), bool(panel["log"]))
+    return missing
+
+
+def _curve(records: Sequence[Record], metric: str) -> Curve | None:
+    series = [dict(zip(*record.series(metric), strict=True)) for record in records]
+    planned = {step for record in records for step in record.manifest.get("planned_steps", ())}
+    steps = sorted(planned.union(*series))
+    if not any(series):
+        return None
+    values = [[points.get(step, math.nan) for step in steps] for points in series]
+    return Curve(np.array(steps), np.array(values, dtype=float))
+
+
+def _draw_curve(axis: Any, curve: Curve, style: dict[str, Any], label: str, log: bool) -> None:
+    values = np.ma.masked_invalid(curve.values)
+    if log:
+        values = np.ma.masked_less_equal(values, 0)
+    middle: np.ma.MaskedArray[Any, Any] = np.ma.median(values, axis=0)  # type: ignore[no-untyped-call]
+    axis.plot(curve.steps, middle.filled(np.nan), label=label, **style)
+    low, high = values.min(axis=0).filled(np.nan), values.max(axis=0).filled(np.nan)
+    if len(curve.values) > 1:
+        axis.fill_between(curve.steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    gone = curve.steps[np.isnan(curve.values).any(axis=0)]
+    if len(gone):
+        bottom = axis.get_xaxis_transform()
+        axis.plot(gone, np.full(len(gone), 0.02), "|", color="0.4", transform=bottom)
+
+
+def _thresholds(records: dict[str, Record], names: list[str]) -> dict[str, float]:
+    """Thresholds that all runs of a column have in common."""
+    found = [records[name].manifest.get("thresholds", {}) for name in names]
+    common = set(found[0]).intersection(*found) if found else set()
+    return {m: float(found[0][m]) for m in common if len({f[m] for f in found}) == 1}
+
+
+def _finish_row(
+    axes: np.ndarray, panel: dict[str, Any], thresholds: list[dict[str, float]]
+) -> None:
+    if panel["log"]:
+        axes[0].set_yscale("log")
+    else:
+        axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
+    top = axes[0].get_ylim()[1]
+    for axis, found in zip(axes, thresholds, strict=True):
+        value = found.get(panel["metric"])
+        if value is None:
+            continue
+        text = f"2/lr = {value:g}"
+        if value <= top:
+            axis.axhline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
+            axis.text(
+                0.99, value, text, ha="right", va="bottom", transform=axis.get_yaxis_transform()
+            )
+        else:
+            axis.text(0.99, 0.98, f"{text}, above", ha="right", va="top", transform=axis.transAxes)

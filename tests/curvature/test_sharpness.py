@@ -1,0 +1,114 @@
+import curvlinops
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from tests import reference
+from tests.problems import CASES
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+def test_agrees_with_dense_eigenvalues(case, which):
+    values = torch.linalg.eigvalsh(reference.hessian(case, reference.theta_of(case)))
+    estimate = lg.sharpness(case.problem(), which=which, tol=1e-5, max_matvecs=300)
+    expected = values[-1] if which == "largest" else values[0]
+    assert estimate.value == pytest.approx(
+        expected.item(), rel=1e-5, abs=1e-7 * values.abs().max().item()
+    )
+    assert estimate.converged
+
+
+def test_linear_regression_in_closed_form():
+    """The Hessian of half a mean squared error is X^T X / N."""
+    X = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(6, 1, bias=False).double()
+    batches = [(X[:32], torch.zeros(32, 1)), (X[32:], torch.zeros(18, 1))]
+    H = lg.Hessian(lg.Problem(model, "squared_error", batches)).dense()
+    torch.testing.assert_close(H, X.T @ X / 50)
+
+
+def test_softmax_regression_in_closed_form():
+    """The Hessian of cross-entropy in W is the mean of (diag(p) - p p^T) kron x x^T."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(20, 4, dtype=torch.float64, generator=g)
+    model = nn.Linear(4, 3, bias=False).double()
+    p = model(X).softmax(1).detach()
+    A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    expected = sum(torch.kron(A[i], torch.outer(X[i], X[i])) for i in range(20)) / 20
+    problem = lg.Problem(model, "cross_entropy", [(X, torch.zeros(20, dtype=torch.long))])
+    torch.testing.assert_close(lg.Hessian(problem).dense(), expected)
+    torch.testing.assert_close(lg.GaussNewton(problem).dense(), expected)
+
+
+@pytest.mark.parametrize("kind", ["Hessian", "GGN"])
+def test_agrees_with_curvlinops(kind):
+    case = next(case for case in CASES if case.name == "ragged")
+    ours = {"Hessian": lg.Hessian, "GGN": lg.GaussNewton}[kind](case.problem())
+    theirs = getattr(curvlinops, f"{kind}LinearOperator")(
+        case.model, nn.CrossEntropyLoss(), list(case.model.parameters()), case.batches
+    )
+    V = torch.randn(ours.shape[0], 3, dtype=torch.float64)
+    torch.testing.assert_close(ours @ V, theirs @ V)
+    # and their operator goes into our solver
+    pairs, expected = lg.top_eigenpairs(theirs, 2, tol=1e-8), lg.top_eigenpairs(ours, 2, tol=1e-8)
+    torch.testing.assert_close(pairs.values, expected.values)
+
+
+def test_a_last_batch_of_one_does_not_count_for_more():
+    """33 examples as 32 + 1 are 33 examples."""
+    torch.manual_seed(0)
+    x, y = torch.randn(33, 4).double(), torch.randint(3, (33,))
+    model = nn.Linear(4, 3).double()
+    together = lg.sharpness(lg.Problem(model, "cross_entropy", [(x, y)]), tol=1e-8)
+    apart = lg.sharpness(
+        lg.Problem(model, "cross_entropy", [(x[:32], y[:32]), (x[32:], y[32:])]), tol=1e-8
+    )
+    assert apart.value == pytest.approx(together.value, rel=1e-10)
+
+
+def test_signed_largest_is_not_the_largest_magnitude():
+    class Saddle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([0.3, 0.2]))
+
+        def forward(self, x):
+            return (0.5 * self.w[0] ** 2 - 1.5 * self.w[1] ** 2) * x
+
+    def value(outputs, batch):
+        return outputs.sum(), len(outputs)
+
+    problem = lg.Problem(Saddle(), value, [(torch.ones(1, 1), torch.zeros(1))])
+    for which, expected in (("largest", 1.0), ("smallest", -3.0), ("magnitude", -3.0)):
+        assert lg.sharpness(problem, which=which).value == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_linear_in_the_parameters_has_no_curvature():
+    def linear(outputs, batch):
+        return outputs.sum(), len(outputs)
+
+    problem = lg.Problem(nn.Linear(3, 1), linear, [(torch.ones(4, 3), torch.zeros(4))])
+    assert lg.sharpness(problem).value == 0
+    assert lg.GaussNewton(problem).dense().abs().max() == 0
+
+
+def test_measuring_twice_gives_the_same():
+    problem = CASES[0].problem()
+    assert lg.sharpness(problem) == lg.sharpness(problem)
+
+
+def test_kept_graphs_are_within_the_budget():
+    x, y = torch.randn(64, 100), torch.randint(10, (64,))
+    model = nn.Sequential(nn.Linear(100, 100), nn.Tanh(), nn.Linear(100, 10))
+    problem = lg.Problem(
+        model, "cross_entropy", [(x[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)]
+    )
+    V = torch.ones(problem.theta.numel(), 1)
+    everything = lg.Hessian(problem)
+    everything @ V
+    some = lg.Hessian(problem, memory_budget=100_000)
+    some @ V
+    assert len(everything._kept) == 8
+    assert 1 <= len(some._kept) < 8

@@ -1,0 +1,99 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lossgeom.lab.datasets import DATASETS, digits
+from lossgeom.lab.models import MODELS, mlp
+from lossgeom.lab.training import TRAINING, gradient_descent
+
+
+def test_digits():
+    data = digits(examples=500, seed=3)
+    x, y = data.train
+    assert x.shape == (500, 64)
+    assert data.test[0].shape == (1297, 64)
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x.mean(0), torch.zeros(64), rtol=0, atol=1e-6)
+    assert x.abs().max() <= 1
+    assert set(y.tolist()) == set(range(data.classes))
+    again, other = digits(500, 3), digits(500, 4)
+    assert torch.equal(again.train[0], x)
+    assert not torch.equal(other.train[0], x)
+    for bad in (0, 1797):
+        with pytest.raises(ValueError, match="expected 1 to 1796 digits"):
+            digits(bad)
+
+
+def test_train_and_test_do_not_overlap():
+    data = digits(1000)
+    rows = {tuple(row) for row in data.train[0].tolist()}
+    both = sum(tuple(row) in rows for row in data.test[0].tolist())
+    assert both == 0
+
+
+def test_mlp():
+    state = torch.get_rng_state()
+    model = mlp(64, 10, widths=[32, 16], activation="tanh", seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [tuple(p.shape) for p in model.parameters()] == [
+        (32, 64), (32,), (16, 32), (16,), (10, 16), (10,),
+    ]  # fmt: skip
+    assert isinstance(model[1], nn.Tanh)
+    assert torch.equal(model[0].weight, mlp(64, 10, [32, 16], "tanh", seed=1)[0].weight)
+    assert not torch.equal(model[0].weight, mlp(64, 10, [32, 16], "tanh", seed=2)[0].weight)
+    assert len(mlp(3, 2, widths=[])) == 1
+    with pytest.raises(ValueError, match="expected activation in"):
+        mlp(3, 2, activation="sine")
+    with pytest.raises(ValueError, match="expected widths of at least 1"):
+        mlp(3, 2, widths=[0])
+
+
+def test_gradient_descent_is_torchs_sgd_on_the_full_batch():
+    x, y = torch.randn(10, 4), torch.randint(3, (10,))
+    ours, theirs = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.3)
+    batches = [(x[:7], y[:7]), (x[7:], y[7:])]
+    for _ in gradient_descent(ours, "cross_entropy", batches, lr=0.3, steps=20):
+        pass
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(theirs(x), y).backward()
+        optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_gradient_descent_going_on_is_going_straight_through():
+    x, y = torch.randn(10, 4), torch.randint(3, (10,))
+    straight, halved = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
+    steps = list(gradient_descent(straight, "cross_entropy", [(x, y)], lr=0.3, steps=10))
+    first = list(gradient_descent(halved, "cross_entropy", [(x, y)], lr=0.3, steps=4))
+    rest = list(gradient_descent(halved, "cross_entropy", [(x, y)], lr=0.3, steps=10, first=4))
+    assert steps == first + rest[1:]
+    for a, b in zip(straight.parameters(), halved.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_gradient_descent_ends_where_it_diverges():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1e30)
+    batches = [(torch.ones(1, 1), torch.zeros(1, 1))]
+    steps = list(gradient_descent(model, "squared_error", batches, lr=1e6, steps=100))
+    assert 0 < len(steps) < 20
+    assert not math.isfinite(model.weight.item())
+
+
+def test_gradient_descent_errors():
+    model, batches = nn.Linear(1, 1), [(torch.ones(1, 1), torch.zeros(1, 1))]
+    with pytest.raises(ValueError, match="expected a learning rate lr > 0"):
+        next(gradient_descent(model, "squared_error", batches, lr=-1, steps=1))
+    with pytest.raises(ValueError, match="expected steps >= 3"):
+        next(gradient_descent(model, "squared_error", batches, lr=1, steps=1, first=3))
+
+
+def test_lists():
+    assert DATASETS["digits"] is digits
+    assert MODELS["mlp"] is mlp
+    assert TRAINING["gradient_descent"] is gradient_descent

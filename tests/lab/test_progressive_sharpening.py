@@ -1,0 +1,182 @@
+"""The study's claims on records of known answer, and one real run that is stopped and goes on."""
+
+import math
+
+import pytest
+import torch
+
+from lossgeom import Record
+from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies import progressive_sharpening as study
+from lossgeom.lab.studies.progressive_sharpening import Config, Run
+
+CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.5), steps=100, every=10)
+
+
+def write(tmp_path, seed, jacobian_at, sharpness_at, diverged=()):
+    """Records of one seed whose metrics are given functions of lr, smoothing and lr * step."""
+    records = []
+    for run in study.plan(CONFIG, seed + 1)[-4:]:
+        record = Record.create(tmp_path / run.name, vars(run))
+        for step in range(0, run.steps + 1, run.every):
+            time = run.lr * step
+            for metric, value in (
+                ("sharpness", sharpness_at(run.lr, run.label_smoothing, time)),
+                (study.JACOBIAN.name, jacobian_at(run.lr, run.label_smoothing, time)),
+            ):
+                record.append({"step": step, "metric": metric, "value": value})
+        record.finish("diverged" if (run.lr, run.label_smoothing) in diverged else "finished")
+        records.append(record)
+    return records
+
+
+def free(smoothing, time):
+    """Sharpness that nothing holds: beyond 4 without smoothing only."""
+    return (1 - smoothing) * min(time, 25) / 25 * 7
+
+
+def verdicts(records):
+    return {claim.id: claim.verdict for claim in study.claims(CONFIG, records)}
+
+
+def test_what_the_papers_say(tmp_path):
+    def held(lr, smoothing, time):
+        return min(free(smoothing, time), 4.1) if lr == 0.5 else free(smoothing, time)
+
+    def jacobian(lr, smoothing, time):
+        return 1 - smoothing + time / 1000
+
+    records = [r for seed in range(3) for r in write(tmp_path, seed, jacobian, held)]
+    assert verdicts(records) == {
+        "jacobian_falls_with_smoothing": "shown",
+        "sharpness_falls_with_smoothing": "shown",
+        "arrested_at_the_edge": "shown",
+        "rise_together": "shown",
+        "control_small_learning_rate": "contradicted",
+    }
+
+
+def test_every_claim_can_come_out_against_the_paper(tmp_path):
+    def not_held(lr, smoothing, time):
+        return free(0.5 - smoothing, time)
+
+    def falling(lr, smoothing, time):
+        return smoothing - time / 1000
+
+    records = [r for seed in range(3) for r in write(tmp_path, seed, falling, not_held)]
+    found = verdicts(records)
+    assert found["jacobian_falls_with_smoothing"] == "contradicted"
+    assert found["sharpness_falls_with_smoothing"] == "contradicted"
+    assert found["arrested_at_the_edge"] == "contradicted"
+    assert found["rise_together"] == "contradicted"
+
+
+def test_too_little_to_say(tmp_path):
+    """One seed has no interval; where nothing goes beyond the edge, nothing can be held at it."""
+
+    def flat(lr, smoothing, time):
+        return 0.1 + time / 1e6
+
+    records = write(tmp_path, 0, flat, flat)
+    claims = {claim.id: claim for claim in study.claims(CONFIG, records)}
+    assert all(claim.verdict == "inconclusive" for claim in claims.values())
+    assert "0 of 1 seeds give a value" in claims["arrested_at_the_edge"].note
+    assert "1 of 1 seeds give a value" in claims["rise_together"].note
+    assert all(claim.verdict == "inconclusive" for claim in study.claims(CONFIG, []))
+
+
+def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
+    def held(lr, smoothing, time):
+        return min(free(smoothing, time), 4.1) if lr == 0.5 else free(smoothing, time)
+
+    records = [
+        record
+        for seed in range(3)
+        for record in write(tmp_path, seed, held, held, diverged=[(0.5, 0.0)] * (seed == 2))
+    ]
+    claim = next(c for c in study.claims(CONFIG, records) if c.id == "arrested_at_the_edge")
+    assert math.isinf(claim.per_seed[2])
+    assert claim.verdict == "inconclusive"
+
+
+SMALL = Run(
+    lr=0.5, label_smoothing=0.1, seed=0, steps=60, every=2, examples=50, widths=(8,),
+    activation="relu",
+)  # fmt: skip
+
+
+def values(record):
+    return [(r["step"], r["metric"], r["value"], r["matvecs"]) for r in record.rows()]
+
+
+class StopError(Exception):
+    pass
+
+
+def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
+    straight = Record.create(tmp_path / "straight", vars(SMALL))
+    study.run(SMALL, straight)
+    assert straight.status == "finished"
+    assert len(straight.rows()) == 31 * len(study.METRICS)
+
+    real = study.gradient_descent
+    started_at = []
+
+    def stopping(*arguments, first, **options):
+        started_at.append(first)
+        for step in real(*arguments, first=first, **options):
+            if step == 47 and len(started_at) == 1:
+                raise StopError
+            yield step
+
+    monkeypatch.setattr(study, "gradient_descent", stopping)
+    with (
+        Record.create(tmp_path / "halved", vars(SMALL)) as record,
+        pytest.raises(StopError),
+    ):
+        study.run(SMALL, record)
+    with Record.create(tmp_path / "halved", vars(SMALL), resume=True) as record:
+        study.run(SMALL, record)
+    assert started_at == [0, 40]
+    assert values(record) == values(straight)
+
+
+def test_divergence_is_recorded(tmp_path):
+    wild = Run(**{**vars(SMALL), "lr": 1e30})
+    record = Record.create(tmp_path / "wild", vars(wild))
+    study.run(wild, record)
+    assert record.status == "diverged"
+    assert record.manifest["diverged_at"] < wild.steps
+    assert torch.isfinite(torch.tensor(record.series("sharpness")[1][0]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0}, "expected 0 < small_lr < lr"),
+        ({"lr": math.nan}, "expected 0 < small_lr < lr"),
+        ({"label_smoothing": (0.1,)}, "two or more levels"),
+        ({"label_smoothing": (0.1, 1.0)}, r"label_smoothing in \[0, 1\)"),
+        ({"label_smoothing": (0.5, 0.1)}, "increasing levels"),
+        ({"steps": 0}, "steps and every of at least 1"),
+        ({"widths": (0,)}, "widths of at least 1"),
+        ({"examples": 1797}, "between 1 and 1796 examples"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study(name):
+    made = STUDIES[name]
+    assert made.name == name
+    runs = made.plan(made.Config(), 2)
+    assert len({run.name for run in runs}) == len(runs)
+    assert made.Config.__dataclass_params__.frozen
+    assert isinstance(made.paper, made.Config)
+    found = made.claims(made.Config(), [])
+    assert all(claim.verdict == "inconclusive" for claim in found)
+    assert len({claim.id for claim in found}) == len(found)
+    assert any(claim.control for claim in found)

@@ -1,0 +1,230 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.linalg import LinearOperator as ScipyOperator
+from scipy.sparse.linalg import aslinearoperator, eigsh
+
+from lossgeom import top_eigenpairs
+from lossgeom.linalg import Dense, LinearOperator, MatrixFree
+
+
+def rotated(values, seed=0, dtype=torch.float64):
+    """A dense matrix with these eigenvalues."""
+    values = torch.as_tensor(values, dtype=torch.float64)
+    noise = torch.randn(len(values), len(values), dtype=torch.float64,
+                        generator=torch.Generator().manual_seed(seed))  # fmt: skip
+    Q = torch.linalg.qr(noise)[0]
+    A = Q @ torch.diag(values) @ Q.T
+    return ((A + A.T) / 2).to(dtype)
+
+
+def check_pairs(A, pairs, tol):
+    """Residuals are the true ones, vectors are orthonormal, converged says what it should."""
+    V = pairs.vectors.double()
+    true = (A.double() @ V - V * pairs.values.double()).norm(dim=0)
+    eps = torch.finfo(A.dtype).eps * A.double().norm().item() * 100
+    torch.testing.assert_close(pairs.residuals.double(), true, rtol=0.05, atol=eps)
+    eye = torch.eye(V.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(V.T @ V, eye, rtol=0, atol=1e3 * torch.finfo(A.dtype).eps)
+    within = true <= tol * pairs.values.double().abs() + eps
+    assert (within | ~pairs.converged).all()
+
+
+SPECTRA = {
+    "distinct": torch.linspace(-3, 5, 40),
+    "outliers": torch.cat([torch.linspace(-0.1, 0.1, 60), torch.tensor([4.0, 9.0, 11.0])]),
+    "triple": torch.cat([torch.linspace(0, 1, 50), torch.tensor([3.0, 3.0, 3.0, 2.0])]),
+    "identity": torch.ones(30),
+    "plus_minus": torch.cat([torch.linspace(-1, 1, 30), torch.tensor([7.0, -7.0])]),
+    "rank_two": torch.cat([torch.zeros(40), torch.tensor([5.0, 1.0])]),
+    "negative": -(torch.linspace(1, 9, 30) ** 2),
+    "graded": torch.logspace(-12, 0, 25, dtype=torch.float64),
+    "tiny_gap": torch.cat([torch.linspace(0, 0.5, 20), torch.tensor([1.0, 1.0 - 1e-9])]),
+    "two": torch.tensor([2.0, -1.0]),
+}
+
+
+def wanted(values, which):
+    values = values.double()
+    key = {"largest": values, "smallest": -values, "magnitude": values.abs()}[which]
+    return values[key.argsort(descending=True)]
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_known_spectra(name, k, which):
+    values = SPECTRA[name]
+    k = min(k, len(values))
+    A = rotated(values)
+    pairs = top_eigenpairs(A, k, which=which, tol=1e-6, max_matvecs=2000)
+    assert pairs.converged.all()
+    expected = wanted(values, which)[:k]
+    actual = pairs.values if which != "magnitude" else pairs.values.abs()
+    expected = expected if which != "magnitude" else expected.abs()
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-12)
+    check_pairs(A, pairs, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["distinct", "outliers", "triple", "rank_two", "negative"])
+def test_float32(name):
+    A = rotated(SPECTRA[name], dtype=torch.float32)
+    pairs = top_eigenpairs(A, 3, tol=1e-4, max_matvecs=500)
+    assert pairs.converged.all()
+    expected = wanted(SPECTRA[name], "largest")[:3]
+    torch.testing.assert_close(pairs.values.double(), expected, rtol=1e-5, atol=1e-5)
+    check_pairs(A, pairs, 1e-4)
+
+
+def test_zero_operator():
+    pairs = top_eigenpairs(torch.zeros(5, 5), 3)
+    assert pairs.values.tolist() == [0, 0, 0]
+    assert pairs.converged.all()
+
+
+def test_one_by_one():
+    pairs = top_eigenpairs(torch.tensor([[-2.0]]))
+    assert pairs.values.item() == -2
+    assert abs(pairs.vectors.item()) == 1
+    assert pairs.matvecs == 1
+
+
+def test_all_pairs():
+    A = rotated(torch.tensor([3.0, 3.0, 1.0, -5.0]))
+    pairs = top_eigenpairs(A, 4)
+    torch.testing.assert_close(pairs.values, torch.tensor([3.0, 3.0, 1.0, -5.0]).double())
+    assert pairs.converged.all()
+
+
+def test_agrees_with_scipy():
+    A = rotated(torch.cat([torch.randn(200) * 0.1, torch.tensor([2.0, 3.0, 5.0])]), seed=3)
+    pairs = top_eigenpairs(A, 3, tol=1e-8)
+    expected = eigsh(A.numpy(), k=3, which="LA", return_eigenvectors=False)[::-1].copy()
+    torch.testing.assert_close(pairs.values, torch.from_numpy(expected), rtol=1e-10, atol=0)
+
+
+def test_takes_what_multiplies():
+    A = rotated(SPECTRA["outliers"])
+    expected = top_eigenpairs(A, 2)
+    scipy_operator = aslinearoperator(A.numpy())
+    assert isinstance(scipy_operator, ScipyOperator)
+    for operator in (Dense(A), scipy_operator):
+        torch.testing.assert_close(top_eigenpairs(operator, 2).values, expected.values)
+
+
+def test_same_seed_same_bits_and_global_generator_untouched():
+    A = rotated(SPECTRA["distinct"])
+    state = torch.get_rng_state()
+    first, again = (top_eigenpairs(A, 2, seed=5) for _ in range(2))
+    assert torch.equal(first.values, again.values)
+    assert torch.equal(first.vectors, again.vectors)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_warm_start_saves_products():
+    A = rotated(torch.cat([torch.linspace(0, 1, 300), torch.tensor([2.0])]))
+    cold = top_eigenpairs(A, tol=1e-6)
+    warm = top_eigenpairs(A, tol=1e-6, start=cold.vectors[:, 0], verify=False)
+    assert warm.matvecs == 1
+    torch.testing.assert_close(warm.values, cold.values)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 50])
+def test_a_start_that_is_another_eigenvector_does_not_mislead(wrong):
+    values = torch.linspace(0, 1, 60)
+    values[-1] = 3
+    values[1] = 2
+    start = torch.zeros(60)
+    start[wrong] = 1
+    pairs = top_eigenpairs(torch.diag(values), start=start)
+    assert pairs.converged.all()
+    assert abs(pairs.values.item() - 3) < 1e-4
+
+
+def test_unverified_result_can_miss_a_copy():
+    """The negative control of the verification: without it, the second copy is not seen."""
+    A = torch.diag(torch.cat([torch.tensor([3.0, 3.0, 2.0]), torch.zeros(50)])).double()
+    assert top_eigenpairs(A, 2).values.tolist() == pytest.approx([3, 3])
+    assert top_eigenpairs(A, 2, verify=False).values.tolist() == pytest.approx([3, 2])
+
+
+def test_restarts_within_a_small_basis():
+    values = torch.cat([torch.linspace(0, 1, 200), torch.tensor([1.5, 2.0])])
+    pairs = top_eigenpairs(rotated(values), 2, tol=1e-8, max_basis=6, max_matvecs=3000)
+    assert pairs.converged.all()
+    torch.testing.assert_close(pairs.values, torch.tensor([2.0, 1.5]).double())
+
+
+def test_says_when_it_has_not_converged():
+    A = rotated(torch.linspace(0, 1, 300))
+    pairs = top_eigenpairs(A, 2, tol=1e-8, max_matvecs=10)
+    assert not pairs.converged.any()
+    assert pairs.matvecs == 10
+    check_pairs(A, pairs, 1e-8)
+
+
+def test_non_finite_products_give_nan():
+    pairs = top_eigenpairs(torch.diag(torch.tensor([1.0, math.nan, 2.0])), 2)
+    assert pairs.values.isnan().all()
+    assert not pairs.converged.any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), st.integers(0, 5))
+def test_any_spectrum(values, seed):
+    A = rotated(torch.tensor(values, dtype=torch.float64), seed)
+    pairs = top_eigenpairs(A, seed=seed, tol=1e-9, max_matvecs=500)
+    assert pairs.values.item() == pytest.approx(max(values), abs=1e-7)
+    assert pairs.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "expected 1 <= k <= 3"),
+        ({"k": 4}, "expected 1 <= k <= 3"),
+        ({"tol": -1.0}, "expected a tolerance tol > 0"),
+        ({"start": torch.ones(4)}, r"expected start of shape \(3,\)"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        top_eigenpairs(torch.eye(3), **arguments)
+
+
+def test_bad_matrices(unchecked):
+    with pytest.raises(ValueError, match="expected a square symmetric operator"):
+        top_eigenpairs(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="expected a symmetric operator"):
+        top_eigenpairs(torch.triu(torch.ones(6, 6)))
+    with pytest.raises(TypeError, match="expected a matrix"):
+        top_eigenpairs("matrix")
+    with pytest.raises(ValueError, match="expected which to be one of"):
+        top_eigenpairs(torch.eye(3), which="best")
+
+
+def test_operator_algebra():
+    torch.manual_seed(0)
+    A, B, V = torch.randn(3, 4), torch.randn(3, 4), torch.randn(4, 2)
+    combined = 2 * Dense(A) - Dense(B)
+    torch.testing.assert_close(combined @ V, (2 * A - B) @ V)
+    torch.testing.assert_close(combined.T.dense(), (2 * A - B).T)
+    torch.testing.assert_close((Dense(A) @ Dense(B).T).dense(), A @ B.T)
+    torch.testing.assert_close((Dense(A) @ Dense(B).T).T.dense(), B @ A.T)
+    torch.testing.assert_close((-Dense(A)) @ V[:, 0], -A @ V[:, 0])
+    torch.testing.assert_close(torch.from_numpy(Dense(A).to_scipy() @ V.numpy()), A @ V)
+    torch.testing.assert_close(
+        torch.from_numpy(Dense(A).to_scipy().rmatvec(V[:3, 0].numpy())), A.T @ V[:3, 0]
+    )
+    assert isinstance(combined, LinearOperator)
+    assert isinstance(combined, MatrixFree)
+
+
+def test_operator_errors():
+    with pytest.raises(ValueError, match=r"cannot multiply .* 3 rows; expected 4"):
+        Dense(torch.ones(3, 4)) @ torch.ones(3)
+    with pytest.raises(ValueError, match="cannot add operators of shapes"):
+        Dense(torch.ones(3, 4)) + Dense(torch.ones(4, 4))

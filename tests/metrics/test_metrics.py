@@ -1,0 +1,71 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.metrics import METRICS
+from tests.problems import CASES
+
+CLASSIFIERS = [case for case in CASES if case.loss == "cross_entropy" and case.name != "tokens"]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+def test_every_metric(metric):
+    """Frozen settings, a name, and the same Estimate every time."""
+    assert dataclasses.is_dataclass(metric)
+    assert metric.__dataclass_params__.frozen
+    made = metric()
+    assert made.name == metric().name
+    for case in CLASSIFIERS:
+        estimate = made(case.problem())
+        assert isinstance(estimate, lg.Estimate)
+        assert estimate == made(case.problem())
+        assert estimate.status == "ok"
+
+
+def test_names_tell_settings_apart():
+    variants = [
+        lg.metrics.Loss(),
+        lg.metrics.Loss(minus_label_entropy=True),
+        *(lg.metrics.JacobianNorm(o, v) for o in ("logits", "softmax") for v in ("max", "mean")),
+    ]
+    assert len({metric.name for metric in variants}) == len(variants)
+
+
+def test_loss_minus_label_entropy():
+    case = next(case for case in CASES if case.name == "smoothing")
+    problem = case.problem()
+    value = lg.metrics.Loss(minus_label_entropy=True)(problem).value
+    assert value == pytest.approx(problem.loss() - problem.label_entropy())
+    assert 0 < value < problem.loss()
+
+
+def test_accuracy():
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = torch.eye(2)
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
+    accuracy = lg.metrics.Accuracy()
+
+    def of(targets, loss="cross_entropy"):
+        return accuracy(lg.Problem(model, loss, [(x[:3], targets[:3]), (x[3:], targets[3:])])).value
+
+    assert of(torch.tensor([0, 1, 1, 1])) == 0.75
+    assert of(torch.tensor([0, 0, -100, -100])) == 0.5
+    assert of(torch.eye(2)[[0, 1, 0, 0]], "squared_error") == 0.75
+    with pytest.raises(ValueError, match=r"expected outputs \(B, C, \.\.\.\) with C > 1"):
+        accuracy(lg.Problem(nn.Linear(2, 1), "squared_error", [(x, torch.ones(4, 1))]))
+
+
+def test_jacobian_norm_over_the_examples():
+    case = CASES[0]
+    norms = lg.jacobian_norms(case.problem(), "softmax")
+    for over in ("max", "mean"):
+        value = lg.metrics.JacobianNorm("softmax", over)(case.problem()).value
+        assert value == getattr(norms, over)().item()
+
+
+def test_jacobian_norm_settings(unchecked):
+    with pytest.raises(ValueError, match="expected outputs in"):
+        lg.metrics.JacobianNorm(over="median")

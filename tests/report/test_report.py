@@ -1,0 +1,128 @@
+import re
+
+import pytest
+
+from lossgeom import Record, RecordError
+from lossgeom.report import render
+
+
+def make_run(folder, name="run", steps=(0, 1, 2), config=None, **facts):
+    with Record.create(folder / name, config or {"lr": 0.5}) as record:
+        for step in steps:
+            record.append({"step": step, "metric": "loss", "value": 1 / (step + 1), "status": "ok"})
+        record.update(**facts)
+        record.finish()
+    return folder / name
+
+
+def make_study(folder, runs, planned):
+    with Record.create(folder, {"study": "s"}, kind="study") as record:
+        record.update(
+            title="A <study> & more",
+            source="a paper",
+            planned_runs=planned,
+            summary="It is so.",
+            figure={
+                "columns": "lr",
+                "colour": "label_smoothing",
+                "panels": [{"metric": "loss", "label": "loss", "log": True}],
+            },
+        )
+        record.finish()
+    for name, config, steps in runs:
+        make_run(folder / "runs", name, steps, config, planned_steps=[0, 1, 2, 3])
+    return folder
+
+
+def page_of(*folders):
+    return render(folders).read_text()
+
+
+def test_a_single_run_of_ones_own(tmp_path):
+    page = page_of(make_run(tmp_path))
+    assert "<h1>run</h1>" in page
+    assert "<svg" in page
+    assert {p.name for p in (tmp_path / "run/figures").iterdir()} == {
+        "trajectories.pdf", "trajectories.png",
+    }  # fmt: skip
+
+
+def test_several_together(tmp_path):
+    folders = [make_run(tmp_path, name) for name in ("first", "second")]
+    out = render(folders, tmp_path / "both.html")
+    page = out.read_text()
+    assert page.index("<h1>first") < page.index("<h1>second")
+    assert (tmp_path / "figures/2/trajectories.png").exists()
+
+
+def test_nothing_is_asked_from_anywhere(tmp_path):
+    page = page_of(make_run(tmp_path))
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", page)
+    assert not re.findall(r"url\(\s*['\"]?(?!#)", page)
+    assert "@import" not in page
+    assert "<!DOCTYPE svg" not in page
+    assert "<metadata>" not in page
+
+
+def test_what_comes_from_records_is_escaped(tmp_path):
+    evil = "<script>alert('$x$')</script>"
+    folder = make_study(
+        tmp_path / "study",
+        [("a", {"lr": 0.5, "label_smoothing": evil}, (0, 1))],
+        ["a", evil],
+    )
+    page = page_of(folder)
+    assert "<script" not in page
+    assert "A &lt;study&gt; &amp; more" in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_what_is_missing_is_shown_as_missing(tmp_path):
+    runs = [
+        ("a", {"lr": 0.5, "label_smoothing": 0.0}, (0, 1, 2, 3)),
+        ("b", {"lr": 0.5, "label_smoothing": 0.1}, (0, 1)),
+    ]
+    page = page_of(make_study(tmp_path / "study", runs, ["a", "b", "c"]))
+    assert "This is not complete" in page
+    assert "It is so." not in page
+    assert "2 of 3 runs are complete" in page
+    assert "<strong>2 planned values are missing</strong>" in page
+    assert re.search(r"<td>c</td><td>not started</td>", page)
+
+
+def test_a_complete_study_opens_with_its_result(tmp_path):
+    runs = [("a", {"lr": 0.5, "label_smoothing": 0.0}, (0, 1, 2, 3))]
+    page = page_of(make_study(tmp_path / "study", runs, ["a"]))
+    assert '<p class="lead">It is so.</p>' in page
+    assert "missing</strong>" not in page
+
+
+def test_values_that_are_not_finite_are_counted(tmp_path):
+    folder = make_run(tmp_path)
+    with Record.create(folder, {"lr": 0.5}, resume=True) as record:
+        nan = float("nan")
+        record.append({"step": 3, "metric": "loss", "value": nan, "status": "nonfinite"})
+        record.finish("diverged")
+    row = re.search(r"<tr><td>run</td>.*</tr>", page_of(folder)).group()
+    assert re.findall(r">(\w+)</td>", row) == ["run", "diverged", "4", "0", "1"]
+
+
+def test_a_record_without_rows(tmp_path):
+    Record.create(tmp_path / "empty").close()
+    assert "stopped or still running" in page_of(tmp_path / "empty")
+
+
+def test_the_same_records_give_the_same_page(tmp_path):
+    folder = make_run(tmp_path)
+    assert page_of(folder) == page_of(folder)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(RecordError, match="holds no record"):
+        render([tmp_path])
+    folder = make_study(tmp_path / "study", [], [])
+    (folder / "claims.json").write_text("[")
+    with pytest.raises(RecordError, match=r"claims\.json is damaged"):
+        render([folder])

@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.lab.training import gradient_descent
+from lossgeom.schedule import At, Every, Logarithmic, as_schedule
+from tests import reference
+
+
+def setup():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    batches = [(torch.randn(8, 4), torch.randint(3, (8,)))]
+    return model, batches, lg.Problem(model, "cross_entropy", batches)
+
+
+METRICS = [lg.metrics.Loss(), lg.metrics.Sharpness(), lg.metrics.JacobianNorm()]
+
+
+def test_measures_the_model_as_it_is_at_that_step(tmp_path):
+    model, batches, problem = setup()
+    record = lg.Record.create(tmp_path)
+    tracker = lg.Tracker(problem, METRICS, record, every=3)
+    expected = {}
+    for step in gradient_descent(model, "cross_entropy", batches, lr=0.5, steps=7):
+        if step % 3 == 0:
+            expected[step] = lg.Problem(model, "cross_entropy", batches).loss()
+        estimates = tracker(step)
+        assert bool(estimates) == (step % 3 == 0)
+    steps, values = record.series("loss")
+    assert dict(zip(steps, values, strict=True)) == expected
+    row = record.rows()[1]
+    assert row["metric"] == "sharpness"
+    assert row["status"] == "ok"
+    assert row["matvecs"] > 0
+    assert row["residual"] <= 1e-3 * abs(row["value"])
+    assert record.manifest["parameters"] == 43
+
+
+def test_training_is_the_same_with_and_without_it(tmp_path, unchecked):
+    finals = []
+    for track in (False, True):
+        model, batches, problem = setup()
+        model[1].train()
+        tracker = lg.Tracker(problem, METRICS, lg.Record.create(tmp_path / str(track)))
+        for step in gradient_descent(model, "cross_entropy", batches, lr=0.5, steps=5):
+            before = reference.fingerprint(model)
+            if track:
+                tracker(step)
+            assert reference.fingerprint(model) == before
+        finals.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    assert torch.equal(*finals)
+
+
+def test_what_is_recorded_is_not_measured_again(tmp_path):
+    _, _, problem = setup()
+
+    class Counting:
+        name = "counting"
+        calls = 0
+
+        def __call__(self, problem):
+            Counting.calls += 1
+            return lg.Estimate(1.0)
+
+    for _ in range(2):
+        with lg.Record.create(tmp_path, resume=True) as record:
+            tracker = lg.Tracker(problem, [Counting()], record)
+            for step in range(3):
+                tracker(step)
+    assert Counting.calls == 3
+    assert len(lg.Record.open(tmp_path).rows()) == 3
+
+
+def test_two_rhythms_on_one_record(tmp_path):
+    _, _, problem = setup()
+    record = lg.Record.create(tmp_path)
+    often = lg.Tracker(problem, [lg.metrics.Loss()], record, every=1)
+    seldom = lg.Tracker(problem, [lg.metrics.Sharpness()], record, every=[0, 3])
+    for step in range(4):
+        often(step), seldom(step)
+    assert record.series("loss")[0] == [0, 1, 2, 3]
+    assert record.series("sharpness")[0] == [0, 3]
+
+
+def test_divergence_is_a_result(tmp_path):
+    model, _, problem = setup()
+    with torch.no_grad():
+        model[0].weight.fill_(math.inf)
+    record = lg.Record.create(tmp_path)
+    lg.Tracker(problem, METRICS, record)(0)
+    assert [row["status"] for row in record.rows()] == ["nonfinite"] * 3
+    assert all(math.isnan(row["value"]) for row in record.rows())
+    assert "NaN or infinite" in record.rows()[0]["message"]
+
+
+def test_rows_before_an_error_are_kept(tmp_path):
+    _, _, problem = setup()
+    metrics = [lg.metrics.Loss(), lg.metrics.Accuracy(ignore_index=0)]
+    bad = lg.Tracker(problem, metrics, lg.Record.create(tmp_path))
+    problem.batches[0][1].zero_()
+    with pytest.raises(ValueError, match="all of them are ignored"):
+        bad(0)
+    assert [row["metric"] for row in bad.record.rows()] == ["loss"]
+
+
+def test_metrics_need_different_names(tmp_path):
+    _, _, problem = setup()
+    with pytest.raises(ValueError, match="expected metrics of different names"):
+        lg.Tracker(problem, [lg.metrics.Loss(), lg.metrics.Loss()], lg.Record.create(tmp_path))
+
+
+def test_schedules():
+    assert as_schedule(3) == Every(3)
+    assert [s for s in range(8) if as_schedule([1, 5])(s)] == [1, 5]
+    assert as_schedule(At([2])) == At([2])
+    due = [s for s in range(10_001) if Logarithmic(per_decade=2)(s)]
+    assert due == [0, 1, 3, 10, 32, 100, 316, 1000, 3162, 10000]
+    for bad in (lambda: Every(0), lambda: Logarithmic(0)):
+        with pytest.raises(ValueError, match="expected"):
+            bad()
