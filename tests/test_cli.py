@@ -216,3 +216,8 @@ def test_presets(tmp_path):
         for preset in ("quick", "paper")
     ]
     assert all(done.returncode == 0 for done in helps)
+    assert "(default: digits)" in helps[0].stdout
+    assert "(default: cifar10)" in helps[1].stdout
+    missing = lossgeom("run", "progressive_sharpening", "--preset", "paper", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "expected data_batch_*.bin and test_batch.bin" in missing.stderr

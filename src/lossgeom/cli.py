@@ -41,6 +41,16 @@ A run that was stopped goes on when the same command is given again.
 Every command takes --help, and --debug to show tracebacks.
 """
 
+RUN_HELP = """\
+{study.title} ({study.source}).
+
+examples:
+  lossgeom run {study.name}                        quick, into runs/{study.name}
+  lossgeom run {study.name} --seeds 10 --out DIR   more seeds, which make intervals narrower
+  lossgeom run {study.name} --preset paper         the paper's own data and model
+
+A run that was stopped goes on when the same command is given again."""
+
 USAGE_ERROR, INTERRUPTED = 2, 130
 EXPECTED_ERRORS = (ValueError, RecordError, ImportError, OSError, RuntimeError)
 
@@ -49,27 +59,42 @@ EXPECTED_ERRORS = (ValueError, RecordError, ImportError, OSError, RuntimeError)
 class RunOptions:
     """Where and how much to run."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for records, claims.json and report.html [runs/STUDY]. In a folder where the same
-    study was run with the same settings, only what is not finished is run."""
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")
+    ] = None
+    """Folder for records, claims.json and report.html. One with the same study goes on."""
     seeds: int = 5
     """Seeds to run, which give the intervals."""
-    workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Parallel processes [as many as there are cores]. The numbers do not depend on it."""
+    workers: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one per core)")
+    ] = None
+    """Parallel processes. The numbers do not depend on it."""
     preset: Literal["quick", "paper"] = "quick"
     """Defaults of the settings below: quick, or the paper's own."""
-    strict: bool = False
+    strict: tyro.conf.FlagCreatePairsOff[bool] = False
     """Exit with 1 unless every claim is shown and every control contradicted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetOption:
+    """What decides about the defaults of everything else."""
+
+    preset: str = "quick"
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
     """What to report on."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
+    ]
     """Folders of studies or of single runs."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The HTML file [report.html in the first folder]."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in the first RUN)"),
+    ] = None
+    """The HTML file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,29 +204,25 @@ def _study(arguments: list[str], studies: dict[str, Study]) -> Study:
 
 def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
     """Options and settings, whose defaults depend on the preset."""
-
-    def parse(defaults: Any) -> Any:
-        both = dataclasses.make_dataclass(
-            "Both",
-            [
-                ("options", Annotated[RunOptions, tyro.conf.arg(name="")]),
-                (
-                    "settings",
-                    Annotated[study.Config, tyro.conf.arg(name="")],
-                    dataclasses.field(default=defaults),
-                ),
-            ],
-        )
-        return tyro.cli(
-            both,
-            args=arguments,
-            prog=f"lossgeom run {study.name}",
-            description=f"{study.title}.\n\n{study.source}",
-        )
-
-    parsed = parse(study.Config())
-    if parsed.options.preset == "paper":
-        parsed = parse(study.paper)
+    first, _ = tyro.cli(PresetOption, args=arguments, return_unknown_args=True, add_help=False)
+    defaults = study.paper if first.preset == "paper" else study.Config()
+    both = dataclasses.make_dataclass(
+        "Both",
+        [
+            ("options", Annotated[RunOptions, tyro.conf.arg(name="")]),
+            (
+                "settings",
+                Annotated[study.Config, tyro.conf.arg(name="")],
+                dataclasses.field(default=defaults),
+            ),
+        ],
+    )
+    parsed: Any = tyro.cli(
+        both,
+        args=arguments,
+        prog=f"lossgeom run {study.name}",
+        description=RUN_HELP.format(study=study),
+    )
     return parsed.options, parsed.settings
 
 

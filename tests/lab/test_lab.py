@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lossgeom.lab.datasets import DATASETS, digits
-from lossgeom.lab.models import MODELS, mlp
+from lossgeom.lab.datasets import DATASETS, cifar10, digits
+from lossgeom.lab.models import MODELS, mlp, vgg11
 from lossgeom.lab.training import TRAINING, gradient_descent
 
 
@@ -31,6 +32,51 @@ def test_train_and_test_do_not_overlap():
     rows = {tuple(row) for row in data.train[0].tolist()}
     both = sum(tuple(row) in rows for row in data.test[0].tolist())
     assert both == 0
+
+
+def write_cifar10(folder, images):
+    """Files like those of the binary version, with few images: five to train on, one to test."""
+    folder.mkdir()
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        records = np.random.default_rng(len(name)).integers(0, 256, (images, 3073), np.uint8)
+        records[:, 0] = np.arange(images) % 10
+        records[0, 1] = 255  # red, first row, first pixel
+        records.tofile(folder / name)
+
+
+def test_cifar10(tmp_path):
+    write_cifar10(tmp_path / "data", images=4)
+    data = cifar10(examples=20, folder=tmp_path / "data")
+    x, y = data.train
+    assert x.shape == (20, 3, 32, 32)
+    assert data.test[0].shape == (4, 3, 32, 32)
+    assert sorted(y.tolist()) == sorted([0, 1, 2, 3] * 5)
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(x.std(dim=(0, 2, 3)), torch.ones(3))
+    first = x[y == 0, 0, 0, 0]
+    assert (first == x[:, 0].max()).all()
+    assert torch.equal(
+        cifar10(7, 1, tmp_path / "data").train[1], cifar10(7, 1, tmp_path / "data").train[1]
+    )
+
+
+def test_cifar10_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected data_batch_.*get and unpack https"):
+        cifar10(folder=tmp_path)
+    write_cifar10(tmp_path / "data", images=4)
+    with pytest.raises(ValueError, match="expected 1 to 20 images"):
+        cifar10(21, folder=tmp_path / "data")
+    (tmp_path / "data/data_batch_3.bin").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin is damaged"):
+        cifar10(1, folder=tmp_path / "data")
+
+
+def test_vgg11():
+    model = vgg11(outputs=7, width=0.25, seed=1)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert sum(isinstance(module, nn.Conv2d) for module in model) == 8
+    assert sum(p.numel() for p in vgg11().parameters()) == 9_225_610
+    assert torch.equal(model[0].weight, vgg11(7, 0.25, seed=1)[0].weight)
 
 
 def test_mlp():

@@ -1,6 +1,7 @@
 """The study's claims on records of known answer, and one real run that is stopped and goes on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lossgeom import Record
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies import progressive_sharpening as study
 from lossgeom.lab.studies.progressive_sharpening import Config, Run
+from tests.lab.test_lab import write_cifar10
 
 CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.5), steps=100, every=10)
 
@@ -100,8 +102,8 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
 
 
 SMALL = Run(
-    lr=0.5, label_smoothing=0.1, seed=0, steps=60, every=2, examples=50, widths=(8,),
-    activation="relu",
+    lr=0.5, label_smoothing=0.1, seed=0, steps=60, every=2, data="digits", folder="", examples=50,
+    chunk=40, model="mlp", widths=(8,), activation="relu",
 )  # fmt: skip
 
 
@@ -160,12 +162,26 @@ def test_divergence_is_recorded(tmp_path):
         ({"label_smoothing": (0.5, 0.1)}, "increasing levels"),
         ({"steps": 0}, "steps and every of at least 1"),
         ({"widths": (0,)}, "widths of at least 1"),
-        ({"examples": 1797}, "between 1 and 1796 examples"),
+        ({"examples": 1797}, "at most 1796 examples of digits"),
+        ({"chunk": 0}, "examples and chunk of at least 1"),
+        ({"model": "vgg11"}, "vgg11 with the images of cifar10"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+def test_the_papers_model_and_data(tmp_path):
+    """The paper's preset on a few images in the format of the real files."""
+    write_cifar10(tmp_path / "data", images=6)
+    config = replace(study.PAPER, folder=str(tmp_path / "data"), examples=12, chunk=8, steps=1)
+    first = study.plan(config, 1)[0]
+    assert (first.data, first.model, first.lr) == ("cifar10", "vgg11", 0.08)
+    record = Record.create(tmp_path / "run", vars(first))
+    study.run(first, record)
+    assert record.status == "finished"
+    assert record.series("sharpness")[0] == [0]
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -1,8 +1,9 @@
 """Data sets, one in each file: settings and a seed that give a Dataset."""
 
 from lossgeom.lab.datasets._dataset import Dataset
+from lossgeom.lab.datasets.cifar10 import cifar10
 from lossgeom.lab.datasets.digits import digits
 
-DATASETS = {"digits": digits}
+DATASETS = {"digits": digits, "cifar10": cifar10}
 
-__all__ = ["DATASETS", "Dataset", "digits"]
+__all__ = ["DATASETS", "Dataset", "cifar10", "digits"]

@@ -1,7 +1,8 @@
 """Models, one in each file: settings and a seed that give a module."""
 
 from lossgeom.lab.models.mlp import mlp
+from lossgeom.lab.models.vgg11 import vgg11
 
-MODELS = {"mlp": mlp}
+MODELS = {"mlp": mlp, "vgg11": vgg11}
 
-__all__ = ["MODELS", "mlp"]
+__all__ = ["MODELS", "mlp", "vgg11"]

@@ -16,9 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from torch import nn
+
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.datasets import digits
-from lossgeom.lab.models import mlp
+from lossgeom.lab.datasets import Dataset, cifar10, digits
+from lossgeom.lab.models import mlp, vgg11
 from lossgeom.lab.statistics import mean_interval, rank_correlation
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.training import gradient_descent
@@ -56,16 +59,24 @@ class Config:
     """Learning rate at which they do not."""
     label_smoothing: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75)
     """Levels of label smoothing, increasing."""
+    data: Literal["digits", "cifar10"] = "digits"
+    """Data set."""
+    folder: str = "data/cifar-10-batches-bin"
+    """Where the files of CIFAR-10 are."""
+    examples: int = 500
+    """Examples to train on."""
+    chunk: int = 500
+    """Examples to go through at a time; all of them are the batch."""
+    model: Literal["mlp", "vgg11"] = "mlp"
+    """Model."""
+    widths: tuple[int, ...] = (48, 48, 48)
+    """Widths of the hidden layers of the mlp."""
+    activation: Literal["relu", "tanh", "gelu", "elu"] = "relu"
+    """Activation between the layers of the mlp."""
     steps: int = 400
     """Steps at lr; at small_lr as many more as it is smaller."""
     every: int = 8
     """Steps between measurements at lr; at small_lr as many more."""
-    examples: int = 500
-    """Digits to train on."""
-    widths: tuple[int, ...] = (48, 48, 48)
-    """Widths of the hidden layers."""
-    activation: Literal["relu", "tanh", "gelu", "elu"] = "relu"
-    """Activation between the layers."""
 
     def __post_init__(self) -> None:
         levels = self.label_smoothing
@@ -76,22 +87,41 @@ class Config:
             (list(levels) == sorted(set(levels)), "increasing levels of label_smoothing"),
             (self.steps >= 1 and self.every >= 1, "steps and every of at least 1"),
             (all(width >= 1 for width in self.widths), "widths of at least 1"),
-            (1 <= self.examples <= 1796, "between 1 and 1796 examples"),
+            (self.examples >= 1 and self.chunk >= 1, "examples and chunk of at least 1"),
+            (self.data != "digits" or self.examples <= 1796, "at most 1796 examples of digits"),
+            (self.model != "vgg11" or self.data == "cifar10", "vgg11 with the images of cifar10"),
         ):
             if not ok:
                 raise ValueError(f"expected {expected}; got {self}")
 
 
+# The main text of the paper gives the data, the model, the method and lr. The number of steps, the
+# levels of smoothing, the small learning rate and the absence of batch normalisation are ours.
+PAPER = Config(
+    lr=0.08,
+    small_lr=0.02,
+    data="cifar10",
+    examples=50_000,
+    model="vgg11",
+    steps=1000,
+    every=20,
+)
+
+
 @dataclass(frozen=True)
 class Run:
-    """One training run."""
+    """One training run: the settings of the study, narrowed to it."""
 
     lr: float
     label_smoothing: float
     seed: int
     steps: int
     every: int
+    data: str
+    folder: str
     examples: int
+    chunk: int
+    model: str
     widths: tuple[int, ...]
     activation: str
 
@@ -108,19 +138,35 @@ def plan(config: Config, seeds: int) -> list[Run]:
         (config.lr, config.steps, config.every),
         (config.small_lr, round(config.steps * slower), max(1, round(config.every * slower))),
     )
+    names = ("data", "folder", "examples", "chunk", "model", "widths", "activation")
+    shared = {name: getattr(config, name) for name in names}
     return [
-        Run(lr, smoothing, seed, steps, every, config.examples, config.widths, config.activation)
+        Run(lr, smoothing, seed, steps, every, **shared)
         for seed in range(seeds)
         for lr, steps, every in rhythms
         for smoothing in config.label_smoothing
     ]
 
 
+def build(config: Run) -> tuple[nn.Module, Dataset]:
+    """The model at its initialisation, and the data."""
+    if config.data == "digits":
+        data = digits(config.examples, config.seed)
+    else:
+        data = cifar10(config.examples, config.seed, config.folder)
+    if config.model == "vgg11":
+        return vgg11(data.classes, seed=config.seed), data
+    layers = mlp(
+        data.train[0][0].numel(), data.classes, config.widths, config.activation, config.seed
+    )
+    return nn.Sequential(nn.Flatten(), *layers), data
+
+
 def run(config: Run, record: Record) -> None:
     """Train with gradient descent and measure on the training set."""
-    data = digits(config.examples, config.seed)
-    model = mlp(64, data.classes, config.widths, config.activation, config.seed)
-    batches = [data.train]
+    model, data = build(config)
+    inputs, targets = (torch.split(part, config.chunk) for part in data.train)
+    batches = list(zip(inputs, targets, strict=True))
     problem = Problem(
         model, "cross_entropy", batches, label_smoothing=config.label_smoothing, mode="train"
     )
@@ -327,7 +373,8 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
     edge = next(claim for claim in found if claim.id == "arrested_at_the_edge")
     control = next(claim for claim in found if claim.control)
     return (
-        f"{shown} of {total} statements are shown on digits with full-batch gradient descent: at "
+        f"{shown} of {total} statements are shown on {config.data} with full-batch gradient "
+        f"descent: at "
         f"lr = {config.lr:g}, runs that would sharpen beyond the edge of stability are "
         f"at {edge.statistic:.2f} times 2/lr; the negative control at lr = {config.small_lr:g}, at "
         f"{control.statistic:.2f} times its own 2/lr, is {control.verdict}."
@@ -339,7 +386,7 @@ STUDY = Study(
     title="Progressive sharpening and the edge of stability under label smoothing",
     source=PAPER_A,
     Config=Config,
-    paper=Config(),
+    paper=PAPER,
     plan=plan,
     run=run,
     claims=claims,
