@@ -66,6 +66,33 @@ def test_running_again_recomputes_nothing(finished):
     assert [(p, p.stat().st_mtime_ns) for p in files] == before
 
 
+def test_progress_bar_on_a_terminal(finished):
+    folder, _ = finished
+    import pty
+
+    main, terminal = pty.openpty()
+    command = ["run", "progressive_sharpening", *TINY, "--seeds", "3", "--out", "terminal"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lossgeom.cli", *command],
+        cwd=folder, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while chunk := read_terminal(main):
+        shown += chunk
+    assert process.wait() == 0, shown
+    assert b"training" in shown
+    assert b"12 of 12 runs" in shown
+    assert b"0:00:0" in shown
+
+
+def read_terminal(descriptor):
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # how Linux says that the other side is closed
+        return b""
+
+
 def test_strict(finished):
     folder, _ = finished
     claims = json.loads((folder / "out/claims.json").read_text())
@@ -219,5 +246,6 @@ def test_presets(tmp_path):
     assert "(default: digits)" in helps[0].stdout
     assert "(default: cifar10)" in helps[1].stdout
     missing = lossgeom("run", "progressive_sharpening", "--preset", "paper", cwd=tmp_path)
-    assert missing.returncode == 2
-    assert "expected data_batch_*.bin and test_batch.bin" in missing.stderr
+    assert missing.returncode == 1
+    assert len(missing.stderr.splitlines()) == 1
+    assert "failed: expected data_batch_*.bin and test_batch.bin" in missing.stderr

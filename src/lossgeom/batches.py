@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 Batch = tuple[Tensor, Tensor]
-Fingerprint = tuple[tuple[int, ...], float, float]
+Fingerprint = tuple[tuple[int, ...], str, str]
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,22 @@ def _describe(thing: Any) -> str:
 
 
 def to_parameters(batch: Batch, theta: Tensor) -> Batch:
-    """Move a batch to the parameters' device, and its floating tensors to their dtype."""
-    inputs, targets = (part.clone() if part.is_inference() else part for part in batch)
-    dtypes = [theta.dtype if t.is_floating_point() else t.dtype for t in (inputs, targets)]
-    return inputs.to(theta.device, dtypes[0]), targets.to(theta.device, dtypes[1])
+    """Copy a batch to the parameters' device, and its floating tensors to their dtype.
+
+    A copy even where nothing has to move, because a model may work in place on its input.
+    """
+    inputs, targets = (
+        part.to(theta.device, theta.dtype if part.is_floating_point() else part.dtype, copy=True)
+        for part in batch
+    )
+    return inputs, targets
 
 
 def fingerprint(batch: Batch) -> Fingerprint:
     """What two passes over the same data agree in."""
     inputs, targets = batch
-    return tuple(inputs.shape), float(inputs.double().sum()), float(targets.double().sum())
+    first, second = (repr(part.sum(dtype=torch.float64).item()) for part in (inputs, targets))
+    return tuple(inputs.shape), first, second  # as text, because NaN is not equal to itself
 
 
 def check_same_pass(seen: list[Fingerprint], batch: Batch, index: int) -> None:

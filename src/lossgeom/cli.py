@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lossgeom.record import RecordError
 
@@ -51,8 +51,8 @@ examples:
 
 A run that was stopped goes on when the same command is given again."""
 
-USAGE_ERROR, INTERRUPTED = 2, 130
-EXPECTED_ERRORS = (ValueError, RecordError, ImportError, OSError, RuntimeError)
+FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+USAGE_ERRORS = (ValueError, RecordError, ImportError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on from here")
         return INTERRUPTED
-    except EXPECTED_ERRORS as error:
+    except (*USAGE_ERRORS, RuntimeError) as error:
         if debug:
             raise
         _say(f"error: {' '.join(str(error).split())}")
-        return USAGE_ERROR
+        return USAGE_ERROR if isinstance(error, USAGE_ERRORS) else FAILED
 
 
 def _command(arguments: list[str]) -> int:
@@ -251,7 +251,7 @@ class _ProgressDisplay:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=None, finished=0)
+        self.task: TaskID | None = None
 
     def __enter__(self) -> _ProgressDisplay:
         self.bar.start()
@@ -261,9 +261,10 @@ class _ProgressDisplay:
         self.bar.stop()
 
     def __call__(self, progress: StudyProgress) -> None:
+        if self.task is None:
+            self.task = self.bar.add_task("training", finished=0, total=progress.runs)
         self.bar.update(
             self.task,
-            total=progress.runs,
             completed=progress.done,
             finished=progress.finished,
         )

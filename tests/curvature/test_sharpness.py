@@ -106,9 +106,25 @@ def test_kept_graphs_are_within_the_budget():
         model, "cross_entropy", [(x[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)]
     )
     V = torch.ones(problem.theta.numel(), 1)
-    everything = lg.Hessian(problem)
-    everything @ V
-    some = lg.Hessian(problem, memory_budget=100_000)
-    some @ V
-    assert len(everything._kept) == 8
-    assert 1 <= len(some._kept) < 8
+    kept = []
+    for memory_budget in (0, 100_000, 2**30):
+        hessian = lg.Hessian(problem, memory_budget=memory_budget)
+        hessian @ V
+        kept.append(len(hessian._kept))
+    assert kept[0] == 0 < kept[1] < kept[2] == 8
+
+
+def test_a_first_product_that_fails_half_way_spoils_nothing():
+    model = nn.Linear(2, 1, bias=False)
+    failing = [False, True, False, False]
+
+    def loss(outputs, batch):
+        if failing.pop(0):
+            raise RuntimeError("half-way")
+        return outputs.square().sum(), len(outputs)
+
+    data = [(torch.ones(1, 2), torch.zeros(1)), (torch.ones(3, 2), torch.zeros(3))]
+    hessian = lg.Hessian(lg.Problem(model, loss, data))
+    with pytest.raises(RuntimeError, match="half-way"):
+        hessian @ torch.ones(2)
+    assert (hessian @ torch.ones(2)).tolist() == [4.0, 4.0]

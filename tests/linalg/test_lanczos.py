@@ -188,6 +188,7 @@ def test_any_spectrum(values, seed):
         ({"k": 4}, "expected 1 <= k <= 3"),
         ({"tol": -1.0}, "expected a tolerance tol > 0"),
         ({"start": torch.ones(4)}, r"expected start of shape \(3,\)"),
+        ({"start": torch.full((3,), math.nan)}, "expected a finite start"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -223,7 +224,18 @@ def test_operator_algebra():
     assert isinstance(combined, MatrixFree)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scale_does_not_matter(scale):
+    A = rotated(SPECTRA["outliers"], dtype=torch.float32)
+    pairs, scaled = top_eigenpairs(A, 2), top_eigenpairs(A * scale, 2)
+    torch.testing.assert_close(scaled.values / scale, pairs.values)
+    torch.testing.assert_close(scaled.residuals / scale, pairs.residuals, rtol=0.01, atol=1e-6)
+    assert scaled.matvecs == pairs.matvecs
+
+
 def test_operator_errors():
+    with pytest.raises(TypeError, match=r"in torch\.float32 by one in torch\.float64"):
+        Dense(torch.ones(3, 4)) @ torch.ones(4).double()
     with pytest.raises(ValueError, match=r"cannot multiply .* 3 rows; expected 4"):
         Dense(torch.ones(3, 4)) @ torch.ones(3)
     with pytest.raises(ValueError, match="cannot add operators of shapes"):

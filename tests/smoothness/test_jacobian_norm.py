@@ -73,7 +73,19 @@ class Mixing(nn.Module):
         self.linear = nn.Linear(3, 2)
 
     def forward(self, x):
-        return self.linear(x - x.mean(0))
+        return self.linear(x - x.mean(0)).softmax(1)
+
+
+def test_a_model_that_works_in_place_on_its_input():
+    inner = nn.Linear(3, 2)
+    x = torch.tensor([[1.0, -1.0, 2.0]])
+    data = [(x.clone(), torch.zeros(1).long())]
+    problem = lg.Problem(nn.Sequential(nn.ReLU(inplace=True), inner), "cross_entropy", data)
+    norms = lg.jacobian_norms(problem)
+    expected = torch.linalg.matrix_norm(inner.weight * (x > 0), ord=2)
+    torch.testing.assert_close(norms, expected.detach()[None])
+    problem.gradient()
+    assert torch.equal(data[0][0], x)
 
 
 def test_errors(unchecked):

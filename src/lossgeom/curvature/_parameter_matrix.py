@@ -36,7 +36,6 @@ class ParameterMatrix(LinearOperator):
         self.memory_budget = memory_budget
         self._theta = problem.leaf()
         self._kept: list[Product] = []
-        self._saved = _SavedBytes()
         self._batches: int | None = None
         self._divisor = 0.0
 
@@ -72,22 +71,20 @@ class ParameterMatrix(LinearOperator):
             return total / self._divisor
 
     def _linearize_rest(self, total: Tensor, V: Tensor) -> None:
-        first_pass = self._batches is None
-        keeping = first_pass
+        saved, keep = _SavedBytes(), []
 
         def multiply(batch: Batch) -> float:
-            nonlocal keeping
-            with self._saved.counted():
+            with saved.counted():
                 product, count = self.linearize(self._theta, batch)
             _accumulate(total, product, V)
-            keeping = keeping and self._saved.bytes <= self.memory_budget
-            if keeping:
-                self._kept.append(product)
+            if self._batches is None and saved.bytes <= self.memory_budget:
+                keep.append(product)
             return count
 
         counts = self.problem.over_batches(multiply, skip=len(self._kept))
-        if first_pass:
+        if self._batches is None:
             self._batches, self._divisor = len(counts), self.problem.divisor(counts)
+            self._kept = keep
 
 
 def _accumulate(total: Tensor, product: Product, V: Tensor) -> None:

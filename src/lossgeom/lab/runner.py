@@ -104,6 +104,7 @@ def _run_missing(
     on_progress(Progress(len(runs), finished, finished))
     if not missing:
         return
+    (out / "claims.json").unlink(missing_ok=True)  # it speaks of fewer runs
     with ProcessPoolExecutor(
         min(workers, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),
@@ -138,8 +139,7 @@ def _check(future: Future[None], run: RunConfig) -> None:
             "what is finished is kept, and the same command goes on from there"
         ) from error
     except Exception as error:
-        error.add_note(f"in the run {run.name}") if hasattr(error, "add_note") else None
-        raise
+        raise RuntimeError(f"the run {run.name} failed: {error}") from error
 
 
 def _is_over(path: Path) -> bool:

@@ -16,6 +16,14 @@ Which = Literal["largest", "smallest", "magnitude"]
 WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
 
 
+ROWS_AT_A_TIME = 16
+
+
+def length(vector: Tensor) -> float:
+    """Euclidean norm, in float64 so that squares neither vanish nor overflow."""
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+
+
 def preference(values: Tensor, which: Which) -> Tensor:
     """Larger for the eigenvalues that are wanted more."""
     if which == "magnitude":
@@ -53,7 +61,7 @@ class Basis:
         self.generator = generator
         self.locked = locked
         self.size = 0
-        self.V = torch.empty(capacity, A.shape[1], dtype=A.dtype, device=A.device)
+        self.V = torch.empty(0, A.shape[1], dtype=A.dtype, device=A.device)
         self.images = torch.empty_like(self.V)
         self.projection = torch.zeros(capacity, capacity, dtype=torch.float64)
 
@@ -67,6 +75,9 @@ class Basis:
         vector = None if direction is None else self._orthonormal(direction)
         while vector is None:
             vector = self._orthonormal(self._random())
+        if self.size == len(self.V):
+            more = vector.new_empty(ROWS_AT_A_TIME, len(vector))
+            self.V, self.images = torch.cat([self.V, more]), torch.cat([self.images, more])
         m, image = self.size, self.A @ vector
         self.spent.matvecs += 1
         self.V[m], self.images[m] = vector, image - self.locked.T @ (self.locked @ image)
@@ -89,13 +100,13 @@ class Basis:
         return draw.to(self.V)
 
     def _orthonormal(self, vector: Tensor) -> Tensor | None:
-        norm = vector.norm()
+        norm = length(vector)
         if not norm > 0:
             return None
         vector, V = vector / norm, self.V[: self.size]
         for attempt in range(4):
             vector = vector - V.T @ (V @ vector) - self.locked.T @ (self.locked @ vector)
-            norm = vector.norm()
+            norm = length(vector)
             if attempt == 0 and norm < 100 * torch.finfo(vector.dtype).eps:
                 return None
             vector = vector / norm
@@ -106,7 +117,7 @@ class Basis:
     def _check_symmetry(self) -> None:
         above, below = float(self.images[0] @ self.V[1]), float(self.images[1] @ self.V[0])
         rounding = 1e3 * torch.finfo(self.V.dtype).eps * self.spent.norm
-        if abs(above - below) > max(0.01 * float(self.images[:2].norm()), rounding):
+        if abs(above - below) > max(0.01 * length(self.images[:2]), rounding):
             raise ValueError(
                 "expected a symmetric operator, but u.(A v) and v.(A u) differ: "
                 f"{above:.6g} and {below:.6g}"
@@ -144,7 +155,7 @@ class Ritz:
     def residual_norm(self, i: int) -> float:
         """The length of the residual of pair i."""
         if i not in self._norms:
-            self._norms[i] = float(self.residual(i).norm())
+            self._norms[i] = length(self.residual(i))
         return self._norms[i]
 
     def converged(self, i: int, tol: float) -> bool:

@@ -127,6 +127,8 @@ def _check(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | 
         raise ValueError(f"expected a tolerance tol > 0, got {tol}")
     if start is not None and (start.shape[0] != n or start.ndim > 2):
         raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
+    if start is not None and not start.isfinite().all():
+        raise ValueError("expected a finite start, got one with NaN or infinity")
 
 
 def _columns(A: LinearOperator, start: Tensor | None) -> Float[Tensor, "j n"]:

@@ -61,6 +61,8 @@ class LinearOperator(ABC):
                 f"cannot multiply an operator of shape {self.shape} by something with "
                 f"{other.shape[0]} rows; expected {self.shape[1]}"
             )
+        if other.dtype != self.dtype:
+            raise TypeError(f"cannot multiply an operator in {self.dtype} by one in {other.dtype}")
         if isinstance(other, LinearOperator):
             return MatrixFree.like(
                 self,

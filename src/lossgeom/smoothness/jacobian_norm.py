@@ -82,7 +82,7 @@ def _outputs(problem: Problem, batch: Batch) -> Float[Tensor, "B C"]:
 
 def _chunk_norms(problem: Problem, batch: Batch, kind: Outputs) -> Float[Tensor, " B"]:
     inputs = batch[0].detach().requires_grad_()
-    outputs = _outputs(problem, (inputs, batch[1]))
+    outputs = _outputs(problem, (inputs.clone(), batch[1]))
     if not outputs.requires_grad:
         return torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
     _check_independent(outputs, inputs)
@@ -112,8 +112,9 @@ def _check_independent(outputs: Tensor, inputs: Tensor) -> None:
     """Summing over examples separates their Jacobians only if they do not depend on each other."""
     if len(outputs) == 1:
         return
+    uneven = torch.arange(1.0, outputs.shape[1] + 1).cos().to(outputs)
     (gradient,) = torch.autograd.grad(
-        outputs[0].sum(), inputs, retain_graph=True, materialize_grads=True
+        outputs[0] @ uneven, inputs, retain_graph=True, materialize_grads=True
     )
     if gradient[1:].any():
         raise ValueError(
