@@ -16,6 +16,7 @@ LAYERS = [
     {"curvature", "smoothness"},
     {"stability"},
     {"metrics"},
+    {"files"},
     {"record", "schedule"},
     {"tracker"},
     {"lab"},
@@ -23,7 +24,7 @@ LAYERS = [
     {"cli"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"record", "estimate", "claim", "report"}
+REPORT_MAY_IMPORT = {"estimate", "files", "record", "report"}
 LISTED_FOLDERS = [
     "curvature", "metrics", "lab/datasets", "lab/models", "lab/training", "lab/studies",
     "report/sections",

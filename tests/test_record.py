@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import lossgeom as lg
 from lossgeom import record as record_module
-from lossgeom.record import Record, RecordError, write_atomically
+from lossgeom.files import write_atomically
+from lossgeom.record import Record, RecordError
 
 WRITER = """
 import sys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -18,6 +17,8 @@ import safetensors.torch
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor
+
+from lossgeom.files import number, plain, write_atomically, write_json
 
 SCHEMA = 1
 MANIFEST, ROWS, LOCK = "manifest.json", "rows.jsonl", ".lock"
@@ -75,7 +76,7 @@ class Record:
             RecordError: if the folder holds something else, another run, or a run that another
                 process is writing, or if it cannot be written.
         """
-        path, asked = Path(path), dict(_plain(config or {}))
+        path, asked = Path(path), dict(plain(config or {}))
         existing = _read_manifest(path)
         _check_may_write(path, existing, asked, kind, resume)
         try:
@@ -133,7 +134,7 @@ class Record:
     def update(self, **facts: Any) -> None:
         """Write more facts into the manifest."""
         self._check_writable()
-        self.manifest = {**self.manifest, **_plain(facts)}
+        self.manifest = {**self.manifest, **plain(facts)}
         write_json(self.path / MANIFEST, self.manifest)
 
     def finish(self, status: str = "finished") -> None:
@@ -149,7 +150,7 @@ class Record:
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row, in a single write at the end of the file."""
         self._check_writable()
-        line = json.dumps(_plain(dict(row)), allow_nan=False) + "\n"
+        line = json.dumps(plain(dict(row)), allow_nan=False) + "\n"
         descriptor = os.open(self.path / ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(descriptor, line.encode())
@@ -169,7 +170,7 @@ class Record:
             return []
         *lines, _incomplete = path.read_bytes().split(b"\n")
         try:
-            return [{k: _number(v) for k, v in json.loads(line).items()} for line in lines]
+            return [{k: number(v) for k, v in json.loads(line).items()} for line in lines]
         except ValueError as error:
             raise RecordError(f"{path} is damaged: {error}") from error
 
@@ -186,7 +187,7 @@ class Record:
         self._check_writable()
         (self.path / "arrays").mkdir(exist_ok=True)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in arrays.items()}
-        blob = safetensors.torch.save(tensors, {"facts": json.dumps(_plain(facts))})
+        blob = safetensors.torch.save(tensors, {"facts": json.dumps(plain(facts))})
         write_atomically(self._array_path(name), blob)
 
     def load_arrays(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -209,21 +210,6 @@ class Record:
                 f"{self.path} was opened for reading, or is closed; Record.create(path, config, "
                 "resume=True) opens it for writing"
             )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that it is seen with its old content or its new one, never in between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def environment() -> dict[str, Any]:
@@ -327,23 +313,3 @@ def _drop_partial_row(path: Path) -> None:
         complete = content.rfind(b"\n") + 1
         if complete < len(content):
             os.truncate(path, complete)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file atomically; non-finite numbers become strings."""
-    write_atomically(path, (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: tuples as lists, paths and non-finite numbers as strings."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
-
-
-def _number(value: Any) -> Any:
-    return float(value) if value in ("nan", "inf", "-inf") else value

@@ -17,9 +17,10 @@ from typing import Any, cast
 import torch
 
 from lossgeom.claim import Claim
+from lossgeom.files import write_json
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._study import RunConfig, Study
-from lossgeom.record import Record, write_json
+from lossgeom.record import Record
 
 POLL_SECONDS = 0.5
 

@@ -1,9 +1,9 @@
-"""Statistics over seeds."""
+"""Statistics over seeds, and claims made from them."""
 
 import math
 from collections.abc import Sequence
 
-from lossgeom.claim import Interval
+from lossgeom.claim import Claim, Interval
 from lossgeom.lab._extra import required
 
 
@@ -38,3 +38,39 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     if len(x) < 2 or len(set(x)) == 1 or len(set(y)) == 1:
         return math.nan
     return float(required("scipy.stats").spearmanr(x, y).statistic)
+
+
+def claim_over_seeds(
+    name: str,
+    *,
+    statement: str,
+    source: str,
+    measured: str,
+    values: Sequence[float],
+    expected: Interval,
+    control: bool = False,
+    note: str = "",
+) -> Claim:
+    """A claim about the mean over seeds; ``values`` are NaN for seeds that have none.
+
+    >>> claim_over_seeds("a", statement="grows", source="A", measured="slope",
+    ...     values=[1.0, 1.1], expected=(0.5, math.inf)).verdict
+    'inconclusive'
+    """
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < max(2, len(values)):
+        reason = f"{len(known)} of {len(values)} seeds give a value; an interval needs two."
+        note = f"{reason} {note}".strip()
+    mean, interval = mean_interval(known)
+    return Claim(
+        id=name,
+        statement=statement,
+        source=source,
+        measured=measured,
+        statistic=mean,
+        interval=interval,
+        per_seed=tuple(known),
+        expected=expected,
+        control=control,
+        note=note,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lossgeom.record import write_atomically
+from lossgeom.files import write_atomically
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_source
 from lossgeom.report.sections import SECTIONS

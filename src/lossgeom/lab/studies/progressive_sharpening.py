@@ -22,7 +22,7 @@ from torch import nn
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab.datasets import Dataset, cifar10, digits
 from lossgeom.lab.models import mlp, vgg11
-from lossgeom.lab.statistics import mean_interval, rank_correlation
+from lossgeom.lab.statistics import claim_over_seeds, mean_interval, rank_correlation
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.training import gradient_descent
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
@@ -258,6 +258,8 @@ class Seed:
         for lr, smoothing in self.records:
             _, sharpness = self.series(lr, smoothing, Sharpness())
             _, jacobian = self.series(lr, smoothing, JACOBIAN)
+            if not sharpness:
+                return math.nan
             reached = [i for i, value in enumerate(sharpness) if value >= 2 / lr]
             end = reached[0] if reached else sharpness.index(max(sharpness))
             last = len(sharpness) if whole else end + 1
@@ -275,35 +277,7 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
     wanted = 2 * len(config.label_smoothing)
     seeds = [Seed(config, runs) for _, runs in sorted(by_seed.items()) if len(runs) == wanted]
 
-    def claim(
-        name: str,
-        statement: str,
-        source: str,
-        measured: str,
-        expected: Interval,
-        values: list[float],
-        control: bool = False,
-        note: str = "",
-    ) -> Claim:
-        known = [value for value in values if not math.isnan(value)]
-        if len(known) < 2:
-            reason = f"{len(known)} of {len(values)} seeds give a value; an interval needs two."
-            note = f"{reason} {note}".strip()
-        mean, interval = mean_interval(known)
-        return Claim(
-            name,
-            statement,
-            source,
-            measured,
-            mean,
-            interval,
-            tuple(known),
-            expected,
-            control,
-            note,
-        )
-
-    whole = [seed.rise_together(whole=True) for seed in seeds]
+    whole, _ = mean_interval([seed.rise_together(whole=True) for seed in seeds])
     edge = 2 / config.lr
     unheld, _ = mean_interval([seed.at_the_edge(config.small_lr, unit=edge) for seed in seeds])
     edge_measured = (
@@ -312,55 +286,59 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         f"which that run goes beyond {BEYOND_THE_EDGE:g} times that value"
     )
     return [
-        claim(
+        claim_over_seeds(
             "jacobian_falls_with_smoothing",
-            "More label smoothing gives a smaller maximum Jacobian norm of the softmaxed model.",
-            PAPER_A,
-            "rank correlation over the runs of a seed between label smoothing and the largest "
-            f"softmax Jacobian norm of the run, at lr = {config.lr:g}",
-            FALLS,
-            [seed.falls_with_smoothing(config.lr, JACOBIAN) for seed in seeds],
+            statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
+            "model.",
+            source=PAPER_A,
+            measured="rank correlation over the runs of a seed between label smoothing and the "
+            f"largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
+            values=[seed.falls_with_smoothing(config.lr, JACOBIAN) for seed in seeds],
+            expected=FALLS,
         ),
-        claim(
+        claim_over_seeds(
             "sharpness_falls_with_smoothing",
-            "More label smoothing gives a smaller maximum sharpness where the edge of stability "
-            "is not reached.",
-            PAPER_A,
-            "rank correlation over the runs of a seed between label smoothing and the largest "
-            f"sharpness of the run, at lr = {config.small_lr:g}",
-            FALLS,
-            [seed.falls_with_smoothing(config.small_lr, Sharpness()) for seed in seeds],
+            statement="More label smoothing gives a smaller maximum sharpness where the edge of "
+            "stability is not reached.",
+            source=PAPER_A,
+            measured="rank correlation over the runs of a seed between label smoothing and the "
+            f"largest sharpness of the run, at lr = {config.small_lr:g}",
+            values=[seed.falls_with_smoothing(config.small_lr, Sharpness()) for seed in seeds],
+            expected=FALLS,
         ),
-        claim(
+        claim_over_seeds(
             "arrested_at_the_edge",
-            "At the large learning rate, the runs that would sharpen beyond 2 / lr are held near "
-            "it.",
-            COHEN,
-            edge_measured,
-            NEAR_THE_EDGE,
-            [seed.at_the_edge(config.lr) for seed in seeds],
-            note=f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
+            statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
+            "held near it.",
+            source=COHEN,
+            measured=edge_measured,
+            values=[seed.at_the_edge(config.lr) for seed in seeds],
+            expected=NEAR_THE_EDGE,
+            note=""
+            if math.isnan(unheld)
+            else f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
             f"{unheld:.2f} times {edge:g} in that time.",
         ),
-        claim(
+        claim_over_seeds(
             "rise_together",
-            "Before the edge of stability, Jacobian norm and sharpness rise together.",
-            PAPER_A,
-            "rank correlation along a run between the largest softmax Jacobian norm and sharpness, "
-            "until sharpness is at 2 / lr or its peak; mean over the runs of a seed",
-            RISES_TOGETHER,
-            [seed.rise_together() for seed in seeds],
-            note=f"Over whole runs, with what comes after, it is {statistics.fmean(whole):.2f}."
-            if whole
-            else "",
+            statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
+            source=PAPER_A,
+            measured="rank correlation along a run between the largest softmax Jacobian norm and "
+            "sharpness, until sharpness is at 2 / lr or its peak; mean over the runs of a seed",
+            values=[seed.rise_together() for seed in seeds],
+            expected=RISES_TOGETHER,
+            note=""
+            if math.isnan(whole)
+            else f"Over whole runs, with what comes after, it is {whole:.2f}.",
         ),
-        claim(
+        claim_over_seeds(
             "control_small_learning_rate",
-            "Negative control: the same runs are held near 2 / lr at the small learning rate, too.",
-            "made to fail",
-            edge_measured,
-            NEAR_THE_EDGE,
-            [seed.at_the_edge(config.small_lr) for seed in seeds],
+            statement="Negative control: the same runs are held near 2 / lr at the small learning "
+            "rate, too.",
+            source="made to fail",
+            measured=edge_measured,
+            values=[seed.at_the_edge(config.small_lr) for seed in seeds],
+            expected=NEAR_THE_EDGE,
             control=True,
         ),
     ]

@@ -1,0 +1,52 @@
+"""Files that are seen whole or not at all, and JSON that holds every number."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that it is seen with its old content or its new one, never in between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file atomically; non-finite numbers become strings."""
+    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: tuples as lists, paths and non-finite numbers as strings.
+
+    >>> plain({"widths": (2, 3), "low": -math.inf})
+    {'widths': [2, 3], 'low': '-inf'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def number(value: Any) -> Any:
+    """A value as it was before ``plain``.
+
+    >>> number("-inf"), number(2.5)
+    (-inf, 2.5)
+    """
+    return float(value) if value in ("nan", "inf", "-inf") else value
