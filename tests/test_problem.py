@@ -281,6 +281,22 @@ def test_losses_of_another_form(unchecked):
         problem_with(loss=nn.MSELoss()).loss()
 
 
+def test_losses_that_are_not_for_here(unchecked):
+    with pytest.raises(TypeError, match=r"got cross_entropy, which is neither"):
+        problem_with(loss=F.cross_entropy)
+    with pytest.raises(TypeError, match=r"got MSELoss, which is neither"):
+        problem_with(loss=nn.MSELoss)
+
+
+def test_targets_that_do_not_fit():
+    tokens = torch.randn(2, 5, 4), torch.randint(3, (2, 5))
+    with pytest.raises(ValueError, match=r"outputs \(2, 5, 3\) and targets \(2, 5\).*transposed"):
+        problem_with(batches=[tokens]).loss()
+    x, y = data()
+    with pytest.raises(ValueError, match=r"targets \(6,\) in torch\.int32"):
+        problem_with(batches=[(x, y.int())]).loss()
+
+
 def test_all_targets_ignored():
     with pytest.raises(ValueError, match="are all targets ignored"):
         problem_with(batches=[(torch.ones(2, 4), torch.tensor([-100, -100]))]).loss()
@@ -310,6 +326,12 @@ def test_models_that_cannot_be_measured(unchecked):
     holding.cache = holding.weight * 2
     with pytest.raises(ValueError, match=r"could not be copied with copy\.deepcopy"):
         problem_with(holding)
+    with pytest.raises(TypeError, match=r"a module compiled by torch\.compile"):
+        problem_with(torch.compile(nn.Linear(4, 3), backend="eager"))
+    with pytest.raises(ValueError, match="the model has lazy parameters"):
+        problem_with(nn.LazyLinear(3))
+    with pytest.raises(TypeError, match=r"expected a Problem\(model, loss, batches\), got Linear"):
+        lg.sharpness(nn.Linear(4, 3))
     with pytest.raises(ValueError, match="expected mode to be 'eval' or 'train'"):
         problem_with(mode="test")
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -165,6 +166,24 @@ def test_rows_come_back_as_they_went_in(tmp_path_factory, values):
     assert [repr(v) for v in back] == [repr(v) for v in values]
     for line in (folder / "rows.jsonl").read_text().splitlines() if values else []:
         json.loads(line, parse_constant=lambda _: pytest.fail("not standard JSON"))
+
+
+def test_a_with_block_finishes_unless_it_raises(tmp_path):
+    with Record.create(tmp_path / "good") as record:
+        pass
+    assert record.status == Record.open(tmp_path / "good").status == "finished"
+    with pytest.raises(KeyError), Record.create(tmp_path / "bad") as record:
+        raise KeyError
+    assert Record.open(tmp_path / "bad").status == "running"
+    assert repr(record) == f"Record('{tmp_path / 'bad'}', status='running', rows=0)"
+
+
+def test_config_that_json_cannot_hold(tmp_path):
+    with pytest.raises(TypeError, match=r"expected what JSON can hold.*got a Tensor"):
+        Record.create(tmp_path, {"w": torch.ones(2)})
+    assert list(tmp_path.iterdir()) == []
+    with Record.create(tmp_path, {"lr": np.float32(0.5)}) as record:
+        assert record.config == {"lr": 0.5}
 
 
 def test_arrays(tmp_path):

@@ -113,6 +113,37 @@ def test_metrics_need_different_names(tmp_path):
         lg.Tracker(problem, [lg.metrics.Loss(), lg.metrics.Loss()], lg.Record.create(tmp_path))
 
 
+def test_goes_on_with_the_same_problem_only(tmp_path):
+    _, batches, problem = setup()
+    with lg.Record.create(tmp_path, resume=True) as record:
+        lg.Tracker(problem, METRICS, record)(0)
+    other = lg.Problem(nn.Linear(4, 3), "cross_entropy", batches)
+    with (
+        lg.Record.create(tmp_path, resume=True) as record,
+        pytest.raises(lg.RecordError, match=r"of another problem, with \{'parameters': 43\}"),
+    ):
+        lg.Tracker(other, METRICS, record)
+
+
+def test_thresholds_go_into_the_manifest(tmp_path):
+    _, _, problem = setup()
+    record = lg.Record.create(tmp_path)
+    lg.Tracker(problem, [lg.metrics.Loss()], record, thresholds={"sharpness": 4.0})
+    assert record.manifest["thresholds"] == {"sharpness": 4.0}
+
+
+def test_arguments_of_another_type(tmp_path, unchecked):
+    _, _, problem = setup()
+    record = lg.Record.create(tmp_path)
+    with pytest.raises(TypeError, match=r"expected a Record, got str; make one with"):
+        lg.Tracker(problem, METRICS, "runs/mine")
+    for metric in ("loss", lg.metrics.Loss):
+        with pytest.raises(TypeError, match=r"expected metrics such as metrics\.Loss\(\)"):
+            lg.Tracker(problem, [metric], record)
+    with pytest.raises(TypeError, match=r"expected the step as an int, got 2\.5"):
+        lg.Tracker(problem, METRICS, record)(2.5)
+
+
 def test_schedules():
     assert as_schedule(3) == Every(3)
     assert [s for s in range(8) if as_schedule([1, 5])(s)] == [1, 5]

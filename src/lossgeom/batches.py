@@ -42,7 +42,8 @@ def as_pair(batch: Any, index: int) -> Batch:
     ):
         raise TypeError(
             f"expected batch {index} to be a pair of tensors (inputs, targets), got "
-            f"{_describe(batch)}; a single pair goes in a list: [(inputs, targets)]"
+            f"{_describe(batch)}. A single pair goes in a list, [(inputs, targets)]; batches of "
+            "another form have to be made into pairs"
         )
     inputs, targets = batch
     if inputs.ndim == 0 or len(inputs) == 0:

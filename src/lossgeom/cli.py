@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import shlex
 import sys
 import time
@@ -32,13 +33,13 @@ commands:
   report RUN [RUN ...]  write the report of records again, or of several together
 
 examples:
-  lossgeom run progressive_sharpening                    a minute; report in runs/
+  lossgeom run progressive_sharpening                    a minute or two; report in runs/
   lossgeom run progressive_sharpening --seeds 10 --lr 1  other settings
   lossgeom run progressive_sharpening --help             all of its settings
   lossgeom report runs/progressive_sharpening            from what is recorded by now
 
 A run that was stopped goes on when the same command is given again.
-Every command takes --help, and --debug to show tracebacks.
+Every command takes --help, and --debug to show tracebacks; lossgeom --version.
 """
 
 RUN_HELP = """\
@@ -115,6 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(importlib.metadata.version("lossgeom"))  # noqa: T201
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")  # noqa: T201
         return 0 if arguments else USAGE_ERROR
@@ -234,6 +238,8 @@ def _print_claims(found: Sequence[Claim]) -> None:
             f"{claim.verdict:<13} {claim.statistic:6.3f} [{low:6.3f}, {high:6.3f}]  "
             f"{claim.id}{control}"
         )
+        if claim.verdict == "inconclusive" and claim.note:
+            print(f"              {claim.note}")  # noqa: T201
 
 
 class _ProgressDisplay:

@@ -73,6 +73,11 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
         return Loss("squared_error", _squared_error)
     if isinstance(loss, nn.Module):
         return _criterion(loss)
+    if isinstance(loss, type) or getattr(loss, "__module__", None) == F.__name__:
+        raise TypeError(
+            f"expected a criterion such as nn.MSELoss() or a function (outputs, batch) -> (sum, "
+            f"count), got {getattr(loss, '__name__', loss)}, which is neither"
+        )
     if callable(loss):
         return Loss(getattr(loss, "__name__", type(loss).__name__), loss)
     raise ValueError(
@@ -103,6 +108,7 @@ def _cross_entropy(
 
     def terms(outputs: Tensor, batch: Any) -> Terms:
         targets = batch[1]
+        _check_classes(outputs, targets)
         total = F.cross_entropy(
             outputs,
             targets,
@@ -124,6 +130,23 @@ def _cross_entropy(
         return int((targets != ignore_index).sum()) * entropy
 
     return Loss(name, terms, label_entropy=label_entropy if weight is None else None)
+
+
+def _check_classes(outputs: Tensor, targets: Tensor) -> None:
+    """Check torch's layout: classes are the second dimension of the outputs."""
+    probabilities = targets.is_floating_point() and targets.shape == outputs.shape
+    indices = (
+        targets.dtype == torch.int64
+        and outputs.ndim > 1
+        and targets.shape == (outputs.shape[0], *outputs.shape[2:])
+    )
+    if not (probabilities or indices):
+        raise ValueError(
+            "expected outputs (B, C, ...) and targets that are class indices (B, ...) in int64 or "
+            f"probabilities (B, C, ...); got outputs {tuple(outputs.shape)} and targets "
+            f"{tuple(targets.shape)} in {targets.dtype}. Outputs with the classes last have to be "
+            "transposed, in the model or in a loss (outputs, batch) -> (sum, count)"
+        )
 
 
 def _entr(p: float) -> float:

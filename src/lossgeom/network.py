@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 
 from lossgeom.linalg import plain_arithmetic
 
@@ -25,15 +26,16 @@ class Network:
 
     The user's module is copied once and never touched again, so nothing done here can leave a
     trace in it. Each parameter has one place in the flat vector, however many modules share it;
-    frozen parameters are part of the copy. Buffers are put back after every evaluation, so that
-    batch statistics can be used without running averages moving on.
+    frozen parameters are part of the copy, and so are hooks, which are called as ever. Buffers are
+    put back after every evaluation, so that batch statistics can be used without running averages
+    moving on.
 
     Args:
         model: any module whose trainable parameters have one floating type, float32 or float64.
 
     Raises:
-        TypeError: if it is not a module, or its parameters are not of one such type.
-        ValueError: if it has no trainable parameter, or cannot be copied.
+        TypeError: if it is not a module, is compiled, or its parameters are not of one such type.
+        ValueError: if it has no trainable parameter or lazy ones, or cannot be copied.
 
     >>> network = Network(nn.Linear(2, 1))
     >>> network.names, network.theta.shape
@@ -43,6 +45,13 @@ class Network:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to be a torch.nn.Module, got {type(model).__name__}")
+        if type(model).__name__ == "OptimizedModule":
+            raise TypeError(
+                "a module compiled by torch.compile has no second derivatives; measure the module "
+                "that was compiled, which shares its parameters"
+            )
+        if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+            raise ValueError("the model has lazy parameters; run one forward pass before measuring")
         self._module = _copied(model)
         parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
         _check_parameters(parameters)

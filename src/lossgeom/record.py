@@ -36,7 +36,8 @@ class Record:
     measurements, appended one line at a time; arrays are safetensors files. A process killed at
     any instant loses at most the row that it was writing. One process writes at a time.
 
-    Make one with :meth:`create`, read one with :meth:`open`.
+    Make one with :meth:`create`, read one with :meth:`open`. At the end of a ``with`` block that
+    raises nothing, a record is finished; otherwise call :meth:`finish`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -77,22 +78,29 @@ class Record:
                 process is writing, or if it cannot be written.
         """
         path, asked = Path(path), dict(plain(config or {}))
-        existing = _read_manifest(path)
-        _check_may_write(path, existing, asked, kind, resume)
+        _check_may_write(path, asked, kind, resume)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK)
             lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
-            raise RecordError(f"{path} is being written by another process") from None
+            raise RecordError(
+                f"{path} is being written by another process, or by a record that is still open in "
+                "this one and wants to be closed"
+            ) from None
         except OSError as error:
             raise RecordError(f"{path} cannot be written: {error.strerror or error}") from None
-        manifest = _read_manifest(path)
-        if manifest is None:
-            manifest = _new_manifest(kind, asked)
-            write_json(path / MANIFEST, manifest)
-        _drop_partial_row(path / ROWS)
-        return cls(path, manifest, lock)
+        try:
+            _check_may_write(path, asked, kind, resume)  # again, now that nobody else can write
+            manifest = _read_manifest(path)
+            if manifest is None:
+                manifest = _new_manifest(kind, asked)
+                write_json(path / MANIFEST, manifest)
+            _drop_partial_row(path / ROWS)
+            return cls(path, manifest, lock)
+        except BaseException:
+            lock.release()
+            raise
 
     @classmethod
     def open(cls, path: str | Path) -> Record:
@@ -115,8 +123,13 @@ class Record:
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None and self._lock is not None and self.status == "running":
+            self.finish()
         self.close()
+
+    def __repr__(self) -> str:
+        return f"Record({str(self.path)!r}, status={self.status!r}, rows={len(self.rows())})"
 
     # The manifest
 
@@ -169,10 +182,13 @@ class Record:
         if not path.exists():
             return []
         *lines, _incomplete = path.read_bytes().split(b"\n")
-        try:
-            return [{k: number(v) for k, v in json.loads(line).items()} for line in lines]
-        except ValueError as error:
-            raise RecordError(f"{path} is damaged: {error}") from error
+        rows = []
+        for i, line in enumerate(lines):
+            try:
+                rows.append({key: number(value) for key, value in json.loads(line).items()})
+            except (ValueError, AttributeError) as error:
+                raise RecordError(f"{path} is damaged in line {i + 1}: {error}") from error
+        return rows
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, by step."""
@@ -268,13 +284,8 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _check_may_write(
-    path: Path,
-    existing: dict[str, Any] | None,
-    config: dict[str, Any],
-    kind: str,
-    resume: bool,
-) -> None:
+def _check_may_write(path: Path, config: dict[str, Any], kind: str, resume: bool) -> None:
+    existing = _read_manifest(path)
     if existing is None:
         if path.exists() and not path.is_dir():
             raise RecordError(f"{path} is a file; expected a folder, or nothing there yet")
@@ -287,8 +298,8 @@ def _check_may_write(
         return
     if not resume:
         raise RecordError(
-            f"{path} holds a {existing['kind']} already ({existing['status']}); pass resume=True "
-            "to go on with it, or choose another folder"
+            f"{path} holds a {existing['kind']} already ({existing['status']}); choose another "
+            "folder, or pass resume=True to go on with that very one"
         )
     if existing["kind"] != kind or existing["config"] != config:
         raise RecordError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.record import Record
+from lossgeom.record import Record, RecordError
 from lossgeom.schedule import Schedule, as_schedule
 
 
@@ -26,9 +26,17 @@ class Tracker:
         problem: the model that trains, with the loss and data to measure it on.
         metrics: what to measure, see :mod:`lossgeom.metrics`; no two of one name.
         record: where to.
+        thresholds: values to draw into a metric's figure, by the metric's name, such as
+            ``{"sharpness": lossgeom.stability_threshold(optimizer)}``.
         every: when: a number of steps, a list of steps, or a schedule such as
             :class:`lossgeom.schedule.Logarithmic`. For another rhythm, use a second tracker on the
             same record.
+
+    Raises:
+        TypeError: if record, metrics or a step are of another type.
+        ValueError: if two metrics have one name.
+        RecordError: if the record holds measurements of another problem: another loss, mode, number
+            of parameters or dtype.
 
     >>> import tempfile, torch, lossgeom as lg
     >>> model = torch.nn.Linear(2, 1)
@@ -49,7 +57,15 @@ class Tracker:
         metrics: Sequence[Metric],
         record: Record,
         every: int | Collection[int] | Schedule = 1,
+        thresholds: Mapping[str, float] | None = None,
     ) -> None:
+        if not isinstance(record, Record):
+            raise TypeError(
+                f"expected a Record, got {type(record).__name__}; make one with Record.create(path)"
+            )
+        for metric in metrics:
+            if isinstance(metric, type) or not isinstance(metric, Metric):
+                raise TypeError(f"expected metrics such as metrics.Loss(), got {metric!r}")
         names = [metric.name for metric in metrics]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"expected metrics of different names, got {names}")
@@ -57,20 +73,35 @@ class Tracker:
         self.metrics = tuple(metrics)
         self.record = record
         self.due = as_schedule(every)
-        record.update(
-            loss=problem.criterion.name,
-            mode=problem.mode,
-            parameters=problem.theta.numel(),
-            dtype=str(problem.theta.dtype),
-        )
+        self._describe(thresholds)
 
     def __call__(self, step: int) -> dict[str, Estimate]:
         """Measure if this step is due; return what was measured, by metric name."""
+        if not isinstance(step, int):
+            raise TypeError(f"expected the step as an int, got {step!r}")
         if not self.due(step):
             return {}
         new = [m for m in self.metrics if (step, m.name) not in self.record.measured]
         problem = self.problem.refreshed() if new else self.problem
         return {metric.name: self._measure(metric, problem, step) for metric in new}
+
+    def _describe(self, thresholds: Mapping[str, float] | None) -> None:
+        """Write down what is measured, which must be what was measured before."""
+        problem, manifest = self.problem, self.record.manifest
+        facts = {
+            "loss": problem.criterion.name,
+            "mode": problem.mode,
+            "parameters": problem.theta.numel(),
+            "dtype": str(problem.theta.dtype),
+        }
+        other = {key: manifest[key] for key in facts if manifest.get(key, facts[key]) != facts[key]}
+        if self.record.measured and other:
+            raise RecordError(
+                f"{self.record.path} holds measurements of another problem, with {other}; this one "
+                f"has { ({key: facts[key] for key in other}) }; choose another folder"
+            )
+        drawn = {**manifest.get("thresholds", {}), **(thresholds or {})}
+        self.record.update(**facts, thresholds=drawn)
 
     def _measure(self, metric: Metric, problem: Problem, step: int) -> Estimate:
         started = time.perf_counter()

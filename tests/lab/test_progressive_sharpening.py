@@ -155,15 +155,16 @@ def test_divergence_is_recorded(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": -1.0}, "expected 0 < small_lr < lr"),
+        ({"lr": -1.0}, r"expected 0 < small_lr < lr; got small_lr = 0\.08, lr = -1\.0$"),
         ({"lr": math.nan}, "expected 0 < small_lr < lr"),
         ({"label_smoothing": (0.1,)}, "two or more levels"),
-        ({"label_smoothing": (0.1, 1.0)}, r"label_smoothing in \[0, 1\)"),
+        ({"label_smoothing": (0.1, 1.0)}, r"levels in \[0, 1\); got label_smoothing = "),
         ({"label_smoothing": (0.5, 0.1)}, "increasing levels"),
-        ({"steps": 0}, "steps and every of at least 1"),
+        ({"steps": 0}, "1 <= every <= steps; got every = 8, steps = 0"),
+        ({"every": 1000}, "1 <= every <= steps"),
         ({"widths": (0,)}, "widths of at least 1"),
         ({"examples": 1797}, "at most 1796 examples of digits"),
-        ({"chunk": 0}, "examples and chunk of at least 1"),
+        ({"chunk": 0}, "at least 1; got examples = 500, chunk = 0"),
         ({"model": "vgg11"}, "vgg11 with the images of cifar10"),
     ],
 )
@@ -175,13 +176,15 @@ def test_bad_settings(settings, message):
 def test_the_papers_model_and_data(tmp_path):
     """The paper's preset on a few images in the format of the real files."""
     write_cifar10(tmp_path / "data", images=6)
-    config = replace(study.PAPER, folder=str(tmp_path / "data"), examples=12, chunk=8, steps=1)
+    config = replace(
+        study.PAPER, folder=str(tmp_path / "data"), examples=12, chunk=8, steps=1, every=1
+    )
     first = study.plan(config, 1)[0]
     assert (first.data, first.model, first.lr) == ("cifar10", "vgg11", 0.08)
     record = Record.create(tmp_path / "run", vars(first))
     study.run(first, record)
     assert record.status == "finished"
-    assert record.series("sharpness")[0] == [0]
+    assert record.series("sharpness")[0] == [0, 1]
 
 
 @pytest.mark.parametrize("name", STUDIES)

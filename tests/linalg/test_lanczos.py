@@ -233,7 +233,9 @@ def test_scale_does_not_matter(scale):
     assert scaled.matvecs == pairs.matvecs
 
 
-def test_operator_errors():
+def test_operator_errors(unchecked):
+    with pytest.raises(TypeError, match=r"got ndarray; to_scipy\(\) multiplies NumPy arrays"):
+        Dense(torch.ones(3, 4)) @ torch.ones(4).numpy()
     with pytest.raises(TypeError, match=r"in torch\.float32 by one in torch\.float64"):
         Dense(torch.ones(3, 4)) @ torch.ones(4).double()
     with pytest.raises(ValueError, match=r"cannot multiply .* 3 rows; expected 4"):

@@ -58,6 +58,15 @@ def test_accuracy():
         accuracy(lg.Problem(nn.Linear(2, 1), "squared_error", [(x, torch.ones(4, 1))]))
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+def test_no_metric_makes_a_number_of_nan(metric):
+    model = nn.Linear(2, 2)
+    model.weight.data.fill_(float("nan"))
+    problem = lg.Problem(model, "cross_entropy", [(torch.ones(2, 2), torch.tensor([0, 1]))])
+    with pytest.raises(lg.NonFiniteError):
+        metric()(problem)
+
+
 def test_jacobian_norm_over_the_examples():
     case = CASES[0]
     norms = lg.jacobian_norms(case.problem(), "softmax")

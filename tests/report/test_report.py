@@ -47,12 +47,30 @@ def test_a_single_run_of_ones_own(tmp_path):
     }  # fmt: skip
 
 
-def test_several_together(tmp_path):
-    folders = [make_run(tmp_path, name) for name in ("first", "second")]
-    out = render(folders, tmp_path / "both.html")
-    page = out.read_text()
-    assert page.index("<h1>first") < page.index("<h1>second")
-    assert (tmp_path / "figures/2/trajectories.png").exists()
+def test_single_runs_are_shown_in_one_figure(tmp_path):
+    folders = [
+        make_run(tmp_path, name, config={"lr": lr, "seed": 0})
+        for name, lr in (("first", 0.1), ("second", 0.2))
+    ]
+    page = render(folders, tmp_path / "both.html").read_text()
+    assert "<h1>first, second</h1>" in page
+    assert page.count("<svg") == 1
+    assert "<dd>first: 0.1; second: 0.2</dd>" in page
+    assert "<dt>seed</dt><dd>0</dd>" in page
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    folders = [make_run(tmp_path / name, "run") for name in ("a", "b")]
+    page = render(folders, tmp_path / "both.html").read_text()
+    assert f"<h1>{folders[0]}, {folders[1]}</h1>" in page
+
+
+def test_studies_are_shown_one_after_the_other(tmp_path):
+    runs = [("a", {"lr": 0.5, "label_smoothing": 0.0}, (0, 1, 2, 3))]
+    folders = [make_study(tmp_path / name, runs, ["a"]) for name in ("one", "two")]
+    page = render([*folders, make_run(tmp_path)], tmp_path / "all.html").read_text()
+    assert page.count("<svg") == 3
+    assert (tmp_path / "figures/3/trajectories.png").exists()
 
 
 def test_nothing_is_asked_from_anywhere(tmp_path):
@@ -107,6 +125,7 @@ def test_values_that_are_not_finite_are_counted(tmp_path):
         record.finish("diverged")
     row = re.search(r"<tr><td>run</td>.*</tr>", page_of(folder)).group()
     assert re.findall(r">(\w+)</td>", row) == ["run", "diverged", "4", "0", "1"]
+    assert "<strong>1 values are NaN or infinite</strong>" in page_of(folder)
 
 
 def test_a_record_without_rows(tmp_path):
@@ -119,7 +138,22 @@ def test_the_same_records_give_the_same_page(tmp_path):
     assert page_of(folder) == page_of(folder)
 
 
+def test_a_threshold_of_ones_own_is_drawn(tmp_path):
+    page = page_of(make_run(tmp_path, thresholds={"loss": 0.4}))
+    assert "threshold = 0.4" in page
+
+
+def test_a_damaged_row_is_named(tmp_path):
+    folder = make_run(tmp_path)
+    (folder / "rows.jsonl").write_text('{"step": 0}\n[1]\n')
+    with pytest.raises(RecordError, match=r"rows\.jsonl is damaged in line 2"):
+        render([folder])
+
+
 def test_errors(tmp_path):
+    with pytest.raises(ValueError, match="expected a file to write the report to"):
+        render([make_run(tmp_path)], tmp_path)
+    (tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(RecordError, match="holds no record"):
         render([tmp_path])
     folder = make_study(tmp_path / "study", [], [])

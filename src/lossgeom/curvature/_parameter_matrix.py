@@ -32,6 +32,10 @@ class ParameterMatrix(LinearOperator):
     """
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
+        if not isinstance(problem, Problem):
+            raise TypeError(
+                f"expected a Problem(model, loss, batches), got {type(problem).__name__}"
+            )
         self.problem = problem
         self.memory_budget = memory_budget
         self._theta = problem.leaf()

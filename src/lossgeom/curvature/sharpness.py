@@ -27,7 +27,8 @@ def sharpness(
     :math:`2 / \eta`; see :func:`lossgeom.stability_threshold`. The value scales with the loss, so
     compare values of one loss and one reduction only.
 
-    Cost: 8 to 12 Hessian-vector products on most networks.
+    Cost: 10 to 25 Hessian-vector products on most networks, each about two gradients over all the
+    data; ``problem.take(n)`` measures on fewer examples.
 
     Args:
         problem: the loss and where to take it; its ``mode`` decides about BatchNorm.

@@ -37,7 +37,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """
     if len(x) < 2 or len(set(x)) == 1 or len(set(y)) == 1:
         return math.nan
-    return float(required("scipy.stats").spearmanr(x, y).statistic)
+    return round(float(required("scipy.stats").spearmanr(x, y).statistic), 12)
 
 
 def claim_over_seeds(
@@ -61,6 +61,8 @@ def claim_over_seeds(
     if len(known) < max(2, len(values)):
         reason = f"{len(known)} of {len(values)} seeds give a value; an interval needs two."
         note = f"{reason} {note}".strip()
+    elif len(set(known)) == 1:
+        note = f"All seeds give the same value, so the interval has no width. {note}".strip()
     mean, interval = mean_interval(known)
     return Claim(
         id=name,

@@ -56,6 +56,11 @@ class LinearOperator(ABC):
     @overload
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
     def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        if not isinstance(other, (Tensor, LinearOperator)):
+            raise TypeError(
+                f"expected a tensor or an operator to multiply, got {type(other).__name__}; "
+                "to_scipy() multiplies NumPy arrays"
+            )
         if other.shape[0] != self.shape[1]:
             raise ValueError(
                 f"cannot multiply an operator of shape {self.shape} by something with "

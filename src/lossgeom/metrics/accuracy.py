@@ -6,7 +6,7 @@ import torch
 
 from lossgeom.batches import Batch
 from lossgeom.estimate import Estimate
-from lossgeom.problem import Problem
+from lossgeom.problem import NonFiniteError, Problem
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Accuracy:
 
         Raises:
             ValueError: if outputs and targets are not of these shapes, or no target counts.
+            NonFiniteError: where an output is NaN or infinite.
         """
 
         @torch.no_grad()
@@ -44,6 +45,8 @@ class Accuracy:
                 raise ValueError(
                     f"expected outputs (B, C, ...) with C > 1, got {tuple(outputs.shape)}"
                 )
+            if not torch.isfinite(outputs).all():
+                raise NonFiniteError("an output of the model is NaN or infinite")
             classes = targets.argmax(1) if targets.shape == outputs.shape else targets
             predicted = outputs.argmax(1)
             if classes.shape != predicted.shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from lossgeom.record import Record, RecordError
 
 @dataclass(frozen=True)
 class Source:
-    """A study's folder with its runs and claims, or the folder of a single run.
+    """A study's folder with its runs and claims, or single runs that are shown together.
 
     Attributes:
         folder: where it is.
-        manifest: of the study, or of the run.
+        manifest: of the study, or of the first run with the settings of all.
         records: of the runs that have been started, by name.
         planned: names of all runs, whether started or not.
         claims: what ``claims.json`` holds; none for a study that is not complete.
@@ -40,17 +41,43 @@ class Source:
         return len(over) == len(self.planned) and all(over)
 
 
-def read_source(folder: Path) -> Source:
-    """Read a folder.
+def read_sources(folders: Sequence[Path]) -> list[Source]:
+    """Read folders: each study by itself, and all single runs together.
 
     Raises:
-        RecordError: if it holds no record.
+        RecordError: if a folder holds no record, or a damaged one.
     """
-    top = Record.open(folder)
-    if top.manifest["kind"] != "study":
-        name = folder.resolve().name
-        return Source(folder, top.manifest, {name: top}, (name,), ())
-    planned = tuple(top.manifest.get("planned_runs", ()))
+    found = {folder: Record.open(folder) for folder in folders}
+    studies = [folder for folder, top in found.items() if top.manifest["kind"] == "study"]
+    runs = {folder: top for folder, top in found.items() if folder not in studies}
+    sources = [_study(folder, found[folder].manifest) for folder in studies]
+    return [*sources, *([_single_runs(runs)] if runs else [])]
+
+
+def _single_runs(runs: dict[Path, Record]) -> Source:
+    names = [folder.resolve().name for folder in runs]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in runs]
+    records = dict(zip(names, runs.values(), strict=True))
+    manifests = [record.manifest for record in records.values()]
+    together = {**manifests[0], "title": ", ".join(names), "config": _together(records)}
+    return Source(next(iter(runs)), together, records, tuple(names), ())
+
+
+def _together(records: dict[str, Record]) -> dict[str, Any]:
+    """The settings of several runs: each value once where they agree, by run where they differ."""
+    configs = {name: record.config for name, record in records.items()}
+    keys = {key: None for config in configs.values() for key in config}
+    together = {}
+    for key in keys:
+        values = {name: config.get(key) for name, config in configs.items()}
+        same = all(value == next(iter(values.values())) for value in values.values())
+        together[key] = next(iter(values.values())) if same else values
+    return together
+
+
+def _study(folder: Path, manifest: dict[str, Any]) -> Source:
+    planned = tuple(manifest.get("planned_runs", ()))
     records = {}
     for name in planned:
         path = folder / "runs" / name
@@ -61,4 +88,4 @@ def read_source(folder: Path) -> Source:
         claims = json.loads(claims_path.read_text()) if claims_path.exists() else []
     except ValueError as error:
         raise RecordError(f"{claims_path} is damaged: {error}") from error
-    return Source(folder, top.manifest, records, planned, tuple(claims))
+    return Source(folder, manifest, records, planned, tuple(claims))

@@ -19,6 +19,7 @@ STYLE = {
     "font.size": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "lines.markersize": 3,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "lossgeom",

@@ -9,7 +9,7 @@ from typing import Any
 
 from lossgeom.files import write_atomically
 from lossgeom.report._section import Section
-from lossgeom.report._source import Source, read_source
+from lossgeom.report._source import Source, read_sources
 from lossgeom.report.sections import SECTIONS
 
 
@@ -17,7 +17,7 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of one or more folders, each a study's or a single run's.
 
     Args:
-        folders: what to report on, in this order; folders of runs are shown one after the other.
+        folders: what to report on: studies one after the other, then single runs in one figure.
         out: the HTML file; default ``report.html`` in the first folder. Figures go into a folder
             ``figures`` beside it, as PDF and PNG, with the source's number if there are several.
 
@@ -26,13 +26,16 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
 
     Raises:
         RecordError: if a folder holds no record, or a damaged one.
+        ValueError: if out is a folder.
         ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
     """
     out = folders[0] / "report.html" if out is None else out
+    if out.is_dir():
+        raise ValueError(f"expected a file to write the report to, got the folder {out}")
     parts = []
-    for i, folder in enumerate(folders):
-        source = read_source(folder)
-        figures = out.parent / "figures" / (str(i + 1) if len(folders) > 1 else "")
+    sources = read_sources(folders)
+    for i, source in enumerate(sources):
+        figures = out.parent / "figures" / (str(i + 1) if len(sources) > 1 else "")
         parts.append({"source": source, "sections": _sections(source, figures)})
     page = _environment().get_template("page.html").render(parts=parts)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,9 @@ def jacobian_norms(problem: Problem, outputs: Outputs = "logits") -> Float[Tenso
 
     Raises:
         ValueError: if outputs is neither, the inputs are not floating point, the outputs are not
-            one row per example, or the outputs of one example depend on another.
-        NonFiniteError: where an output is NaN or infinite.
+            one row per example, the outputs of one example depend on another, or a softmax is
+            asked of one output.
+        NonFiniteError: where an output or its Jacobian is NaN or infinite.
 
     Source: MacDonald et al., arXiv:2305.14683, sections 3 and 6.
 
@@ -87,17 +88,23 @@ def _chunk_norms(problem: Problem, batch: Batch, kind: Outputs) -> Float[Tensor,
         return torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
     _check_independent(outputs, inputs)
     B, C = outputs.shape
+    if kind == "softmax" and C == 1:
+        raise ValueError("expected two or more outputs for a softmax, which is constant for one")
     one_hot = torch.eye(C, dtype=outputs.dtype, device=outputs.device)
     (J,) = torch.autograd.grad(
         outputs, inputs, one_hot[:, None, :].expand(C, B, C), is_grads_batched=True
     )
+    if not J.isfinite().all():
+        raise NonFiniteError("the input-output Jacobian is NaN or infinite at these parameters")
     rows = J.reshape(C, B, -1).transpose(0, 1)
+    scale = rows.abs().amax((1, 2), keepdim=True)
+    rows = rows / torch.where(scale > 0, scale, 1)  # so that squares neither vanish nor overflow
     gram = (rows @ rows.transpose(1, 2)).double()
     if kind == "softmax":
         A = _softmax_jacobian(outputs.detach().double())
         gram = A @ gram @ A
     largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
-    return largest.clamp(min=0).sqrt()
+    return largest.clamp(min=0).sqrt() * scale.flatten().double()
 
 
 def _softmax_jacobian(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C C"]:

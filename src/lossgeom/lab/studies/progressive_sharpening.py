@@ -80,19 +80,28 @@ class Config:
 
     def __post_init__(self) -> None:
         levels = self.label_smoothing
-        for ok, expected in (
-            (0 < self.small_lr < self.lr < math.inf, "0 < small_lr < lr"),
-            (len(levels) >= 2, "two or more levels of label_smoothing"),
-            (all(0 <= a < 1 for a in levels), "label_smoothing in [0, 1)"),
-            (list(levels) == sorted(set(levels)), "increasing levels of label_smoothing"),
-            (self.steps >= 1 and self.every >= 1, "steps and every of at least 1"),
-            (all(width >= 1 for width in self.widths), "widths of at least 1"),
-            (self.examples >= 1 and self.chunk >= 1, "examples and chunk of at least 1"),
-            (self.data != "digits" or self.examples <= 1796, "at most 1796 examples of digits"),
-            (self.model != "vgg11" or self.data == "cifar10", "vgg11 with the images of cifar10"),
+        for ok, expected, names in (
+            (0 < self.small_lr < self.lr < math.inf, "0 < small_lr < lr", ("small_lr", "lr")),
+            (all(0 <= a < 1 for a in levels), "levels in [0, 1)", ("label_smoothing",)),
+            (len(levels) >= 2, "two or more levels", ("label_smoothing",)),
+            (list(levels) == sorted(set(levels)), "increasing levels", ("label_smoothing",)),
+            (1 <= self.every <= self.steps, "1 <= every <= steps", ("every", "steps")),
+            (all(width >= 1 for width in self.widths), "widths of at least 1", ("widths",)),
+            (self.examples >= 1 and self.chunk >= 1, "at least 1", ("examples", "chunk")),
+            (
+                self.data != "digits" or self.examples <= 1796,
+                "at most 1796 examples of digits",
+                ("examples",),
+            ),
+            (
+                self.model != "vgg11" or self.data == "cifar10",
+                "vgg11 with the images of cifar10",
+                ("model", "data"),
+            ),
         ):
             if not ok:
-                raise ValueError(f"expected {expected}; got {self}")
+                got = ", ".join(f"{name} = {getattr(self, name)}" for name in names)
+                raise ValueError(f"expected {expected}; got {got}")
 
 
 # The main text of the paper gives the data, the model, the method and lr. The number of steps, the
@@ -352,10 +361,10 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
     control = next(claim for claim in found if claim.control)
     return (
         f"{shown} of {total} statements are shown on {config.data} with full-batch gradient "
-        f"descent: at "
-        f"lr = {config.lr:g}, runs that would sharpen beyond the edge of stability are "
-        f"at {edge.statistic:.2f} times 2/lr; the negative control at lr = {config.small_lr:g}, at "
-        f"{control.statistic:.2f} times its own 2/lr, is {control.verdict}."
+        f"descent. While runs at lr = {config.small_lr:g} are beyond {2 / config.lr:g}, the edge "
+        f"of stability 2/lr for lr = {config.lr:g}, the median sharpness of runs at that "
+        f"learning rate is {edge.statistic:.2f} times it. The negative control is "
+        f"{control.verdict}."
     )
 
 
@@ -374,7 +383,7 @@ STUDY = Study(
         "colour": "label_smoothing",
         "panels": [
             {"metric": METRICS[0].name, "label": "loss - label entropy", "log": True},
-            {"metric": "sharpness", "label": "sharpness", "log": False},
+            {"metric": "sharpness", "label": "sharpness", "log": False, "threshold": "2/lr"},
             {"metric": JACOBIAN.name, "label": "largest softmax\nJacobian norm", "log": True},
         ],
     },

@@ -29,4 +29,6 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
 
 
 def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_text(item)}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

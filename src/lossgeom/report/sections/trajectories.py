@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import words
 
+FEW_STEPS = 30  # up to here, every point has a marker
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -24,7 +27,8 @@ class Layout:
     Attributes:
         columns: config key with one column of panels per value; none for a single column.
         colour: config key with one colour per value; none for a colour per run.
-        panels: one dict per row of panels: ``metric``, ``label``, ``log``.
+        panels: one dict per row of panels: ``metric``, ``label``, ``log``, and how to call its
+            ``threshold`` if it has one.
     """
 
     columns: str | None
@@ -48,15 +52,39 @@ class Layout:
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over the steps of the runs that share a setting: one row per run, NaN if missing."""
+    """A metric over the steps of the runs that share a setting.
+
+    Attributes:
+        steps: (S,) planned or measured ones.
+        values: (R, S), one row per run; NaN where there is no value or none that is finite.
+        missing: (R, S), where a planned value is not there.
+    """
 
     steps: np.ndarray
     values: np.ndarray
+    missing: np.ndarray
 
     @property
-    def missing(self) -> int:
-        """How many values there should be and are not."""
-        return int(np.isnan(self.values).sum())
+    def nonfinite(self) -> np.ndarray:
+        """(R, S), where NaN or infinity was measured."""
+        nonfinite: np.ndarray = np.isnan(self.values) & ~self.missing
+        return nonfinite
+
+    @classmethod
+    def of(cls, records: Sequence[Record], metric: str) -> Curve | None:
+        """From the records; None if the metric is in none of them."""
+        series = [dict(zip(*record.series(metric), strict=True)) for record in records]
+        plans = [set(record.manifest.get("planned_steps", ())) for record in records]
+        if not any(series):
+            return None
+        steps = sorted(set().union(*plans, *series))
+        values = np.array([[points.get(step, math.nan) for step in steps] for points in series])
+        values[np.isinf(values)] = math.nan
+        missing = [
+            [step in plan and step not in points for step in steps]
+            for plan, points in zip(plans, series, strict=True)
+        ]
+        return cls(np.array(steps), values, np.array(missing))
 
 
 def trajectories(source: Source, figures: Path) -> Section | None:
@@ -70,15 +98,15 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     matplotlib = drawing.matplotlib()
     with matplotlib.rc_context(drawing.STYLE):
         figure = matplotlib.figure.Figure(
-            figsize=(1.5 + 3.9 * len(columns), 0.8 + 2.1 * len(layout.panels)),
+            figsize=(1.5 + 3.9 * max(2, len(columns)), 0.8 + 2.1 * len(layout.panels)),
             layout="constrained",
         )
         axes = figure.subplots(
             len(layout.panels), len(columns), sharex="col", sharey="row", squeeze=False
         )
-        missing = 0
+        counts = Counter[str]()
         for column, inside in enumerate(columns.values()):
-            missing += _draw_column(axes[:, column], layout, groups, inside, records)
+            counts += _draw_column(axes[:, column], layout, groups, inside, records)
             axes[-1, column].set_xlabel("step")
         for column, value in enumerate(columns):
             if layout.columns:
@@ -86,14 +114,15 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         for row, panel in enumerate(layout.panels):
             axes[row, 0].set_ylabel(words(panel["label"]))
             _finish_row(axes[row], panel, [_thresholds(records, c) for c in columns.values()])
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        title = words(layout.colour) if layout.colour else "run"
-        figure.legend(
-            handles, labels, title=title, loc="outside upper center", ncols=min(6, len(labels))
-        )
+        _legend(figure, axes, words(layout.colour) if layout.colour else "run", len(groups))
         svg = drawing.save(figure, figures, "trajectories")
     runs = max(len(names) for names in groups.values())
-    values = {"svg": svg, "missing": missing, "runs": runs, "columns": layout.columns}
+    values = {
+        "svg": svg,
+        "missing": counts["missing"],
+        "nonfinite": counts["nonfinite"],
+        "runs": runs,
+    }
     return Section("Along training", "trajectories.html", values)
 
 
@@ -116,29 +145,35 @@ def _draw_column(
     groups: dict[str, list[str]],
     inside: list[str],
     records: dict[str, Record],
-) -> int:
-    missing = 0
+) -> Counter[str]:
+    counts = Counter[str]()
     palette = drawing.colours(len(groups))
     for row, panel in enumerate(layout.panels):
         for i, (label, names) in enumerate(groups.items()):
             chosen = [records[name] for name in names if name in inside]
-            curve = _curve(chosen, panel["metric"])
+            curve = Curve.of(chosen, panel["metric"])
             if curve is None:
                 continue
-            missing += curve.missing
-            style = {"color": palette[i], "linestyle": drawing.DASHES[i % len(drawing.DASHES)]}
+            counts.update(missing=int(curve.missing.sum()), nonfinite=int(curve.nonfinite.sum()))
+            style = {
+                "color": palette[i],
+                "linestyle": drawing.DASHES[i % len(drawing.DASHES)],
+                "marker": "o" if len(curve.steps) <= FEW_STEPS else None,
+            }
             _draw_curve(axes[row], curve, style, words(label), bool(panel["log"]))
-    return missing
+    return counts
 
 
-def _curve(records: Sequence[Record], metric: str) -> Curve | None:
-    series = [dict(zip(*record.series(metric), strict=True)) for record in records]
-    planned = {step for record in records for step in record.manifest.get("planned_steps", ())}
-    steps = sorted(planned.union(*series))
-    if not any(series):
-        return None
-    values = [[points.get(step, math.nan) for step in steps] for points in series]
-    return Curve(np.array(steps), np.array(values, dtype=float))
+def _legend(figure: Any, axes: np.ndarray, title: str, groups: int) -> None:
+    if groups < 2:
+        return
+    found: dict[str, Any] = {}
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(
+        found.values(), found, title=title, loc="outside upper center", ncols=min(6, len(found))
+    )
 
 
 def _draw_curve(axis: Any, curve: Curve, style: dict[str, Any], label: str, log: bool) -> None:
@@ -150,10 +185,12 @@ def _draw_curve(axis: Any, curve: Curve, style: dict[str, Any], label: str, log:
     low, high = values.min(axis=0).filled(np.nan), values.max(axis=0).filled(np.nan)
     if len(curve.values) > 1:
         axis.fill_between(curve.steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    gone = curve.steps[np.isnan(curve.values).any(axis=0)]
-    if len(gone):
-        bottom = axis.get_xaxis_transform()
-        axis.plot(gone, np.full(len(gone), 0.02), "|", color="0.4", transform=bottom)
+    for where, marker, height in ((curve.missing, "|", 0.02), (curve.nonfinite, "x", 0.98)):
+        steps = curve.steps[where.any(axis=0)]
+        if len(steps):
+            across = axis.get_xaxis_transform()
+            colour = style["color"] if marker == "x" else "0.4"
+            axis.plot(steps, np.full(len(steps), height), marker, color=colour, transform=across)
 
 
 def _thresholds(records: dict[str, Record], names: list[str]) -> dict[str, float]:
@@ -168,14 +205,12 @@ def _finish_row(
 ) -> None:
     if panel["log"]:
         axes[0].set_yscale("log")
-    else:
-        axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
     top = axes[0].get_ylim()[1]
     for axis, found in zip(axes, thresholds, strict=True):
         value = found.get(panel["metric"])
         if value is None:
             continue
-        text = f"2/lr = {value:g}"
+        text = f"{panel.get('threshold', 'threshold')} = {value:g}"
         if value <= top:
             axis.axhline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
             axis.text(
