@@ -18,8 +18,8 @@ def test_verdicts():
     assert claim((0.85, 0.95)).verdict == "inconclusive"
     assert claim((0.1, 0.2)).verdict == "contradicted"
     assert claim((math.nan, math.nan)).verdict == "inconclusive"
-    assert claim((0.1, 0.2), control=True).as_it_should_be
-    assert not claim((0.95, 1.0), control=True).as_it_should_be
+    assert claim((0.1, 0.2), control=True).as_expected
+    assert not claim((0.95, 1.0), control=True).as_expected
     assert claim((0.1, 0.2)).to_json()["verdict"] == "contradicted"
 
 

@@ -9,7 +9,7 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"estimate", "claim"},
+    {"estimate", "claim", "extras"},
     {"linalg"},
     {"network", "losses", "batches"},
     {"problem"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"cli"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"estimate", "files", "record", "report"}
+REPORT_MAY_IMPORT = {"estimate", "extras", "files", "record", "report"}
 LISTED_FOLDERS = [
     "curvature", "metrics", "lab/datasets", "lab/models", "lab/training", "lab/studies",
     "report/sections",

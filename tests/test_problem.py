@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lossgeom as lg
@@ -155,7 +156,7 @@ def test_random_state_of_all_generators_is_kept(unchecked):
         assert random.getstate() == before[2]
 
 
-def test_augmentation_is_the_same_in_every_pass():
+def test_augmentation_is_the_same_in_every_pass(unchecked):
     class Noisy(Dataset):
         def __len__(self):
             return 8
@@ -206,7 +207,8 @@ def test_take_cuts_the_last_batch():
 
 
 def problem_with(model=None, loss="cross_entropy", batches=None, **options):
-    return lg.Problem(model or nn.Linear(4, 3), loss, batches or [data()], **options)
+    model = nn.Linear(4, 3) if model is None else model
+    return lg.Problem(model, loss, batches or [data()], **options)
 
 
 def shape_of(outputs, batch):
@@ -248,6 +250,26 @@ def test_batches_that_change_from_pass_to_pass():
     problem.loss()
     with pytest.raises(ValueError, match="batch 0 is not the one that an earlier pass gave"):
         problem.gradient()
+
+    x, y = data(12)
+    batches = [(x[:4], y[:4]), (x[4:8], y[4:8])]
+    problem = problem_with(batches=batches)
+    problem.loss()
+    batches.append((x[8:], y[8:]))
+    with pytest.raises(ValueError, match="batch 2 is not the one"):
+        problem.gradient()
+    del batches[1:]
+    with pytest.raises(ValueError, match="expected 2 batches, as in an earlier pass, got 1"):
+        problem.gradient()
+    batches[:] = [(x[:4].flip(0), y[:4]), (x[4:8], y[4:8])]
+    with pytest.raises(ValueError, match="batch 0 is not the one"):
+        problem.gradient()
+
+
+def test_a_loader_whose_iterator_is_in_use():
+    loader = DataLoader(TensorDataset(*data()), num_workers=1, persistent_workers=True)
+    with pytest.raises(ValueError, match="persistent_workers=True has one iterator"):
+        problem_with(batches=loader)
 
 
 def test_batches_of_another_form(unchecked):
@@ -334,6 +356,91 @@ def test_models_that_cannot_be_measured(unchecked):
         lg.sharpness(nn.Linear(4, 3))
     with pytest.raises(ValueError, match="expected mode to be 'eval' or 'train'"):
         problem_with(mode="test")
+    with pytest.raises(ValueError, match="expected mode to be 'eval' or 'train'"):
+        problem_with().in_mode("training")
+
+
+class Listed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+        self.weights = [self.inner.weight]
+
+    def forward(self, x):
+        return x @ self.weights[0].T + self.inner.bias
+
+
+class Held(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+        self.function = lambda x: self.inner(x)
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+class Checkpointed(nn.Linear):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Lucky(nn.Linear):
+    def __init__(self, draw):
+        super().__init__(4, 3)
+        self.draw = draw
+
+    def forward(self, x):
+        return super().forward(x) * (1 + self.draw())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Listed(), "are not reached as parameters"),
+        (Held(), "are not reached as parameters"),
+        (Counting(4, 3), r"two evaluations of the model .* differ"),
+        (Lucky(np.random.default_rng(0).random), r"two evaluations of the model .* differ"),
+        (Checkpointed(4, 3), r"activation checkpointing .* switch it off"),
+        (Lucky(lambda: random.random()), "the model drew random numbers"),
+        (Lucky(lambda: np.random.rand()), "the model drew random numbers"),
+    ],
+)
+def test_models_that_are_not_functions_of_their_parameters(model, message, unchecked):
+    for measure in (lg.Problem.loss, lg.Problem.gradient, lg.jacobian_norms):
+        with pytest.raises(ValueError, match=message):
+            measure(problem_with(model))
+
+
+def test_operations_without_second_derivatives():
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+    class Model(nn.Linear):
+        def forward(self, x):
+            return Cube.apply(super().forward(x))
+
+    problem = problem_with(Model(4, 3), "squared_error", [(torch.ones(2, 4), torch.zeros(2, 3))])
+    assert problem.gradient().any()
+    for matrix in (lg.Hessian, lg.GaussNewton):
+        with pytest.raises(ValueError, match="an operation without second derivatives"):
+            matrix(problem) @ torch.ones(15)
 
 
 def test_models_that_return_something_else(unchecked):

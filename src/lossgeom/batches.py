@@ -74,22 +74,57 @@ def to_parameters(batch: Batch, theta: Tensor) -> Batch:
 
 
 def fingerprint(batch: Batch) -> Fingerprint:
-    """What two passes over the same data agree in."""
-    inputs, targets = batch
-    first, second = (repr(part.sum(dtype=torch.float64).item()) for part in (inputs, targets))
-    return tuple(inputs.shape), first, second  # as text, because NaN is not equal to itself
+    """What two passes over the same data in the same order agree in."""
+    first, second = (_weighted_sum(part) for part in batch)
+    return tuple(batch[0].shape), first, second
 
 
-def check_same_pass(seen: list[Fingerprint], batch: Batch, index: int) -> None:
-    """Compare a batch with the same batch of the first pass, or note it down."""
-    now = fingerprint(batch)
-    if index == len(seen):
-        seen.append(now)
-    elif now != seen[index]:
+def _weighted_sum(part: Tensor) -> str:
+    """As text, because NaN is not equal to itself."""
+    sums = part.reshape(len(part), -1).sum(1, dtype=torch.float64)
+    return repr(float(sums @ torch.arange(1.0, len(part) + 1).to(sums)))
+
+
+class Passes:
+    """Compares every pass over the data with the first one."""
+
+    def __init__(self) -> None:
+        self._batches: list[Fingerprint] = []
+        self._ended = False
+
+    def check(self, batch: Batch, index: int) -> None:
+        """Compare a batch with that of the first pass, or note it down."""
+        now = fingerprint(batch)
+        if index == len(self._batches) and not self._ended:
+            self._batches.append(now)
+        elif index >= len(self._batches) or now != self._batches[index]:
+            raise ValueError(
+                f"batch {index} is not the one that an earlier pass gave, so there is no one loss "
+                "to measure; expected batches that come out the same each time: fix the shuffling "
+                "and augmentation, or pass list(batches)"
+            )
+
+    def end(self, batches: int) -> None:
+        """Compare the number of batches."""
+        if batches != len(self._batches):
+            raise ValueError(
+                f"expected {len(self._batches)} batches, as in an earlier pass, got {batches}"
+            )
+        self._ended = True
+
+
+def check_iterable(batches: Iterable[Any]) -> None:
+    """Refuse what cannot be iterated again and again without disturbing the caller."""
+    if isinstance(batches, Iterator):
+        raise TypeError(
+            "expected batches that can be iterated more than once, got a "
+            f"{type(batches).__name__}, which is used up after one pass; pass a list or a "
+            "DataLoader"
+        )
+    if isinstance(batches, DataLoader) and batches.persistent_workers:
         raise ValueError(
-            f"batch {index} is not the one that an earlier pass gave, so there is no one loss to "
-            "measure; expected batches that come out the same each time: fix the shuffling and "
-            "augmentation, or pass list(batches)"
+            "a DataLoader with persistent_workers=True has one iterator, so a pass over it would "
+            "end a training loop that is going on; pass one without persistent workers"
         )
 
 
@@ -98,7 +133,9 @@ def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
     """Put the generators of a DataLoader back as they were."""
     while isinstance(batches, FirstExamples):
         batches = batches.batches
-    owners = [batches, batches.sampler] if isinstance(batches, DataLoader) else []
+    owners: list[Any] = []
+    if isinstance(batches, DataLoader):
+        owners = [batches, batches.sampler, getattr(batches.batch_sampler, "sampler", None)]
     generators = [getattr(owner, "generator", None) for owner in owners]
     states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
     try:

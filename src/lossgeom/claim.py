@@ -25,7 +25,7 @@ class Claim:
         note: what else a reader should know, such as why the verdict is inconclusive.
 
     >>> claim = Claim("a", "grows", "A, Fig. 1", "slope", 2.0, (1.5, 2.5), (1.5, 2.5), (1.0, 9.0))
-    >>> claim.verdict, claim.as_it_should_be
+    >>> claim.verdict, claim.as_expected
     ('shown', True)
     """
 
@@ -46,13 +46,13 @@ class Claim:
         return judge(self.interval, self.expected)
 
     @property
-    def as_it_should_be(self) -> bool:
+    def as_expected(self) -> bool:
         """Whether a claim is shown, or a negative control contradicted."""
         return self.verdict == ("contradicted" if self.control else "shown")
 
     def to_json(self) -> dict[str, Any]:
         """The fields and the verdict."""
-        return {**asdict(self), "verdict": self.verdict, "as_it_should_be": self.as_it_should_be}
+        return {**asdict(self), "verdict": self.verdict, "as_expected": self.as_expected}
 
 
 def judge(interval: Interval, expected: Interval) -> Verdict:

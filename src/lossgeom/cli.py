@@ -194,7 +194,7 @@ def _run(arguments: list[str]) -> int:
     page = render([out])
     _print_claims(found)
     print(f"report: {page}")  # noqa: T201
-    return int(options.strict and not all(claim.as_it_should_be for claim in found))
+    return int(options.strict and not all(claim.as_expected for claim in found))
 
 
 def _study(arguments: list[str], studies: dict[str, Study]) -> Study:
@@ -280,12 +280,12 @@ class _ProgressDisplay:
             self.first = progress.done
             if progress.finished:
                 _say(f"{progress.finished} of {progress.runs} runs are finished already")
-        elif progress.latest is not None:
+        elif progress.latest:
             elapsed = time.monotonic() - self.started
             left = elapsed * (progress.runs - progress.done) / (progress.done - self.first)
             _say(
-                f"run {progress.finished} of {progress.runs} is finished: {progress.latest} "
-                f"(about {left:.0f} s left)"
+                f"{progress.finished} of {progress.runs} runs are finished, about {left:.0f} s "
+                f"left: {', '.join(progress.latest)}"
             )
 
 

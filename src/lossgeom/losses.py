@@ -103,6 +103,8 @@ def _check_same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
 def _cross_entropy(
     name: str, weight: Tensor | None, ignore_index: int, label_smoothing: float
 ) -> Loss:
+    weight = None if weight is None else weight.detach().clone()
+
     def of(outputs: Tensor) -> Tensor | None:
         return None if weight is None else weight.to(outputs)
 
@@ -198,7 +200,8 @@ def _criterion(criterion: nn.Module) -> Loss:
             count: Tensor | float = outputs.numel()
         else:
             likelihood = cast(nn.NLLLoss, summed)
-            count = _target_count(outputs, targets, likelihood.weight, likelihood.ignore_index)
-        return summed.to(outputs.device)(outputs, targets), count
+            weight = None if likelihood.weight is None else likelihood.weight.to(outputs)
+            count = _target_count(outputs, targets, weight, likelihood.ignore_index)
+        return summed.to(outputs)(outputs, targets), count
 
     return Loss(name, terms, average=reduction == "mean")

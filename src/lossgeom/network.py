@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
@@ -80,16 +81,16 @@ class Network:
             ValueError: if the forward pass draws random numbers, as Dropout in train mode does.
         """
         generators = _generators(self.theta.device)
-        before = [generator.get_state() for generator in generators]
         with self._at(theta, mode):
+            before = _random_state(generators)
             outputs = self._module(inputs)
-        for generator, state in zip(generators, before, strict=True):
-            if not torch.equal(generator.get_state(), state):
-                raise ValueError(
-                    f"the model drew random numbers in mode={mode!r}, so its loss is not a "
-                    "function of the parameters; measure it in mode='eval', or remove what is "
-                    "random (dropout, noise, stochastic depth)"
-                )
+            after = _random_state(generators)
+        if after != before:
+            raise ValueError(
+                f"the model drew random numbers in mode={mode!r}, so its loss is not a function of "
+                "the parameters; measure it in mode='eval', or remove what is random (dropout, "
+                "noise, stochastic depth)"
+            )
         return outputs
 
     @contextmanager
@@ -110,6 +111,58 @@ class Network:
             for module, own in buffers:
                 module._buffers.clear()
                 module._buffers.update(own)
+
+
+def probe(network: Network, theta: Tensor, inputs: Tensor, mode: Mode) -> None:
+    """Evaluate twice, to find what makes a model something else than a function of theta.
+
+    Raises:
+        ValueError: if the model keeps state from call to call, reaches tensors that require
+            gradients other than through its parameters, or uses activation checkpointing.
+    """
+    with disable_saved_tensors_hooks(
+        "activation checkpointing computes parts of the model again after the parameters have been "
+        "put back; switch it off to measure"
+    ):
+        try:
+            first, second = (network(theta, inputs.clone(), mode) for _ in range(2))
+        except RuntimeError as error:
+            if "activation checkpointing computes" in str(error):
+                raise ValueError(str(error)) from None
+            raise
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        return
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            "two evaluations of the model at the same parameters and inputs differ, so its loss is "
+            "not a function of the parameters; remove what it keeps from call to call"
+        )
+    if any(leaf is not theta for leaf in _leaves(first)):
+        raise ValueError(
+            "the model uses tensors that require gradients and are not reached as parameters of "
+            "its modules (kept in a list, or by a function that holds the module); make them "
+            "parameters of a module, or detach them"
+        )
+
+
+def _leaves(outputs: Tensor) -> Iterator[Tensor]:
+    """The leaves that a tensor's gradient flows to."""
+    seen, todo = set(), [outputs.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        todo += [following for following, _ in node.next_functions]
+
+
+def checked_mode(mode: Mode) -> Mode:
+    """The mode, if it is one."""
+    if mode not in MODES:
+        raise ValueError(f"expected mode to be 'eval' or 'train', got {mode!r}")
+    return mode
 
 
 @contextmanager
@@ -139,6 +192,13 @@ def measuring(device: torch.device) -> Iterator[None]:
                 generator.set_state(state)
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def _random_state(generators: Any) -> Any:
+    """The state of these and of the global generators of Python and NumPy, to compare."""
+    states = [generator.get_state().numpy().tobytes() for generator in generators]
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return [*states, random.getstate(), kind, np.asarray(keys).tobytes(), *rest]
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from lossgeom.batches import (
     Batch,
-    Fingerprint,
     FirstExamples,
+    Passes,
     as_pair,
-    check_same_pass,
+    check_iterable,
     generators_kept,
     to_parameters,
 )
 from lossgeom.losses import LossLike, as_loss
-from lossgeom.network import MODES, Mode, Network, measuring
+from lossgeom.network import Mode, Network, checked_mode, measuring, probe
 
 T = TypeVar("T")
+Summand = TypeVar("Summand", float, Tensor)
 
 
 class NonFiniteError(ArithmeticError):
@@ -73,21 +74,15 @@ class Problem:
         label_smoothing: float = 0.0,
         mode: Mode = "eval",
     ) -> None:
-        if mode not in MODES:
-            raise ValueError(f"expected mode to be 'eval' or 'train', got {mode!r}")
-        if isinstance(batches, Iterator):
-            raise TypeError(
-                "expected batches that can be iterated more than once, got a "
-                f"{type(batches).__name__}, which is used up after one pass; pass a list or a "
-                "DataLoader"
-            )
+        check_iterable(batches)
         self.model = model
         self.network = Network(model)
         self.criterion = as_loss(loss, label_smoothing)
         self.batches = batches
-        self.mode = mode
+        self.mode = checked_mode(mode)
         self.theta = self.network.theta
-        self._seen: list[Fingerprint] = []
+        self._seen = Passes()
+        self._probed: list[bool] = []
         self._cache: dict[Hashable, Any] = {}
 
     def __repr__(self) -> str:
@@ -107,7 +102,7 @@ class Problem:
         """The same problem on the first n examples; fewer than n in the data is an error."""
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
-        return self._with(batches=FirstExamples(self.batches, n), _seen=[])
+        return self._with(batches=FirstExamples(self.batches, n), _seen=Passes())
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
@@ -123,8 +118,8 @@ class Problem:
         return self._with(theta=theta.detach().to(self.theta).clone())
 
     def in_mode(self, mode: Mode) -> Problem:
-        """The same problem with the modules in another mode."""
-        return self._with(mode=mode)
+        """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
+        return self._with(mode=checked_mode(mode), _probed=[])
 
     # The two functions that every matrix is made from
 
@@ -163,15 +158,24 @@ class Problem:
         with measuring(self.theta.device), generators_kept(self.batches):
             for index, raw in enumerate(self.batches):
                 pair = as_pair(raw, index)
-                check_same_pass(self._seen, pair, index)
+                self._seen.check(pair, index)
+                batch = to_parameters(pair, self.theta)
+                self._probe(batch)
                 if index >= skip:
-                    results.append(function(to_parameters(pair, self.theta)))
+                    results.append(function(batch))
+        self._seen.end(index + 1)
         if index < 0:
             raise ValueError(
                 "expected at least one batch, got none; if batches is a generator that is used up, "
                 "pass a list"
             )
         return results
+
+    def _probe(self, batch: Batch) -> None:
+        """Once for each model: what would make every measurement wrong."""
+        if not self._probed:
+            self._probed.append(True)
+            probe(self.network, self.leaf(), batch[0], self.mode)
 
     def divisor(self, counts: Iterable[float]) -> float:
         """What a sum over all batches is divided by: the number of terms, or 1 for a sum."""
@@ -195,16 +199,13 @@ class Problem:
 
     def loss(self) -> float:
         """The empirical loss; costs one forward pass."""
-        return self.cached("loss", self._loss)
 
-    def _loss(self) -> float:
         @torch.no_grad()
         def terms(batch: Batch) -> tuple[float, float]:
             total, count = self.terms(self.outputs(self.theta, batch), batch)
             return total.item(), count
 
-        totals, counts = zip(*self.over_batches(terms), strict=True)
-        return math.fsum(totals) / self.divisor(counts)
+        return self.cached("loss", lambda: self.mean(terms))
 
     def label_entropy(self) -> float:
         """The least value that the labels allow the loss; costs one forward pass.
@@ -224,8 +225,7 @@ class Problem:
             outputs = self.outputs(self.theta, batch)
             return entropy(outputs, batch), self.terms(outputs, batch)[1]
 
-        totals, counts = zip(*self.over_batches(terms), strict=True)
-        return math.fsum(totals) / self.divisor(counts)
+        return self.cached("label_entropy", lambda: self.mean(terms))
 
     def gradient(self) -> Float[Tensor, " P"]:
         """The gradient of the empirical loss at theta."""
@@ -235,8 +235,13 @@ class Problem:
             total, count = self.terms(self.outputs(theta, batch), batch)
             return torch.autograd.grad(total, theta)[0], count
 
-        gradients, counts = zip(*self.over_batches(terms), strict=True)
-        return torch.stack(gradients).sum(0) / self.divisor(counts)
+        return self.mean(terms)
+
+    def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
+        """Sums over batches, divided by the number of terms, from one batch's sum and number."""
+        totals, counts = zip(*self.over_batches(terms), strict=True)
+        total: Summand = sum(totals[1:], start=totals[0])
+        return total / self.divisor(counts)
 
     def leaf(self) -> Float[Tensor, " P"]:
         """The parameters as a fresh leaf to differentiate in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -93,8 +94,8 @@ class Record:
         try:
             _check_may_write(path, asked, kind, resume)  # again, now that nobody else can write
             manifest = _read_manifest(path)
-            if manifest is None:
-                manifest = _new_manifest(kind, asked)
+            if manifest is None or manifest["status"] != "running":
+                manifest = {**(manifest or _new_manifest(kind, asked)), "status": "running"}
                 write_json(path / MANIFEST, manifest)
             _drop_partial_row(path / ROWS)
             return cls(path, manifest, lock)
@@ -144,6 +145,11 @@ class Record:
         """``"running"`` until the run says otherwise, such as ``"finished"`` or ``"diverged"``."""
         return str(self.manifest["status"])
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has said how it ended."""
+        return self.status != "running"
+
     def update(self, **facts: Any) -> None:
         """Write more facts into the manifest."""
         self._check_writable()
@@ -161,12 +167,23 @@ class Record:
     # Rows
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row, in a single write at the end of the file."""
+        """Write one row, in a single write at the end of the file.
+
+        Raises:
+            ValueError: for a measurement (a row with ``metric``) without ``step`` or ``value``.
+            RecordError: if the record is not open for writing.
+            OSError: if the disk is full; the file ends with the last complete row then.
+        """
         self._check_writable()
-        line = json.dumps(plain(dict(row)), allow_nan=False) + "\n"
+        if "metric" in row and not {"step", "value"} <= row.keys():
+            raise ValueError(f"expected a row with step, metric and value, got {dict(row)}")
+        line = (json.dumps(plain(dict(row)), allow_nan=False) + "\n").encode()
         descriptor = os.open(self.path / ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, line.encode())
+            size = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, "no space left for a row", str(self.path / ROWS))
         finally:
             os.close(descriptor)
         if "metric" in row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -77,8 +78,10 @@ class Tracker:
 
     def __call__(self, step: int) -> dict[str, Estimate]:
         """Measure if this step is due; return what was measured, by metric name."""
-        if not isinstance(step, int):
-            raise TypeError(f"expected the step as an int, got {step!r}")
+        try:
+            step = operator.index(step)
+        except TypeError:
+            raise TypeError(f"expected the step as an int, got {step!r}") from None
         if not self.due(step):
             return {}
         new = [m for m in self.metrics if (step, m.name) not in self.record.measured]

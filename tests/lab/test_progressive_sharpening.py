@@ -12,13 +12,13 @@ from lossgeom.lab.studies import progressive_sharpening as study
 from lossgeom.lab.studies.progressive_sharpening import Config, Run
 from tests.lab.test_lab import write_cifar10
 
-CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.5), steps=100, every=10)
+CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.25, 0.5), steps=100, every=10)
 
 
 def write(tmp_path, seed, jacobian_at, sharpness_at, diverged=()):
     """Records of one seed whose metrics are given functions of lr, smoothing and lr * step."""
     records = []
-    for run in study.plan(CONFIG, seed + 1)[-4:]:
+    for run in study.plan(CONFIG, seed + 1)[-6:]:
         record = Record.create(tmp_path / run.name, vars(run))
         for step in range(0, run.steps + 1, run.every):
             time = run.lr * step
@@ -83,8 +83,25 @@ def test_too_little_to_say(tmp_path):
     claims = {claim.id: claim for claim in study.claims(CONFIG, records)}
     assert all(claim.verdict == "inconclusive" for claim in claims.values())
     assert "0 of 1 seeds give a value" in claims["arrested_at_the_edge"].note
-    assert "1 of 1 seeds give a value" in claims["rise_together"].note
     assert all(claim.verdict == "inconclusive" for claim in study.claims(CONFIG, []))
+
+
+def test_runs_that_nothing_holds_are_not_at_the_edge(tmp_path):
+    """Both learning rates on the same curve, which goes a little beyond: that is no arrest."""
+
+    def same(lr, smoothing, time):
+        return free(smoothing, time)
+
+    records = [r for seed in range(3) for r in write(tmp_path, seed, same, same)]
+    assert verdicts(records)["arrested_at_the_edge"] == "contradicted"
+
+
+def test_sharpness_at_the_edge_of_the_small_learning_rate_says_nothing(tmp_path):
+    def beyond(lr, smoothing, time):
+        return 4 * free(smoothing, time)
+
+    records = [r for seed in range(3) for r in write(tmp_path, seed, beyond, beyond)]
+    assert verdicts(records)["sharpness_falls_with_smoothing"] == "inconclusive"
 
 
 def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
@@ -99,6 +116,13 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
     claim = next(c for c in study.claims(CONFIG, records) if c.id == "arrested_at_the_edge")
     assert math.isinf(claim.per_seed[2])
     assert claim.verdict == "inconclusive"
+    places = [(0.5, smoothing) for smoothing in CONFIG.label_smoothing]
+    records = [
+        record
+        for seed in range(3)
+        for record in write(tmp_path / "all", seed, held, held, diverged=places)
+    ]
+    assert verdicts(records)["arrested_at_the_edge"] == "contradicted"
 
 
 SMALL = Run(
@@ -157,9 +181,9 @@ def test_divergence_is_recorded(tmp_path):
     [
         ({"lr": -1.0}, r"expected 0 < small_lr < lr; got small_lr = 0\.08, lr = -1\.0$"),
         ({"lr": math.nan}, "expected 0 < small_lr < lr"),
-        ({"label_smoothing": (0.1,)}, "two or more levels"),
+        ({"label_smoothing": (0.1,)}, "three or more levels"),
         ({"label_smoothing": (0.1, 1.0)}, r"levels in \[0, 1\); got label_smoothing = "),
-        ({"label_smoothing": (0.5, 0.1)}, "increasing levels"),
+        ({"label_smoothing": (0.5, 0.1, 0.2)}, "increasing levels"),
         ({"steps": 0}, "1 <= every <= steps; got every = 8, steps = 0"),
         ({"every": 1000}, "1 <= every <= steps"),
         ({"widths": (0,)}, "widths of at least 1"),
@@ -176,9 +200,8 @@ def test_bad_settings(settings, message):
 def test_the_papers_model_and_data(tmp_path):
     """The paper's preset on a few images in the format of the real files."""
     write_cifar10(tmp_path / "data", images=6)
-    config = replace(
-        study.PAPER, folder=str(tmp_path / "data"), examples=12, chunk=8, steps=1, every=1
-    )
+    small = {"examples": 12, "chunk": 8, "steps": 1, "every": 1}
+    config = replace(study.PAPER, folder=str(tmp_path / "data"), **small)
     first = study.plan(config, 1)[0]
     assert (first.data, first.model, first.lr) == ("cifar10", "vgg11", 0.08)
     record = Record.create(tmp_path / "run", vars(first))

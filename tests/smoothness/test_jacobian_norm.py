@@ -100,6 +100,18 @@ def test_a_model_that_works_in_place_on_its_input():
     assert torch.equal(data[0][0], x)
 
 
+def test_dependence_on_other_examples_is_seen(monkeypatch):
+    class Causal(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).cumsum(0)
+
+    data = [(torch.randn(4, 3), torch.zeros(4).long())]
+    monkeypatch.setattr(jacobian_norm, "CHUNK_NUMBERS", 1)
+    for model in (Causal(3, 2), Mixing()):
+        with pytest.raises(ValueError, match="depend on other examples"):
+            lg.jacobian_norms(lg.Problem(model, "cross_entropy", data))
+
+
 def test_errors(unchecked):
     data = [(torch.randn(4, 3), torch.zeros(4).long())]
     with pytest.raises(ValueError, match="depend on other examples"):

@@ -34,6 +34,11 @@ def test_divides_what_converges_from_what_diverges(settings):
     assert final_size(1.02 * threshold, settings) > 1e3
 
 
+def test_a_gradient_that_does_not_reach_the_momentum():
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.5, dampening=1.0)
+    assert lg.stability_threshold(optimizer) == float("inf")
+
+
 def test_reads_the_learning_rate_of_now():
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     optimizer.param_groups[0]["lr"] = 0.25

@@ -91,6 +91,22 @@ class ParameterMatrix(LinearOperator):
             self._kept = keep
 
 
+def check_differentiable_again(gradient: Tensor) -> None:
+    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
+    seen, todo = set(), [gradient.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "Error" in node.name():
+            raise ValueError(
+                "the model uses an operation without second derivatives (such as a "
+                "once_differentiable function); a curvature matrix would be wrong"
+            )
+        todo += [following for following, _ in node.next_functions]
+
+
 def _accumulate(total: Tensor, product: Product, V: Tensor) -> None:
     for column in range(V.shape[1]):
         total[:, column] += product(V[:, column])

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.curvature._parameter_matrix import (
+    ParameterMatrix,
+    Product,
+    check_differentiable_again,
+)
 
 
 class GaussNewton(ParameterMatrix):
@@ -49,6 +53,7 @@ class GaussNewton(ParameterMatrix):
         (residual,) = torch.autograd.grad(total, at_outputs, create_graph=True)
         cotangent = torch.zeros_like(outputs, requires_grad=True)
         (pulled_back,) = torch.autograd.grad(outputs, theta, cotangent, create_graph=True)
+        check_differentiable_again(pulled_back)
 
         def product(v: Tensor) -> Tensor:
             if not residual.requires_grad:  # a loss linear in the outputs

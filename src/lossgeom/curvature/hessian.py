@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.curvature._parameter_matrix import (
+    ParameterMatrix,
+    Product,
+    check_differentiable_again,
+)
 
 
 class Hessian(ParameterMatrix):
@@ -41,6 +45,7 @@ class Hessian(ParameterMatrix):
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
         total, count = self.problem.terms(self.problem.outputs(theta, batch), batch)
         (gradient,) = torch.autograd.grad(total, theta, create_graph=True)
+        check_differentiable_again(gradient)
 
         def product(v: Tensor) -> Tensor:
             if not gradient.requires_grad:  # a loss linear in theta

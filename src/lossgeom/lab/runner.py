@@ -20,19 +20,26 @@ from lossgeom.claim import Claim
 from lossgeom.files import write_json
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._study import RunConfig, Study
-from lossgeom.record import Record
+from lossgeom.record import MANIFEST, Record
 
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a study is: runs done and planned, done counting the parts of those under way."""
+    """Where a study is.
+
+    Attributes:
+        runs: planned.
+        finished: of those.
+        done: runs, counting the parts of those under way.
+        latest: names of runs that have ended since the last report.
+    """
 
     runs: int
     finished: int
     done: float
-    latest: str | None = None
+    latest: tuple[str, ...] = ()
 
 
 def run_study(
@@ -106,29 +113,31 @@ def _run_missing(
     if not missing:
         return
     (out / "claims.json").unlink(missing_ok=True)  # it speaks of fewer runs
-    with ProcessPoolExecutor(
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
         min(workers, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-    ) as pool:
+    )
+    try:
         names = {
             pool.submit(_run_one, study.name, run, out / "runs" / run.name): run for run in missing
         }
         pending: set[Future[None]] = set(names)
-        try:
-            while pending:
-                over, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in over:
-                    _check(future, names[future])
-                    finished += 1
-                    on_progress(Progress(len(runs), finished, finished, names[future].name))
-                under_way = sum(
-                    _share(names[future], out) for future in pending if future.running()
-                )
-                on_progress(Progress(len(runs), finished, finished + under_way))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while pending:
+            over, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for future in over:
+                _check(future, names[future])
+            finished += len(over)
+            latest = tuple(names[future].name for future in over)
+            shares = [_share(names[future], out) for future in pending if future.running()]
+            on_progress(Progress(len(runs), finished, finished + sum(shares), latest))
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _check(future: Future[None], run: RunConfig) -> None:
@@ -144,7 +153,7 @@ def _check(future: Future[None], run: RunConfig) -> None:
 
 
 def _is_over(path: Path) -> bool:
-    return path.exists() and Record.open(path).status in ("finished", "diverged")
+    return (path / MANIFEST).exists() and Record.open(path).is_over
 
 
 def _share(run: RunConfig, out: Path) -> float:

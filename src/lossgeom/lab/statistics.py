@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab._extra import required
+from lossgeom.extras import required
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, Interval]:
@@ -21,6 +21,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     n = len(values)
     if n == 0:
         return math.nan, (math.nan, math.nan)
+    if len(set(values)) == 1 and n > 1:
+        return values[0], (values[0], values[0])
     mean = math.fsum(values) / n
     if n < 2 or not math.isfinite(mean):
         return mean, (math.nan, math.nan)

@@ -20,8 +20,11 @@ ROWS_AT_A_TIME = 16
 
 
 def length(vector: Tensor) -> float:
-    """Euclidean norm, in float64 so that squares neither vanish nor overflow."""
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+    """Euclidean norm, scaled so that squares neither vanish nor overflow."""
+    largest = float(vector.abs().max())
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * float(torch.linalg.vector_norm(vector / largest, dtype=torch.float64))
 
 
 def preference(values: Tensor, which: Which) -> Tensor:
@@ -40,7 +43,7 @@ class Spent:
     norm: float = 0.0
 
     @property
-    def all(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether the limit on products is reached."""
         return self.matvecs >= self.limit
 
@@ -80,11 +83,12 @@ class Basis:
             self.V, self.images = torch.cat([self.V, more]), torch.cat([self.images, more])
         m, image = self.size, self.A @ vector
         self.spent.matvecs += 1
+        self.spent.norm = max(self.spent.norm, length(image))
         self.V[m], self.images[m] = vector, image - self.locked.T @ (self.locked @ image)
         column = (self.V[: m + 1] @ self.images[m]).double().cpu()
         self.projection[: m + 1, m] = self.projection[m, : m + 1] = column
         self.size = m + 1
-        if self.size == 2:
+        if self.size == 2 and self.A.T is not self.A:  # not symmetric by its own account
             self._check_symmetry()
 
     def restart(self, ritz: Ritz, keep: int) -> None:
@@ -136,8 +140,7 @@ class Ritz:
         order = preference(values, which).argsort(descending=True, stable=True)
         self.values = values[order] if self.finite else torch.full((m,), math.nan)
         self.weights = weights[:, order]
-        if self.finite:
-            basis.spent.norm = max(basis.spent.norm, float(values.abs().max()))
+        self.spread = float(self.values.max() - self.values.min())
         self.rounding = 10 * torch.finfo(self.V.dtype).eps * basis.spent.norm
         self._norms: dict[int, float] = {}
 
@@ -159,10 +162,16 @@ class Ritz:
         return self._norms[i]
 
     def converged(self, i: int, tol: float) -> bool:
-        """Whether pair i is there, with a residual within the tolerance or rounding error."""
+        """Whether pair i is there, with a residual within the tolerance or rounding error.
+
+        The tolerance is relative to the eigenvalue and to the spread of the spectrum as far as it
+        has been seen: where the spectrum is far from zero, a random vector has a small residual
+        relative to any eigenvalue.
+        """
         if not self.finite or i >= len(self.values):
             return False
-        return self.residual_norm(i) <= max(tol * abs(float(self.values[i])), self.rounding)
+        scale = min(abs(float(self.values[i])), self.spread)
+        return self.residual_norm(i) <= max(tol * scale, self.rounding)
 
     def first_unconverged(self, k: int, tol: float) -> int | None:
         """The most wanted of k pairs that has not converged."""

@@ -15,6 +15,8 @@ from lossgeom.linalg._rayleigh_ritz import WHICH, Basis, Ritz, Spent, Which, pre
 from lossgeom.linalg.operator import LinearOperator, as_operator
 
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
+RIVAL_STEPS = 4  # to take before one may be ruled out
+DTYPES = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ def top_eigenpairs(
 
     A Krylov space holds one vector of each eigenspace, so copies of a multiple eigenvalue can be
     missed, and a good start can hide a better pair. The result is therefore *verified*: a second
-    iteration, from a random vector orthogonal to the pairs found, looks for a rival until it
-    knows that there is none; a rival joins the start block and the search goes on.
+    iteration, from a random vector orthogonal to the pairs found, looks for a rival until the best
+    that it sees has settled below them; a rival joins the start block and the search goes on. Like
+    every Krylov method this finds what a random vector sees of, and can miss a pair in a large
+    cluster; it proves nothing.
 
     Cost: one product per basis vector, and about 8 n m flops per vector for a basis of m; memory
     2 n m numbers. Verification typically adds 5 to 10 products.
@@ -68,8 +72,8 @@ def top_eigenpairs(
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
         k: how many pairs.
         which: ``"largest"`` or ``"smallest"`` signed eigenvalues, or the largest ``"magnitude"``.
-        tol: a pair has converged when ``||A v - lambda v|| <= tol |lambda|``, or when the residual
-            is rounding error of ``||A||``.
+        tol: between 0 and 1. A pair has converged when ``||A v - lambda v||`` is at most tol times
+            ``|lambda|`` and the spread of the spectrum, or is rounding error of ``||A||``.
         max_matvecs: products to spend at most, though never fewer than k; default
             ``max(100, 20 k)``. What has not converged by then says so.
         max_basis: basis vectors to hold at most (60), though never fewer than 2 k + 2; beyond it
@@ -84,8 +88,9 @@ def top_eigenpairs(
         converged.
 
     Raises:
-        ValueError: if A is not square, k is not in 1..n, tol is not positive, or start does not
-            fit.
+        TypeError: if A is no matrix, or not in float32 or float64.
+        ValueError: if A is not square or not symmetric, k is not in 1..n, tol is not in (0, 1), a
+            limit is not positive, or start does not fit or is not finite.
 
     Source: Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11-13; Wu and Simon, Thick-
     restart Lanczos (2000).
@@ -96,6 +101,9 @@ def top_eigenpairs(
     """
     A = as_operator(A)
     _check(A, k, which, tol, start)
+    for name, limit in (("max_matvecs", max_matvecs), ("max_basis", max_basis)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"expected {name} >= 1, got {limit}")
     with plain_arithmetic(A.device), torch.no_grad():
         search = _Search(
             A,
@@ -123,8 +131,10 @@ def _check(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | 
         raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
     if which not in WHICH:
         raise ValueError(f"expected which to be one of {WHICH}, got {which!r}")
-    if not (tol > 0 and math.isfinite(tol)):
-        raise ValueError(f"expected a tolerance tol > 0, got {tol}")
+    if A.dtype not in DTYPES:
+        raise TypeError(f"expected an operator in float32 or float64, got {A.dtype}")
+    if not 0 < tol < 1:
+        raise ValueError(f"expected a tolerance 0 < tol < 1, got {tol}")
     if start is not None and (start.shape[0] != n or start.ndim > 2):
         raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
     if start is not None and not start.isfinite().all():
@@ -152,7 +162,7 @@ class _Search:
         """Iterate, and look for rivals until there is none."""
         ritz = self.run(k, start)
         certain = not verify
-        while not certain and ritz.finite and ritz.room and not self.spent.all:
+        while not certain and ritz.finite and ritz.room and not self.spent.exhausted:
             rival, certain = self.rival(ritz, k)
             if rival is not None:
                 ritz = self.run(k, torch.cat([ritz.vectors(k), rival]))
@@ -197,15 +207,16 @@ class _Search:
             value = float(preference(outside.values[0], self.which))
             if value > edge + margin:
                 return outside.vectors(1), False
+            looked = len(outside.values) >= RIVAL_STEPS or outside.residual_norm(0) == 0
             clear = value + outside.residual_norm(0) <= edge and outside.converged(0, RIVAL_TOL)
-            if clear or outside.converged(0, self.tol) or not outside.room:
+            if not outside.room or (looked and (clear or outside.converged(0, self.tol))):
                 return None, True
             if self._must_stop(outside, 1):
                 return None, False
             self._grow(basis, outside, 0, keep=1)
 
     def _must_stop(self, ritz: Ritz, k: int) -> bool:
-        return not ritz.finite or (self.spent.all and len(ritz.values) >= k)
+        return not ritz.finite or (self.spent.exhausted and len(ritz.values) >= k)
 
     def _grow(self, basis: Basis, ritz: Ritz, follow: int, keep: int) -> None:
         direction = ritz.residual(follow) if follow < len(ritz.values) else None

@@ -61,6 +61,8 @@ class LinearOperator(ABC):
                 f"expected a tensor or an operator to multiply, got {type(other).__name__}; "
                 "to_scipy() multiplies NumPy arrays"
             )
+        if isinstance(other, Tensor) and other.ndim not in (1, 2):
+            raise ValueError(f"expected a vector or a block of them, got {other.ndim} dimensions")
         if other.shape[0] != self.shape[1]:
             raise ValueError(
                 f"cannot multiply an operator of shape {self.shape} by something with "

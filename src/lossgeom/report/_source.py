@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Source:
     @property
     def complete(self) -> bool:
         """Whether every planned run is over."""
-        over = [record.status in ("finished", "diverged") for record in self.records.values()]
+        over = [record.is_over for record in self.records.values()]
         return len(over) == len(self.planned) and all(over)
 
 
@@ -88,4 +88,5 @@ def _study(folder: Path, manifest: dict[str, Any]) -> Source:
         claims = json.loads(claims_path.read_text()) if claims_path.exists() else []
     except ValueError as error:
         raise RecordError(f"{claims_path} is damaged: {error}") from error
-    return Source(folder, manifest, records, planned, tuple(claims))
+    source = Source(folder, manifest, records, planned, tuple(claims))
+    return source if source.complete else replace(source, claims=())  # they are of fewer runs

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lossgeom.extras import required
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,21 +28,9 @@ STYLE = {
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 
-def matplotlib() -> Any:
-    """Matplotlib, or how to get it."""
-    try:
-        importlib.import_module("matplotlib.figure")
-        return importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise ImportError(
-            "matplotlib draws the figures and comes with the extra 'lab': "
-            "pip install 'lossgeom[lab]'"
-        ) from error
-
-
 def colours(n: int) -> list[Any]:
     """Colours of increasing lightness, told apart in grey and by colour-blind readers."""
-    viridis = matplotlib().colormaps["viridis"]
+    viridis = required("matplotlib").colormaps["viridis"]
     return [viridis(0.85 * i / max(n - 1, 1)) for i in range(n)]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lossgeom.extras import required
 from lossgeom.files import write_atomically
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
@@ -49,12 +49,7 @@ def _sections(source: Source, figures: Path) -> list[Section]:
 
 
 def _environment() -> Any:
-    try:
-        jinja2 = importlib.import_module("jinja2")
-    except ImportError as error:
-        raise ImportError(
-            "jinja2 writes the page and comes with the extra 'lab': pip install 'lossgeom[lab]'"
-        ) from error
+    jinja2 = required("jinja2")
     return jinja2.Environment(
         loader=jinja2.PackageLoader("lossgeom.report"),
         autoescape=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.optim import SGD, Optimizer
 
 
@@ -53,4 +55,6 @@ def stability_threshold(optimizer: Optimizer) -> float:
     if not momentum:
         return 2 / lr - weight_decay
     growth = 1 + 2 * momentum if nesterov else 1 - dampening
+    if growth == 0:
+        return math.inf  # the gradient no longer reaches the momentum
     return 2 * (1 + momentum) / (lr * growth) - weight_decay

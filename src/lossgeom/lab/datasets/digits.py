@@ -2,7 +2,7 @@
 
 import torch
 
-from lossgeom.lab._extra import required
+from lossgeom.extras import required
 from lossgeom.lab.datasets._dataset import Dataset
 
 SIZE = 1797

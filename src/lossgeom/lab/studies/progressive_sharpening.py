@@ -46,7 +46,6 @@ METRICS: tuple[Metric, ...] = (
 FALLS: Interval = (-math.inf, -0.9)  # rank correlation with the smoothing
 RISES_TOGETHER: Interval = (0.9, math.inf)  # rank correlation along a run
 NEAR_THE_EDGE: Interval = (0.75, 1.25)  # sharpness * lr / 2
-BEYOND_THE_EDGE = 1.1  # how far past 2 / lr a run must go when nothing holds it
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Config:
         for ok, expected, names in (
             (0 < self.small_lr < self.lr < math.inf, "0 < small_lr < lr", ("small_lr", "lr")),
             (all(0 <= a < 1 for a in levels), "levels in [0, 1)", ("label_smoothing",)),
-            (len(levels) >= 2, "two or more levels", ("label_smoothing",)),
+            (len(levels) >= 3, "three or more levels", ("label_smoothing",)),
             (list(levels) == sorted(set(levels)), "increasing levels", ("label_smoothing",)),
             (1 <= self.every <= self.steps, "1 <= every <= steps", ("every", "steps")),
             (all(width >= 1 for width in self.widths), "widths of at least 1", ("widths",)),
@@ -137,7 +136,7 @@ class Run:
     @property
     def name(self) -> str:
         """Folder of the run."""
-        return f"lr{self.lr:g}-smoothing{self.label_smoothing:g}-seed{self.seed}"
+        return f"lr{self.lr}-smoothing{self.label_smoothing}-seed{self.seed}"
 
 
 def plan(config: Config, seeds: int) -> list[Run]:
@@ -207,7 +206,7 @@ def run(config: Run, record: Record) -> None:
 
 
 @dataclass(frozen=True)
-class Seed:
+class SeedRuns:
     """The records of one seed by learning rate and smoothing."""
 
     config: Config
@@ -229,51 +228,59 @@ class Seed:
         levels = self.config.label_smoothing
         return rank_correlation(levels, [self.peak(lr, a, metric) for a in levels])
 
-    def at_the_edge(self, lr: float, unit: float | None = None) -> float:
-        """Sharpness in units of 2 / lr while it would be beyond 2 / config.lr if nothing held it.
+    def sharpness_falls_with_smoothing(self) -> float:
+        """The same for sharpness at the small learning rate; NaN if a run is at its edge there."""
+        small = self.config.small_lr
+        peaks = [self.peak(small, a, Sharpness()) for a in self.config.label_smoothing]
+        if max(peaks) >= 2 / small:
+            return math.nan
+        return self.falls_with_smoothing(small, Sharpness())
 
-        Where a run at the small learning rate is beyond that value, between the first and the last
-        such time lr * step, the run at ``lr`` is looked at: its median over that time, averaged
-        over the smoothings for which the small learning rate goes clearly beyond. The ``unit`` can
-        be another than 2 / lr.
+    def during(self, lr: float, smoothing: float) -> float:
+        """Median sharpness while the run at the small learning rate is beyond 2 / config.lr.
+
+        That is, from the first to the last such training time lr * step. NaN where it never is,
+        infinite where the run at ``lr`` diverged.
         """
         small, edge = self.config.small_lr, 2 / self.config.lr
-        ratios = []
-        for smoothing in self.config.label_smoothing:
-            if not self.peak(small, smoothing, Sharpness()) > BEYOND_THE_EDGE * edge:
-                continue
-            if self.records[lr, smoothing].status == "diverged":
-                return math.inf
-            beyond = [
-                small * step
-                for step, value in zip(*self.series(small, smoothing, Sharpness()), strict=True)
-                if value > edge
-            ]
-            during = [
-                value
-                for step, value in zip(*self.series(lr, smoothing, Sharpness()), strict=True)
-                if beyond[0] <= lr * step <= beyond[-1]
-            ]
-            ratios.append(statistics.median(during) / (unit or 2 / lr) if during else math.nan)
+        free = zip(*self.series(small, smoothing, Sharpness()), strict=True)
+        beyond = [small * step for step, value in free if value > edge]
+        if not beyond:
+            return math.nan
+        if self.records[lr, smoothing].status == "diverged":
+            return math.inf
+        held = zip(*self.series(lr, smoothing, Sharpness()), strict=True)
+        values = [value for step, value in held if beyond[0] <= lr * step <= beyond[-1]]
+        return statistics.median(values) if values else math.nan
+
+    def at_the_edge(self, lr: float, edge: float) -> float:
+        """Sharpness in units of ``edge`` while nothing would keep it below 2 / config.lr.
+
+        Mean over the smoothings for which the small learning rate, with nothing to hold it, is
+        itself out of the range that counts as near 2 / config.lr.
+        """
+        small, far = self.config.small_lr, NEAR_THE_EDGE[1] * 2 / self.config.lr
+        free_runs = [a for a in self.config.label_smoothing if self.during(small, a) > far]
+        ratios = [self.during(lr, a) / edge for a in free_runs]
         return statistics.fmean(ratios) if ratios else math.nan
 
     def rise_together(self, whole: bool = False) -> float:
-        """Mean over the runs of the rank correlation between Jacobian norm and sharpness.
+        """Mean over runs of the rank correlation between Jacobian norm and sharpness.
 
-        Up to the first time that sharpness is at 2 / lr, or its peak where it never is; or over
-        the ``whole`` run.
+        Over the runs that reach 2 / lr after five or more measurements, up to that; or over all of
+        the ``whole`` runs.
         """
         correlations = []
         for lr, smoothing in self.records:
             _, sharpness = self.series(lr, smoothing, Sharpness())
             _, jacobian = self.series(lr, smoothing, JACOBIAN)
-            if not sharpness:
-                return math.nan
             reached = [i for i, value in enumerate(sharpness) if value >= 2 / lr]
-            end = reached[0] if reached else sharpness.index(max(sharpness))
-            last = len(sharpness) if whole else end + 1
-            correlations.append(rank_correlation(jacobian[:last], sharpness[:last]))
-        return statistics.fmean(correlations)
+            if whole:
+                correlations.append(rank_correlation(jacobian, sharpness))
+            elif reached and reached[0] >= 4:
+                before = slice(reached[0] + 1)
+                correlations.append(rank_correlation(jacobian[before], sharpness[before]))
+        return statistics.fmean(correlations) if correlations else math.nan
 
 
 def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
@@ -284,15 +291,16 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         place = (run_config["lr"], run_config["label_smoothing"])
         by_seed.setdefault(run_config["seed"], {})[place] = record
     wanted = 2 * len(config.label_smoothing)
-    seeds = [Seed(config, runs) for _, runs in sorted(by_seed.items()) if len(runs) == wanted]
+    seeds = [SeedRuns(config, runs) for _, runs in sorted(by_seed.items()) if len(runs) == wanted]
 
     whole, _ = mean_interval([seed.rise_together(whole=True) for seed in seeds])
     edge = 2 / config.lr
-    unheld, _ = mean_interval([seed.at_the_edge(config.small_lr, unit=edge) for seed in seeds])
+    small_edge = 2 / config.small_lr
+    unheld, _ = mean_interval([seed.at_the_edge(config.small_lr, edge) for seed in seeds])
     edge_measured = (
         "sharpness * lr / 2: its median over the training time lr * step in which the run at "
-        f"lr = {config.small_lr:g} is beyond {edge:g}, averaged over the smoothings for "
-        f"which that run goes beyond {BEYOND_THE_EDGE:g} times that value"
+        f"lr = {config.small_lr:g} is beyond {edge:g}, averaged over the smoothings for which that "
+        f"run's own median is then beyond {NEAR_THE_EDGE[1]:g} times {edge:g}"
     )
     return [
         claim_over_seeds(
@@ -312,7 +320,7 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             source=PAPER_A,
             measured="rank correlation over the runs of a seed between label smoothing and the "
             f"largest sharpness of the run, at lr = {config.small_lr:g}",
-            values=[seed.falls_with_smoothing(config.small_lr, Sharpness()) for seed in seeds],
+            values=[seed.sharpness_falls_with_smoothing() for seed in seeds],
             expected=FALLS,
         ),
         claim_over_seeds(
@@ -321,7 +329,7 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             "held near it.",
             source=COHEN,
             measured=edge_measured,
-            values=[seed.at_the_edge(config.lr) for seed in seeds],
+            values=[seed.at_the_edge(config.lr, edge) for seed in seeds],
             expected=NEAR_THE_EDGE,
             note=""
             if math.isnan(unheld)
@@ -333,12 +341,10 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
             source=PAPER_A,
             measured="rank correlation along a run between the largest softmax Jacobian norm and "
-            "sharpness, until sharpness is at 2 / lr or its peak; mean over the runs of a seed",
+            "sharpness until it reaches 2 / lr; mean over the runs of a seed that reach it",
             values=[seed.rise_together() for seed in seeds],
             expected=RISES_TOGETHER,
-            note=""
-            if math.isnan(whole)
-            else f"Over whole runs, with what comes after, it is {whole:.2f}.",
+            note="" if math.isnan(whole) else f"Over the whole of all runs it is {whole:.2f}.",
         ),
         claim_over_seeds(
             "control_small_learning_rate",
@@ -346,7 +352,7 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             "rate, too.",
             source="made to fail",
             measured=edge_measured,
-            values=[seed.at_the_edge(config.small_lr) for seed in seeds],
+            values=[seed.at_the_edge(config.small_lr, small_edge) for seed in seeds],
             expected=NEAR_THE_EDGE,
             control=True,
         ),

@@ -13,7 +13,7 @@ from lossgeom.report._source import Source
 def runs(source: Source, figures: Path) -> Section:  # noqa: ARG001
     """A row per planned run: how it ended, its rows, and the rows that are not there."""
     rows = [_row(name, source.records.get(name)) for name in source.planned]
-    over = sum(row["status"] in ("finished", "diverged") for row in rows)
+    over = sum(record.is_over for record in source.records.values())
     return Section("Runs", "runs.html", {"runs": rows, "over": over, "planned": len(rows)})
 
 
@@ -21,7 +21,7 @@ def _row(name: str, record: Record | None) -> dict[str, Any]:
     if record is None:
         return {"name": name, "status": "not started", "rows": 0, "missing": "all", "doubtful": 0}
     rows = record.rows()
-    status = "stopped or still running" if record.status == "running" else record.status
+    status = record.status if record.is_over else "stopped or still running"
     metrics = {metric for _, metric in record.measured}
     planned = record.manifest.get("planned_steps", [])
     missing = sum((step, metric) not in record.measured for step in planned for metric in metrics)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.extras import required
 from lossgeom.record import Record
 from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
@@ -95,9 +96,8 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         return None
     columns = _settings(records, layout.columns)
     groups = _settings(records, layout.colour)
-    matplotlib = drawing.matplotlib()
-    with matplotlib.rc_context(drawing.STYLE):
-        figure = matplotlib.figure.Figure(
+    with required("matplotlib").rc_context(drawing.STYLE):
+        figure = required("matplotlib.figure").Figure(
             figsize=(1.5 + 3.9 * max(2, len(columns)), 0.8 + 2.1 * len(layout.panels)),
             layout="constrained",
         )
