@@ -168,6 +168,7 @@ def test_interrupted(tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip() == "lossgeom: interrupted; the same command goes on from here"
+    assert len(list(tmp_path.glob("out/runs/*"))) <= 3  # what had not begun did not begin
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,10 @@ def _check_same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
 def _cross_entropy(
     name: str, weight: Tensor | None, ignore_index: int, label_smoothing: float
 ) -> Loss:
-    weight = None if weight is None else weight.detach().clone()
+    frozen = None if weight is None else weight.detach().clone()
 
     def of(outputs: Tensor) -> Tensor | None:
-        return None if weight is None else weight.to(outputs)
+        return None if frozen is None else frozen.clone().to(outputs)
 
     def terms(outputs: Tensor, batch: Any) -> Terms:
         targets = batch[1]

@@ -34,10 +34,11 @@ PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 1"
 COHEN = "Cohen et al., arXiv:2103.00065, figure 1"
 
 JACOBIAN = JacobianNorm(outputs="softmax", over="max")
+SHARPNESS = Sharpness(tol=0.01)  # an eigenvalue is then good to about four digits
 METRICS: tuple[Metric, ...] = (
     Loss(minus_label_entropy=True),
     Accuracy(),
-    Sharpness(),
+    SHARPNESS,
     JACOBIAN,
     JacobianNorm(outputs="softmax", over="mean"),
 )
@@ -231,10 +232,10 @@ class SeedRuns:
     def sharpness_falls_with_smoothing(self) -> float:
         """The same for sharpness at the small learning rate; NaN if a run is at its edge there."""
         small = self.config.small_lr
-        peaks = [self.peak(small, a, Sharpness()) for a in self.config.label_smoothing]
+        peaks = [self.peak(small, a, SHARPNESS) for a in self.config.label_smoothing]
         if max(peaks) >= 2 / small:
             return math.nan
-        return self.falls_with_smoothing(small, Sharpness())
+        return self.falls_with_smoothing(small, SHARPNESS)
 
     def during(self, lr: float, smoothing: float) -> float:
         """Median sharpness while the run at the small learning rate is beyond 2 / config.lr.
@@ -243,13 +244,13 @@ class SeedRuns:
         infinite where the run at ``lr`` diverged.
         """
         small, edge = self.config.small_lr, 2 / self.config.lr
-        free = zip(*self.series(small, smoothing, Sharpness()), strict=True)
+        free = zip(*self.series(small, smoothing, SHARPNESS), strict=True)
         beyond = [small * step for step, value in free if value > edge]
         if not beyond:
             return math.nan
         if self.records[lr, smoothing].status == "diverged":
             return math.inf
-        held = zip(*self.series(lr, smoothing, Sharpness()), strict=True)
+        held = zip(*self.series(lr, smoothing, SHARPNESS), strict=True)
         values = [value for step, value in held if beyond[0] <= lr * step <= beyond[-1]]
         return statistics.median(values) if values else math.nan
 
@@ -272,7 +273,7 @@ class SeedRuns:
         """
         correlations = []
         for lr, smoothing in self.records:
-            _, sharpness = self.series(lr, smoothing, Sharpness())
+            _, sharpness = self.series(lr, smoothing, SHARPNESS)
             _, jacobian = self.series(lr, smoothing, JACOBIAN)
             reached = [i for i, value in enumerate(sharpness) if value >= 2 / lr]
             if whole:

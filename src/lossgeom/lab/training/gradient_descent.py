@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
-from lossgeom.losses import LossLike, as_loss
+from lossgeom.losses import Loss, LossLike, as_loss
 
 
 def gradient_descent(
@@ -23,7 +24,7 @@ def gradient_descent(
     r"""Train in place with :math:`\theta \leftarrow \theta - \eta \nabla L(\theta)`.
 
     Yields ``first, ..., steps``: at each yield the model has taken that many steps, so the last
-    comes after the last step. A step whose gradient is not finite is not taken: training has
+    comes after the last step. A step whose gradient has no finite norm is not taken: training has
     diverged, and the generator ends early, after the step at which that was so.
 
     Args:
@@ -53,19 +54,24 @@ def gradient_descent(
     parameters = [p for p in model.parameters() if p.requires_grad]
     for step in range(first, steps):
         yield step
-        count: Tensor | float = 0.0
-        gradients = [torch.zeros_like(p) for p in parameters]
-        for batch in batches:
-            part, terms = criterion.terms(model(batch[0]), batch)
-            count = count + terms
-            for gradient, more in zip(
-                gradients, torch.autograd.grad(part, parameters), strict=True
-            ):
-                gradient += more
-        divisor = count if criterion.average else 1.0
-        if not all(gradient.isfinite().all() for gradient in gradients):
+        gradients = _full_batch_gradients(model, criterion, batches, parameters)
+        if not get_total_norm(gradients).isfinite():
             return
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.sub_(gradient * (lr / divisor))
+                parameter.sub_(gradient, alpha=lr)
     yield steps
+
+
+def _full_batch_gradients(
+    model: nn.Module, criterion: Loss, batches: Iterable[Any], parameters: list[nn.Parameter]
+) -> list[Tensor]:
+    """Sums over batches, divided once."""
+    total: list[Tensor] = []
+    count = 0.0
+    for batch in batches:
+        part, terms = criterion.terms(model(batch[0]), batch)
+        more = torch.autograd.grad(part, parameters)
+        total = [a + b for a, b in zip(total, more, strict=True)] if total else list(more)
+        count += float(terms)
+    return [gradient / count for gradient in total] if criterion.average else total
