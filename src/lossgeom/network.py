@@ -137,7 +137,7 @@ def probe(network: Network, theta: Tensor, inputs: Tensor, mode: Mode) -> None:
             "two evaluations of the model at the same parameters and inputs differ, so its loss is "
             "not a function of the parameters; remove what it keeps from call to call"
         )
-    if any(leaf is not theta for leaf in _leaves(first)):
+    if any(getattr(node, "variable", theta) is not theta for node in graph_nodes(first)):
         raise ValueError(
             "the model uses tensors that require gradients and are not reached as parameters of "
             "its modules (kept in a list, or by a function that holds the module); make them "
@@ -145,17 +145,15 @@ def probe(network: Network, theta: Tensor, inputs: Tensor, mode: Mode) -> None:
         )
 
 
-def _leaves(outputs: Tensor) -> Iterator[Tensor]:
-    """The leaves that a tensor's gradient flows to."""
-    seen, todo = set(), [outputs.grad_fn]
+def graph_nodes(tensor: Tensor) -> Iterator[Any]:
+    """The nodes of the graph that a tensor was computed by, each once."""
+    seen, todo = set(), [tensor.grad_fn]
     while todo:
         node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
-        todo += [following for following, _ in node.next_functions]
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo += [following for following, _ in node.next_functions]
 
 
 def checked_mode(mode: Mode) -> Mode:

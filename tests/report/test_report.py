@@ -55,6 +55,7 @@ def test_single_runs_are_shown_in_one_figure(tmp_path):
     page = render(folders, tmp_path / "both.html").read_text()
     assert "<h1>first, second</h1>" in page
     assert page.count("<svg") == 1
+    assert page.count(">step</text>") == 1  # one column of panels
     assert "<dd>first: 0.1; second: 0.2</dd>" in page
     assert "<dt>seed</dt><dd>0</dd>" in page
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lossgeom.batches import Batch
 from lossgeom.linalg import LinearOperator, plain_arithmetic
+from lossgeom.network import graph_nodes
 from lossgeom.problem import Problem
 
 MEMORY_BUDGET = 2 * 2**30
@@ -93,18 +94,11 @@ class ParameterMatrix(LinearOperator):
 
 def check_differentiable_again(gradient: Tensor) -> None:
     """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
-    seen, todo = set(), [gradient.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if "Error" in node.name():
-            raise ValueError(
-                "the model uses an operation without second derivatives (such as a "
-                "once_differentiable function); a curvature matrix would be wrong"
-            )
-        todo += [following for following, _ in node.next_functions]
+    if any("Error" in node.name() for node in graph_nodes(gradient)):
+        raise ValueError(
+            "the model uses an operation without second derivatives (such as a "
+            "once_differentiable function); a curvature matrix would be wrong"
+        )
 
 
 def _accumulate(total: Tensor, product: Product, V: Tensor) -> None:

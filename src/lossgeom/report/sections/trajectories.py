@@ -94,8 +94,8 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     records = source.records
     if not layout.panels or not any(record.measured for record in records.values()):
         return None
-    columns = _settings(records, layout.columns)
-    groups = _settings(records, layout.colour)
+    columns = _settings(records, layout.columns) if layout.columns else {"": list(records)}
+    groups = _settings(records, layout.colour) if layout.colour else {r: [r] for r in records}
     with required("matplotlib").rc_context(drawing.STYLE):
         figure = required("matplotlib.figure").Figure(
             figsize=(1.5 + 3.9 * max(2, len(columns)), 0.8 + 2.1 * len(layout.panels)),
@@ -126,10 +126,8 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     return Section("Along training", "trajectories.html", values)
 
 
-def _settings(records: dict[str, Record], key: str | None) -> dict[str, list[str]]:
-    """Names of the runs by the value of a setting; a run each, or all in one, without a key."""
-    if key is None:
-        return {name: [name] for name in records}
+def _settings(records: dict[str, Record], key: str) -> dict[str, list[str]]:
+    """Names of the runs by the value of a setting."""
     values = sorted({record.config[key] for record in records.values()})
     return {
         f"{value:g}" if isinstance(value, float) else str(value): [
