@@ -1,8 +1,13 @@
 """What every curvature matrix must do, on every case."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+from torch import nn
 
+from lossgeom import Problem
 from lossgeom.curvature import MATRICES
 from lossgeom.losses import Loss, as_loss
 from tests import reference
@@ -127,3 +132,28 @@ def test_training_goes_on_under_it(matrix, case):
         assert torch.equal(A @ block(case), expected)
     finally:
         case.model.load_state_dict(state)
+
+
+class Sentinel:
+    pass
+
+
+def test_frees_its_graphs(matrix):
+    """A sentinel hung into the graph of the forward pass goes with the operator."""
+    sentinels = []
+
+    def hang(module, inputs, output):
+        if output.grad_fn is not None:
+            sentinel = Sentinel()
+            output.grad_fn.metadata["sentinel"] = sentinel
+            sentinels.append(weakref.ref(sentinel))
+
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    model[1].register_forward_hook(hang)
+    problem = Problem(model, "cross_entropy", [(torch.ones(2, 4), torch.zeros(2).long())])
+    A = matrix(problem)
+    A @ torch.ones(A.shape[0])
+    assert any(reference() is not None for reference in sentinels)  # kept for the next product
+    del A
+    gc.collect()
+    assert all(reference() is None for reference in sentinels)

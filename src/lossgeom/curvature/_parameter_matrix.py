@@ -121,7 +121,7 @@ class _SavedBytes:
         if storage.data_ptr() not in self._storages:
             self._storages.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the node that holds it
 
 
 def _unpack(tensor: Tensor) -> Tensor:
