@@ -156,11 +156,16 @@ def is_alive(pid):
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def heed_interrupts():
+    """A job that a shell put in the background is born deaf to them, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted(tmp_path):
     command = [sys.executable, "-m", "lossgeom.cli", "run", "progressive_sharpening"]
     process = subprocess.Popen(
         [*command, "--out", "out", "--workers", "1"], cwd=tmp_path, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     while not list(tmp_path.glob("out/runs/*/rows.jsonl")):
         time.sleep(0.05)
