@@ -179,11 +179,11 @@ def run(config: Run, record: Record) -> None:
     problem = Problem(
         model, "cross_entropy", batches, label_smoothing=config.label_smoothing, mode="train"
     )
-    tracker = Tracker(problem, METRICS, record, config.every)
+    edge = {SHARPNESS.name: 2 / config.lr}
+    tracker = Tracker(problem, METRICS, record, config.every, thresholds=edge)
     record.update(
         data=data.scaling,
         planned_steps=list(range(0, config.steps + 1, config.every)),
-        thresholds={"sharpness": 2 / config.lr},
     )
     checkpoint = record.load_arrays("checkpoint")
     first = 0
