@@ -12,7 +12,7 @@ class Metric(Protocol):
 
     @property
     def name(self) -> str:
-        """Key in records; different settings have different names."""
+        """Key in records; different quantities have different names."""
         ...
 
     def __call__(self, problem: Problem) -> Estimate:
