@@ -1,46 +1,83 @@
 """Slow, dense, plain code for what the library computes fast."""
 
 import copy
+import functools
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.problems import Case
+from tests.problems import Case, Inputs, call, rows
 
 
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]
+def trainable(case: Case, model: nn.Module) -> list[nn.Parameter]:
+    patterns = case.options.get("parameters", ["*"])
+    return [
+        p
+        for name, p in model.named_parameters()
+        if p.requires_grad and any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
 def with_parameters(case: Case, theta: Tensor) -> nn.Module:
     """A copy of the model with theta written into its parameters."""
-    model = copy.deepcopy(case.model)
+    model = _copied(case.model)
     model.train(case.options.get("mode") == "train")
     offset = 0
-    for parameter in trainable(model):
+    for parameter in trainable(case, model):
         piece = theta[offset : offset + parameter.numel()]
         parameter.data.copy_(piece.view_as(parameter))
         offset += parameter.numel()
     return model
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """As copy.deepcopy, but without what the old hook of weight norm has written."""
+    hooked = {m: m.__dict__.pop("weight") for m in model.modules() if "weight_g" in m._parameters}
+    try:
+        return copy.deepcopy(model)
+    finally:
+        for module, weight in hooked.items():
+            module.__dict__["weight"] = weight
+
+
+def run(case: Case, model: nn.Module, inputs: Inputs | None = None) -> Tensor:
+    """The outputs on all data, or on some inputs."""
+    inputs = case.inputs if inputs is None else inputs
+    index = torch.arange(len(case.targets))
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
+        if "seed" in case.options:
+            sequence = np.random.SeedSequence((case.options["seed"], 0))
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
+        if case.name == "own_form":  # whose model sees a part of the batch only
+            return model(inputs[0])
+        outputs = call(model, rows(inputs, index) if inputs is case.inputs else inputs)
+    return outputs["logits"] if isinstance(outputs, dict) else outputs
+
+
 def theta_of(case: Case) -> Tensor:
-    return torch.cat([p.detach().reshape(-1) for p in trainable(case.model)])
+    return torch.cat([p.detach().reshape(-1) for p in trainable(case, case.model)])
 
 
 def loss(case: Case, theta: Tensor) -> float:
     """The criterion of all outputs at once."""
-    return case.criterion(with_parameters(case, theta)(case.inputs), case.targets).item()
+    return case.criterion(outputs(case, theta), case.targets).item()
+
+
+def outputs(case: Case, theta: Tensor) -> Tensor:
+    with torch.no_grad():
+        return run(case, with_parameters(case, theta))
 
 
 def gradient(case: Case, theta: Tensor) -> Tensor:
     """By one backward pass into .grad."""
     model = with_parameters(case, theta)
-    with sdpa_kernel(SDPBackend.MATH):
-        case.criterion(model(case.inputs), case.targets).backward()
-    return torch.cat([p.grad.reshape(-1) for p in trainable(model)])
+    case.criterion(run(case, model), case.targets).backward()
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable(case, model)]
+    return torch.cat([grad.reshape(-1) for grad in grads])
 
 
 def central_differences(function: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:
@@ -53,48 +90,105 @@ def central_differences(function: Callable[[Tensor], Tensor], x: Tensor, h: floa
     return torch.stack(columns, dim=-1)
 
 
-def hessian(case: Case, theta: Tensor) -> Tensor:
+def remembered(function: Callable[[Case], Tensor]) -> Callable[[Case], Tensor]:
+    """Computed once for each case, by its name."""
+    found: dict[str, Tensor] = {}
+
+    @functools.wraps(function)
+    def once(case: Case) -> Tensor:
+        if case.name not in found:
+            found[case.name] = function(case)
+        return found[case.name]
+
+    return once
+
+
+@remembered
+def hessian(case: Case) -> Tensor:
     """Central differences of the gradient, so that no second derivative of autograd is used."""
-    H = central_differences(lambda t: gradient(case, t), theta)
+    H = central_differences(lambda t: gradient(case, t), theta_of(case))
     return (H + H.T) / 2
 
 
-def gauss_newton(case: Case, theta: Tensor) -> Tensor:
-    """J^T (d^2 loss / d outputs^2) J, with J and the loss Hessian by differences."""
+@remembered
+def parameter_jacobian(case: Case) -> Tensor:
+    return central_differences(lambda t: outputs(case, t).reshape(-1), theta_of(case))
 
-    def outputs(t: Tensor) -> Tensor:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            return with_parameters(case, t)(case.inputs).reshape(-1)
 
-    shape = with_parameters(case, theta)(case.inputs).shape
+@remembered
+def output_hessian(case: Case) -> Tensor:
+    """The Hessian of the empirical loss in all outputs."""
+    at = outputs(case, theta_of(case))
 
     def gradient_in_outputs(f: Tensor) -> Tensor:
         f = f.clone().requires_grad_()
-        case.criterion(f.view(shape), case.targets).backward()
+        case.criterion(f.view(at.shape), case.targets).backward()
         return f.grad
 
-    J = central_differences(outputs, theta)
-    H = central_differences(gradient_in_outputs, outputs(theta))
-    return J.T @ ((H + H.T) / 2) @ J
+    H = central_differences(gradient_in_outputs, at.reshape(-1))
+    return (H + H.T) / 2
+
+
+@remembered
+def gauss_newton(case: Case) -> Tensor:
+    J = parameter_jacobian(case)
+    return J.T @ output_hessian(case) @ J
+
+
+def residual(case: Case) -> Tensor:
+    return hessian(case) - gauss_newton(case)
+
+
+@remembered
+def observation_gradients(case: Case) -> Tensor:
+    """The gradient of every observation's term of the summed loss, M x P."""
+
+    def terms(theta: Tensor) -> Tensor:
+        return case.terms(outputs(case, theta), case.targets)
+
+    return central_differences(terms, theta_of(case))
+
+
+def divisor(case: Case) -> float:
+    return case.divisor(outputs(case, theta_of(case)), case.targets)
+
+
+def empirical_fisher(case: Case) -> Tensor:
+    G = observation_gradients(case)
+    return G.T @ G / divisor(case)
+
+
+def gradient_covariance(case: Case) -> Tensor:
+    """Of the observations that count, each scaled so that the mean is the gradient."""
+    G = observation_gradients(case)
+    G = G[case.terms(outputs(case, theta_of(case)), case.targets) != 0]
+    return torch.cov((G * len(G) / divisor(case)).T, correction=0).reshape(G.shape[1], -1)
+
+
+def layers(case: Case) -> Tensor:
+    """For each parameter in theta, which module it belongs to."""
+    names = {id(p): name for name, p in case.model.named_parameters()}
+    owners = [names[id(p)].rpartition(".")[0] for p in trainable(case, case.model)]
+    numbers = [sorted(set(owners)).index(owner) for owner in owners]
+    sizes = [p.numel() for p in trainable(case, case.model)]
+    return torch.tensor(numbers).repeat_interleave(torch.tensor(sizes))
 
 
 def jacobian(case: Case, inputs: Tensor, softmax: bool) -> Tensor:
     """(N, C, D), an example and an input coordinate at a time, in eval mode."""
-    model = copy.deepcopy(case.model).eval()
+    model = _copied(case.model).eval()
 
-    def outputs(x: Tensor) -> Tensor:
+    def output(x: Tensor) -> Tensor:
         with torch.no_grad():
             f = model(x.view(1, *inputs.shape[1:])).reshape(-1)
         return f.softmax(0) if softmax else f
 
-    return torch.stack([central_differences(outputs, x.reshape(-1)) for x in inputs])
+    return torch.stack([central_differences(output, x.reshape(-1)) for x in inputs])
 
 
 def fingerprint(model: nn.Module) -> list[object]:
     """Everything about a model and the random state that a measurement must leave alone."""
     import random
-
-    import numpy as np
 
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return [
@@ -108,4 +202,6 @@ def fingerprint(model: nn.Module) -> list[object]:
         random.getstate(),
         repr(np.random.get_state()),
         torch.is_grad_enabled(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.get_float32_matmul_precision(),
     ]  # fmt: skip

@@ -6,6 +6,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.lab.training import gradient_descent
+from lossgeom.report import render
 from lossgeom.schedule import At, Every, Logarithmic, as_schedule
 from tests import reference
 
@@ -153,3 +154,14 @@ def test_schedules():
     for bad in (lambda: Every(0), lambda: Logarithmic(0)):
         with pytest.raises(ValueError, match="expected"):
             bad()
+
+
+def test_what_is_measured_differently_is_recorded(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    batches = [(torch.randn(n, 3), torch.zeros(n).long()) for n in (5, 4)]
+    problem = lg.Problem(model, "cross_entropy", batches, mode="train")
+    record = lg.Record.create(tmp_path / "run")
+    lg.Tracker(problem, [lg.metrics.Loss()], record)(0)
+    note = "BatchNorm uses the statistics of each batch, of 5, 4 examples"
+    assert lg.Record.open(tmp_path / "run").manifest["notes"] == [note]
+    assert note in render([tmp_path / "run"]).read_text()

@@ -1,18 +1,167 @@
-"""Passing over batches again and again, always over the same data."""
+"""Batches of any form, passed over again and again, always the same data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-Batch = tuple[Tensor, Tensor]
-Fingerprint = tuple[tuple[int, ...], str, str]
+TARGET_KEYS = ("labels", "label", "targets", "target")
+PLAIN = (int, float, str, bytes, type(None))
+
+Fingerprint = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch, taken apart.
+
+    Attributes:
+        index: its place in the data.
+        raw: the batch as its owner wrote it, on the parameters' device.
+        inputs: what the model is called with: a tuple of positional or a dict of keyword arguments.
+        targets: what a loss compares the outputs with; ``None`` where the batch does not say.
+    """
+
+    index: int
+    raw: Any
+    inputs: tuple[Any, ...] | dict[str, Any]
+    targets: Any
+
+    @classmethod
+    def of(cls, raw: Any, index: int = 0) -> Batch:
+        """Take a batch apart.
+
+        ``(x, y)`` has inputs x and targets y, ``(x1, x2, y)`` two inputs; x may be a tuple of
+        positional or a mapping of keyword arguments. Of a mapping, the targets are at ``labels``,
+        ``label``, ``targets`` or ``target``, and all the rest are keyword arguments.
+        """
+        if isinstance(raw, Mapping):
+            found = [key for key in TARGET_KEYS if key in raw]
+            if len(found) > 1:
+                raise TypeError(
+                    f"batch {index} has targets at {' and at '.join(map(repr, found))}; keep one"
+                )
+            inputs = {key: value for key, value in raw.items() if key not in found}
+            return cls(index, raw, inputs, raw[found[0]] if found else None)
+        if not (isinstance(raw, (tuple, list)) and len(raw) > 1):
+            raise TypeError(
+                f"expected batch {index} as (inputs, targets) or as a mapping, got "
+                f"{_describe(raw)}. A single pair goes in a list, [(inputs, targets)]"
+            )
+        *first, targets = raw
+        if len(first) > 1:
+            return cls(index, raw, tuple(first), targets)
+        if isinstance(first[0], Mapping):
+            return cls(index, raw, dict(first[0]), targets)
+        positional = isinstance(first[0], (tuple, list))
+        return cls(index, raw, tuple(first[0]) if positional else (first[0],), targets)
+
+    @property
+    def input(self) -> Tensor:
+        """The one tensor that the model is called with.
+
+        Raises:
+            TypeError: if the model takes several inputs.
+        """
+        values = tuple(self.inputs.values()) if isinstance(self.inputs, dict) else self.inputs
+        if len(values) == 1 and isinstance(values[0], Tensor):
+            return values[0]
+        raise TypeError(
+            f"expected a model with a single tensor as its input, got batch {self.index} with "
+            f"{_describe(self.inputs)}"
+        )
+
+    def with_input(self, tensor: Tensor) -> Batch:
+        """The same batch with another tensor in the place of its one input."""
+        old = self.input
+        raw = map_tensors(lambda t: tensor if t is old else t, self.raw)
+        return replace(Batch.of(raw, self.index), targets=self.targets)
+
+    def copied(self) -> Batch:
+        """The same batch in tensors of its own, for a model that works in place on its input."""
+        return replace(
+            Batch.of(map_tensors(torch.clone, self.raw), self.index), targets=self.targets
+        )
+
+    def __len__(self) -> int:
+        return len(_first_dimensions(self.raw)[0])
+
+    def examples(self, start: int, stop: int) -> Batch:
+        """Some of the examples: every tensor cut along its first dimension."""
+        first = _first_dimensions(self.raw)
+        lengths = sorted({len(tensor) for tensor in first})
+        if len(lengths) > 1:
+            raise ValueError(
+                f"cannot take examples out of batch {self.index}, whose tensors have first "
+                f"dimensions {lengths}: expected the number of examples in each"
+            )
+        return Batch.of(map_tensors(lambda t: t[start:stop], self.raw), self.index)
+
+
+def _first_dimensions(raw: Any) -> list[Tensor]:
+    """The tensors of a batch, of which the first says how many examples there are."""
+    tensors = list(tensors_of(raw))
+    if not tensors or any(tensor.ndim == 0 for tensor in tensors[:1]):
+        raise TypeError(f"expected a batch that holds tensors of examples, got {_describe(raw)}")
+    return tensors
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply a function to every tensor of a batch, whatever it is nested in."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        mapped = {key: map_tensors(function, value) for key, value in tree.items()}
+        if type(tree) is dict or not isinstance(tree, MutableMapping):
+            return mapped
+        other = copy.copy(tree)  # such as the encodings of Hugging Face
+        other.update(mapped)
+        return other
+    if isinstance(tree, (tuple, list)):
+        parts = [map_tensors(function, part) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if isinstance(tree, PLAIN):
+        return tree
+    raise TypeError(
+        f"expected batches of tensors in tuples, lists and mappings, got a {type(tree).__name__} "
+        "in one; make it a mapping of tensors"
+    )
+
+
+def tensors_of(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, in order."""
+    found: list[Tensor] = []
+    map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
+    yield from found
+
+
+def _describe(thing: Any) -> str:
+    if isinstance(thing, Tensor):
+        return f"a tensor of shape {tuple(thing.shape)}"
+    if isinstance(thing, Mapping):
+        return f"a {type(thing).__name__} with {', '.join(map(repr, thing)) or 'nothing in it'}"
+    if isinstance(thing, (tuple, list)):
+        return f"a {type(thing).__name__} of {', '.join(type(part).__name__ for part in thing)}"
+    return f"a {type(thing).__name__}"
+
+
+def to_parameters(raw: Any, theta: Tensor) -> Any:
+    """Move a batch to the parameters' device, and its floating tensors to their dtype."""
+
+    def moved(part: Tensor) -> Tensor:
+        dtype = theta.dtype if part.is_floating_point() else part.dtype
+        part = part.clone() if part.is_inference() else part.detach()
+        return part.to(theta.device, dtype)
+
+    return map_tensors(moved, raw)
 
 
 @dataclass(frozen=True)
@@ -24,79 +173,47 @@ class FirstExamples:
 
     def __iter__(self) -> Iterator[Any]:
         left = self.n
-        for batch in self.batches:
-            inputs, targets = as_pair(batch, 0)
-            yield inputs[:left], targets[:left]
-            left -= min(left, len(inputs))
+        for index, raw in enumerate(self.batches):
+            batch = Batch.of(raw, index)
+            yield batch.examples(0, left).raw
+            left -= min(left, len(batch))
             if left == 0:
                 return
         raise ValueError(f"take({self.n}): the data has only {self.n - left} examples")
 
 
-def as_pair(batch: Any, index: int) -> Batch:
-    """Check that a batch is a pair of tensors with at least one example."""
-    if not (
-        isinstance(batch, (tuple, list))
-        and len(batch) == 2
-        and all(isinstance(part, Tensor) for part in batch)
-    ):
-        raise TypeError(
-            f"expected batch {index} to be a pair of tensors (inputs, targets), got "
-            f"{_describe(batch)}. A single pair goes in a list, [(inputs, targets)]; batches of "
-            "another form have to be made into pairs"
-        )
-    inputs, targets = batch
-    if inputs.ndim == 0 or len(inputs) == 0:
-        raise ValueError(
-            f"expected batch {index} to hold examples, got inputs of shape {tuple(inputs.shape)}"
-        )
-    return inputs, targets
-
-
-def _describe(thing: Any) -> str:
-    if isinstance(thing, Tensor):
-        return f"a tensor of shape {tuple(thing.shape)}"
-    if isinstance(thing, (tuple, list)):
-        return f"a {type(thing).__name__} of {', '.join(type(part).__name__ for part in thing)}"
-    return f"a {type(thing).__name__}"
-
-
-def to_parameters(batch: Batch, theta: Tensor) -> Batch:
-    """Copy a batch to the parameters' device, and its floating tensors to their dtype.
-
-    A copy even where nothing has to move, because a model may work in place on its input.
-    """
-    inputs, targets = (
-        part.to(theta.device, theta.dtype if part.is_floating_point() else part.dtype, copy=True)
-        for part in batch
-    )
-    return inputs, targets
-
-
-def fingerprint(batch: Batch) -> Fingerprint:
+def fingerprint(raw: Any) -> Fingerprint:
     """What two passes over the same data in the same order agree in."""
-    first, second = (_weighted_sum(part) for part in batch)
-    return tuple(batch[0].shape), first, second
+    return tuple((str(tuple(part.shape)), _weighted_sum(part)) for part in tensors_of(raw))
 
 
 def _weighted_sum(part: Tensor) -> str:
     """As text, because NaN is not equal to itself."""
-    sums = part.reshape(len(part), -1).sum(1, dtype=torch.float64)
-    return repr(float(sums @ torch.arange(1.0, len(part) + 1).to(sums)))
+    rows = part.detach().reshape(len(part) if part.ndim else 1, math.prod(part.shape[1:]))
+    sums = rows.sum(1, dtype=torch.complex128 if part.is_complex() else torch.float64)
+    return repr((sums @ torch.arange(1.0, len(rows) + 1).to(sums)).item())
 
 
 class Passes:
     """Compares every pass over the data with the first one."""
 
     def __init__(self) -> None:
+        self.sizes: list[int] = []
         self._batches: list[Fingerprint] = []
         self._ended = False
 
-    def check(self, batch: Batch, index: int) -> None:
+    def check(self, raw: Any, index: int) -> None:
         """Compare a batch with that of the first pass, or note it down."""
-        now = fingerprint(batch)
+        tensors = _first_dimensions(raw)
+        if len(tensors[0]) == 0:
+            raise ValueError(
+                f"expected batch {index} to hold examples, got a tensor of shape "
+                f"{tuple(tensors[0].shape)}"
+            )
+        now = fingerprint(raw)
         if index == len(self._batches) and not self._ended:
             self._batches.append(now)
+            self.sizes.append(len(tensors[0]))
         elif index >= len(self._batches) or now != self._batches[index]:
             raise ValueError(
                 f"batch {index} is not the one that an earlier pass gave, so there is no one loss "
@@ -120,6 +237,11 @@ def check_iterable(batches: Iterable[Any]) -> None:
             "expected batches that can be iterated more than once, got a "
             f"{type(batches).__name__}, which is used up after one pass; pass a list or a "
             "DataLoader"
+        )
+    if isinstance(batches, (Mapping, str)):
+        raise TypeError(
+            f"expected an iterable of batches, got {_describe(batches)}; a single batch goes in a "
+            "list, [batch]"
         )
     if isinstance(batches, DataLoader) and batches.persistent_workers:
         raise ValueError(

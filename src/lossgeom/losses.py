@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossgeom.batches import Batch
+from lossgeom.cross_entropy import CrossEntropy, Layout, target_count
+from lossgeom.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
+
 Terms = tuple[Tensor, Tensor | float]
 TermsFunction = Callable[[Tensor, Any], Terms]
+
+CROSS_ENTROPIES: dict[str, Layout] = {
+    "cross_entropy": "classes second",
+    "token_cross_entropy": "classes last",
+    "next_token_cross_entropy": "next token",
+}
 
 
 @dataclass(frozen=True)
@@ -22,16 +30,22 @@ class Loss:
 
     Attributes:
         name: what the loss is called in records.
-        terms: ``(outputs, batch) -> (sum, count)``; the sum is a scalar tensor.
+        terms: ``(outputs, batch) -> (sum, count)`` with a :class:`lossgeom.batches.Batch`; the sum
+            is a scalar tensor.
         average: whether the empirical loss is sum / count over all batches, or the sum itself.
         label_entropy: ``(outputs, batch) -> sum`` of the entropies of the labels, which is the
             least that the sum of terms can be; ``None`` where that is not known.
+        likelihood: the distribution whose negative logarithm the terms are, up to weights;
+            ``None`` where there is none or it is not known.
+        needs_targets: whether batches without targets are an error.
     """
 
     name: str
-    terms: TermsFunction
+    terms: Callable[[Tensor, Batch], Terms]
     average: bool = True
-    label_entropy: Callable[[Tensor, Any], float] | None = None
+    label_entropy: Callable[[Tensor, Batch], float] | None = None
+    likelihood: Likelihood | None = None
+    needs_targets: bool = False
 
 
 LossLike = str | nn.Module | TermsFunction | Loss
@@ -43,34 +57,38 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
     Args:
         loss: ``"cross_entropy"`` (nats per target, torch's shapes: logits (B, C, ...) and either
             class indices, of which -100 is ignored, or class probabilities);
+            ``"token_cross_entropy"``, the same with the classes last, (B, ..., C);
+            ``"next_token_cross_entropy"``, that of a language model, whose logits (B, T, C) at t
+            are compared with the labels (B, T) at t + 1;
             ``"squared_error"`` (half the squared Euclidean norm per example);
             a torch criterion, which keeps torch's meaning exactly; or a function
-            ``(outputs, batch) -> (sum, count)``.
-        label_smoothing: of ``"cross_entropy"`` only, in [0, 1].
+            ``(outputs, batch) -> (sum, count)`` with the batch as its owner wrote it.
+        label_smoothing: of the cross-entropies by name only, in [0, 1].
 
     Raises:
         TypeError: for a criterion whose terms cannot be counted, or anything else.
         ValueError: for an unknown name, or smoothing where it does not apply.
 
-    >>> sum_, count = as_loss("squared_error").terms(torch.ones(3, 2), (None, torch.zeros(3, 2)))
+    >>> import torch
+    >>> batch = Batch.of((torch.zeros(3, 1), torch.zeros(3, 2)))
+    >>> sum_, count = as_loss("squared_error").terms(torch.ones(3, 2), batch)
     >>> sum_.item(), count
     (3.0, 3)
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"expected label_smoothing in [0, 1], got {label_smoothing}")
-    if loss == "cross_entropy":
-        return _cross_entropy(
-            "cross_entropy", weight=None, ignore_index=-100, label_smoothing=label_smoothing
-        )
+    if isinstance(loss, str) and loss in CROSS_ENTROPIES:
+        layout = CROSS_ENTROPIES[loss]
+        return _cross_entropy(loss, CrossEntropy(label_smoothing=label_smoothing, layout=layout))
     if label_smoothing:
         raise ValueError(
-            "label_smoothing= goes with the loss 'cross_entropy'; a torch criterion takes it as "
-            "nn.CrossEntropyLoss(label_smoothing=...)"
+            "label_smoothing= goes with the loss 'cross_entropy' and its like; a torch criterion "
+            "takes it as nn.CrossEntropyLoss(label_smoothing=...)"
         )
     if isinstance(loss, Loss):
         return loss
     if loss == "squared_error":
-        return Loss("squared_error", _squared_error)
+        return Loss(loss, _squared_error, likelihood=Gaussian(1.0), needs_targets=True)
     if isinstance(loss, nn.Module):
         return _criterion(loss)
     if isinstance(loss, type) or getattr(loss, "__module__", None) == F.__name__:
@@ -79,17 +97,21 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
             f"count), got {getattr(loss, '__name__', loss)}, which is neither"
         )
     if callable(loss):
-        return Loss(getattr(loss, "__name__", type(loss).__name__), loss)
+        return _own(loss)
     raise ValueError(
-        "expected loss to be 'cross_entropy', 'squared_error', a torch criterion, or a function "
-        f"(outputs, batch) -> (sum, count); got {loss!r}"
+        f"expected loss to be one of {', '.join(map(repr, [*CROSS_ENTROPIES, 'squared_error']))}, "
+        f"a torch criterion, or a function (outputs, batch) -> (sum, count); got {loss!r}"
     )
 
 
-def _squared_error(outputs: Tensor, batch: Any) -> Terms:
-    targets = batch[1]
-    _check_same_shape(outputs, targets, "squared_error")
-    return 0.5 * (outputs - targets).square().sum(), len(outputs)
+def _own(function: TermsFunction) -> Loss:
+    name = getattr(function, "__name__", type(function).__name__)
+    return Loss(name, lambda outputs, batch: function(outputs, batch.raw))
+
+
+def _squared_error(outputs: Tensor, batch: Batch) -> Terms:
+    _check_same_shape(outputs, batch.targets, "squared_error")
+    return 0.5 * (outputs - batch.targets).square().sum(), len(outputs)
 
 
 def _check_same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
@@ -100,69 +122,15 @@ def _check_same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
         )
 
 
-def _cross_entropy(
-    name: str, weight: Tensor | None, ignore_index: int, label_smoothing: float
-) -> Loss:
-    frozen = None if weight is None else weight.detach().clone()
-
-    def of(outputs: Tensor) -> Tensor | None:
-        return None if frozen is None else frozen.clone().to(outputs)
-
-    def terms(outputs: Tensor, batch: Any) -> Terms:
-        targets = batch[1]
-        _check_classes(outputs, targets)
-        total = F.cross_entropy(
-            outputs,
-            targets,
-            weight=of(outputs),
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        return total, _target_count(outputs, targets, of(outputs), ignore_index)
-
-    def label_entropy(outputs: Tensor, batch: Any) -> float:
-        targets = batch[1]
-        classes = outputs.shape[1]
-        if targets.is_floating_point():
-            smoothed = (1 - label_smoothing) * targets + label_smoothing / classes
-            return float(torch.special.entr(smoothed).sum())
-        others = label_smoothing / classes
-        entropy = _entr(1 - label_smoothing + others) + (classes - 1) * _entr(others)
-        return int((targets != ignore_index).sum()) * entropy
-
-    return Loss(name, terms, label_entropy=label_entropy if weight is None else None)
-
-
-def _check_classes(outputs: Tensor, targets: Tensor) -> None:
-    """Check torch's layout: classes are the second dimension of the outputs."""
-    probabilities = targets.is_floating_point() and targets.shape == outputs.shape
-    indices = (
-        targets.dtype == torch.int64
-        and outputs.ndim > 1
-        and targets.shape == (outputs.shape[0], *outputs.shape[2:])
+def _cross_entropy(name: str, loss: CrossEntropy, average: bool = True) -> Loss:
+    return Loss(
+        name,
+        loss.terms,
+        average,
+        label_entropy=loss.label_entropy if loss.weight is None else None,
+        likelihood=Softmax(loss.class_dim, loss.term_weights),
+        needs_targets=True,
     )
-    if not (probabilities or indices):
-        raise ValueError(
-            "expected outputs (B, C, ...) and targets that are class indices (B, ...) in int64 or "
-            f"probabilities (B, C, ...); got outputs {tuple(outputs.shape)} and targets "
-            f"{tuple(targets.shape)} in {targets.dtype}. Outputs with the classes last have to be "
-            "transposed, in the model or in a loss (outputs, batch) -> (sum, count)"
-        )
-
-
-def _entr(p: float) -> float:
-    return -p * math.log(p) if p > 0 else 0.0
-
-
-def _target_count(
-    outputs: Tensor, targets: Tensor, weight: Tensor | None, ignore_index: int
-) -> Tensor | float:
-    """The number torch's cross-entropy and NLL divide a mean by."""
-    if targets.is_floating_point():
-        return outputs.numel() // outputs.shape[1]
-    valid = targets != ignore_index
-    return valid.sum() if weight is None else weight[targets[valid]].sum()
 
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -187,21 +155,43 @@ def _criterion(criterion: nn.Module) -> Loss:
             f"{', '.join(c.__name__ for c in supported)}; got {name} with reduction "
             f"{reduction!r}. Pass a function (outputs, batch) -> (sum, count) instead"
         )
-    if kind is nn.CrossEntropyLoss and reduction == "mean":
-        entropy = cast(nn.CrossEntropyLoss, criterion)
-        return _cross_entropy(name, entropy.weight, entropy.ignore_index, entropy.label_smoothing)
+    if kind is nn.CrossEntropyLoss:
+        theirs = cast(nn.CrossEntropyLoss, criterion)
+        weight = None if theirs.weight is None else theirs.weight.detach().clone()
+        own = CrossEntropy(weight, theirs.ignore_index, theirs.label_smoothing)
+        return _cross_entropy(name, own, average=reduction == "mean")
     summed = copy.deepcopy(criterion)
     summed.reduction = "sum"  # type: ignore[assignment]
 
-    def terms(outputs: Tensor, batch: Any) -> Terms:
-        targets = batch[1]
+    def terms(outputs: Tensor, batch: Batch) -> Terms:
+        targets = batch.targets
         if kind in ELEMENTWISE:
             _check_same_shape(outputs, targets, name)
             count: Tensor | float = outputs.numel()
         else:
             likelihood = cast(nn.NLLLoss, summed)
             weight = None if likelihood.weight is None else likelihood.weight.to(outputs)
-            count = _target_count(outputs, targets, weight, likelihood.ignore_index)
+            count = target_count(outputs, targets, weight, likelihood.ignore_index)
         return summed.to(outputs)(outputs, targets), count
 
-    return Loss(name, terms, average=reduction == "mean")
+    return Loss(
+        name,
+        terms,
+        average=reduction == "mean",
+        likelihood=_criterion_likelihood(summed),
+        needs_targets=True,
+    )
+
+
+def _criterion_likelihood(criterion: nn.Module) -> Likelihood | None:
+    if isinstance(criterion, nn.MSELoss):
+        return Gaussian(2.0)
+    if not isinstance(criterion, nn.BCEWithLogitsLoss):
+        return None
+
+    def weights(outputs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG001
+        y: Tensor = batch.targets
+        weight = 1 - y + (y if criterion.pos_weight is None else criterion.pos_weight.to(y) * y)
+        return weight if criterion.weight is None else criterion.weight.to(y) * weight
+
+    return Bernoulli(weights)

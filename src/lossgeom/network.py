@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
-from lossgeom.linalg import plain_arithmetic
+from lossgeom.measuring import random_state, seeded
+from lossgeom.private_copy import private_copy
 
 Mode = Literal["eval", "train"]
 MODES: tuple[Mode, ...] = ("eval", "train")
+Call = Callable[[nn.Module], Any]
 
 
 class Network:
@@ -27,111 +29,210 @@ class Network:
 
     The user's module is copied once and never touched again, so nothing done here can leave a
     trace in it. Each parameter has one place in the flat vector, however many modules share it;
-    frozen parameters are part of the copy, and so are hooks, which are called as ever. Buffers are
-    put back after every evaluation, so that batch statistics can be used without running averages
+    the others are part of the copy, and so are hooks, which are called as ever. Buffers are put
+    back after every evaluation, so that batch statistics can be used without running averages
     moving on.
 
     Args:
-        model: any module whose trainable parameters have one floating type, float32 or float64.
+        model: any module; torch.compile and data-parallel wrappers are taken off.
+        parameters: patterns of the names of the trainable parameters that theta holds, such as
+            ``"encoder.*"``; all of them by default.
+        dtype: to measure in, see :func:`lossgeom.private_copy.private_copy`.
 
     Raises:
-        TypeError: if it is not a module, is compiled, or its parameters are not of one such type.
-        ValueError: if it has no trainable parameter or lazy ones, or cannot be copied.
+        TypeError: if it is not a module, or its parameters are complex or sharded.
+        ValueError: if it has no trainable parameter or lazy ones, or cannot be copied, or a
+            pattern matches none.
 
     >>> network = Network(nn.Linear(2, 1))
     >>> network.names, network.theta.shape
     (('weight', 'bias'), torch.Size([3]))
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"expected model to be a torch.nn.Module, got {type(model).__name__}")
-        if type(model).__name__ == "OptimizedModule":
-            raise TypeError(
-                "a module compiled by torch.compile has no second derivatives; measure the module "
-                "that was compiled, which shares its parameters"
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: str | Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.module, notes = private_copy(model, dtype)
+        trainable = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        if sum(p.numel() for p in trainable.values()) == 0:
+            raise ValueError(
+                "the model has no trainable parameters: expected at least one with "
+                "requires_grad=True"
             )
-        if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
-            raise ValueError("the model has lazy parameters; run one forward pass before measuring")
-        self._module = _copied(model)
-        parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
-        _check_parameters(parameters)
-        self.names = tuple(parameters)
-        self.shapes = tuple(p.shape for p in parameters.values())
-        self._sizes = [p.numel() for p in parameters.values()]
+        devices = sorted({str(p.device) for p in trainable.values()})
+        if len(devices) > 1:
+            raise TypeError(f"expected all parameters on one device, got {devices}")
+        self.frozen_names = tuple(
+            n for n, p in self.module.named_parameters() if n not in trainable
+        )
         with torch.inference_mode(False), torch.no_grad():
-            self.theta = torch.cat([p.detach().reshape(-1).clone() for p in parameters.values()])
-        place = {id(p): i for i, p in enumerate(parameters.values())}
-        self._slots = [
+            self.theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
+        self._name(list(trainable), [p.shape for p in trainable.values()])
+        place = {id(p): i for i, p in enumerate(trainable.values())}
+        self.slots = [
             (module, name, place[id(p)])
-            for module in self._module.modules()
+            for module in self.module.modules()
             for name, p in module._parameters.items()
             if id(p) in place
         ]
+        self._held: list[tuple[nn.Module, str, Tensor]] = []
+        self._aliases: list[set[str]] = [set() for _ in trainable]
+        for name, p in self.module.named_parameters(remove_duplicate=False):
+            if id(p) in place:
+                self._aliases[place[id(p)]].add(name)
+        self.has_batch_statistics = any(isinstance(m, _BatchNorm) for m in self.module.modules())
+        self._cudnn = not (
+            self.theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in self.module.modules())
+        )
+        if not self._cudnn:
+            notes.append("recurrent layers measured without cuDNN, which has no second derivatives")
+        self._notes = tuple(notes)
+        self.watched = True  # whether draws of random numbers are looked for
+        if parameters is not None:
+            self._restrict(self.theta, parameters)
+
+    def _name(self, names: list[str], shapes: list[torch.Size]) -> None:
+        self.names = tuple(names)
+        self.shapes = tuple(shapes)
+        self._sizes = [shape.numel() for shape in shapes]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is different from the user's module."""
+        held = [f"parameters held fixed: {len(self.frozen_names)}"] * bool(self.frozen_names)
+        padding = "the padding row of an embedding has no gradient: what reads it sees a constant"
+        return (*self._notes, *held, *[padding] * bool(self.without_gradient().any()))
+
+    def restricted(self, theta: Float[Tensor, " P"], patterns: str | Sequence[str]) -> Network:
+        """The same function of some of the parameters, the others held where theta has them."""
+        other = copy.copy(self)
+        other._restrict(theta, patterns)
+        return other
+
+    def _restrict(self, theta: Tensor, patterns: str | Sequence[str]) -> None:
+        chosen = self.matching(patterns)
+        with torch.inference_mode(False):
+            pieces = [piece.detach().clone() for piece in self.split(theta)]
+        self.frozen_names += tuple(n for i, n in enumerate(self.names) if i not in chosen)
+        self._held = [
+            *self._held,
+            *((module, name, pieces[i]) for module, name, i in self.slots if i not in chosen),
+        ]
+        place = {i: new for new, i in enumerate(chosen)}
+        self.slots = [(m, name, place[i]) for m, name, i in self.slots if i in place]
+        self._aliases = [self._aliases[i] for i in chosen]
+        with torch.inference_mode(False):
+            self.theta = torch.cat([pieces[i].reshape(-1) for i in chosen])
+        self._name([self.names[i] for i in chosen], [self.shapes[i] for i in chosen])
+
+    def matching(self, patterns: str | Sequence[str]) -> list[int]:
+        """Places of the parameters that one of the patterns matches, under any of their names."""
+        chosen: set[int] = set()
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            found = {
+                i
+                for i, aliases in enumerate(self._aliases)
+                if self.shapes[i].numel() and any(fnmatchcase(name, pattern) for name in aliases)
+            }
+            if not found:
+                fixed = any(fnmatchcase(name, pattern) for name in self.frozen_names)
+                raise ValueError(
+                    f"expected parameters={pattern!r} to match trainable parameters, it matches "
+                    f"{'only such as are held fixed' if fixed else 'none'}; there are "
+                    f"{', '.join(self.names)}"
+                )
+            chosen |= found
+        return sorted(chosen)
+
+    def without_gradient(self) -> Bool[Tensor, " P"]:
+        """Where autograd gives no gradient whatever the loss: padding rows of embeddings."""
+        blocked = [torch.zeros(shape, dtype=torch.bool) for shape in self.shapes]
+        for module, _, place in self.slots:
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                blocked[place][module.padding_idx] = True
+        return torch.cat([flags.reshape(-1) for flags in blocked]).to(self.theta.device)
 
     def split(self, vector: Float[Tensor, " P"]) -> list[Tensor]:
         """Cut a flat vector into tensors of the parameters' shapes."""
         pieces = torch.split(vector, self._sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
-    def __call__(self, theta: Float[Tensor, " P"], inputs: Any, mode: Mode) -> Any:
-        """The module's output with its parameters at theta.
+    def __call__(
+        self, theta: Float[Tensor, " P"], call: Call, mode: Mode, seed: Sequence[int] | None = None
+    ) -> Any:
+        """What ``call(module)`` returns with the module's parameters at theta.
 
         Raises:
-            ValueError: if the forward pass draws random numbers, as Dropout in train mode does.
+            ValueError: if it draws random numbers, as Dropout in train mode does, without a seed
+                that fixes them.
         """
-        generators = _generators(self.theta.device)
+        device = self.theta.device
+        if seed is not None:
+            with self._at(theta, mode), seeded(device, *seed):
+                return call(self.module)
+        if not self.watched:
+            with self._at(theta, mode):
+                return call(self.module)
         with self._at(theta, mode):
-            before = _random_state(generators)
-            outputs = self._module(inputs)
-            after = _random_state(generators)
+            before = random_state(device)
+            outputs = call(self.module)
+            after = random_state(device)
         if after != before:
             raise ValueError(
                 f"the model drew random numbers in mode={mode!r}, so its loss is not a function of "
-                "the parameters; measure it in mode='eval', or remove what is random (dropout, "
-                "noise, stochastic depth)"
+                "the parameters; fix them with Problem(..., seed=0), measure in mode='eval', or "
+                "remove what is random (dropout, noise, stochastic depth)"
             )
         return outputs
 
     @contextmanager
     def _at(self, theta: Tensor, mode: Mode) -> Iterator[None]:
-        kept = [module._parameters[name] for module, name, _ in self._slots]
-        buffers = [(module, dict(module._buffers)) for module in self._module.modules()]
         pieces = self.split(theta)
-        try:
-            self._module.train(mode == "train")
-            for module, name, i in self._slots:
-                module._parameters[name] = pieces[i]  # type: ignore[assignment]
-            for module, own in buffers:
-                module._buffers.update({n: b if b is None else b.clone() for n, b in own.items()})
-            yield
-        finally:
-            for (module, name, _), parameter in zip(self._slots, kept, strict=True):
-                module._parameters[name] = parameter
-            for module, own in buffers:
-                module._buffers.clear()
-                module._buffers.update(own)
+        values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self._held]
+        kept = [module._parameters[name] for module, name, _ in values]
+        buffers = [(module, dict(module._buffers)) for module in self.module.modules()]
+        with ExitStack() as stack:
+            if not self._cudnn:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            try:
+                self.module.train(mode == "train")
+                for module, name, value in values:
+                    module._parameters[name] = value  # type: ignore[assignment]
+                for module, own in buffers:
+                    fresh = {n: b if b is None else b.clone() for n, b in own.items()}
+                    module._buffers.update(fresh)
+                yield
+            finally:
+                for (module, name, _), parameter in zip(values, kept, strict=True):
+                    module._parameters[name] = parameter
+                for module, own in buffers:
+                    module._buffers.clear()
+                    module._buffers.update(own)
 
 
-def probe(network: Network, theta: Tensor, inputs: Tensor, mode: Mode) -> None:
-    """Evaluate twice, to find what makes a model something else than a function of theta.
+def probe(
+    network: Network, theta: Tensor, calls: tuple[Call, Call], mode: Mode, seed: Any
+) -> list[str]:
+    """Make the same call twice, to find what makes a model something else than a function of theta.
+
+    Returns:
+        Notes on what had to be switched in the evaluation.
 
     Raises:
         ValueError: if the model keeps state from call to call, reaches tensors that require
             gradients other than through its parameters, or uses activation checkpointing.
     """
-    with disable_saved_tensors_hooks(
-        "activation checkpointing computes parts of the model again after the parameters have been "
-        "put back; switch it off to measure"
-    ):
+    with disable_saved_tensors_hooks(CHECKPOINTING):
         try:
-            first, second = (network(theta, inputs.clone(), mode) for _ in range(2))
+            with _Attention() as attention:
+                first, second = (network(theta, call, mode, seed) for call in calls)
         except RuntimeError as error:
-            if "activation checkpointing computes" in str(error):
-                raise ValueError(str(error)) from None
+            if CHECKPOINTING in str(error):
+                raise ValueError(CHECKPOINTING) from None
             raise
-    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
-        return
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ValueError(
             "two evaluations of the model at the same parameters and inputs differ, so its loss is "
@@ -143,6 +244,31 @@ def probe(network: Network, theta: Tensor, inputs: Tensor, mode: Mode) -> None:
             "its modules (kept in a list, or by a function that holds the module); make them "
             "parameters of a module, or detach them"
         )
+    notes: list[str] = attention.notes
+    return notes
+
+
+CHECKPOINTING = (
+    "activation checkpointing computes parts of the model again after the parameters have been "
+    "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
+)
+
+
+class _Attention(TorchFunctionMode):
+    """Notices the function whose default back end cannot be differentiated twice."""
+
+    def __init__(self) -> None:
+        TorchFunctionMode.__init__(self)
+        self.notes: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        inside = func is F.multi_head_attention_forward and not (kwargs or {}).get("need_weights")
+        if (inside or func is F.scaled_dot_product_attention) and not self.notes:
+            self.notes.append(
+                "scaled_dot_product_attention switched to its math back end, which has second "
+                "derivatives"
+            )
+        return func(*args, **(kwargs or {}))
 
 
 def graph_nodes(tensor: Tensor) -> Iterator[Any]:
@@ -156,81 +282,17 @@ def graph_nodes(tensor: Tensor) -> Iterator[Any]:
             todo += [following for following, _ in node.next_functions]
 
 
+def check_differentiable_again(gradient: Tensor) -> None:
+    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
+    if any("Error" in node.name() for node in graph_nodes(gradient)):
+        raise ValueError(
+            "the model uses an operation without second derivatives (such as a "
+            "once_differentiable function); a curvature matrix would be wrong"
+        )
+
+
 def checked_mode(mode: Mode) -> Mode:
     """The mode, if it is one."""
     if mode not in MODES:
         raise ValueError(f"expected mode to be 'eval' or 'train', got {mode!r}")
     return mode
-
-
-@contextmanager
-def measuring(device: torch.device) -> Iterator[None]:
-    """What every measurement runs under, whatever the caller has switched on.
-
-    Gradients are on and autocast is off; attention uses the back end that has second derivatives;
-    every pass over the data sees the same random numbers, and the caller's generators (of torch,
-    NumPy and Python) come out as they went in.
-    """
-    generators = _generators(device)
-    states = [generator.get_state() for generator in generators]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with ExitStack() as stack:
-        stack.enter_context(plain_arithmetic(device))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        try:
-            # not torch.manual_seed, which queues a call for every later start of CUDA
-            for generator in generators:
-                generator.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)  # noqa: NPY002
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def _random_state(generators: Any) -> Any:
-    """The state of these and of the global generators of Python and NumPy, to compare."""
-    states = [generator.get_state().numpy().tobytes() for generator in generators]
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return [*states, random.getstate(), kind, np.asarray(keys).tobytes(), *rest]
-
-
-def _generators(device: torch.device) -> list[torch.Generator]:
-    """The global generators that a forward pass on a device can draw from."""
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        return [torch.default_generator, torch.cuda.default_generators[index]]
-    return [torch.default_generator]
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        with torch.inference_mode(False):
-            return copy.deepcopy(model)
-    except Exception as error:
-        raise ValueError(
-            f"the model could not be copied with copy.deepcopy ({error}); a measurement works on "
-            "a copy so that yours stays as it is: remove what cannot be copied, such as "
-            "tensors with a gradient history that the module keeps as attributes"
-        ) from error
-
-
-def _check_parameters(parameters: dict[str, nn.Parameter]) -> None:
-    if sum(p.numel() for p in parameters.values()) == 0:
-        raise ValueError(
-            "the model has no trainable parameters: expected at least one with requires_grad=True"
-        )
-    for what in ("dtype", "device"):
-        kinds = {str(getattr(p, what)) for p in parameters.values()}
-        if len(kinds) > 1:
-            raise TypeError(f"expected all parameters of one {what}, got {sorted(kinds)}")
-    dtype = next(iter(parameters.values())).dtype
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"expected parameters in float32 or float64, got {dtype}; measure model.float() or "
-            "model.double()"
-        )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import glob
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -15,13 +18,14 @@ from lossgeom.batches import (
     Batch,
     FirstExamples,
     Passes,
-    as_pair,
     check_iterable,
     generators_kept,
     to_parameters,
 )
+from lossgeom.calling import Forward, call_model, check_arguments
 from lossgeom.losses import LossLike, as_loss
-from lossgeom.network import Mode, Network, checked_mode, measuring, probe
+from lossgeom.measuring import measuring
+from lossgeom.network import Mode, Network, checked_mode, probe
 
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
@@ -42,17 +46,32 @@ class Problem:
     Parameters, buffers and frozen parameters are copied: training can go on while they are
     measured. Nothing that is measured changes the model, its gradients, its mode, or the state of
     a random generator. In train mode BatchNorm uses the statistics of each batch, so the value
-    depends on how the data is split, and its running averages stay as they are.
+    depends on how the data is split, and its running averages stay as they are. What is measured
+    differently from how the model runs in training is said in ``notes``.
 
     Args:
-        model: any module with trainable parameters in float32 or float64.
-        loss: ``"cross_entropy"``, ``"squared_error"``, a torch criterion, or a function
-            ``(outputs, batch) -> (sum, count)``; see :func:`lossgeom.losses.as_loss`.
-        batches: something that can be iterated again and again over ``(inputs, targets)``: a list,
-            a DataLoader. It is not copied. A loader that shuffles or augments does so in the same
-            way in every pass.
-        label_smoothing: of ``"cross_entropy"``.
-        mode: ``"eval"`` or ``"train"``, for BatchNorm and its like.
+        model: any module with trainable parameters. A compiled or data-parallel one is measured
+            without its wrapper. Narrow floating types are measured in a float32 copy, a mixture
+            with float64 in float64.
+        loss: ``"cross_entropy"``, ``"token_cross_entropy"``, ``"next_token_cross_entropy"``,
+            ``"squared_error"``, a torch criterion, or a function ``(outputs, batch) -> (sum,
+            count)``; see :func:`lossgeom.losses.as_loss`.
+        batches: something that can be iterated again and again: a list, a DataLoader. It is not
+            copied. A loader that shuffles or augments does so in the same way in every pass. A
+            batch is ``(inputs, targets)``, ``(input, ..., targets)`` or a mapping with the targets
+            at ``"labels"``; see :meth:`lossgeom.batches.Batch.of`.
+        label_smoothing: of the cross-entropies.
+        mode: ``"eval"`` or ``"train"``, for BatchNorm, Dropout and their like.
+        parameters: patterns of the names of the parameters to measure in, such as ``"head.*"``;
+            all that are trainable by default. The others are held fixed.
+        forward: ``(model, batch) -> outputs``, where calling the model with the inputs is not it.
+        seed: fixes what the model draws at random, as Dropout in train mode does: one draw for
+            each batch, the same in every pass. Without it, random models are refused.
+        dtype: torch.float32 or torch.float64, to measure in.
+        autocast: a type such as torch.bfloat16 to run model and loss in under torch.autocast, as
+            training does. Off by default: rounding has no derivative.
+        check: whether derivatives are compared with finite differences, once for each model, on a
+            few examples; see :func:`lossgeom.check_derivatives`.
 
     Raises:
         TypeError, ValueError: for input that cannot be measured; each says what was expected.
@@ -73,16 +92,27 @@ class Problem:
         *,
         label_smoothing: float = 0.0,
         mode: Mode = "eval",
+        parameters: str | Sequence[str] | None = None,
+        forward: Forward | None = None,
+        seed: int | None = None,
+        dtype: torch.dtype | None = None,
+        autocast: torch.dtype | None = None,
+        check: bool = True,
     ) -> None:
         check_iterable(batches)
         self.model = model
-        self.network = Network(model)
+        self._copying: dict[str, Any] = {"parameters": parameters, "dtype": dtype}
+        self.network = Network(model, **self._copying)
         self.criterion = as_loss(loss, label_smoothing)
         self.batches = batches
         self.mode = checked_mode(mode)
+        self.seed = seed
+        self.autocast = autocast
+        self.check = check
         self.theta = self.network.theta
+        self._forward = forward
         self._seen = Passes()
-        self._probed: list[bool] = []
+        self._once: dict[Hashable, Any] = {}
         self._cache: dict[Hashable, Any] = {}
 
     def __repr__(self) -> str:
@@ -90,6 +120,21 @@ class Problem:
             f"Problem({type(self.model).__name__}, {self.criterion.name!r}, "
             f"P={self.theta.numel()}, mode={self.mode!r})"
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is measured differently from how the model runs, known after the first pass."""
+        notes = [*self.network.notes, *self._once.get("probe", ())]
+        if self.mode == "train" and self.network.has_batch_statistics and self._seen.sizes:
+            sizes = ", ".join(map(str, self._seen.sizes[:8])) + ", ..." * (
+                len(self._seen.sizes) > 8
+            )
+            notes.append(f"BatchNorm uses the statistics of each batch, of {sizes} examples")
+        if self.seed is not None:
+            notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
+        if self.autocast is not None:
+            notes.append(f"model and loss run under autocast to {self.autocast}")
+        return tuple(notes)
 
     # Other problems like this one
 
@@ -106,8 +151,20 @@ class Problem:
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        network = Network(self.model)
+        network = Network(self.model, **self._copying)
         return self._with(network=network, theta=network.theta)
+
+    def with_parameters(self, parameters: str | Sequence[str]) -> Problem:
+        """The same problem in some of its parameters, by patterns of names; the others are held.
+
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> problem = Problem(model, "squared_error", [(torch.ones(1, 2), torch.ones(1, 1))])
+        >>> problem.with_parameters("1.*").network.names
+        ('1.weight', '1.bias')
+        """
+        network = self.network.restricted(self.theta, parameters)
+        copying = {**self._copying, "parameters": [glob.escape(name) for name in network.names]}
+        return self._with(network=network, theta=network.theta, _copying=copying)
 
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
@@ -119,30 +176,52 @@ class Problem:
 
     def in_mode(self, mode: Mode) -> Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
-        return self._with(mode=checked_mode(mode), _probed=[])
+        return self._with(mode=checked_mode(mode), _once={})
 
     # The two functions that every matrix is made from
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out for a batch at theta, differentiable in theta."""
-        outputs = self.network(theta, batch[0], self.mode)
-        if not isinstance(outputs, Tensor):
-            raise TypeError(f"expected the model to return a tensor, got {type(outputs).__name__}")
-        return outputs
+        with self._autocast():
+            outputs: Tensor = self.network(
+                theta,
+                partial(call_model, batch=batch.copied(), forward=self._forward),
+                self.mode,
+                self._seed_of(batch),
+            )
+        return outputs.to(theta.dtype)
+
+    def _seed_of(self, batch: Batch) -> tuple[int, int] | None:
+        return None if self.seed is None else (self.seed, batch.index)
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self.autocast is None:
+            yield
+        else:
+            with torch.autocast(self.theta.device.type, self.autocast, cache_enabled=False):
+                yield
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """The summed loss of outputs and the number of terms, both checked."""
-        result = self.criterion.terms(outputs, batch)
+        name = self.criterion.name
+        if self.criterion.needs_targets and not isinstance(batch.targets, Tensor):
+            raise ValueError(
+                f"the loss {name!r} compares outputs with a tensor of targets, and batch "
+                f"{batch.index} has {type(batch.targets).__name__}; expected (inputs, targets), or "
+                "a mapping with the targets at 'labels'"
+            )
+        with self._autocast():
+            result = self.criterion.terms(outputs, batch)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(
-                f"expected the loss {self.criterion.name!r} to return (sum, count), got "
-                f"{type(result).__name__}"
+                f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
             )
         total, count = result
         if not isinstance(total, Tensor) or total.ndim != 0:
             got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
             raise TypeError(
-                f"expected the loss {self.criterion.name!r} to return its sum as a scalar tensor, "
+                f"expected the loss {name!r} to return its sum as a scalar tensor, "
                 f"got {got}; add up the terms and return (terms.sum(), number of terms)"
             )
         if not torch.isfinite(total):
@@ -157,10 +236,10 @@ class Problem:
         results, index = [], -1
         with measuring(self.theta.device), generators_kept(self.batches):
             for index, raw in enumerate(self.batches):
-                pair = as_pair(raw, index)
-                self._seen.check(pair, index)
-                batch = to_parameters(pair, self.theta)
-                self._probe(batch)
+                Batch.of(raw, index)  # so that its form is checked before anything else
+                self._seen.check(raw, index)
+                batch = Batch.of(to_parameters(raw, self.theta), index)
+                self.once("probe", partial(self._probe, batch))
                 if index >= skip:
                     results.append(function(batch))
         self._seen.end(index + 1)
@@ -171,11 +250,42 @@ class Problem:
             )
         return results
 
-    def _probe(self, batch: Batch) -> None:
-        """Once for each model: what would make every measurement wrong."""
-        if not self._probed:
-            self._probed.append(True)
-            probe(self.network, self.leaf(), batch[0], self.mode)
+    def first_batch(self) -> Batch:
+        """The first batch, for a look at the model that needs no more."""
+        with measuring(self.theta.device), generators_kept(self.batches):
+            for raw in self.batches:
+                batch = Batch.of(to_parameters(raw, self.theta))
+                self.once("probe", partial(self._probe, batch))
+                return batch
+        raise ValueError("expected at least one batch, got none")
+
+    def on(self, batch: Batch, network: Network) -> Problem:
+        """The same problem on one batch alone, with another copy of the model."""
+        return self._with(
+            batches=[batch.raw],
+            network=network,
+            theta=network.theta,
+            _seen=Passes(),
+            _once={"probe": self._once.get("probe", [])},
+        )
+
+    def _probe(self, batch: Batch) -> list[str]:
+        """What would make every measurement wrong, and what is switched."""
+        if self._forward is None:
+            check_arguments(self.network.module, batch)
+        first, second = (
+            partial(call_model, batch=batch.copied(), forward=self._forward) for _ in range(2)
+        )
+        with self._autocast():
+            return probe(
+                self.network, self.leaf(), (first, second), self.mode, self._seed_of(batch)
+            )
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Compute something once for this model and mode, whatever its parameters."""
+        if key not in self._once:
+            self._once[key] = compute()
+        return cast(T, self._once[key])
 
     def divisor(self, counts: Iterable[float]) -> float:
         """What a sum over all batches is divided by: the number of terms, or 1 for a sum."""
@@ -251,3 +361,10 @@ class Problem:
     def unflatten(self, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""
         return dict(zip(self.network.names, self.network.split(vector), strict=True))
+
+
+def checked_problem(problem: Problem) -> Problem:
+    """A problem, or an error that says what to make."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"expected a Problem(model, loss, batches), got {type(problem).__name__}")
+    return problem

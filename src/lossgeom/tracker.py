@@ -86,7 +86,11 @@ class Tracker:
             return {}
         new = [m for m in self.metrics if (step, m.name) not in self.record.measured]
         problem = self.problem.refreshed() if new else self.problem
-        return {metric.name: self._measure(metric, problem, step) for metric in new}
+        estimates = {metric.name: self._measure(metric, problem, step) for metric in new}
+        notes = list(problem.notes)
+        if new and self.record.manifest.get("notes", []) != notes:
+            self.record.update(notes=notes)
+        return estimates
 
     def _describe(self, thresholds: Mapping[str, float] | None) -> None:
         """Write down what is measured, which must be what was measured before."""

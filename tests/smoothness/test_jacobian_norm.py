@@ -7,7 +7,13 @@ from lossgeom.smoothness import jacobian_norm
 from tests import reference
 from tests.problems import CASES
 
-VECTOR_INPUTS = [case for case in CASES if case.name != "tokens"]
+VECTOR_INPUTS = [
+    case
+    for case in CASES
+    if isinstance(case.inputs, torch.Tensor)
+    and case.inputs.is_floating_point()
+    and case.name not in ("tokens", "classes_last")
+]
 
 
 @pytest.mark.parametrize("outputs", ["logits", "softmax"])
@@ -76,7 +82,7 @@ def test_leaves_no_trace(unchecked):
         before = reference.fingerprint(case.model)
         with torch.no_grad():
             lg.jacobian_norms(case.problem())
-        assert reference.fingerprint(case.model) in (before, [*before[:-1], True])
+        assert reference.fingerprint(case.model) in (before, [*before[:-3], True, *before[-2:]])
 
 
 class Mixing(nn.Module):

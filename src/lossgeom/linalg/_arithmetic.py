@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+from torch.backends import cudnn
 
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Without autocast, which would round products to 8 bits, and without inference tensors."""
-    with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+    """Without autocast, without TF32 and the like, and without inference tensors."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        precision = torch.get_float32_matmul_precision()
+        if precision != "highest":
+            stack.callback(torch.set_float32_matmul_precision, precision)
+            torch.set_float32_matmul_precision("highest")
+        if device.type == "cuda":
+            stack.enter_context(
+                cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.deterministic, allow_tf32=False)
+            )
         yield

@@ -40,7 +40,7 @@ class Accuracy:
 
         @torch.no_grad()
         def terms(batch: Batch) -> tuple[int, int]:
-            outputs, targets = problem.outputs(problem.theta, batch), batch[1]
+            outputs, targets = problem.outputs(problem.theta, batch), batch.targets
             if outputs.ndim < 2 or outputs.shape[1] < 2:
                 raise ValueError(
                     f"expected outputs (B, C, ...) with C > 1, got {tuple(outputs.shape)}"

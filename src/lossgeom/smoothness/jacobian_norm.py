@@ -37,6 +37,7 @@ def jacobian_norms(problem: Problem, outputs: Outputs = "logits") -> Float[Tenso
         The norms in the order of the data, in units of output per unit of input.
 
     Raises:
+        TypeError: if the model takes several inputs.
         ValueError: if outputs is neither, the inputs are not floating point, the outputs are not
             one row per example, the outputs of one example depend on another, or a softmax is
             asked of one output.
@@ -59,23 +60,24 @@ def jacobian_norms(problem: Problem, outputs: Outputs = "logits") -> Float[Tenso
 
 
 def _batch_norms(problem: Problem, batch: Batch, outputs: Outputs) -> Float[Tensor, " B"]:
-    inputs, targets = batch
+    inputs = batch.input
     if not inputs.is_floating_point():
         raise ValueError(f"expected floating-point inputs to differentiate in, got {inputs.dtype}")
     _check_independent(problem, batch)
-    first = _outputs(problem, (inputs[:1], targets[:1]))
+    first = _outputs(problem, batch.examples(0, 1))
     numbers = first.shape[1] * inputs[0].numel()
     chunk = max(1, CHUNK_NUMBERS // numbers)
-    pieces = zip(torch.split(inputs, chunk), torch.split(targets, chunk), strict=True)
+    starts = range(0, len(batch), chunk)
+    pieces = [batch.examples(start, start + chunk) for start in starts]
     return torch.cat([_chunk_norms(problem, piece, outputs) for piece in pieces])
 
 
 def _outputs(problem: Problem, batch: Batch) -> Float[Tensor, "B C"]:
     outputs = problem.outputs(problem.theta, batch)
-    if outputs.ndim == 0 or len(outputs) != len(batch[0]):
+    if outputs.ndim == 0 or len(outputs) != len(batch.input):
         raise ValueError(
             f"expected one row of outputs per example, got outputs of shape "
-            f"{tuple(outputs.shape)} for {len(batch[0])} examples"
+            f"{tuple(outputs.shape)} for {len(batch.input)} examples"
         )
     if not torch.isfinite(outputs).all():
         raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
@@ -83,8 +85,8 @@ def _outputs(problem: Problem, batch: Batch) -> Float[Tensor, "B C"]:
 
 
 def _chunk_norms(problem: Problem, batch: Batch, kind: Outputs) -> Float[Tensor, " B"]:
-    inputs = batch[0].detach().requires_grad_()
-    outputs = _outputs(problem, (inputs.clone(), batch[1]))
+    inputs = batch.input.detach().requires_grad_()
+    outputs = _outputs(problem, batch.with_input(inputs.clone()))
     if not outputs.requires_grad:
         return torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
     B, C = outputs.shape
@@ -117,8 +119,9 @@ def _softmax_jacobian(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C C"]:
 
 def _check_independent(problem: Problem, batch: Batch) -> None:
     """Summing over examples separates their Jacobians only if they do not depend on each other."""
-    inputs = batch[0][:8].detach().requires_grad_()
-    outputs = _outputs(problem, (inputs.clone(), batch[1][:8]))
+    few = batch.examples(0, 8)
+    inputs = few.input.detach().requires_grad_()
+    outputs = _outputs(problem, few.with_input(inputs.clone()))
     if len(inputs) == 1 or not outputs.requires_grad:
         return
     uneven = torch.arange(1.0, outputs.shape[1] + 1).cos().to(outputs)

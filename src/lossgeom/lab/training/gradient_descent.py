@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from lossgeom.batches import Batch
 from lossgeom.losses import Loss, LossLike, as_loss
 
 
@@ -69,8 +70,9 @@ def _full_batch_gradients(
     """Sums over batches, divided once."""
     total: list[Tensor] = []
     count = 0.0
-    for batch in batches:
-        part, terms = criterion.terms(model(batch[0]), batch)
+    for index, raw in enumerate(batches):
+        batch = Batch.of(raw, index)
+        part, terms = criterion.terms(model(batch.input), batch)
         more = torch.autograd.grad(part, parameters)
         total = [a + b for a, b in zip(total, more, strict=True)] if total else list(more)
         count += float(terms)

@@ -20,6 +20,7 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
                 **manifest["versions"],
                 "git commit": manifest["git_commit"] or "not in a repository",
                 **{name: _text(fact) for name, fact in manifest["machine"].items()},
+                **({"measured": _text(manifest["notes"])} if manifest.get("notes") else {}),
                 "created": manifest["created"],
                 "ended": manifest.get("ended", "not yet"),
             },
@@ -31,4 +32,4 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
 def _text(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_text(item)}" for name, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,191 @@
+"""A copy of a model that can be differentiated twice, and what had to change for it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import UninitializedParameter
+
+WRAPPERS = (DataParallel, DistributedDataParallel)
+UNCOMPILED = "measured without torch.compile, which has no second derivatives"
+WRITING_HOOKS = (("weight_norm", "WeightNorm"), ("spectral_norm", "SpectralNorm"))
+MEASURED = (torch.float32, torch.float64)
+
+
+def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module, list[str]]:
+    """A deep copy without wrappers, in a type that is measured, and notes on what is different.
+
+    Args:
+        model: the user's; it is not touched.
+        dtype: float32 or float64; ``None`` for the widest type among the parameters, and float32
+            where that is narrower.
+
+    Raises:
+        TypeError: if it is not a module, or its parameters are complex or sharded.
+        ValueError: if it has lazy parameters, or cannot be copied.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected model to be a torch.nn.Module, got {type(model).__name__}")
+    inner, notes = unwrapped(model)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in inner.modules()):
+        raise TypeError(
+            "a TorchScript module cannot be evaluated at other parameters; measure the module that "
+            "it was made from"
+        )
+    _check_parameters(inner)
+    if any(module._compiled_call_impl is not None for module in inner.modules()):
+        notes.append(UNCOMPILED)  # a copy does not have what module.compile() has made
+    module = _with_plain_weight_norm(_without_compiled_parts(_copied(inner), notes), notes)
+    _convert(module, _measured_type(inner, dtype), notes)
+    return module, notes
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
+    """The module inside torch.compile, DistributedDataParallel and DataParallel, with notes."""
+    notes = []
+    while True:
+        if isinstance(model, WRAPPERS):
+            note = f"unwrapped from {type(model).__name__}"
+            if isinstance(model, DistributedDataParallel):
+                note += "; the data is this process's own"
+            notes.append(note)
+            model = cast(nn.Module, model.module)
+        elif _is_compiled(model):
+            notes.append(UNCOMPILED)
+            model = cast(nn.Module, model._orig_mod)
+        else:
+            return model, notes
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule"
+
+
+def _without_compiled_parts(module: nn.Module, notes: list[str]) -> nn.Module:
+    """Put the originals in the places of submodules that torch.compile wraps."""
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and _is_compiled(child):
+                parent._modules[name] = cast(nn.Module, child._orig_mod)
+                notes.append(f"{name} measured without torch.compile")
+    return module
+
+
+def _check_parameters(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(
+                f"the model has lazy parameters ({name}); run one forward pass before measuring"
+            )
+        if type(parameter.data).__name__ == "DTensor":
+            raise TypeError(
+                f"{name} is sharded over processes; measure a model whose parameters are whole, "
+                "such as one loaded from its full state dict"
+            )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    # The hooks of torch.nn.utils.weight_norm and spectral_norm write a tensor with a history into
+    # the module before every call. It cannot be copied, and need not be.
+    written = {
+        id(tensor): tensor.detach().clone()
+        for module in model.modules()
+        for tensor in _written_by_hooks(module)
+    }
+    try:
+        with torch.inference_mode(False):
+            return copy.deepcopy(model, dict(written))
+    except Exception as error:
+        raise ValueError(
+            f"the model could not be copied with copy.deepcopy ({error}); a measurement works on "
+            "a copy so that yours stays as it is: remove what cannot be copied, such as "
+            "tensors with a gradient history that the module keeps as attributes"
+        ) from error
+
+
+def _written_by_hooks(module: nn.Module) -> Iterator[Tensor]:
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, _PlainWeightNormHook) or any(
+            _is(hook, f"torch.nn.utils.{file}", name) for file, name in WRITING_HOOKS
+        ):
+            value = module.__dict__.get(str(getattr(hook, "name", "")))
+            if isinstance(value, Tensor):
+                yield value
+
+
+class _PlainWeightNorm(nn.Module):
+    """Weight norm from its definition: torch's own has a wrong second derivative.
+
+    In torch 2.13 the backward of ``torch._weight_norm`` takes the norms as constants when it is
+    differentiated itself.
+    """
+
+    def __init__(self, dim: int) -> None:
+        nn.Module.__init__(self)
+        self.dim = dim
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        return v * (g / torch.norm_except_dim(v, 2, self.dim))
+
+
+class _PlainWeightNormHook:
+    """The same for the hook of the older torch.nn.utils.weight_norm."""
+
+    def __init__(self, name: str, dim: int) -> None:
+        self.name = name
+        self.norm = _PlainWeightNorm(dim)
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:  # noqa: ARG002
+        g, v = getattr(module, f"{self.name}_g"), getattr(module, f"{self.name}_v")
+        setattr(module, self.name, self.norm(g, v))
+
+
+def _with_plain_weight_norm(module: nn.Module, notes: list[str]) -> nn.Module:
+    replaced = False
+    for parent in list(module.modules()):
+        for key, child in parent._modules.items():
+            if _is(child, "torch.nn.utils.parametrizations", "_WeightNorm"):
+                parent._modules[key] = _PlainWeightNorm(_dimension(child))
+                replaced = True
+        for number, hook in parent._forward_pre_hooks.items():
+            if _is(hook, "torch.nn.utils.weight_norm", "WeightNorm"):
+                plain = _PlainWeightNormHook(str(getattr(hook, "name", "")), _dimension(hook))
+                parent._forward_pre_hooks[number] = plain
+                replaced = True
+    if replaced:
+        notes.append("weight norm computed from its definition; torch's second derivative is wrong")
+    return module
+
+
+def _is(thing: Any, module: str, name: str) -> bool:
+    return (type(thing).__module__, type(thing).__name__) == (module, name)
+
+
+def _dimension(norm: Any) -> int:
+    return -1 if norm.dim is None else int(norm.dim)
+
+
+def _measured_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is not None:
+        if dtype not in MEASURED:
+            raise TypeError(f"expected dtype to be torch.float32 or torch.float64, got {dtype}")
+        return dtype
+    kinds = {parameter.dtype for parameter in model.parameters()}
+    complex_kinds = sorted(str(kind) for kind in kinds if kind.is_complex)
+    if complex_kinds:
+        raise TypeError(f"expected real parameters, got some in {', '.join(complex_kinds)}")
+    return torch.float64 if torch.float64 in kinds else torch.float32
+
+
+def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:
+    """Every floating parameter and buffer into one type, exactly unless it is a narrower one."""
+    tensors: list[Any] = [*module.parameters(), *module.buffers()]
+    other = sorted({str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != dtype})
+    if other:
+        module.to(dtype)
+        notes.append(f"measured in {dtype}, in a copy of a model in {', '.join(other)}")

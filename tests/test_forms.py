@@ -1,0 +1,222 @@
+"""How models, batches and settings of every form are measured, and what is said about it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.batches import Batch
+from tests.problems import CASES, Attention, TwoInputs
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+def data(n=6):
+    torch.manual_seed(0)
+    return torch.randn(n, 4), torch.randint(3, (n,))
+
+
+# Batches
+
+
+def test_forms_of_a_batch():
+    x, z, y = torch.ones(2, 3), torch.ones(2, 1), torch.zeros(2)
+    forms = {
+        "pair": ((x, y), (x,)),
+        "three": ([x, z, y], (x, z)),
+        "nested": (((x, z), y), (x, z)),
+        "keywords": (({"a": x, "b": z}, y), {"a": x, "b": z}),
+        "mapping": ({"a": x, "b": z, "labels": y}, {"a": x, "b": z}),
+    }
+    for raw, inputs in forms.values():
+        batch = Batch.of(raw)
+        assert batch.inputs == inputs
+        assert batch.targets is y
+        assert len(batch) == 2
+        assert len(batch.examples(0, 1)) == 1
+
+
+def test_take_cuts_every_tensor():
+    case = BY_NAME["mapping"]
+    few = case.problem().take(3)
+    inputs = {key: value[:3] for key, value in case.data[0][0].items()}
+    expected = case.problem([(inputs, case.data[0][1][:3])])
+    assert few.loss() == expected.loss()
+    mask = {"x": torch.ones(4, 3), "gate": torch.ones(2, 2), "labels": torch.zeros(4).long()}
+    problem = lg.Problem(TwoInputs(), "cross_entropy", [mask])
+    with pytest.raises(ValueError, match=r"whose tensors have first dimensions \[2, 4\]"):
+        problem.take(2).loss()
+
+
+def test_jacobian_norms_want_one_input(unchecked):
+    with pytest.raises(TypeError, match="single tensor as its input, got batch 0 with a tuple of"):
+        lg.jacobian_norms(BY_NAME["two_inputs"].problem())
+
+
+def test_jacobian_norms_of_keyword_batches():
+    x, y = data()
+    model = nn.Linear(4, 3)
+    named = lg.Problem(model, "cross_entropy", [{"input": x, "labels": y}])
+    plain = lg.Problem(model, "cross_entropy", [(x, y)])
+    assert torch.equal(lg.jacobian_norms(named), lg.jacobian_norms(plain))
+
+
+# Parameters
+
+
+def test_names_of_what_is_measured_and_held():
+    case = BY_NAME["subset"]
+    problem = case.problem()
+    assert problem.network.names == ("2.weight", "2.bias", "4.bias")
+    assert problem.network.frozen_names == ("0.weight", "0.bias", "4.weight")
+    assert "parameters held fixed: 3" in problem.notes
+
+
+def test_a_tied_weight_is_chosen_by_any_of_its_names():
+    model = BY_NAME["tied"].model
+    problem = lg.Problem(model, "squared_error", [(torch.ones(2, 4), torch.ones(2, 4))])
+    for pattern in ("first.weight", "second.weight"):
+        assert problem.with_parameters(pattern).network.names == ("first.weight",)
+
+
+def test_parameters_that_are_held_stay_where_the_problem_is():
+    x, y = data()
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    problem = lg.Problem(model, "cross_entropy", [(x, y)])
+    elsewhere = problem.at(problem.theta * 2)
+    head = elsewhere.with_parameters("2.*")
+    assert head.loss() == elsewhere.loss()
+    torch.testing.assert_close(head.gradient(), elsewhere.gradient()[25:])
+    again = head.with_parameters("2.bias")
+    assert again.loss() == elsewhere.loss()
+    assert again.refreshed().loss() == problem.loss()
+    assert again.refreshed().theta.tolist() == model[2].bias.tolist()
+
+
+def test_patterns_that_match_nothing():
+    x, y = data()
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    model[0].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"it matches none; there are 1\.weight, 1\.bias"):
+        lg.Problem(model, "cross_entropy", [(x, y)], parameters="head.*")
+    with pytest.raises(ValueError, match="it matches only such as are held fixed"):
+        lg.Problem(model, "cross_entropy", [(x, y)], parameters=["1.*", "0.*"])
+
+
+# Modes, seeds, precision
+
+
+def test_batch_statistics_are_said():
+    case = BY_NAME["batchnorm_train"]
+    x, y = case.inputs, case.targets
+    problem = case.problem([(x[:5], y[:5]), (x[5:], y[5:])])
+    problem.loss()
+    assert "BatchNorm uses the statistics of each batch, of 5, 4 examples" in problem.notes
+    assert problem.in_mode("eval").notes == ()
+
+
+def test_dropout_needs_a_seed():
+    x, y = data()
+    model = nn.Sequential(nn.Linear(4, 30), nn.Dropout(0.5), nn.Linear(30, 3))
+    with pytest.raises(ValueError, match=r"fix them with Problem\(\.\.\., seed=0\)"):
+        lg.Problem(model, "cross_entropy", [(x, y)], mode="train").loss()
+    values = {
+        seed: lg.Problem(model, "cross_entropy", [(x, y)], mode="train", seed=seed).loss()
+        for seed in (0, 1)
+    }
+    assert values[0] != values[1]
+    twice = lg.Problem(model, "cross_entropy", [(x, y), (x, y)], mode="train", seed=0)
+    assert twice.loss() != values[0]  # every batch has a draw of its own
+    assert "random numbers of the model fixed by seed 0, one draw a batch" in twice.notes
+
+
+def test_attention_is_said_to_be_switched():
+    problem = BY_NAME["attention"].problem()
+    assert problem.notes == ()
+    problem.loss()
+    assert "scaled_dot_product_attention switched to its math back end" in problem.notes[0]
+    layer = BY_NAME["encoder"].problem()
+    layer.loss()
+    assert any("scaled_dot_product_attention" in note for note in layer.notes)
+    assert isinstance(BY_NAME["attention"].model, Attention)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types_are_measured_in_float32(dtype):
+    x, y = data()
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
+    problem = lg.Problem(model, "cross_entropy", [(x, y)])
+    wide = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    wide.load_state_dict({key: value.float() for key, value in model.state_dict().items()})
+    expected = lg.Problem(wide, "cross_entropy", [(x, y)])
+    assert problem.theta.dtype == torch.float32
+    assert lg.sharpness(problem) == lg.sharpness(expected)
+    assert problem.notes == (f"measured in torch.float32, in a copy of a model in {dtype}",)
+    assert next(model.parameters()).dtype == dtype
+
+
+def test_a_mixture_with_float64_is_measured_in_float64():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3).double()
+
+        def forward(self, x):
+            return self.b(torch.tanh(self.a(x)).double())
+
+    x, y = data()
+    problem = lg.Problem(Mixed(), "cross_entropy", [(x, y)])
+    assert problem.theta.dtype == torch.float64
+    assert "in a copy of a model in torch.float32" in problem.notes[0]
+    lg.Hessian(problem).dense()
+
+
+def test_a_type_that_is_asked_for():
+    x, y = data()
+    model = nn.Linear(4, 3)
+    problem = lg.Problem(model, "cross_entropy", [(x, y)], dtype=torch.float64)
+    assert problem.loss() == pytest.approx(
+        F.cross_entropy(model.double()(x.double()), y).item(), rel=1e-14
+    )
+
+
+def test_autocast_is_off_unless_asked_for():
+    x, y = data()
+    model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3))
+    plain = lg.Problem(model, "cross_entropy", [(x, y)])
+    rounded = lg.Problem(model, "cross_entropy", [(x, y)], autocast=torch.bfloat16, check=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = F.cross_entropy(model(x), y).item()
+        assert plain.loss() == lg.Problem(model, "cross_entropy", [(x, y)]).loss()
+    assert rounded.loss() == pytest.approx(expected, rel=1e-3)
+    assert rounded.loss() != plain.loss()
+    assert lg.sharpness(rounded, tol=0.1).value == pytest.approx(lg.sharpness(plain).value, rel=0.1)
+    assert "model and loss run under autocast to torch.bfloat16" in rounded.notes
+
+
+def test_reduced_precision_of_products_is_off():
+    x, y = data()
+    problem = lg.Problem(nn.Linear(4, 3), "cross_entropy", [(x, y)])
+    expected = lg.sharpness(problem)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert lg.sharpness(lg.Problem(problem.model, "cross_entropy", [(x, y)])) == expected
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_weight_norm_is_computed_from_its_definition():
+    for name in ("weight_norm", "old_weight_norm"):
+        problem = BY_NAME[name].problem()
+        assert any("torch's second derivative is wrong" in note for note in problem.notes)
+    # the negative control: what is replaced is wrong indeed
+    v, g = torch.randn(3, 4).double().requires_grad_(), torch.ones(3, 1).double().requires_grad_()
+
+    def loss(v):
+        return torch._weight_norm(v, g.detach().requires_grad_(), 0).sin().sum()
+
+    H = torch.autograd.functional.hessian(loss, v.detach()).reshape(12, 12)
+    if torch.allclose(H, H.T):
+        pytest.fail("torch has mended weight norm; compute it by torch again")
