@@ -9,10 +9,14 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"estimate", "claim", "extras"},
+    {"estimate", "claim", "extras", "factories"},
     {"linalg"},
-    {"network", "losses", "batches"},
+    {"measuring", "private_copy", "batches", "likelihoods"},
+    {"network", "cross_entropy", "calling"},
+    {"losses"},
     {"problem"},
+    {"derivatives"},
+    {"diagnosis"},
     {"curvature", "smoothness"},
     {"stability"},
     {"metrics"},

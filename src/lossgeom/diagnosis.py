@@ -1,0 +1,334 @@
+"""Which derivatives of a model can be trusted, and which layer is to blame if not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossgeom.batches import Batch, map_tensors
+from lossgeom.derivatives import Finding, Order, examine
+from lossgeom.measuring import measuring
+from lossgeom.network import Network
+from lossgeom.problem import Problem, checked_problem
+
+EXAMPLES = 4  # of the first batch, which derivatives are compared on
+LARGEST = 2 * 10**8  # parameters that are copied in float64 for it
+
+ORDERS: dict[int, tuple[Order, ...]] = {
+    1: ("first",),
+    2: ("first", "second"),
+    3: ("first", "second", "third", "nested forward"),
+}
+NEEDED_FOR: dict[Order, str] = {
+    "first": "gradients",
+    "second": "Hessian, Gauss-Newton and Fisher matrices, tangent kernels, sharpness",
+    "third": "gradients of curvature, such as that of sharpness",
+    "nested forward": "second derivatives by jvp of jvp",
+}
+
+
+class DerivativeError(ValueError):
+    """A derivative that PyTorch computes disagrees with finite differences, or does not exist."""
+
+
+@dataclass(frozen=True)
+class ModuleFinding:
+    """What was found of the modules of one type.
+
+    Attributes:
+        kind: name of the type.
+        name: of the module that was examined, the first one of its type.
+        findings: by order of derivative.
+    """
+
+    kind: str
+    name: str
+    findings: dict[Order, Finding]
+
+    def bad(self, order: Order) -> bool:
+        """Whether a derivative is wrong or does not exist."""
+        return order in self.findings and self.findings[order].status in ("wrong", "unsupported")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Derivatives of a model and of its modules, compared with finite differences.
+
+    Attributes:
+        model: findings on the loss of the whole model, by order of derivative.
+        modules: findings on each type of module, alone with the inputs that it gets.
+        notes: what is measured differently from how the model runs.
+    """
+
+    model: dict[Order, Finding]
+    modules: tuple[ModuleFinding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> tuple[Order, ...]:
+        """Orders that are right in the model and in every module."""
+        return tuple(
+            order
+            for order, finding in self.model.items()
+            if finding.status == "right" and not self.blamed(order)
+        )
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all that was asked for can be trusted."""
+        return len(self.trusted) == len(self.model)
+
+    def blamed(self, order: Order) -> tuple[ModuleFinding, ...]:
+        """The types of modules whose derivative of an order is wrong or does not exist."""
+        return tuple(module for module in self.modules if module.bad(order))
+
+    def __str__(self) -> str:
+        lines = ["derivative      relative error  verdict"]
+        lines += [_line(order, finding) for order, finding in self.model.items()]
+        lines += ["", f"types of modules examined: {len(self.modules)}"]
+        for module in self.modules:
+            for order, finding in module.findings.items():
+                if module.bad(order):
+                    lines.append(f"  {module.kind} ({module.name or 'model'}), {order}:")
+                    lines.append(f"    {_said(finding)}")
+        for title, wanted in (("can be trusted", True), ("not to be trusted", False)):
+            orders = [order for order in self.model if (order in self.trusted) is wanted]
+            if orders:
+                lines += ["", f"{title}:", *(f"  {o}: {NEEDED_FOR[o]}" for o in orders)]
+        if self.notes:
+            lines += ["", "notes:", *(f"  {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+def _line(order: Order, finding: Finding) -> str:
+    return f"{order:<16}{finding.error:<16.1e}{finding.status} {finding.message}".rstrip()
+
+
+def _said(finding: Finding) -> str:
+    if finding.status == "unsupported":
+        return f"autograd raises {finding.message}"
+    return f"{finding.status.upper()}, relative error {finding.error:.1e}"
+
+
+def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis:
+    r"""Compare the derivatives of a model with finite differences, also type by type of module.
+
+    PyTorch returns silently wrong derivatives of higher order for some layers: the third derivative
+    through LayerNorm and BatchNorm, for example, and nested forward mode through both. Autograd
+    cannot notice, because it is autograd that is wrong. Here the gradient is compared with
+    differences of the loss, the Hessian's product with differences of the gradient, J v with
+    differences of the outputs and, if asked, the third derivative with differences of the Hessian's
+    product. Random directions are used, at a random point near the parameters (so that no unit sits
+    exactly at a kink), in a float64 copy, on the first few examples. Each type of module is then
+    examined alone, in its parameters and inputs.
+
+    A derivative is called right if the relative difference is at most 1e-3 for some step size.
+
+    Cost: some 30 gradients on four examples for the model, and as many for one module of each type.
+
+    Args:
+        problem: model, loss and batches.
+        third: whether to examine third derivatives and nested forward mode, too.
+        seed: of the directions.
+
+    Returns:
+        The diagnosis; ``print`` it. ``.healthy`` and ``.trusted`` say what follows.
+
+    Source: pytorch/pytorch issues 198017, 175754 and 186256.
+
+    >>> model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+    >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))]
+    >>> diagnosis = doctor(Problem(model, "cross_entropy", data), third=True)
+    >>> diagnosis.trusted, [module.kind for module in diagnosis.blamed("third")]
+    (('first', 'second'), ['LayerNorm'])
+    """
+    checked_problem(problem)
+    small = few_examples(problem, problem.first_batch())
+    orders = ORDERS[3 if third else 2]
+    model = {order: examine(small, order, seed) for order in orders}
+    return Diagnosis(model, tuple(_examine_modules(small, model, seed)), problem.notes)
+
+
+def guard(problem: Problem, batch: Batch, order: int = 2) -> None:
+    """Compare derivatives on a batch, once for a model, unless the problem was told not to."""
+    if problem.check and problem.theta.numel() <= LARGEST:
+        problem.once(("derivatives", order), lambda: _guard(problem, batch, order))
+
+
+def check_derivatives(problem: Problem, order: int = 2) -> None:
+    """Raise if derivatives up to an order disagree with finite differences, as :func:`doctor` does.
+
+    Every matrix calls this for order 2 before its first product, unless the problem was made with
+    ``check=False``. Code of your own that differentiates a curvature should call it for order 3.
+
+    Args:
+        problem: model, loss and batches.
+        order: 1, 2 or 3.
+
+    Raises:
+        DerivativeError: naming the type of module whose derivative is wrong or does not exist.
+        ValueError: for another order.
+
+    >>> model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+    >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))]
+    >>> check_derivatives(Problem(model, "cross_entropy", data), order=2)
+    """
+    if order not in ORDERS:
+        raise ValueError(f"expected order 1, 2 or 3, got {order}")
+    checked_problem(problem)
+    _guard(problem, problem.first_batch(), order)
+
+
+def _guard(problem: Problem, batch: Batch, order: int) -> None:
+    small = few_examples(problem, batch)
+    needed = [name for name in ORDERS[order] if name != "nested forward"]
+    model: dict[Order, Finding] = {name: examine(small, name) for name in needed}
+    for name, finding in model.items():
+        if finding.status in ("wrong", "unsupported"):
+            modules = _examine_modules(small, model, 0)
+            blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
+            where = " in " + " and ".join(blamed) if blamed else ""
+            said = (
+                f"disagrees with finite differences (relative error {finding.error:.1e})"
+                if finding.status == "wrong"
+                else f"is not there ({finding.message})"
+            )
+            raise DerivativeError(
+                f"the {name} derivative{where} {said}; what needs it would be wrong. "
+                "lossgeom.doctor(problem) says more; Problem(..., check=False) measures it anyway"
+            )
+
+
+def few_examples(problem: Problem, batch: Batch) -> Problem:
+    """A problem on some examples of a batch, in float64 where the model runs in it."""
+    candidates = [batch]
+    if len(batch) > EXAMPLES:
+        with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
+            candidates.insert(0, batch.examples(0, EXAMPLES))
+    network = Network(problem.network.module, dtype=torch.float64)
+    for few in candidates:
+        small = problem.on(few, network)
+        try:
+            small.loss()
+        except (ArithmeticError, RuntimeError, TypeError, ValueError):
+            continue
+        return small
+    return problem.on(batch, problem.network)
+
+
+# Modules, one by one
+
+
+def _examine_modules(
+    small: Problem, model: dict[Order, Finding], seed: int
+) -> Iterator[ModuleFinding]:
+    """Each type of module without children; others only to find what those do not explain."""
+    calls = _calls(small)
+    leaves = [
+        name for name in calls if not any(small.network.module.get_submodule(name).children())
+    ]
+    bad: set[str] = set()
+    unexplained = {o for o, finding in model.items() if finding.status in ("wrong", "unsupported")}
+    kinds: set[type] = set()
+    for name in [*leaves, *reversed([name for name in calls if name not in leaves])]:
+        module = small.network.module.get_submodule(name)
+        orders = list(model) if name in leaves else [o for o in model if o in unexplained]
+        inside = any(other.startswith(f"{name}." if name else "") for other in bad)
+        if type(module) in kinds or not orders or (name not in leaves and inside):
+            continue
+        kinds.add(type(module))
+        alone = _alone(small, module, *calls[name])
+        if alone is None:
+            continue
+        findings = {order: examine(alone, order, seed) for order in orders}
+        found = ModuleFinding(type(module).__name__, name, findings)
+        now = {order for order in orders if found.bad(order)}
+        unexplained -= now
+        if now:
+            bad.add(name)
+        yield found
+
+
+def _calls(small: Problem) -> dict[str, tuple[Any, Any]]:
+    """The arguments of the first call of every module, in the order of the calls' beginnings."""
+    calls: dict[str, tuple[Any, Any]] = {}
+    with ExitStack() as stack:
+        for name, module in small.network.module.named_modules():
+
+            def note(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:  # noqa: ARG001
+                calls.setdefault(name, (_frozen(args), _frozen(kwargs)))
+
+            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        stack.enter_context(measuring(small.theta.device))
+        # what was called before the model raises, if it does, can still be examined
+        with suppress(ArithmeticError, RuntimeError, TypeError, ValueError):
+            small.outputs(small.theta, small.first_batch())
+    return calls
+
+
+def _frozen(arguments: Any) -> Any:
+    try:
+        return map_tensors(lambda tensor: tensor.detach().clone(), arguments)
+    except TypeError:
+        return None  # arguments that are no tensors
+
+
+def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
+    """A module as a problem in its parameters and inputs."""
+    if args is None or kwargs is None:
+        return None
+    try:
+        return Problem(
+            _Alone(module, args, kwargs),
+            _uneven,
+            [(torch.zeros(1), torch.zeros(1))],
+            mode=small.mode,
+            seed=small.seed,
+            forward=lambda alone, batch: alone(),  # noqa: ARG005
+            dtype=torch.float64,
+            check=False,
+        )
+    except (TypeError, ValueError):
+        return None  # nothing to differentiate
+
+
+class _Alone(nn.Module):
+    """A module with its floating inputs as parameters, and all it puts out as one row."""
+
+    def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        nn.Module.__init__(self)
+        self.module = module
+        self.inputs = nn.ParameterList()
+        self.arguments = map_tensors(self._kept, [args, kwargs])
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        self.inputs.append(nn.Parameter(tensor))
+        return tensor.new_tensor(len(self.inputs) - 1)  # its place, for forward
+
+    def forward(self) -> Tensor:
+        def given(tensor: Tensor) -> Tensor:
+            return self.inputs[int(tensor)] * 1 if tensor.is_floating_point() else tensor
+
+        args, kwargs = map_tensors(given, self.arguments)
+        outputs: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point():
+                outputs.append(tensor.reshape(-1))
+            return tensor
+
+        map_tensors(collect, self.module(*args, **kwargs))
+        return torch.cat(outputs)[None]
+
+
+def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
+    """A smooth function of a module's outputs whose derivatives all differ."""
+    weights = torch.arange(1.0, outputs.numel() + 1).cos().to(outputs)
+    return (outputs.flatten() @ weights) + 0.5 * outputs.square().sum(), 1

@@ -1,0 +1,182 @@
+"""Derivatives beside finite differences."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lossgeom as lg
+from lossgeom.derivatives import examine
+from tests.problems import CASES
+
+
+def problem(*layers: nn.Module, **options):
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 3), torch.randint(2, (8,))
+    model = nn.Sequential(nn.Linear(3, 16), *layers, nn.Linear(16, 2))
+    return lg.Problem(model, "cross_entropy", [(x, y)], **options)
+
+
+class Sine(torch.autograd.Function):
+    """Its backward hides the input from autograd, so the second derivative is wrong."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x.detach()
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.x.cos()
+
+
+class Hidden(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Sine.apply(x)
+
+
+class StraightThrough(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (x.round() - x).detach()
+
+
+class OwnNorm(nn.Module):
+    """Calls the wrong function itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(self.inner(x), (16,))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_first_and_second_derivatives_of_every_case_are_right(case, unchecked):
+    diagnosis = lg.doctor(case.problem())
+    assert diagnosis.healthy, str(diagnosis)
+    assert all(finding.error < 1e-5 for finding in diagnosis.model.values())
+    lg.check_derivatives(case.problem())
+
+
+def test_a_clean_model():
+    diagnosis = lg.doctor(problem(nn.Tanh(), nn.GroupNorm(4, 16), nn.ReLU()), third=True)
+    assert diagnosis.healthy
+    assert diagnosis.trusted == ("first", "second", "third", "nested forward")
+    assert {module.kind for module in diagnosis.modules} == {"Linear", "Tanh", "GroupNorm", "ReLU"}
+    assert "not to be trusted" not in str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "mode"),
+    [
+        (nn.LayerNorm(16), "LayerNorm", "eval"),
+        (nn.BatchNorm1d(16), "BatchNorm1d", "train"),
+        (OwnNorm(), "OwnNorm", "eval"),
+    ],
+)
+def test_layers_whose_third_derivative_is_wrong(layer, kind, mode, unchecked):
+    wrong = problem(layer, nn.Tanh(), mode=mode)
+    diagnosis = lg.doctor(wrong, third=True)
+    assert diagnosis.trusted == ("first", "second")
+    for order in ("third", "nested forward"):
+        assert [module.kind for module in diagnosis.blamed(order)] == [kind]
+        assert diagnosis.model[order].status == "wrong"
+        assert diagnosis.model[order].error > 1e-2
+    text = str(diagnosis)
+    assert f"{kind} (1), third:\n    WRONG, relative error" in text
+    assert "not to be trusted:\n  third: gradients of curvature" in text
+    assert lg.doctor(wrong).healthy
+    lg.check_derivatives(wrong, order=2)
+    with pytest.raises(
+        lg.DerivativeError, match=rf"the third derivative in {kind} \(1\) disagrees"
+    ):
+        lg.check_derivatives(wrong, order=3)
+
+
+def test_batchnorm_in_eval_mode_is_right():
+    assert lg.doctor(problem(nn.BatchNorm1d(16), nn.Tanh()), third=True).healthy
+
+
+@pytest.mark.parametrize("matrix", ["Hessian", "GaussNewton", "NTK", "EmpiricalFisher"])
+def test_every_matrix_refuses_a_wrong_second_derivative(matrix, unchecked):
+    hidden = problem(nn.Tanh(), Hidden())
+    with pytest.raises(
+        lg.DerivativeError, match=r"the second derivative in Hidden \(2\) disagrees"
+    ):
+        getattr(lg, matrix)(hidden).dense()
+    unguarded = problem(nn.Tanh(), Hidden(), check=False)
+    assert getattr(lg, matrix)(unguarded).dense().isfinite().all()
+
+
+def test_a_gradient_that_is_not_one():
+    with pytest.raises(lg.DerivativeError, match=r"the first derivative in StraightThrough \(1\)"):
+        lg.sharpness(problem(StraightThrough(), nn.Tanh()))
+
+
+def test_what_has_no_forward_mode():
+    diagnosis = lg.doctor(problem(nn.SiLU()), third=True)
+    assert diagnosis.trusted == ("first", "second", "third")
+    assert [module.kind for module in diagnosis.blamed("nested forward")] == ["SiLU"]
+    assert "autograd raises NotImplementedError" in str(diagnosis)
+
+
+def test_kinks_do_not_alarm():
+    """Zero biases and zero inputs put every unit exactly at the kink of its ReLU."""
+    model = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 2))
+    for layer in (model[0], model[2]):
+        nn.init.zeros_(layer.bias)
+    data = [(torch.zeros(4, 3), torch.zeros(4).long())]
+    assert lg.doctor(lg.Problem(model, "cross_entropy", data)).healthy
+
+
+def test_float32_inside_a_model_does_not_alarm():
+    class Single(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x.float()).to(x.dtype)
+
+    assert lg.doctor(problem(Single())).healthy
+
+
+def test_a_model_that_runs_in_float32_only():
+    class Single(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = torch.randn(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x @ self.mix)
+
+    model = problem(Single())
+    assert lg.Hessian(model).dense().isfinite().all()
+
+
+def test_the_guard_looks_once_for_a_model(monkeypatch, unchecked):
+    from lossgeom import diagnosis as module
+
+    calls = []
+    monkeypatch.setattr(module, "examine", lambda *args: calls.append(args) or examine(*args))
+    p = problem(nn.Tanh())
+    lg.Hessian(p) @ torch.ones(p.theta.numel())
+    first = len(calls)
+    lg.GaussNewton(p.refreshed()) @ torch.ones(p.theta.numel())
+    lg.sharpness(p.at(p.theta * 2))
+    assert len(calls) == first == 2
+    lg.sharpness(p.in_mode("train"))
+    assert len(calls) == 4
+
+
+def test_leaves_no_trace(unchecked):
+    from tests import reference
+
+    p = problem(nn.LayerNorm(16), nn.Dropout(0.5), mode="train", seed=0)
+    before = reference.fingerprint(p.model)
+    lg.doctor(p, third=True)
+    assert reference.fingerprint(p.model) == before
+
+
+def test_errors(unchecked):
+    with pytest.raises(ValueError, match="expected order 1, 2 or 3, got 4"):
+        lg.check_derivatives(problem(nn.Tanh()), order=4)
+    with pytest.raises(TypeError, match="expected a Problem"):
+        lg.doctor(nn.Linear(3, 2))
