@@ -4,9 +4,29 @@ from importlib.metadata import version
 
 from lossgeom import metrics, schedule
 from lossgeom.claim import Claim
-from lossgeom.curvature import GaussNewton, Hessian, sharpness
+from lossgeom.curvature import (
+    NTK,
+    BlockDiagonal,
+    ConjugateGaussNewton,
+    EmpiricalFisher,
+    GaussNewton,
+    GradientCovariance,
+    Hessian,
+    MonteCarloFisher,
+    ObjectiveHessian,
+    OutputRoot,
+    ParameterJacobian,
+    PreconditionedHessian,
+    Residual,
+    block,
+    layer_summands,
+    off_block_mass,
+    preconditioner,
+    sharpness,
+)
+from lossgeom.diagnosis import DerivativeError, check_derivatives, doctor
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
+from lossgeom.linalg import EigenPairs, LinearOperator, spectral_norm, top_eigenpairs, trace
 from lossgeom.losses import Loss
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
@@ -17,22 +37,42 @@ from lossgeom.tracker import Tracker
 __version__ = version("lossgeom")
 
 __all__ = [
+    "NTK",
+    "BlockDiagonal",
     "Claim",
+    "ConjugateGaussNewton",
+    "DerivativeError",
     "EigenPairs",
+    "EmpiricalFisher",
     "Estimate",
     "GaussNewton",
+    "GradientCovariance",
     "Hessian",
     "LinearOperator",
     "Loss",
+    "MonteCarloFisher",
     "NonFiniteError",
+    "ObjectiveHessian",
+    "OutputRoot",
+    "ParameterJacobian",
+    "PreconditionedHessian",
     "Problem",
     "Record",
     "RecordError",
+    "Residual",
     "Tracker",
+    "block",
+    "check_derivatives",
+    "doctor",
     "jacobian_norms",
+    "layer_summands",
     "metrics",
+    "off_block_mass",
+    "preconditioner",
     "schedule",
     "sharpness",
+    "spectral_norm",
     "stability_threshold",
     "top_eigenpairs",
+    "trace",
 ]

@@ -2,18 +2,148 @@
 
 import gc
 import weakref
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import lossgeom as lg
 from lossgeom import Problem
 from lossgeom.curvature import MATRICES
 from lossgeom.losses import Loss, as_loss
 from tests import reference
-from tests.problems import CASES, Case
+from tests.problems import CASES, Case, in_float64, rows
 
-DENSE = {"Hessian": reference.hessian, "GaussNewton": reference.gauss_newton}
+ON_OUTPUTS = ("ParameterJacobian", "OutputRoot", "NTK", "ConjugateGaussNewton")
+DEGREE = {"EmpiricalFisher": 2, "GradientCovariance": 2, "OutputRoot": 0.5}
+NOT_OF_THE_LOSS = ("ParameterJacobian", "NTK")
+NAMES = [matrix.__name__ for matrix in MATRICES]
+
+
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """RMSprop with two groups, as it is after some steps."""
+    parameters = list(model.parameters())
+    groups = [{"params": parameters[:1], "lr": 0.1}, {"params": parameters[1:], "lr": 0.3}]
+    made = torch.optim.RMSprop(groups, eps=1e-2)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in parameters:
+        v = torch.rand(parameter.shape, generator=generator)
+        made.state[parameter] = {"step": torch.tensor(3.0), "square_avg": v}
+    return made
+
+
+def make(name: str, problem: Problem, **options):
+    kinds = {
+        "ObjectiveHessian": lambda: lg.ObjectiveHessian(problem, 0.3, **options),
+        "PreconditionedHessian": lambda: lg.PreconditionedHessian(
+            problem, optimizer(problem.model), **options
+        ),
+        "BlockDiagonal": lambda: lg.BlockDiagonal(lg.Hessian(problem, **options)),
+        "OutputRoot": lambda: lg.OutputRoot(problem),
+    }
+    return kinds.get(name, lambda: getattr(lg, name)(problem, **options))()
+
+
+# Dense code
+
+
+def preconditioned(case: Case) -> torch.Tensor:
+    state = optimizer(case.model)
+    lr = {id(p): group["lr"] for group in state.param_groups for p in group["params"]}
+    pieces = [
+        (lr[id(p)] / (state.state[p]["square_avg"].double().sqrt() + 1e-2)).reshape(-1)
+        for p in reference.trainable(case, case.model)
+    ]
+    scaling = torch.cat(pieces).sqrt()
+    return scaling[:, None] * reference.hessian(case) * scaling
+
+
+def block_diagonal(case: Case) -> torch.Tensor:
+    layers = reference.layers(case)
+    return torch.where(layers[:, None] == layers, reference.hessian(case), 0.0)
+
+
+def objective(case: Case) -> torch.Tensor:
+    H = reference.hessian(case)
+    return H + 0.3 * torch.eye(len(H), dtype=H.dtype)
+
+
+def conjugate(case: Case) -> torch.Tensor:
+    """With the library's root, which is compared with dense code itself."""
+    CJ = lg.OutputRoot(case.problem()).dense() @ reference.parameter_jacobian(case)
+    return CJ @ CJ.T
+
+
+def sampled(case: Case) -> torch.Tensor:
+    """Targets drawn as documented, and gradients of torch's losses at them by differences."""
+    theta = reference.theta_of(case)
+    f = reference.outputs(case, theta)
+    if (isinstance(case.loss, str) and "cross" in case.loss) or case.name == "weighted":
+        dim = 1 if case.name not in ("classes_last", "language_model") else -1
+        p = f.softmax(dim).movedim(dim, -1)
+        u = uniform(p[..., :1].numel()).reshape(p[..., :1].shape)
+        y = (p.cumsum(-1) < u).sum(-1)
+        weights = weight_of_terms(case, f)
+
+        def terms(theta):
+            logits = reference.outputs(case, theta).movedim(dim, -1).flatten(0, -2)
+            losses = torch.nn.functional.cross_entropy(logits, y.flatten(), reduction="none")
+            return weights.sqrt().flatten() * losses
+
+    elif case.name == "coins":
+        y = (uniform(f.numel()).reshape(f.shape) < f.sigmoid()).double()
+
+        def terms(theta):
+            return case.terms(reference.outputs(case, theta), y)
+
+    else:
+        curvature = 1.0 if case.loss == "squared_error" else 2.0
+        y = f - torch.special.ndtri(uniform(f.numel())).reshape(f.shape) / curvature**0.5
+
+        def terms(theta):
+            return case.terms(reference.outputs(case, theta), y)
+
+    G = reference.central_differences(terms, theta)
+    return G.T @ G / reference.divisor(case)
+
+
+def uniform(n: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.Generator(np.random.PCG64([0, 0])).random(n))
+
+
+def weight_of_terms(case: Case, f: torch.Tensor) -> torch.Tensor:
+    """From the loss Hessian: w in w (diag p - p p^T)."""
+    targets = case.targets
+    if case.name == "weighted":
+        weight = case.loss.weight
+        return 0.9 * weight[targets] + 0.1 * weight.mean()
+    if case.name == "language_model":
+        shifted = torch.cat([targets[:, 1:], torch.full((len(targets), 1), -100)], dim=1)
+        return (shifted != -100).double()
+    if targets.is_floating_point():
+        return torch.ones(len(targets), dtype=torch.float64)
+    return (targets != -100).double()
+
+
+DENSE = {
+    "Hessian": reference.hessian,
+    "GaussNewton": reference.gauss_newton,
+    "Residual": reference.residual,
+    "EmpiricalFisher": reference.empirical_fisher,
+    "MonteCarloFisher": sampled,
+    "GradientCovariance": reference.gradient_covariance,
+    "ObjectiveHessian": objective,
+    "PreconditionedHessian": preconditioned,
+    "BlockDiagonal": block_diagonal,
+    "ParameterJacobian": reference.parameter_jacobian,
+    "NTK": lambda case: (J := reference.parameter_jacobian(case)) @ J.T,
+    "ConjugateGaussNewton": conjugate,
+}
+
+
+# The contract
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -21,124 +151,196 @@ def case(request):
     return request.param
 
 
-@pytest.fixture(params=MATRICES, ids=lambda matrix: matrix.__name__)
-def matrix(request):
+@pytest.fixture(params=CASES[:1] + [c for c in CASES if c.name in ("language_model", "encoding")])
+def some_case(request):
     return request.param
 
 
-def block(case: Case, k: int = 3, seed: int = 0) -> torch.Tensor:
-    P = case.problem().theta.numel()
-    return torch.randn(P, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
 
 
-def test_agrees_with_dense_code(matrix, case):
-    expected = DENSE[matrix.__name__](case, reference.theta_of(case))
-    actual = matrix(case.problem()).dense()
-    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7 * expected.abs().max())
+@pytest.fixture
+def matrix(name, case):
+    return partial(make, name) if applies(name, case) else pytest.skip("no likelihood")
 
 
-def test_is_symmetric(matrix, case):
+def applies(name: str, case: Case) -> bool:
+    return name != "MonteCarloFisher" or case.problem().criterion.likelihood is not None
+
+
+def block(columns: int, k: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(
+        columns, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, rtol: float) -> None:
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
+
+
+def test_agrees_with_dense_code(name, matrix, case):
     A = matrix(case.problem())
     dense = A.dense()
-    assert A.T is A
-    torch.testing.assert_close(dense, dense.T, rtol=1e-10, atol=1e-12)
+    assert tuple(dense.shape) == A.shape
+    if name == "OutputRoot":
+        close(dense.T @ dense, reference.output_hessian(case), 1e-6)
+    else:
+        expected = DENSE[name](case)
+        scale = reference.hessian(case) if name == "Residual" else expected
+        torch.testing.assert_close(dense, expected, rtol=1e-6, atol=2e-7 * float(scale.abs().max()))
 
 
-def test_is_linear(matrix, case):
-    A, V = matrix(case.problem()), block(case)
-    combined = A @ (2 * V[:, 0] - 3 * V[:, 1])
-    torch.testing.assert_close(combined, 2 * (A @ V)[:, 0] - 3 * (A @ V)[:, 1])
+@pytest.mark.usefixtures("unchecked")
+def test_is_linear_and_its_transpose_fits(name, matrix, case):
+    A = matrix(case.problem())
+    V, U = block(A.shape[1]), block(A.shape[0])
+    AV, AU = A @ V, A.T @ U
+    close(A @ (2 * V[:, 0] - 3 * V[:, 1]), 2 * AV[:, 0] - 3 * AV[:, 1], 1e-10)
+    close(U.T @ AV, AU.T @ V, 1e-10)
+    if name not in ("ParameterJacobian", "OutputRoot"):
+        assert A.T is A
 
 
-def test_does_not_depend_on_the_split_or_the_order(matrix, case):
+@pytest.mark.usefixtures("unchecked")
+def test_does_not_depend_on_the_split(matrix, case):
     if not case.splittable:
-        pytest.skip("batch statistics depend on the split")
+        pytest.skip("statistics or draws depend on the split")
     x, y = case.inputs, case.targets
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
-    shuffled = x[order], y[order]
-    for batches in ([(x, y)], [(a[None], b[None]) for a, b in zip(*shuffled, strict=True)]):
-        torch.testing.assert_close(
-            matrix(case.problem(batches)) @ block(case),
-            matrix(case.problem()) @ block(case),
-            rtol=1e-10,
-            atol=1e-12,
-        )
+    one_by_one = [(rows(x, torch.tensor([i])), y[i : i + 1]) for i in range(len(y))]
+    expected = matrix(case.problem())
+    V = block(expected.shape[1])
+    for data in ([(x, y)], one_by_one):
+        close(matrix(case.problem(data)) @ V, expected @ V, 1e-10)
 
 
-def test_scales_with_the_loss(matrix, case):
+@pytest.mark.usefixtures("unchecked")
+def test_does_not_depend_on_the_order(name, matrix, case):
+    if not case.splittable or name == "MonteCarloFisher":
+        pytest.skip("statistics or draws depend on the order")
+    x, y = case.inputs, case.targets
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(1))
+    shuffled = matrix(
+        case.problem([(rows(x, order[:2]), y[order[:2]]), (rows(x, order[2:]), y[order[2:]])])
+    )
+    A = matrix(case.problem())
+    V = block(A.shape[1])
+    of_outputs = name in ON_OUTPUTS
+    if of_outputs:
+        outputs = torch.arange(A.shape[0]).reshape(len(y), -1)[order].flatten()
+    moved = V[outputs] if of_outputs and name != "ParameterJacobian" else V
+    expected = (A @ V)[outputs] if of_outputs else A @ V
+    close(shuffled @ moved, expected, 1e-10)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_scales_with_the_loss(name, case):
+    if name in ("ObjectiveHessian", "MonteCarloFisher", *NOT_OF_THE_LOSS):
+        pytest.skip("does not scale")
     loss = as_loss(case.loss, case.options.get("label_smoothing", 0.0))
+    factor = 3.0
 
-    def tripled(outputs, batch):
+    def scaled(outputs, batch):
         total, count = loss.terms(outputs, batch)
-        return 3 * total, count
+        return factor * total, count
 
-    scaled = Case(
-        case.name,
-        case.model,
-        Loss("tripled", tripled, average=loss.average),
-        case.batches,
-        case.criterion,
-        {key: value for key, value in case.options.items() if key == "mode"},
+    options = {k: v for k, v in case.options.items() if k != "label_smoothing"}
+    batches = [case.form(*batch) for batch in case.data]
+    problem = Problem(case.model, Loss("scaled", scaled, average=loss.average), batches, **options)
+    of_observations = name in ("EmpiricalFisher", "GradientCovariance")
+    if case.problem().criterion.likelihood and case.targets.ndim > 1 and of_observations:
+        pytest.skip("without its likelihood, an observation is an example")
+    expected, actual = make(name, case.problem()), make(name, problem)
+    close(
+        spectrum_or_product(name, actual),
+        factor ** DEGREE.get(name, 1) * spectrum_or_product(name, expected),
+        1e-6,
     )
-    torch.testing.assert_close(
-        matrix(scaled.problem()) @ block(case), 3 * (matrix(case.problem()) @ block(case))
-    )
 
 
+def spectrum_or_product(name, A):
+    """Of a loss without a known likelihood, the root is another one with the same spectrum."""
+    if name == "OutputRoot":
+        return torch.linalg.svdvals(A.dense())
+    if name == "ConjugateGaussNewton":
+        return torch.linalg.eigvalsh(A.dense())
+    return A @ block(A.shape[1])
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("memory_budget", [0, 2000, 2**30])
-def test_does_not_depend_on_the_memory_budget(matrix, case, memory_budget):
-    A = matrix(case.problem(), memory_budget=memory_budget)
-    expected = matrix(case.problem()) @ block(case)
+def test_does_not_depend_on_the_memory_budget(name, some_case, memory_budget):
+    if not applies(name, some_case) or name == "OutputRoot":
+        return  # it keeps no graphs
+    A = make(name, some_case.problem(), memory_budget=memory_budget)
+    expected = make(name, some_case.problem())
+    V = block(A.shape[1])
     for _ in range(3):  # the first product linearises, the later ones use what was kept
-        torch.testing.assert_close(A @ block(case), expected, rtol=1e-12, atol=1e-14)
+        close(A @ V, expected @ V, 1e-12)
 
 
-def test_same_bits_every_time(matrix, case):
-    assert torch.equal(matrix(case.problem()) @ block(case), matrix(case.problem()) @ block(case))
+def test_leaves_no_trace_in_any_grad_mode(name, matrix, case, unchecked):
+    check = name == "Hessian"  # of derivatives, which all others make as well
+    A = matrix(case.problem(check=check))
+    expected = A @ block(A.shape[1], k=1)
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with context():
+            before = reference.fingerprint(case.model)
+            A = matrix(case.problem(check=check))
+            result = [A @ block(A.shape[1], k=1) for _ in range(2)][1]
+            assert reference.fingerprint(case.model) == before
+        assert torch.equal(result, expected)  # the same bits every time
+        assert not result.requires_grad
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_leaves_no_trace_in_any_grad_mode(matrix, case, context, unchecked):
-    expected = matrix(case.problem()) @ block(case)
-    with context():
-        before = reference.fingerprint(case.model)
-        A = matrix(case.problem())
-        result = [A @ block(case), A @ block(case)][1]
-        assert reference.fingerprint(case.model) == before
-    assert torch.equal(result, expected)
-    assert not result.requires_grad
+def test_leaves_no_trace_when_it_raises(name, case, unchecked):
+    if name in NOT_OF_THE_LOSS:
+        pytest.skip("does not evaluate the loss")
 
-
-def test_leaves_no_trace_when_it_raises(matrix, case, unchecked):
     def failing(outputs, batch):
         raise RuntimeError("half-way")
 
     before = reference.fingerprint(case.model)
-    broken = Case(case.name, case.model, failing, case.batches, case.criterion)
+    batches = [case.form(*batch) for batch in case.data]
+    options = {k: v for k, v in case.options.items() if k != "label_smoothing"}
+    likelihood = as_loss(case.loss).likelihood
+    problem = Problem(
+        case.model, Loss("failing", failing, likelihood=likelihood), batches, **options
+    )
+    if name == "MonteCarloFisher" and likelihood is None:
+        pytest.skip("no likelihood")
     with pytest.raises(RuntimeError, match="half-way"):
-        matrix(broken.problem()) @ block(case)
+        product(name, problem)
     assert reference.fingerprint(case.model) == before
 
 
-def test_training_goes_on_under_it(matrix, case):
+def test_training_goes_on_under_it(name, some_case):
     """The matrix stays where it was taken while the model's parameters move."""
-    A = matrix(case.problem(), memory_budget=0)
-    expected = A @ block(case)
-    state = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
+    case = some_case
+    A = make(name, case.problem(), **({} if name == "OutputRoot" else {"memory_budget": 0}))
+    V = block(A.shape[1])
+    expected = A @ V
+    state = {key: tensor.clone() for key, tensor in case.model.state_dict().items()}
     try:
         with torch.no_grad():
             for parameter in case.model.parameters():
                 parameter += 1
-        assert torch.equal(A @ block(case), expected)
+        assert torch.equal(A @ V, expected)
     finally:
         case.model.load_state_dict(state)
+
+
+def product(name: str, problem: Problem) -> torch.Tensor:
+    A = make(name, problem)
+    return A @ block(A.shape[1])
 
 
 class Sentinel:
     pass
 
 
-def test_frees_its_graphs(matrix):
+def test_frees_its_graphs(name):
     """A sentinel hung into the graph of the forward pass goes with the operator."""
     sentinels = []
 
@@ -150,10 +352,23 @@ def test_frees_its_graphs(matrix):
 
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     model[1].register_forward_hook(hang)
-    problem = Problem(model, "cross_entropy", [(torch.ones(2, 4), torch.zeros(2).long())])
-    A = matrix(problem)
-    A @ torch.ones(A.shape[0])
-    assert any(reference() is not None for reference in sentinels)  # kept for the next product
+    data = [(torch.ones(2, 4), torch.zeros(2).long())]
+    problem = Problem(model, "cross_entropy", data, check=False)
+    A = make(name, problem)
+    A @ torch.ones(A.shape[1])
+    if name != "OutputRoot":  # which keeps outputs and no graphs
+        assert any(reference() is not None for reference in sentinels)  # for the next product
     del A
     gc.collect()
     assert all(reference() is None for reference in sentinels)
+
+
+def test_refuses_what_is_no_problem(name, unchecked):
+    model = nn.Linear(4, 3)
+    model.model = nn.Linear(1, 1)  # which the optimiser above is made for
+    with pytest.raises(TypeError, match=r"expected a Problem\(model, loss, batches\), got Linear"):
+        make(name, model)
+
+
+def test_cases_are_in_float64():
+    assert all(in_float64(case).problem().theta.dtype == torch.float64 for case in CASES[:3])

@@ -1,9 +1,58 @@
 """Curvature matrices of a loss, one in each file."""
 
+from lossgeom.curvature.blocks import BlockDiagonal, block, off_block_mass, parameter_blocks
+from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
+from lossgeom.curvature.empirical_fisher import EmpiricalFisher
 from lossgeom.curvature.gauss_newton import GaussNewton
+from lossgeom.curvature.gradient_covariance import GradientCovariance
 from lossgeom.curvature.hessian import Hessian
+from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_summands
+from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher
+from lossgeom.curvature.ntk import NTK
+from lossgeom.curvature.objective_hessian import ObjectiveHessian
+from lossgeom.curvature.output_root import OutputRoot
+from lossgeom.curvature.parameter_jacobian import ParameterJacobian
+from lossgeom.curvature.preconditioned_hessian import PreconditionedHessian, preconditioner
+from lossgeom.curvature.residual import Residual
 from lossgeom.curvature.sharpness import sharpness
 
-MATRICES = (Hessian, GaussNewton)
+MATRICES = (
+    Hessian,
+    GaussNewton,
+    Residual,
+    EmpiricalFisher,
+    MonteCarloFisher,
+    GradientCovariance,
+    ObjectiveHessian,
+    PreconditionedHessian,
+    BlockDiagonal,
+    ParameterJacobian,
+    OutputRoot,
+    NTK,
+    ConjugateGaussNewton,
+)
 
-__all__ = ["MATRICES", "GaussNewton", "Hessian", "sharpness"]
+__all__ = [
+    "MATRICES",
+    "NTK",
+    "BlockDiagonal",
+    "ConjugateGaussNewton",
+    "EmpiricalFisher",
+    "GaussNewton",
+    "GradientCovariance",
+    "Hessian",
+    "LayerSummand",
+    "Mediators",
+    "MonteCarloFisher",
+    "ObjectiveHessian",
+    "OutputRoot",
+    "ParameterJacobian",
+    "PreconditionedHessian",
+    "Residual",
+    "block",
+    "layer_summands",
+    "off_block_mass",
+    "parameter_blocks",
+    "preconditioner",
+    "sharpness",
+]

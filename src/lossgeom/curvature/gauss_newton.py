@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._parameter_matrix import (
-    ParameterMatrix,
-    Product,
-    check_differentiable_again,
-)
+from lossgeom.curvature._batch_jacobian import BatchJacobian, LossAtOutputs
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
 
 
 class GaussNewton(ParameterMatrix):
@@ -37,6 +33,7 @@ class GaussNewton(ParameterMatrix):
     Source: Schraudolph, Fast curvature matrix-vector products (2002); MacDonald et al.,
     arXiv:2305.14683, eq. (3).
 
+    >>> import torch
     >>> from torch import nn
     >>> from lossgeom import Problem
     >>> model = nn.Linear(2, 1, bias=False)
@@ -47,21 +44,10 @@ class GaussNewton(ParameterMatrix):
     """
 
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
-        outputs = self.problem.outputs(theta, batch)
-        at_outputs = outputs.detach().requires_grad_()
-        total, count = self.problem.terms(at_outputs, batch)
-        (residual,) = torch.autograd.grad(total, at_outputs, create_graph=True)
-        cotangent = torch.zeros_like(outputs, requires_grad=True)
-        (pulled_back,) = torch.autograd.grad(outputs, theta, cotangent, create_graph=True)
-        check_differentiable_again(pulled_back)
+        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
+        loss = LossAtOutputs.of(self.problem, jacobian.outputs, batch)
 
         def product(v: Tensor) -> Tensor:
-            if not residual.requires_grad:  # a loss linear in the outputs
-                return torch.zeros_like(v)
-            keep = {"retain_graph": True, "materialize_grads": True}
-            (pushed,) = torch.autograd.grad(pulled_back, cotangent, v, **keep)
-            (curved,) = torch.autograd.grad(residual, at_outputs, pushed, **keep)
-            (result,) = torch.autograd.grad(outputs, theta, curved, **keep)
-            return result
+            return jacobian.pull(loss.curve(jacobian.push(v)))
 
-        return product, count
+        return product, loss.count

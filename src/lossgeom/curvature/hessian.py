@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._parameter_matrix import (
-    ParameterMatrix,
-    Product,
-    check_differentiable_again,
-)
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.network import check_differentiable_again
 
 
 class Hessian(ParameterMatrix):
@@ -44,7 +41,9 @@ class Hessian(ParameterMatrix):
 
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
         total, count = self.problem.terms(self.problem.outputs(theta, batch), batch)
-        (gradient,) = torch.autograd.grad(total, theta, create_graph=True)
+        if not total.requires_grad:  # a loss that does not depend on theta
+            return torch.zeros_like, count
+        (gradient,) = torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
         check_differentiable_again(gradient)
 
         def product(v: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import Which
 from lossgeom.linalg.lanczos import EigenPairs, top_eigenpairs
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
+from lossgeom.linalg.spectral_norm import spectral_norm
+from lossgeom.linalg.trace import random_signs, trace
 
 __all__ = [
     "Dense",
@@ -13,5 +15,8 @@ __all__ = [
     "Which",
     "as_operator",
     "plain_arithmetic",
+    "random_signs",
+    "spectral_norm",
     "top_eigenpairs",
+    "trace",
 ]

@@ -98,8 +98,10 @@ class LinearOperator(ABC):
         return (-1.0) * self
 
     def dense(self) -> Float[Tensor, "m n"]:
-        """The matrix itself, at the cost of n products."""
-        return self.matmat(torch.eye(self.shape[1], dtype=self.dtype, device=self.device))
+        """The matrix itself, at the cost of n products, or of m with the transpose if m < n."""
+        m, n = self.shape
+        unit = torch.eye(min(m, n), dtype=self.dtype, device=self.device)
+        return self.T.matmat(unit).T if m < n else self.matmat(unit)
 
     def to_scipy(self) -> ScipyOperator:
         """The same matrix for SciPy's solvers; products cross to NumPy and back."""

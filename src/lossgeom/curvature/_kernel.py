@@ -1,0 +1,51 @@
+"""Kernels A A^T on the outputs of all data."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.linalg import LinearOperator, plain_arithmetic
+
+
+class Kernel(LinearOperator):
+    """The symmetric NC x NC matrix A A^T of an operator A with a row for each output."""
+
+    memory_budget: int
+
+    @property
+    @abstractmethod
+    def factor(self) -> LinearOperator:
+        """A."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        NC = self.factor.shape[0]
+        return NC, NC
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.factor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.factor.device
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802
+        return self
+
+    def matmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "NC k"]:
+        return self.factor.matmat(self.factor.T.matmat(U))
+
+    def dense(self) -> Float[Tensor, "NC NC"]:
+        """The matrix itself: from A, where A fits the memory budget, at min(NC, P) products."""
+        NC, P = self.factor.shape
+        if NC * P * self.dtype.itemsize > self.memory_budget:
+            return self.matmat(torch.eye(NC, dtype=self.dtype, device=self.device))
+        with plain_arithmetic(self.device):
+            A = self.factor.dense()
+            return A @ A.T

@@ -1,0 +1,48 @@
+"""Settings and state of a live optimiser, in the order of a problem's flat parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lossgeom.private_copy import unwrapped
+from lossgeom.problem import Problem
+
+Entry = Callable[[Tensor, dict[str, Any], dict[str, Any]], Tensor]
+
+
+def flat(problem: Problem, optimizer: Optimizer, entry: Entry) -> Float[Tensor, " P"]:
+    """One number for each parameter, from ``entry(parameter, its group, its state)``.
+
+    Raises:
+        TypeError: if it is not an optimiser.
+        ValueError: if it does not update one of the problem's parameters.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"expected a torch optimiser, got {type(optimizer).__name__}")
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    model = unwrapped(problem.model)[0]
+    theirs = dict(model.named_parameters())
+    pieces = []
+    for name in problem.network.names:
+        parameter = _by_name(theirs, name)
+        if parameter is None or id(parameter) not in groups:
+            raise ValueError(
+                f"expected the optimiser to update every parameter of the problem, but {name} is "
+                "not among its parameters; make it with this model's parameters, or measure in "
+                "those that it has with Problem(..., parameters=...)"
+            )
+        value = entry(parameter, groups[id(parameter)], optimizer.state.get(parameter, {}))
+        pieces.append(value.detach().to(problem.theta).expand(parameter.shape).reshape(-1))
+    return torch.cat(pieces)
+
+
+def _by_name(parameters: dict[str, torch.nn.Parameter], name: str) -> torch.nn.Parameter | None:
+    """A parameter, also where torch.compile has put a wrapper into its path."""
+    plain = {own.replace("_orig_mod.", ""): parameter for own, parameter in parameters.items()}
+    return plain.get(name)

@@ -1,0 +1,57 @@
+"""Second moment of the gradients of observations."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._batch_jacobian import BatchJacobian, LossAtOutputs
+from lossgeom.curvature._observations import rows, unrows
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+
+
+class EmpiricalFisher(ParameterMatrix):
+    r"""The P x P empirical Fisher matrix: the sum of squares of the gradients of observations.
+
+    .. math:: F = \sum_b \sum_{o \in b} g_o g_o^\top \Big/ \sum_b n_b, \quad
+        g_o = J_o^\top \nabla_f s_o
+
+    with the terms s of the observations o. An observation is one target of a cross-entropy (a
+    token, a pixel), and one example of any other loss. Unlike every curvature it scales with the
+    square of the loss, and it is not a curvature: away from a perfect fit of the right likelihood
+    it differs from the Fisher matrix (Kunstner et al., arXiv:1905.12558).
+
+    Cost of a product: about two gradients with kept graphs, four without.
+
+    Args:
+        problem: the loss and where to take it.
+        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+
+    Raises:
+        ValueError: from a product, if the loss of one example depends on the outputs of others.
+        NonFiniteError: from a product, where the loss is NaN or infinite.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from lossgeom import Problem
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> _ = nn.init.zeros_(model.weight)
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> problem = Problem(model, "squared_error", [(x, torch.tensor([[2.0], [4.0]]))])
+    >>> EmpiricalFisher(problem).dense()
+    tensor([[2., 0.],
+            [0., 8.]])
+    """
+
+    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
+        loss = LossAtOutputs.of(self.problem, jacobian.outputs, batch)
+        if self.problem.criterion.likelihood is None:
+            loss.check_separable(self.problem.criterion.name)
+        U = rows(self.problem, loss.residual.detach())
+
+        def product(v: Tensor) -> Tensor:
+            along = (U * rows(self.problem, jacobian.push(v))).sum(1, keepdim=True)
+            return jacobian.pull(unrows(self.problem, U * along, jacobian.outputs))
+
+        return product, loss.count

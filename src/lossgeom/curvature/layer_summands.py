@@ -1,0 +1,364 @@
+"""The conjugate Gauss-Newton matrix as a sum over layers, with what each summand is made of."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossgeom.batches import Batch, map_tensors
+from lossgeom.curvature._batch_jacobian import BatchJacobian
+from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
+from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
+from lossgeom.curvature.output_root import OutputRoot
+from lossgeom.curvature.parameter_jacobian import output_sizes, pull_block, push_block
+from lossgeom.estimate import Estimate
+from lossgeom.linalg import (
+    LinearOperator,
+    MatrixFree,
+    plain_arithmetic,
+    spectral_norm,
+    top_eigenpairs,
+    trace,
+)
+from lossgeom.problem import Problem
+
+AGREEMENT = 1e-3  # relative, of J_l v and T_l (D_l v)
+
+
+@dataclass(frozen=True)
+class Mediators:
+    r"""Numbers that say why a layer's summand is as large as it is.
+
+    .. math:: \lambda_{\max}(K_l) \le \|C\|_2^2 \, \|T_l\|_2^2 \, \|D_l\|_2^2
+
+    Attributes:
+        eigenvalue: the largest eigenvalue of the summand :math:`K_l`.
+        trace: its trace.
+        root: :math:`\|C\|_2`, which vanishes where cross-entropy saturates.
+        tail_jacobian: :math:`\|T_l\|_2`, of the layers after l.
+        layer_jacobian: :math:`\|D_l\|_2`, of the layer's outputs in its parameters.
+        alignment: the eigenvalue divided by the bound, between 0 and 1.
+    """
+
+    eigenvalue: Estimate
+    trace: Estimate
+    root: Estimate
+    tail_jacobian: Estimate
+    layer_jacobian: Estimate
+    alignment: float
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSummand:
+    r"""What one layer adds to the conjugate Gauss-Newton matrix.
+
+    .. math:: K_l = C T_l D_l D_l^\top T_l^\top C^\top
+
+    Attributes:
+        name: of the layer; of all modules that share its parameters.
+        parameters: names of its parameters.
+        matrix: :math:`K_l`, an NC x NC operator.
+        root: C, of the whole model, the same for all layers.
+        tail_jacobian: :math:`T_l`, the derivative of all outputs in the layer's outputs (NC x M).
+        layer_jacobian: :math:`D_l`, the derivative of the layer's outputs in its parameters
+            (M x P_l), its inputs held fixed.
+
+    The last two are ``None`` where the layer's parameters act outside calls of their modules (a
+    model that reads ``layer.weight`` itself), so that no such product gives the layer's Jacobian.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    matrix: ConjugateGaussNewton
+    root: OutputRoot
+    tail_jacobian: LinearOperator | None
+    layer_jacobian: LinearOperator | None
+
+    def mediators(self, *, tol: float = 1e-3, max_matvecs: int = 100, seed: int = 0) -> Mediators:
+        """Measure the summand and its factors.
+
+        Cost: some 10 to 30 products with each of the four matrices.
+
+        Args:
+            tol: on the residuals of eigenvalues and squared norms, relative.
+            max_matvecs: products to spend on each.
+            seed: of random starts and probes.
+
+        Returns:
+            The mediators; NaN for factors that this layer does not have.
+        """
+        settings = {"tol": tol, "max_matvecs": max_matvecs, "seed": seed}
+        pairs = top_eigenpairs(self.matrix, **settings)  # type: ignore[arg-type]
+        eigenvalue = Estimate(
+            pairs.values.item(),
+            residual=pairs.residuals.item(),
+            converged=bool(pairs.converged.item()),
+            matvecs=pairs.matvecs,
+        )
+        root, tail, layer = (
+            _norm(factor, settings)
+            for factor in (self.root, self.tail_jacobian, self.layer_jacobian)
+        )
+        bound = (root.value * tail.value * layer.value) ** 2
+        return Mediators(
+            eigenvalue,
+            trace(self.matrix, matvecs=max(max_matvecs, 2), seed=seed),
+            root,
+            tail,
+            layer,
+            alignment=eigenvalue.value / bound if bound else 0.0,
+        )
+
+
+def _norm(factor: LinearOperator | None, settings: Any) -> Estimate:
+    if factor is None:
+        return Estimate(math.nan, converged=False)
+    return spectral_norm(factor, **settings) if min(factor.shape) else Estimate(0.0)
+
+
+def layer_summands(
+    problem: Problem, *, memory_budget: int = MEMORY_BUDGET
+) -> tuple[LayerSummand, ...]:
+    r"""The summands of the conjugate Gauss-Newton matrix, one for each layer.
+
+    .. math:: K = \sum_l K_l, \qquad
+        K_l = C \, T_l D_l D_l^\top T_l^\top \, C^\top, \qquad
+        T_l = J\!f_L \cdots J\!f_{l+1}
+
+    A layer is a module that owns parameters of the problem, together with all modules that share
+    them. The tail T_l is the derivative of the outputs in what the layer puts out, through
+    everything that follows, residual connections and further calls of the same layer included, so
+    the identity holds for any graph of modules; it is checked for every layer with a random
+    vector. The first layer's own input Jacobian is in none of the summands.
+
+    Cost: three forward and two backward passes for each layer, before any product.
+
+    Args:
+        problem: the loss and where to take it.
+        memory_budget: bytes of saved tensors for each operator to keep between products; 2 GiB.
+
+    Returns:
+        One for each layer, in the order of the model's modules.
+
+    Raises:
+        NonFiniteError: where the loss is NaN or infinite.
+
+    Source: MacDonald et al., arXiv:2305.14683, eq. (4).
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    >>> problem = Problem(model, "squared_error", [(torch.ones(4, 2), torch.ones(4, 1))])
+    >>> first, last = layer_summands(problem)
+    >>> first.name, first.parameters, last.layer_jacobian.shape
+    ('0', ('0.weight', '0.bias'), (4, 4))
+    """
+    root = OutputRoot(problem)
+    found = []
+    for modules, name, parameters in _layers(problem):
+        own = problem.with_parameters([glob.escape(parameter) for parameter in parameters])
+        matrix = ConjugateGaussNewton(own, memory_budget=memory_budget)
+        tail, layer = _factors(own, modules, memory_budget)
+        holds = _agree(matrix.jacobian, tail, layer)
+        found.append(
+            LayerSummand(
+                name,
+                parameters,
+                matrix,
+                root,
+                tail if holds else None,
+                layer if holds else None,
+            )
+        )
+    return tuple(found)
+
+
+def _layers(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str, ...]]]:
+    """Modules that own parameters, with those they share them with."""
+    network = problem.network
+    owned: dict[nn.Module, set[int]] = {}
+    for module, _, place in network.slots:
+        owned.setdefault(module, set()).add(place)
+    names = {module: name for name, module in reversed(list(network.module.named_modules()))}
+    left = list(owned)
+    while left:
+        group = [left.pop(0)]
+        places = set(owned[group[0]])
+        while sharing := [module for module in left if owned[module] & places]:
+            for module in sharing:
+                left.remove(module)
+                group.append(module)
+                places |= owned[module]
+        parameters = tuple(network.names[i] for i in sorted(places) if network.shapes[i].numel())
+        if parameters:
+            yield group, " and ".join(names[m] or "model" for m in group), parameters
+
+
+def _factors(
+    problem: Problem, modules: Sequence[nn.Module], memory_budget: int
+) -> tuple[LinearOperator, LinearOperator]:
+    """The tail Jacobian and the layer Jacobian of modules that share their parameters."""
+    sizes = problem.over_batches(lambda batch: _size_of_calls(problem, modules, batch))
+
+    def tail(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
+        shift = theta.new_zeros(sizes[batch.index], requires_grad=True)
+        with _hooked(modules, _Shift(shift)):
+            outputs = problem.outputs(theta.detach(), batch)
+        return BatchJacobian(outputs, shift), 1.0
+
+    def layer(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
+        calls = _Calls()
+        with _hooked(modules, calls, _detach_inputs):
+            problem.outputs(theta, batch)
+        return BatchJacobian(calls.flat(theta), theta), 1.0
+
+    tails = KeptGraphs(problem, tail, memory_budget)
+    layers = KeptGraphs(problem, layer, memory_budget)
+    like = OutputRoot(problem)
+    return (
+        _by_batch(like, tails, output_sizes(problem), sizes),
+        _stacked(like, layers, (sum(sizes), problem.theta.numel()), sizes),
+    )
+
+
+def _by_batch(
+    like: LinearOperator, graphs: KeptGraphs[BatchJacobian], rows: list[int], columns: list[int]
+) -> LinearOperator:
+    """Jacobians of the batches as the diagonal blocks of a matrix."""
+
+    def push(V: Tensor) -> Tensor:
+        pieces = iter(torch.split(V, columns))
+        return torch.cat(graphs.over_batches(lambda jacobian: push_block(jacobian, next(pieces))))
+
+    def pull(U: Tensor) -> Tensor:
+        pieces = iter(torch.split(U, rows))
+
+        def of(jacobian: BatchJacobian) -> Tensor:
+            total = U.new_zeros(jacobian.leaf.numel(), U.shape[1])
+            pull_block(jacobian, next(pieces), total)
+            return total
+
+        return torch.cat(graphs.over_batches(of))
+
+    return _pair(like, push, pull, (sum(rows), sum(columns)))
+
+
+def _stacked(
+    like: LinearOperator, graphs: KeptGraphs[BatchJacobian], size: tuple[int, int], rows: list[int]
+) -> LinearOperator:
+    """Jacobians of the batches one below the other."""
+
+    def push(V: Tensor) -> Tensor:
+        return torch.cat(graphs.over_batches(lambda jacobian: push_block(jacobian, V)))
+
+    def pull(U: Tensor) -> Tensor:
+        pieces = iter(torch.split(U, rows))
+        total = U.new_zeros(size[1], U.shape[1])
+        graphs.over_batches(lambda jacobian: pull_block(jacobian, next(pieces), total))
+        return total
+
+    return _pair(like, push, pull, size)
+
+
+def _pair(
+    like: LinearOperator,
+    push: Callable[[Tensor], Tensor],
+    pull: Callable[[Tensor], Tensor],
+    size: tuple[int, int],
+) -> LinearOperator:
+    def plainly(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def multiply(V: Tensor) -> Tensor:
+            with plain_arithmetic(like.device):
+                return product(V.clone())
+
+        return multiply
+
+    A = MatrixFree.like(like, plainly(push), lambda: transposed, size=size)
+    transposed = MatrixFree.like(like, plainly(pull), lambda: A, size=size[::-1])
+    return A
+
+
+def _agree(jacobian: LinearOperator, tail: LinearOperator, layer: LinearOperator) -> bool:
+    """Whether the product of the factors is the layer's Jacobian, on a random vector."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(jacobian.shape[1], generator=generator, dtype=torch.float64)
+    v = v.to(jacobian.device, jacobian.dtype)
+    direct = jacobian @ v
+    return bool((tail @ (layer @ v) - direct).norm() <= AGREEMENT * direct.norm())
+
+
+# Calls of a layer
+
+
+class _Shift:
+    """Adds consecutive pieces of a vector to what a module puts out, call after call."""
+
+    def __init__(self, vector: Tensor) -> None:
+        self.vector = vector
+        self.used = 0
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG002
+        return map_tensors(self._shifted, output)
+
+    def _shifted(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        piece = self.vector[self.used : self.used + tensor.numel()]
+        self.used += tensor.numel()
+        return tensor + piece.view(tensor.shape)
+
+
+class _Calls:
+    """Collects what a module puts out, call after call."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Tensor] = []
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
+        map_tensors(self._collect, output)
+
+    def _collect(self, tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            self.outputs.append(tensor.reshape(-1).clone())  # a model may go on in place
+        return tensor
+
+    def flat(self, theta: Tensor) -> Tensor:
+        return torch.cat(self.outputs) if self.outputs else theta.new_zeros(0)
+
+
+def _detach_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
+    return _detached(args), _detached(kwargs)
+
+
+def _detached(inputs: Any) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.detach()
+    if isinstance(inputs, dict):
+        return {key: _detached(value) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
+        return type(inputs)(_detached(part) for part in inputs)
+    return inputs
+
+
+@torch.no_grad()
+def _size_of_calls(problem: Problem, modules: Sequence[nn.Module], batch: Batch) -> int:
+    calls = _Calls()
+    with _hooked(modules, calls):
+        problem.outputs(problem.theta, batch)
+    return calls.flat(problem.theta).numel()
+
+
+@contextmanager
+def _hooked(modules: Sequence[nn.Module], after: Any, before: Any = None) -> Iterator[None]:
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_hook(after).remove)
+            if before is not None:
+                handle = module.register_forward_pre_hook(before, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield

@@ -1,0 +1,99 @@
+"""The Fisher matrix, with targets sampled from the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._batch_jacobian import BatchJacobian
+from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.problem import Problem
+
+
+class MonteCarloFisher(ParameterMatrix):
+    r"""The P x P Fisher matrix, estimated with targets that the model itself draws.
+
+    .. math:: F = \frac{1}{S} \sum_{s=1}^S \sum_b \sum_{o \in b} w_o\, g_{os} g_{os}^\top
+        \Big/ \sum_b n_b, \quad g_{os} = J_o^\top \nabla_f (-\log p(y_{os} \mid f_o)), \quad
+        y_{os} \sim p(\cdot \mid f_o)
+
+    Its expectation is the Gauss-Newton matrix, for every loss that is a negative log-likelihood:
+    cross-entropy (a class drawn from the softmax), squared error and ``nn.MSELoss`` (normal noise),
+    ``nn.BCEWithLogitsLoss`` (a coin). The weight w is that of the observation in the loss: 0 for an
+    ignored target, that of its class for weighted cross-entropy.
+
+    The draws belong to the seed and the place of an observation in the data, so one operator is
+    one matrix, and the same however the data is split into batches.
+
+    Cost of a product: about two gradients with kept graphs, four without, whatever S.
+
+    Args:
+        problem: the loss and where to take it.
+        seed: of the targets.
+        samples: S, targets drawn for each observation.
+        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+
+    Raises:
+        ValueError: for a loss whose likelihood is not known, or samples < 1.
+        NonFiniteError: from a product, where the loss is NaN or infinite.
+
+    Source: Kunstner et al., Limitations of the empirical Fisher approximation, arXiv:1905.12558.
+
+    >>> from torch import nn
+    >>> from lossgeom import Problem
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> problem = Problem(model, "squared_error", [(torch.ones(1000, 1), torch.zeros(1000, 1))])
+    >>> abs(MonteCarloFisher(problem, samples=100).dense().item() - 1) < 0.02
+    True
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        samples: int = 1,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        ParameterMatrix.__init__(self, problem, memory_budget=memory_budget)
+        if problem.criterion.likelihood is None:
+            raise ValueError(
+                "expected a loss that is the negative logarithm of a known likelihood "
+                "(cross-entropy, squared error, MSELoss, BCEWithLogitsLoss), got "
+                f"{problem.criterion.name!r}"
+            )
+        if samples < 1:
+            raise ValueError(f"expected samples of at least 1, got {samples}")
+        self.likelihood = problem.criterion.likelihood
+        self.seed = seed
+        self.samples = samples
+        self._drawn_before: dict[int, int] = {0: 0}
+
+    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
+        outputs = jacobian.outputs.detach()
+        _, count = self.problem.terms(outputs, batch)
+        f = self.likelihood.rows(outputs)
+        weights = self.likelihood.weights(outputs, batch).sqrt()
+        uniform = self._uniform(batch, len(f), self.likelihood.draws(f.shape[1])).to(f)
+        scores = [weights * self.likelihood.score(f, draw) for draw in uniform]
+
+        def product(v: Tensor) -> Tensor:
+            pushed = self.likelihood.rows(jacobian.push(v))
+            along = [u * (u * pushed).sum(1, keepdim=True) for u in scores]
+            mean = torch.stack(along).mean(0)
+            return jacobian.pull(self.likelihood.unrows(mean, outputs))
+
+        return product, count
+
+    def _uniform(self, batch: Batch, M: int, draws: int) -> Float[Tensor, "S M draws"]:
+        """Numbers that belong to the observations of a batch by their place in the data."""
+        before = self._drawn_before[batch.index]
+        self._drawn_before[batch.index + 1] = before + M * draws
+        streams = [np.random.PCG64([self.seed, s]).advance(before) for s in range(self.samples)]
+        numbers = [np.random.Generator(stream).random((M, draws)) for stream in streams]
+        return torch.from_numpy(np.stack(numbers))

@@ -1,0 +1,100 @@
+"""The Jacobian of the outputs on all data in the parameters."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._batch_jacobian import BatchJacobian
+from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
+from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
+from lossgeom.problem import Problem
+
+
+class ParameterJacobian(LinearOperator):
+    r"""The derivative of all outputs in the parameters, an NC x P matrix.
+
+    .. math:: J_{(i, c), p} = \partial f_c(x_i; \theta) / \partial \theta_p
+
+    Its rows are the outputs in the order of the data, each example's flattened: N examples with C
+    outputs each, C being the sequence length times the classes for a language model. Nothing is
+    normalised.
+
+    Cost of a product: about one gradient with kept graphs for ``J @ v`` and for ``J.T @ u``, three
+    and two without; the shape takes one forward pass. ``dense()`` takes min(NC, P) products.
+
+    Args:
+        problem: the model, the data, and where to take it; its loss plays no part.
+        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+
+    Source: MacDonald et al., arXiv:2305.14683, section 3 (their DF).
+
+    >>> from torch import nn
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> data = [(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 1))]
+    >>> ParameterJacobian(Problem(model, "squared_error", data)).dense()
+    tensor([[1., 2.],
+            [3., 4.]])
+    """
+
+    def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
+        self._graphs = KeptGraphs(problem, self._linearize, memory_budget)
+        self.problem = problem
+
+    def _linearize(self, theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
+        return BatchJacobian(self.problem.outputs(theta, batch), theta), 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:  # noqa: D102
+        return sum(output_sizes(self.problem)), self.problem.theta.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:  # noqa: D102
+        return self.problem.theta.dtype
+
+    @property
+    def device(self) -> torch.device:  # noqa: D102
+        return self.problem.theta.device
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: D102, N802
+        return MatrixFree.like(self, self.rmatmat, lambda: self, size=self.shape[::-1])
+
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:  # noqa: D102
+        with plain_arithmetic(self.device):
+            V = V.clone() if V.is_inference() else V.detach()
+            return torch.cat(self._graphs.over_batches(lambda jacobian: push_block(jacobian, V)))
+
+    def rmatmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "P k"]:
+        """The product of the transpose with a block of k vectors."""
+        pieces = iter(torch.split(U, output_sizes(self.problem)))
+        with plain_arithmetic(self.device):
+            total = U.new_zeros(self.shape[1], U.shape[1])
+            self._graphs.over_batches(lambda jacobian: pull_block(jacobian, next(pieces), total))
+            return total
+
+
+def push_block(jacobian: BatchJacobian, V: Tensor) -> Tensor:
+    """J V of one batch, its outputs flattened."""
+    return torch.stack([jacobian.push(v).reshape(-1) for v in V.unbind(1)], dim=1)
+
+
+def pull_block(jacobian: BatchJacobian, U: Tensor, total: Tensor) -> None:
+    """Add J^T U of one batch to a total; columns of zeros, as of an identity, cost nothing."""
+    for column in U.any(0).nonzero().flatten().tolist():
+        u = U[:, column].clone().reshape(jacobian.outputs.shape)
+        total[:, column] += jacobian.pull(u).reshape(-1)
+
+
+def output_sizes(problem: Problem) -> list[int]:
+    """How many outputs each batch has; one forward pass, once."""
+
+    @torch.no_grad()
+    def size(batch: Batch) -> int:
+        return math.prod(problem.outputs(problem.theta, batch).shape)
+
+    return problem.cached("output sizes", lambda: problem.over_batches(size))

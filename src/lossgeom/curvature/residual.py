@@ -1,0 +1,62 @@
+"""What the Hessian has beyond the Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._batch_jacobian import LossAtOutputs
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.network import check_differentiable_again
+
+
+class Residual(ParameterMatrix):
+    r"""The P x P residual term: the Hessian less the Gauss-Newton matrix.
+
+    .. math:: H - G = \sum_b \sum_j \frac{\partial s_b}{\partial f_j} \nabla^2_\theta f_j
+        \Big/ \sum_b n_b
+
+    with the outputs f of batch b and its summed loss s. It vanishes for a model linear in its
+    parameters, and where the loss is stationary in the outputs, as at zero training loss. It is
+    computed as such, from J^T r with the residual r held fixed, and not as a difference.
+
+    Cost of a product: about two gradients with kept graphs, three without.
+
+    Args:
+        problem: the loss and where to take it.
+        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+
+    Raises:
+        NonFiniteError: from a product, where the loss is NaN or infinite.
+
+    Source: MacDonald et al., arXiv:2305.14683, eq. (3), second summand.
+
+    >>> from torch import nn
+    >>> from lossgeom import Problem
+    >>> model = nn.Linear(2, 1)
+    >>> Residual(Problem(model, "squared_error", [(torch.ones(3, 2), torch.ones(3, 1))])).dense()
+    tensor([[0., 0., 0.],
+            [0., 0., 0.],
+            [0., 0., 0.]])
+    """
+
+    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+        outputs = self.problem.outputs(theta, batch)
+        loss = LossAtOutputs.of(self.problem, outputs, batch)
+        if not outputs.requires_grad:
+            return torch.zeros_like, loss.count
+        (pulled,) = torch.autograd.grad(
+            outputs, theta, loss.residual.detach(), create_graph=True, materialize_grads=True
+        )
+        check_differentiable_again(pulled)
+
+        def product(v: Tensor) -> Tensor:
+            if not pulled.requires_grad:  # a model linear in theta
+                return torch.zeros_like(v)
+            (result,) = torch.autograd.grad(
+                pulled, theta, v, retain_graph=True, materialize_grads=True
+            )
+            return result
+
+        return product, loss.count

@@ -1,0 +1,56 @@
+"""The largest singular value of any matrix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from lossgeom.estimate import Estimate
+from lossgeom.linalg.lanczos import top_eigenpairs
+from lossgeom.linalg.operator import LinearOperator, as_operator
+
+
+def spectral_norm(
+    A: LinearOperator | Tensor | Any,
+    *,
+    tol: float = 1e-3,
+    max_matvecs: int = 100,
+    seed: int = 0,
+) -> Estimate:
+    r"""The spectral norm of an m x n matrix.
+
+    .. math:: \|A\|_2 = \sqrt{\lambda_{\max}(A^\top A)} = \sqrt{\lambda_{\max}(A A^\top)}
+
+    by Lanczos iteration on the smaller of the two squares.
+
+    Args:
+        A: matrix of any shape, see :func:`lossgeom.linalg.as_operator`.
+        tol: on the residual of the square's eigenpair, relative to its eigenvalue; that of the norm
+            is half as large.
+        max_matvecs: products with the square, each one with A and one with its transpose.
+        seed: of the random start.
+
+    Returns:
+        The norm; ``residual`` bounds its distance to the nearest singular value.
+
+    Raises:
+        TypeError, ValueError: as :func:`top_eigenpairs`.
+
+    >>> import torch
+    >>> round(spectral_norm(torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 1.0]])).value, 4)
+    5.0
+    """
+    A = as_operator(A)
+    m, n = A.shape
+    square = A @ A.T if m <= n else A.T @ A
+    pairs = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, seed=seed)
+    value, residual = pairs.values.item(), pairs.residuals.item()
+    norm = math.sqrt(max(value, 0.0)) if math.isfinite(value) else math.nan
+    return Estimate(
+        norm,
+        residual=residual / norm if norm > 0 else math.sqrt(residual),
+        converged=bool(pairs.converged.item()),
+        matvecs=2 * pairs.matvecs,
+    )
