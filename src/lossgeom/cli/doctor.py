@@ -1,0 +1,60 @@
+"""``lossgeom doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tyro
+
+from lossgeom.cli.problem import ProblemOptions, make_problem
+from lossgeom.cli.terminal import show
+from lossgeom.diagnosis import doctor
+from lossgeom.factories import explained, importable
+
+HELP = """\
+Compare the derivatives of a model with finite differences, and name the layers to blame.
+
+MODEL and DATA are functions of your own code, which is run: they are called without arguments.
+  path/to/file.py:function    in a file
+  package.module:function     in a module that is installed or below the current directory
+
+examples:
+  lossgeom doctor net.py:model net.py:data               gradients and Hessian products
+  lossgeom doctor net.py:model net.py:data --third       what differentiates curvature, too
+  lossgeom doctor net.py:problem                         a Problem with a loss of its own
+  lossgeom doctor zoo.nets:gpt zoo.text:batches --loss next_token_cross_entropy
+                                                         modules, and a language model's loss
+  lossgeom doctor net.py:model net.py:data --mode train --seed 0
+                                                         as in training, one draw of dropout
+  lossgeom doctor net.py:model net.py:data --parameters 'head.*'
+                                                         in some of the parameters
+
+the least that net.py can hold:
+  import torch
+  def model(): return torch.nn.Linear(3, 2)
+  def data(): return [(torch.randn(8, 3), torch.randint(2, (8,)))]
+
+exit status:
+  0  all that was asked for can be trusted
+  1  some of it is not to be trusted
+  2  the model could not be made or run"""
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorOptions(ProblemOptions):
+    """What to examine."""
+
+    third: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Examine third derivatives and nested forward mode, too."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the diagnosis of a model; return 1 if a derivative is not to be trusted."""
+    options = tyro.cli(DoctorOptions, args=arguments, prog="lossgeom doctor", description=HELP)
+    names = options.factories()
+    with importable(*names):
+        problem = make_problem(options)
+        with explained(f"the derivatives of {' and '.join(names)} to be examined"):
+            diagnosis = doctor(problem, third=options.third)
+    show(str(diagnosis))
+    return 0 if diagnosis.healthy else 1

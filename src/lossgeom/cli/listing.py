@@ -1,0 +1,40 @@
+"""``lossgeom list``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tyro
+
+from lossgeom.cli.terminal import show
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOptions:
+    """List studies, models, data sets and metrics."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print what there is, by kind; return the exit status."""
+    tyro.cli(ListOptions, args=arguments, prog="lossgeom list")
+    from lossgeom.lab.datasets import DATASETS
+    from lossgeom.lab.models import MODELS
+    from lossgeom.lab.studies import STUDIES
+    from lossgeom.metrics import METRICS
+
+    kinds = {
+        "studies": {name: study.title for name, study in STUDIES.items()},
+        "models": {name: _first_line(model) for name, model in MODELS.items()},
+        "data sets": {name: _first_line(data) for name, data in DATASETS.items()},
+        "metrics": {metric.__name__: _first_line(metric) for metric in METRICS},
+    }
+    for kind, members in kinds.items():
+        show(kind)
+        for name, text in members.items():
+            show(f"  {name:<24}{text}")
+    return 0
+
+
+def _first_line(thing: Any) -> str:
+    return str(thing.__doc__).strip().split("\n")[0]

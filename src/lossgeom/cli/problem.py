@@ -1,0 +1,127 @@
+"""The problem that a command line describes: a model, its data and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+from torch import nn
+
+from lossgeom.factories import FactoryError, explained, make
+from lossgeom.network import MODES, Mode
+from lossgeom.problem import Problem
+
+LossName = Literal[
+    "cross_entropy", "token_cross_entropy", "next_token_cross_entropy", "squared_error"
+]
+
+
+def _choices(names: tuple[str, ...]) -> str:
+    return f"{{{','.join(names)}}}"
+
+
+@dataclass(frozen=True)
+class ProblemOptions:
+    """A model with its data and loss, or a whole problem."""
+
+    # None and () stand for options that were not given, which a whole problem does not go with
+    model: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")
+    ] = None
+    """Function that returns an nn.Module, or a whole lossgeom.Problem."""
+    data: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]", help_behavior_hint="")
+    ] = None
+    """Function that returns batches: a list of (inputs, targets), a DataLoader or their like."""
+    loss: Annotated[
+        LossName | None,
+        tyro.conf.arg(
+            metavar=_choices(get_args(LossName)), help_behavior_hint="(default: cross_entropy)"
+        ),
+    ] = None
+    """Loss between what the model returns and the targets."""
+    mode: Annotated[
+        Mode | None,
+        tyro.conf.arg(metavar=_choices(MODES), help_behavior_hint="(default: eval)"),
+    ] = None
+    """Mode of the model, for BatchNorm, Dropout and their like."""
+    parameters: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="GLOB [GLOB ...]", help_behavior_hint="(default: all trainable)"),
+    ] = ()
+    """Patterns of the names of the parameters to measure in, such as 'head.*'."""
+    seed: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")
+    ] = None
+    """Fixes what the model draws at random, as Dropout does in train mode."""
+
+    def factories(self) -> list[str]:
+        """The functions that are named."""
+        return [name for name in (self.model, self.data) if name is not None]
+
+    def beside_model(self) -> list[str]:
+        """The arguments that were given besides the model."""
+        given = {"DATA": self.data, "--loss": self.loss, "--mode": self.mode, "--seed": self.seed}
+        parameters = ["--parameters"] if self.parameters else []
+        return [name for name, value in given.items() if value is not None] + parameters
+
+
+def make_problem(options: ProblemOptions) -> Problem:
+    """Call the functions that were named, and evaluate what they make once, on the first batch.
+
+    Raises:
+        FactoryError: if they cannot be called, make the wrong things, or do not go together.
+    """
+    if options.model is None:
+        raise FactoryError(
+            "expected a function that returns the model: MODEL [DATA], such as net.py:model "
+            "net.py:data"
+        )
+    made = make(options.model)
+    problem = made if isinstance(made, Problem) else _composed(options, options.model, made)
+    if made is problem and options.beside_model():
+        raise FactoryError(
+            f"{options.model} returns a Problem, which has data, loss and settings of its own; "
+            f"leave out {', '.join(options.beside_model())}"
+        )
+    with explained(f"{' and '.join(options.factories())} to give a loss that can be evaluated"):
+        problem.on(problem.first_batch(), problem.network).loss()
+    return problem
+
+
+def _composed(options: ProblemOptions, name: str, model: Any) -> Problem:
+    if not isinstance(model, nn.Module):
+        raise FactoryError(
+            f"expected {name} to return an nn.Module or a lossgeom.Problem, got "
+            f"{_described(model)}; return the model itself"
+        )
+    if options.data is None:
+        raise FactoryError(
+            f"expected DATA, too, because {name} returns {_described(model)} and no Problem; name "
+            "a function that returns batches, such as net.py:data"
+        )
+    batches = make(options.data)
+    if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
+        raise FactoryError(
+            f"expected {options.data} to return batches that can be iterated again and again, got "
+            f"{_described(batches)}; return a list or a DataLoader"
+        )
+    try:
+        return Problem(
+            model,
+            options.loss or "cross_entropy",
+            batches,
+            mode=options.mode or "eval",
+            parameters=options.parameters or None,
+            seed=options.seed,
+        )
+    except TypeError as error:  # which says what was expected, but is no usage error elsewhere
+        raise FactoryError(str(error)) from error
+
+
+def _described(thing: Any) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}"
+    return "None" if thing is None else f"an object of type {type(thing).__name__}"

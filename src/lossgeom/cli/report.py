@@ -1,0 +1,42 @@
+"""``lossgeom report``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lossgeom.cli.terminal import show
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What to report on."""
+
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
+    ]
+    """Folders of studies or of single runs."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in the first RUN)"),
+    ] = None
+    """The HTML file."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write a report; return the exit status."""
+    options = tyro.cli(
+        ReportOptions,
+        args=arguments,
+        prog="lossgeom report",
+        description="Write the report of records, from what they hold by now.",
+    )
+    if not options.runs:
+        raise ValueError("expected at least one folder: lossgeom report RUN [RUN ...]")
+    from lossgeom.report import render
+
+    show(f"report: {render(options.runs, options.out)}")
+    return 0

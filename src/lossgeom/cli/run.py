@@ -1,0 +1,134 @@
+"""``lossgeom run``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from lossgeom.cli.terminal import ProgressDisplay, show
+
+if TYPE_CHECKING:
+    from lossgeom.claim import Claim
+    from lossgeom.lab.studies import Study
+
+HELP = """\
+{study.title} ({study.source}).
+
+examples:
+  lossgeom run {study.name}                        quick, into runs/{study.name}
+  lossgeom run {study.name} --seeds 10 --out DIR   more seeds, which make intervals narrower
+  lossgeom run {study.name} --preset paper         the paper's own data and model
+
+A run that was stopped goes on when the same command is given again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where and how much to run."""
+
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")
+    ] = None
+    """Folder for records, claims.json and report.html. One with the same study goes on."""
+    seeds: int = 5
+    """Seeds to run, which give the intervals."""
+    workers: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one per core)")
+    ] = None
+    """Parallel processes. The numbers do not depend on it."""
+    preset: Literal["quick", "paper"] = "quick"
+    """Defaults of the settings below: quick, or the paper's own."""
+    strict: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Exit with 1 unless every claim is shown and every control contradicted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetOption:
+    """What decides about the defaults of everything else."""
+
+    preset: str = "quick"
+
+
+def main(arguments: list[str]) -> int:
+    """Run a study, print its claims, write its report; return the exit status."""
+    from lossgeom.lab.runner import run_study
+    from lossgeom.lab.studies import STUDIES
+    from lossgeom.report import render
+
+    if arguments[:1] in (["-h"], ["--help"]):
+        show("usage: lossgeom run STUDY [--help] [OPTIONS]\n\nstudies:")
+        for name, study in STUDIES.items():
+            show(f"  {name:<24}{study.title}")
+        return 0
+    study = _study(arguments, STUDIES)
+    options, config = _parse_run(study, arguments[1:])
+    if options.seeds < 1 or (options.workers is not None and options.workers < 1):
+        raise ValueError(
+            f"expected --seeds and --workers of at least 1, got --seeds {options.seeds} and "
+            f"--workers {options.workers}"
+        )
+    out = Path("runs", study.name) if options.out is None else options.out
+    with ProgressDisplay() as display:
+        found = run_study(
+            study,
+            config,
+            out,
+            seeds=options.seeds,
+            workers=options.workers,
+            command=shlex.join(["lossgeom", "run", *arguments]),
+            on_progress=display,
+        )
+    page = render([out])
+    _print_claims(found)
+    show(f"report: {page}")
+    return int(options.strict and not all(claim.as_expected for claim in found))
+
+
+def _study(arguments: list[str], studies: dict[str, Study]) -> Study:
+    known = ", ".join(studies)
+    if not arguments:
+        raise ValueError(f"expected the name of a study: lossgeom run STUDY, with one of {known}")
+    if arguments[0] not in studies:
+        raise ValueError(f"unknown study {arguments[0]!r}; expected one of {known}")
+    return studies[arguments[0]]
+
+
+def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
+    """Options and settings, whose defaults depend on the preset."""
+    first, _ = tyro.cli(PresetOption, args=arguments, return_unknown_args=True, add_help=False)
+    defaults = study.paper if first.preset == "paper" else study.Config()
+    both = dataclasses.make_dataclass(
+        "Both",
+        [
+            ("options", Annotated[RunOptions, tyro.conf.arg(name="")]),
+            (
+                "settings",
+                Annotated[study.Config, tyro.conf.arg(name="")],
+                dataclasses.field(default=defaults),
+            ),
+        ],
+    )
+    parsed: Any = tyro.cli(
+        both,
+        args=arguments,
+        prog=f"lossgeom run {study.name}",
+        description=HELP.format(study=study),
+    )
+    return parsed.options, parsed.settings
+
+
+def _print_claims(found: Sequence[Claim]) -> None:
+    for claim in found:
+        low, high = claim.interval
+        control = " (control)" if claim.control else ""
+        show(
+            f"{claim.verdict:<13} {claim.statistic:6.3f} [{low:6.3f}, {high:6.3f}]  "
+            f"{claim.id}{control}"
+        )
+        if claim.verdict == "inconclusive" and claim.note:
+            show(f"              {claim.note}")
