@@ -1,8 +1,9 @@
 """Models, one in each file: settings and a seed that give a module."""
 
 from lossgeom.lab.models.mlp import mlp
+from lossgeom.lab.models.resnet18 import resnet18
 from lossgeom.lab.models.vgg11 import vgg11
 
-MODELS = {"mlp": mlp, "vgg11": vgg11}
+MODELS = {"mlp": mlp, "resnet18": resnet18, "vgg11": vgg11}
 
-__all__ = ["MODELS", "mlp", "vgg11"]
+__all__ = ["MODELS", "mlp", "resnet18", "vgg11"]
