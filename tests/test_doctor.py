@@ -82,7 +82,7 @@ def test_layers_whose_third_derivative_is_wrong(layer, kind, mode, unchecked):
     for order in ("third", "nested forward"):
         assert [module.kind for module in diagnosis.blamed(order)] == [kind]
         assert diagnosis.model[order].status == "wrong"
-        assert diagnosis.model[order].error > 1e-2
+        assert diagnosis.blamed(order)[0].findings[order].error > 0.05
     text = str(diagnosis)
     assert f"{kind} (1), third:\n    WRONG, relative error" in text
     assert "not to be trusted:\n  third: gradients of curvature" in text

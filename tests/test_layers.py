@@ -16,6 +16,7 @@ LAYERS = [
     {"losses"},
     {"problem"},
     {"derivatives"},
+    {"modules_alone"},
     {"diagnosis"},
     {"curvature", "smoothness"},
     {"stability"},

@@ -123,7 +123,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
         if type(tree) is dict or not isinstance(tree, MutableMapping):
             return mapped
         other = copy.copy(tree)  # such as the encodings of Hugging Face
-        other.update(mapped)
+        for key, value in mapped.items():
+            other[key] = value
         return other
     if isinstance(tree, (tuple, list)):
         parts = [map_tensors(function, part) for part in tree]
@@ -202,7 +203,26 @@ class Passes:
         self._batches: list[Fingerprint] = []
         self._ended = False
 
-    def check(self, raw: Any, index: int) -> None:
+    def over(self, batches: Iterable[Any], theta: Tensor) -> Iterator[Batch]:
+        """Go over the data, checked, and moved to where theta is.
+
+        Raises:
+            TypeError: for batches of another form.
+            ValueError: if there are none, one is empty, or they are not those of the first pass.
+        """
+        index = -1
+        for index, raw in enumerate(batches):
+            Batch.of(raw, index)  # so that its form is checked before anything else
+            self._check(raw, index)
+            yield Batch.of(to_parameters(raw, theta), index)
+        if index < 0:
+            raise ValueError(
+                "expected at least one batch, got none; if batches is a generator that is used up, "
+                "pass a list"
+            )
+        self._end(index + 1)
+
+    def _check(self, raw: Any, index: int) -> None:
         """Compare a batch with that of the first pass, or note it down."""
         tensors = _first_dimensions(raw)
         if len(tensors[0]) == 0:
@@ -221,8 +241,7 @@ class Passes:
                 "and augmentation, or pass list(batches)"
             )
 
-    def end(self, batches: int) -> None:
-        """Compare the number of batches."""
+    def _end(self, batches: int) -> None:
         if batches != len(self._batches):
             raise ValueError(
                 f"expected {len(self._batches)} batches, as in an earlier pass, got {batches}"

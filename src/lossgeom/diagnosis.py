@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from lossgeom.batches import Batch, map_tensors
+from lossgeom.batches import Batch
 from lossgeom.derivatives import Finding, Order, examine
-from lossgeom.measuring import measuring
+from lossgeom.modules_alone import ModuleFinding, examine_modules
 from lossgeom.network import Network
 from lossgeom.problem import Problem, checked_problem
 
@@ -34,25 +31,6 @@ NEEDED_FOR: dict[Order, str] = {
 
 class DerivativeError(ValueError):
     """A derivative that PyTorch computes disagrees with finite differences, or does not exist."""
-
-
-@dataclass(frozen=True)
-class ModuleFinding:
-    """What was found of the modules of one type.
-
-    Attributes:
-        kind: name of the type.
-        name: of the module that was examined, the first one of its type.
-        findings: by order of derivative.
-    """
-
-    kind: str
-    name: str
-    findings: dict[Order, Finding]
-
-    def bad(self, order: Order) -> bool:
-        """Whether a derivative is wrong or does not exist."""
-        return order in self.findings and self.findings[order].status in ("wrong", "unsupported")
 
 
 @dataclass(frozen=True)
@@ -141,6 +119,7 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
 
     Source: pytorch/pytorch issues 198017, 175754 and 186256.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))]
     >>> diagnosis = doctor(Problem(model, "cross_entropy", data), third=True)
@@ -151,7 +130,7 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
     small = few_examples(problem, problem.first_batch())
     orders = ORDERS[3 if third else 2]
     model = {order: examine(small, order, seed) for order in orders}
-    return Diagnosis(model, tuple(_examine_modules(small, model, seed)), problem.notes)
+    return Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)
 
 
 def guard(problem: Problem, batch: Batch, order: int = 2) -> None:
@@ -174,6 +153,7 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
         DerivativeError: naming the type of module whose derivative is wrong or does not exist.
         ValueError: for another order.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))]
     >>> check_derivatives(Problem(model, "cross_entropy", data), order=2)
@@ -190,7 +170,7 @@ def _guard(problem: Problem, batch: Batch, order: int) -> None:
     model: dict[Order, Finding] = {name: examine(small, name) for name in needed}
     for name, finding in model.items():
         if finding.status in ("wrong", "unsupported"):
-            modules = _examine_modules(small, model, 0)
+            modules = examine_modules(small, model, 0)
             blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
             where = " in " + " and ".join(blamed) if blamed else ""
             said = (
@@ -219,116 +199,3 @@ def few_examples(problem: Problem, batch: Batch) -> Problem:
             continue
         return small
     return problem.on(batch, problem.network)
-
-
-# Modules, one by one
-
-
-def _examine_modules(
-    small: Problem, model: dict[Order, Finding], seed: int
-) -> Iterator[ModuleFinding]:
-    """Each type of module without children; others only to find what those do not explain."""
-    calls = _calls(small)
-    leaves = [
-        name for name in calls if not any(small.network.module.get_submodule(name).children())
-    ]
-    bad: set[str] = set()
-    unexplained = {o for o, finding in model.items() if finding.status in ("wrong", "unsupported")}
-    kinds: set[type] = set()
-    for name in [*leaves, *reversed([name for name in calls if name not in leaves])]:
-        module = small.network.module.get_submodule(name)
-        orders = list(model) if name in leaves else [o for o in model if o in unexplained]
-        inside = any(other.startswith(f"{name}." if name else "") for other in bad)
-        if type(module) in kinds or not orders or (name not in leaves and inside):
-            continue
-        kinds.add(type(module))
-        alone = _alone(small, module, *calls[name])
-        if alone is None:
-            continue
-        findings = {order: examine(alone, order, seed) for order in orders}
-        found = ModuleFinding(type(module).__name__, name, findings)
-        now = {order for order in orders if found.bad(order)}
-        unexplained -= now
-        if now:
-            bad.add(name)
-        yield found
-
-
-def _calls(small: Problem) -> dict[str, tuple[Any, Any]]:
-    """The arguments of the first call of every module, in the order of the calls' beginnings."""
-    calls: dict[str, tuple[Any, Any]] = {}
-    with ExitStack() as stack:
-        for name, module in small.network.module.named_modules():
-
-            def note(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:  # noqa: ARG001
-                calls.setdefault(name, (_frozen(args), _frozen(kwargs)))
-
-            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        stack.enter_context(measuring(small.theta.device))
-        # what was called before the model raises, if it does, can still be examined
-        with suppress(ArithmeticError, RuntimeError, TypeError, ValueError):
-            small.outputs(small.theta, small.first_batch())
-    return calls
-
-
-def _frozen(arguments: Any) -> Any:
-    try:
-        return map_tensors(lambda tensor: tensor.detach().clone(), arguments)
-    except TypeError:
-        return None  # arguments that are no tensors
-
-
-def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
-    """A module as a problem in its parameters and inputs."""
-    if args is None or kwargs is None:
-        return None
-    try:
-        return Problem(
-            _Alone(module, args, kwargs),
-            _uneven,
-            [(torch.zeros(1), torch.zeros(1))],
-            mode=small.mode,
-            seed=small.seed,
-            forward=lambda alone, batch: alone(),  # noqa: ARG005
-            dtype=torch.float64,
-            check=False,
-        )
-    except (TypeError, ValueError):
-        return None  # nothing to differentiate
-
-
-class _Alone(nn.Module):
-    """A module with its floating inputs as parameters, and all it puts out as one row."""
-
-    def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        nn.Module.__init__(self)
-        self.module = module
-        self.inputs = nn.ParameterList()
-        self.arguments = map_tensors(self._kept, [args, kwargs])
-
-    def _kept(self, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        self.inputs.append(nn.Parameter(tensor))
-        return tensor.new_tensor(len(self.inputs) - 1)  # its place, for forward
-
-    def forward(self) -> Tensor:
-        def given(tensor: Tensor) -> Tensor:
-            return self.inputs[int(tensor)] * 1 if tensor.is_floating_point() else tensor
-
-        args, kwargs = map_tensors(given, self.arguments)
-        outputs: list[Tensor] = []
-
-        def collect(tensor: Tensor) -> Tensor:
-            if tensor.is_floating_point():
-                outputs.append(tensor.reshape(-1))
-            return tensor
-
-        map_tensors(collect, self.module(*args, **kwargs))
-        return torch.cat(outputs)[None]
-
-
-def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
-    """A smooth function of a module's outputs whose derivatives all differ."""
-    weights = torch.arange(1.0, outputs.numel() + 1).cos().to(outputs)
-    return (outputs.flatten() @ weights) + 0.5 * outputs.square().sum(), 1

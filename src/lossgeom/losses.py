@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,6 +49,10 @@ class Loss:
     needs_targets: bool = False
 
 
+class NonFiniteError(ArithmeticError):
+    """The model or its loss is NaN or infinite at this point."""
+
+
 LossLike = str | nn.Module | TermsFunction | Loss
 
 
@@ -69,7 +74,6 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
         TypeError: for a criterion whose terms cannot be counted, or anything else.
         ValueError: for an unknown name, or smoothing where it does not apply.
 
-    >>> import torch
     >>> batch = Batch.of((torch.zeros(3, 1), torch.zeros(3, 2)))
     >>> sum_, count = as_loss("squared_error").terms(torch.ones(3, 2), batch)
     >>> sum_.item(), count
@@ -102,6 +106,39 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
         f"expected loss to be one of {', '.join(map(repr, [*CROSS_ENTROPIES, 'squared_error']))}, "
         f"a torch criterion, or a function (outputs, batch) -> (sum, count); got {loss!r}"
     )
+
+
+def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+    """The summed loss and the number of its terms, if they are that.
+
+    Raises:
+        TypeError: if the loss returns something else.
+        ValueError: if it needs targets and the batch has none.
+        NonFiniteError: if the sum is NaN or infinite.
+    """
+    name = loss.name
+    if loss.needs_targets and not isinstance(batch.targets, Tensor):
+        raise ValueError(
+            f"the loss {name!r} compares outputs with a tensor of targets, and batch "
+            f"{batch.index} has {type(batch.targets).__name__}; expected (inputs, targets), or "
+            "a mapping with the targets at 'labels'"
+        )
+    result = loss.terms(outputs, batch)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(
+            f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
+        )
+    total, count = result
+    if not isinstance(total, Tensor) or total.ndim != 0:
+        got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
+        raise TypeError(
+            f"expected the loss {name!r} to return its sum as a scalar tensor, "
+            f"got {got}; add up the terms and return (terms.sum(), number of terms)"
+        )
+    if not torch.isfinite(total):
+        what = "loss" if torch.isfinite(outputs).all() else "output of the model"
+        raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
+    return total, float(count)
 
 
 def _own(function: TermsFunction) -> Loss:

@@ -23,16 +23,14 @@ from lossgeom.batches import (
     to_parameters,
 )
 from lossgeom.calling import Forward, call_model, check_arguments
-from lossgeom.losses import LossLike, as_loss
+from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode, probe
 
+__all__ = ["NonFiniteError", "Problem", "checked_problem"]
+
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
-
-
-class NonFiniteError(ArithmeticError):
-    """The model or its loss is NaN or infinite at this point."""
 
 
 class Problem:
@@ -204,50 +202,19 @@ class Problem:
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """The summed loss of outputs and the number of terms, both checked."""
-        name = self.criterion.name
-        if self.criterion.needs_targets and not isinstance(batch.targets, Tensor):
-            raise ValueError(
-                f"the loss {name!r} compares outputs with a tensor of targets, and batch "
-                f"{batch.index} has {type(batch.targets).__name__}; expected (inputs, targets), or "
-                "a mapping with the targets at 'labels'"
-            )
         with self._autocast():
-            result = self.criterion.terms(outputs, batch)
-        if not (isinstance(result, tuple) and len(result) == 2):
-            raise TypeError(
-                f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
-            )
-        total, count = result
-        if not isinstance(total, Tensor) or total.ndim != 0:
-            got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
-            raise TypeError(
-                f"expected the loss {name!r} to return its sum as a scalar tensor, "
-                f"got {got}; add up the terms and return (terms.sum(), number of terms)"
-            )
-        if not torch.isfinite(total):
-            what = "loss" if torch.isfinite(outputs).all() else "output of the model"
-            raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
-        return total, float(count)
+            return checked_terms(self.criterion, outputs, batch)
 
     # Passes over the data
 
     def over_batches(self, function: Callable[[Batch], T], skip: int = 0) -> list[T]:
         """Call a function on every batch but the first few, the same batches in every pass."""
-        results, index = [], -1
+        results = []
         with measuring(self.theta.device), generators_kept(self.batches):
-            for index, raw in enumerate(self.batches):
-                Batch.of(raw, index)  # so that its form is checked before anything else
-                self._seen.check(raw, index)
-                batch = Batch.of(to_parameters(raw, self.theta), index)
+            for batch in self._seen.over(self.batches, self.theta):
                 self.once("probe", partial(self._probe, batch))
-                if index >= skip:
+                if batch.index >= skip:
                     results.append(function(batch))
-        self._seen.end(index + 1)
-        if index < 0:
-            raise ValueError(
-                "expected at least one batch, got none; if batches is a generator that is used up, "
-                "pass a list"
-            )
         return results
 
     def first_batch(self) -> Batch:

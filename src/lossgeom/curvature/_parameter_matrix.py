@@ -17,15 +17,10 @@ from lossgeom.problem import Problem
 Product = Callable[[Tensor], Tensor]
 
 
-class OnParameters(LinearOperator):
-    """A symmetric matrix with a row and a column for each parameter of ``self.problem``."""
+class OnProblem(LinearOperator):
+    """A matrix in the dtype and on the device of the parameters of ``self.problem``."""
 
     problem: Problem
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        P = self.problem.theta.numel()
-        return P, P
 
     @property
     def dtype(self) -> torch.dtype:
@@ -34,6 +29,15 @@ class OnParameters(LinearOperator):
     @property
     def device(self) -> torch.device:
         return self.problem.theta.device
+
+
+class OnParameters(OnProblem):
+    """A symmetric matrix with a row and a column for each parameter of ``self.problem``."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        P = self.problem.theta.numel()
+        return P, P
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802

@@ -5,24 +5,24 @@ from __future__ import annotations
 import glob
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch, map_tensors
+from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import BatchJacobian
 from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
+from lossgeom.curvature._kept_jacobians import pull_blocks, pull_rows, push_blocks, push_rows
+from lossgeom.curvature._layer_calls import Calls, Shift, detach_inputs, hooked, size_of_calls
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
 from lossgeom.curvature.output_root import OutputRoot
-from lossgeom.curvature.parameter_jacobian import output_sizes, pull_block, push_block
+from lossgeom.curvature.parameter_jacobian import output_sizes
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
     MatrixFree,
-    plain_arithmetic,
     spectral_norm,
     top_eigenpairs,
     trace,
@@ -53,6 +53,13 @@ class Mediators:
     tail_jacobian: Estimate
     layer_jacobian: Estimate
     alignment: float
+
+    def __str__(self) -> str:
+        return (
+            f"eigenvalue {self.eigenvalue.value:.3g}, trace {self.trace.value:.3g}, norms: root "
+            f"{self.root.value:.3g}, tail {self.tail_jacobian.value:.3g}, layer "
+            f"{self.layer_jacobian.value:.3g}; alignment {self.alignment:.3g}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +102,7 @@ class LayerSummand:
             The mediators; NaN for factors that this layer does not have.
         """
         settings = {"tol": tol, "max_matvecs": max_matvecs, "seed": seed}
-        pairs = top_eigenpairs(self.matrix, **settings)  # type: ignore[arg-type]
-        eigenvalue = Estimate(
-            pairs.values.item(),
-            residual=pairs.residuals.item(),
-            converged=bool(pairs.converged.item()),
-            matvecs=pairs.matvecs,
-        )
+        eigenvalue = top_eigenpairs(self.matrix, **settings).top  # type: ignore[arg-type]
         root, tail, layer = (
             _norm(factor, settings)
             for factor in (self.root, self.tail_jacobian, self.layer_jacobian)
@@ -203,83 +204,48 @@ def _factors(
     problem: Problem, modules: Sequence[nn.Module], memory_budget: int
 ) -> tuple[LinearOperator, LinearOperator]:
     """The tail Jacobian and the layer Jacobian of modules that share their parameters."""
-    sizes = problem.over_batches(lambda batch: _size_of_calls(problem, modules, batch))
+    sizes = problem.over_batches(lambda batch: size_of_calls(problem, modules, batch))
 
     def tail(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
         shift = theta.new_zeros(sizes[batch.index], requires_grad=True)
-        with _hooked(modules, _Shift(shift)):
+        with hooked(modules, Shift(shift)):
             outputs = problem.outputs(theta.detach(), batch)
         return BatchJacobian(outputs, shift), 1.0
 
     def layer(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
-        calls = _Calls()
-        with _hooked(modules, calls, _detach_inputs):
+        calls = Calls()
+        with hooked(modules, calls, detach_inputs):
             problem.outputs(theta, batch)
         return BatchJacobian(calls.flat(theta), theta), 1.0
 
     tails = KeptGraphs(problem, tail, memory_budget)
     layers = KeptGraphs(problem, layer, memory_budget)
-    like = OutputRoot(problem)
+    rows, P = output_sizes(problem), problem.theta.numel()
     return (
-        _by_batch(like, tails, output_sizes(problem), sizes),
-        _stacked(like, layers, (sum(sizes), problem.theta.numel()), sizes),
+        _operator(
+            problem,
+            lambda V: push_blocks(tails, V, sizes),
+            lambda U: pull_blocks(tails, U, rows),
+            (sum(rows), sum(sizes)),
+        ),
+        _operator(
+            problem,
+            lambda V: push_rows(layers, V),
+            lambda U: pull_rows(layers, U, sizes, P),
+            (sum(sizes), P),
+        ),
     )
 
 
-def _by_batch(
-    like: LinearOperator, graphs: KeptGraphs[BatchJacobian], rows: list[int], columns: list[int]
-) -> LinearOperator:
-    """Jacobians of the batches as the diagonal blocks of a matrix."""
-
-    def push(V: Tensor) -> Tensor:
-        pieces = iter(torch.split(V, columns))
-        return torch.cat(graphs.over_batches(lambda jacobian: push_block(jacobian, next(pieces))))
-
-    def pull(U: Tensor) -> Tensor:
-        pieces = iter(torch.split(U, rows))
-
-        def of(jacobian: BatchJacobian) -> Tensor:
-            total = U.new_zeros(jacobian.leaf.numel(), U.shape[1])
-            pull_block(jacobian, next(pieces), total)
-            return total
-
-        return torch.cat(graphs.over_batches(of))
-
-    return _pair(like, push, pull, (sum(rows), sum(columns)))
-
-
-def _stacked(
-    like: LinearOperator, graphs: KeptGraphs[BatchJacobian], size: tuple[int, int], rows: list[int]
-) -> LinearOperator:
-    """Jacobians of the batches one below the other."""
-
-    def push(V: Tensor) -> Tensor:
-        return torch.cat(graphs.over_batches(lambda jacobian: push_block(jacobian, V)))
-
-    def pull(U: Tensor) -> Tensor:
-        pieces = iter(torch.split(U, rows))
-        total = U.new_zeros(size[1], U.shape[1])
-        graphs.over_batches(lambda jacobian: pull_block(jacobian, next(pieces), total))
-        return total
-
-    return _pair(like, push, pull, size)
-
-
-def _pair(
-    like: LinearOperator,
+def _operator(
+    problem: Problem,
     push: Callable[[Tensor], Tensor],
     pull: Callable[[Tensor], Tensor],
     size: tuple[int, int],
 ) -> LinearOperator:
-    def plainly(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def multiply(V: Tensor) -> Tensor:
-            with plain_arithmetic(like.device):
-                return product(V.clone())
-
-        return multiply
-
-    A = MatrixFree.like(like, plainly(push), lambda: transposed, size=size)
-    transposed = MatrixFree.like(like, plainly(pull), lambda: A, size=size[::-1])
+    theta = problem.theta
+    A = MatrixFree(size, theta.dtype, theta.device, push, lambda: transposed)
+    transposed = MatrixFree(size[::-1], theta.dtype, theta.device, pull, lambda: A)
     return A
 
 
@@ -290,75 +256,3 @@ def _agree(jacobian: LinearOperator, tail: LinearOperator, layer: LinearOperator
     v = v.to(jacobian.device, jacobian.dtype)
     direct = jacobian @ v
     return bool((tail @ (layer @ v) - direct).norm() <= AGREEMENT * direct.norm())
-
-
-# Calls of a layer
-
-
-class _Shift:
-    """Adds consecutive pieces of a vector to what a module puts out, call after call."""
-
-    def __init__(self, vector: Tensor) -> None:
-        self.vector = vector
-        self.used = 0
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG002
-        return map_tensors(self._shifted, output)
-
-    def _shifted(self, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        piece = self.vector[self.used : self.used + tensor.numel()]
-        self.used += tensor.numel()
-        return tensor + piece.view(tensor.shape)
-
-
-class _Calls:
-    """Collects what a module puts out, call after call."""
-
-    def __init__(self) -> None:
-        self.outputs: list[Tensor] = []
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
-        map_tensors(self._collect, output)
-
-    def _collect(self, tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point():
-            self.outputs.append(tensor.reshape(-1).clone())  # a model may go on in place
-        return tensor
-
-    def flat(self, theta: Tensor) -> Tensor:
-        return torch.cat(self.outputs) if self.outputs else theta.new_zeros(0)
-
-
-def _detach_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
-    return _detached(args), _detached(kwargs)
-
-
-def _detached(inputs: Any) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs.detach()
-    if isinstance(inputs, dict):
-        return {key: _detached(value) for key, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
-        return type(inputs)(_detached(part) for part in inputs)
-    return inputs
-
-
-@torch.no_grad()
-def _size_of_calls(problem: Problem, modules: Sequence[nn.Module], batch: Batch) -> int:
-    calls = _Calls()
-    with _hooked(modules, calls):
-        problem.outputs(problem.theta, batch)
-    return calls.flat(problem.theta).numel()
-
-
-@contextmanager
-def _hooked(modules: Sequence[nn.Module], after: Any, before: Any = None) -> Iterator[None]:
-    with ExitStack() as stack:
-        for module in modules:
-            stack.callback(module.register_forward_hook(after).remove)
-            if before is not None:
-                handle = module.register_forward_pre_hook(before, with_kwargs=True)
-                stack.callback(handle.remove)
-        yield

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import LossAtOutputs
+from lossgeom.curvature._parameter_matrix import OnProblem
 from lossgeom.curvature.parameter_jacobian import output_sizes
 from lossgeom.likelihoods import Likelihood
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
@@ -22,7 +23,7 @@ NEGATIVE = 1e-6  # of the largest eigenvalue; below, rounding and not a concave 
 RowProduct = Callable[[Tensor], Tensor]
 
 
-class OutputRoot(LinearOperator):
+class OutputRoot(OnProblem):
     r"""C, a root of the Hessian of the empirical loss in all outputs, an NC x NC matrix.
 
     .. math:: C^\top C = \nabla^2_f \gamma(f), \quad \gamma(f) = \sum_b s_b(f) / \sum_b n_b
@@ -59,14 +60,6 @@ class OutputRoot(LinearOperator):
     def shape(self) -> tuple[int, int]:  # noqa: D102
         NC = sum(output_sizes(self.problem))
         return NC, NC
-
-    @property
-    def dtype(self) -> torch.dtype:  # noqa: D102
-        return self.problem.theta.dtype
-
-    @property
-    def device(self) -> torch.device:  # noqa: D102
-        return self.problem.theta.device
 
     @property
     def T(self) -> LinearOperator:  # noqa: D102, N802

@@ -11,11 +11,13 @@ from torch import Tensor
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import BatchJacobian
 from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
-from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
+from lossgeom.curvature._kept_jacobians import pull_rows, push_rows
+from lossgeom.curvature._parameter_matrix import OnProblem
+from lossgeom.linalg import LinearOperator, MatrixFree
 from lossgeom.problem import Problem
 
 
-class ParameterJacobian(LinearOperator):
+class ParameterJacobian(OnProblem):
     r"""The derivative of all outputs in the parameters, an NC x P matrix.
 
     .. math:: J_{(i, c), p} = \partial f_c(x_i; \theta) / \partial \theta_p
@@ -53,41 +55,15 @@ class ParameterJacobian(LinearOperator):
         return sum(output_sizes(self.problem)), self.problem.theta.numel()
 
     @property
-    def dtype(self) -> torch.dtype:  # noqa: D102
-        return self.problem.theta.dtype
-
-    @property
-    def device(self) -> torch.device:  # noqa: D102
-        return self.problem.theta.device
-
-    @property
     def T(self) -> LinearOperator:  # noqa: D102, N802
         return MatrixFree.like(self, self.rmatmat, lambda: self, size=self.shape[::-1])
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:  # noqa: D102
-        with plain_arithmetic(self.device):
-            V = V.clone() if V.is_inference() else V.detach()
-            return torch.cat(self._graphs.over_batches(lambda jacobian: push_block(jacobian, V)))
+        return push_rows(self._graphs, V)
 
     def rmatmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "P k"]:
         """The product of the transpose with a block of k vectors."""
-        pieces = iter(torch.split(U, output_sizes(self.problem)))
-        with plain_arithmetic(self.device):
-            total = U.new_zeros(self.shape[1], U.shape[1])
-            self._graphs.over_batches(lambda jacobian: pull_block(jacobian, next(pieces), total))
-            return total
-
-
-def push_block(jacobian: BatchJacobian, V: Tensor) -> Tensor:
-    """J V of one batch, its outputs flattened."""
-    return torch.stack([jacobian.push(v).reshape(-1) for v in V.unbind(1)], dim=1)
-
-
-def pull_block(jacobian: BatchJacobian, U: Tensor, total: Tensor) -> None:
-    """Add J^T U of one batch to a total; columns of zeros, as of an identity, cost nothing."""
-    for column in U.any(0).nonzero().flatten().tolist():
-        u = U[:, column].clone().reshape(jacobian.outputs.shape)
-        total[:, column] += jacobian.pull(u).reshape(-1)
+        return pull_rows(self._graphs, U, output_sizes(self.problem), self.shape[1])
 
 
 def output_sizes(problem: Problem) -> list[int]:

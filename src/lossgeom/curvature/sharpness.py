@@ -55,17 +55,11 @@ def sharpness(
     >>> round(sharpness(Problem(model, "squared_error", [(x, torch.zeros(2, 1))])).value, 4)
     8.0
     """
-    pairs = top_eigenpairs(
+    return top_eigenpairs(
         Hessian(problem),
         which=which,
         tol=tol,
         max_matvecs=max_matvecs,
         start=start,
         seed=seed,
-    )
-    return Estimate(
-        value=pairs.values.item(),
-        residual=pairs.residuals.item(),
-        converged=bool(pairs.converged.item()),
-        matvecs=pairs.matvecs,
-    )
+    ).top

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import WHICH, Basis, Ritz, Spent, Which, preference
 from lossgeom.linalg.operator import LinearOperator, as_operator
@@ -36,6 +37,16 @@ class EigenPairs:
     residuals: Float[Tensor, " k"]
     converged: Bool[Tensor, " k"]
     matvecs: int
+
+    @property
+    def top(self) -> Estimate:
+        """The most wanted eigenvalue."""
+        return Estimate(
+            self.values[0].item(),
+            residual=self.residuals[0].item(),
+            converged=bool(self.converged[0]),
+            matvecs=self.matvecs,
+        )
 
 
 def top_eigenpairs(

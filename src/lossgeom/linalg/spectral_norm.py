@@ -45,12 +45,12 @@ def spectral_norm(
     A = as_operator(A)
     m, n = A.shape
     square = A @ A.T if m <= n else A.T @ A
-    pairs = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, seed=seed)
-    value, residual = pairs.values.item(), pairs.residuals.item()
-    norm = math.sqrt(max(value, 0.0)) if math.isfinite(value) else math.nan
+    top = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, seed=seed).top
+    residual = top.residual or 0.0
+    norm = math.sqrt(max(top.value, 0.0)) if math.isfinite(top.value) else math.nan
     return Estimate(
         norm,
         residual=residual / norm if norm > 0 else math.sqrt(residual),
-        converged=bool(pairs.converged.item()),
-        matvecs=2 * pairs.matvecs,
+        converged=top.converged,
+        matvecs=2 * top.matvecs,
     )

@@ -1,0 +1,86 @@
+"""What modules put out, call after call, and derivatives with respect to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossgeom.batches import Batch, map_tensors
+from lossgeom.problem import Problem
+
+
+class Shift:
+    """Adds consecutive pieces of a vector to what a module puts out, call after call."""
+
+    def __init__(self, vector: Tensor) -> None:
+        self.vector = vector
+        self.used = 0
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG002
+        return map_tensors(self._shifted, output)
+
+    def _shifted(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        piece = self.vector[self.used : self.used + tensor.numel()]
+        self.used += tensor.numel()
+        return tensor + piece.view(tensor.shape)
+
+
+class Calls:
+    """Collects what a module puts out, call after call."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Tensor] = []
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
+        map_tensors(self._collect, output)
+
+    def _collect(self, tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            self.outputs.append(tensor.reshape(-1).clone())  # a model may go on in place
+        return tensor
+
+    def flat(self, theta: Tensor) -> Tensor:
+        """All of it as one vector; empty, of theta's type, where nothing was called."""
+        return torch.cat(self.outputs) if self.outputs else theta.new_zeros(0)
+
+
+def detach_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
+    """A hook that cuts what a module is called with from its history."""
+    return _detached(args), _detached(kwargs)
+
+
+def _detached(inputs: Any) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.detach()
+    if isinstance(inputs, dict):
+        return {key: _detached(value) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
+        return type(inputs)(_detached(part) for part in inputs)
+    return inputs
+
+
+@torch.no_grad()
+def size_of_calls(problem: Problem, modules: Sequence[nn.Module], batch: Batch) -> int:
+    """How many numbers some modules put out on a batch, all calls together."""
+    calls = Calls()
+    with hooked(modules, calls):
+        problem.outputs(problem.theta, batch)
+    return calls.flat(problem.theta).numel()
+
+
+@contextmanager
+def hooked(modules: Sequence[nn.Module], after: Any, before: Any = None) -> Iterator[None]:
+    """Hooks after and before every call of some modules, taken off again."""
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_hook(after).remove)
+            if before is not None:
+                handle = module.register_forward_pre_hook(before, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield
