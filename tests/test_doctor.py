@@ -151,6 +151,60 @@ def test_a_model_that_runs_in_float32_only():
     assert lg.Hessian(model).dense().isfinite().all()
 
 
+class RootMeanSquare(nn.Module):
+    """In float32 whatever comes in, as in models of Hugging Face."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        return (h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
+
+
+def test_deep_networks_with_kinks_that_go_through_float32():
+    layers = [m for _ in range(12) for m in (RootMeanSquare(), nn.Linear(16, 16), nn.ReLU())]
+    assert lg.doctor(problem(*layers), third=True).trusted[:2] == ("first", "second")
+    lg.check_derivatives(problem(*layers))
+
+
+class Largest(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(1)
+
+
+class Kernel(nn.Module):
+    """With a float32 tensor that is no buffer, so that it does not run in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x @ self.mix)
+
+
+class Odd(nn.Module):
+    """Modules that put out integers, nothing, and other objects."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest, self.embedding = Largest(), nn.Embedding(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embedding(self.largest(x)) + x
+
+
+def test_odd_modules_are_passed_by(unchecked):
+    diagnosis = lg.doctor(problem(Odd()), third=True)
+    assert diagnosis.trusted == ("first", "second", "third", "nested forward")
+    single = problem(Kernel(), LayerThatHides())
+    assert lg.Hessian(single).dense().isfinite().all()
+    assert "unchecked" in str(lg.doctor(single)) or lg.doctor(single).healthy
+
+
+class LayerThatHides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
 def test_the_guard_looks_once_for_a_model(monkeypatch, unchecked):
     from lossgeom import diagnosis as module
 

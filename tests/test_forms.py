@@ -199,12 +199,20 @@ def test_reduced_precision_of_products_is_off():
     x, y = data()
     problem = lg.Problem(nn.Linear(4, 3), "cross_entropy", [(x, y)])
     expected = lg.sharpness(problem)
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision("medium")  # the older way to ask for it
     try:
         assert lg.sharpness(lg.Problem(problem.model, "cross_entropy", [(x, y)])) == expected
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+    mkldnn = torch.backends.mkldnn
+    before = mkldnn.matmul.fp32_precision
+    mkldnn.matmul.fp32_precision = "bf16"  # the newer one
+    try:
+        assert lg.sharpness(lg.Problem(problem.model, "cross_entropy", [(x, y)])) == expected
+        assert mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        mkldnn.matmul.fp32_precision = before
 
 
 def test_weight_norm_is_computed_from_its_definition():
@@ -220,3 +228,144 @@ def test_weight_norm_is_computed_from_its_definition():
     H = torch.autograd.functional.hessian(loss, v.detach()).reshape(12, 12)
     if torch.allclose(H, H.T):
         pytest.fail("torch has mended weight norm; compute it by torch again")
+
+
+# What a copy must keep
+
+
+class Rotated(nn.Module):
+    """With a complex buffer, as rotary embeddings have."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.register_buffer("turn", torch.polar(torch.ones(2), torch.tensor([1.0, 2.0])))
+
+    def forward(self, x):
+        h = self.inner(x)
+        turned = torch.view_as_real(torch.complex(h[:, :2], h[:, 2:]) * self.turn)
+        return turned.flatten(1).square()
+
+
+def test_complex_buffers_stay_complex():
+    x = torch.randn(6, 4)
+    model = Rotated()
+    expected = 0.5 * model(x).square().sum().item() / 6
+    for dtype in (torch.float32, torch.float64):
+        problem = lg.Problem(model, "squared_error", [(x, torch.zeros(6, 4))], dtype=dtype)
+        assert problem.loss() == pytest.approx(expected, rel=1e-5)
+
+
+class Writes(nn.Module):
+    def __init__(self, shared):
+        super().__init__()
+        self.register_buffer("shared", shared)
+
+    def forward(self, x):
+        self.shared.add_(1)
+        return x
+
+
+class Reads(Writes):
+    def forward(self, x):
+        return x * self.shared
+
+
+def test_a_buffer_that_modules_share_stays_one():
+    shared = torch.ones(3)
+    model = nn.Sequential(nn.Linear(4, 3), Writes(shared), Reads(shared))
+    x, y = data()
+    problem = lg.Problem(model, "cross_entropy", [(x, y)], check=False)
+    assert problem.loss() == pytest.approx(F.cross_entropy(model[0](x) * 2, y).item(), rel=1e-6)
+    assert torch.equal(shared, torch.ones(3))
+
+
+def test_the_cache_of_parametrizations_is_not_used():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 3)
+    )
+    x, y = data()
+    expected = lg.Hessian(lg.Problem(model, "cross_entropy", [(x, y)])).dense()
+    with nn.utils.parametrize.cached():
+        model(x)
+        inside = lg.Hessian(lg.Problem(model, "cross_entropy", [(x, y)])).dense()
+    torch.testing.assert_close(inside, expected)
+
+
+def test_memory_that_a_loader_fills_again():
+    class Refilled:
+        def __init__(self):
+            self.x, self.y = torch.empty(4, 4), torch.empty(4, 3)
+
+        def __iter__(self):
+            for i in range(3):
+                self.x.copy_(torch.arange(16.0).view(4, 4).sin() * (i + 1))
+                self.y.copy_(torch.arange(12.0).view(4, 3).cos() * (i + 1))
+                yield self.x, self.y
+
+    problem = lg.Problem(nn.Linear(4, 3), nn.SmoothL1Loss(), Refilled())
+    H = lg.Hessian(problem)
+    v = torch.ones(15)
+    torch.testing.assert_close(H @ v, H @ v)
+    torch.testing.assert_close(H @ v, lg.Hessian(problem, memory_budget=0) @ v)
+
+
+def test_changes_inside_an_example_are_seen():
+    x, y = data()
+
+    class Flipping(list):
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter([(x.flip(1) if self.passes > 1 else x, y)])
+
+    problem = lg.Problem(nn.Linear(4, 3), "cross_entropy", Flipping())
+    problem.loss()
+    with pytest.raises(ValueError, match="batch 0 is not the one that an earlier pass gave"):
+        problem.gradient()
+
+
+def test_scalars_in_batches():
+    class Tempered(nn.Linear):
+        def forward(self, temperature, x):
+            return super().forward(x) / temperature
+
+    x, y = data()
+    batch = {"temperature": torch.tensor(2.0), "x": x, "labels": y}
+    problem = lg.Problem(Tempered(4, 3), "cross_entropy", [batch])
+    assert problem.take(3).loss() > 0
+    assert lg.Hessian(problem).dense().isfinite().all()
+
+
+def test_a_subset_is_checked_in_its_own_parameters():
+    """A frozen part that has no gradient does not matter to the head."""
+
+    class Probe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            with torch.no_grad():
+                features = torch.tanh(self.body(x))
+            return self.head(features)
+
+    x, y = data()
+    problem = lg.Problem(Probe(), "cross_entropy", [(x, y)], parameters="head.*")
+    assert lg.Hessian(problem).dense().isfinite().all()
+    with pytest.raises(lg.DerivativeError, match="the first derivative"):
+        lg.sharpness(lg.Problem(Probe(), "cross_entropy", [(x, y)]))
+
+
+def test_settings_that_contradict(unchecked):
+    x, y = data()
+    with pytest.raises(ValueError, match="rounds float32 only, and this is measured in"):
+        lg.Problem(nn.Linear(4, 3).double(), "cross_entropy", [(x, y)], autocast=torch.bfloat16)
+    with pytest.raises(ValueError, match="expected a seed >= 0, got -1"):
+        lg.Problem(nn.Linear(4, 3), "cross_entropy", [(x, y)], seed=-1)
+    with pytest.raises(
+        TypeError, match="got a TensorDataset of single examples; pass a DataLoader"
+    ):
+        lg.Problem(nn.Linear(4, 3), "cross_entropy", torch.utils.data.TensorDataset(x, y))

@@ -12,6 +12,8 @@ from lossgeom.curvature import (
     GaussNewton,
     GradientCovariance,
     Hessian,
+    LayerSummand,
+    Mediators,
     MonteCarloFisher,
     ObjectiveHessian,
     OutputRoot,
@@ -24,7 +26,7 @@ from lossgeom.curvature import (
     preconditioner,
     sharpness,
 )
-from lossgeom.diagnosis import DerivativeError, check_derivatives, doctor
+from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import EigenPairs, LinearOperator, spectral_norm, top_eigenpairs, trace
 from lossgeom.losses import Loss
@@ -42,14 +44,17 @@ __all__ = [
     "Claim",
     "ConjugateGaussNewton",
     "DerivativeError",
+    "Diagnosis",
     "EigenPairs",
     "EmpiricalFisher",
     "Estimate",
     "GaussNewton",
     "GradientCovariance",
     "Hessian",
+    "LayerSummand",
     "LinearOperator",
     "Loss",
+    "Mediators",
     "MonteCarloFisher",
     "NonFiniteError",
     "ObjectiveHessian",

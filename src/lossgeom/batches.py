@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 TARGET_KEYS = ("labels", "label", "targets", "target")
 PLAIN = (int, float, str, bytes, type(None))
@@ -61,7 +61,7 @@ class Batch:
             return cls(index, raw, tuple(first), targets)
         if isinstance(first[0], Mapping):
             return cls(index, raw, dict(first[0]), targets)
-        positional = isinstance(first[0], (tuple, list))
+        positional = isinstance(first[0], (tuple, list)) and not _is_named(first[0])
         return cls(index, raw, tuple(first[0]) if positional else (first[0],), targets)
 
     @property
@@ -103,23 +103,27 @@ class Batch:
                 f"cannot take examples out of batch {self.index}, whose tensors have first "
                 f"dimensions {lengths}: expected the number of examples in each"
             )
-        return Batch.of(map_tensors(lambda t: t[start:stop], self.raw), self.index)
+        return Batch.of(map_tensors(lambda t: t[start:stop] if t.ndim else t, self.raw), self.index)
 
 
 def _first_dimensions(raw: Any) -> list[Tensor]:
     """The tensors of a batch, of which the first says how many examples there are."""
-    tensors = list(tensors_of(raw))
-    if not tensors or any(tensor.ndim == 0 for tensor in tensors[:1]):
+    tensors = [tensor for tensor in tensors_of(raw) if tensor.ndim]
+    if not tensors:
         raise TypeError(f"expected a batch that holds tensors of examples, got {_describe(raw)}")
     return tensors
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Apply a function to every tensor of a batch, whatever it is nested in."""
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = True) -> Any:
+    """Apply a function to every tensor of a batch, whatever it is nested in.
+
+    Raises:
+        TypeError: if it holds objects that tensors may hide in, unless ``strict`` is False.
+    """
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
-        mapped = {key: map_tensors(function, value) for key, value in tree.items()}
+        mapped = {key: map_tensors(function, value, strict) for key, value in tree.items()}
         if type(tree) is dict or not isinstance(tree, MutableMapping):
             return mapped
         other = copy.copy(tree)  # such as the encodings of Hugging Face
@@ -127,14 +131,19 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
             other[key] = value
         return other
     if isinstance(tree, (tuple, list)):
-        parts = [map_tensors(function, part) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    if isinstance(tree, PLAIN):
+        parts = [map_tensors(function, part, strict) for part in tree]
+        return type(tree)(*parts) if _is_named(tree) else type(tree)(parts)
+    if isinstance(tree, PLAIN) or not strict:
         return tree
     raise TypeError(
         f"expected batches of tensors in tuples, lists and mappings, got a {type(tree).__name__} "
         "in one; make it a mapping of tensors"
     )
+
+
+def _is_named(tree: Any) -> bool:
+    """Whether a tuple is a named one, such as a PackedSequence, which is one thing."""
+    return isinstance(tree, tuple) and "_fields" in dir(type(tree))
 
 
 def tensors_of(tree: Any) -> Iterator[Tensor]:
@@ -155,12 +164,16 @@ def _describe(thing: Any) -> str:
 
 
 def to_parameters(raw: Any, theta: Tensor) -> Any:
-    """Move a batch to the parameters' device, and its floating tensors to their dtype."""
+    """Copy a batch to the parameters' device, and its floating tensors to their dtype.
+
+    A copy even where nothing has to move, because its owner may fill the same memory again.
+    """
 
     def moved(part: Tensor) -> Tensor:
         dtype = theta.dtype if part.is_floating_point() else part.dtype
-        part = part.clone() if part.is_inference() else part.detach()
-        return part.to(theta.device, dtype)
+        if part.is_complex():
+            dtype = theta.dtype.to_complex()
+        return part.detach().to(theta.device, dtype, copy=True)
 
     return map_tensors(moved, raw)
 
@@ -185,14 +198,12 @@ class FirstExamples:
 
 def fingerprint(raw: Any) -> Fingerprint:
     """What two passes over the same data in the same order agree in."""
-    return tuple((str(tuple(part.shape)), _weighted_sum(part)) for part in tensors_of(raw))
+    return tuple((str(tuple(part.shape)), _digest(part)) for part in tensors_of(raw))
 
 
-def _weighted_sum(part: Tensor) -> str:
-    """As text, because NaN is not equal to itself."""
-    rows = part.detach().reshape(len(part) if part.ndim else 1, math.prod(part.shape[1:]))
-    sums = rows.sum(1, dtype=torch.complex128 if part.is_complex() else torch.float64)
-    return repr((sums @ torch.arange(1.0, len(rows) + 1).to(sums)).item())
+def _digest(part: Tensor) -> str:
+    plain = part.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return hashlib.blake2b(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 class Passes:
@@ -256,6 +267,11 @@ def check_iterable(batches: Iterable[Any]) -> None:
             "expected batches that can be iterated more than once, got a "
             f"{type(batches).__name__}, which is used up after one pass; pass a list or a "
             "DataLoader"
+        )
+    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
+        raise TypeError(
+            f"expected batches, got a {type(batches).__name__} of single examples; pass a "
+            "DataLoader(dataset, batch_size=...)"
         )
     if isinstance(batches, (Mapping, str)):
         raise TypeError(

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch
+from lossgeom.batches import TARGET_KEYS, Batch
+
+TARGETS = ", ".join(map(repr, TARGET_KEYS))
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
@@ -48,7 +50,8 @@ def check_arguments(module: nn.Module, batch: Batch) -> None:
         return  # of something that is not written in Python
     try:
         if isinstance(batch.inputs, dict):
-            given = f"keywords {sorted(batch.inputs)}"
+            where = "" if batch.targets is not None else f", and no targets at {TARGETS}"
+            given = f"keywords {sorted(batch.inputs)}{where}"
             signature.bind(**batch.inputs)
         else:
             given = f"{len(batch.inputs)} arguments"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
 from lossgeom.measuring import measuring
@@ -20,6 +22,7 @@ Order = Literal["first", "second", "third", "nested forward"]
 Status = Literal["right", "wrong", "unsupported", "unchecked"]
 
 TOLERANCE = 1e-3  # relative; float32 inside a model lets differences be no better
+COARSE = 5e-2  # where a model cannot run in float64
 # Relative to the parameters, the likeliest first: small enough that no ReLU switches inside a
 # difference, then large enough for models that round to float32, then smaller still.
 STEPS = (1e-7, 1e-5, 1e-4, 1e-3, 1e-9, 1e-8, 1e-6, 1e-2)
@@ -50,22 +53,26 @@ def examine(problem: Problem, order: Order, seed: int = 0) -> Finding:
     They are taken at a random point near the parameters, where no unit sits exactly at a kink.
     """
     with measuring(problem.theta.device):
-        point = _Point.near(problem, seed)
         try:
+            point = _Point.near(problem, seed)
             size = point.loss(point.theta).detach()
-        except (RuntimeError, TypeError, ValueError, NonFiniteError) as error:
+        except Exception as error:  # of whatever a module is, away from the user's own point
             return Finding("unchecked", message=_first_line(error))
+        exact = problem.theta.dtype == torch.float64
+        tolerance = TOLERANCE if exact else COARSE
         best = math.inf
         for direction in point.directions:
             try:
                 errors = list(COMPARISONS[order](point, direction, size))
-            except (RuntimeError, ValueError, NonFiniteError) as error:
+            except (RuntimeError, TypeError, ValueError, NonFiniteError) as error:
                 return Finding("unsupported", message=_first_line(error))
             if not errors:
                 return Finding("unchecked", message="nothing to differentiate")
             best = min(best, max(errors))
-            if best <= TOLERANCE:
+            if best <= tolerance:
                 return Finding("right", best)
+        if not exact:
+            return Finding("unchecked", best, "in float32 only, where differences are too coarse")
         return Finding("wrong", best)
 
 
@@ -101,10 +108,13 @@ class _Point:
         return cls(problem, problem.first_batch(), theta + AWAY * away, list(directions))
 
     def outputs(self, theta: Tensor) -> Tensor:
-        return self.problem.outputs(theta, self.batch)
+        with _in_double(theta):
+            return self.problem.outputs(theta, self.batch)
 
     def loss(self, theta: Tensor) -> Tensor:
-        return self.problem.terms(self.outputs(theta), self.batch)[0]
+        outputs = self.outputs(theta)
+        with _in_double(theta):
+            return self.problem.terms(outputs, self.batch)[0]
 
     def gradient(self, theta: Tensor, create_graph: bool = False) -> Tensor:
         leaf = theta if theta.requires_grad else theta.detach().requires_grad_()
@@ -130,6 +140,34 @@ class _Point:
         for step in STEPS:
             up, down = function(self.theta + step * v), function(self.theta - step * v)
             yield (up.detach() - down.detach()) / (2 * step)
+
+
+class _Double(TorchFunctionMode):
+    """Lets a model go on in float64 where it says float32, so that differences stay exact."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.float:
+            return args[0].double()
+        given = {key: _doubled(value) for key, value in (kwargs or {}).items()}
+        return func(*map(_doubled, args), **given)
+
+
+def _doubled(argument: Any) -> Any:
+    return torch.float64 if argument is torch.float32 else argument
+
+
+@contextmanager
+def _in_double(theta: Tensor) -> Iterator[None]:
+    if theta.dtype != torch.float64:
+        yield
+        return
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with _Double():
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _disagreement(exact: Tensor, differences: Iterator[Tensor], size: Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch
+from lossgeom.batches import TARGET_KEYS, Batch
 from lossgeom.cross_entropy import CrossEntropy, Layout, target_count
 from lossgeom.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
 
@@ -121,7 +121,7 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
         raise ValueError(
             f"the loss {name!r} compares outputs with a tensor of targets, and batch "
             f"{batch.index} has {type(batch.targets).__name__}; expected (inputs, targets), or "
-            "a mapping with the targets at 'labels'"
+            f"a mapping with the targets at {', '.join(map(repr, TARGET_KEYS))}"
         )
     result = loss.terms(outputs, batch)
     if not (isinstance(result, tuple) and len(result) == 2):
@@ -143,7 +143,8 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
 
 def _own(function: TermsFunction) -> Loss:
     name = getattr(function, "__name__", type(function).__name__)
-    return Loss(name, lambda outputs, batch: function(outputs, batch.raw))
+    # on copies, because it may work in place
+    return Loss(name, lambda outputs, batch: function(outputs.clone(), batch.copied().raw))
 
 
 def _squared_error(outputs: Tensor, batch: Batch) -> Terms:

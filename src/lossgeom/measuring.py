@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 from lossgeom.linalg import plain_arithmetic
 
@@ -29,9 +30,21 @@ def measuring(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(seeded(device, 0))
+        stack.enter_context(_without_cached_parametrizations())
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_attention)
         torch.backends.mha.set_fastpath_enabled(False)
         yield
+
+
+@contextmanager
+def _without_cached_parametrizations() -> Iterator[None]:
+    """Outside of ``parametrize.cached()``, which would keep the weights of another point."""
+    enabled, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = enabled, cache
 
 
 @contextmanager

@@ -83,16 +83,11 @@ def _calls(small: Problem) -> dict[str, tuple[Any, Any]]:
 
 
 def _frozen(arguments: Any) -> Any:
-    try:
-        return map_tensors(lambda tensor: tensor.detach().clone(), arguments)
-    except TypeError:
-        return None  # arguments that are no tensors
+    return map_tensors(lambda tensor: tensor.detach().clone(), arguments, strict=False)
 
 
 def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
     """A module as a problem in its parameters and inputs."""
-    if args is None or kwargs is None:
-        return None
     try:
         return Problem(
             _Alone(module, args, kwargs),
@@ -115,7 +110,7 @@ class _Alone(nn.Module):
         nn.Module.__init__(self)
         self.module = module
         self.inputs = nn.ParameterList()
-        self.arguments = map_tensors(self._kept, [args, kwargs])
+        self.arguments = map_tensors(self._kept, [args, kwargs], strict=False)
 
     def _kept(self, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
@@ -127,7 +122,7 @@ class _Alone(nn.Module):
         def given(tensor: Tensor) -> Tensor:
             return self.inputs[int(tensor)] * 1 if tensor.is_floating_point() else tensor
 
-        args, kwargs = map_tensors(given, self.arguments)
+        args, kwargs = map_tensors(given, self.arguments, strict=False)
         outputs: list[Tensor] = []
 
         def collect(tensor: Tensor) -> Tensor:
@@ -135,8 +130,10 @@ class _Alone(nn.Module):
                 outputs.append(tensor.reshape(-1))
             return tensor
 
-        map_tensors(collect, self.module(*args, **kwargs))
-        return torch.cat(outputs)[None]
+        map_tensors(collect, self.module(*args, **kwargs), strict=False)
+        if not outputs:
+            raise TypeError("the module puts out no floating tensors")
+        return torch.cat([output.to(outputs[0].dtype) for output in outputs])[None]
 
 
 def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001

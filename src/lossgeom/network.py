@@ -114,6 +114,8 @@ class Network:
 
     def _restrict(self, theta: Tensor, patterns: str | Sequence[str]) -> None:
         chosen = self.matching(patterns)
+        if not any(self.shapes[i].numel() for i in chosen):
+            raise ValueError(f"parameters={patterns!r} matches only parameters without numbers")
         with torch.inference_mode(False):
             pieces = [piece.detach().clone() for piece in self.split(theta)]
         self.frozen_names += tuple(n for i, n in enumerate(self.names) if i not in chosen)
@@ -135,7 +137,7 @@ class Network:
             found = {
                 i
                 for i, aliases in enumerate(self._aliases)
-                if self.shapes[i].numel() and any(fnmatchcase(name, pattern) for name in aliases)
+                if any(fnmatchcase(name, pattern) for name in aliases)
             }
             if not found:
                 fixed = any(fnmatchcase(name, pattern) for name in self.frozen_names)
@@ -201,9 +203,12 @@ class Network:
                 self.module.train(mode == "train")
                 for module, name, value in values:
                     module._parameters[name] = value  # type: ignore[assignment]
+                fresh: dict[int, Tensor] = {}  # a buffer that modules share stays one
                 for module, own in buffers:
-                    fresh = {n: b if b is None else b.clone() for n, b in own.items()}
-                    module._buffers.update(fresh)
+                    for name, buffer in own.items():
+                        if buffer is not None:
+                            clone = fresh.setdefault(id(buffer), buffer.clone())
+                            module._buffers[name] = clone
                 yield
             finally:
                 for (module, name, _), parameter in zip(values, kept, strict=True):
@@ -248,6 +253,8 @@ def probe(
     return notes
 
 
+NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
+
 CHECKPOINTING = (
     "activation checkpointing computes parts of the model again after the parameters have been "
     "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
@@ -284,7 +291,7 @@ def graph_nodes(tensor: Tensor) -> Iterator[Any]:
 
 def check_differentiable_again(gradient: Tensor) -> None:
     """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
-    if any("Error" in node.name() for node in graph_nodes(gradient)):
+    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
         raise ValueError(
             "the model uses an operation without second derivatives (such as a "
             "once_differentiable function); a curvature matrix would be wrong"

@@ -171,21 +171,39 @@ def _dimension(norm: Any) -> int:
 
 
 def _measured_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
-    if dtype is not None:
-        if dtype not in MEASURED:
-            raise TypeError(f"expected dtype to be torch.float32 or torch.float64, got {dtype}")
-        return dtype
     kinds = {parameter.dtype for parameter in model.parameters()}
     complex_kinds = sorted(str(kind) for kind in kinds if kind.is_complex)
     if complex_kinds:
         raise TypeError(f"expected real parameters, got some in {', '.join(complex_kinds)}")
+    if dtype is not None:
+        if dtype not in MEASURED:
+            raise TypeError(f"expected dtype to be torch.float32 or torch.float64, got {dtype}")
+        return dtype
     return torch.float64 if torch.float64 in kinds else torch.float32
 
 
 def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:
-    """Every floating parameter and buffer into one type, exactly unless it is a narrower one."""
-    tensors: list[Any] = [*module.parameters(), *module.buffers()]
-    other = sorted({str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != dtype})
+    """Floating parameters and buffers into one type, complex buffers into its complex one.
+
+    Each once, however many modules share it.
+    """
+    converted: dict[int, Tensor] = {}
+    other = set()
+    for owner in module.modules():
+        if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
+            owner.sparse = False  # whose sparse gradients cannot be differentiated
+        for tensors in (owner._parameters, owner._buffers):
+            for name, tensor in list(tensors.items()):
+                if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
+                    continue
+                wanted = dtype.to_complex() if tensor.is_complex() else dtype
+                if tensor.dtype == wanted:
+                    continue
+                other.add(str(tensor.dtype))
+                if isinstance(tensor, nn.Parameter):
+                    tensor.data = tensor.data.to(wanted)
+                else:
+                    owner._buffers[name] = converted.setdefault(id(tensor), tensor.to(wanted))
     if other:
-        module.to(dtype)
-        notes.append(f"measured in {dtype}, in a copy of a model in {', '.join(other)}")
+        kinds = ", ".join(sorted(other))
+        notes.append(f"measured in {dtype}, in a copy of a model in {kinds}")

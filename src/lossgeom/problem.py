@@ -108,6 +108,13 @@ class Problem:
         self.autocast = autocast
         self.check = check
         self.theta = self.network.theta
+        if autocast is not None and self.theta.dtype != torch.float32:
+            raise ValueError(
+                f"autocast={autocast} rounds float32 only, and this is measured in "
+                f"{self.theta.dtype}; leave one of the two out"
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(f"expected a seed >= 0, got {seed}")
         self._forward = forward
         self._seen = Passes()
         self._once: dict[Hashable, Any] = {}
@@ -142,7 +149,10 @@ class Problem:
         return other
 
     def take(self, n: int) -> Problem:
-        """The same problem on the first n examples; fewer than n in the data is an error."""
+        """The same problem on the first n examples; fewer than n in the data is an error.
+
+        Examples are the first dimension of every tensor in a batch.
+        """
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
         return self._with(batches=FirstExamples(self.batches, n), _seen=Passes())
@@ -310,7 +320,9 @@ class Problem:
 
         def terms(batch: Batch) -> tuple[Tensor, float]:
             total, count = self.terms(self.outputs(theta, batch), batch)
-            return torch.autograd.grad(total, theta)[0], count
+            if not total.requires_grad:  # a loss that does not depend on theta
+                return torch.zeros_like(theta), count
+            return torch.autograd.grad(total, theta, materialize_grads=True)[0], count
 
         return self.mean(terms)
 

@@ -180,6 +180,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor, rtol: float) -> None:
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
 
 
+@pytest.mark.usefixtures("unchecked")  # test_shapes is under the checker
 def test_agrees_with_dense_code(name, matrix, case):
     A = matrix(case.problem())
     dense = A.dense()
@@ -190,6 +191,13 @@ def test_agrees_with_dense_code(name, matrix, case):
         expected = DENSE[name](case)
         scale = reference.hessian(case) if name == "Residual" else expected
         torch.testing.assert_close(dense, expected, rtol=1e-6, atol=2e-7 * float(scale.abs().max()))
+
+
+def test_shapes(name, some_case):
+    if applies(name, some_case):
+        A = make(name, some_case.problem())
+        assert (A @ block(A.shape[1])).shape == (A.shape[0], 3)
+        assert A.dense().dtype == A.dtype == torch.float64
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -71,3 +71,6 @@ def test_errors(unchecked):
         lg.block(H, "3.*")
     with pytest.raises(ValueError, match="expected at least 2 probes, got 1"):
         lg.off_block_mass(H, probes=1)
+    with pytest.raises(TypeError, match=r"such as Hessian\(problem\), got NTK"):
+        lg.off_block_mass(lg.NTK(problem()))
+    assert lg.off_block_mass(H, "*").value == 0

@@ -123,6 +123,8 @@ def test_errors(unchecked):
         lg.preconditioner(problem, Adam(model.parameters()))
     with pytest.raises(ValueError, match=r"but 0\.weight is not among its parameters"):
         lg.preconditioner(problem, SGD(nn.Linear(3, 2).parameters(), lr=1.0))
+    with pytest.raises(ValueError, match=r"belongs to those; use problem\.refreshed\(\)"):
+        lg.preconditioner(problem.at(problem.theta * 2), optimizer)
     with pytest.raises(ValueError, match=r"expected learning rates > 0, got 0\.0"):
         lg.preconditioner(problem, SGD(model.parameters(), lr=0.0))
     with pytest.raises(ValueError, match=r"hessian of shape \(26, 26\), got one of shape \(2, 2\)"):

@@ -88,13 +88,21 @@ class _SavedBytes:
     def counted(self) -> saved_tensors_hooks:
         return saved_tensors_hooks(self._pack, _unpack)
 
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def _pack(self, tensor: Tensor) -> tuple[Tensor, int]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._storages:
             self._storages.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        return tensor.detach()  # the tensor itself would hold the node that holds it
+        # the tensor itself would hold the node that holds it
+        return tensor.detach(), tensor._version
 
 
-def _unpack(tensor: Tensor) -> Tensor:
+def _unpack(saved: tuple[Tensor, int]) -> Tensor:
+    """As autograd does without hooks, refuse what was changed in place since."""
+    tensor, version = saved
+    if tensor._version != version:
+        raise RuntimeError(
+            "the model changes in place what its derivative needs; autograd refuses its backward "
+            "pass, too"
+        )
     return tensor

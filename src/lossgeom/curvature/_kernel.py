@@ -45,7 +45,9 @@ class Kernel(LinearOperator):
         """The matrix itself: from A, where A fits the memory budget, at min(NC, P) products."""
         NC, P = self.factor.shape
         if NC * P * self.dtype.itemsize > self.memory_budget:
-            return self.matmat(torch.eye(NC, dtype=self.dtype, device=self.device))
+            chunk = max(1, self.memory_budget // (P * self.dtype.itemsize))
+            unit = torch.eye(NC, dtype=self.dtype, device=self.device)
+            return torch.cat([self.matmat(part) for part in torch.split(unit, chunk, dim=1)], dim=1)
         with plain_arithmetic(self.device):
             A = self.factor.dense()
             return A @ A.T

@@ -21,14 +21,14 @@ class Shift:
         self.used = 0
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG002
-        return map_tensors(self._shifted, output)
+        return map_tensors(self._shifted, output, strict=False)
 
     def _shifted(self, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
         piece = self.vector[self.used : self.used + tensor.numel()]
         self.used += tensor.numel()
-        return tensor + piece.view(tensor.shape)
+        return tensor + piece.view(tensor.shape).to(tensor.dtype)  # narrower under autocast
 
 
 class Calls:
@@ -38,7 +38,7 @@ class Calls:
         self.outputs: list[Tensor] = []
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
-        map_tensors(self._collect, output)
+        map_tensors(self._collect, output, strict=False)
 
     def _collect(self, tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
@@ -47,7 +47,8 @@ class Calls:
 
     def flat(self, theta: Tensor) -> Tensor:
         """All of it as one vector; empty, of theta's type, where nothing was called."""
-        return torch.cat(self.outputs) if self.outputs else theta.new_zeros(0)
+        outputs = [output.to(theta.dtype) for output in self.outputs]
+        return torch.cat(outputs) if outputs else theta.new_zeros(0)
 
 
 def detach_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001

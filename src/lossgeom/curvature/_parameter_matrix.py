@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from weakref import WeakMethod
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,8 @@ class ParameterMatrix(OnParameters):
     """
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
-        self._graphs = KeptGraphs(problem, self.linearize, memory_budget)
+        linearize = WeakMethod(self.linearize)  # graphs that held the matrix would outlive it
+        self._graphs = KeptGraphs(problem, lambda *at: linearize()(*at), memory_budget)  # type: ignore[misc]
         self.problem = problem
 
     @abstractmethod

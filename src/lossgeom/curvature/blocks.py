@@ -13,7 +13,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic, random_signs
 from lossgeom.problem import Problem
 
-Patterns = Sequence[str] | None
+Patterns = str | Sequence[str] | None
 
 
 class BlockDiagonal(OnParameters):
@@ -48,7 +48,7 @@ class BlockDiagonal(OnParameters):
     """
 
     def __init__(self, matrix: OnParameters, patterns: Patterns = None) -> None:
-        self.matrix = matrix
+        self.matrix = _on_parameters(matrix)
         self.problem = matrix.problem
         self.blocks = parameter_blocks(matrix.problem, patterns)
 
@@ -86,7 +86,7 @@ def block(matrix: OnParameters, rows: str, columns: str | None = None) -> Linear
     tensor([[1.],
             [1.]])
     """
-    inside = _indices(matrix.problem, rows)
+    inside = _indices(_on_parameters(matrix).problem, rows)
     across = inside if columns is None else _indices(matrix.problem, columns)
 
     def restricted(A: LinearOperator, to: Tensor, of: Tensor) -> LinearOperator:
@@ -133,11 +133,13 @@ def off_block_mass(
     """
     if probes < 2:
         raise ValueError(f"expected at least 2 probes, got {probes}")
-    blocks = parameter_blocks(matrix.problem, patterns)
+    blocks = parameter_blocks(_on_parameters(matrix).problem, patterns)
     P = matrix.shape[0]
     exact = probes * len(blocks) >= P
-    Z = torch.eye(P, device=matrix.device, dtype=matrix.dtype)
-    Z = Z if exact else random_signs(matrix, probes, seed)
+    if exact:
+        Z = torch.eye(P, device=matrix.device, dtype=matrix.dtype)
+    else:
+        Z = random_signs(matrix, probes, seed)
     off, whole, matvecs = [], [], 0
     with plain_arithmetic(matrix.device):
         for z in torch.split(Z, 1, dim=1):
@@ -176,9 +178,11 @@ def parameter_blocks(problem: Problem, patterns: Patterns = None) -> dict[str, T
     {'weight': tensor([0, 1]), 'bias': tensor([2])}
     """
     if patterns is None:
-        layers = dict.fromkeys(name.rpartition(".")[0] for name in problem.network.names)
-        owner = [name.rpartition(".")[0] for name in problem.network.names]
-        return {layer: _places(problem, [o == layer for o in owner]) for layer in layers}
+        owners = [name.rpartition(".")[0] for name in problem.network.names]
+        return {
+            layer: _places(problem, [o == layer for o in owners]) for layer in dict.fromkeys(owners)
+        }
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     blocks = {pattern: _indices(problem, pattern) for pattern in patterns}
     times = torch.zeros_like(problem.theta)
     for inside in blocks.values():
@@ -186,10 +190,19 @@ def parameter_blocks(problem: Problem, patterns: Patterns = None) -> dict[str, T
     for name, count in problem.unflatten(times).items():
         if (count != 1).any():
             raise ValueError(
-                f"expected every parameter to match exactly one of {list(patterns)}, but {name} "
+                f"expected every parameter to match exactly one of {patterns}, but {name} "
                 f"matches {int(count.max())}"
             )
     return blocks
+
+
+def _on_parameters(matrix: OnParameters) -> OnParameters:
+    if not isinstance(matrix, OnParameters):
+        raise TypeError(
+            "expected a matrix on a problem's parameters, such as Hessian(problem), got "
+            f"{type(matrix).__name__}"
+        )
+    return matrix
 
 
 def _indices(problem: Problem, pattern: str) -> Tensor:

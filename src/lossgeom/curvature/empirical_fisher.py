@@ -44,14 +44,15 @@ class EmpiricalFisher(ParameterMatrix):
     """
 
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
-        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
-        loss = LossAtOutputs.of(self.problem, jacobian.outputs, batch)
-        if self.problem.criterion.likelihood is None:
-            loss.check_separable(self.problem.criterion.name)
-        U = rows(self.problem, loss.residual.detach())
+        problem = self.problem  # so that the product does not hold this matrix
+        jacobian = BatchJacobian(problem.outputs(theta, batch), theta)
+        loss = LossAtOutputs.of(problem, jacobian.outputs, batch)
+        if problem.criterion.likelihood is None:
+            loss.check_separable(problem.criterion.name)
+        U = rows(problem, loss.residual.detach())
 
         def product(v: Tensor) -> Tensor:
-            along = (U * rows(self.problem, jacobian.push(v))).sum(1, keepdim=True)
-            return jacobian.pull(unrows(self.problem, U * along, jacobian.outputs))
+            along = (U * rows(problem, jacobian.push(v))).sum(1, keepdim=True)
+            return jacobian.pull(unrows(problem, U * along, jacobian.outputs))
 
         return product, loss.count

@@ -20,9 +20,10 @@ class GradientCovariance(OnParameters):
     .. math:: \Sigma = \frac{1}{M} \sum_{o=1}^M (g_o - \nabla L)(g_o - \nabla L)^\top, \quad
         \frac{1}{M} \sum_o g_o = \nabla L
 
-    over the M observations: the targets of a cross-entropy that are not ignored, the examples of
-    any other loss. Each :math:`g_o` is M / n times the gradient of the observation's terms, n being
-    what the loss divides by, so that their mean is the gradient of the loss. A mini-batch of B
+    over the M observations: the targets of a cross-entropy that have a weight (ignored ones and
+    those of a class of weight 0 have none), the examples of any other loss. Each :math:`g_o` is
+    M / n times the gradient of the observation's terms, n being what the loss divides by, so that
+    their mean is the gradient of the loss. A mini-batch of B
     observations, drawn with replacement, has a gradient with covariance :math:`\Sigma / B`.
 
     It is the empirical Fisher matrix times M / n, less the square of the gradient, and computed so:

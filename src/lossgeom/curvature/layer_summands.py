@@ -19,6 +19,7 @@ from lossgeom.curvature._layer_calls import Calls, Shift, detach_inputs, hooked,
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
 from lossgeom.curvature.output_root import OutputRoot
 from lossgeom.curvature.parameter_jacobian import output_sizes
+from lossgeom.diagnosis import guard
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
@@ -27,7 +28,7 @@ from lossgeom.linalg import (
     top_eigenpairs,
     trace,
 )
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 
 AGREEMENT = 1e-3  # relative, of J_l v and T_l (D_l v)
 
@@ -159,7 +160,8 @@ def layer_summands(
     >>> first.name, first.parameters, last.layer_jacobian.shape
     ('0', ('0.weight', '0.bias'), (4, 4))
     """
-    root = OutputRoot(problem)
+    root = OutputRoot(checked_problem(problem))
+    guard(problem, problem.first_batch())  # once for all layers
     found = []
     for modules, name, parameters in _layers(problem):
         own = problem.with_parameters([glob.escape(parameter) for parameter in parameters])

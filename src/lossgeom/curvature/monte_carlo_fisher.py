@@ -77,16 +77,17 @@ class MonteCarloFisher(ParameterMatrix):
         jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
         outputs = jacobian.outputs.detach()
         _, count = self.problem.terms(outputs, batch)
-        f = self.likelihood.rows(outputs)
-        weights = self.likelihood.weights(outputs, batch).sqrt()
-        uniform = self._uniform(batch, len(f), self.likelihood.draws(f.shape[1])).to(f)
-        scores = [weights * self.likelihood.score(f, draw) for draw in uniform]
+        likelihood = self.likelihood  # so that the product does not hold this matrix
+        f = likelihood.rows(outputs)
+        weights = likelihood.weights(outputs, batch).sqrt()
+        uniform = self._uniform(batch, len(f), likelihood.draws(f.shape[1])).to(f)
+        scores = [weights * likelihood.score(f, draw) for draw in uniform]
 
         def product(v: Tensor) -> Tensor:
-            pushed = self.likelihood.rows(jacobian.push(v))
+            pushed = likelihood.rows(jacobian.push(v))
             along = [u * (u * pushed).sum(1, keepdim=True) for u in scores]
             mean = torch.stack(along).mean(0)
-            return jacobian.pull(self.likelihood.unrows(mean, outputs))
+            return jacobian.pull(likelihood.unrows(mean, outputs))
 
         return product, count
 

@@ -44,11 +44,11 @@ class ParameterJacobian(OnProblem):
     """
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
-        self._graphs = KeptGraphs(problem, self._linearize, memory_budget)
-        self.problem = problem
+        def linearize(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
+            return BatchJacobian(problem.outputs(theta, batch), theta), 1.0
 
-    def _linearize(self, theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
-        return BatchJacobian(self.problem.outputs(theta, batch), theta), 1.0
+        self._graphs = KeptGraphs(problem, linearize, memory_budget)
+        self.problem = problem
 
     @property
     def shape(self) -> tuple[int, int]:  # noqa: D102

@@ -88,8 +88,8 @@ def preconditioner(problem: Problem, optimizer: Optimizer) -> Float[Tensor, " P"
 
     Raises:
         TypeError: for any other optimiser.
-        ValueError: if it does not update all parameters of the problem, has taken no step yet, or
-            has a learning rate of 0.
+        ValueError: if it does not update all parameters of the problem, has taken no step yet, has
+            a learning rate of 0, or the model has been trained since the problem was made.
 
     Source: Cohen et al., arXiv:2207.14484, section 2.
 
@@ -117,7 +117,14 @@ def preconditioner(problem: Problem, optimizer: Optimizer) -> Float[Tensor, " P"
             )
         return of(parameter.detach().double(), group, state).cpu() / lr.cpu()
 
-    return flat(problem, optimizer, entry)
+    diagonal = flat(problem, optimizer, entry)
+    now = flat(problem, optimizer, lambda parameter, group, state: parameter)  # noqa: ARG005
+    if not torch.equal(now, problem.theta):
+        raise ValueError(
+            "the problem holds other parameters than the model has now, and the state of the "
+            "optimiser belongs to those; use problem.refreshed()"
+        )
+    return diagonal
 
 
 def _sgd(parameter: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:  # noqa: ARG001

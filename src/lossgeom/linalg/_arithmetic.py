@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch.backends import cudnn
+
+EXACT = ("ieee", "none")
 
 
 @contextmanager
@@ -15,12 +17,17 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        precision = torch.get_float32_matmul_precision()
-        if precision != "highest":
-            stack.callback(torch.set_float32_matmul_precision, precision)
-            torch.set_float32_matmul_precision("highest")
-        if device.type == "cuda":
-            stack.enter_context(
-                cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.deterministic, allow_tf32=False)
-            )
+        for backend in _backends(device):
+            if backend.fp32_precision not in EXACT:
+                stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+                backend.fp32_precision = "ieee"
         yield
+
+
+def _backends(device: torch.device) -> list[Any]:
+    """What has a setting of its own for products in float32."""
+    if device.type == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    mkldnn: Any = torch.backends.mkldnn
+    return [mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
