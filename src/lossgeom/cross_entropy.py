@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 
+INDICES = "Class indices are targets.long(), one for each row of outputs"
 Layout = Literal["classes second", "classes last", "next token"]
 
 
@@ -130,7 +131,7 @@ def _check_classes(outputs: Tensor, targets: Tensor, layout: Layout) -> None:
         raise ValueError(
             f"expected outputs {expected} and targets that are class indices (B, ...) in int64 or "
             f"probabilities {expected}; got outputs {shape} and targets {tuple(targets.shape)} in "
-            f"{targets.dtype}. {hint}"
+            f"{targets.dtype}. {hint if outputs.ndim > 2 else INDICES}"
         )
 
 

@@ -42,10 +42,11 @@ class Problem:
     targets weigh what they should, however the data is split.
 
     Parameters, buffers and frozen parameters are copied: training can go on while they are
-    measured. Nothing that is measured changes the model, its gradients, its mode, or the state of
-    a random generator. In train mode BatchNorm uses the statistics of each batch, so the value
-    depends on how the data is split, and its running averages stay as they are. What is measured
-    differently from how the model runs in training is said in ``notes``.
+    measured, and ``refreshed()`` is the same problem where the model is then. Nothing that is
+    measured changes the model, its gradients, its mode, or the state of a random generator. In
+    train mode BatchNorm uses the statistics of each batch, so the value depends on how the data is
+    split, and its running averages stay as they are. What is measured differently from how the
+    model runs in training is said in ``notes``.
 
     Args:
         model: any module with trainable parameters. A compiled or data-parallel one is measured

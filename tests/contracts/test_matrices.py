@@ -366,8 +366,12 @@ def test_frees_its_graphs(name):
     A @ torch.ones(A.shape[1])
     if name != "OutputRoot":  # which keeps outputs and no graphs
         assert any(reference() is not None for reference in sentinels)  # for the next product
-    del A
     gc.collect()
+    gc.disable()  # no cycle may keep them until the next collection
+    try:
+        del A
+    finally:
+        gc.enable()
     assert all(reference() is None for reference in sentinels)
 
 

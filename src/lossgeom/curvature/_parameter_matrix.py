@@ -13,6 +13,7 @@ from torch import Tensor
 from lossgeom.batches import Batch
 from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
 from lossgeom.linalg import LinearOperator, plain_arithmetic
+from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
 
 Product = Callable[[Tensor], Tensor]
@@ -73,3 +74,18 @@ class ParameterMatrix(OnParameters):
 
             self._graphs.over_batches(accumulate)
             return total / self._graphs.divisor
+
+
+def derivative_product(gradient: Tensor, theta: Tensor) -> Product:
+    """The product with the derivative in theta of a gradient that has a graph."""
+    check_differentiable_again(gradient)
+
+    def product(v: Tensor) -> Tensor:
+        if not gradient.requires_grad:  # it does not depend on theta
+            return torch.zeros_like(v)
+        (result,) = torch.autograd.grad(
+            gradient, theta, v, retain_graph=True, materialize_grads=True
+        )
+        return result
+
+    return product

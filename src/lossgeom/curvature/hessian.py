@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
-from lossgeom.network import check_differentiable_again
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product, derivative_product
 
 
 class Hessian(ParameterMatrix):
@@ -44,14 +43,4 @@ class Hessian(ParameterMatrix):
         if not total.requires_grad:  # a loss that does not depend on theta
             return torch.zeros_like, count
         (gradient,) = torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
-        check_differentiable_again(gradient)
-
-        def product(v: Tensor) -> Tensor:
-            if not gradient.requires_grad:  # a loss linear in theta
-                return torch.zeros_like(v)
-            (result,) = torch.autograd.grad(
-                gradient, theta, v, retain_graph=True, materialize_grads=True
-            )
-            return result
-
-        return product, count
+        return derivative_product(gradient, theta), count

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import LossAtOutputs
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
-from lossgeom.network import check_differentiable_again
+from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product, derivative_product
 
 
 class Residual(ParameterMatrix):
@@ -49,14 +48,4 @@ class Residual(ParameterMatrix):
         (pulled,) = torch.autograd.grad(
             outputs, theta, loss.residual.detach(), create_graph=True, materialize_grads=True
         )
-        check_differentiable_again(pulled)
-
-        def product(v: Tensor) -> Tensor:
-            if not pulled.requires_grad:  # a model linear in theta
-                return torch.zeros_like(v)
-            (result,) = torch.autograd.grad(
-                pulled, theta, v, retain_graph=True, materialize_grads=True
-            )
-            return result
-
-        return product, loss.count
+        return derivative_product(pulled, theta), loss.count
