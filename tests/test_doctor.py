@@ -138,19 +138,6 @@ def test_float32_inside_a_model_does_not_alarm():
     assert lg.doctor(problem(Single())).healthy
 
 
-def test_a_model_that_runs_in_float32_only():
-    class Single(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.mix = torch.randn(16, 16)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.tanh(x @ self.mix)
-
-    model = problem(Single())
-    assert lg.Hessian(model).dense().isfinite().all()
-
-
 class RootMeanSquare(nn.Module):
     """In float32 whatever comes in, as in models of Hugging Face."""
 
@@ -182,7 +169,7 @@ class Kernel(nn.Module):
 
 
 class Odd(nn.Module):
-    """Modules that put out integers, nothing, and other objects."""
+    """Has a module that puts out integers."""
 
     def __init__(self):
         super().__init__()
@@ -195,14 +182,13 @@ class Odd(nn.Module):
 def test_odd_modules_are_passed_by(unchecked):
     diagnosis = lg.doctor(problem(Odd()), third=True)
     assert diagnosis.trusted == ("first", "second", "third", "nested forward")
-    single = problem(Kernel(), LayerThatHides())
+
+
+def test_a_model_that_runs_in_float32_only_is_never_called_wrong(unchecked):
+    single = problem(Kernel(), nn.Tanh())
     assert lg.Hessian(single).dense().isfinite().all()
-    assert "unchecked" in str(lg.doctor(single)) or lg.doctor(single).healthy
-
-
-class LayerThatHides(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
+    statuses = {finding.status for finding in lg.doctor(single).model.values()}
+    assert statuses <= {"right", "unchecked"}
 
 
 def test_the_guard_looks_once_for_a_model(monkeypatch, unchecked):

@@ -13,7 +13,7 @@ LAYERS = [
     {"linalg"},
     {"measuring", "private_copy", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling"},
-    {"losses"},
+    {"losses", "probing"},
     {"problem"},
     {"derivatives"},
     {"modules_alone"},

@@ -20,9 +20,9 @@ def measuring(device: torch.device) -> Iterator[None]:
     """Exact, differentiable and repeatable arithmetic.
 
     Gradients are on; autocast and TF32 are off; attention uses the back end that has second
-    derivatives, and no fused path without derivatives; every pass over
-    the data sees the same random numbers, and the caller's generators (of torch, NumPy and Python)
-    come out as they went in.
+    derivatives, and no fused path without derivatives; parametrizations are not cached; every pass
+    over the data sees the same random numbers, and the caller's generators (of torch, NumPy and
+    Python) come out as they went in.
     """
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:

@@ -25,7 +25,8 @@ from lossgeom.batches import (
 from lossgeom.calling import Forward, call_model, check_arguments
 from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
-from lossgeom.network import Mode, Network, checked_mode, probe
+from lossgeom.network import Mode, Network, checked_mode
+from lossgeom.probing import probe
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 

@@ -53,17 +53,7 @@ class Calls:
 
 def detach_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
     """A hook that cuts what a module is called with from its history."""
-    return _detached(args), _detached(kwargs)
-
-
-def _detached(inputs: Any) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs.detach()
-    if isinstance(inputs, dict):
-        return {key: _detached(value) for key, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
-        return type(inputs)(_detached(part) for part in inputs)
-    return inputs
+    return tuple(map_tensors(torch.detach, part, strict=False) for part in (args, kwargs))
 
 
 @torch.no_grad()

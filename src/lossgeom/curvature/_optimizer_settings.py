@@ -27,10 +27,11 @@ def flat(problem: Problem, optimizer: Optimizer, entry: Entry) -> Float[Tensor, 
         raise TypeError(f"expected a torch optimiser, got {type(optimizer).__name__}")
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     model = unwrapped(problem.model)[0]
-    theirs = dict(model.named_parameters())
+    # without what torch.compile puts into the names
+    theirs = {name.replace("_orig_mod.", ""): p for name, p in model.named_parameters()}
     pieces = []
     for name in problem.network.names:
-        parameter = _by_name(theirs, name)
+        parameter = theirs.get(name)
         if parameter is None or id(parameter) not in groups:
             raise ValueError(
                 f"expected the optimiser to update every parameter of the problem, but {name} is "
@@ -40,9 +41,3 @@ def flat(problem: Problem, optimizer: Optimizer, entry: Entry) -> Float[Tensor, 
         value = entry(parameter, groups[id(parameter)], optimizer.state.get(parameter, {}))
         pieces.append(value.detach().to(problem.theta).expand(parameter.shape).reshape(-1))
     return torch.cat(pieces)
-
-
-def _by_name(parameters: dict[str, torch.nn.Parameter], name: str) -> torch.nn.Parameter | None:
-    """A parameter, also where torch.compile has put a wrapper into its path."""
-    plain = {own.replace("_orig_mod.", ""): parameter for own, parameter in parameters.items()}
-    return plain.get(name)
