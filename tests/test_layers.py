@@ -10,7 +10,7 @@ import lossgeom
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"estimate", "claim", "extras", "factories"},
-    {"linalg"},
+    {"linalg", "tape"},
     {"measuring", "private_copy", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling"},
     {"losses", "probing"},

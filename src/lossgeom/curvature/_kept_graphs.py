@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -19,80 +20,130 @@ Linear = TypeVar("Linear")
 Result = TypeVar("Result")
 
 
-class KeptGraphs(Generic[Linear]):
-    """One linearisation for each batch, and a way to go over all of them.
+@dataclass(frozen=True)
+class Linearization(Generic[Linear]):
+    """What products with one batch are made from.
 
-    The first pass linearises every batch. The graphs of the first batches are kept, as many as fit
-    the memory budget; the rest are made anew in every pass.
+    Attributes:
+        linear: makes them.
+        count: the number of terms of the batch.
+        storages: bytes that are held for it, by the memory that they are in.
+    """
+
+    linear: Linear
+    count: float
+    storages: dict[int, int]
+
+
+Linearize = Callable[[Tensor, Batch], Linearization[Linear]]
+
+
+class KeptGraphs(Generic[Linear]):
+    """One linearisation for each batch, or piece of one, and a way to go over all of them.
+
+    The first pass linearises every piece. The first of them are kept, as many as fit the memory
+    budget; the rest are made anew in every pass.
 
     Args:
         problem: the loss and where to take it.
-        linearize: ``(theta, batch) -> (what is kept, number of terms)``.
-        memory_budget: bytes of saved tensors to keep between passes.
+        linearize: what to do for each piece.
+        memory_budget: bytes to keep between passes.
+        cut: cuts a batch in pieces; by default it stays whole.
+        again: what to do in later passes for what is not kept; ``linearize`` by default.
     """
 
     def __init__(
         self,
         problem: Problem,
-        linearize: Callable[[Tensor, Batch], tuple[Linear, float]],
+        linearize: Linearize[Linear],
         memory_budget: int,
+        cut: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch],
+        again: Linearize[Linear] | None = None,
     ) -> None:
         self.problem = checked_problem(problem)
         self._linearize = linearize
+        self._again = again or linearize
         self._memory_budget = memory_budget
+        self._cut = cut
         self._theta = problem.leaf()
-        self._kept: list[Linear] = []
-        self._batches: int | None = None
-        self._divisor = 0.0
+        self._kept: dict[tuple[int, int], Linear] = {}  # by batch and piece
+        self._all_kept = False
+        self._divisor: float | None = None
 
     @property
     def divisor(self) -> float:
         """What a sum over batches is divided by; known after the first pass."""
-        return self._divisor
+        return 0.0 if self._divisor is None else self._divisor
 
     def over_batches(self, use: Callable[[Linear], Result]) -> list[Result]:
-        """Call a function on what every batch has, in order."""
+        """Call a function on what every piece has, in order."""
         with plain_arithmetic(self.problem.theta.device):
-            results = [use(linear) for linear in self._kept]
-            if len(self._kept) != self._batches:
-                results += self._over_the_rest(use)
-            return results
+            if self._all_kept:
+                return [use(linear) for linear in self._kept.values()]
+            if self._divisor is None:
+                return self._first_pass(use)
+            found = self.problem.over_batches(lambda batch: self._batch_again(batch, use))
+            return [result for results in found for result in results]
 
-    def _over_the_rest(self, use: Callable[[Linear], Result]) -> list[Result]:
-        saved, keep = _SavedBytes(), []
+    def _first_pass(self, use: Callable[[Linear], Result]) -> list[Result]:
+        storages: dict[int, int] = {}
+        kept: dict[tuple[int, int], Linear] = {}
+        pieces = 0
 
-        def linearized(batch: Batch) -> tuple[Result, float]:
+        def linearized(batch: Batch) -> list[tuple[Result, float]]:
+            nonlocal pieces
             guard(self.problem, batch)
-            with saved.counted():
-                linear, count = self._linearize(self._theta, batch)
-            result = use(linear)
-            if self._batches is None and saved.bytes <= self._memory_budget:
-                keep.append(linear)
-            return result, count
+            found = []
+            for place, piece in enumerate(self._cut(batch)):
+                made = self._linearize(self._theta, piece)
+                found.append((use(made.linear), made.count))
+                storages.update(made.storages)
+                if len(kept) == pieces and sum(storages.values()) <= self._memory_budget:
+                    kept[batch.index, place] = made.linear
+                pieces += 1
+            return found
 
-        found = self.problem.over_batches(linearized, skip=len(self._kept))
-        if self._batches is None:
-            self._batches = len(found)
-            self._divisor = self.problem.divisor(count for _, count in found)
-            self._kept = keep
+        passed = self.problem.over_batches(linearized)
+        found = [one for results in passed for one in results]
+        self._divisor = self.problem.divisor(count for _, count in found)
+        self._kept, self._all_kept = kept, len(kept) == pieces
         return [result for result, _ in found]
 
+    def _batch_again(self, batch: Batch, use: Callable[[Linear], Result]) -> list[Result]:
+        results = []
+        for place, piece in enumerate(self._cut(batch)):
+            kept = self._kept.get((batch.index, place))
+            results.append(use(self._again(self._theta, piece).linear if kept is None else kept))
+        return results
 
-class _SavedBytes:
-    """Counts the bytes that graphs save, each storage once."""
+
+def with_graphs(
+    linearize: Callable[[Tensor, Batch], tuple[Linear, float]],
+) -> Linearize[Linear]:
+    """Count what autograd's graphs hold, for a function that makes such."""
+
+    def counted(theta: Tensor, batch: Batch) -> Linearization[Linear]:
+        saved = SavedTensors()
+        with saved.counted():
+            linear, count = linearize(theta, batch)
+        return Linearization(linear, count, saved.storages)
+
+    return counted
+
+
+class SavedTensors:
+    """Counts the bytes that graphs save, by the memory that they are in."""
 
     def __init__(self) -> None:
-        self.bytes = 0
-        self._storages: set[int] = set()
+        self.storages: dict[int, int] = {}
 
     def counted(self) -> saved_tensors_hooks:
+        """The context to make the graphs in."""
         return saved_tensors_hooks(self._pack, _unpack)
 
     def _pack(self, tensor: Tensor) -> tuple[Tensor, int]:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._storages:
-            self._storages.add(storage.data_ptr())
-            self.bytes += storage.nbytes()
+        self.storages[storage._cdata] = storage.nbytes()
         # the tensor itself would hold the node that holds it
         return tensor.detach(), tensor._version
 

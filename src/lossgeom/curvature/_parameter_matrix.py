@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from weakref import WeakMethod
 
 import torch
@@ -11,12 +13,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
+from lossgeom.curvature._batch_jacobian import BatchJacobian
+from lossgeom.curvature._forward_mode import derivative_along
+from lossgeom.curvature._kept_graphs import (
+    MEMORY_BUDGET,
+    KeptGraphs,
+    Linearization,
+    with_graphs,
+)
+from lossgeom.curvature._microbatches import examples_of, pieces
+from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import LinearOperator, plain_arithmetic
+from lossgeom.measuring import measuring
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
+from lossgeom.tape import NotRecordable, record
 
 Product = Callable[[Tensor], Tensor]
+Block = Callable[[Float[Tensor, "k P"]], Float[Tensor, "k P"]]
+
+TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: below that, a tape saves less than it costs
+TAPE_AGREEMENT = 1e-4  # of forward over reverse mode with reverse mode twice
+CANNOT = (NotRecordable, NotImplementedError, RuntimeError)  # what forward mode may say
+FEW = 2  # vectors for which a recording does not pay
 
 
 class OnProblem(LinearOperator):
@@ -47,33 +66,147 @@ class OnParameters(OnProblem):
 
 
 class ParameterMatrix(OnParameters):
-    """The matrix sum_b A_b / sum_b n_b, from a function that gives A_b's product and n_b.
+    """The matrix sum_b A_b / sum_b n_b, from two ways to multiply by A_b.
+
+    Where the work is large enough and forward mode agrees with autograd's graphs on a few examples,
+    a product in forward mode is recorded for each piece of a batch, and replayed; elsewhere the
+    graph of a gradient is kept and differentiated. A matrix that is not a sum over the examples of
+    a batch sets ``whole_batches``.
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
     """
 
+    whole_batches = False
+
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
-        linearize = WeakMethod(self.linearize)  # graphs that held the matrix would outlive it
-        self._graphs = KeptGraphs(problem, lambda *at: linearize()(*at), memory_budget)  # type: ignore[misc]
+        # graphs that held the matrix would outlive it
+        linearize, again = WeakMethod(self._linearize), WeakMethod(self._again)
+        self._graphs: KeptGraphs[Block] = KeptGraphs(
+            problem,
+            lambda *at: linearize()(*at),  # type: ignore[misc]
+            memory_budget,
+            cut=(lambda batch: [batch]) if self.whole_batches else (lambda b: pieces(problem, b)),
+            again=lambda *at: again()(*at),  # type: ignore[misc]
+        )
         self.problem = problem
 
     @abstractmethod
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
         """The product with one batch's summed matrix at theta, and its number of terms."""
 
+    @abstractmethod
+    def along(self, theta: Tensor, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
+        """The same product with one vector, in forward mode, and the number of terms."""
+
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         with plain_arithmetic(self.device):
-            V = V.clone() if V.is_inference() else V.detach()
-            total = torch.zeros_like(V)
+            rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
+            total = torch.zeros_like(rows)
 
-            def accumulate(product: Product) -> None:
-                for column in range(V.shape[1]):
-                    total[:, column] += product(V[:, column])
+            def accumulate(multiply: Block) -> None:
+                total.add_(multiply(rows))
 
             self._graphs.over_batches(accumulate)
-            return total / self._graphs.divisor
+            return (total / self._graphs.divisor).T
+
+    def _linearize(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
+        if self._forward_mode(batch):
+            with suppress(*CANNOT):
+                return self._recorded(theta, batch)
+        return self._with_graphs(theta, batch)
+
+    def _again(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
+        """For one pass, in which a few vectors do without a recording."""
+
+        def multiply(V: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+            if len(V) <= FEW and self._forward_mode(batch):
+                with suppress(*CANNOT):
+                    return torch.stack([self.along(theta, batch, v)[0].detach() for v in V])
+            return self._linearize(theta, batch).linear(V)
+
+        return Linearization(multiply, 0.0, {})
+
+    def _with_graphs(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
+        made = with_graphs(self.linearize)(theta, batch)
+        return Linearization(each_row(made.linear), made.count, made.storages)
+
+    def _recorded(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
+        counts = []
+
+        def product(v: Tensor) -> Tensor:
+            result, count = self.along(theta, batch, v)
+            counts.append(count)
+            return result
+
+        tape = record(product, torch.ones_like(theta))
+        return Linearization(each_row(tape), counts[0], tape.storages)
+
+    def _forward_mode(self, batch: Batch) -> bool:
+        """Whether to use it: where it is worth while, and right on a few examples."""
+        size = examples_of(self.problem, batch).bytes_each * len(batch)
+        key = ("forward mode", type(self).__name__)
+        return size >= TAPE_BYTES and self.problem.once(key, lambda: self._forward_agrees(batch))
+
+    def _forward_agrees(self, batch: Batch) -> bool:
+        small = copy.copy(self)
+        small.problem = few_examples(self.problem, batch)
+        theta, few = small.problem.leaf(), small.problem.first_batch()
+        generator = torch.Generator().manual_seed(0)
+        v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
+        with measuring(theta.device):
+            by_graphs = small.linearize(theta, few)[0](v)
+            try:
+                recorded = small._recorded(theta, few).linear(v[None])[0]
+            except CANNOT:
+                return False
+        return bool((recorded - by_graphs).norm() <= TAPE_AGREEMENT * by_graphs.norm())
+
+
+class GradientDerivative(ParameterMatrix):
+    """The derivative in theta of a gradient, one batch at a time."""
+
+    @abstractmethod
+    def gradient(self, theta: Tensor, batch: Batch, *, create_graph: bool) -> tuple[Tensor, float]:
+        """One batch's summed gradient at theta, and its number of terms."""
+
+    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
+        gradient, count = self.gradient(theta, batch, create_graph=True)
+        return derivative_product(gradient, theta), count
+
+    def along(self, theta: Tensor, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
+        counts = []
+
+        def field(dual: Tensor) -> Tensor:
+            gradient, count = self.gradient(dual, batch, create_graph=False)
+            counts.append(count)
+            return gradient
+
+        return derivative_along(field, theta, v)[2], counts[0]
+
+
+class OutputSandwich(ParameterMatrix):
+    """J^T W J, with the Jacobian J of the outputs and a matrix W on them, one batch at a time."""
+
+    @abstractmethod
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
+        """The product with W at the outputs of a batch, and its number of terms."""
+
+    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
+        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
+        weigh, count = self.weighting(jacobian.outputs, batch)
+        return lambda v: jacobian.pull(weigh(jacobian.push(v))), count
+
+    def along(self, theta: Tensor, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
+        leaf, outputs, pushed = derivative_along(
+            lambda dual: self.problem.outputs(dual, batch), theta, v
+        )
+        weigh, count = self.weighting(outputs, batch)
+        if not outputs.requires_grad:
+            return torch.zeros_like(v), count
+        (pulled,) = torch.autograd.grad(outputs, leaf, weigh(pushed), materialize_grads=True)
+        return pulled, count
 
 
 def derivative_product(gradient: Tensor, theta: Tensor) -> Product:
@@ -89,3 +222,8 @@ def derivative_product(gradient: Tensor, theta: Tensor) -> Product:
         return result
 
     return product
+
+
+def each_row(product: Product) -> Block:
+    """Multiply the rows of a block one by one."""
+    return lambda V: torch.stack([product(v) for v in V])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import BatchJacobian, LossAtOutputs
+from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.curvature._observations import rows, unrows
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
 
 
-class EmpiricalFisher(ParameterMatrix):
+class EmpiricalFisher(OutputSandwich):
     r"""The P x P empirical Fisher matrix: the sum of squares of the gradients of observations.
 
     .. math:: F = \sum_b \sum_{o \in b} g_o g_o^\top \Big/ \sum_b n_b, \quad
@@ -43,16 +43,15 @@ class EmpiricalFisher(ParameterMatrix):
             [0., 8.]])
     """
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
         problem = self.problem  # so that the product does not hold this matrix
-        jacobian = BatchJacobian(problem.outputs(theta, batch), theta)
-        loss = LossAtOutputs.of(problem, jacobian.outputs, batch)
+        loss = LossAtOutputs.of(problem, outputs, batch)
         if problem.criterion.likelihood is None:
             loss.check_separable(problem.criterion.name)
         U = rows(problem, loss.residual.detach())
 
-        def product(v: Tensor) -> Tensor:
-            along = (U * rows(problem, jacobian.push(v))).sum(1, keepdim=True)
-            return jacobian.pull(unrows(problem, U * along, jacobian.outputs))
+        def weigh(u: Tensor) -> Tensor:
+            along = (U * rows(problem, u)).sum(1, keepdim=True)
+            return unrows(problem, U * along, outputs)
 
-        return product, loss.count
+        return weigh, loss.count

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import BatchJacobian, LossAtOutputs
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.curvature._batch_jacobian import LossAtOutputs
+from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
 
 
-class GaussNewton(ParameterMatrix):
+class GaussNewton(OutputSandwich):
     r"""The P x P Gauss-Newton matrix: the Hessian less the curvature of the model.
 
     .. math:: G = \sum_b J_b^\top \nabla^2_f s_b \, J_b / \sum_b n_b
@@ -43,11 +43,6 @@ class GaussNewton(ParameterMatrix):
             [1., 2.]])
     """
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
-        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
-        loss = LossAtOutputs.of(self.problem, jacobian.outputs, batch)
-
-        def product(v: Tensor) -> Tensor:
-            return jacobian.pull(loss.curve(jacobian.push(v)))
-
-        return product, loss.count
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+        loss = LossAtOutputs.of(self.problem, outputs, batch)
+        return loss.curve, loss.count

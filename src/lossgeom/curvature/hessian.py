@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product, derivative_product
+from lossgeom.curvature._parameter_matrix import GradientDerivative
 
 
-class Hessian(ParameterMatrix):
+class Hessian(GradientDerivative):
     r"""The P x P Hessian of the empirical loss in the flat parameters.
 
     .. math:: H = \sum_b \nabla^2 s_b(\theta) / \sum_b n_b
@@ -38,9 +38,13 @@ class Hessian(ParameterMatrix):
             [1., 2.]])
     """
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+    def gradient(  # noqa: D102
+        self, theta: Tensor, batch: Batch, *, create_graph: bool
+    ) -> tuple[Tensor, float]:
         total, count = self.problem.terms(self.problem.outputs(theta, batch), batch)
         if not total.requires_grad:  # a loss that does not depend on theta
-            return torch.zeros_like, count
-        (gradient,) = torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
-        return derivative_product(gradient, theta), count
+            return torch.zeros_like(theta), count
+        (gradient,) = torch.autograd.grad(
+            total, theta, create_graph=create_graph, materialize_grads=True
+        )
+        return gradient, count

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import BatchJacobian
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
+from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs, with_graphs
 from lossgeom.curvature._kept_jacobians import pull_blocks, pull_rows, push_blocks, push_rows
 from lossgeom.curvature._layer_calls import Calls, Shift, detach_inputs, hooked, size_of_calls
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
@@ -220,8 +220,8 @@ def _factors(
             problem.outputs(theta, batch)
         return BatchJacobian(calls.flat(theta), theta), 1.0
 
-    tails = KeptGraphs(problem, tail, memory_budget)
-    layers = KeptGraphs(problem, layer, memory_budget)
+    tails = KeptGraphs(problem, with_graphs(tail), memory_budget)
+    layers = KeptGraphs(problem, with_graphs(layer), memory_budget)
     rows, P = output_sizes(problem), problem.theta.numel()
     return (
         _operator(

@@ -8,13 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import BatchJacobian
 from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product
+from lossgeom.curvature._parameter_matrix import OutputSandwich, ParameterMatrix, Product
 from lossgeom.problem import Problem
 
 
-class MonteCarloFisher(ParameterMatrix):
+class MonteCarloFisher(OutputSandwich):
     r"""The P x P Fisher matrix, estimated with targets that the model itself draws.
 
     .. math:: F = \frac{1}{S} \sum_{s=1}^S \sum_b \sum_{o \in b} w_o\, g_{os} g_{os}^\top
@@ -73,9 +72,8 @@ class MonteCarloFisher(ParameterMatrix):
         self.samples = samples
         self._drawn_before: dict[int, int] = {0: 0}
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
-        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
-        outputs = jacobian.outputs.detach()
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+        outputs = outputs.detach()
         _, count = self.problem.terms(outputs, batch)
         likelihood = self.likelihood  # so that the product does not hold this matrix
         f = likelihood.rows(outputs)
@@ -83,13 +81,12 @@ class MonteCarloFisher(ParameterMatrix):
         uniform = self._uniform(batch, len(f), likelihood.draws(f.shape[1])).to(f)
         scores = [weights * likelihood.score(f, draw) for draw in uniform]
 
-        def product(v: Tensor) -> Tensor:
-            pushed = likelihood.rows(jacobian.push(v))
-            along = [u * (u * pushed).sum(1, keepdim=True) for u in scores]
-            mean = torch.stack(along).mean(0)
-            return jacobian.pull(likelihood.unrows(mean, outputs))
+        def weigh(u: Tensor) -> Tensor:
+            pushed = likelihood.rows(u)
+            along = [score * (score * pushed).sum(1, keepdim=True) for score in scores]
+            return likelihood.unrows(torch.stack(along).mean(0), outputs)
 
-        return product, count
+        return weigh, count
 
     def _uniform(self, batch: Batch, M: int, draws: int) -> Float[Tensor, "S M draws"]:
         """Numbers that belong to the observations of a batch by their place in the data."""

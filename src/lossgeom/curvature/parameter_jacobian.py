@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import BatchJacobian
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs
+from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs, with_graphs
 from lossgeom.curvature._kept_jacobians import pull_rows, push_rows
 from lossgeom.curvature._parameter_matrix import OnProblem
 from lossgeom.linalg import LinearOperator, MatrixFree
@@ -47,7 +47,7 @@ class ParameterJacobian(OnProblem):
         def linearize(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
             return BatchJacobian(problem.outputs(theta, batch), theta), 1.0
 
-        self._graphs = KeptGraphs(problem, linearize, memory_budget)
+        self._graphs = KeptGraphs(problem, with_graphs(linearize), memory_budget)
         self.problem = problem
 
     @property

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import LossAtOutputs
-from lossgeom.curvature._parameter_matrix import ParameterMatrix, Product, derivative_product
+from lossgeom.curvature._parameter_matrix import GradientDerivative
 
 
-class Residual(ParameterMatrix):
+class Residual(GradientDerivative):
     r"""The P x P residual term: the Hessian less the Gauss-Newton matrix.
 
     .. math:: H - G = \sum_b \sum_j \frac{\partial s_b}{\partial f_j} \nabla^2_\theta f_j
@@ -40,12 +40,18 @@ class Residual(ParameterMatrix):
             [0., 0., 0.]])
     """
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+    def gradient(  # noqa: D102
+        self, theta: Tensor, batch: Batch, *, create_graph: bool
+    ) -> tuple[Tensor, float]:
         outputs = self.problem.outputs(theta, batch)
         loss = LossAtOutputs.of(self.problem, outputs, batch)
         if not outputs.requires_grad:
-            return torch.zeros_like, loss.count
+            return torch.zeros_like(theta), loss.count
         (pulled,) = torch.autograd.grad(
-            outputs, theta, loss.residual.detach(), create_graph=True, materialize_grads=True
+            outputs,
+            theta,
+            loss.residual.detach(),
+            create_graph=create_graph,
+            materialize_grads=True,
         )
-        return derivative_product(pulled, theta), loss.count
+        return pulled, loss.count

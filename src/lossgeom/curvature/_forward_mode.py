@@ -1,0 +1,24 @@
+"""Derivatives along one direction, by forward mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def derivative_along(
+    field: Callable[[Tensor], Tensor], theta: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Call a function at theta, with the derivative of what it returns along v.
+
+    Returns:
+        The leaf that the value depends on, the value with its graph, and the derivative.
+    """
+    leaf = theta.detach().requires_grad_()
+    with forward_ad.dual_level():
+        value = field(forward_ad.make_dual(leaf, v))
+        tangent = forward_ad.unpack_dual(value).tangent
+    return leaf, value, torch.zeros_like(value) if tangent is None else tangent

@@ -1,0 +1,62 @@
+"""One recorded call of an operator of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a result among all results."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A call whose arguments hold slots, where a tensor depends on the input, and constants.
+
+    Attributes:
+        function: the overload that is called.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        outputs: where the results go; None for one that is not there.
+        several: whether it returns a tuple.
+    """
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Slot | None, ...]
+    several: bool
+
+    def inputs(self) -> Iterator[Slot]:
+        """The slots among the arguments, as often as they occur."""
+        return (leaf for leaf in self._leaves() if isinstance(leaf, Slot))
+
+    def constants(self) -> Iterator[Tensor]:
+        """The tensors among the arguments, which do not depend on the input."""
+        return (leaf for leaf in self._leaves() if isinstance(leaf, Tensor))
+
+    def _leaves(self) -> Iterator[Any]:
+        return leaves_of((*self.args, *self.kwargs.values()))
+
+
+def leaves_of(tree: Any) -> Iterator[Any]:
+    """Arguments, those in lists one by one."""
+    for part in tree:
+        if isinstance(part, (tuple, list)):
+            yield from leaves_of(part)
+        else:
+            yield part
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply a function to an argument, or to each of a list of them."""
+    if isinstance(tree, (tuple, list)):
+        return [map_leaves(function, part) for part in tree]
+    return function(tree)

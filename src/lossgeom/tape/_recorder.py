@@ -1,0 +1,179 @@
+"""Sees every operator that is called, and notes down those that depend on an input."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import TensorWeakRef
+
+from lossgeom.tape._operation import Operation, Slot, leaves_of, map_leaves
+
+aten = torch.ops.aten
+Kind = tuple[torch.Size, torch.dtype]
+
+
+class NotRecordable(Exception):  # noqa: N818 - it is no error, the caller goes another way
+    """A function does something that cannot be replayed."""
+
+
+# What these return depends on the shapes of their arguments only.
+VALUE_FREE = {
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten.is_same_size.default,
+    aten._has_same_storage_numel.default,
+}
+ZEROS = {
+    aten.zeros_like.default,
+    aten.new_zeros.default,
+    aten.zeros.default,
+}
+NO_MEMORY = aten._efficientzerotensor.default
+
+
+class Recorder(TorchDispatchMode):
+    """While active, records the operations that depend on an input.
+
+    What is computed without the input is computed once, now, and is a constant of the recording.
+    Changes in place become results of their own. What cannot be told apart with certainty, such as
+    memory shared by a constant and a result, is refused.
+
+    Attributes:
+        operations: what was recorded, in order.
+        kinds: shape and dtype of every result, the input first.
+        zeros: ids of those constants that are known to be zero.
+    """
+
+    def __init__(self, input: Tensor) -> None:  # noqa: A002
+        TorchDispatchMode.__init__(self)
+        self.operations: list[Operation] = []
+        self.kinds: list[Kind] = []
+        self.zeros: set[int] = set()
+        self._known: dict[int, tuple[TensorWeakRef, Slot]] = {}  # by id, if it is still alive
+        self._sharing: dict[int, list[TensorWeakRef]] = {}  # results by storage
+        self._constants: set[int] = set()  # storages
+        self._zeros: dict[int, TensorWeakRef] = {}  # by storage
+        self._input_storage = _storage(input)
+        self._new_slot(input)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """The compiler, which takes seconds to import, has no part in this."""
+        return False
+
+    def slot(self, tensor: Any) -> Slot | None:
+        """Where a tensor is in the recording; None if it does not depend on the input."""
+        found = self._known.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        kwargs = kwargs or {}
+        depends = func not in VALUE_FREE and any(
+            isinstance(leaf, Tensor) and self.slot(leaf) is not None
+            for leaf in leaves_of((*args, *kwargs.values()))
+        )
+        if func._schema.is_mutable:
+            self._check_change(func, args, kwargs, depends)
+        arguments = self._arguments(args, kwargs) if depends else None
+        if func is NO_MEMORY:  # kernels read its null pointer in a dispatch mode
+            result = torch.zeros((), **kwargs).expand(args[0])
+        else:
+            result = func(*args, **kwargs)
+        if arguments is not None:
+            self._note(func, *arguments, result)
+        elif func in ZEROS or func is NO_MEMORY:
+            self._zeros[_storage(result)] = TensorWeakRef(result)
+        return result
+
+    def _check_change(self, func: Any, args: Any, kwargs: Any, depends: bool) -> None:
+        changed = [
+            args[place] if place < len(args) else kwargs.get(name) for place, name in _written(func)
+        ]
+        for tensor in changed:
+            if not isinstance(tensor, Tensor):
+                raise NotRecordable(f"{func} changes a list of tensors")
+            storage = _storage(tensor)
+            self._zeros.pop(storage, None)
+            if storage in self._constants:
+                raise NotRecordable(f"{func} changes a constant of the recording")
+            if not depends:
+                continue
+            sharing = [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
+            alone = len(sharing) == 1 and self.slot(tensor) is not None
+            if not alone or storage == self._input_storage or len(changed) > 1:
+                raise NotRecordable(f"{func} changes what other tensors share")
+
+    def _arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        named = {name: map_leaves(self._argument, part) for name, part in kwargs.items()}
+        return tuple(map_leaves(self._argument, part) for part in args), named
+
+    def _argument(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        slot = self.slot(leaf)
+        if slot is not None:
+            return slot
+        storage = _storage(leaf)
+        if any(ref() is not None for ref in self._sharing.get(storage, ())):
+            raise NotRecordable("a constant shares its memory with a result")
+        zero = self._zeros.get(storage)
+        if zero is not None and zero() is not None:
+            self.zeros.add(id(leaf))
+        self._constants.add(storage)
+        return leaf
+
+    def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        several = isinstance(result, (tuple, list))
+        parts = result if several else (result,)
+        if not all(part is None or isinstance(part, Tensor) for part in parts):
+            raise NotRecordable(f"{func} takes a number out of a tensor")
+        if func._schema.is_mutable:
+            func = _out_of_place(func)
+            self._sharing.pop(_storage(result), None)
+        outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
+        self.operations.append(Operation(func, args, kwargs, outputs, several))
+
+    def _new_slot(self, tensor: Tensor) -> Slot:
+        slot, reference = Slot(len(self.kinds)), TensorWeakRef(tensor)
+        self.kinds.append((tensor.shape, tensor.dtype))
+        self._known[id(tensor)] = (reference, slot)
+        storage = _storage(tensor)
+        alive = [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
+        self._sharing[storage] = [*alive, reference]
+        return slot
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@cache
+def _written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Places and names of the arguments that an operator changes."""
+    return tuple(
+        (place, argument.name)
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+
+
+@cache
+def _out_of_place(func: Any) -> Any:
+    """The operator that returns what another one writes into its first argument."""
+    name = func._schema.name.removeprefix("aten::")
+    packet = getattr(aten, name.removesuffix("_"), None)
+    overload = getattr(packet, func._overloadname, None)
+    if not name.endswith("_") or overload is None or _written(func)[0][0] != 0:
+        raise NotRecordable(f"{func} has no variant that leaves its arguments alone")
+    return overload
