@@ -5,8 +5,9 @@ from lossgeom.linalg._rayleigh_ritz import Which
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal
 from lossgeom.linalg.effective_rank import effective_rank
+from lossgeom.linalg.eigenpairs import EigenPairs
 from lossgeom.linalg.frobenius_norm import frobenius_norm
-from lossgeom.linalg.lanczos import EigenPairs, top_eigenpairs
+from lossgeom.linalg.lanczos import top_eigenpairs
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
 from lossgeom.linalg.probes import random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
