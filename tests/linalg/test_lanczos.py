@@ -9,19 +9,7 @@ from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from lossgeom import top_eigenpairs
 from lossgeom.linalg import Dense, LinearOperator, MatrixFree
-from tests.linalg.spectra import SPECTRA, rotated, wanted
-
-
-def check_pairs(A, pairs, tol):
-    """Residuals are the true ones, vectors are orthonormal, converged says what it should."""
-    V = pairs.vectors.double()
-    true = (A.double() @ V - V * pairs.values.double()).norm(dim=0)
-    eps = torch.finfo(A.dtype).eps * A.double().norm().item() * 100
-    torch.testing.assert_close(pairs.residuals.double(), true, rtol=0.05, atol=eps)
-    eye = torch.eye(V.shape[1], dtype=torch.float64)
-    torch.testing.assert_close(V.T @ V, eye, rtol=0, atol=1e3 * torch.finfo(A.dtype).eps)
-    within = true <= tol * pairs.values.double().abs() + eps
-    assert (within | ~pairs.converged).all()
+from tests.linalg.spectra import SPECTRA, check_pairs, rotated, wanted
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])

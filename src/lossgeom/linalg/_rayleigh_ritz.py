@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.linalg._checks import ASYMMETRY, check_symmetric
 from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg.probes import groups
 
 Which = Literal["largest", "smallest", "magnitude"]
 WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
@@ -104,6 +105,11 @@ class Basis:
         self.projection[first : self.size, : self.size] = rows
         self.projection[: self.size, first : self.size] = rows.T
 
+    def add_random(self, count: int) -> None:
+        """Grow by random directions, a block at a time."""
+        for size in groups(count):
+            self.add(torch.stack([self._random() for _ in range(size)]))
+
     def restart(self, weights: Float[Tensor, "m j"]) -> None:
         """Keep some orthonormal combinations of the basis only."""
         m, j = weights.shape
@@ -182,6 +188,13 @@ class Ritz:
         y = self.weights[:, i].to(self.V)
         residual: Tensor = y @ self.images - float(self.values[i]) * (y @ self.V)
         return residual
+
+    def residuals(self, k: int) -> Float[Tensor, "k n"]:
+        """The same of the k most wanted pairs at once, as rows."""
+        Y = self.weights[:, :k].T.to(self.V)
+        rows: Tensor = Y @ self.images - self.values[:k, None].to(self.V) * (Y @ self.V)
+        self._norms |= dict(enumerate(lengths(rows).tolist()))
+        return rows
 
     def residual_norm(self, i: int) -> float:
         """The length of the residual of pair i."""
