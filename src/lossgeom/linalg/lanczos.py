@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from lossgeom.linalg.operator import LinearOperator, as_operator
 from lossgeom.linalg.probes import BLOCK
 
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
+GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
 RIVAL_STEPS = 4  # to take before one may be ruled out
 MAX_BASIS = 60
 MEMORY_BUDGET = 2 * 2**30  # bytes of a basis and its images
@@ -158,12 +160,28 @@ class _Search:
             if value > edge + margin:
                 return outside.vectors(1), False
             looked = len(outside.values) >= RIVAL_STEPS or outside.residual_norm(0) == 0
-            clear = value + outside.residual_norm(0) <= edge and outside.converged(0, RIVAL_TOL)
-            if not outside.room or (looked and (clear or outside.converged(0, self.tol))):
+            settled = self._below(outside, edge) or outside.converged(0, self.tol)
+            if not outside.room or (looked and settled):
                 return None, True
             if self._must_stop(outside, 1):
                 return None, False
             self._grow(basis, outside, 0, keep=1)
+
+    def _below(self, outside: Ritz, edge: float) -> bool:
+        """Whether the best rival is clearly below the edge, and one above it would have shown.
+
+        Either it has come to rest roughly, or the Krylov space, of dimension m, has amplified what
+        lies at the edge over all else, in [low, high], by the Chebyshev polynomial of degree m - 1
+        so far that a small share of the random start would be seen.
+        """
+        seen, error = preference(outside.values, self.which), outside.residual_norm(0)
+        high = seen[0].item() + error
+        low = -high if self.which == "magnitude" else seen.min().item() - error
+        if high >= edge or high <= low:
+            return high <= edge and outside.converged(0, RIVAL_TOL)
+        rate = math.acosh(1 + 2 * (edge - high) / (high - low))
+        shown = (len(seen) - 1) * rate >= math.acosh(GROWTH * math.sqrt(self.A.shape[0]))
+        return shown or outside.converged(0, RIVAL_TOL)
 
     def _must_stop(self, ritz: Ritz, k: int) -> bool:
         return not ritz.finite or (self.spent.exhausted and len(ritz.values) >= k)
