@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator as ScipyOperator
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from lossgeom import top_eigenpairs
-from lossgeom.linalg import Dense, LinearOperator, MatrixFree
+from lossgeom.linalg import Dense, LinearOperator, MatrixFree, lanczos
 from tests.linalg.spectra import SPECTRA, check_pairs, rotated, wanted
 
 
@@ -115,6 +115,18 @@ def test_restarts_within_a_small_basis():
     pairs = top_eigenpairs(rotated(values), 2, tol=1e-8, max_basis=6, max_matvecs=3000)
     assert pairs.converged.all()
     torch.testing.assert_close(pairs.values, torch.tensor([2.0, 1.5]).double())
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+def test_restarts_where_memory_is_short(monkeypatch, which):
+    """The same eigenvalues from a basis of 2 k + 2 vectors, for more products."""
+    A = rotated(SPECTRA["hessian"])
+    plenty = top_eigenpairs(A, 2, which=which, tol=1e-8, max_matvecs=5000)
+    monkeypatch.setattr(lanczos, "MEMORY_BUDGET", 1)
+    short = top_eigenpairs(A, 2, which=which, tol=1e-8, max_matvecs=5000)
+    assert short.converged.all()
+    assert short.matvecs > plenty.matvecs
+    torch.testing.assert_close(short.values, plenty.values, rtol=1e-10, atol=0)
 
 
 def test_says_when_it_has_not_converged():
