@@ -28,7 +28,22 @@ from lossgeom.curvature import (
 )
 from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import EigenPairs, LinearOperator, spectral_norm, top_eigenpairs, trace
+from lossgeom.linalg import (
+    Diagonal,
+    EigenPairs,
+    LinearOperator,
+    Solution,
+    SpectralDensity,
+    conjugate_gradients,
+    diagonal,
+    effective_rank,
+    frobenius_norm,
+    lobpcg,
+    spectral_density,
+    spectral_norm,
+    top_eigenpairs,
+    trace,
+)
 from lossgeom.losses import Loss
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
@@ -45,6 +60,7 @@ __all__ = [
     "ConjugateGaussNewton",
     "DerivativeError",
     "Diagnosis",
+    "Diagonal",
     "EigenPairs",
     "EmpiricalFisher",
     "Estimate",
@@ -65,17 +81,25 @@ __all__ = [
     "Record",
     "RecordError",
     "Residual",
+    "Solution",
+    "SpectralDensity",
     "Tracker",
     "block",
     "check_derivatives",
+    "conjugate_gradients",
+    "diagonal",
     "doctor",
+    "effective_rank",
+    "frobenius_norm",
     "jacobian_norms",
     "layer_summands",
+    "lobpcg",
     "metrics",
     "off_block_mass",
     "preconditioner",
     "schedule",
     "sharpness",
+    "spectral_density",
     "spectral_norm",
     "stability_threshold",
     "top_eigenpairs",
