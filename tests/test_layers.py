@@ -12,7 +12,7 @@ LAYERS = [
     {"estimate", "claim", "extras", "factories"},
     {"linalg"},
     {"measuring", "private_copy", "batches", "likelihoods"},
-    {"network", "cross_entropy", "calling"},
+    {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing"},
     {"problem"},
     {"derivatives"},
