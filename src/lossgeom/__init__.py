@@ -28,7 +28,15 @@ from lossgeom.curvature import (
 )
 from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import EigenPairs, LinearOperator, spectral_norm, top_eigenpairs, trace
+from lossgeom.linalg import (
+    EigenPairs,
+    LinearOperator,
+    SpectralDensity,
+    spectral_density,
+    spectral_norm,
+    top_eigenpairs,
+    trace,
+)
 from lossgeom.losses import Loss
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
@@ -65,6 +73,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Residual",
+    "SpectralDensity",
     "Tracker",
     "block",
     "check_derivatives",
@@ -76,6 +85,7 @@ __all__ = [
     "preconditioner",
     "schedule",
     "sharpness",
+    "spectral_density",
     "spectral_norm",
     "stability_threshold",
     "top_eigenpairs",

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg.operator import LinearOperator, as_operator
+from lossgeom.linalg.probes import random_signs
 
 
 def trace(A: LinearOperator | Tensor | Any, *, matvecs: int = 100, seed: int = 0) -> Estimate:
@@ -56,10 +56,3 @@ def trace(A: LinearOperator | Tensor | Any, *, matvecs: int = 100, seed: int = 0
 
 def _quadratic_form(A: LinearOperator, z: Tensor) -> float:
     return (z.double() @ (A @ z).double()).item()
-
-
-def random_signs(A: LinearOperator, k: int, seed: int) -> Float[Tensor, "n k"]:
-    """Probes that a matrix can be multiplied with, the same on every device."""
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(2, (A.shape[1], k), generator=generator) * 2 - 1
-    return signs.to(A.device, A.dtype)
