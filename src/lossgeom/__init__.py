@@ -29,9 +29,13 @@ from lossgeom.curvature import (
 from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
+    Diagonal,
     EigenPairs,
     LinearOperator,
     SpectralDensity,
+    diagonal,
+    effective_rank,
+    frobenius_norm,
     spectral_density,
     spectral_norm,
     top_eigenpairs,
@@ -53,6 +57,7 @@ __all__ = [
     "ConjugateGaussNewton",
     "DerivativeError",
     "Diagnosis",
+    "Diagonal",
     "EigenPairs",
     "EmpiricalFisher",
     "Estimate",
@@ -77,7 +82,10 @@ __all__ = [
     "Tracker",
     "block",
     "check_derivatives",
+    "diagonal",
     "doctor",
+    "effective_rank",
+    "frobenius_norm",
     "jacobian_norms",
     "layer_summands",
     "metrics",

@@ -58,9 +58,9 @@ FORMS = {
 }
 
 
-def covered(estimates, truth, freedom, level, factor=1.0):
+def covered(estimates, truth, freedom, level, factor=1.0, rounding=0.0):
     """The share of the t intervals that hold the truth, with all standard errors times a factor."""
     quantile = factor * student.ppf((1 + level) / 2, freedom)
-    rounding = 1e-12 * abs(truth)
+    rounding += 1e-12 * abs(truth)
     inside = [abs(e.value - truth) <= quantile * e.stderr + rounding for e in estimates]
     return sum(inside) / len(inside)

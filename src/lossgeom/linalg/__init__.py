@@ -3,6 +3,9 @@
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import Which
 from lossgeom.linalg.density import SpectralDensity, spectral_density
+from lossgeom.linalg.diagonal import Diagonal, diagonal
+from lossgeom.linalg.effective_rank import effective_rank
+from lossgeom.linalg.frobenius_norm import frobenius_norm
 from lossgeom.linalg.lanczos import EigenPairs, top_eigenpairs
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
 from lossgeom.linalg.probes import random_signs
@@ -11,12 +14,16 @@ from lossgeom.linalg.trace import trace
 
 __all__ = [
     "Dense",
+    "Diagonal",
     "EigenPairs",
     "LinearOperator",
     "MatrixFree",
     "SpectralDensity",
     "Which",
     "as_operator",
+    "diagonal",
+    "effective_rank",
+    "frobenius_norm",
     "plain_arithmetic",
     "random_signs",
     "spectral_density",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.estimate import Estimate
 from lossgeom.linalg.operator import LinearOperator
 
 BLOCK = 8  # vectors in one product: each costs less in a block than alone, and all have to fit
@@ -35,6 +37,14 @@ def multiply(A: LinearOperator, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]
     return torch.cat([A.matmat(part) for part in torch.split(V, BLOCK, dim=1)], dim=1)
 
 
+def sign_probes(
+    A: LinearOperator, k: int, generator: torch.Generator
+) -> Iterator[Float[Tensor, "n j"]]:
+    """Probes of random signs, a block of the k at a time."""
+    for size in groups(k):
+        yield draw_signs(A, size, generator)
+
+
 def columns(A: LinearOperator) -> Iterator[tuple[slice, Float[Tensor, "m k"]]]:
     """The columns of A, a block at a time, in float64, with where they are."""
     n = A.shape[1]
@@ -43,3 +53,15 @@ def columns(A: LinearOperator) -> Iterator[tuple[slice, Float[Tensor, "m k"]]]:
         unit = torch.zeros(n, inside.stop - first, dtype=A.dtype, device=A.device)
         unit[inside].fill_diagonal_(1)
         yield inside, A.matmat(unit).double()
+
+
+def dots(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+    """Scalar products of the columns, in float64."""
+    return (U.double() * V.double()).sum(0)
+
+
+def mean_estimate(samples: Float[Tensor, " k"], matvecs: int) -> Estimate:
+    """The mean of independent samples with its standard error; a single one is exact."""
+    value = samples.mean().item()
+    error = samples.std().item() / len(samples) ** 0.5 if len(samples) > 1 else 0.0
+    return Estimate(value, stderr=error, converged=math.isfinite(value), matvecs=matvecs)
