@@ -83,10 +83,13 @@ class Geometry:
     r"""Which numbers describe a loss at one point, and how well to know them.
 
     Of the loss: its value and the norm of its gradient. Of the Hessian H: the k largest
-    eigenvalues, of which the first is the sharpness, the most negative one, trace, Frobenius norm
-    and spectral density. Of the Gauss-Newton matrix G the same but for the most negative one, and
-    of the residual term H - G both extreme eigenvalues and the trace. Each number has its error,
-    and every matrix is let go before the next one is made.
+    eigenvalues, of which the first is the sharpness, the most negative one, trace, Frobenius norm,
+    stable rank and spectral density. Of the Gauss-Newton matrix G the same but for the most
+    negative one, and of the residual term H - G both extreme eigenvalues and the trace. Each number
+    has its error, and every matrix is let go before the next one is made.
+
+    Frobenius norm and stable rank come from the products of the density, and the spectral norm in
+    the rank is the outermost of its nodes.
 
     Cost: products with the three matrices, each about two gradients. With the defaults about 600
     for each density, 100 for each trace, and some ten for each eigenvalue.
@@ -178,7 +181,10 @@ class Geometry:
 
     def _shape(self, matrix: str, A: LinearOperator) -> Iterator[Part]:
         yield self._trace(matrix, A)
-        labels = {f"{matrix}_frobenius_norm": "Frobenius norm"}
+        labels = {
+            f"{matrix}_frobenius_norm": "Frobenius norm",
+            f"{matrix}_stable_rank": "effective rank (stable: Frobenius / spectral norm, squared)",
+        }
         products = min(A.shape[0], self.probes * self.steps)
         title = f"spectral density of the {MATRICES[matrix]}"
         compute = partial(self._density, matrix, A)
@@ -200,7 +206,8 @@ class Geometry:
             for name in ("nodes", "weights", "grid", "density", "stderr")
         }
         arrays["width"] = torch.tensor(density.width, dtype=torch.float64)
-        return Found({f"{matrix}_frobenius_norm": _frobenius_norm(density)}, arrays)
+        norm, rank = _frobenius_norm(density), _stable_rank(density)
+        return Found({f"{matrix}_frobenius_norm": norm, f"{matrix}_stable_rank": rank}, arrays)
 
 
 def _of_the_loss(problem: Problem) -> Iterator[Part]:
@@ -217,8 +224,15 @@ def _of_the_loss(problem: Problem) -> Iterator[Part]:
 
 
 def _frobenius_norm(density: SpectralDensity) -> Estimate:
-    """The root of the sum of squared eigenvalues, from the products of the density."""
     square = density.moment(2)
-    norm = math.sqrt(density.size * max(square.value, 0.0))
-    error = density.size * (square.stderr or 0.0) / (2 * norm) if norm > 0 else 0.0
+    norm = math.sqrt(density.size * square.value)
+    error = density.size * (square.stderr or 0.0) / (2 * norm) if norm else 0.0
     return Estimate(norm, error, converged=square.converged, matvecs=density.matvecs)
+
+
+def _stable_rank(density: SpectralDensity) -> Estimate:
+    """The squared Frobenius norm over the squared spectral norm; 0 for the zero matrix."""
+    square, spectral = density.moment(2), density.nodes.abs().max().item()
+    scale = density.size / spectral**2 if spectral else 0.0
+    error = scale * (square.stderr or 0.0)
+    return Estimate(scale * square.value, error, None, square.converged, density.matvecs)

@@ -47,7 +47,7 @@ def _figure(record: Record, arrays: dict[str, Any], figures: Path) -> str:
     )
     axes = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (matrix, columns), colour in zip(
-        axes, arrays.items(), drawing.colours(len(arrays)), strict=True
+        axes, arrays.items(), drawing.colours(3)[: len(arrays)], strict=True
     ):
         _draw(axis, columns, found["problem"]["parameters"], colour)
         _mark(axis, found["eigenvalues"].get(matrix), colour)
@@ -68,7 +68,7 @@ def _draw(axis: Any, columns: dict[str, Any], P: int, colour: Any) -> None:
     axis.plot(grid, np.where(mean > floor, mean, np.nan), color=colour)
     axis.axhline(one, color="0.5", linestyle=":", linewidth=1)
     across = axis.get_yaxis_transform()
-    axis.text(1, one, "one eigenvalue", ha="right", va="bottom", color="0.4", transform=across)
+    axis.text(0.005, one, "one eigenvalue", va="bottom", color="0.4", transform=across)
     axis.set_yscale("log")
     axis.set_ylim(bottom=floor)
 
@@ -94,13 +94,8 @@ def _threshold(axes: Any, stability: dict[str, float] | None) -> None:
     low, high = axes[0].get_xlim()
     for axis in axes if low <= value <= high + 0.5 * (high - low) else ():
         axis.axvline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
-        text = f" edge of stability {value:g}"
-        axis.text(
-            value,
-            0.98,
-            text,
-            va="top",
-            ha="right",
-            rotation=90,
-            transform=axis.get_xaxis_transform(),
-        )
+        axis.annotate(
+            f"edge of stability {value:g}", (value, 0.98), (-3, 0),
+            xycoords=axis.get_xaxis_transform(), textcoords="offset points",
+            rotation=90, ha="right", va="top",
+        )  # fmt: skip

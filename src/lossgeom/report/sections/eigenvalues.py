@@ -53,7 +53,9 @@ def _cell(pairs: Pairs, i: int) -> dict[str, Any]:
 def _figure(found: dict[str, Pairs], figures: Path) -> str:
     figure = required("matplotlib.figure").Figure(figsize=(8, 2.8), layout="constrained")
     axis = figure.subplots()
-    for (matrix, pairs), colour in zip(found.items(), drawing.colours(len(found)), strict=True):
+    for (matrix, pairs), colour in zip(
+        found.items(), drawing.colours(3)[: len(found)], strict=True
+    ):
         shift = 0.06 if matrix == "hessian" else -0.06
         for i, (value, residual, good) in enumerate(
             zip(pairs["values"], pairs["residuals"], pairs["converged"], strict=True)
