@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -14,8 +14,8 @@ from lossgeom.curvature import GaussNewton, Hessian, Residual
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
-    SpectralDensity,
     Which,
+    frobenius_norm,
     spectral_density,
     top_eigenpairs,
     trace,
@@ -88,18 +88,18 @@ class Geometry:
     negative one, and of the residual term H - G both extreme eigenvalues and the trace. Each number
     has its error, and every matrix is let go before the next one is made.
 
-    Frobenius norm and stable rank come from the products of the density, and the spectral norm in
-    the rank is the outermost of its nodes.
+    The stable rank is the squared Frobenius norm over the squared spectral norm, which is the
+    outermost node of the density.
 
     Cost: products with the three matrices, each about two gradients. With the defaults about 600
-    for each density, 100 for each trace, and some ten for each eigenvalue.
+    for each density, 100 for each trace and each Frobenius norm, and some ten for each eigenvalue.
 
     Args:
         k: largest eigenvalues of H and of G; all of them in fewer than k parameters.
         tol: of eigenvalues, see :func:`lossgeom.top_eigenpairs`.
         max_matvecs: products for each search of eigenvalues; what has not converged by then says
             so. Default max(100, 20 k) for k eigenvalues.
-        matvecs: probes for each trace, see :func:`lossgeom.trace`.
+        matvecs: for each trace and each Frobenius norm, see :func:`lossgeom.trace`.
         probes: for each density, see :func:`lossgeom.spectral_density`.
         steps: of each of them.
         seed: of all probes and random starts.
@@ -183,9 +183,9 @@ class Geometry:
         yield self._trace(matrix, A)
         labels = {
             f"{matrix}_frobenius_norm": "Frobenius norm",
-            f"{matrix}_stable_rank": "effective rank (stable: Frobenius / spectral norm, squared)",
+            f"{matrix}_stable_rank": "effective rank (stable)",
         }
-        products = min(A.shape[0], self.probes * self.steps)
+        products = sum(min(A.shape[0], n) for n in (self.probes * self.steps, self.matvecs))
         title = f"spectral density of the {MATRICES[matrix]}"
         compute = partial(self._density, matrix, A)
         yield Part(f"{matrix}_density", title, matrix, labels, products, compute)
@@ -206,7 +206,9 @@ class Geometry:
             for name in ("nodes", "weights", "grid", "density", "stderr")
         }
         arrays["width"] = torch.tensor(density.width, dtype=torch.float64)
-        norm, rank = _frobenius_norm(density), _stable_rank(density)
+        norm = frobenius_norm(A, matvecs=self.matvecs, seed=self.seed)
+        norm = replace(norm, matvecs=norm.matvecs + density.matvecs)
+        rank = _stable_rank(norm, density.nodes.abs().max().item())
         return Found({f"{matrix}_frobenius_norm": norm, f"{matrix}_stable_rank": rank}, arrays)
 
 
@@ -223,16 +225,9 @@ def _of_the_loss(problem: Problem) -> Iterator[Part]:
     yield Part("gradient", label, "loss", {"gradient_norm": label}, 0, gradient)
 
 
-def _frobenius_norm(density: SpectralDensity) -> Estimate:
-    square = density.moment(2)
-    norm = math.sqrt(density.size * square.value)
-    error = density.size * (square.stderr or 0.0) / (2 * norm) if norm else 0.0
-    return Estimate(norm, error, converged=square.converged, matvecs=density.matvecs)
-
-
-def _stable_rank(density: SpectralDensity) -> Estimate:
+def _stable_rank(norm: Estimate, spectral: float) -> Estimate:
     """The squared Frobenius norm over the squared spectral norm; 0 for the zero matrix."""
-    square, spectral = density.moment(2), density.nodes.abs().max().item()
-    scale = density.size / spectral**2 if spectral else 0.0
-    error = scale * (square.stderr or 0.0)
-    return Estimate(scale * square.value, error, None, square.converged, density.matvecs)
+    if spectral == 0:
+        return replace(norm, value=0.0, stderr=0.0)
+    error = 2 * norm.value * (norm.stderr or 0.0) / spectral**2
+    return replace(norm, value=(norm.value / spectral) ** 2, stderr=error)

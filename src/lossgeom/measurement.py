@@ -107,18 +107,17 @@ def _estimates(record: Record) -> dict[str, Estimate]:
 
 def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
     """Write down what is measured, which must be what was measured before."""
-    facts = _facts(problem)
-    settings = {"geometry": asdict(geometry)}
+    facts = {**_facts(problem), "geometry": asdict(geometry)}
     if record.measured:
-        there = {key: record.manifest.get(key) for key in (*facts, *settings)}
-        _check_same(record, there, {**facts, **settings})
-        return
+        _check_same(record, {key: record.manifest.get(key) for key in facts}, facts)
+    else:
+        record.update(**facts, notes=list(problem.notes))
     plan = [
         {"part": part.name, "matrix": part.matrix, "metric": name, "label": label}
         for part in geometry.parts(problem)
         for name, label in part.labels.items()
     ]
-    record.update(**facts, **settings, planned=plan, notes=list(problem.notes))
+    record.update(planned=plan)
 
 
 def _check_same(record: Record, there: dict[str, Any], now: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ class MeasureOptions(ProblemOptions):
     ] = Geometry.max_matvecs
     """Products for each search of eigenvalues."""
     matvecs: int = Geometry.matvecs
-    """Products for each trace."""
+    """Products for each trace and each Frobenius norm."""
     probes: int = Geometry.probes
     """Random probes for each spectral density."""
     steps: int = Geometry.steps
