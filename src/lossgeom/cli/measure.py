@@ -174,10 +174,10 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
-    """What identifies the measurement: not where it is written to, nor what is only drawn."""
-    config = dataclasses.asdict(options)
-    for name in ("out", "json", "lr", "momentum"):
-        del config[name]
+    """What identifies the measurement: not where it goes to, nor what it is compared with."""
+    other = ("out", "json", "lr", "momentum")
+    given = dataclasses.asdict(options)
+    config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}
     if options.checkpoint is not None:
         config["checkpoint"] = f"{options.checkpoint.name}, sha256 {sha256(options.checkpoint)}"
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from lossgeom.factories import FactoryError, explained, make
 from lossgeom.network import MODES, Mode
-from lossgeom.problem import Problem
+from lossgeom.problem import NonFiniteError, Problem
 
 LossName = Literal[
     "cross_entropy", "token_cross_entropy", "next_token_cross_entropy", "squared_error"
@@ -76,6 +77,8 @@ def make_problem(
 ) -> Problem:
     """Call the functions that were named, and evaluate what they make once, on the first batch.
 
+    A loss that is NaN or infinite there is for the caller to find.
+
     Args:
         options: what was named.
         dtype: to measure in; a whole problem has its own.
@@ -99,7 +102,8 @@ def make_problem(
     if prepare is not None:
         prepare(problem.model)
         problem = problem.refreshed()
-    with explained(f"{' and '.join(options.factories())} to give a loss that can be evaluated"):
+    expected = f"{' and '.join(options.factories())} to give a loss that can be evaluated"
+    with suppress(NonFiniteError), explained(expected, but=(NonFiniteError,)):
         problem.on(problem.first_batch(), problem.network).loss()
     return problem
 
