@@ -1,6 +1,7 @@
 """What ``lossgeom measure`` says where it does not measure."""
 
 import argparse
+import sys
 
 import pytest
 import safetensors.torch
@@ -130,6 +131,14 @@ def test_help(here, capsys):  # noqa: F811
         "--lr", "--momentum", "--out", "--json", "what is measured", "exit status",
     ):  # fmt: skip
         assert word in printed, word
+
+
+def test_without_the_libraries_of_the_page(here, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    printed = measured(capsys, "net.py:model", "net.py:data", *FEW, "--out", "a")
+    assert "sharpness" in printed.out
+    assert "no report: matplotlib is needed here and comes with the extra 'lab'" in printed.out
+    assert "lossgeom report a writes it" in printed.out
 
 
 # The library, without the command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lossgeom.report.wording import MATRICES, error_of, rounded, setting, verdict
+from lossgeom.report.wording import MATRICES, NOT_CONVERGED, error_of, rounded, setting, verdict
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -27,6 +27,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     if found["stability"] is not None:
         yield verdict(found["stability"])
+    if any(quantity["status"] == "not_converged" for quantity in found["quantities"]):
+        yield NOT_CONVERGED
     messages = {
         quantity["message"]: None for quantity in found["quantities"] if quantity["message"]
     }

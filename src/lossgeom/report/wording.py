@@ -13,6 +13,12 @@ MATRICES = {
 }
 
 
+NOT_CONVERGED = (
+    "What has not converged is known no better than its residual says; --max-matvecs allows more "
+    "products, and --tol asks for less."
+)
+
+
 def setting(problem: dict[str, Any]) -> str:
     """What was measured on."""
     terms = problem["terms"]

@@ -36,7 +36,14 @@ def density(source: Source, figures: Path) -> Section | None:
         svg = _figure(record, arrays, figures)
     first = next(iter(arrays.values()))
     probes, steps = first["nodes"].shape
-    values = {"svg": svg, "exact": probes == 1, "probes": probes, "steps": steps}
+    widths = [f"{float(c['width']):.2g} ({MATRICES[matrix]})" for matrix, c in arrays.items()]
+    values = {
+        "svg": svg,
+        "exact": probes == 1,
+        "probes": probes,
+        "steps": steps,
+        "widths": " and ".join(widths),
+    }
     return Section("Spectral density", "density.html", values)
 
 

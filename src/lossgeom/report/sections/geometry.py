@@ -8,7 +8,7 @@ from typing import Any
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
-from lossgeom.report.wording import MATRICES, error_of, rounded, setting, verdict
+from lossgeom.report.wording import MATRICES, NOT_CONVERGED, error_of, rounded, setting, verdict
 
 
 def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
@@ -29,6 +29,7 @@ def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
         "products": f"{found['products']:,}",
         "seconds": f"{found['seconds']:.3g}",
         "notes": found["problem"]["notes"],
+        "doubt": any(q["status"] == "not_converged" for q in found["quantities"]) and NOT_CONVERGED,
         "messages": sorted({q["message"] for q in found["quantities"] if q["message"]}),
     }
     return Section("Geometry", "geometry.html", values)
@@ -44,5 +45,9 @@ def _row(quantity: dict[str, Any], shared: bool) -> dict[str, Any]:
         "value": rounded(quantity["value"], quantity["stderr"] or quantity["residual"]),
         "error": error_of(quantity),
         "products": "the same" if shared else f"{quantity['matvecs']:,}" if taken else "",
-        "seconds": "" if shared else f"{quantity['seconds']:.2g}",
+        "seconds": "" if shared else _seconds(quantity["seconds"]),
     }
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g}" if seconds < 100 else f"{seconds:.0f}"
