@@ -18,6 +18,18 @@ def rotated(values, seed=0, dtype=torch.float64):
     return ((A + A.T) / 2).to(dtype)
 
 
+def check_pairs(A, pairs, tol):
+    """Residuals are the true ones, vectors are orthonormal, converged says what it should."""
+    V = pairs.vectors.double()
+    true = (A.double() @ V - V * pairs.values.double()).norm(dim=0)
+    eps = torch.finfo(A.dtype).eps * A.double().norm().item() * 100
+    torch.testing.assert_close(pairs.residuals.double(), true, rtol=0.05, atol=eps)
+    eye = torch.eye(V.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(V.T @ V, eye, rtol=0, atol=1e3 * torch.finfo(A.dtype).eps)
+    within = true <= tol * pairs.values.double().abs() + eps
+    assert (within | ~pairs.converged).all()
+
+
 def wishart(n=60, degrees=120, seed=0):
     """Eigenvalues of X X^T / degrees with X an n x degrees matrix of normal numbers."""
     generator = torch.Generator().manual_seed(seed)

@@ -2,11 +2,14 @@
 
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import Which
+from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal
 from lossgeom.linalg.effective_rank import effective_rank
+from lossgeom.linalg.eigenpairs import EigenPairs
 from lossgeom.linalg.frobenius_norm import frobenius_norm
-from lossgeom.linalg.lanczos import EigenPairs, top_eigenpairs
+from lossgeom.linalg.lanczos import top_eigenpairs
+from lossgeom.linalg.lobpcg import lobpcg
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
 from lossgeom.linalg.probes import random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
@@ -18,12 +21,15 @@ __all__ = [
     "EigenPairs",
     "LinearOperator",
     "MatrixFree",
+    "Solution",
     "SpectralDensity",
     "Which",
     "as_operator",
+    "conjugate_gradients",
     "diagonal",
     "effective_rank",
     "frobenius_norm",
+    "lobpcg",
     "plain_arithmetic",
     "random_signs",
     "spectral_density",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._checks import check_symmetric
+from lossgeom.linalg._checks import ASYMMETRY, check_symmetric
 from lossgeom.linalg.operator import LinearOperator
 
 
@@ -48,7 +48,7 @@ class Lockstep:
         coupling = self.off[:, j - 1]  # of step -1, which has not been written, it is zero
         if j == 1 and self.A.T is not self.A:  # not symmetric by its own account
             lengths = torch.maximum(self.scale, w.norm(dim=1))
-            check_symmetric((self.before * w).sum(1), coupling, lengths, self.A.dtype)
+            check_symmetric((self.before * w).sum(1), coupling, ASYMMETRY * lengths)
         alpha = (self.v * w).sum(1)
         going = self.v.any(1)
         if j == 0:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import check_at_least, check_symmetric, square_operator
+from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
 from lossgeom.linalg._quadrature import Lockstep
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups
@@ -177,7 +177,7 @@ def _exact(A: LinearOperator) -> _Quadrature:
     n = A.shape[0]
     matrix = torch.cat([block for _, block in columns(A)], dim=1).cpu()
     if matrix.isfinite().all():
-        check_symmetric(matrix, matrix.T, matrix.norm() / n**0.5, A.dtype)
+        check_symmetric(matrix, matrix.T, ASYMMETRY * matrix.norm() / n**0.5)
         nodes = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[None]
     else:
         nodes = matrix.new_full((1, n), math.nan)

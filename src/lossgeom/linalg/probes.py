@@ -28,7 +28,7 @@ def random_signs(A: LinearOperator, k: int, seed: int) -> Float[Tensor, "n k"]:
 
 def groups(total: int, at_most: int = BLOCK) -> list[int]:
     """Sizes of as few equal groups as there can be."""
-    count = -(-total // at_most)
+    count = -(-max(total, 0) // at_most)
     return [len(range(i, total, count)) for i in range(count)]
 
 
