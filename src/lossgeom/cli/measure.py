@@ -40,7 +40,8 @@ examples:
                                                          faster: fewer examples and eigenvalues
   lossgeom measure net.py:model net.py:data --lr 0.1 --momentum 0.9
                                                          how far from the edge of stability
-  lossgeom measure net.py:model net.py:data --mode train with the statistics of each batch
+  lossgeom measure net.py:model net.py:data --mode train
+                                                         with the statistics of each batch
   lossgeom measure net.py:problem                        a Problem with a loss of its own
   lossgeom measure zoo.nets:gpt zoo.text:batches --loss next_token_cross_entropy
                                                          modules, and a language model's loss
@@ -50,8 +51,8 @@ examples:
 what is measured:
   the loss and the norm of its gradient; the largest eigenvalues of the Hessian, of which the first
   is the sharpness, the most negative one, trace, Frobenius norm and spectral density; the same of
-  the Gauss-Newton matrix; the extreme eigenvalues and the trace of what is between the two. Each
-  number has a residual or a standard error.
+  the Gauss-Newton matrix; the extreme eigenvalues and the trace of their difference. Each number
+  has a residual or a standard error.
 
 what is written:
   DIR/report.html with DIR/figures/, DIR/measurement.json, and the record they are made from.
