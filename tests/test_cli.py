@@ -237,7 +237,13 @@ def test_flags_of_another_kind(tmp_path):
     [
         (
             ["--help"],
-            ["examples:", "lossgeom run progressive_sharpening", "goes on when", "doctor"],
+            [
+                "examples:",
+                "lossgeom run progressive_sharpening",
+                "goes on when",
+                "doctor",
+                "lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors",
+            ],
         ),
         (["run", "--help"], ["progressive_sharpening"]),
         (["run", "progressive_sharpening", "--help"], ["--label-smoothing", "--strict", "--out"]),
@@ -525,7 +531,7 @@ def test_doctor_with_debug_shows_where_the_users_code_raised(user_code):
     assert 'net.py", line' in done.stderr
 
 
-def test_only_a_study_goes_on_after_an_interruption(user_code, capsys):
+def test_the_doctor_does_not_go_on_after_an_interruption(user_code, capsys):
     (user_code / "slow.py").write_text("def model():\n    raise KeyboardInterrupt\n")
     assert main(["doctor", "slow.py:model"]) == 130
     assert capsys.readouterr().err == "lossgeom: interrupted\n"

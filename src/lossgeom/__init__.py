@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from lossgeom import metrics, schedule
+from lossgeom.checkpoints import CheckpointError, load_checkpoint
 from lossgeom.claim import Claim
 from lossgeom.curvature import (
     NTK,
@@ -28,6 +29,7 @@ from lossgeom.curvature import (
 )
 from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
+from lossgeom.geometry import Geometry
 from lossgeom.linalg import (
     Diagonal,
     EigenPairs,
@@ -45,6 +47,7 @@ from lossgeom.linalg import (
     trace,
 )
 from lossgeom.losses import Loss
+from lossgeom.measurement import measure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
 from lossgeom.smoothness import jacobian_norms
@@ -56,6 +59,7 @@ __version__ = version("lossgeom")
 __all__ = [
     "NTK",
     "BlockDiagonal",
+    "CheckpointError",
     "Claim",
     "ConjugateGaussNewton",
     "DerivativeError",
@@ -65,6 +69,7 @@ __all__ = [
     "EmpiricalFisher",
     "Estimate",
     "GaussNewton",
+    "Geometry",
     "GradientCovariance",
     "Hessian",
     "LayerSummand",
@@ -93,7 +98,9 @@ __all__ = [
     "frobenius_norm",
     "jacobian_norms",
     "layer_summands",
+    "load_checkpoint",
     "lobpcg",
+    "measure",
     "metrics",
     "off_block_mass",
     "preconditioner",

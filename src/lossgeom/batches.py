@@ -198,10 +198,11 @@ class FirstExamples:
 
 def fingerprint(raw: Any) -> Fingerprint:
     """What two passes over the same data in the same order agree in."""
-    return tuple((str(tuple(part.shape)), _digest(part)) for part in tensors_of(raw))
+    return tuple((str(tuple(part.shape)), digest(part)) for part in tensors_of(raw))
 
 
-def _digest(part: Tensor) -> str:
+def digest(part: Tensor) -> str:
+    """The hash of a tensor's numbers."""
     plain = part.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return hashlib.blake2b(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 

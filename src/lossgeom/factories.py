@@ -40,17 +40,20 @@ def importable(*factories: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turn what the user's code raises into an error that says where it came from.
 
     Args:
         what: what was expected, such as ``"net.py:model to return"``.
+        but: errors that explain themselves.
 
     Raises:
         FactoryError: with the user's own error as its cause.
     """
     try:
         yield
+    except but:
+        raise
     except (Exception, SystemExit) as error:  # scripts without a guard call sys.exit
         raise FactoryError(
             f"expected {what}, got {type(error).__name__}: {error}; --debug shows where"

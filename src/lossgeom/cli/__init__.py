@@ -1,4 +1,4 @@
-"""The command line: ``lossgeom list``, ``run``, ``report`` and ``doctor``."""
+"""The command line: ``lossgeom list``, ``run``, ``report``, ``measure`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-from lossgeom.cli import doctor, listing, report, run
+from lossgeom.cli import doctor, listing, measure, report, run
 from lossgeom.cli.terminal import say, show
 from lossgeom.record import RecordError
 
@@ -19,6 +19,7 @@ commands:
   list                  what there is: studies, models, data sets, metrics
   run STUDY             train, measure, judge the claims of a paper, write a report
   report RUN [RUN ...]  write the report of records again, or of several together
+  measure MODEL [DATA]  a checkpoint's geometry: eigenvalues, traces, spectral densities
   doctor MODEL [DATA]   which derivatives of your own model can be trusted, and which not
 
 examples:
@@ -26,12 +27,20 @@ examples:
   lossgeom run progressive_sharpening --seeds 10 --lr 1  other settings
   lossgeom run progressive_sharpening --help             all of its settings
   lossgeom report runs/progressive_sharpening            from what is recorded by now
+  lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom doctor net.py:model net.py:data               functions that return them
 
-A run that was stopped goes on when the same command is given again.
+What was stopped goes on when the same command is given again.
 Every command takes --help, and --debug to show tracebacks; lossgeom --version."""
 
-COMMANDS = {"list": listing.main, "run": run.main, "report": report.main, "doctor": doctor.main}
+COMMANDS = {
+    "list": listing.main,
+    "run": run.main,
+    "report": report.main,
+    "measure": measure.main,
+    "doctor": doctor.main,
+}
+RESUMED = ("run", "measure")
 
 FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 USAGE_ERRORS = (ValueError, RecordError, ImportError, OSError)
@@ -45,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(arguments)
     except KeyboardInterrupt:
-        goes_on = "; the same command goes on from here" if arguments[:1] == ["run"] else ""
+        goes_on = "; the same command goes on from here" if arguments[0] in RESUMED else ""
         say(f"interrupted{goes_on}")
         return INTERRUPTED
     except (*USAGE_ERRORS, RuntimeError) as error:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
+import torch
 import tyro
 from torch import nn
 
 from lossgeom.factories import FactoryError, explained, make
 from lossgeom.network import MODES, Mode
-from lossgeom.problem import Problem
+from lossgeom.problem import NonFiniteError, Problem
 
 LossName = Literal[
     "cross_entropy", "token_cross_entropy", "next_token_cross_entropy", "squared_error"
@@ -68,8 +70,19 @@ class ProblemOptions:
         return [name for name, value in given.items() if value is not None] + parameters
 
 
-def make_problem(options: ProblemOptions) -> Problem:
+def make_problem(
+    options: ProblemOptions,
+    dtype: torch.dtype | None = None,
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> Problem:
     """Call the functions that were named, and evaluate what they make once, on the first batch.
+
+    A loss that is NaN or infinite there is for the caller to find.
+
+    Args:
+        options: what was named.
+        dtype: to measure in; a whole problem has its own.
+        prepare: is called with the model before it is evaluated.
 
     Raises:
         FactoryError: if they cannot be called, make the wrong things, or do not go together.
@@ -80,18 +93,22 @@ def make_problem(options: ProblemOptions) -> Problem:
             "net.py:data"
         )
     made = make(options.model)
-    problem = made if isinstance(made, Problem) else _composed(options, options.model, made)
-    if made is problem and options.beside_model():
+    if isinstance(made, Problem) and options.beside_model():
         raise FactoryError(
             f"{options.model} returns a Problem, which has data, loss and settings of its own; "
             f"leave out {', '.join(options.beside_model())}"
         )
-    with explained(f"{' and '.join(options.factories())} to give a loss that can be evaluated"):
+    problem = made if isinstance(made, Problem) else _composed(options, options.model, made, dtype)
+    if prepare is not None:
+        prepare(problem.model)
+        problem = problem.refreshed()
+    expected = f"{' and '.join(options.factories())} to give a loss that can be evaluated"
+    with suppress(NonFiniteError), explained(expected, but=(NonFiniteError,)):
         problem.on(problem.first_batch(), problem.network).loss()
     return problem
 
 
-def _composed(options: ProblemOptions, name: str, model: Any) -> Problem:
+def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype | None) -> Problem:
     if not isinstance(model, nn.Module):
         raise FactoryError(
             f"expected {name} to return an nn.Module or a lossgeom.Problem, got "
@@ -116,6 +133,7 @@ def _composed(options: ProblemOptions, name: str, model: Any) -> Problem:
             mode=options.mode or "eval",
             parameters=options.parameters or None,
             seed=options.seed,
+            dtype=dtype,
         )
     except TypeError as error:  # which says what was expected, but is no usage error elsewhere
         raise FactoryError(str(error)) from error

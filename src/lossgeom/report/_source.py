@@ -10,10 +10,12 @@ from typing import Any
 
 from lossgeom.record import Record, RecordError
 
+MEASUREMENT = "measurement"  # the kind of its record
+
 
 @dataclass(frozen=True)
 class Source:
-    """A study's folder with its runs and claims, or single runs that are shown together.
+    """A study's folder with its runs and claims, single runs together, or a measurement.
 
     Attributes:
         folder: where it is.
@@ -35,6 +37,11 @@ class Source:
         return str(self.manifest.get("title", self.folder.name))
 
     @property
+    def measurement(self) -> Record | None:
+        """The record of a measurement, if this is one."""
+        return next(iter(self.records.values())) if self.manifest["kind"] == MEASUREMENT else None
+
+    @property
     def complete(self) -> bool:
         """Whether every planned run is over."""
         over = [record.is_over for record in self.records.values()]
@@ -42,16 +49,23 @@ class Source:
 
 
 def read_sources(folders: Sequence[Path]) -> list[Source]:
-    """Read folders: each study by itself, and all single runs together.
+    """Read folders: each study and each measurement by itself, and all single runs together.
 
     Raises:
         RecordError: if a folder holds no record, or a damaged one.
     """
     found = {folder: Record.open(folder) for folder in folders}
     studies = [folder for folder, top in found.items() if top.manifest["kind"] == "study"]
-    runs = {folder: top for folder, top in found.items() if folder not in studies}
+    measured = {f: top for f, top in found.items() if top.manifest["kind"] == MEASUREMENT}
+    runs = {f: top for f, top in found.items() if f not in studies and f not in measured}
     sources = [_study(folder, found[folder].manifest) for folder in studies]
+    sources += [_measurement(folder, record) for folder, record in measured.items()]
     return [*sources, *([_single_runs(runs)] if runs else [])]
+
+
+def _measurement(folder: Path, record: Record) -> Source:
+    name = folder.resolve().name
+    return Source(folder, record.manifest, {name: record}, (name,), ())
 
 
 def _single_runs(runs: dict[Path, Record]) -> Source:

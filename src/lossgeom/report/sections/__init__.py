@@ -6,11 +6,17 @@ from pathlib import Path
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.sections.claims import claims
+from lossgeom.report.sections.density import density
+from lossgeom.report.sections.eigenvalues import eigenvalues
+from lossgeom.report.sections.geometry import geometry
 from lossgeom.report.sections.runs import runs
 from lossgeom.report.sections.setup import setup
 from lossgeom.report.sections.trajectories import trajectories
 
 SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
+    geometry,
+    density,
+    eigenvalues,
     trajectories,
     claims,
     runs,

@@ -10,8 +10,10 @@ from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 
 
-def runs(source: Source, figures: Path) -> Section:  # noqa: ARG001
+def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     """A row per planned run: how it ended, its rows, and the rows that are not there."""
+    if source.measurement is not None:
+        return None
     rows = [_row(name, source.records.get(name)) for name in source.planned]
     over = sum(record.is_over for record in source.records.values())
     return Section("Runs", "runs.html", {"runs": rows, "over": over, "planned": len(rows)})

@@ -92,6 +92,8 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     """The figure: the median over runs with the range between the least and the largest."""
     layout = Layout.of(source)
     records = source.records
+    if source.measurement is not None:
+        return None
     if not layout.panels or not any(record.measured for record in records.values()):
         return None
     columns = _settings(records, layout.columns) if layout.columns else {"": list(records)}

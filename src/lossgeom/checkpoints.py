@@ -1,0 +1,267 @@
+"""Weights from a file into a model, without running anything that the file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from lossgeom.private_copy import unwrapped
+
+State = dict[str, Tensor]
+
+ENTRIES = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
+PARALLEL, COMPILED = "module.", "_orig_mod."  # what DataParallel and torch.compile put into names
+LEAST_TORCH = (2, 10)
+SAVE = (
+    "save weights alone, with safetensors.torch.save_model(model, 'model.safetensors') or "
+    "torch.save(model.state_dict(), 'model.pt')"
+)
+BROKEN = (RuntimeError, EOFError, SafetensorError, ValueError, KeyError, AttributeError, TypeError)
+NAMED = 3  # of the names in a list, in an error
+
+
+class CheckpointError(ValueError):
+    """A file does not hold the weights of the model, or cannot be read safely."""
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> tuple[str, ...]:
+    """Put the weights of a file into a model, all of them, and nothing else.
+
+    Names are compared without what ``torch.compile`` and data-parallel wrappers put into them. A
+    weight that the model uses under several names may be in the file under one of them, as
+    ``transformers`` and safetensors save it. Types may differ in width: the model keeps its own.
+
+    Args:
+        model: any module, also inside a wrapper; it is changed in place. After an error it may hold
+            a part of the file.
+        path: see :func:`read_checkpoint`.
+
+    Returns:
+        Notes on what was different between the file and the model.
+
+    Raises:
+        CheckpointError: if the file cannot be read, if names are missing or not expected, if
+            shapes or kinds of numbers differ, or if names that share a weight have different
+            values.
+
+    >>> import tempfile
+    >>> model = nn.Linear(2, 1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = folder + "/model.safetensors"
+    ...     safetensors.torch.save_file({"weight": torch.ones(1, 2), "bias": torch.ones(1)}, file)
+    ...     load_checkpoint(model, file)
+    ()
+    >>> model.weight.tolist()
+    [[1.0, 1.0]]
+    """
+    path = Path(path)
+    state, notes = read_checkpoint(path)
+    inner, _ = unwrapped(model)
+    own = {n: t for n, t in inner.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    state = _completed(_renamed(state, own), own, path)
+    _check_tensors(state, own, path)
+    try:
+        missing, unexpected = inner.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the model: {_first_line(error)}") from error
+    _check_names(missing, unexpected, path)
+    return (*notes, *_conversions(state, own))
+
+
+def read_checkpoint(path: str | Path) -> tuple[State, tuple[str, ...]]:
+    """The weights in a file, by name, on the CPU.
+
+    Args:
+        path: ``.safetensors``; or ``.pt``, ``.pth`` or ``.bin`` with a state dict, at top level or
+            at ``"state_dict"``, ``"model_state_dict"`` or ``"model"``. Of these, torch reads
+            tensors and plain containers only, and nothing in them is run.
+
+    Returns:
+        The weights, and notes on where they were found.
+
+    Raises:
+        CheckpointError: for another suffix, no file, a file that is not complete, one that holds
+            more than weights, or a version of torch before 2.10, in which reading one can be
+            exploited (CVE-2025-32434, CVE-2026-24747).
+    """
+    path = Path(path)
+    if path.suffix not in READERS:
+        raise CheckpointError(
+            f"expected a checkpoint in {', '.join(READERS)}, got {path.name!r}; {SAVE}"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"expected a checkpoint at {path.absolute()}, found no file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = READERS[path.suffix](path)
+    except BROKEN as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be read ({_first_line(error)}); is it complete? If it is something "
+            f"else than a state dict, {SAVE}"
+        ) from error
+    return _state_dict(loaded, path)
+
+
+def sha256(path: str | Path) -> str:
+    """The hash of a file's content."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_pickled(path: Path) -> Any:
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < LEAST_TORCH:
+        raise CheckpointError(
+            f"expected torch 2.10 or newer to read {path.name}, got {torch.__version__}, in which "
+            "a file of this kind can run code or corrupt memory even where only weights are asked "
+            "for (CVE-2025-32434, CVE-2026-24747); update torch, or save the weights as "
+            ".safetensors"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"expected {path} to hold weights alone, found {_refused(error)}, which is not read "
+            f"because reading it could run code; where it was made, {SAVE}"
+        ) from error
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """What torch would not make: the name of a function or class, if it says so."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found[1] if found else "something else"
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": safetensors.torch.load_file,
+    ".pt": _read_pickled,
+    ".pth": _read_pickled,
+    ".bin": _read_pickled,
+}
+
+
+def _is_state_dict(thing: Any) -> bool:
+    return (
+        isinstance(thing, Mapping)
+        and len(thing) > 0
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in thing.items())
+    )
+
+
+def _state_dict(loaded: Any, path: Path) -> tuple[State, tuple[str, ...]]:
+    if _is_state_dict(loaded):
+        return dict(loaded), ()
+    entries = loaded if isinstance(loaded, Mapping) else {}
+    found = [entry for entry in ENTRIES if _is_state_dict(entries.get(entry))]
+    if len(found) == 1:
+        return dict(entries[found[0]]), (f"checkpoint read from its entry {found[0]!r}",)
+    what = (
+        f"state dicts at {' and at '.join(map(repr, found))}"
+        if found
+        else f"a {type(loaded).__name__} with {_few(map(repr, entries)) or 'no entries'}"
+    )
+    raise CheckpointError(
+        f"expected {path} to hold one state dict, at top level or at "
+        f"{', '.join(map(repr, ENTRIES))}, found {what}; {SAVE}"
+    )
+
+
+def _renamed(state: State, own: Mapping[str, Tensor]) -> State:
+    """With the model's names for what wrappers have renamed."""
+    names = {name.replace(COMPILED, ""): name for name in own}
+    plain = {name.replace(COMPILED, ""): tensor for name, tensor in state.items()}
+    while all(name.startswith(PARALLEL) for name in plain) and not plain.keys() & names.keys():
+        plain = {name.removeprefix(PARALLEL): tensor for name, tensor in plain.items()}
+    return {names.get(name, name): tensor for name, tensor in plain.items()}
+
+
+def _completed(state: State, own: Mapping[str, Tensor], path: Path) -> State:
+    """With a value for every name of a weight that has several, if there is one for any."""
+    places = defaultdict(list)
+    for name, tensor in own.items():
+        places[id(tensor)].append(name)
+    complete = dict(state)
+    for names in places.values():
+        given = [name for name in names if name in state]
+        if not all(_equal(state[given[0]], state[name]) for name in given[1:]):
+            raise CheckpointError(
+                f"{_few(given)} are one weight in the model and different ones in {path}; make "
+                "the model without sharing them"
+            )
+        if given:
+            complete.update((name, state[given[0]]) for name in names if name not in state)
+    return complete
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """In every number; a NaN is equal to a NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _check_tensors(state: State, own: Mapping[str, Tensor], path: Path) -> None:
+    wrong = []
+    for name in (name for name in state if name in own):
+        here, there = state[name], own[name]
+        if isinstance(there, UninitializedParameter):
+            continue
+        if here.shape != there.shape:
+            wrong.append(f"{name} is {tuple(here.shape)} there and {tuple(there.shape)} here")
+        elif _kind(here) != _kind(there):
+            wrong.append(f"{name} is {here.dtype} there and {there.dtype} here")
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not fit the model: {_few(wrong, '; ')}. Make the model with the settings "
+            "that it was trained with"
+        )
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """What a cast must not change: integers are no weights, and scales of quantised ones differ."""
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def _check_names(missing: list[str], unexpected: list[str], path: Path) -> None:
+    found = {"missing in the file": missing, "not in the model": unexpected}
+    said = [f"{len(names)} {what} ({_few(names)})" for what, names in found.items() if names]
+    if said:
+        raise CheckpointError(
+            f"{path} does not fit the model: {'; '.join(said)}. Make the model with the settings "
+            "that it was trained with, or rename what the file holds"
+        )
+
+
+def _conversions(state: State, own: Mapping[str, Tensor]) -> list[str]:
+    pairs = {(str(t.dtype), str(own[n].dtype)) for n, t in state.items() if n in own}
+    return [
+        f"checkpoint in {there}, put into a model in {here}"
+        for there, here in sorted(pairs)
+        if there != here
+    ]
+
+
+def _few(things: Iterable[object], separator: str = ", ") -> str:
+    listed = list(map(str, things))
+    more = f"{separator}and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return separator.join(listed[:NAMED]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

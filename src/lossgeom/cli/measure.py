@@ -1,0 +1,211 @@
+"""``lossgeom measure``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import torch
+import tyro
+from torch import nn
+from torch.optim import SGD
+
+from lossgeom.checkpoints import load_checkpoint, sha256
+from lossgeom.cli.problem import ProblemOptions, make_problem
+from lossgeom.cli.terminal import PartDisplay, say, show
+from lossgeom.diagnosis import DerivativeError
+from lossgeom.factories import explained, importable
+from lossgeom.files import plain, write_json
+from lossgeom.geometry import Geometry
+from lossgeom.measurement import KIND, measure
+from lossgeom.problem import Problem
+from lossgeom.record import Record, RecordError
+from lossgeom.stability import stability_threshold
+
+HELP = """\
+Measure the geometry of a loss at a checkpoint, or where a function leaves the model.
+
+MODEL and DATA are functions of your own code, which is run: they are called without arguments.
+  path/to/file.py:function    in a file
+  package.module:function     in a module that is installed or below the current directory
+
+examples:
+  lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
+                                                         into runs/measure-model-trained
+  lossgeom measure net.py:model net.py:data --checkpoint trained.pt --examples 512 --k 3
+                                                         faster: fewer examples and eigenvalues
+  lossgeom measure net.py:model net.py:data --lr 0.1 --momentum 0.9
+                                                         how far from the edge of stability
+  lossgeom measure net.py:model net.py:data --mode train
+                                                         with the statistics of each batch
+  lossgeom measure net.py:problem                        a Problem with a loss of its own
+  lossgeom measure zoo.nets:gpt zoo.text:batches --loss next_token_cross_entropy
+                                                         modules, and a language model's loss
+  lossgeom measure net.py:model net.py:data --json > a.json
+                                                         for another program
+
+what is measured:
+  the loss and the norm of its gradient; the largest eigenvalues of the Hessian, of which the first
+  is the sharpness, the most negative one, trace, Frobenius norm and spectral density; the same of
+  the Gauss-Newton matrix; the extreme eigenvalues and the trace of their difference. Each number
+  has a residual or a standard error.
+
+what is written:
+  DIR/report.html with DIR/figures/, DIR/measurement.json, and the record they are made from.
+  A measurement that was stopped goes on when the same command is given again.
+
+exit status:
+  0  measured, also where the loss is NaN or infinite
+  2  the model could not be made, loaded or measured"""
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+THEIR_OWN_WORDS = (RecordError, OSError, DerivativeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureOptions(ProblemOptions):
+    """What to measure, and how well."""
+
+    checkpoint: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None
+    """Weights: .safetensors, or a state dict in .pt, .pth or .bin. Nothing in it is run."""
+    examples: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
+    ] = None
+    """Measure on the first so many examples."""
+    dtype: Annotated[
+        Literal["float32", "float64"] | None,
+        tyro.conf.arg(metavar="{float32,float64}", help_behavior_hint="(default: the model's)"),
+    ] = None
+    """Measure in a copy of the model in this type."""
+    k: int = Geometry.k
+    """Largest eigenvalues."""
+    tol: float = Geometry.tol
+    """Of the residual of an eigenvalue, relative to it."""
+    max_matvecs: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: max(100, 20 k))")
+    ] = Geometry.max_matvecs
+    """Products for each search of eigenvalues."""
+    matvecs: int = Geometry.matvecs
+    """Products for each trace and each Frobenius norm."""
+    probes: int = Geometry.probes
+    """Random probes for each spectral density."""
+    steps: int = Geometry.steps
+    """Products with each of these probes."""
+    probe_seed: int = Geometry.seed
+    """Of all probes and random starts."""
+    lr: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")
+    ] = None
+    """Learning rate of the run, to compare the sharpness with the edge of stability."""
+    momentum: float = 0.0
+    """Its momentum."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/measure-MODEL[-FILE])"),
+    ] = None
+    """Folder for the record and the report. One with the same measurement goes on."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print all numbers as JSON instead of as text."""
+
+    def beside_model(self) -> list[str]:  # noqa: D102
+        return super().beside_model() + ["--dtype"] * (self.dtype is not None)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print and write it; return the exit status."""
+    options = tyro.cli(MeasureOptions, args=arguments, prog="lossgeom measure", description=HELP)
+    geometry, stability = _geometry(options), _stability(options)
+    names = options.factories()
+    with importable(*names):
+        problem, notes = _problem(options)
+        record = Record.create(_folder(options), _config(options), kind=KIND, resume=True)
+        with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
+            record.update(
+                title=_title(options),
+                command=shlex.join(["lossgeom", "measure", *arguments]),
+                checkpoint_notes=notes,
+                stability=stability,
+            )
+            with PartDisplay(record) as display:
+                measure(problem, record, geometry, around=display)
+    _show(record.path, options.json)
+    return 0
+
+
+def _geometry(options: MeasureOptions) -> Geometry:
+    names = [setting.name for setting in dataclasses.fields(Geometry) if setting.name != "seed"]
+    settings = {name: getattr(options, name) for name in names}
+    return Geometry(**settings, seed=options.probe_seed)
+
+
+def _stability(options: MeasureOptions) -> dict[str, float] | None:
+    if not 0 <= options.momentum < 1:
+        raise ValueError(f"expected --momentum in [0, 1), got {options.momentum}")
+    if options.lr is None:
+        if options.momentum:
+            raise ValueError("expected --lr, too, with --momentum")
+        return None
+    if not 0 < options.lr < math.inf:
+        raise ValueError(f"expected --lr > 0, got {options.lr}")
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], options.lr, options.momentum)
+    threshold = stability_threshold(optimizer)
+    return {"lr": options.lr, "momentum": options.momentum, "threshold": threshold}
+
+
+def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
+    """With the weights of the checkpoint, and notes on how they were put there."""
+    notes: list[str] = []
+
+    def load(model: nn.Module) -> None:
+        notes.extend(load_checkpoint(model, cast(Path, options.checkpoint)))
+
+    dtype = None if options.dtype is None else DTYPES[options.dtype]
+    problem = make_problem(options, dtype, None if options.checkpoint is None else load)
+    if options.examples is not None:
+        problem = problem.take(options.examples)
+    with explained(f"{' and '.join(options.factories())} to give batches to measure on"):
+        problem.over_batches(len)
+    return problem, notes
+
+
+def _config(options: MeasureOptions) -> dict[str, Any]:
+    """What identifies the measurement: not where it goes to, nor what it is compared with."""
+    other = ("out", "json", "lr", "momentum")
+    given = dataclasses.asdict(options)
+    config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}
+    if options.checkpoint is not None:
+        config["checkpoint"] = f"{options.checkpoint.name}, sha256 {sha256(options.checkpoint)}"
+    return config
+
+
+def _folder(options: MeasureOptions) -> Path:
+    if options.out is not None:
+        return options.out
+    names = ["measure", str(options.model).rpartition(":")[2]]
+    names += [] if options.checkpoint is None else [options.checkpoint.stem]
+    return Path("runs", "-".join(names))
+
+
+def _title(options: MeasureOptions) -> str:
+    at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
+    return f"The geometry of {options.model}{at}"
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    """Print the numbers, and write them as JSON and as a page, from the record alone."""
+    from lossgeom.report import as_text, render, summary
+
+    found = summary(Record.open(folder))
+    write_json(folder / "measurement.json", found)
+    show(json.dumps(plain(found), indent=2) if as_json else as_text(found))
+    tell = say if as_json else show
+    try:
+        tell(f"report: {render([folder])}")
+    except ImportError as error:
+        tell(f"no report: {error}; then lossgeom report {folder} writes it")

@@ -1,0 +1,108 @@
+"""Spectral densities of a measurement, one panel for each matrix."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossgeom.extras import required
+from lossgeom.record import Record
+from lossgeom.report import figures as drawing
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+from lossgeom.report.summary import summary
+from lossgeom.report.wording import MATRICES
+
+DEEPEST = 0.1  # of the height of one eigenvalue, below which the figure ends
+
+
+def density(source: Source, figures: Path) -> Section | None:
+    """The figure: densities on a logarithmic axis, with error bands and the eigenvalues found."""
+    record = source.measurement
+    if record is None:
+        return None
+    loaded = {m: record.load_arrays(f"{m}_density") for m in ("hessian", "gauss_newton")}
+    arrays = {
+        matrix: {name: tensor.numpy() for name, tensor in found[0].items()}
+        for matrix, found in loaded.items()
+        if found is not None and found[0]["density"].isfinite().all()
+    }
+    if not arrays:
+        return None
+    with required("matplotlib").rc_context(drawing.STYLE):
+        svg = _figure(record, arrays, figures)
+    first = next(iter(arrays.values()))
+    probes, steps = first["nodes"].shape
+    widths = [f"{float(c['width']):.2g} ({MATRICES[matrix]})" for matrix, c in arrays.items()]
+    values = {
+        "svg": svg,
+        "exact": probes == 1,
+        "probes": probes,
+        "steps": steps,
+        "widths": " and ".join(widths),
+    }
+    return Section("Spectral density", "density.html", values)
+
+
+def _figure(record: Record, arrays: dict[str, Any], figures: Path) -> str:
+    found = summary(record)
+    figure = required("matplotlib.figure").Figure(
+        figsize=(8, 0.6 + 2.4 * len(arrays)), layout="constrained"
+    )
+    axes = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (matrix, columns), colour in zip(
+        axes, arrays.items(), drawing.colours(3)[: len(arrays)], strict=True
+    ):
+        _draw(axis, columns, found["problem"]["parameters"], colour)
+        _mark(axis, found["eigenvalues"].get(matrix), colour)
+        axis.set_ylabel("density")
+        axis.set_title(MATRICES[matrix], loc="left")
+    _threshold(axes, found["stability"])
+    axes[-1].set_xlabel("eigenvalue")
+    return drawing.save(figure, figures, "spectral_density")
+
+
+def _draw(axis: Any, columns: dict[str, Any], P: int, colour: Any) -> None:
+    """The mean over probes with its standard error, and how high one eigenvalue would be."""
+    one = 1 / (P * float(columns["width"]) * math.sqrt(2 * math.pi))
+    floor = DEEPEST * one
+    grid, mean, error = columns["grid"], columns["density"], columns["stderr"]
+    low, high = np.maximum(mean - error, floor), np.maximum(mean + error, floor)
+    axis.fill_between(grid, low, high, color=colour, alpha=0.3, linewidth=0)
+    axis.plot(grid, np.where(mean > floor, mean, np.nan), color=colour)
+    axis.axhline(one, color="0.5", linestyle=":", linewidth=1)
+    across = axis.get_yaxis_transform()
+    axis.text(0.005, one, "one eigenvalue", va="bottom", color="0.4", transform=across)
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=floor)
+
+
+def _mark(axis: Any, pairs: dict[str, list[Any]] | None, colour: Any) -> None:
+    """The largest eigenvalues as triangles, hollow where they have not converged."""
+    if pairs is None:
+        return
+    for value, converged in zip(pairs["values"], pairs["converged"], strict=True):
+        if math.isfinite(value):
+            axis.plot(
+                value, 0.03, "^", color=colour, markersize=5, clip_on=False,
+                markerfacecolor=colour if converged else "none",
+                transform=axis.get_xaxis_transform(),
+            )  # fmt: skip
+
+
+def _threshold(axes: Any, stability: dict[str, float] | None) -> None:
+    """The edge of stability, if it is in sight."""
+    if stability is None:
+        return
+    value = stability["threshold"]
+    low, high = axes[0].get_xlim()
+    for axis in axes if low <= value <= high + 0.5 * (high - low) else ():
+        axis.axvline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
+        axis.annotate(
+            f"edge of stability {value:g}", (value, 0.98), (-3, 0),
+            xycoords=axis.get_xaxis_transform(), textcoords="offset points",
+            rotation=90, ha="right", va="top",
+        )  # fmt: skip

@@ -1,0 +1,70 @@
+"""What a measurement says, from its record alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lossgeom.record import Record
+
+PROBLEM = ("loss", "mode", "parameters", "dtype", "device", "examples", "batches", "terms")
+SETTING = ("geometry", "versions", "machine", "git_commit", "command", "created")
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """All numbers of a measurement with their errors, and what they were measured on and with.
+
+    A quantity that is not measured yet has the status ``"missing"``. Quantities of one ``part``
+    come from the same products, whose number and seconds each of them has.
+    """
+    manifest = record.manifest
+    rows = {row["metric"]: row for row in record.rows() if "metric" in row}
+    quantities = [_quantity(plan, rows.get(plan["metric"])) for plan in manifest["planned"]]
+    parts = {quantity["part"]: quantity for quantity in quantities}.values()
+    return {
+        "title": manifest.get("title", record.path.resolve().name),
+        "status": record.status,
+        "problem": _problem(manifest),
+        "quantities": quantities,
+        "eigenvalues": {
+            matrix: pairs
+            for matrix in ("hessian", "gauss_newton")
+            if (pairs := _eigenvalues(record, matrix)) is not None
+        },
+        "products": sum(part["matvecs"] or 0 for part in parts),
+        "seconds": round(math.fsum(part["seconds"] or 0.0 for part in parts), 3),
+        "stability": _stability(manifest.get("stability"), rows.get("sharpness")),
+        "config": record.config,
+        **{key: manifest.get(key) for key in (*SETTING, "ended")},
+    }
+
+
+def _problem(manifest: dict[str, Any]) -> dict[str, Any]:
+    notes = [*manifest.get("checkpoint_notes", ()), *manifest["notes"]]
+    return {**{key: manifest[key] for key in PROBLEM}, "notes": notes}
+
+
+def _quantity(plan: dict[str, str], row: dict[str, Any] | None) -> dict[str, Any]:
+    measured = ("value", "stderr", "residual", "converged", "status", "matvecs", "seconds")
+    found = {"status": "missing"} if row is None else row
+    return {
+        "name": plan["metric"],
+        **{key: plan[key] for key in ("label", "matrix", "part")},
+        **{key: found.get(key) for key in (*measured, "message")},
+    }
+
+
+def _eigenvalues(record: Record, matrix: str) -> dict[str, list[Any]] | None:
+    found = record.load_arrays(f"{matrix}_largest")
+    if found is None:
+        return None
+    return {name: tensor.tolist() for name, tensor in found[0].items()}
+
+
+def _stability(
+    stability: dict[str, float] | None, sharpness: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The threshold of an optimiser, and the sharpness as a part of it."""
+    if stability is None or sharpness is None:
+        return stability
+    return {**stability, "ratio": sharpness["value"] / float(stability["threshold"])}

@@ -1,0 +1,69 @@
+"""Measurements in words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MATRICES = {
+    "loss": "Loss",
+    "hessian": "Hessian H",
+    "gauss_newton": "Gauss-Newton matrix G",
+    "residual": "Residual term H - G",
+}
+
+
+NOT_CONVERGED = (
+    "What has not converged is known no better than its residual says; --max-matvecs allows more "
+    "products, and --tol asks for less."
+)
+
+
+def setting(problem: dict[str, Any]) -> str:
+    """What was measured on."""
+    terms = problem["terms"]
+    per = "" if terms in (None, problem["examples"]) else f" with {terms:,.10g} terms"
+    return (
+        f"{problem['parameters']:,} parameters, {problem['examples']:,} examples{per} in "
+        f"{problem['batches']} batches, {problem['loss']}, {problem['mode']} mode, "
+        f"{problem['dtype'].removeprefix('torch.')}"
+    )
+
+
+def verdict(stability: dict[str, Any]) -> str:
+    """Where sharpness is relative to the edge of stability, in words.
+
+    >>> verdict({"lr": 0.5, "momentum": 0.0, "threshold": 4.0, "ratio": 0.75})
+    'Sharpness is 0.75 of 4, up to which full-batch steps with learning rate 0.5 are stable.'
+    """
+    momentum = f" and momentum {stability['momentum']:g}" if stability["momentum"] else ""
+    return (
+        f"Sharpness is {stability['ratio']:.3g} of {stability['threshold']:.6g}, up to which "
+        f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
+    )
+
+
+def rounded(value: float, error: float | None = None) -> str:
+    """A value with as many digits as its error leaves it, six at most.
+
+    >>> rounded(4.5983, 0.1988), rounded(0.79610246, 1e-7), rounded(1234567.0), rounded(math.nan)
+    ('4.60', '0.796102', '1.23457e+06', 'nan')
+    """
+    if not math.isfinite(value) or value == 0 or not error or not math.isfinite(error):
+        return f"{value:.6g}"
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
+    return f"{value:#.{min(max(digits, 1), 6)}g}".rstrip(".")
+
+
+def error_of(quantity: dict[str, Any]) -> str:
+    """The error of a quantity; nothing for what is exact.
+
+    >>> error_of({"stderr": 0.1988, "residual": None, "converged": True})
+    '± 0.20'
+    """
+    if quantity["stderr"]:
+        return "± " + f"{quantity['stderr']:#.2g}".rstrip(".")
+    if quantity["residual"] is None:
+        return ""
+    doubt = "" if quantity["converged"] else ", not converged"
+    return f"residual {quantity['residual']:.1e}{doubt}"
