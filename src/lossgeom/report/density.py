@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,11 @@ def draw_density(
     density: ArrayLike,
     stderr: ArrayLike,
     *,
-    outliers: Sequence[float] = (),
+    outliers: ArrayLike = (),
     one_eigenvalue: float | None = None,
     label: str | None = None,
     marker: str = "v",
+    mark_height: float = 0.03,
     **style: Any,
 ) -> None:
     """Draw one density on a logarithmic axis, with the eigenvalues that are to be seen in it.
@@ -36,6 +35,7 @@ def draw_density(
             which is where the axis starts to be of no interest.
         label: for the legend.
         marker: of the outliers.
+        mark_height: of the outliers' marks, as a fraction of the axis.
         style: of the line, such as ``color`` and ``linestyle``.
     """
     x, height, error = (np.asarray(part, dtype=float) for part in (grid, density, stderr))
@@ -46,22 +46,11 @@ def draw_density(
         low, high = np.maximum(height - 2 * error, floor / 10), height + 2 * error
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_ylim(bottom=floor)
-    if len(outliers):
-        below = axes.get_xaxis_transform()
-        colour = line.get_color()
-        axes.plot(
-            outliers, np.full(len(outliers), 0.03), marker, color=colour, transform=below,
-            markersize=4, fillstyle="none", clip_on=False,
-        )  # fmt: skip
-
-
-def single_eigenvalue(size: int, width: float) -> float:
-    """The height of one eigenvalue of ``size`` under a Gaussian of standard deviation ``width``.
-
-    >>> round(single_eigenvalue(1000, 0.01), 4)
-    0.0399
-    """
-    return 1 / (size * width * math.sqrt(2 * math.pi))
+    marks = np.asarray(outliers, dtype=float)
+    axes.plot(
+        marks, np.full(len(marks), mark_height), marker, color=line.get_color(), clip_on=False,
+        markersize=4, fillstyle="none", transform=axes.get_xaxis_transform(),
+    )  # fmt: skip
 
 
 def _floor(height: np.ndarray, one_eigenvalue: float | None) -> float:

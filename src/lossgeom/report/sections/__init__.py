@@ -8,10 +8,12 @@ from lossgeom.report._source import Source
 from lossgeom.report.sections.claims import claims
 from lossgeom.report.sections.runs import runs
 from lossgeom.report.sections.setup import setup
+from lossgeom.report.sections.spectra import spectra
 from lossgeom.report.sections.trajectories import trajectories
 
 SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     trajectories,
+    spectra,
     claims,
     runs,
     setup,
