@@ -209,13 +209,22 @@ def array_name(point: str) -> str:
     return f"spectrum-{point}"
 
 
+def series(record: Record, metric: str) -> list[tuple[int, float]]:
+    """Steps and values together."""
+    return list(zip(*record.series(metric), strict=True))
+
+
+def first_accurate(record: Record) -> int | None:
+    """The step of mid-training; None if training has not got there."""
+    accurate = (at for at, value in series(record, "accuracy") if value >= MID_TRAINING)
+    return next(accurate, None)
+
+
 def reached(record: Record, step: int, last: int) -> list[str]:
     """The points of training that a step is, as far as they are not in the record yet."""
-    accuracies = dict(zip(*record.series("accuracy"), strict=True))
-    if not math.isfinite(accuracies.get(step, math.nan)):
+    if not math.isfinite(dict(series(record, "accuracy")).get(step, math.nan)):
         return []
-    accurate = next((at for at, value in accuracies.items() if value >= MID_TRAINING), None)
-    at = dict(zip(POINTS, (0, accurate, last), strict=True))
+    at = dict(zip(POINTS, (0, first_accurate(record), last), strict=True))
     return [p for p in POINTS if at[p] == step and record.load_arrays(array_name(p)) is None]
 
 
@@ -282,6 +291,18 @@ class Seeds:
         known = [x for x in self.values(labels, point, number) if not math.isnan(x)]
         return f"{math.fsum(known) / len(known):.3g}" if known else "not known"
 
+    def share_that_stays(self) -> str:
+        """Of the measurements on real labels after mid-training, how many have about C - 1."""
+        found = []
+        for runs in self.records.values():
+            record = runs["real"]
+            accurate = first_accurate(record)
+            later = [
+                n for at, n in series(record, "outliers") if accurate is not None and at > accurate
+            ]
+            found += [ABOUT_C_MINUS_1[0] <= n <= ABOUT_C_MINUS_1[1] for n in later]
+        return f"{sum(found)} of {len(found)}"
+
 
 def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
     """The verdicts, over the seeds both of whose runs are complete."""
@@ -297,6 +318,7 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         _claim, seeds, "outliers", source=PAPYAN, measured=counted, expected=ABOUT_C_MINUS_1
     )
     same_space = partial(_claim, seeds, expected=SAME_SPACE)
+    later = f" After that it is so at {seeds.share_that_stays()} measurements over all seeds."
     about = f"about C - 1 = {MOST} outliers."
     return [
         *(
@@ -305,7 +327,8 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
                 f"number_{slug(point)}",
                 statement=f"{IN_WORDS[point].capitalize()}, the Hessian has {about}",
                 note="The same count for the Gauss-Newton matrix gives "
-                f"{seeds.mean('real', point, 'gauss_newton_outliers')}.",
+                f"{seeds.mean('real', point, 'gauss_newton_outliers')}."
+                + (later if point == middle else ""),
             )
             for point in POINTS
         ),
