@@ -261,7 +261,10 @@ def test_flags_of_another_kind(tmp_path):
                 "exit status",
             ],
         ),
-        (["list"], ["progressive_sharpening", "mlp", "digits", "JacobianNorm"]),
+        (
+            ["list"],
+            ["progressive_sharpening", "gauss_newton_outliers", "mlp", "digits", "JacobianNorm"],
+        ),
     ],
 )
 def test_help(tmp_path, arguments, words):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lossgeom import Record
-from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies import STUDIES, _descent
 from lossgeom.lab.studies import progressive_sharpening as study
 from lossgeom.lab.studies.progressive_sharpening import Config, Run
 from tests.lab.test_lab import write_cifar10
@@ -145,7 +145,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
     assert straight.status == "finished"
     assert len(straight.rows()) == 31 * len(study.METRICS)
 
-    real = study.gradient_descent
+    real = _descent.gradient_descent
     started_at = []
 
     def stopping(*arguments, first, **options):
@@ -155,7 +155,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
                 raise StopError
             yield step
 
-    monkeypatch.setattr(study, "gradient_descent", stopping)
+    monkeypatch.setattr(_descent, "gradient_descent", stopping)
     with (
         Record.create(tmp_path / "halved", vars(SMALL)) as record,
         pytest.raises(StopError),

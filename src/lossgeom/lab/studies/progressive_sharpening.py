@@ -16,15 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.datasets import Dataset, cifar10, digits
-from lossgeom.lab.models import mlp, vgg11
 from lossgeom.lab.statistics import claim_over_seeds, mean_interval, rank_correlation
+from lossgeom.lab.studies._descent import descend
+from lossgeom.lab.studies._network import (
+    NETWORK_SETTINGS,
+    build,
+    check_settings,
+    in_chunks,
+    network_rules,
+)
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.training import gradient_descent
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
 from lossgeom.record import Record
@@ -80,28 +82,17 @@ class Config:
 
     def __post_init__(self) -> None:
         levels = self.label_smoothing
-        for ok, expected, names in (
-            (0 < self.small_lr < self.lr < math.inf, "0 < small_lr < lr", ("small_lr", "lr")),
-            (all(0 <= a < 1 for a in levels), "levels in [0, 1)", ("label_smoothing",)),
-            (len(levels) >= 3, "three or more levels", ("label_smoothing",)),
-            (list(levels) == sorted(set(levels)), "increasing levels", ("label_smoothing",)),
-            (1 <= self.every <= self.steps, "1 <= every <= steps", ("every", "steps")),
-            (all(width >= 1 for width in self.widths), "widths of at least 1", ("widths",)),
-            (self.examples >= 1 and self.chunk >= 1, "at least 1", ("examples", "chunk")),
-            (
-                self.data != "digits" or self.examples <= 1796,
-                "at most 1796 examples of digits",
-                ("examples",),
-            ),
-            (
-                self.model != "vgg11" or self.data == "cifar10",
-                "vgg11 with the images of cifar10",
-                ("model", "data"),
-            ),
-        ):
-            if not ok:
-                got = ", ".join(f"{name} = {getattr(self, name)}" for name in names)
-                raise ValueError(f"expected {expected}; got {got}")
+        check_settings(
+            self,
+            [
+                (0 < self.small_lr < self.lr < math.inf, "0 < small_lr < lr", ("small_lr", "lr")),
+                (all(0 <= a < 1 for a in levels), "levels in [0, 1)", ("label_smoothing",)),
+                (len(levels) >= 3, "three or more levels", ("label_smoothing",)),
+                (list(levels) == sorted(set(levels)), "increasing levels", ("label_smoothing",)),
+                (1 <= self.every <= self.steps, "1 <= every <= steps", ("every", "steps")),
+                *network_rules(self),
+            ],
+        )
 
 
 # The main text of the paper gives the data, the model, the method and lr. The number of steps, the
@@ -147,8 +138,7 @@ def plan(config: Config, seeds: int) -> list[Run]:
         (config.lr, config.steps, config.every),
         (config.small_lr, round(config.steps * slower), max(1, round(config.every * slower))),
     )
-    names = ("data", "folder", "examples", "chunk", "model", "widths", "activation")
-    shared = {name: getattr(config, name) for name in names}
+    shared = {name: getattr(config, name) for name in NETWORK_SETTINGS}
     return [
         Run(lr, smoothing, seed, steps, every, **shared)
         for seed in range(seeds)
@@ -157,25 +147,10 @@ def plan(config: Config, seeds: int) -> list[Run]:
     ]
 
 
-def build(config: Run) -> tuple[nn.Module, Dataset]:
-    """The model at its initialisation, and the data."""
-    if config.data == "digits":
-        data = digits(config.examples, config.seed)
-    else:
-        data = cifar10(config.examples, config.seed, config.folder)
-    if config.model == "vgg11":
-        return vgg11(data.classes, seed=config.seed), data
-    layers = mlp(
-        data.train[0][0].numel(), data.classes, config.widths, config.activation, config.seed
-    )
-    return nn.Sequential(nn.Flatten(), *layers), data
-
-
 def run(config: Run, record: Record) -> None:
     """Train with gradient descent and measure on the training set."""
-    model, data = build(config)
-    inputs, targets = (torch.split(part, config.chunk) for part in data.train)
-    batches = list(zip(inputs, targets, strict=True))
+    model, data = build(config, config.seed)
+    batches = in_chunks(data.train, config.chunk)
     problem = Problem(
         model, "cross_entropy", batches, label_smoothing=config.label_smoothing, mode="train"
     )
@@ -185,22 +160,14 @@ def run(config: Run, record: Record) -> None:
         data=data.scaling,
         planned_steps=list(range(0, config.steps + 1, config.every)),
     )
-    checkpoint = record.load_arrays("checkpoint")
-    first = 0
-    if checkpoint is not None:
-        state, facts = checkpoint
-        model.load_state_dict(state)
-        first = facts["step"]
-    step = first
-    for step in gradient_descent(
-        model, problem.criterion, batches, lr=config.lr, steps=config.steps, first=first
-    ):
-        tracker(step)
-        if step % (10 * config.every) == 0:
-            record.save_arrays("checkpoint", model.state_dict(), step=step)
-    if step < config.steps:
-        record.update(diverged_at=step)
-    record.finish("finished" if step == config.steps else "diverged")
+    descend(
+        problem,
+        record,
+        lr=config.lr,
+        steps=config.steps,
+        save_every=10 * config.every,
+        at_step=tracker,
+    )
 
 
 # The claims

@@ -11,6 +11,7 @@ from lossgeom.report.sections.eigenvalues import eigenvalues
 from lossgeom.report.sections.geometry import geometry
 from lossgeom.report.sections.runs import runs
 from lossgeom.report.sections.setup import setup
+from lossgeom.report.sections.spectra import spectra
 from lossgeom.report.sections.trajectories import trajectories
 
 SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
@@ -18,6 +19,7 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     density,
     eigenvalues,
     trajectories,
+    spectra,
     claims,
     runs,
     setup,
