@@ -101,7 +101,7 @@ def _lap(lap: Lap, run: Run[T], gradient: Callable[[], None], check: Check[T]) -
 
 def _said(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 
 
 def _still_in(laps: Mapping[str, Lap], names: list[str], within: float) -> list[str]:
