@@ -28,7 +28,19 @@ from lossgeom.curvature import (
 )
 from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import EigenPairs, LinearOperator, spectral_norm, top_eigenpairs, trace
+from lossgeom.linalg import (
+    Diagonal,
+    EigenPairs,
+    LinearOperator,
+    SpectralDensity,
+    diagonal,
+    effective_rank,
+    frobenius_norm,
+    spectral_density,
+    spectral_norm,
+    top_eigenpairs,
+    trace,
+)
 from lossgeom.losses import Loss
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
@@ -45,6 +57,7 @@ __all__ = [
     "ConjugateGaussNewton",
     "DerivativeError",
     "Diagnosis",
+    "Diagonal",
     "EigenPairs",
     "EmpiricalFisher",
     "Estimate",
@@ -65,10 +78,14 @@ __all__ = [
     "Record",
     "RecordError",
     "Residual",
+    "SpectralDensity",
     "Tracker",
     "block",
     "check_derivatives",
+    "diagonal",
     "doctor",
+    "effective_rank",
+    "frobenius_norm",
     "jacobian_norms",
     "layer_summands",
     "metrics",
@@ -76,6 +93,7 @@ __all__ = [
     "preconditioner",
     "schedule",
     "sharpness",
+    "spectral_density",
     "spectral_norm",
     "stability_threshold",
     "top_eigenpairs",

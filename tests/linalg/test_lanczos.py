@@ -9,16 +9,7 @@ from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from lossgeom import top_eigenpairs
 from lossgeom.linalg import Dense, LinearOperator, MatrixFree
-
-
-def rotated(values, seed=0, dtype=torch.float64):
-    """A dense matrix with these eigenvalues."""
-    values = torch.as_tensor(values, dtype=torch.float64)
-    noise = torch.randn(len(values), len(values), dtype=torch.float64,
-                        generator=torch.Generator().manual_seed(seed))  # fmt: skip
-    Q = torch.linalg.qr(noise)[0]
-    A = Q @ torch.diag(values) @ Q.T
-    return ((A + A.T) / 2).to(dtype)
+from tests.linalg.spectra import SPECTRA, rotated, wanted
 
 
 def check_pairs(A, pairs, tol):
@@ -31,26 +22,6 @@ def check_pairs(A, pairs, tol):
     torch.testing.assert_close(V.T @ V, eye, rtol=0, atol=1e3 * torch.finfo(A.dtype).eps)
     within = true <= tol * pairs.values.double().abs() + eps
     assert (within | ~pairs.converged).all()
-
-
-SPECTRA = {
-    "distinct": torch.linspace(-3, 5, 40),
-    "outliers": torch.cat([torch.linspace(-0.1, 0.1, 60), torch.tensor([4.0, 9.0, 11.0])]),
-    "triple": torch.cat([torch.linspace(0, 1, 50), torch.tensor([3.0, 3.0, 3.0, 2.0])]),
-    "identity": torch.ones(30),
-    "plus_minus": torch.cat([torch.linspace(-1, 1, 30), torch.tensor([7.0, -7.0])]),
-    "rank_two": torch.cat([torch.zeros(40), torch.tensor([5.0, 1.0])]),
-    "negative": -(torch.linspace(1, 9, 30) ** 2),
-    "graded": torch.logspace(-12, 0, 25, dtype=torch.float64),
-    "tiny_gap": torch.cat([torch.linspace(0, 0.5, 20), torch.tensor([1.0, 1.0 - 1e-9])]),
-    "two": torch.tensor([2.0, -1.0]),
-}
-
-
-def wanted(values, which):
-    values = values.double()
-    key = {"largest": values, "smallest": -values, "magnitude": values.abs()}[which]
-    return values[key.argsort(descending=True)]
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
@@ -223,8 +194,8 @@ def test_how_often_a_small_degenerate_spectrum_misleads():
         ({"k": 0}, "expected 1 <= k <= 3"),
         ({"k": 4}, "expected 1 <= k <= 3"),
         ({"tol": 2.0}, "expected a tolerance 0 < tol < 1"),
-        ({"max_matvecs": 0}, "expected max_matvecs >= 1"),
-        ({"max_basis": -3}, "expected max_basis >= 1"),
+        ({"max_matvecs": 0}, "expected max_matvecs of at least 1, got 0"),
+        ({"max_basis": -3}, "expected max_basis of at least 1, got -3"),
         ({"tol": -1.0}, "expected a tolerance 0 < tol < 1"),
         ({"start": torch.ones(4)}, r"expected start of shape \(3,\)"),
         ({"start": torch.full((3,), math.nan)}, "expected a finite start"),

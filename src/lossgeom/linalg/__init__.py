@@ -2,20 +2,32 @@
 
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._rayleigh_ritz import Which
-from lossgeom.linalg.lanczos import EigenPairs, top_eigenpairs
+from lossgeom.linalg.density import SpectralDensity, spectral_density
+from lossgeom.linalg.diagonal import Diagonal, diagonal
+from lossgeom.linalg.effective_rank import effective_rank
+from lossgeom.linalg.eigenpairs import EigenPairs
+from lossgeom.linalg.frobenius_norm import frobenius_norm
+from lossgeom.linalg.lanczos import top_eigenpairs
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
+from lossgeom.linalg.probes import random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
-from lossgeom.linalg.trace import random_signs, trace
+from lossgeom.linalg.trace import trace
 
 __all__ = [
     "Dense",
+    "Diagonal",
     "EigenPairs",
     "LinearOperator",
     "MatrixFree",
+    "SpectralDensity",
     "Which",
     "as_operator",
+    "diagonal",
+    "effective_rank",
+    "frobenius_norm",
     "plain_arithmetic",
     "random_signs",
+    "spectral_density",
     "spectral_norm",
     "top_eigenpairs",
     "trace",

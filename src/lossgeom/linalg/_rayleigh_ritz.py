@@ -10,21 +10,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.linalg._checks import ASYMMETRY, check_symmetric
 from lossgeom.linalg.operator import LinearOperator
 
 Which = Literal["largest", "smallest", "magnitude"]
 WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
 
+ROWS = 16  # of a basis, taken at a time
 
-ROWS_AT_A_TIME = 16
+
+def lengths(rows: Float[Tensor, "j n"]) -> Float[Tensor, " j"]:
+    """Euclidean norms in float64, where squares neither vanish nor overflow."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    if rows.dtype == torch.float64 and not ((norms > 1e-140) & (norms < 1e140)).all():
+        largest = rows.abs().amax(1, keepdim=True)
+        largest = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+        norms = largest[:, 0] * torch.linalg.vector_norm(rows / largest, dim=1)
+    return norms
 
 
-def length(vector: Tensor) -> float:
-    """Euclidean norm, scaled so that squares neither vanish nor overflow."""
-    largest = float(vector.abs().max())
-    if not 0 < largest < math.inf:
-        return largest
-    return largest * float(torch.linalg.vector_norm(vector / largest, dtype=torch.float64))
+def length(vector: Float[Tensor, " n"]) -> float:
+    """Euclidean norm of one vector."""
+    return lengths(vector[None]).item()
 
 
 def preference(values: Tensor, which: Which) -> Tensor:
@@ -64,6 +71,8 @@ class Basis:
         self.generator = generator
         self.locked = locked
         self.size = 0
+        self.finite = True
+        self.checked = A.T is A  # symmetric by its own account
         self.V = torch.empty(0, A.shape[1], dtype=A.dtype, device=A.device)
         self.images = torch.empty_like(self.V)
         self.projection = torch.zeros(capacity, capacity, dtype=torch.float64)
@@ -73,34 +82,54 @@ class Basis:
         """How many directions there are outside the basis and the locked vectors."""
         return self.V.shape[1] - self.locked.shape[0] - self.size
 
-    def add(self, direction: Tensor | None) -> None:
-        """Grow by a direction; by a random one where it is None or lies in the basis already."""
-        vector = None if direction is None else self._orthonormal(direction)
-        while vector is None:
-            vector = self._orthonormal(self._random())
-        if self.size == len(self.V):
-            more = vector.new_empty(ROWS_AT_A_TIME, len(vector))
-            self.V, self.images = torch.cat([self.V, more]), torch.cat([self.images, more])
-        m, image = self.size, self.A @ vector
-        self.spent.matvecs += 1
-        self.spent.norm = max(self.spent.norm, length(image))
-        self.V[m], self.images[m] = vector, image - self.locked.T @ (self.locked @ image)
-        column = (self.V[: m + 1] @ self.images[m]).double().cpu()
-        self.projection[: m + 1, m] = self.projection[m, : m + 1] = column
-        self.size = m + 1
-        if self.size == 2 and self.A.T is not self.A:  # not symmetric by its own account
-            self._check_symmetry()
+    def add(self, directions: Float[Tensor, "j n"] | None = None) -> None:
+        """Grow by what directions add to the basis; by a random one where that is nothing."""
+        first = self.size
+        for direction in () if directions is None else directions:
+            self._append(self._orthonormal(direction))
+        while self.size == first:
+            self._append(self._orthonormal(self._random()))
+        new = self.V[first : self.size]
+        images = self.A.matmat(new.T).T
+        self.spent.matvecs += len(new)
+        sizes = lengths(images)
+        self.finite = self.finite and bool(sizes.isfinite().all())
+        self.spent.norm = max(self.spent.norm, sizes.max().item())
+        self.images[first : self.size] = images - (images @ self.locked.T) @ self.locked
+        rows = (self.images[first : self.size] @ self.V[: self.size].T).double().cpu()
+        if first == 0:
+            rows = (rows + rows.T) / 2
+        elif not self.checked:
+            self._check_symmetry(rows[:, :first], first)
+        self.projection[first : self.size, : self.size] = rows
+        self.projection[: self.size, first : self.size] = rows.T
 
-    def restart(self, ritz: Ritz, keep: int) -> None:
-        """Keep the best Ritz vectors only."""
-        Y = ritz.weights[:, :keep].T.to(self.V)
-        self.V[:keep], self.images[:keep] = Y @ self.V[: self.size], Y @ self.images[: self.size]
-        self.projection.zero_()
-        self.projection[:keep, :keep] = torch.diag(ritz.values[:keep])
-        self.size = keep
+    def restart(self, weights: Float[Tensor, "m j"]) -> None:
+        """Keep some orthonormal combinations of the basis only."""
+        m, j = weights.shape
+        Y = weights.T.to(self.V)
+        self.V[:j], self.images[:j] = Y @ self.V[:m], Y @ self.images[:m]
+        kept = weights.T @ self.projection[:m, :m] @ weights
+        self.projection[:j, :j] = (kept + kept.T) / 2
+        self.size = j
+
+    def _append(self, vector: Float[Tensor, " n"] | None) -> None:
+        if vector is None:
+            return
+        if self.size == len(self.V):
+            self.V, self.images = self._longer(self.V), self._longer(self.images)
+        self.V[self.size] = vector
+        self.size += 1
+
+    def _longer(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "m n"]:
+        """With room for more; on a CPU for all, where memory is taken when it is written to."""
+        on_cpu = rows.device.type == "cpu"
+        longer = rows.new_empty(len(self.projection) if on_cpu else len(rows) + ROWS, rows.shape[1])
+        longer[: len(rows)] = rows
+        return longer
 
     def _random(self) -> Float[Tensor, " n"]:
-        draw = torch.randn(self.V.shape[1], generator=self.generator, dtype=torch.float64)
+        draw = torch.randn(self.V.shape[1], generator=self.generator)
         return draw.to(self.V)
 
     def _orthonormal(self, vector: Tensor) -> Tensor | None:
@@ -118,14 +147,13 @@ class Basis:
                 break
         return vector
 
-    def _check_symmetry(self) -> None:
-        above, below = float(self.images[0] @ self.V[1]), float(self.images[1] @ self.V[0])
+    def _check_symmetry(self, below: Float[Tensor, "j m"], first: int) -> None:
+        """Compare u.(A v) with v.(A u) for the first vectors that follow from products."""
+        above = (self.V[first : self.size] @ self.images[:first].T).double().cpu()
         rounding = 1e3 * torch.finfo(self.V.dtype).eps * self.spent.norm
-        if abs(above - below) > max(0.01 * length(self.images[:2]), rounding):
-            raise ValueError(
-                "expected a symmetric operator, but u.(A v) and v.(A u) differ: "
-                f"{above:.6g} and {below:.6g}"
-            )
+        size = lengths(self.images[: self.size]).max().item()
+        check_symmetric(above, below, max(ASYMMETRY * size, rounding))
+        self.checked = True
 
 
 class Ritz:
@@ -135,7 +163,7 @@ class Ritz:
         m = basis.size
         self.V, self.images, self.room = basis.V[:m], basis.images[:m], basis.room
         projection = basis.projection[:m, :m]
-        self.finite = bool(projection.isfinite().all() and self.images[m - 1].isfinite().all())
+        self.finite = basis.finite and bool(projection.isfinite().all())
         values, weights = torch.linalg.eigh(projection if self.finite else torch.zeros(m, m))
         order = preference(values, which).argsort(descending=True, stable=True)
         self.values = values[order] if self.finite else torch.full((m,), math.nan)
@@ -173,6 +201,8 @@ class Ritz:
         scale = min(abs(float(self.values[i])), self.spread)
         return self.residual_norm(i) <= max(tol * scale, self.rounding)
 
-    def first_unconverged(self, k: int, tol: float) -> int | None:
-        """The most wanted of k pairs that has not converged."""
+    def first_unconverged(self, k: int, tol: float, guess: int = 0) -> int | None:
+        """The most wanted of k pairs that has not converged, or the guess if it has not."""
+        if not self.converged(guess, tol):
+            return guess
         return next((i for i in range(k) if not self.converged(i, tol)), None)

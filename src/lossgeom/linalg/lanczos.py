@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._rayleigh_ritz import WHICH, Basis, Ritz, Spent, Which, preference
+from lossgeom.linalg._checks import check_at_least
+from lossgeom.linalg._rayleigh_ritz import Basis, Ritz, Spent, Which, preference
+from lossgeom.linalg.eigenpairs import EigenPairs, check_search, found_pairs, start_rows
 from lossgeom.linalg.operator import LinearOperator, as_operator
+from lossgeom.linalg.probes import BLOCK
 
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
 RIVAL_STEPS = 4  # to take before one may be ruled out
-DTYPES = (torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class EigenPairs:
-    """Eigenvalues and eigenvectors with their true residuals.
-
-    Attributes:
-        values: eigenvalues, the most wanted first.
-        vectors: orthonormal eigenvectors as columns.
-        residuals: ``||A v - lambda v||`` of each pair, from products that were really taken.
-        converged: which pairs meet the tolerance.
-        matvecs: matrix-vector products spent.
-    """
-
-    values: Float[Tensor, " k"]
-    vectors: Float[Tensor, "n k"]
-    residuals: Float[Tensor, " k"]
-    converged: Bool[Tensor, " k"]
-    matvecs: int
-
-    @property
-    def top(self) -> Estimate:
-        """The most wanted eigenvalue."""
-        return Estimate(
-            self.values[0].item(),
-            residual=self.residuals[0].item(),
-            converged=bool(self.converged[0]),
-            matvecs=self.matvecs,
-        )
+MAX_BASIS = 60
+MEMORY_BUDGET = 2 * 2**30  # bytes of a basis and its images
 
 
 def top_eigenpairs(
@@ -87,8 +60,9 @@ def top_eigenpairs(
             ``|lambda|`` and the spread of the spectrum, or is rounding error of ``||A||``.
         max_matvecs: products to spend at most, though never fewer than k; default
             ``max(100, 20 k)``. What has not converged by then says so.
-        max_basis: basis vectors to hold at most (60), though never fewer than 2 k + 2; beyond it
-            the method restarts from the best of them.
+        max_basis: basis vectors to hold at most, though never fewer than 2 k + 2; beyond it the
+            method restarts from the best of them. By default as many as take 2 GiB with their
+            images, but no more than 60.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
         verify: whether to look for pairs that were missed; by default when ``k > 1`` or ``start``
             is given, that is, whenever it can matter.
@@ -111,51 +85,23 @@ def top_eigenpairs(
     ([3.0, 3.0], True)
     """
     A = as_operator(A)
-    _check(A, k, which, tol, start)
-    for name, limit in (("max_matvecs", max_matvecs), ("max_basis", max_basis)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"expected {name} >= 1, got {limit}")
+    check_search(A, k, which, tol, start)
+    check_at_least(1, max_matvecs=max_matvecs, max_basis=max_basis)
     with plain_arithmetic(A.device), torch.no_grad():
         search = _Search(
             A,
             which=which,
             tol=tol,
             spent=Spent(max(100, 20 * k) if max_matvecs is None else max(max_matvecs, k)),
-            capacity=min(A.shape[1], max(60 if max_basis is None else max_basis, 2 * k + 2)),
+            capacity=min(A.shape[1], max(_room(A) if max_basis is None else max_basis, 2 * k + 2)),
             generator=torch.Generator().manual_seed(seed),
         )
         verify = (k > 1 or start is not None) if verify is None else verify
-        return search.pairs(k, _columns(A, start), verify)
+        return search.pairs(k, start_rows(A, start), verify)
 
 
-def _nonfinite(A: LinearOperator, k: int, matvecs: int) -> EigenPairs:
-    nan = torch.full((k,), math.nan, dtype=A.dtype)
-    vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
-    return EigenPairs(nan, vectors, nan, torch.zeros(k, dtype=torch.bool), matvecs)
-
-
-def _check(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | None) -> None:
-    n = A.shape[0]
-    if A.shape != (n, n):
-        raise ValueError(f"expected a square symmetric operator, got shape {A.shape}")
-    if not 1 <= k <= n:
-        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
-    if which not in WHICH:
-        raise ValueError(f"expected which to be one of {WHICH}, got {which!r}")
-    if A.dtype not in DTYPES:
-        raise TypeError(f"expected an operator in float32 or float64, got {A.dtype}")
-    if not 0 < tol < 1:
-        raise ValueError(f"expected a tolerance 0 < tol < 1, got {tol}")
-    if start is not None and (start.shape[0] != n or start.ndim > 2):
-        raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
-    if start is not None and not start.isfinite().all():
-        raise ValueError("expected a finite start, got one with NaN or infinity")
-
-
-def _columns(A: LinearOperator, start: Tensor | None) -> Float[Tensor, "j n"]:
-    if start is None:
-        return torch.empty(0, A.shape[1], dtype=A.dtype, device=A.device)
-    return start.reshape(A.shape[1], -1).T.to(A.dtype).to(A.device)
+def _room(A: LinearOperator) -> int:
+    return min(MAX_BASIS, MEMORY_BUDGET // (2 * A.shape[1] * A.dtype.itemsize))
 
 
 @dataclass(frozen=True)
@@ -177,16 +123,8 @@ class _Search:
             rival, certain = self.rival(ritz, k)
             if rival is not None:
                 ritz = self.run(k, torch.cat([ritz.vectors(k), rival]))
-        if not ritz.finite:
-            return _nonfinite(self.A, k, self.spent.matvecs)
         certain = certain or not ritz.room
-        return EigenPairs(
-            values=ritz.values[:k].to(self.A.dtype),
-            vectors=ritz.vectors(k).T,
-            residuals=torch.tensor([ritz.residual_norm(i) for i in range(k)], dtype=self.A.dtype),
-            converged=torch.tensor([certain and ritz.converged(i, self.tol) for i in range(k)]),
-            matvecs=self.spent.matvecs,
-        )
+        return found_pairs(self.A, ritz, k, self.tol, certain, self.spent.matvecs)
 
     def _basis(self, locked: Float[Tensor, "j n"]) -> Basis:
         return Basis(self.A, self.spent, self.generator, self.capacity, locked)
@@ -194,13 +132,14 @@ class _Search:
     def run(self, k: int, start: Float[Tensor, "j n"]) -> Ritz:
         """Iterate until k pairs have converged or the budget is spent."""
         basis = self._basis(locked=start[:0])
-        for vector in start[: self.capacity]:
-            basis.add(vector)
+        for block in torch.split(start[: self.capacity], BLOCK):
+            basis.add(block)
         if basis.size == 0:
-            basis.add(None)
+            basis.add()
+        worst: int | None = 0
         while True:
             ritz = Ritz(basis, self.which)
-            worst = ritz.first_unconverged(k, self.tol)
+            worst = ritz.first_unconverged(k, self.tol, guess=worst or 0)
             if worst is None or not ritz.room or self._must_stop(ritz, k):
                 return ritz
             self._grow(basis, ritz, worst, keep=k)
@@ -210,7 +149,7 @@ class _Search:
         edge = float(preference(ritz.values[k - 1], self.which))
         margin = max(self.tol * abs(edge), ritz.rounding)
         basis = self._basis(locked=ritz.vectors(k))
-        basis.add(None)
+        basis.add()
         while True:
             outside = Ritz(basis, self.which)
             if not outside.finite:
@@ -230,7 +169,7 @@ class _Search:
         return not ritz.finite or (self.spent.exhausted and len(ritz.values) >= k)
 
     def _grow(self, basis: Basis, ritz: Ritz, follow: int, keep: int) -> None:
-        direction = ritz.residual(follow) if follow < len(ritz.values) else None
+        direction = ritz.residual(follow)[None] if follow < len(ritz.values) else None
         if basis.size == self.capacity:
-            basis.restart(ritz, keep + (self.capacity - keep) // 2)
+            basis.restart(ritz.weights[:, : keep + (self.capacity - keep) // 2])
         basis.add(direction)

@@ -1,0 +1,263 @@
+"""The spectral density of a symmetric matrix by stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.estimate import Estimate
+from lossgeom.linalg._arithmetic import plain_arithmetic
+from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
+from lossgeom.linalg._quadrature import Lockstep
+from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups
+
+GRID_POINTS = 1_001
+MOST_GRID_POINTS = 100_001
+WORKING_VECTORS = 6  # of one iteration, in float64, besides its basis
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """Where the eigenvalues of a matrix are, as a fraction of them.
+
+    Attributes:
+        nodes: Ritz values, a row for each probe; one row, of eigenvalues, where they are exact.
+        weights: of the nodes; each row is positive and sums to 1.
+        grid: points, ascending.
+        density: at these points, the mean over probes; its integral over the real line is 1.
+        stderr: standard error of the density over probes; 0 where it is exact.
+        width: standard deviation of the Gaussian that stands for each node.
+        mass: integral of the density over the grid, by the trapezoidal rule. Far from 1, the grid
+            misses a part of the spectrum or is coarser than the width.
+        size: n, the number of eigenvalues.
+        reorthogonalized: whether the Lanczos vectors were kept orthogonal.
+        matvecs: matrix-vector products spent.
+    """
+
+    nodes: Float[Tensor, "r m"]
+    weights: Float[Tensor, "r m"]
+    grid: Float[Tensor, " g"]
+    density: Float[Tensor, " g"]
+    stderr: Float[Tensor, " g"]
+    width: float
+    mass: float
+    size: int
+    reorthogonalized: bool
+    matvecs: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether nodes are the eigenvalues themselves."""
+        return len(self.nodes) == 1
+
+    def on(self, grid: Tensor | None = None, width: float | None = None) -> SpectralDensity:
+        """The same quadrature on another grid or with another width, without any product."""
+        _check_kernel(grid, width)
+        quadrature = _Quadrature(self.nodes, self.weights, self.reorthogonalized, self.matvecs)
+        return _smoothed(quadrature, self.size, grid, self.width if width is None else width)
+
+    def mean(self, function: Callable[[Tensor], Tensor]) -> Estimate:
+        """The mean of a function over all eigenvalues; n times it is the trace of f(A).
+
+        >>> A = torch.diag(torch.tensor([1.0, 4.0]))
+        >>> spectral_density(A).mean(torch.sqrt).value
+        1.5
+        """
+        values = (self.weights * function(self.nodes)).sum(1)
+        value = values.mean().item()
+        error = _error(values[:, None]).item()
+        return Estimate(value, error, converged=math.isfinite(value), matvecs=self.matvecs)
+
+    def moment(self, k: int) -> Estimate:
+        """The mean of the k-th powers of the eigenvalues: ``tr(A^k) / n``."""
+        return self.mean(lambda nodes: nodes**k)
+
+    def fraction(self, low: float, high: float) -> Estimate:
+        """Of the eigenvalues, those from low to high.
+
+        The standard error is that of the probes. Where eigenvalues lie close to an end of the
+        interval, a quadrature is besides wrong by up to the weight of the nodes next to that end.
+
+        >>> spectral_density(torch.diag(torch.arange(-1.0, 3.0))).fraction(-math.inf, 0).value
+        0.5
+        """
+        return self.mean(lambda nodes: ((low <= nodes) & (nodes <= high)) + 0 * nodes)
+
+    def count(self, low: float, high: float) -> Estimate:
+        """How many eigenvalues are from low to high, with the reservation of :meth:`fraction`."""
+        share = self.fraction(low, high)
+        error = self.size * (share.stderr or 0.0)
+        return Estimate(self.size * share.value, error, None, share.converged, self.matvecs)
+
+
+@dataclass(frozen=True)
+class _Quadrature:
+    nodes: Float[Tensor, "r m"]
+    weights: Float[Tensor, "r m"]
+    reorthogonalized: bool
+    matvecs: int
+
+
+def spectral_density(
+    A: LinearOperator | Tensor | Any,
+    *,
+    probes: int = 10,
+    steps: int = 60,
+    grid: Tensor | None = None,
+    width: float | None = None,
+    memory_budget: int = 2 * 2**30,
+    seed: int = 0,
+) -> SpectralDensity:
+    r"""The density of the eigenvalues of a symmetric n x n matrix.
+
+    .. math:: \phi_\sigma(t) = \frac1n \sum_{i=1}^n g_\sigma(t - \lambda_i)
+        = E \, \frac{z^\top g_\sigma(t I - A) \, z}{n}
+
+    for probes z of random signs, with g the density of a normal variable of standard deviation
+    ``width``. Each probe's quadratic form is a Gauss quadrature with ``steps`` nodes from a Lanczos
+    iteration: exact for polynomials of degree up to 2 ``steps`` - 1. Of the probes that make this
+    right on average, signs have the least variance: none at all for a diagonal matrix.
+
+    Lanczos vectors are kept orthogonal where that fits the memory; otherwise probes go in smaller
+    groups, and at last without. The quadrature stays right then, because copies of a Ritz value
+    share its weight (Greenbaum; Cullum and Willoughby), but the copies are steps lost.
+
+    Where ``probes`` times ``steps`` products would be n or more, all columns of A are taken
+    instead, and its eigenvalues are exact.
+
+    Cost: probes x steps products, in blocks of at most 8.
+
+    Args:
+        A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
+        probes: at least 2. Errors fall with the root of their number.
+        steps: Lanczos steps of each. Details finer than the spectrum's range divided by them are
+            not seen, except close to its ends.
+        grid: points to take the density at; by default 1001 or more, from five widths below all
+            nodes to five above.
+        width: of the Gaussian; by default the range of the nodes divided by the number of them in
+            a row; if they are all the same, 1 % of their size, and 1 at zero.
+        memory_budget: bytes that the vectors of a group may take; 2 GiB.
+        seed: of the probes, drawn on the CPU from a generator of its own.
+
+    Returns:
+        The density with nodes, weights and standard errors; NaN where products are not finite.
+
+    Raises:
+        TypeError: if A is no matrix, or not in float32 or float64.
+        ValueError: if A is not square or not symmetric, probes < 2, steps < 1, the width is not
+            positive, or the grid is no ascending vector.
+
+    Source: Lin, Saad and Yang, Approximating spectral densities of large matrices (2016), section
+    3.2.2; Ghorbani, Krishnan and Xiao, arXiv:1901.10159.
+
+    >>> density = spectral_density(torch.diag(torch.tensor([0.0, 1.0, 1.0, 2.0])))
+    >>> round(density.mass, 4), density.count(0.5, 1.5).value, density.moment(2).value
+    (1.0, 2.0, 1.5)
+    """
+    A = square_operator(A)
+    check_at_least(2, probes=probes)
+    check_at_least(1, steps=steps, memory_budget=memory_budget)
+    _check_kernel(grid, width)
+    with plain_arithmetic(A.device), torch.no_grad():
+        if probes * steps >= A.shape[0]:
+            quadrature = _exact(A)
+        else:
+            quadrature = _sampled(A, probes, steps, memory_budget, seed)
+        return _smoothed(quadrature, A.shape[0], grid, width)
+
+
+def _exact(A: LinearOperator) -> _Quadrature:
+    n = A.shape[0]
+    matrix = torch.cat([block for _, block in columns(A)], dim=1).cpu()
+    if matrix.isfinite().all():
+        check_symmetric(matrix, matrix.T, ASYMMETRY * matrix.norm() / n**0.5)
+        nodes = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[None]
+    else:
+        nodes = matrix.new_full((1, n), math.nan)
+    return _Quadrature(nodes, torch.full_like(nodes, 1 / n), True, n)
+
+
+def _sampled(
+    A: LinearOperator, probes: int, steps: int, memory_budget: int, seed: int
+) -> _Quadrature:
+    n, generator = A.shape[0], torch.Generator().manual_seed(seed)
+    working = n * WORKING_VECTORS * torch.float64.itemsize
+    with_basis = memory_budget // (working + n * steps * A.dtype.itemsize)
+    together = min(BLOCK, max(1, with_basis or memory_budget // working))
+    found, matvecs = [], 0
+    for size in groups(probes, together):
+        lockstep = Lockstep(A, draw_signs(A, size, generator), steps, keep=with_basis > 0)
+        found.append(lockstep.quadrature())
+        matvecs += lockstep.matvecs
+    nodes, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return _Quadrature(nodes, weights, with_basis > 0, matvecs)
+
+
+def _smoothed(
+    quadrature: _Quadrature, size: int, grid: Tensor | None, width: float | None
+) -> SpectralDensity:
+    nodes, weights = quadrature.nodes, quadrature.weights
+    width = _width(nodes) if width is None else float(width)
+    grid = _grid(nodes, width) if grid is None else grid.detach().double().cpu()
+    rows = torch.stack([_kernel(grid, *row, width) for row in zip(nodes, weights, strict=True)])
+    density = rows.mean(0)
+    return SpectralDensity(
+        nodes=nodes,
+        weights=weights,
+        grid=grid,
+        density=density,
+        stderr=_error(rows),
+        width=width,
+        mass=torch.trapezoid(density, grid).item(),
+        size=size,
+        reorthogonalized=quadrature.reorthogonalized,
+        matvecs=quadrature.matvecs,
+    )
+
+
+def _kernel(grid: Tensor, nodes: Tensor, weights: Tensor, width: float) -> Float[Tensor, " g"]:
+    heights = torch.exp(-0.5 * ((grid[:, None] - nodes) / width).square())
+    return heights @ weights / (width * math.sqrt(2 * math.pi))
+
+
+def _error(rows: Float[Tensor, "r g"]) -> Float[Tensor, " g"]:
+    """Standard error of the mean of independent rows; a single one is exact."""
+    if len(rows) == 1:
+        return 0 * rows[0]
+    return rows.std(0) / math.sqrt(len(rows))
+
+
+def _width(nodes: Float[Tensor, "r m"]) -> float:
+    low, high = nodes.min().item(), nodes.max().item()
+    size = max(abs(low), abs(high))
+    if high - low > 1e-5 * size:
+        return (high - low) / nodes.shape[1]
+    return 0.01 * size or 1.0
+
+
+def _grid(nodes: Float[Tensor, "r m"], width: float) -> Float[Tensor, " g"]:
+    """Fine enough for the trapezoidal rule."""
+    low, high = nodes.min().item() - 5 * width, nodes.max().item() + 5 * width
+    if not math.isfinite(high - low):
+        return torch.full((GRID_POINTS,), math.nan, dtype=torch.float64)
+    points = max(GRID_POINTS, math.ceil(2 * (high - low) / width))
+    return torch.linspace(low, high, min(points, MOST_GRID_POINTS), dtype=torch.float64)
+
+
+def _check_kernel(grid: Tensor | None, width: float | None) -> None:
+    if width is not None and not 0 < width < math.inf:
+        raise ValueError(f"expected a positive width, got {width}")
+    if grid is None:
+        return
+    if grid.ndim != 1 or len(grid) < 2 or not (grid.diff() > 0).all():
+        raise ValueError(
+            "expected grid to be a vector of at least two ascending points, got shape "
+            f"{tuple(grid.shape)}"
+        )

@@ -1,0 +1,67 @@
+"""Random probes, and products that are taken a block of vectors at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.estimate import Estimate
+from lossgeom.linalg.operator import LinearOperator
+
+BLOCK = 8  # vectors in one product: each costs less in a block than alone, and all have to fit
+
+
+def draw_signs(A: LinearOperator, k: int, generator: torch.Generator) -> Float[Tensor, "n k"]:
+    """Columns of random signs that A can be multiplied with, drawn on the CPU."""
+    bits = torch.randint(2, (k, A.shape[1]), generator=generator, dtype=torch.int8).T
+    return bits.to(A.device, A.dtype).mul_(2).sub_(1)
+
+
+def random_signs(A: LinearOperator, k: int, seed: int) -> Float[Tensor, "n k"]:
+    """Probes that a matrix can be multiplied with, the same on every device."""
+    return draw_signs(A, k, torch.Generator().manual_seed(seed))
+
+
+def groups(total: int, at_most: int = BLOCK) -> list[int]:
+    """Sizes of as few equal groups as there can be."""
+    count = -(-total // at_most)
+    return [len(range(i, total, count)) for i in range(count)]
+
+
+def multiply(A: LinearOperator, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
+    """A V, a block at a time."""
+    return torch.cat([A.matmat(part) for part in torch.split(V, BLOCK, dim=1)], dim=1)
+
+
+def sign_probes(
+    A: LinearOperator, k: int, generator: torch.Generator
+) -> Iterator[Float[Tensor, "n j"]]:
+    """Probes of random signs, a block of the k at a time."""
+    for size in groups(k):
+        yield draw_signs(A, size, generator)
+
+
+def columns(A: LinearOperator) -> Iterator[tuple[slice, Float[Tensor, "m k"]]]:
+    """The columns of A, a block at a time, in float64, with where they are."""
+    n = A.shape[1]
+    for first in range(0, n, BLOCK):
+        inside = slice(first, min(first + BLOCK, n))
+        unit = torch.zeros(n, inside.stop - first, dtype=A.dtype, device=A.device)
+        unit[inside].fill_diagonal_(1)
+        yield inside, A.matmat(unit).double()
+
+
+def dots(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+    """Scalar products of the columns, in float64."""
+    return (U.double() * V.double()).sum(0)
+
+
+def mean_estimate(samples: Float[Tensor, " k"], matvecs: int) -> Estimate:
+    """The mean of independent samples with its standard error; a single one is exact."""
+    value = samples.mean().item()
+    error = samples.std().item() / len(samples) ** 0.5 if len(samples) > 1 else 0.0
+    return Estimate(value, stderr=error, converged=math.isfinite(value), matvecs=matvecs)

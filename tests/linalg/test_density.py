@@ -1,0 +1,234 @@
+"""Stochastic Lanczos quadrature."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import lossgeom as lg
+from lossgeom.linalg import MatrixFree
+from tests.linalg.spectra import FORMS, SPECTRA, covered, rotated, wishart
+
+LARGE = wishart(600, 1200)
+
+
+def marchenko_pastur(grid, width, ratio):
+    """The law of a Wishart matrix's eigenvalues, smoothed with a normal density."""
+    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
+    x = torch.linspace(low, high, 4001, dtype=torch.float64)
+    law = torch.sqrt((high - x) * (x - low)) / (2 * math.pi * ratio * x)
+    kernel = torch.exp(-0.5 * ((grid[:, None] - x) / width) ** 2) / (width * math.sqrt(2 * math.pi))
+    return torch.trapezoid(kernel * law, x)
+
+
+def test_of_a_wishart_matrix():
+    density = lg.spectral_density(rotated(LARGE), probes=8, steps=40, width=0.05)
+    assert not density.exact
+    assert density.reorthogonalized
+    assert density.matvecs == 8 * 40
+
+    def distance(ratio):
+        law = marchenko_pastur(density.grid, 0.05, ratio)
+        return torch.trapezoid((density.density - law).abs(), density.grid).item()
+
+    # some 60 eigenvalues in a kernel, 8 probes: 6 % of the density, so 5 % on average
+    assert distance(0.5) < 0.1
+    assert distance(0.8) > 0.2
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_exact_where_the_products_suffice(name):
+    values = SPECTRA[name].double()
+    density = lg.spectral_density(rotated(values), grid=torch.linspace(-99, 30, 50_000), width=0.05)
+    assert density.exact
+    assert density.matvecs == len(values)
+    torch.testing.assert_close(density.nodes[0], values.sort().values, rtol=1e-9, atol=1e-12)
+    assert density.moment(2).value == pytest.approx((values**2).mean().item())
+    assert density.moment(2).stderr == 0
+    assert density.count(0.5, math.inf).value == pytest.approx((values >= 0.5).sum().item())
+    assert density.mass == pytest.approx(1, abs=1e-6)
+    assert not density.stderr.any()
+
+
+@pytest.mark.parametrize("name", [name for name in SPECTRA if len(SPECTRA[name]) > 20])
+def test_the_error_of_moments_is_honest(unchecked, name):
+    """Of 200 seeds, t intervals at 99 % hold the truth; with a tenth of the error, they do not."""
+    values = SPECTRA[name].double()
+    A = rotated(values)
+    found = [lg.spectral_density(A, probes=5, steps=4, seed=seed) for seed in range(200)]
+    assert not any(density.exact for density in found)
+    for k in (1, 2):
+        moments = [density.moment(k) for density in found]
+        truth = (values**k).mean().item()
+        assert covered(moments, truth, freedom=4, level=0.99) >= 0.9
+        if name != "identity":
+            assert covered(moments, truth, freedom=4, level=0.99, factor=0.1) < 0.9
+
+
+def test_the_error_of_the_density_is_honest(unchecked):
+    values = wishart(200, 400)
+    A, grid = rotated(values), torch.linspace(0, 3, 7, dtype=torch.float64)
+    truth = lg.spectral_density(A, probes=20, grid=grid, width=0.2)
+    assert truth.exact
+    found = [
+        lg.spectral_density(A, probes=6, steps=15, grid=grid, width=0.2, seed=seed)
+        for seed in range(200)
+    ]
+
+    def shares(factor):
+        return [
+            covered(
+                [lg.Estimate(d.density[i].item(), d.stderr[i].item()) for d in found],
+                truth.density[i].item(), freedom=5, level=0.95, factor=factor,
+            )
+            for i in range(len(grid))
+        ]  # fmt: skip
+
+    assert min(shares(1.0)) >= 0.9
+    assert max(shares(0.3)) < 0.9
+
+
+def test_equal_weights_would_be_wrong():
+    """The negative control of the weights: outliers are few, though many nodes are on them."""
+    values = torch.cat([torch.linspace(-0.1, 0.1, 990), torch.linspace(5, 9, 10)])
+    density = lg.spectral_density(torch.diag(values.double()), probes=4, steps=30)
+    assert density.fraction(1, 10).value == pytest.approx(0.01)
+    equal = dataclasses.replace(density, weights=torch.full_like(density.weights, 1 / 30))
+    assert equal.fraction(1, 10).value > 0.2
+
+
+def test_signs_have_no_variance_on_a_diagonal_matrix():
+    density = lg.spectral_density(torch.diag(LARGE), probes=2, steps=20)
+    assert density.moment(3).value == pytest.approx((LARGE**3).mean().item())
+    assert density.moment(3).stderr == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_the_memory_of_a_basis(dtype):
+    values = torch.cat([torch.linspace(-0.1, 0.1, 590), torch.linspace(5, 9, 10)])
+    A = rotated(values, dtype=dtype)
+    grid = torch.linspace(-1, 10, 400, dtype=torch.float64)
+    kept, group, none = (
+        lg.spectral_density(A, probes=4, steps=100, grid=grid, width=0.1, memory_budget=budget)
+        for budget in (2**30, 10**6, 10**4)
+    )
+    assert [d.reorthogonalized for d in (kept, group, none)] == [True, True, False]
+    top = kept.density.max()
+    torch.testing.assert_close(group.density, kept.density, rtol=0, atol=1e-4 * top)
+    torch.testing.assert_close(none.density, kept.density, rtol=0, atol=0.02 * top)
+    assert (none.nodes > 1).sum() > 1.5 * (kept.nodes > 1).sum()  # copies
+    assert none.count(1, 10).value == pytest.approx(kept.count(1, 10).value, rel=1e-3)
+
+
+def test_breakdown_of_some_probes():
+    """Where a probe sees few eigenvalues its iteration ends; the others go on."""
+    values = torch.zeros(200, dtype=torch.float64)
+    values[:5] = torch.arange(1.0, 6)
+    density = lg.spectral_density(rotated(values), probes=4, steps=12)
+    torch.testing.assert_close(density.weights.sum(1), torch.ones(4, dtype=torch.float64))
+    assert density.matvecs < 4 * 12
+    real = density.nodes[density.weights > 1e-12]
+    assert (real - real.round()).abs().max() < 1e-8
+    assert density.mass == pytest.approx(1, abs=1e-4)
+
+
+def test_float32_agrees_with_float64():
+    A = rotated(LARGE)
+    one, two = (lg.spectral_density(M, probes=4, steps=30, width=0.1) for M in (A, A.float()))
+    torch.testing.assert_close(
+        one.on(two.grid).density, two.density, rtol=0, atol=1e-4 * one.density.max().item()
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_takes_what_multiplies(form):
+    A = rotated(LARGE)
+    expected = lg.spectral_density(A, probes=2, steps=10)
+    found = lg.spectral_density(FORMS[form](A), probes=2, steps=10)
+    torch.testing.assert_close(found.density, expected.density)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+def test_one_by_one_zero_and_any_scale(scale):
+    single = lg.spectral_density(torch.tensor([[scale]]))
+    assert single.moment(1).value == pytest.approx(scale)
+    many = lg.spectral_density(scale * torch.eye(700), probes=2, steps=30)
+    assert many.moment(1).value == pytest.approx(scale)
+    assert many.matvecs == 2  # no direction is left after the first step
+    assert [single.mass, many.mass] == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_on_another_grid():
+    density = lg.spectral_density(rotated(LARGE), probes=2, steps=20)
+    part = density.on(torch.linspace(-1, 1, 200), width=0.02)
+    assert part.matvecs == density.matvecs
+    assert part.width == 0.02
+    assert 0.3 < part.mass < 0.7  # the grid holds that much of it
+    assert density.on().mass == pytest.approx(1, abs=1e-5)
+    assert torch.equal(density.on(density.grid, density.width).density, density.density)
+
+
+def test_a_coarse_grid_shows_in_the_mass():
+    density = lg.spectral_density(torch.eye(3), grid=torch.tensor([0.5, 1.0, 1.5]))
+    assert density.mass > 2
+
+
+@pytest.mark.parametrize("n", [3, 700])
+def test_non_finite_products_are_recorded(n):
+    diagonal = torch.ones(n)
+    diagonal[1] = math.nan
+    density = lg.spectral_density(torch.diag(diagonal), probes=3, steps=20)
+    assert density.density.isnan().all()
+    assert density.moment(1).status == "nonfinite"
+    assert not density.count(0, 1).converged
+    assert math.isnan(density.mass)
+    assert density.on(torch.linspace(0, 1, 5)).density.isnan().all()
+
+
+def test_same_seed_same_bits_and_global_generator_untouched():
+    state = torch.get_rng_state()
+    A = rotated(LARGE)
+    first, again, other = (
+        lg.spectral_density(A, probes=2, steps=10, seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.nodes, again.nodes)
+    assert torch.equal(first.density, again.density)
+    assert not torch.equal(first.nodes, other.nodes)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_products_come_in_blocks():
+    widths = []
+
+    def product(V):
+        widths.append(V.shape[1])
+        return torch.arange(500.0)[:, None] * V
+
+    A = MatrixFree((500, 500), torch.float32, torch.device("cpu"), product, lambda: A)
+    lg.spectral_density(A, probes=10, steps=3)
+    assert widths == [5] * 6
+
+
+def test_bad_input(unchecked):
+    for arguments, message in (
+        ({"probes": 1}, "expected probes of at least 2, got 1"),
+        ({"steps": 0}, "expected steps of at least 1, got 0"),
+        ({"memory_budget": 0}, "expected memory_budget of at least 1, got 0"),
+        ({"width": -1.0}, r"expected a positive width, got -1\.0"),
+        ({"grid": torch.tensor([1.0, 0.0])}, "at least two ascending points"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lg.spectral_density(torch.eye(3), **arguments)
+    with pytest.raises(ValueError, match="expected a positive width, got 0"):
+        lg.spectral_density(torch.eye(3)).on(width=0)
+    with pytest.raises(ValueError, match=r"expected a square matrix, got one of shape \(2, 3\)"):
+        lg.spectral_density(torch.ones(2, 3))
+    with pytest.raises(TypeError, match=r"in float32 or float64, got torch\.int64"):
+        lg.spectral_density(torch.ones(2, 2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="expected a matrix"):
+        lg.spectral_density(np.eye(2))
+    for n in (6, 600):
+        with pytest.raises(ValueError, match="expected a symmetric operator"):
+            lg.spectral_density(torch.triu(torch.ones(n, n)), probes=2, steps=5)
