@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ class Case:
     criterion = MeanCrossEntropy()
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Literal["eval", "train"]:
         """As lossgeom calls it."""
         return "train" if self.model.training else "eval"
 
@@ -153,7 +154,7 @@ def vgg_case(quick: bool) -> Case:
 
 def resnet_eval_case(quick: bool) -> Case:
     """BatchNorm with its running averages."""
-    n, batches = (8, 2) if quick else (64, 2)
+    n, batches = (8, 2) if quick else (32, 2)
     title = f"ResNet18 of width 16, eval mode, {batches} batches of {n // batches} images"
     case = Case("resnet_eval", title, resnet18(width=16, seed=INITIAL).eval(), images(n, batches))
     return trained(case, steps=30)
@@ -161,7 +162,7 @@ def resnet_eval_case(quick: bool) -> Case:
 
 def resnet_train_case(quick: bool) -> Case:
     """BatchNorm with the statistics of the batch."""
-    n = 8 if quick else 64
+    n = 8 if quick else 32
     title = f"ResNet18 of width 16, train mode, one batch of {n} images"
     case = Case("resnet_train", title, resnet18(width=16, seed=INITIAL).train(), images(n, 1))
     return trained(case, steps=30)
@@ -200,7 +201,8 @@ class Block(nn.Module):
         later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         attended = scores.masked_fill(later, -torch.inf).softmax(-1) @ v
         x = x + self.project(attended.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = self.mlp(self.norm2(x))
+        return x + y
 
 
 class GPT(nn.Module):
@@ -221,7 +223,8 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """From (B, T) to (B, T, VOCABULARY)."""
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
-        return self.head(self.norm(self.blocks(x)))
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits
 
 
 CASES: dict[str, Callable[[bool], Case]] = {

@@ -47,7 +47,7 @@ def pairs(case: Case, right: Tensor, found: Pairs) -> dict[str, object]:
 def _residual(case: Case, value: float, vector: Tensor) -> float:
     v = (vector / vector.norm()).to(case.dtype)
     Hv = hessian_product(case, v)
-    return ((Hv.double() - value * v.double()).norm() / abs(value)).item()
+    return float((Hv.double() - value * v.double()).norm()) / abs(value)
 
 
 def density(P: int, largest: float, forms: Tensor, found: Quadrature) -> dict[str, object]:

@@ -22,7 +22,7 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
 
 def pieces(case: Case, v: Tensor) -> list[Tensor]:
     """A flat vector in the shapes of the parameters."""
-    split = v.split([p.numel() for p in case.parameters])
+    split = torch.split(v, [p.numel() for p in case.parameters])
     return [piece.view_as(p) for piece, p in zip(split, case.parameters, strict=True)]
 
 

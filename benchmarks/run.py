@@ -112,7 +112,7 @@ def run_case(
 ) -> Path:
     """Measure a case, and write what was found after every task."""
     about = machine()
-    record = {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "case": describe(case),
         "machine": about,
@@ -179,6 +179,7 @@ def entry(key: str, peers: Mapping[str, Peer], lap: Lap) -> dict[str, Any]:
         "peer": name,
         "name": peer.name,
         "variant": variant,
+        "note": peer.notes,
         "version": peer.version,
         **lap.summary(),
     }

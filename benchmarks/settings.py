@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.cases import Case
@@ -28,7 +29,7 @@ def best_setting(peer: Peer, case: Case, k: int, check: Check) -> Setting:
     if solve is None:
         raise ValueError(f"{peer.name} finds no eigenpairs")
     if isinstance(peer.setting, Choices):
-        return _fastest(peer.setting, lambda value: solve(case.copy(), k, value))
+        return _fastest(peer.setting, partial(_solved, solve, case, k))
 
     def right(steps: int) -> bool:
         return check(solve(case.copy(), k, steps))["status"] == "right"
@@ -36,12 +37,14 @@ def best_setting(peer: Peer, case: Case, k: int, check: Check) -> Setting:
     return _fewest(peer.setting, k, case.patience, right)
 
 
+def _solved(solve: Callable[..., Pairs], case: Case, k: int, value: Any) -> Pairs:
+    return solve(case.copy(), k, value)
+
+
 def _fastest(choices: Choices, solve: Callable[[Any], Pairs]) -> Setting:
     if len(choices.values) == 1:
         return Setting(choices.values[0])
-    seconds = {
-        value: timed(lambda value=value: _quiet(solve, value))[0] for value in choices.values
-    }
+    seconds = {value: timed(partial(_quiet, solve, value))[0] for value in choices.values}
     best = min(seconds, key=seconds.__getitem__)
     return Setting(best, "all threads" if best is None else f"{best} BLAS thread")
 

@@ -137,8 +137,9 @@ def _memory(records: Sequence[Result], task: str) -> str:
 
 
 def _settings(records: Sequence[Result]) -> str:
-    """What was said of competitors, and the words of those that raise."""
-    lines = []
+    """How competitors were used, and the words of those that raise."""
+    notes = {e["name"]: e["note"] for r in records for es in r["tasks"].values() for e in es}
+    lines = [f"- {name}: {note}" for name, note in notes.items() if note]
     for record in records:
         for task, entries in record["tasks"].items():
             for e in entries:
@@ -146,7 +147,7 @@ def _settings(records: Sequence[Result]) -> str:
                 if said:
                     where = f"{record['case']['name']}, {task}, {_row(e)}"
                     lines.append(f"- {where}: {'; '.join(said)}")
-    return "Settings and errors:\n\n" + "\n".join(lines) if lines else "No settings."
+    return "Notes, settings and errors:\n\n" + "\n".join(lines) if lines else "No notes."
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

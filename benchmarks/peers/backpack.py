@@ -22,10 +22,12 @@ def hessian(case: Case) -> Product:
 
     def product(v: Tensor) -> Tensor:
         vs = pieces(case, v)
-        return sum(
-            share * flat(hessian_vector_product(loss, parameters, vs, grad_params=gradients))
-            for share, loss, gradients in kept
-        )
+        total = torch.zeros_like(v)
+        for share, loss, gradients in kept:
+            total += share * flat(
+                hessian_vector_product(loss, parameters, vs, grad_params=gradients)
+            )
+        return total
 
     return product
 
@@ -41,10 +43,10 @@ def gauss_newton(case: Case) -> Product:
 
     def product(v: Tensor) -> Tensor:
         vs = pieces(case, v)
-        return sum(
-            share * flat(ggn_vector_product_from_plist(loss, outputs, parameters, vs))
-            for share, loss, outputs in kept
-        )
+        total = torch.zeros_like(v)
+        for share, loss, outputs in kept:
+            total += share * flat(ggn_vector_product_from_plist(loss, outputs, parameters, vs))
+        return total
 
     return product
 

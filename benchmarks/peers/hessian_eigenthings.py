@@ -18,7 +18,8 @@ def operator(case: Case, method: str = "autograd") -> Any:
 
 def hessian(case: Case, method: str = "autograd") -> Product:
     """Two backward passes, or two gradients."""
-    return operator(case, method).matvec
+    product: Product = operator(case, method).matvec
+    return product
 
 
 def gauss_newton(case: Case) -> Product:
@@ -26,7 +27,8 @@ def gauss_newton(case: Case) -> Product:
     from hessian_eigenthings import GGNOperator, supervised_forward, supervised_loss_of_output
 
     loss = supervised_loss_of_output(case.criterion)
-    return GGNOperator(case.model, case.batches, supervised_forward, loss).matvec
+    product: Product = GGNOperator(case.model, case.batches, supervised_forward, loss).matvec
+    return product
 
 
 def top(case: Case, k: int, steps: int, method: str = "autograd") -> Pairs:

@@ -65,27 +65,13 @@ def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) 
 
 @contextmanager
 def eig_put_back() -> Iterator[None]:
-    """The one function that PyHessian 0.1 needs of an older torch."""
-    if hasattr(torch, "eig") and not _raises():
-        yield
-        return
-    before = getattr(torch, "eig", None)
-    torch.eig = _eig  # type: ignore[attr-defined]
+    """The one function that PyHessian 0.1 needs of an older torch; today's only raises."""
+    before = torch.eig  # type: ignore[attr-defined]
+    torch.eig = _eig  # type: ignore[attr-defined, assignment]
     try:
         yield
     finally:
-        if before is None:
-            del torch.eig  # type: ignore[attr-defined]
-        else:
-            torch.eig = before  # type: ignore[attr-defined]
-
-
-def _raises() -> bool:
-    try:
-        torch.eig(torch.eye(2), eigenvectors=True)  # type: ignore[attr-defined]
-    except RuntimeError:
-        return True
-    return False
+        torch.eig = before  # type: ignore[attr-defined]
 
 
 def _eig(T: Tensor, eigenvectors: bool) -> tuple[Tensor, Tensor]:  # noqa: ARG001
