@@ -52,7 +52,7 @@ class Case:
     batches: Batches
     loss: str = "cross_entropy"
     products: int = 6
-    patience: int = 200
+    patience: int = 100
 
     criterion = MeanCrossEntropy()
 
@@ -139,7 +139,7 @@ def mlp_case(quick: bool) -> Case:
         mlp(64, CLASSES, [256, 256], "tanh", INITIAL).eval(),
         [(x, y)],
         products=30,
-        patience=2_000,
+        patience=1_000,
     )
     return trained(case, steps=30)
 
@@ -170,7 +170,7 @@ def resnet_train_case(quick: bool) -> Case:
 
 def gpt_case(quick: bool) -> Case:
     """Next tokens, all in one batch."""
-    n = 2 if quick else 32
+    n = 2 if quick else 16
     title = f"GPT of 4 layers, width 128, {n} x {LENGTH} tokens of {VOCABULARY:,}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL)
