@@ -1,0 +1,1 @@
+"""Compare lossgeom with other libraries, side by side in one run."""

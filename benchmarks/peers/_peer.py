@@ -1,0 +1,107 @@
+"""What a competitor offers: one function for each thing that is measured."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.cases import Case
+
+Product = Callable[[Tensor], Tensor]
+Build = Callable[[Case], Product]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Eigenpairs.
+
+    Attributes:
+        values: (k,), in any order.
+        vectors: (P, k).
+        products: how many were taken, where the competitor says so.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    products: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Quadrature:
+    """A spectral density as nodes and weights, a row for each probe."""
+
+    nodes: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The solver has to be told how many steps to take; it is given the fewest that are right.
+
+    Attributes:
+        first: to try, for k pairs.
+        products: that n steps take, for k pairs.
+    """
+
+    first: Callable[[int], int]
+    products: Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Settings of which the fastest is used."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Peer:
+    """A competitor.
+
+    Attributes:
+        name: of the competitor.
+        package: that it is in, as the package index calls it; none for a recipe.
+        module: to import.
+        install: the command that installs it.
+        hessian: a case -> v -> H v, for flat vectors.
+        gauss_newton: a case -> v -> G v.
+        block: a case -> V -> H V, for V of shape (P, k).
+        top: (case, k, setting) -> the k largest eigenpairs of H.
+        setting: how ``top``'s setting is found.
+        density: (case, probes, steps, range of the spectrum) -> quadrature.
+        notes: on how it was used, for the table.
+    """
+
+    name: str
+    package: str | None = None
+    module: str | None = None
+    install: str = ""
+    hessian: Build | None = None
+    gauss_newton: Build | None = None
+    block: Build | None = None
+    top: Callable[[Case, int, Any], Pairs] | None = None
+    setting: Steps | Choices = Choices((None,))
+    density: Callable[[Case, int, int, tuple[float, float]], Quadrature] | None = None
+    notes: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be imported."""
+        return self.module is None or importlib.util.find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        """Of its package, where it has one."""
+        return version(self.package) if self.package else ""
+
+
+def column_by_column(product: Product) -> Product:
+    """A product with a block for a competitor that has none."""
+    import torch
+
+    return lambda V: torch.stack([product(v) for v in V.unbind(1)], dim=1)

@@ -1,0 +1,64 @@
+"""This library."""
+
+from __future__ import annotations
+
+import lossgeom as lg
+from benchmarks.cases import Case
+from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature
+
+
+def problem(case: Case) -> lg.Problem:
+    """All that a user writes, derivatives checked."""
+    return lg.Problem(case.model, case.loss, case.batches, mode=case.mode)
+
+
+def hessian(case: Case) -> Product:
+    """With what the default memory budget keeps."""
+    return lg.Hessian(problem(case)).__matmul__
+
+
+def gauss_newton(case: Case) -> Product:
+    """The same for Gauss-Newton products."""
+    return lg.GaussNewton(problem(case)).__matmul__
+
+
+def hessian_without_memory(case: Case) -> Product:
+    """Nothing is kept between products."""
+    return lg.Hessian(problem(case), memory_budget=0).__matmul__
+
+
+def gauss_newton_without_memory(case: Case) -> Product:
+    """Nothing is kept between products."""
+    return lg.GaussNewton(problem(case), memory_budget=0).__matmul__
+
+
+def top(case: Case, k: int, setting: None) -> Pairs:  # noqa: ARG001
+    """To the tolerance that all have to meet."""
+    found = lg.top_eigenpairs(lg.Hessian(problem(case)), k, tol=1e-3)
+    return Pairs(found.values, found.vectors, found.matvecs)
+
+
+def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) -> Quadrature:  # noqa: ARG001
+    """Which finds the range of the spectrum itself."""
+    found = lg.spectral_density(lg.Hessian(problem(case)), probes=probes, steps=steps)
+    return Quadrature(found.nodes, found.weights)
+
+
+PEER = Peer(
+    "lossgeom",
+    "lossgeom",
+    "lossgeom",
+    hessian=hessian,
+    gauss_newton=gauss_newton,
+    block=hessian,
+    top=top,
+    density=density if hasattr(lg, "spectral_density") else None,
+)
+WITHOUT_MEMORY = Peer(
+    "lossgeom, memory_budget=0",
+    "lossgeom",
+    "lossgeom",
+    hessian=hessian_without_memory,
+    gauss_newton=gauss_newton_without_memory,
+    block=hessian_without_memory,
+)

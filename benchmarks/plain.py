@@ -1,0 +1,101 @@
+"""Plain autograd: the unit of time, the recipe that papers use, and what is right.
+
+In float32 these products are a competitor. In a float64 copy they are the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases import Case
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def pieces(case: Case, v: Tensor) -> list[Tensor]:
+    """A flat vector in the shapes of the parameters."""
+    split = torch.split(v, [p.numel() for p in case.parameters])
+    return [piece.view_as(p) for piece, p in zip(split, case.parameters, strict=True)]
+
+
+def gradient(case: Case) -> None:
+    """One gradient of the loss, as training takes it; its time is the unit."""
+    case.model.zero_grad()
+    for x, y, share in case.weighted():
+        (share * case.criterion(case.model(x), y)).backward()
+
+
+def hessian_product(case: Case, v: Tensor) -> Tensor:
+    """H v by two backward passes for each batch."""
+    total, parameters = torch.zeros_like(v), case.parameters
+    for x, y, share in case.weighted():
+        loss = case.criterion(case.model(x), y)
+        first = torch.autograd.grad(loss, parameters, create_graph=True)
+        second = torch.autograd.grad(first, parameters, pieces(case, v))
+        total += share * flat(second)
+    return total
+
+
+def gauss_newton_product(case: Case, v: Tensor) -> Tensor:
+    """G v, with J v as the transpose of the transposed product."""
+    total, parameters = torch.zeros_like(v), case.parameters
+    for x, y, share in case.weighted():
+        outputs = case.model(x)
+        at = outputs.detach().requires_grad_()
+        (residual,) = torch.autograd.grad(case.criterion(at, y), at, create_graph=True)
+        u = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True)
+        (Jv,) = torch.autograd.grad(pulled, u, pieces(case, v), retain_graph=True)
+        (curved,) = torch.autograd.grad(residual, at, Jv)
+        total += share * flat(torch.autograd.grad(outputs, parameters, curved))
+    return total
+
+
+def unit_vectors(case: Case, k: int) -> list[Tensor]:
+    """Random directions, the same for all."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randn(k, case.P, generator=generator, dtype=torch.float64)
+    return list((drawn / drawn.norm(dim=1, keepdim=True)).to(case.dtype))
+
+
+TRACE_PROBES = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What is right for a case, computed apart and in float64."""
+
+    case: Case
+
+    @cached_property
+    def exact(self) -> Case:
+        """The case in float64."""
+        return self.case.copy(torch.float64)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The ten largest eigenvalues, by SciPy from products in float64."""
+        from scipy.sparse.linalg import LinearOperator, eigsh
+
+        def product(v: object) -> object:
+            return hessian_product(self.exact, torch.as_tensor(v).reshape(-1)).numpy()
+
+        A = LinearOperator((self.case.P,) * 2, matvec=product, dtype="float64")
+        start = unit_vectors(self.exact, 1)[0].numpy()
+        found = eigsh(A, 10, which="LA", tol=1e-5, ncv=40, v0=start, return_eigenvectors=False)
+        return torch.tensor(sorted(found, reverse=True))
+
+    @cached_property
+    def quadratic_forms(self) -> Tensor:
+        """z^T H z for probes of random signs: their mean is the trace."""
+        generator = torch.Generator().manual_seed(2)
+        signs = torch.randint(2, (TRACE_PROBES, self.case.P), generator=generator) * 2.0 - 1
+        return torch.stack([z @ hessian_product(self.exact, z) for z in signs.double()])

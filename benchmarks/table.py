@@ -1,0 +1,198 @@
+"""``python -m benchmarks.table``: the tables of the documentation, from the results."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+OURS = "lossgeom"
+TITLES = {
+    "hvp": "One Hessian product, set-up shared by 30",
+    "gauss_newton": "One Gauss-Newton product, set-up shared by 30",
+    "block": "One Hessian product of a block of 8, and one of a single vector, after the set-up",
+    "top1": "The largest eigenvalue, to a relative residual of 1e-3",
+    "top10": "The ten largest eigenvalues, to a relative residual of 1e-3",
+    "density": "The spectral density, from 4 probes of 10 steps",
+}
+LEGEND = """\
+All times are in gradients: the time of the operation by that of one `loss.backward()` of the same
+loss over the same batches, taken in the same round; medians over rounds in which competitors took
+turns. In parentheses is the relative error against float64, for eigenpairs the larger of error and
+residual. **Bold** is the fastest that is right. What is ~~struck out~~ is wrong; a star marks what
+was timed once, because it is wrong or takes more than 4 times as long as the fastest.
+*Advantage* is the time of the fastest right competitor by that of lossgeom."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where results are and where tables go."""
+
+    results: Path = Path("benchmarks/results")
+    """The folder that ``benchmarks.run`` wrote."""
+    into: Path | None = Path("docs/explanation/performance.md")
+    """A page with the two lines that the tables go between; None prints them."""
+
+
+def tables(records: Sequence[Result]) -> str:
+    """All tables of one machine."""
+    parts = [_about(records), LEGEND]
+    for task, title in TITLES.items():
+        cases = [record for record in records if task in record["tasks"]]
+        if cases:
+            parts += [f"#### {title}", _task(cases, task)]
+            if task in ("hvp", "gauss_newton"):
+                parts += [
+                    "Peak memory of two products, MB above that before:",
+                    _memory(cases, task),
+                ]
+    return "\n\n".join([*parts, _settings(records)])
+
+
+def _about(records: Sequence[Result]) -> str:
+    first, machine = records[0], records[0]["machine"]
+    dates = sorted({record["date"][:10] for record in records})
+    commits = sorted({record["commit"] for record in records})
+    rounds = sorted({record["repeats"] for record in records})
+    versions = {e["name"]: e["version"] for r in records for es in r["tasks"].values() for e in es}
+    named = ", ".join(f"{name} {v}" for name, v in versions.items() if v and "," not in name)
+    lines = [
+        f"### {machine['cpu']}, {machine['cores']} cores",
+        f"{' to '.join(dates[:: max(1, len(dates) - 1)])}, commit {', '.join(commits)}, "
+        f"{', '.join(map(str, rounds))} rounds, {machine['torch_threads']} threads, "
+        f"{first['case']['dtype']}, Python {machine['python']}, "
+        f"torch {machine['versions']['torch']}, scipy {machine['versions']['scipy']}, {named}.",
+        "\n".join(
+            f"- `{record['case']['name']}`: {record['case']['title']}; "
+            f"P = {record['case']['parameters']:,}, "
+            f"a gradient takes {1e3 * record['case']['gradient_seconds']:.0f} ms"
+            for record in records
+        ),
+    ]
+    if any(record["quick"] for record in records):
+        lines.append("**A smoke test: these times mean nothing.**")
+    return "\n\n".join(lines)
+
+
+def _task(records: Sequence[Result], task: str) -> str:
+    columns = [{_row(e): e for e in record["tasks"][task]} for record in records]
+    best = [_fastest(column.values()) for column in columns]
+    rows = [
+        [name, *(_cell(column.get(name), b) for column, b in zip(columns, best, strict=True))]
+        for name in dict.fromkeys(name for column in columns for name in column)
+    ]
+    ratios = [_advantage(column.values()) for column in columns]
+    rows.append(["*advantage*", *("" if r is None else f"{r:.2f}" for r in ratios)])
+    known = [r for r in ratios if r is not None]
+    text = _markdown(["", *(record["case"]["name"] for record in records)], rows)
+    if known:
+        mean = math.exp(sum(map(math.log, known)) / len(known))
+        text += f"\n\nAdvantage in the geometric mean: {mean:.2f}."
+    return text
+
+
+def _row(e: Result) -> str:
+    return f"{e['name']}, {e['variant']}" if e["variant"] else str(e["name"])
+
+
+def _fastest(entries: Any) -> float:
+    return min((e["gradients"] for e in entries if e["status"] == "right"), default=math.inf)
+
+
+def _advantage(entries: Any) -> float | None:
+    entries = list(entries)
+    ours = [e for e in entries if e["peer"] == OURS]
+    theirs = _fastest(e for e in entries if not e["peer"].startswith(OURS))
+    best = _fastest(ours)
+    return theirs / best if math.isfinite(theirs) and math.isfinite(best) else None
+
+
+def _cell(e: Result | None, best: float) -> str:
+    if e is None:
+        return ""
+    if e["status"] == "error":
+        return "raises"
+    time = f"{e['gradients']:.3g}"
+    error = f"({max(e['error'], e.get('residual', 0.0)):.0e})"
+    if e["status"] != "right":
+        return f"~~{time}~~ {error}*"
+    once = "*" if e["repeats"] == 1 else ""
+    return f"**{time}** {error}{once}" if e["gradients"] == best else f"{time} {error}{once}"
+
+
+def _memory(records: Sequence[Result], task: str) -> str:
+    columns = [{_row(e): e.get("megabytes") for e in record["tasks"][task]} for record in records]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[n, *("" if c.get(n) is None else f"{c[n]:.0f}" for c in columns)] for n in names]
+    return _markdown(["", *(record["case"]["name"] for record in records)], rows)
+
+
+def _settings(records: Sequence[Result]) -> str:
+    """How competitors were used, and the words of those that raise."""
+    notes = {e["name"]: e["note"] for r in records for es in r["tasks"].values() for e in es}
+    lines = [f"- {name}: {note}" for name, note in notes.items() if note]
+    for record in records:
+        for task, entries in record["tasks"].items():
+            for e in entries:
+                said = [e[key] for key in ("setting", "message") if e.get(key)]
+                if said:
+                    where = f"{record['case']['name']}, {task}, {_row(e)}"
+                    lines.append(f"- {where}: {'; '.join(said)}")
+    return "Notes, settings and errors:\n\n" + "\n".join(lines) if lines else "No notes."
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def everything(results: Path) -> str:
+    """The tables of every machine."""
+    folders = sorted({file.parent for file in results.glob("*/*.json")})
+    if not folders:
+        raise FileNotFoundError(
+            f"expected results in {results}/MACHINE/CASE.json, got none; run python -m "
+            "benchmarks.run first"
+        )
+    return "\n\n".join(
+        tables([json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))])
+        for folder in folders
+    )
+
+
+def put_between_marks(page: Path, text: str) -> None:
+    """Replace what is between the two marks in a page."""
+    content = page.read_text() if page.exists() else ""
+    if content.count(BEGIN) != 1 or content.count(END) != 1:
+        raise ValueError(f"expected {page} to have the lines {BEGIN} and {END}, each once")
+    before, rest = content.split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the tables; return the exit status."""
+    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.table")
+    try:
+        text = everything(options.results)
+        if options.into is None:
+            sys.stdout.write(f"{text}\n")
+        else:
+            put_between_marks(options.into, text)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

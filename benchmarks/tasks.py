@@ -1,0 +1,168 @@
+"""What is measured: each task is a race between the competitors that offer it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import checks
+from benchmarks.cases import Case
+from benchmarks.memory import peak_megabytes
+from benchmarks.peers import Peer
+from benchmarks.plain import Reference, gauss_newton_product, gradient, hessian_product
+from benchmarks.plain import unit_vectors as vectors
+from benchmarks.settings import best_setting
+from benchmarks.timing import Lap, race, steady, timed
+
+ACCOUNT_FOR = 30  # products that pay for the set-up
+BLOCK = 8
+SINGLES = 4
+PROBES, STEPS = 4, 10  # of a density
+REPEAT_WITHIN = 4.0  # times the fastest; whose eigenpairs take longer is timed once
+
+Offer = Callable[[Peer], Any]
+Laps = dict[str, Lap]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A case with its competitors and the reference."""
+
+    case: Case
+    reference: Reference
+    peers: Mapping[str, Peer]
+    repeats: int
+
+    def offering(self, offer: Offer) -> dict[str, Peer]:
+        """The competitors that have something, and can be imported."""
+        return {key: peer for key, peer in self.peers.items() if peer.available and offer(peer)}
+
+    def race(self, runs: Mapping[str, Any], check: Any, within: float = math.inf) -> Laps:
+        """In units of this case's gradient."""
+        return race(runs, partial(gradient, self.case.copy()), check, self.repeats, within)
+
+
+def products(bench: Bench, offer: Offer, reference: Callable[[Case, Tensor], Tensor]) -> Laps:
+    """Set-up and many products, per product."""
+    last = vectors(bench.case, bench.case.products)[-1]
+    right = reference(bench.reference.exact, last.double())
+    peers = bench.offering(offer)
+    runs = {key: partial(_amortised, bench.case, offer(peer)) for key, peer in peers.items()}
+    laps = bench.race(runs, partial(checks.product, right))
+    for key, peer in peers.items():
+        if laps[key].units:
+            laps[key].verdict["megabytes"] = _memory(bench.case, offer(peer))
+    return laps
+
+
+def _amortised(case: Case, build: Any) -> tuple[float, Tensor]:
+    case, (first, *others) = case.copy(), vectors(case, case.products)
+    start, (product, result) = timed(lambda: _first(build, case, first))
+    times = [start]
+    for v in others:
+        seconds, result = timed(partial(product, v))
+        times.append(seconds)
+    return steady(times, ACCOUNT_FOR), result
+
+
+def _first(build: Any, case: Case, v: Tensor) -> tuple[Any, Tensor]:
+    product = build(case)
+    return product, product(v)
+
+
+def _memory(case: Case, build: Any) -> float | None:
+    case, (v,) = case.copy(), vectors(case, 1)
+
+    def two_products() -> None:
+        product = build(case)
+        product(v)
+        product(v)
+
+    return peak_megabytes(two_products)
+
+
+def hvp(bench: Bench) -> Laps:
+    """One Hessian product, the set-up shared by 30."""
+    return products(bench, lambda peer: peer.hessian, hessian_product)
+
+
+def gauss_newton(bench: Bench) -> Laps:
+    """One Gauss-Newton product, the set-up shared by 30."""
+    return products(bench, lambda peer: peer.gauss_newton, gauss_newton_product)
+
+
+def block(bench: Bench) -> Laps:
+    """Per vector of a block of 8, and one after the other, both after the set-up."""
+    V = torch.stack(vectors(bench.case, BLOCK), 1)
+    right = hessian_product(bench.reference.exact, V[:, -1].double())
+    check = partial(checks.product, right)
+    runs = {}
+    for key, peer in bench.offering(lambda peer: peer.block).items():
+        runs[key] = partial(_block, bench.case, peer.block, V)
+        runs[f"{key}:single"] = partial(_singles, bench.case, peer.hessian, V)
+    return bench.race(runs, check)
+
+
+def _block(case: Case, build: Any, V: Tensor) -> tuple[float, Tensor]:
+    product = build(case.copy())
+    product(V)
+    seconds, result = timed(lambda: product(V))
+    return seconds / BLOCK, result[:, -1]
+
+
+def _singles(case: Case, build: Any, V: Tensor) -> tuple[float, Tensor]:
+    product = build(case.copy())
+    product(V[:, 0])
+    columns = [V[:, j].contiguous() for j in range(BLOCK - SINGLES, BLOCK)]
+    seconds, results = timed(lambda: [product(v) for v in columns])
+    return seconds / SINGLES, results[-1]
+
+
+def top(k: int, bench: Bench) -> Laps:
+    """The largest eigenvalues with their vectors, set-up included."""
+    check = partial(checks.pairs, bench.case, bench.reference.values[:k])
+    peers = bench.offering(lambda peer: peer.top)
+    found = {key: best_setting(peer, bench.case, k, check) for key, peer in peers.items()}
+    runs = {key: partial(_top, bench.case, peers[key], k, found[key].value) for key in peers}
+    laps = bench.race(runs, check, REPEAT_WITHIN)
+    for key, lap in laps.items():
+        if found[key].words:
+            lap.verdict["setting"] = found[key].words
+    return laps
+
+
+def _top(case: Case, peer: Peer, k: int, setting: Any) -> tuple[float, Any]:
+    case, solve = case.copy(), peer.top
+    return timed(lambda: solve(case, k, setting))  # type: ignore[misc]
+
+
+def density(bench: Bench) -> Laps:
+    """The spectral density by stochastic Lanczos quadrature, set-up included."""
+    largest = bench.reference.values[0].item()
+    check = partial(checks.density, bench.case.P, largest, bench.reference.quadratic_forms)
+    peers = bench.offering(lambda peer: peer.density)
+    runs = {
+        key: partial(_density, bench.case, peer, (-largest, largest)) for key, peer in peers.items()
+    }
+    return bench.race(runs, check)
+
+
+def _density(case: Case, peer: Peer, spectrum: tuple[float, float]) -> tuple[float, Any]:
+    case, estimate = case.copy(), peer.density
+    return timed(lambda: estimate(case, PROBES, STEPS, spectrum))  # type: ignore[misc]
+
+
+TASKS: dict[str, Callable[[Bench], Laps]] = {
+    "hvp": hvp,
+    "gauss_newton": gauss_newton,
+    "block": block,
+    "top1": partial(top, 1),
+    "top10": partial(top, 10),
+    "density": density,
+}

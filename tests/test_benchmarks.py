@@ -1,0 +1,204 @@
+"""The benchmarks run, tell right from wrong, and write what they say. No test looks at a time."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import checks, plain, run, settings, table, timing
+from benchmarks.cases import CASES, Case, draw, trained
+from benchmarks.peers import PEERS, Pairs, Peer, Quadrature, Steps
+from benchmarks.tasks import TASKS, Bench
+
+KEYS = {"peer", "name", "variant", "note", "version", "status"}
+TIMES = {"gradients", "low", "high", "seconds", "repeats", "error"}
+
+
+def tiny() -> Case:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(draw(7, *p.shape) / 2)
+    x, y = draw(3, 12, 5), torch.arange(12) % 3
+    batches = list(zip(x.split([8, 4]), y.split([8, 4]), strict=True))
+    return trained(Case("tiny", "MLP 5-6-3", model.eval(), batches, products=3, patience=60), 5)
+
+
+def doubled(case: Case):
+    return lambda v: 2 * plain.hessian_product(case, v)
+
+
+def raising(case: Case):
+    raise RuntimeError("no such function\nin this version")
+
+
+def wrong_top(case: Case, k: int, setting: None) -> Pairs:
+    found = PEERS["lossgeom"].top(case, k, setting)
+    return Pairs(1.01 * found.values, found.vectors)
+
+
+WRONG = Peer("wrong", hessian=doubled, top=wrong_top)
+RAISING = Peer("raising", hessian=raising)
+ABSENT = Peer("absent", module="no_such_module_anywhere", hessian=doubled)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The results of a race of right, wrong, raising and absent competitors."""
+    some = {key: PEERS[key] for key in ("lossgeom", "lossgeom_without_memory", "double_backward")}
+    peers = {**some, "wrong": WRONG, "raising": RAISING, "absent": ABSENT}
+    out = tmp_path_factory.mktemp("results")
+    file = run.run_case(tiny(), ["hvp", "gauss_newton", "block", "top1"], peers, 2, out)
+    return out, json.loads(file.read_text())
+
+
+def statuses(record, task):
+    return {entry["peer"] + entry["variant"]: entry["status"] for entry in record["tasks"][task]}
+
+
+def test_what_is_written(written):
+    _, record = written
+    assert record["schema"] == run.SCHEMA
+    assert record["case"]["parameters"] == 57
+    assert {"cpu", "cores", "torch_threads", "python", "versions"} <= set(record["machine"])
+    assert {"date", "commit", "repeats", "quick", "minutes"} <= set(record)
+    for task, entries in record["tasks"].items():
+        for entry in entries:
+            assert set(entry) >= KEYS
+            assert entry["status"] == "error" or set(entry) >= TIMES
+            if entry["status"] == "right":
+                assert entry["repeats"] == 2 or task == "top1"
+                assert 0 < entry["low"] <= entry["gradients"] <= entry["high"]
+
+
+def test_right_wrong_and_raising(written):
+    _, record = written
+    right = dict.fromkeys(["lossgeom", "lossgeom_without_memory", "double_backward"], "right")
+    assert statuses(record, "hvp") == {**right, "wrong": "wrong", "raising": "error"}
+    assert statuses(record, "gauss_newton") == right
+    assert statuses(record, "top1")["wrong"] == "wrong"
+    assert statuses(record, "top1")["lossgeom"] == "right"
+    assert statuses(record, "block")["lossgeomsingle"] == "right"
+    errors = {entry["peer"]: entry.get("error") for entry in record["tasks"]["hvp"]}
+    assert errors["wrong"] == pytest.approx(1, abs=1e-3)
+    assert errors["lossgeom"] < 1e-5
+    messages = [entry.get("message") for entry in record["tasks"]["hvp"]]
+    assert "RuntimeError: no such function" in messages
+
+
+def test_the_tables(written, tmp_path):
+    out, _ = written
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nwhat was there\n{table.END}\nafter\n")
+    for _ in range(2):
+        assert table.main(["--results", str(out), "--into", str(page)]) == 0
+        text = page.read_text()
+        assert text.startswith(f"before\n{table.BEGIN}")
+        assert text.endswith(f"{table.END}\nafter\n")
+        assert "what was there" not in text
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "~~" in rows["wrong"]
+    assert "raises" in text
+    assert "**" not in rows["wrong"]
+    assert "*advantage*" in rows
+
+
+def test_a_page_without_marks(written, tmp_path, capsys):
+    out, _ = written
+    assert table.main(["--results", str(out), "--into", str(tmp_path / "none.md")]) == 2
+    assert "each once" in capsys.readouterr().err
+    assert table.main(["--results", str(tmp_path)]) == 2
+    assert "benchmarks.run first" in capsys.readouterr().err
+
+
+def test_a_wrong_competitor_is_never_the_fastest():
+    entries = [
+        {"peer": "lossgeom", "status": "right", "gradients": 2.0},
+        {"peer": "wrong", "status": "wrong", "gradients": 1.0},
+        {"peer": "other", "status": "right", "gradients": 3.0},
+    ]
+    assert table._fastest(entries) == 2.0
+    assert table._advantage(entries) == 1.5
+    assert table._advantage(entries[:2]) is None
+
+
+def test_the_reference():
+    """Against the dense matrices, by another kind of differentiation."""
+    case = tiny().copy(torch.float64)
+    theta = plain.flat(case.parameters).detach()
+    names = [name for name, _ in case.model.named_parameters()]
+
+    def outputs(theta, x):
+        values = dict(zip(names, plain.pieces(case, theta), strict=True))
+        return torch.func.functional_call(case.model, values, x)
+
+    def loss(theta):
+        return sum(share * case.criterion(outputs(theta, x), y) for x, y, share in case.weighted())
+
+    H, v = torch.func.hessian(loss)(theta), plain.unit_vectors(case, 1)[0]
+    assert torch.allclose(plain.hessian_product(case, v), H @ v, atol=1e-12)
+    reference = plain.Reference(case)
+    assert torch.allclose(reference.values, torch.linalg.eigvalsh(H).flip(0)[:10], rtol=1e-6)
+    G = torch.zeros_like(H)
+    for x, y, share in case.weighted():
+        J = torch.func.jacrev(outputs)(theta, x).flatten(0, 1)
+        f = outputs(theta, x).detach().flatten()
+        at = partial(lambda f, y: case.criterion(f.view(-1, 3), y), y=y)
+        G += share * J.T @ torch.func.hessian(at)(f) @ J
+    assert torch.allclose(plain.gauss_newton_product(case, v), G @ v, atol=1e-12)
+
+
+def test_densities_are_checked():
+    case = tiny()
+    forms = plain.Reference(case).quadratic_forms
+    H = plain.Reference(case).exact
+    eigenvalues = torch.linalg.eigvalsh(
+        torch.stack([plain.hessian_product(H, e) for e in torch.eye(57).double()])
+    )
+    exact = Quadrature(eigenvalues[None], torch.full((1, 57), 1 / 57).double())
+    check = partial(checks.density, 57, eigenvalues.max().item(), forms)
+    assert check(exact)["status"] == "right"
+    for nodes, weights in (
+        (1.1 * exact.nodes, exact.weights),
+        (exact.nodes, 0.9 * exact.weights),
+        (exact.nodes, torch.eye(57)[-1:].double()),
+        (exact.nodes * torch.nan, exact.weights),
+    ):
+        assert check(Quadrature(nodes, weights))["status"] == "wrong"
+
+
+def test_the_fewest_steps():
+    def found(needed, patience=100):
+        peer = Peer("p", top=lambda case, k, n: n, setting=Steps(lambda k: 4, lambda k, n: n))
+        check = lambda n: {"status": "right" if n >= needed else "wrong"}  # noqa: E731
+        return settings.best_setting(peer, replace(tiny(), patience=patience), 1, check)
+
+    assert found(3).value == 4
+    assert found(7).value == 7
+    assert 40 <= found(40).value <= 44
+    assert "wrong" in found(200).words
+
+
+def test_amortising():
+    assert timing.steady([4.0, 1.0, 2.0, 1.0], 30) == (4 + 1 + 2 + 1 + 26 * 1) / 30
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run, "CASES", {"tiny": lambda quick: tiny()})
+    chosen = ["--cases", "tiny", "--tasks", "hvp", "--peers", "lossgeom,double_backward"]
+    assert run.main([*chosen, "--quick", "--out", str(tmp_path)]) == 0
+    assert "right" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*/tiny.json"))) == 1
+    assert run.main([*chosen, "--tasks", "nothing", "--out", str(tmp_path)]) == 2
+    assert "expected --tasks from hvp" in capsys.readouterr().err
+
+
+def test_every_competitor_says_how_to_install_it():
+    for peer in PEERS.values():
+        assert peer.module in (None, "lossgeom") or peer.install.startswith("pip install")
+    assert set(TASKS) == set(table.TITLES)
+    assert set(CASES) == {"mlp", "vgg", "resnet_eval", "resnet_train", "gpt"}
+    assert Bench(tiny(), None, {"a": ABSENT}, 1).offering(lambda peer: peer.hessian) == {}
