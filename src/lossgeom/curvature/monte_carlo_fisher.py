@@ -50,6 +50,8 @@ class MonteCarloFisher(OutputSandwich):
     True
     """
 
+    whole_batches = True  # random numbers belong to the places of targets in a batch
+
     def __init__(
         self,
         problem: Problem,

@@ -31,7 +31,7 @@ class Operation:
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    outputs: tuple[Slot | None, ...]
+    outputs: tuple[Any, ...]
     several: bool
 
     def inputs(self) -> Iterator[Slot]:

@@ -114,7 +114,7 @@ class Recorder(TorchDispatchMode):
             if not alone or storage == self._input_storage or len(changed) > 1:
                 raise NotRecordable(f"{func} changes what other tensors share")
 
-    def _arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arguments(self, args: Any, kwargs: Any) -> Any:
         named = {name: map_leaves(self._argument, part) for name, part in kwargs.items()}
         return tuple(map_leaves(self._argument, part) for part in args), named
 
@@ -133,7 +133,7 @@ class Recorder(TorchDispatchMode):
         self._constants.add(storage)
         return leaf
 
-    def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         several = isinstance(result, (tuple, list))
         parts = result if several else (result,)
         if not all(part is None or isinstance(part, Tensor) for part in parts):
@@ -159,7 +159,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 @cache
-def _written(func: Any) -> tuple[tuple[int, str], ...]:
+def _written(func: Any) -> Any:
     """Places and names of the arguments that an operator changes."""
     return tuple(
         (place, argument.name)
