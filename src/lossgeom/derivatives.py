@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
+from lossgeom.linalg import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import NonFiniteError, Problem
@@ -100,7 +101,7 @@ class _Point:
                 if p.numel()
             ]
         )
-        generator = torch.Generator().manual_seed(seed)
+        generator = random_numbers(seed)
         shape = (1 + DIRECTIONS, theta.numel())
         noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(theta) * scale
         noise[:, problem.network.without_gradient()] = 0

@@ -192,12 +192,12 @@ def _guard(problem: Problem, batch: Batch, order: int) -> None:
             )
 
 
-def few_examples(problem: Problem, batch: Batch) -> Problem:
+def few_examples(problem: Problem, batch: Batch, examples: int = EXAMPLES) -> Problem:
     """A problem on some examples of a batch, in float64 where the model runs in it."""
     candidates = [batch]
-    if len(batch) > EXAMPLES:
+    if len(batch) > examples:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
-            candidates.insert(0, batch.examples(0, EXAMPLES))
+            candidates.insert(0, batch.examples(0, examples))
     names = [glob.escape(name) for name in problem.network.names]
     network = Network(problem.network.module, names, dtype=torch.float64)
     for few in candidates:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+FORWARD: Any = forward_ad  # which has no types
 
 
 def derivative_along(
@@ -18,7 +21,7 @@ def derivative_along(
         The leaf that the value depends on, the value with its graph, and the derivative.
     """
     leaf = theta.detach().requires_grad_()
-    with forward_ad.dual_level():
-        value = field(forward_ad.make_dual(leaf, v))
-        tangent = forward_ad.unpack_dual(value).tangent
+    with FORWARD.dual_level():
+        value = field(FORWARD.make_dual(leaf, v))
+        tangent = FORWARD.unpack_dual(value).tangent
     return leaf, value, torch.zeros_like(value) if tangent is None else tangent

@@ -14,7 +14,7 @@ from lossgeom.diagnosis import few_examples
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 
-PIECE_BYTES = 256 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
+PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
 AGREEMENT = 1e-5  # of the sums over the parts with the sum over the whole
 
 
@@ -51,7 +51,7 @@ def examples_of(problem: Problem, batch: Batch) -> Examples:
 
 
 def _look(problem: Problem, batch: Batch) -> Examples:
-    small = few_examples(problem, batch)
+    small = few_examples(problem, batch, examples=2)
     few = small.first_batch()
     whole, cut = _sums(small, few), len(few) // 2
     scale = problem.theta.element_size() / whole.gradient.element_size()

@@ -23,7 +23,7 @@ from lossgeom.curvature._kept_graphs import (
 )
 from lossgeom.curvature._microbatches import examples_of, pieces
 from lossgeom.diagnosis import few_examples
-from lossgeom.linalg import LinearOperator, plain_arithmetic
+from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
@@ -151,9 +151,9 @@ class ParameterMatrix(OnParameters):
 
     def _forward_agrees(self, batch: Batch) -> bool:
         small = copy.copy(self)
-        small.problem = few_examples(self.problem, batch)
+        small.problem = few_examples(self.problem, batch, examples=2)
         theta, few = small.problem.leaf(), small.problem.first_batch()
-        generator = torch.Generator().manual_seed(0)
+        generator = random_numbers(0)
         v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
         with measuring(theta.device):
             by_graphs = small.linearize(theta, few)[0](v)

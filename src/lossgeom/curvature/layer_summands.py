@@ -24,6 +24,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
     MatrixFree,
+    random_numbers,
     spectral_norm,
     top_eigenpairs,
     trace,
@@ -253,7 +254,7 @@ def _operator(
 
 def _agree(jacobian: LinearOperator, tail: LinearOperator, layer: LinearOperator) -> bool:
     """Whether the product of the factors is the layer's Jacobian, on a random vector."""
-    generator = torch.Generator().manual_seed(0)
+    generator = random_numbers(0)
     v = torch.randn(jacobian.shape[1], generator=generator, dtype=torch.float64)
     v = v.to(jacobian.device, jacobian.dtype)
     direct = jacobian @ v

@@ -11,7 +11,7 @@ from lossgeom.linalg.frobenius_norm import frobenius_norm
 from lossgeom.linalg.lanczos import top_eigenpairs
 from lossgeom.linalg.lobpcg import lobpcg
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
-from lossgeom.linalg.probes import random_signs
+from lossgeom.linalg.probes import random_numbers, random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
 
@@ -31,6 +31,7 @@ __all__ = [
     "frobenius_norm",
     "lobpcg",
     "plain_arithmetic",
+    "random_numbers",
     "random_signs",
     "spectral_density",
     "spectral_norm",

@@ -16,7 +16,7 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
 from lossgeom.linalg._quadrature import Lockstep
 from lossgeom.linalg.operator import LinearOperator
-from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups
+from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups, random_numbers
 
 GRID_POINTS = 1_001
 MOST_GRID_POINTS = 100_001
@@ -187,7 +187,7 @@ def _exact(A: LinearOperator) -> _Quadrature:
 def _sampled(
     A: LinearOperator, probes: int, steps: int, memory_budget: int, seed: int
 ) -> _Quadrature:
-    n, generator = A.shape[0], torch.Generator().manual_seed(seed)
+    n, generator = A.shape[0], random_numbers(seed)
     working = n * WORKING_VECTORS * torch.float64.itemsize
     with_basis = memory_budget // (working + n * steps * A.dtype.itemsize)
     together = min(BLOCK, max(1, with_basis or memory_budget // working))

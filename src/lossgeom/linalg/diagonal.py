@@ -14,7 +14,7 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least, square_operator
 from lossgeom.linalg._sketch import Sketch, pays, sketch
 from lossgeom.linalg.operator import LinearOperator
-from lossgeom.linalg.probes import columns, multiply, sign_probes
+from lossgeom.linalg.probes import columns, multiply, random_numbers, sign_probes
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def diagonal(A: LinearOperator | Tensor | Any, *, matvecs: int = 100, seed: int 
         if matvecs >= A.shape[0]:
             values = torch.cat([block[inside].diagonal() for inside, block in columns(A)])
             return _result(A, values, torch.zeros_like(values), A.shape[0])
-        return _sampled(A, matvecs, torch.Generator().manual_seed(seed))
+        return _sampled(A, matvecs, random_numbers(seed))
 
 
 def _sampled(A: LinearOperator, matvecs: int, generator: torch.Generator) -> Diagonal:

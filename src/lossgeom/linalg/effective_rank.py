@@ -13,6 +13,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import real_operator
 from lossgeom.linalg.frobenius_norm import squared_frobenius_norm
 from lossgeom.linalg.operator import LinearOperator, as_operator
+from lossgeom.linalg.probes import random_numbers
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
 
@@ -110,6 +111,6 @@ def _positive(sum_: Estimate) -> Estimate:
 
 def _seeds(seed: int) -> list[int]:
     """Two seeds from one, so that errors are independent."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_numbers(seed)
     seeds: list[int] = torch.randint(2**62, (2,), generator=generator).tolist()
     return seeds

@@ -14,7 +14,14 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least, real_operator
 from lossgeom.linalg._sketch import Sketch, pays, sketch
 from lossgeom.linalg.operator import LinearOperator
-from lossgeom.linalg.probes import columns, dots, mean_estimate, multiply, sign_probes
+from lossgeom.linalg.probes import (
+    columns,
+    dots,
+    mean_estimate,
+    multiply,
+    random_numbers,
+    sign_probes,
+)
 
 
 def frobenius_norm(
@@ -68,7 +75,7 @@ def squared_frobenius_norm(A: LinearOperator, matvecs: int, seed: int) -> Estima
             short = A.T if A.shape[0] < A.shape[1] else A
             parts = [block.square().sum() for _, block in columns(short)]
             return mean_estimate(torch.stack(parts).sum()[None], matvecs=short.shape[1])
-        return _sampled(A, matvecs, torch.Generator().manual_seed(seed))
+        return _sampled(A, matvecs, random_numbers(seed))
 
 
 def _sampled(A: LinearOperator, matvecs: int, generator: torch.Generator) -> Estimate:

@@ -15,7 +15,7 @@ from lossgeom.linalg._checks import check_at_least
 from lossgeom.linalg._rayleigh_ritz import Basis, Ritz, Spent, Which, preference
 from lossgeom.linalg.eigenpairs import EigenPairs, check_search, found_pairs, start_rows
 from lossgeom.linalg.operator import LinearOperator, as_operator
-from lossgeom.linalg.probes import BLOCK
+from lossgeom.linalg.probes import BLOCK, random_numbers
 
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
 GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
@@ -96,7 +96,7 @@ def top_eigenpairs(
             tol=tol,
             spent=Spent(max(100, 20 * k) if max_matvecs is None else max(max_matvecs, k)),
             capacity=min(A.shape[1], max(_room(A) if max_basis is None else max_basis, 2 * k + 2)),
-            generator=torch.Generator().manual_seed(seed),
+            generator=random_numbers(seed),
         )
         verify = (k > 1 or start is not None) if verify is None else verify
         return search.pairs(k, start_rows(A, start), verify)

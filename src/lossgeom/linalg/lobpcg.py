@@ -15,7 +15,7 @@ from lossgeom.linalg._rayleigh_ritz import Basis, Ritz, Spent, Which, preference
 from lossgeom.linalg.eigenpairs import EigenPairs, check_search, found_pairs, start_rows
 from lossgeom.linalg.lanczos import RIVAL_STEPS, RIVAL_TOL
 from lossgeom.linalg.operator import LinearOperator, as_operator
-from lossgeom.linalg.probes import BLOCK
+from lossgeom.linalg.probes import BLOCK, random_numbers
 
 
 def lobpcg(
@@ -87,7 +87,7 @@ def lobpcg(
         rows = start_rows(A, start)
         width = min(A.shape[0], max(k, len(rows)) + 1)
         spent = Spent(max(200, 40 * k) if max_matvecs is None else max_matvecs)
-        generator = torch.Generator().manual_seed(seed)
+        generator = random_numbers(seed)
         basis = Basis(A, spent, generator, min(A.shape[0], 3 * width), locked=rows[:0])
         return _Iteration(A, basis, spent, k, width, which, tol, T).pairs(rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +16,15 @@ from lossgeom.linalg.operator import LinearOperator
 BLOCK = 8  # vectors in one product: each costs less in a block than alone, and all have to fit
 
 
+def random_numbers(seed: int) -> torch.Generator:
+    """A generator whose numbers have nothing to do with those of ``torch.manual_seed(seed)``.
+
+    A model that was initialised with the same seed would resemble the probes it is measured with.
+    """
+    state = np.random.SeedSequence([seed, 0x6C6F7373]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> 1))
+
+
 def draw_signs(A: LinearOperator, k: int, generator: torch.Generator) -> Float[Tensor, "n k"]:
     """Columns of random signs that A can be multiplied with, drawn on the CPU."""
     bits = torch.randint(2, (k, A.shape[1]), generator=generator, dtype=torch.int8).T
@@ -23,7 +33,7 @@ def draw_signs(A: LinearOperator, k: int, generator: torch.Generator) -> Float[T
 
 def random_signs(A: LinearOperator, k: int, seed: int) -> Float[Tensor, "n k"]:
     """Probes that a matrix can be multiplied with, the same on every device."""
-    return draw_signs(A, k, torch.Generator().manual_seed(seed))
+    return draw_signs(A, k, random_numbers(seed))
 
 
 def groups(total: int, at_most: int = BLOCK) -> list[int]:

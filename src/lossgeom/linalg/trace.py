@@ -14,7 +14,14 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least, square_operator
 from lossgeom.linalg._sketch import pays, sketch
 from lossgeom.linalg.operator import LinearOperator
-from lossgeom.linalg.probes import columns, dots, mean_estimate, multiply, sign_probes
+from lossgeom.linalg.probes import (
+    columns,
+    dots,
+    mean_estimate,
+    multiply,
+    random_numbers,
+    sign_probes,
+)
 
 Method = Literal["adaptive", "hutchinson"]
 METHODS: tuple[Method, ...] = ("adaptive", "hutchinson")
@@ -74,7 +81,7 @@ def trace(
         if matvecs >= A.shape[0]:
             parts = [block[inside].trace() for inside, block in columns(A)]
             return mean_estimate(torch.stack(parts).sum()[None], matvecs=A.shape[0])
-        return _sampled(A, matvecs, method, torch.Generator().manual_seed(seed))
+        return _sampled(A, matvecs, method, random_numbers(seed))
 
 
 def _sampled(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef
 
-from lossgeom.tape._operation import Operation, Slot, leaves_of, map_leaves
+from lossgeom.tape._operation import Operation, Slot, map_leaves
 
 aten = torch.ops.aten
 Kind = tuple[torch.Size, torch.dtype]
@@ -34,15 +34,11 @@ VALUE_FREE = {
     aten.is_same_size.default,
     aten._has_same_storage_numel.default,
 }
-ZEROS = {
-    aten.zeros_like.default,
-    aten.new_zeros.default,
-    aten.zeros.default,
-}
 NO_MEMORY = aten._efficientzerotensor.default
+ZEROS = {aten.zeros_like.default, aten.new_zeros.default, aten.zeros.default, NO_MEMORY}
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, records the operations that depend on an input.
 
     What is computed without the input is computed once, now, and is a constant of the recording.
@@ -56,7 +52,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, input: Tensor) -> None:  # noqa: A002
-        TorchDispatchMode.__init__(self)
+        TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.kinds: list[Kind] = []
         self.zeros: set[int] = set()
@@ -77,24 +73,32 @@ class Recorder(TorchDispatchMode):
         found = self._known.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        depends = func not in VALUE_FREE and any(
-            isinstance(leaf, Tensor) and self.slot(leaf) is not None
-            for leaf in leaves_of((*args, *kwargs.values()))
-        )
-        if func._schema.is_mutable:
+        depends = func not in VALUE_FREE and self._depends((*args, *kwargs.values()))
+        if _written(func):
             self._check_change(func, args, kwargs, depends)
-        arguments = self._arguments(args, kwargs) if depends else None
+        if depends:
+            return self._recorded(func, args, kwargs)
         if func is NO_MEMORY:  # kernels read its null pointer in a dispatch mode
             result = torch.zeros((), **kwargs).expand(args[0])
         else:
             result = func(*args, **kwargs)
-        if arguments is not None:
-            self._note(func, *arguments, result)
-        elif func in ZEROS or func is NO_MEMORY:
+        if func in ZEROS:
             self._zeros[_storage(result)] = TensorWeakRef(result)
         return result
+
+    def _depends(self, arguments: Any) -> bool:
+        depends = False
+        for leaf in arguments:
+            if isinstance(leaf, (list, tuple)):
+                depends |= self._depends(leaf)
+            elif isinstance(leaf, Tensor):
+                if self.slot(leaf) is not None:
+                    depends = True
+                elif any(ref() is not None for ref in self._sharing.get(_storage(leaf), ())):
+                    raise NotRecordable("a constant shares its memory with a result")
+        return depends
 
     def _check_change(self, func: Any, args: Any, kwargs: Any, depends: bool) -> None:
         changed = [
@@ -114,9 +118,20 @@ class Recorder(TorchDispatchMode):
             if not alone or storage == self._input_storage or len(changed) > 1:
                 raise NotRecordable(f"{func} changes what other tensors share")
 
-    def _arguments(self, args: Any, kwargs: Any) -> Any:
+    def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
+        given = tuple(map_leaves(self._argument, part) for part in args)
         named = {name: map_leaves(self._argument, part) for name, part in kwargs.items()}
-        return tuple(map_leaves(self._argument, part) for part in args), named
+        result = func(*args, **kwargs)
+        several = isinstance(result, (tuple, list))
+        parts = result if several else (result,)
+        if not all(part is None or isinstance(part, Tensor) for part in parts):
+            raise NotRecordable(f"{func} takes a number out of a tensor")
+        if _written(func):
+            func = _out_of_place(func)
+            self._sharing.pop(_storage(result), None)
+        outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
+        self.operations.append(Operation(func, given, named, outputs, several))
+        return result
 
     def _argument(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -125,24 +140,11 @@ class Recorder(TorchDispatchMode):
         if slot is not None:
             return slot
         storage = _storage(leaf)
-        if any(ref() is not None for ref in self._sharing.get(storage, ())):
-            raise NotRecordable("a constant shares its memory with a result")
         zero = self._zeros.get(storage)
         if zero is not None and zero() is not None:
             self.zeros.add(id(leaf))
         self._constants.add(storage)
         return leaf
-
-    def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        several = isinstance(result, (tuple, list))
-        parts = result if several else (result,)
-        if not all(part is None or isinstance(part, Tensor) for part in parts):
-            raise NotRecordable(f"{func} takes a number out of a tensor")
-        if func._schema.is_mutable:
-            func = _out_of_place(func)
-            self._sharing.pop(_storage(result), None)
-        outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
-        self.operations.append(Operation(func, args, kwargs, outputs, several))
 
     def _new_slot(self, tensor: Tensor) -> Slot:
         slot, reference = Slot(len(self.kinds)), TensorWeakRef(tensor)
@@ -155,7 +157,7 @@ class Recorder(TorchDispatchMode):
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 @cache

@@ -65,9 +65,7 @@ def _fillings(operation: Operation) -> tuple[Any, ...]:
         for place, part in enumerate(operation.args)
         if _holds_slot(part)
     ]
-    named = [
-        (name, _filler(part)) for name, part in operation.kwargs.items() if _holds_slot(part)
-    ]
+    named = [(name, _filler(part)) for name, part in operation.kwargs.items() if _holds_slot(part)]
     return operation.args, positional, operation.kwargs, named
 
 

@@ -133,8 +133,9 @@ def _sums(operation: Operation) -> list[tuple[Any, Any]]:
     if len(operation.args) != 2 or operation.kwargs:
         return []
     first, second = operation.args
-    orders = {aten.add.Tensor: [(first, second), (second, first)], aten.sub.Tensor: [(first, second)]}
-    return orders.get(operation.function, [])
+    if operation.function is aten.add.Tensor:
+        return [(first, second), (second, first)]
+    return [(first, second)] if operation.function is aten.sub.Tensor else []
 
 
 def _as_one(

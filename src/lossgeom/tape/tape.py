@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,11 +56,6 @@ class Tape:
         """The function of another vector, of the same shape."""
         with torch.no_grad():
             return self._program(v)
-
-    def for_blocks(self, V: Tensor) -> Tape:
-        """A tape of the same function of each row of a block, which shares the constants."""
-        plain = Program(self.operations, len(self.kinds), self.result)
-        return record(torch.vmap(plain), V)
 
 
 def record(function: Callable[[Tensor], Tensor], v: Tensor) -> Tape:
