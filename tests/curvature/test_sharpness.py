@@ -116,10 +116,10 @@ def test_kept_graphs_are_within_the_budget():
 
 def test_a_first_product_that_fails_half_way_spoils_nothing():
     model = nn.Linear(2, 1, bias=False)
-    failing = [False, True, False, False]
+    failing = True
 
     def loss(outputs, batch):
-        if failing.pop(0):
+        if failing and len(outputs) == 3:
             raise RuntimeError("half-way")
         return outputs.square().sum(), len(outputs)
 
@@ -127,4 +127,5 @@ def test_a_first_product_that_fails_half_way_spoils_nothing():
     hessian = lg.Hessian(lg.Problem(model, loss, data, check=False))
     with pytest.raises(RuntimeError, match="half-way"):
         hessian @ torch.ones(2)
+    failing = False
     assert (hessian @ torch.ones(2)).tolist() == [4.0, 4.0]

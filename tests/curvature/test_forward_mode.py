@@ -1,0 +1,140 @@
+"""Products that are recorded, and batches in pieces, give the same as graphs of whole batches."""
+
+import gc
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.weak import TensorWeakRef
+
+import lossgeom as lg
+from lossgeom.curvature import _microbatches, _parameter_matrix
+from tests.problems import CASES
+
+KINDS = (lg.Hessian, lg.GaussNewton, lg.Residual, lg.EmpiricalFisher, lg.MonteCarloFisher)
+BY_GRAPHS = {"language_model", "lstm", "gru", "group_norm", "weight_norm", "old_weight_norm"}
+WHOLE = {"batchnorm_train", "dropout"}
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture
+def forced(monkeypatch):
+    """Recordings and pieces of one example, however small the work."""
+    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
+
+
+def vectors(P: int, k: int = 4) -> torch.Tensor:
+    return torch.randn(P, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_agrees_with_graphs_of_whole_batches(case, kind, monkeypatch):
+    likelihood = case.problem().criterion.likelihood
+    if kind is lg.MonteCarloFisher and likelihood is None:
+        pytest.skip("the loss is no likelihood")
+    V = vectors(case.problem().theta.numel())
+    expected = kind(case.problem()) @ V
+    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
+    for budget in (2**31, 0, 1500):
+        A = kind(case.problem(), memory_budget=budget)
+        for product in (A @ V, A @ V, torch.stack([A @ v for v in V.unbind(1)], 1)):
+            torch.testing.assert_close(
+                product, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max())
+            )
+    used = A.problem.once(("forward mode", kind.__name__), lambda: None)
+    assert used == (case.name not in BY_GRAPHS) or kind is not lg.Hessian
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_batches_are_cut_where_examples_are_independent(case, forced):
+    problem = case.problem()
+    hessian = lg.Hessian(problem)
+    hessian @ vectors(problem.theta.numel())
+    examples = sum(problem._seen.sizes)
+    pieces = len(hessian._graphs._kept)
+    assert pieces == (len(problem._seen.sizes) if case.name in WHOLE else examples)
+
+
+def contrastive(outputs, batch):
+    logits = outputs @ outputs.T
+    return F.cross_entropy(logits, torch.arange(len(outputs)), reduction="sum"), len(outputs)
+
+
+def mean_with_count(outputs, batch):
+    return F.cross_entropy(outputs, batch[1]), len(outputs)
+
+
+@pytest.mark.parametrize("loss", [contrastive, mean_with_count])
+def test_losses_that_bring_examples_together_are_measured_whole(loss, forced):
+    data = [(torch.randn(6, 3).double(), torch.arange(6) % 2)]
+    model = nn.Linear(3, 2).double()
+    hessian = lg.Hessian(lg.Problem(model, loss, data, check=False))
+    whole = torch.autograd.functional.hessian(
+        lambda w: loss(data[0][0] @ w.T + model.bias, data[0])[0] / 6,
+        model.weight.detach(),
+    )
+    torch.testing.assert_close(hessian.dense()[:6, :6], whole.reshape(6, 6))
+    assert len(hessian._graphs._kept) == 1
+
+
+def test_a_model_of_other_batches_than_the_first_falls_back(forced):
+    """The first batch is recorded; another does what no recording can."""
+
+    class Routed(nn.Module):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            h = self.a(x).tanh()
+            if x[0, 0] > 0:
+                h = F.group_norm(h, 2)
+            return self.b(h)
+
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
+    x[:3, 0], x[3:, 0] = -1.0, 1.0
+    y = torch.tensor([0, 1, 1, 0, 1, 0])
+    problem = lg.Problem(Routed().double(), "cross_entropy", [(x[:3], y[:3]), (x[3:], y[3:])])
+    hessian = lg.Hessian(problem)
+    dense = hessian.dense()
+    assert problem.once(("forward mode", "Hessian"), lambda: None)
+    eps = 1e-5
+
+    def gradient(theta):
+        return problem.at(theta).gradient()
+
+    e = torch.eye(problem.theta.numel(), dtype=torch.float64)
+    by_differences = torch.stack(
+        [
+            (gradient(problem.theta + eps * v) - gradient(problem.theta - eps * v)) / 2 / eps
+            for v in e
+        ]
+    )
+    torch.testing.assert_close(dense, by_differences, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(hessian.dense(), dense)
+
+
+def test_small_work_is_left_to_graphs():
+    problem = CASES[0].problem()
+    lg.Hessian(problem) @ vectors(problem.theta.numel())
+    assert ("forward mode", "Hessian") not in problem._once
+
+
+def test_recordings_go_with_the_matrix(forced):
+    problem = CASES[0].problem()
+    hessian = lg.Hessian(problem)
+    hessian @ vectors(problem.theta.numel())
+    tape = next(iter(hessian._graphs._kept.values())).__closure__[0].cell_contents
+    constant = TensorWeakRef(next(c for o in tape.operations for c in o.constants()))
+    gc.collect()
+    gc.disable()
+    try:
+        del hessian, tape
+        assert constant() is None
+    finally:
+        gc.enable()
