@@ -51,7 +51,7 @@ def examples_of(problem: Problem, batch: Batch) -> Examples:
 
 
 def _look(problem: Problem, batch: Batch) -> Examples:
-    small = few_examples(problem, batch, examples=2)
+    small = few_examples(problem, batch)
     few = small.first_batch()
     whole, cut = _sums(small, few), len(few) // 2
     scale = problem.theta.element_size() / whole.gradient.element_size()

@@ -151,7 +151,7 @@ class ParameterMatrix(OnParameters):
 
     def _forward_agrees(self, batch: Batch) -> bool:
         small = copy.copy(self)
-        small.problem = few_examples(self.problem, batch, examples=2)
+        small.problem = few_examples(self.problem, batch)
         theta, few = small.problem.leaf(), small.problem.first_batch()
         generator = random_numbers(0)
         v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
