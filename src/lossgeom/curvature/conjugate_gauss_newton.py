@@ -25,7 +25,7 @@ class ConjugateGaussNewton(Kernel):
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products, and of C J in ``dense()``;
+        memory_budget: bytes to keep between products, and of C J in ``dense()``;
             2 GiB.
 
     Raises:

@@ -21,11 +21,11 @@ class EmpiricalFisher(OutputSandwich):
     square of the loss, and it is not a curvature: away from a perfect fit of the right likelihood
     it differs from the Fisher matrix (Kunstner et al., arXiv:1905.12558).
 
-    Cost of a product: about two gradients with kept graphs, four without.
+    Cost of a product: 1 to 2 gradients if all is kept, three if nothing is.
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         ValueError: from a product, if the loss of one example depends on the outputs of others.

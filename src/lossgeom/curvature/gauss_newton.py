@@ -18,14 +18,14 @@ class GaussNewton(OutputSandwich):
     summed loss s in those outputs. It is positive semi-definite where the loss is convex in the
     outputs, as cross-entropy and squared error are.
 
-    A product takes J v (the transpose of a transposed product), the loss Hessian's product with
-    it, and J^T of that. The graphs are kept as in :class:`Hessian`.
+    A product takes J v, the loss Hessian's product with it, and J^T of that. What it needs is kept
+    as in :class:`Hessian`.
 
-    Cost of a product: about two gradients with kept graphs, four without.
+    Cost of a product: 1 to 2 gradients if all is kept, three if nothing is.
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         NonFiniteError: from a product, where the loss is NaN or infinite.

@@ -33,7 +33,7 @@ class GradientCovariance(OnParameters):
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         ValueError: from a product, if the loss of one example depends on the outputs of others.

@@ -14,15 +14,15 @@ class Hessian(GradientDerivative):
 
     .. math:: H = \sum_b \nabla^2 s_b(\theta) / \sum_b n_b
 
-    with the sum of terms s and their number n of each batch. Products differentiate the gradient's
-    graph, which is built once per batch and kept as long as all kept graphs together hold no more
-    than ``memory_budget`` bytes; for the other batches it is built anew for every block of vectors.
+    with the sum of terms s and their number n of each batch. What a product needs besides the vector
+    is computed once per batch, in pieces of large batches, and kept as long as it holds no more than
+    ``memory_budget`` bytes; for the rest it is computed anew for every block of vectors.
 
-    Cost of a product: about two gradients with kept graphs, three without.
+    Cost of a product: 1.2 to 2 gradients if all is kept, three if nothing is.
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         NonFiniteError: from a product, where the loss is NaN or infinite.

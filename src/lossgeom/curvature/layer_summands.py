@@ -145,7 +145,7 @@ def layer_summands(
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors for each operator to keep between products; 2 GiB.
+        memory_budget: bytes for each operator to keep between products; 2 GiB.
 
     Returns:
         One for each layer, in the order of the model's modules.

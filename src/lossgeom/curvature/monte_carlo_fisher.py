@@ -28,13 +28,13 @@ class MonteCarloFisher(OutputSandwich):
     The draws belong to the seed and the place of an observation in the data, so one operator is
     one matrix, and the same however the data is split into batches.
 
-    Cost of a product: about two gradients with kept graphs, four without, whatever S.
+    Cost of a product: 1 to 2 gradients if all is kept, three if nothing is, whatever S.
 
     Args:
         problem: the loss and where to take it.
         seed: of the targets.
         samples: S, targets drawn for each observation.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         ValueError: for a loss whose likelihood is not known, or samples < 1.

@@ -23,7 +23,7 @@ class NTK(Kernel):
 
     Args:
         problem: the model, the data, and where to take it; its loss plays no part.
-        memory_budget: bytes of saved tensors to keep between products, and of J in ``dense()``;
+        memory_budget: bytes to keep between products, and of J in ``dense()``;
             2 GiB.
 
     Source: Jacot et al., Neural tangent kernel, arXiv:1806.07572.

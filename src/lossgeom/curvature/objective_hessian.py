@@ -32,7 +32,7 @@ class ObjectiveHessian(OnParameters):
         problem: the loss and where to take it.
         weight_decay: w, one for all parameters; or the optimiser (``torch.optim.SGD``, ``RMSprop``
             or ``Adam``) that has one for each of its groups.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         TypeError: for another optimiser.

@@ -31,7 +31,7 @@ class ParameterJacobian(OnProblem):
 
     Args:
         problem: the model, the data, and where to take it; its loss plays no part.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Source: MacDonald et al., arXiv:2305.14683, section 3 (their DF).
 

@@ -34,7 +34,7 @@ class PreconditionedHessian(OnParameters):
             once, now.
         hessian: the matrix to see in these coordinates: ``Hessian(problem)``, unless given, such as
             an :class:`ObjectiveHessian`.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Cost of a product: as of the Hessian.
 

@@ -20,11 +20,11 @@ class Residual(GradientDerivative):
     parameters, and where the loss is stationary in the outputs, as at zero training loss. It is
     computed as such, from J^T r with the residual r held fixed, and not as a difference.
 
-    Cost of a product: about two gradients with kept graphs, three without.
+    Cost of a product: 1.2 to 2 gradients if all is kept, three if nothing is.
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes of saved tensors to keep between products; 2 GiB.
+        memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         NonFiniteError: from a product, where the loss is NaN or infinite.
