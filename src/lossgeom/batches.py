@@ -141,6 +141,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = 
     )
 
 
+def holds_only_tensors(tree: Any) -> bool:
+    """Whether cutting the tensors of a batch cuts all that is in it."""
+    if isinstance(tree, Mapping):
+        return all(holds_only_tensors(value) for value in tree.values())
+    if isinstance(tree, (tuple, list)):
+        return not _is_named(tree) and all(holds_only_tensors(part) for part in tree)
+    return isinstance(tree, Tensor)
+
+
 def _is_named(tree: Any) -> bool:
     """Whether a tuple is a named one, such as a PackedSequence, which is one thing."""
     return isinstance(tree, tuple) and "_fields" in dir(type(tree))

@@ -166,7 +166,13 @@ class Geometry:
 
         def compute() -> Found:
             pairs = top_eigenpairs(
-                A, k, which=which, tol=self.tol, max_matvecs=limit, seed=self.seed
+                A,
+                k,
+                which=which,
+                tol=self.tol,
+                max_matvecs=limit,
+                verify=True,
+                seed=self.seed,
             )
             arrays = {
                 "values": pairs.values.double(),

@@ -26,6 +26,11 @@ def forced(monkeypatch):
     monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
 
 
+def forward_mode(A) -> bool | None:
+    key = ("forward mode", type(A).__name__, A.problem.network.names)
+    return A.problem._once.get(key)
+
+
 def vectors(P: int, k: int = 4) -> torch.Tensor:
     return torch.randn(P, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -46,18 +51,19 @@ def test_agrees_with_graphs_of_whole_batches(case, kind, monkeypatch):
             torch.testing.assert_close(
                 product, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max())
             )
-    used = A.problem.once(("forward mode", kind.__name__), lambda: None)
+    used = forward_mode(A)
     assert used == (case.name not in BY_GRAPHS) or kind is not lg.Hessian
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_batches_are_cut_where_examples_are_independent(case, forced):
     problem = case.problem()
+    whole = case.name in WHOLE or problem.criterion.likelihood is None
     hessian = lg.Hessian(problem)
     hessian @ vectors(problem.theta.numel())
     examples = sum(problem._seen.sizes)
     pieces = len(hessian._graphs._kept)
-    assert pieces == (len(problem._seen.sizes) if case.name in WHOLE else examples)
+    assert pieces == (len(problem._seen.sizes) if whole else examples)
 
 
 def contrastive(outputs, batch):
@@ -82,6 +88,106 @@ def test_losses_that_bring_examples_together_are_measured_whole(loss, forced):
     assert len(hessian._graphs._kept) == 1
 
 
+class Crowd(nn.Module):
+    """Examples meet in a way that two of them, or this very point, do not show."""
+
+    def __init__(self, how):
+        nn.Module.__init__(self)
+        self.how, self.body, self.head = how, nn.Linear(3, 4), nn.Linear(4, 2)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x):
+        h = self.body(x).tanh()
+        if self.how == "capacity":  # as of an expert, which takes the first 4
+            h = torch.where((torch.arange(len(h)) < 4)[:, None], h, h.detach())
+        if self.how == "mean":  # hidden by the head of zeros
+            h = h - h.mean(0)
+        if self.how == "groups":
+            h = h.view(-1, 4, 4).flip(1).reshape(-1, 4)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("how", ["capacity", "mean", "groups"])
+@pytest.mark.parametrize("kind", KINDS[:4], ids=lambda kind: kind.__name__)
+def test_models_that_bring_examples_together_are_measured_whole(how, kind, monkeypatch):
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double()
+    problem = lg.Problem(
+        Crowd(how).double(), "cross_entropy", [(x, torch.arange(8) % 2)], check=False
+    )
+    V = vectors(problem.theta.numel())
+    expected = kind(problem) @ V
+    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
+    torch.testing.assert_close(kind(problem.at(problem.theta)) @ V, expected)
+
+
+class Late(nn.Module):
+    """Switches gradients off, from some example on."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.body(x).tanh()
+        with torch.no_grad():
+            scale = torch.where(x[:, :1].abs() > 0.5, h.norm(dim=1, keepdim=True), 1.0)
+        return self.head(h * scale)
+
+
+@pytest.mark.parametrize("kind", KINDS[:4], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("budget", [0, 2**31])
+def test_gradients_that_are_off_stay_off_in_forward_mode(kind, budget, monkeypatch):
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)).double()
+    x[:4, 0], x[4:, 0] = 0.1, 1.0
+    problem = lg.Problem(Late().double(), "cross_entropy", [(x, torch.arange(9) % 2)], check=False)
+    V = vectors(problem.theta.numel(), k=1)
+    expected = kind(problem) @ V
+    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    A = kind(problem, memory_budget=budget)
+    for _ in range(2):
+        torch.testing.assert_close(A @ V, expected)
+    assert forward_mode(A)
+    assert torch._C._is_fwd_grad_enabled()
+
+
+def test_what_is_known_of_some_parameters_is_not_taken_for_all(forced):
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x.sin()
+
+        @staticmethod
+        def setup_context(context, inputs, output):
+            context.save_for_backward(*inputs)
+            context.save_for_forward(*inputs)
+
+        @staticmethod
+        def backward(context, g):
+            return g * context.saved_tensors[0].cos()
+
+        @staticmethod
+        def jvp(context, t):
+            return 2 * t * context.saved_tensors[0].cos()
+
+    class Body(nn.Module):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(Wrong.apply(self.a(x)))
+
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
+    problem = lg.Problem(Body().double(), "cross_entropy", [(x, torch.arange(6) % 2)])
+    head = lg.Hessian(problem.with_parameters("b.*"))
+    head.dense()
+    assert forward_mode(head)
+    hessian = lg.Hessian(problem)
+    hessian @ vectors(problem.theta.numel())
+    assert not forward_mode(hessian)
+
+
 def test_a_model_of_other_batches_than_the_first_falls_back(forced):
     """The first batch is recorded; another does what no recording can."""
 
@@ -102,7 +208,7 @@ def test_a_model_of_other_batches_than_the_first_falls_back(forced):
     problem = lg.Problem(Routed().double(), "cross_entropy", [(x[:3], y[:3]), (x[3:], y[3:])])
     hessian = lg.Hessian(problem)
     dense = hessian.dense()
-    assert problem.once(("forward mode", "Hessian"), lambda: None)
+    assert forward_mode(hessian)
     eps = 1e-5
 
     def gradient(theta):
@@ -122,7 +228,7 @@ def test_a_model_of_other_batches_than_the_first_falls_back(forced):
 def test_small_work_is_left_to_graphs():
     problem = CASES[0].problem()
     lg.Hessian(problem) @ vectors(problem.theta.numel())
-    assert ("forward mode", "Hessian") not in problem._once
+    assert not any("forward mode" in key for key in problem._once)
 
 
 def test_recordings_go_with_the_matrix(forced):

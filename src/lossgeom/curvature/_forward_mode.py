@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 FORWARD: Any = forward_ad  # which has no types
+
+
+class _NoGradHolds(TorchFunctionMode):
+    """Inside ``torch.no_grad()``, tangents stop as gradients do."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            torch._C._set_fwd_grad_enabled(*args)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _as_gradients_flow() -> Iterator[None]:
+    """For a forward pass whose derivative is to be what a backward pass would find."""
+    before = torch._C._is_fwd_grad_enabled()
+    try:
+        with _NoGradHolds():
+            yield
+    finally:
+        torch._C._set_fwd_grad_enabled(before)
 
 
 def derivative_along(
@@ -17,11 +39,13 @@ def derivative_along(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Call a function at theta, with the derivative of what it returns along v.
 
+    Where it switches gradients off, the derivative stops, too, as it does in a backward pass.
+
     Returns:
         The leaf that the value depends on, the value with its graph, and the derivative.
     """
     leaf = theta.detach().requires_grad_()
-    with FORWARD.dual_level():
+    with FORWARD.dual_level(), _as_gradients_flow():
         value = field(FORWARD.make_dual(leaf, v))
         tangent = FORWARD.unpack_dual(value).tangent
     return leaf, value, torch.zeros_like(value) if tangent is None else tangent

@@ -3,93 +3,88 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-from lossgeom.batches import Batch
+from lossgeom.batches import Batch, holds_only_tensors
 from lossgeom.curvature._kept_graphs import SavedTensors
 from lossgeom.diagnosis import few_examples
+from lossgeom.linalg import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
-AGREEMENT = 1e-5  # of the sums over the parts with the sum over the whole
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What is known of the examples of a problem, from a look at a few of them.
-
-    Attributes:
-        apart: whether loss and gradient of a batch are sums over the examples in it, as they are
-            not where batch statistics or a contrastive loss bring them together.
-        bytes_each: what the graph of a gradient saves for each.
-    """
-
-    apart: bool
-    bytes_each: float
+AGREEMENT = 1e-4  # of what the pieces give with what the whole batch does
+NEARBY = 0.01  # relative distance of the point where they are compared
 
 
 def pieces(problem: Problem, batch: Batch) -> list[Batch]:
-    """Cut a batch of independent examples in pieces of about equal size."""
-    examples = examples_of(problem, batch)
-    parts = min(math.ceil(len(batch) * examples.bytes_each / PIECE_BYTES), len(batch))
-    if parts < 2 or not examples.apart:
+    """Cut a large batch in equal pieces, if its examples have nothing to do with each other.
+
+    The loss must be one that is known as a sum over targets. That the model treats examples one by
+    one is tried on the pieces themselves, at a random point near theta, where no accident, such as
+    a head of zeros, hides what they have in common. A seed draws for whole batches.
+    """
+    parts = min(math.ceil(batch_bytes(problem, batch) / PIECE_BYTES), len(batch))
+    known = problem.criterion.likelihood is not None and problem.seed is None
+    if parts < 2 or not known or not holds_only_tensors(batch.raw):
         return [batch]
     size = math.ceil(len(batch) / parts)
-    try:
-        return [batch.examples(i, i + size) for i in range(0, len(batch), size)]
-    except (TypeError, ValueError):  # tensors that are no rows of examples, in this batch only
-        return [batch]
+    with suppress(TypeError, ValueError):  # tensors that are no rows of examples
+        cut = [batch.examples(i, i + size) for i in range(0, len(batch), size)]
+        if problem.cached(("cut", batch.index, size), lambda: _apart(problem, batch, cut)):
+            return cut
+    return [batch]
 
 
-def examples_of(problem: Problem, batch: Batch) -> Examples:
-    """Look at a few examples of a batch, once for a problem."""
-    return problem.once("examples", lambda: _look(problem, batch))
+def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
+    """Whether the pieces' outputs, and their gradients, make those of the whole batch."""
+    theta, generator = problem.theta, random_numbers(0)
+    noise = torch.randn(len(theta), generator=generator).to(theta)
+    nearby = theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise
+    with measuring(theta.device):
+        whole = problem.outputs(nearby.requires_grad_(), batch)
+        u = torch.randn(whole.shape, generator=generator).to(whole)
+        rows = [len(piece) * len(whole) // len(batch) for piece in cut]
+        gradient = torch.zeros_like(nearby)
+        try:
+            for piece, one, expected in zip(
+                cut, torch.split(u, rows), torch.split(whole, rows), strict=True
+            ):
+                outputs = problem.outputs(nearby, piece)
+                if not _agree(outputs, expected):
+                    return False
+                gradient += _pulled(outputs, nearby, one)
+        except Exception:
+            return False
+        return _agree(gradient, _pulled(whole, nearby, u))
 
 
-def _look(problem: Problem, batch: Batch) -> Examples:
+def _pulled(outputs: Tensor, theta: Tensor, u: Tensor) -> Tensor:
+    if not outputs.requires_grad:
+        return torch.zeros_like(theta)
+    return torch.autograd.grad(outputs, theta, u, materialize_grads=True)[0]
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    return bool((found - expected).norm() <= AGREEMENT * expected.norm())
+
+
+def batch_bytes(problem: Problem, batch: Batch) -> float:
+    """About what the graph of a batch's gradient saves, from a look at a few examples."""
+    return len(batch) * problem.once("bytes of an example", lambda: _bytes_each(problem, batch))
+
+
+def _bytes_each(problem: Problem, batch: Batch) -> float:
     small = few_examples(problem, batch)
-    few = small.first_batch()
-    whole, cut = _sums(small, few), len(few) // 2
-    scale = problem.theta.element_size() / whole.gradient.element_size()
-    try:
-        parts = [_sums(small, few.examples(*ends)) for ends in ((0, cut), (cut, len(few)))]
-    except (ArithmeticError, RuntimeError, TypeError, ValueError):
-        return Examples(False, scale * whole.saved / len(few))
-    apart = problem.seed is None and whole.is_sum_of(*parts)  # a seed draws for whole batches
-    return Examples(apart, scale * (whole.saved - parts[0].saved) / (len(few) - cut))
-
-
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """A batch's loss, number of terms and gradient, and the bytes that its graph saves."""
-
-    loss: float
-    count: float
-    gradient: Tensor
-    saved: int
-
-    def is_sum_of(self, first: _Sums, second: _Sums) -> bool:
-        """Whether what is known of a whole agrees with its two parts."""
-        error = (self.gradient - first.gradient - second.gradient).norm()
-        return (
-            abs(self.loss - first.loss - second.loss)
-            <= AGREEMENT * (abs(first.loss) + abs(second.loss))
-            and abs(self.count - first.count - second.count) <= AGREEMENT * self.count
-            and bool(error <= AGREEMENT * (first.gradient.norm() + second.gradient.norm()))
-        )
-
-
-def _sums(problem: Problem, batch: Batch) -> _Sums:
-    theta, saved = problem.leaf(), SavedTensors()
+    few, theta, saved = small.first_batch(), small.leaf(), SavedTensors()
     with measuring(theta.device), saved.counted():
-        total, count = problem.terms(problem.outputs(theta, batch), batch)
-        gradient = torch.zeros_like(theta)
+        total, _ = small.terms(small.outputs(theta, few), few)
         if total.requires_grad:
-            (gradient,) = torch.autograd.grad(
-                total, theta, create_graph=True, materialize_grads=True
-            )
-    return _Sums(total.item(), count, gradient.detach(), sum(saved.storages.values()))
+            torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
+    held = sum(saved.storages.values()) - theta.nbytes
+    return max(held, 0) / len(few) * problem.theta.element_size() / theta.element_size()

@@ -21,7 +21,7 @@ from lossgeom.curvature._kept_graphs import (
     Linearization,
     with_graphs,
 )
-from lossgeom.curvature._microbatches import examples_of, pieces
+from lossgeom.curvature._microbatches import batch_bytes, pieces
 from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.measuring import measuring
@@ -70,15 +70,15 @@ class ParameterMatrix(OnParameters):
 
     Where the work is large enough and forward mode agrees with autograd's graphs on a few examples,
     a product in forward mode is recorded for each piece of a batch, and replayed; elsewhere the
-    graph of a gradient is kept and differentiated. A matrix that is not a sum over the examples of
-    a batch sets ``whole_batches``.
+    graph of a gradient is kept and differentiated. A matrix that draws random numbers for targets
+    by their places in whole batches says that it is ``sampled``, and stays with the graphs.
 
     Args:
         problem: the loss and where to take it.
         memory_budget: bytes to keep between products; 2 GiB.
     """
 
-    whole_batches = False
+    sampled = False
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
         # graphs that held the matrix would outlive it
@@ -87,7 +87,7 @@ class ParameterMatrix(OnParameters):
             problem,
             lambda *at: linearize()(*at),  # type: ignore[misc]
             memory_budget,
-            cut=(lambda batch: [batch]) if self.whole_batches else (lambda b: pieces(problem, b)),
+            cut=(lambda batch: [batch]) if self.sampled else (lambda b: pieces(problem, b)),
             again=lambda *at: again()(*at),  # type: ignore[misc]
         )
         self.problem = problem
@@ -145,9 +145,10 @@ class ParameterMatrix(OnParameters):
 
     def _forward_mode(self, batch: Batch) -> bool:
         """Whether to use it: where it is worth while, and right on a few examples."""
-        size = examples_of(self.problem, batch).bytes_each * len(batch)
-        key = ("forward mode", type(self).__name__)
-        return size >= TAPE_BYTES and self.problem.once(key, lambda: self._forward_agrees(batch))
+        if self.sampled or batch_bytes(self.problem, batch) < TAPE_BYTES:
+            return False
+        key = ("forward mode", type(self).__name__, self.problem.network.names)
+        return self.problem.once(key, lambda: self._forward_agrees(batch))
 
     def _forward_agrees(self, batch: Batch) -> bool:
         small = copy.copy(self)

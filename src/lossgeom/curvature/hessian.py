@@ -14,9 +14,9 @@ class Hessian(GradientDerivative):
 
     .. math:: H = \sum_b \nabla^2 s_b(\theta) / \sum_b n_b
 
-    with the sum of terms s and their number n of each batch. What a product needs besides the vector
-    is computed once per batch, in pieces of large batches, and kept as long as it holds no more than
-    ``memory_budget`` bytes; for the rest it is computed anew for every block of vectors.
+    with the sum of terms s and their number n of each batch. What a product needs besides the
+    vector is computed once per batch, in pieces of large batches, and kept as long as it holds no
+    more than ``memory_budget`` bytes; for the rest it is computed anew for every block of vectors.
 
     Cost of a product: 1.2 to 2 gradients if all is kept, three if nothing is.
 

@@ -50,7 +50,7 @@ class MonteCarloFisher(OutputSandwich):
     True
     """
 
-    whole_batches = True  # random numbers belong to the places of targets in a batch
+    sampled = True
 
     def __init__(
         self,

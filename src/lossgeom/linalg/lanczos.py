@@ -67,7 +67,8 @@ def top_eigenpairs(
             images, but no more than 60.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
         verify: whether to look for pairs that were missed; by default when ``k > 1`` or ``start``
-            is given, that is, whenever it can matter.
+            is given. A single pair from a random start is rarely a wrong one: where the next
+            eigenvalue is within a few percent, that one is returned for some seeds in a hundred.
         seed: of the random start; drawn on the CPU from a generator of its own.
 
     Returns:

@@ -223,11 +223,22 @@ def as_operator(A: Any) -> LinearOperator:
         size = (int(A.shape[0]), int(A.shape[1]))
         adjoint = A.adjoint
         return MatrixFree(size, A.dtype, A.device, A.__matmul__, lambda: as_operator(adjoint()))
-    except AttributeError:
+    except (AttributeError, IndexError):
         raise TypeError(
             "expected a matrix: a LinearOperator of lossgeom, SciPy or curvlinops, or a 2-d "
-            f"tensor; got {type(A).__name__}"
+            f"tensor; got {type(A).__name__}{_way_out(A)}"
         ) from None
+
+
+def _way_out(A: Any) -> str:
+    """What to do with a thing that is close to a matrix."""
+    kind = type(A).__module__.partition(".")[0]
+    known = {
+        "numpy": ", which torch.from_numpy makes a tensor",
+        "scipy": ", which scipy.sparse.linalg.aslinearoperator makes an operator",
+        "torch": f" of {getattr(A, 'ndim', '?')} dimensions",
+    }
+    return known.get(kind, "")
 
 
 def _from_scipy(A: Any) -> LinearOperator:

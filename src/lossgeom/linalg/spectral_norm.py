@@ -45,7 +45,7 @@ def spectral_norm(
     A = as_operator(A)
     m, n = A.shape
     square = A @ A.T if m <= n else A.T @ A
-    top = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, seed=seed).top
+    top = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, verify=True, seed=seed).top
     residual = top.residual or 0.0
     norm = math.sqrt(max(top.value, 0.0)) if math.isfinite(top.value) else math.nan
     return Estimate(

@@ -34,11 +34,11 @@ def verdict(stability: dict[str, Any]) -> str:
     """Where sharpness is relative to the edge of stability, in words.
 
     >>> verdict({"lr": 0.5, "momentum": 0.0, "threshold": 4.0, "ratio": 0.75})
-    'Sharpness is 0.75 of 4, up to which full-batch steps with learning rate 0.5 are stable.'
+    'Sharpness is 0.75 times 4, up to which full-batch steps with learning rate 0.5 are stable.'
     """
     momentum = f" and momentum {stability['momentum']:g}" if stability["momentum"] else ""
     return (
-        f"Sharpness is {stability['ratio']:.3g} of {stability['threshold']:.6g}, up to which "
+        f"Sharpness is {stability['ratio']:.3g} times {stability['threshold']:.6g}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
     )
 

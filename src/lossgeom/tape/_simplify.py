@@ -14,7 +14,7 @@ from lossgeom.tape._recorder import Kind
 
 aten = torch.ops.aten
 
-# A view of a result may be impossible where a block of vectors is put through.
+# A view may be impossible of a result that comes with other strides than when it was recorded.
 RESHAPED = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,

@@ -61,6 +61,8 @@ class Tape:
 def record(function: Callable[[Tensor], Tensor], v: Tensor) -> Tape:
     """Call a function that is linear in v, and keep what it did with v.
 
+    It sees what PyTorch does, and not what NumPy or Python make of a tensor's memory.
+
     Args:
         function: may do anything that does not depend on v; what does is recorded.
         v: any vector; replays take others of its shape.
