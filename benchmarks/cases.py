@@ -154,7 +154,7 @@ def vgg_case(quick: bool) -> Case:
 
 def resnet_eval_case(quick: bool) -> Case:
     """BatchNorm with its running averages."""
-    n, batches = (8, 2) if quick else (48, 2)
+    n, batches = (8, 2) if quick else (64, 2)
     title = f"ResNet18 of width 16, eval mode, {batches} batches of {n // batches} images"
     case = Case("resnet_eval", title, resnet18(width=16, seed=INITIAL).eval(), images(n, batches))
     return trained(case, steps=30)
@@ -162,7 +162,7 @@ def resnet_eval_case(quick: bool) -> Case:
 
 def resnet_train_case(quick: bool) -> Case:
     """BatchNorm with the statistics of the batch."""
-    n = 8 if quick else 48
+    n = 8 if quick else 32
     title = f"ResNet18 of width 16, train mode, one batch of {n} images"
     case = Case("resnet_train", title, resnet18(width=16, seed=INITIAL).train(), images(n, 1))
     return trained(case, steps=30)

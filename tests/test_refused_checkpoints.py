@@ -114,8 +114,8 @@ def test_torchscript(tmp_path):
     ("content", "message"),
     [
         ({"epoch": 3}, "found a dict with 'epoch'; save weights alone, with safetensors"),
-        ({}, "found a dict with no entries"),
-        ([torch.ones(1)], "found a list with no entries"),
+        ({}, "found a dict; save weights alone"),
+        ([torch.ones(1)], "found a list; save weights alone"),
         ({f"w{i}": i for i in range(9)}, "found a dict with 'w0', 'w1', 'w2', and 6 more"),
         (
             {"model": {"w": torch.ones(1)}, "state_dict": {"w": torch.zeros(1)}},

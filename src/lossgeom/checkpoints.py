@@ -176,7 +176,7 @@ def _state_dict(loaded: Any, path: Path) -> tuple[State, tuple[str, ...]]:
     what = (
         f"state dicts at {' and at '.join(map(repr, found))}"
         if found
-        else f"a {type(loaded).__name__}" + f" with {_few(map(repr, entries))}" * bool(entries)
+        else f"a {type(loaded).__name__}" + (f" with {_few(map(repr, entries))}" if entries else "")
     )
     raise CheckpointError(
         f"expected {path} to hold one state dict, at top level or at "
