@@ -191,7 +191,9 @@ def test_autocast_is_off_unless_asked_for():
         assert plain.loss() == lg.Problem(model, "cross_entropy", [(x, y)]).loss()
     assert rounded.loss() == pytest.approx(expected, rel=1e-3)
     assert rounded.loss() != plain.loss()
-    assert lg.sharpness(rounded, tol=0.1).value == pytest.approx(lg.sharpness(plain).value, rel=0.1)
+    assert lg.sharpness(rounded, tol=0.02).value == pytest.approx(
+        lg.sharpness(plain).value, rel=0.1
+    )
     assert "model and loss run under autocast to torch.bfloat16" in rounded.notes
 
 

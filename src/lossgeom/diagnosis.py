@@ -14,8 +14,7 @@ from lossgeom.modules_alone import ModuleFinding, examine_modules
 from lossgeom.network import Network
 from lossgeom.problem import Problem, checked_problem
 
-EXAMPLES = 2  # of the first batch, which derivatives are compared on
-WITH_STATISTICS = 4  # where they are normalised by each other: two would be at 1 and -1
+EXAMPLES = 4  # of the first batch, which derivatives are compared on
 LARGEST = 2 * 10**8  # parameters that are copied in float64 for it
 
 ORDERS: dict[int, tuple[Order, ...]] = {
@@ -193,10 +192,8 @@ def _guard(problem: Problem, batch: Batch, order: int) -> None:
             )
 
 
-def few_examples(problem: Problem, batch: Batch) -> Problem:
+def few_examples(problem: Problem, batch: Batch, examples: int = EXAMPLES) -> Problem:
     """A problem on some examples of a batch, in float64 where the model runs in it."""
-    statistics = problem.mode == "train" and problem.network.has_batch_statistics
-    examples = WITH_STATISTICS if statistics else EXAMPLES
     candidates = [batch]
     if len(batch) > examples:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples

@@ -31,23 +31,28 @@ def forward_mode(A) -> bool | None:
     return A.problem._once.get(key)
 
 
-def vectors(P: int, k: int = 4) -> torch.Tensor:
+def vectors(P: int, k: int = 3) -> torch.Tensor:
     return torch.randn(P, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# The other kinds share what depends on the model with these two.
+PAIRS = [(case, kind) for case in CASES for kind in KINDS[:2]]
+PAIRS += [(case, kind) for case in CASES[::4] for kind in KINDS[2:]]
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"), PAIRS, ids=[f"{case.name}-{kind.__name__}" for case, kind in PAIRS]
+)
 def test_agrees_with_graphs_of_whole_batches(case, kind, monkeypatch):
-    likelihood = case.problem().criterion.likelihood
-    if kind is lg.MonteCarloFisher and likelihood is None:
+    if kind is lg.MonteCarloFisher and case.problem().criterion.likelihood is None:
         pytest.skip("the loss is no likelihood")
     V = vectors(case.problem().theta.numel())
     expected = kind(case.problem()) @ V
     monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
     monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
-    for budget in (2**31, 0, 1500):
+    for budget in (2**31, 1500):
         A = kind(case.problem(), memory_budget=budget)
-        for product in (A @ V, A @ V, torch.stack([A @ v for v in V.unbind(1)], 1)):
+        for product in (A @ V, torch.stack([A @ v for v in V.unbind(1)], 1)):
             torch.testing.assert_close(
                 product, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max())
             )

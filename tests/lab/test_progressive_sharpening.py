@@ -200,7 +200,7 @@ def test_bad_settings(settings, message):
 def test_the_papers_model_and_data(tmp_path):
     """The paper's preset on a few images in the format of the real files."""
     write_cifar10(tmp_path / "data", images=6)
-    small = {"examples": 12, "chunk": 8, "steps": 1, "every": 1}
+    small = {"examples": 3, "chunk": 2, "steps": 1, "every": 1}
     config = replace(study.PAPER, folder=str(tmp_path / "data"), **small)
     first = study.plan(config, 1)[0]
     assert (first.data, first.model, first.lr) == ("cifar10", "vgg11", 0.08)

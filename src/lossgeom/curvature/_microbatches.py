@@ -15,6 +15,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 
+FEW_EXAMPLES = 3  # to look at, where derivatives are not compared with differences
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
 AGREEMENT = 1e-4  # of what the pieces give with what the whole batch does
 NEARBY = 0.01  # relative distance of the point where they are compared
@@ -80,7 +81,7 @@ def batch_bytes(problem: Problem, batch: Batch) -> float:
 
 
 def _bytes_each(problem: Problem, batch: Batch) -> float:
-    small = few_examples(problem, batch)
+    small = few_examples(problem, batch, FEW_EXAMPLES)
     few, theta, saved = small.first_batch(), small.leaf(), SavedTensors()
     with measuring(theta.device), saved.counted():
         total, _ = small.terms(small.outputs(theta, few), few)

@@ -21,7 +21,7 @@ from lossgeom.curvature._kept_graphs import (
     Linearization,
     with_graphs,
 )
-from lossgeom.curvature._microbatches import batch_bytes, pieces
+from lossgeom.curvature._microbatches import FEW_EXAMPLES, batch_bytes, pieces
 from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.measuring import measuring
@@ -152,7 +152,7 @@ class ParameterMatrix(OnParameters):
 
     def _forward_agrees(self, batch: Batch) -> bool:
         small = copy.copy(self)
-        small.problem = few_examples(self.problem, batch)
+        small.problem = few_examples(self.problem, batch, FEW_EXAMPLES)
         theta, few = small.problem.leaf(), small.problem.first_batch()
         generator = random_numbers(0)
         v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
