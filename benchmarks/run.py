@@ -140,9 +140,12 @@ def others(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     if not file.exists():
         return {}
     before = json.loads(file.read_text())
-    same = all(before.get(key) == record[key] for key in ("schema", "commit", "machine", "quick"))
-    sizes = [{**one["case"], "gradient_seconds": 0.0} for one in (before, record)]
-    return dict(before["tasks"]) if same and sizes[0] == sizes[1] else {}
+    same = all(before.get(key) == record[key] for key in ("schema", "commit", "quick"))
+    lasting = [
+        ({**one["case"], "gradient_seconds": 0.0}, {**one["machine"], "load_before": 0.0})
+        for one in (before, record)
+    ]
+    return dict(before["tasks"]) if same and lasting[0] == lasting[1] else {}
 
 
 def measure(bench: Bench, task: str) -> dict[str, Lap]:
