@@ -205,15 +205,13 @@ def test_every_competitor_says_how_to_install_it():
 
 
 def test_tasks_that_are_not_run_again_stay(tmp_path):
-    from benchmarks.run import others
-
     file = tmp_path / "a.json"
     case, machine = {"gradient_seconds": 1.0, "examples": 3}, {"cpu": "a", "load_before": 0.5}
     before = {"schema": 1, "commit": "a", "quick": False, "case": case, "machine": machine}
     file.write_text(json.dumps({**before, "tasks": {"hvp": []}}))
     now = {**before, "case": {**case, "gradient_seconds": 2.0}, "machine": {**machine}}
     now["machine"]["load_before"] = 0.1
-    assert others(file, now) == {"hvp": []}
-    assert others(file, {**now, "commit": "b"}) == {}
-    assert others(file, {**now, "case": {**case, "examples": 4}}) == {}
-    assert others(tmp_path / "b.json", now) == {}
+    assert run.others(file, now) == {"hvp": []}
+    assert run.others(file, {**now, "commit": "b"}) == {}
+    assert run.others(file, {**now, "case": {**case, "examples": 4}}) == {}
+    assert run.others(tmp_path / "b.json", now) == {}
