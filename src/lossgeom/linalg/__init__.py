@@ -1,7 +1,7 @@
 """Linear algebra on matrices known only through their products."""
 
 from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._rayleigh_ritz import Which
+from lossgeom.linalg._ritz import Which
 from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal

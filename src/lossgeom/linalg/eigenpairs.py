@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import DTYPES
-from lossgeom.linalg._rayleigh_ritz import WHICH, Ritz, Which
+from lossgeom.linalg._ritz import WHICH, Ritz, Which
 from lossgeom.linalg.operator import LinearOperator
 
 

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least
-from lossgeom.linalg._rayleigh_ritz import Basis, Ritz, Spent, Which, preference
+from lossgeom.linalg._krylov import Krylov
+from lossgeom.linalg._orthonormal import Spent
+from lossgeom.linalg._ritz import Ritz, Which, preference
 from lossgeom.linalg.eigenpairs import EigenPairs, check_search, found_pairs, start_rows
 from lossgeom.linalg.operator import LinearOperator, as_operator
-from lossgeom.linalg.probes import BLOCK, random_numbers
+from lossgeom.linalg.probes import random_numbers
 
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
 GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
 RIVAL_STEPS = 4  # to take before one may be ruled out
 MAX_BASIS = 60
-MEMORY_BUDGET = 2 * 2**30  # bytes of a basis and its images
+MEMORY_BUDGET = 2 * 2**30  # bytes of a basis
 
 
 def top_eigenpairs(
@@ -41,8 +43,9 @@ def top_eigenpairs(
     Rayleigh-Ritz on a basis that grows by the residual of the first wanted pair that has not
     converged. From a single start vector that is Lanczos iteration with full
     reorthogonalisation, because all residuals are then parallel to the next Lanczos vector; the
-    same rule also goes on after a restart and from any start block. The projected matrix is held
-    and diagonalised in float64.
+    same rule also goes on after a restart and from any start block. What residuals span is carried
+    along in place of the images of the basis. The projected matrix is held and diagonalised in
+    float64.
 
     A Krylov space holds one vector of each eigenspace, so copies of a multiple eigenvalue can be
     missed, and a good start can hide a better pair. The result is therefore *verified*: a second
@@ -51,8 +54,8 @@ def top_eigenpairs(
     every Krylov method this finds what a random vector sees of, and can miss a pair in a large
     cluster; it proves nothing.
 
-    Cost: one product per basis vector, and about 8 n m flops per vector for a basis of m; memory
-    2 n m numbers. Verification typically adds 5 to 10 products.
+    Cost: one product per basis vector, and about 4 n m flops per vector for a basis of m; memory
+    n m numbers. Verification typically adds 5 to 10 products.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -63,8 +66,8 @@ def top_eigenpairs(
         max_matvecs: products to spend at most, though never fewer than k; default
             ``max(100, 20 k)``. What has not converged by then says so.
         max_basis: basis vectors to hold at most, though never fewer than 2 k + 2; beyond it the
-            method restarts from the best of them. By default as many as take 2 GiB with their
-            images, but no more than 60.
+            method restarts from the best of them. By default as many as take 2 GiB, but no more
+            than 60.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
         verify: whether to look for pairs that were missed; by default when ``k > 1`` or ``start``
             is given. A single pair from a random start is rarely a wrong one: where the next
@@ -104,7 +107,7 @@ def top_eigenpairs(
 
 
 def _room(A: LinearOperator) -> int:
-    return min(MAX_BASIS, MEMORY_BUDGET // (2 * A.shape[1] * A.dtype.itemsize))
+    return min(MAX_BASIS, MEMORY_BUDGET // (A.shape[1] * A.dtype.itemsize))
 
 
 @dataclass(frozen=True)
@@ -129,16 +132,14 @@ class _Search:
         certain = certain or not ritz.room
         return found_pairs(self.A, ritz, k, self.tol, certain, self.spent.matvecs)
 
-    def _basis(self, locked: Float[Tensor, "j n"]) -> Basis:
-        return Basis(self.A, self.spent, self.generator, self.capacity, locked)
+    def _basis(self, start: Float[Tensor, "j n"], locked: Float[Tensor, "k n"]) -> Krylov:
+        basis = Krylov(self.A, self.spent, self.generator, self.capacity, locked)
+        basis.start(start[: self.capacity])
+        return basis
 
     def run(self, k: int, start: Float[Tensor, "j n"]) -> Ritz:
         """Iterate until k pairs have converged or the budget is spent."""
-        basis = self._basis(locked=start[:0])
-        for block in torch.split(start[: self.capacity], BLOCK):
-            basis.add(block)
-        if basis.size == 0:
-            basis.add()
+        basis = self._basis(start, locked=start[:0])
         worst: int | None = 0
         while True:
             ritz = Ritz(basis, self.which)
@@ -151,8 +152,8 @@ class _Search:
         """Look outside k pairs for a better one: the rival if any, and whether that is certain."""
         edge = float(preference(ritz.values[k - 1], self.which))
         margin = max(self.tol * abs(edge), ritz.rounding)
-        basis = self._basis(locked=ritz.vectors(k))
-        basis.add()
+        locked = ritz.vectors(k)
+        basis = self._basis(locked[:0], locked)
         while True:
             outside = Ritz(basis, self.which)
             if not outside.finite:
@@ -187,8 +188,9 @@ class _Search:
     def _must_stop(self, ritz: Ritz, k: int) -> bool:
         return not ritz.finite or (self.spent.exhausted and len(ritz.values) >= k)
 
-    def _grow(self, basis: Basis, ritz: Ritz, follow: int, keep: int) -> None:
-        direction = ritz.residual(follow)[None] if follow < len(ritz.values) else None
+    def _grow(self, basis: Krylov, ritz: Ritz, follow: int, keep: int) -> None:
+        there = follow < len(ritz.values)
+        direction = basis.coupling @ ritz.weights[:, follow] if there else None
         if basis.size == self.capacity:
             basis.restart(ritz.weights[:, : keep + (self.capacity - keep) // 2])
-        basis.add(direction)
+        basis.grow(direction)

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg._arithmetic import plain_arithmetic
+from lossgeom.linalg._basis import Basis
 from lossgeom.linalg._checks import check_at_least
-from lossgeom.linalg._rayleigh_ritz import Basis, Ritz, Spent, Which, preference
+from lossgeom.linalg._orthonormal import Spent, lengths
+from lossgeom.linalg._ritz import Ritz, Which, preference
 from lossgeom.linalg.eigenpairs import EigenPairs, check_search, found_pairs, start_rows
 from lossgeom.linalg.lanczos import RIVAL_STEPS, RIVAL_TOL
 from lossgeom.linalg.operator import LinearOperator, as_operator
@@ -88,7 +90,7 @@ def lobpcg(
         width = min(A.shape[0], max(k, len(rows)) + 1)
         spent = Spent(max(200, 40 * k) if max_matvecs is None else max_matvecs)
         generator = random_numbers(seed)
-        basis = Basis(A, spent, generator, min(A.shape[0], 3 * width), locked=rows[:0])
+        basis = Basis(A, spent, generator, min(A.shape[0], 3 * width))
         return _Iteration(A, basis, spent, k, width, which, tol, T).pairs(rows)
 
 
@@ -113,7 +115,9 @@ class _Iteration:
         steps = 0
         while True:
             ritz = Ritz(self.basis, self.which)
-            residuals = ritz.residuals(self.width)
+            best = slice(self.width)
+            residuals = self.basis.residuals(ritz.weights[:, best], ritz.values[best])
+            ritz.note(lengths(residuals))
             active = [i for i in range(self.width) if not ritz.converged(i, self.tol)]
             certain = self._certain(ritz, steps)
             done = certain and not (active and active[0] < self.k)
