@@ -49,7 +49,7 @@ class KeptGraphs(Generic[Linear]):
         linearize: what to do for each piece.
         memory_budget: bytes to keep between passes.
         cut: cuts a batch in pieces; by default it stays whole.
-        again: what to do in later passes for what is not kept; ``linearize`` by default.
+        again: makes products in later passes, for what is not kept; by default like the first time.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class KeptGraphs(Generic[Linear]):
         linearize: Linearize[Linear],
         memory_budget: int,
         cut: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch],
-        again: Linearize[Linear] | None = None,
+        again: Callable[[Tensor, Batch], Linear] | None = None,
     ) -> None:
         self.problem = checked_problem(problem)
         self._linearize = linearize
-        self._again = again or linearize
+        self._again = again or (lambda theta, piece: linearize(theta, piece).linear)
         self._memory_budget = memory_budget
         self._cut = cut
         self._theta = problem.leaf()
@@ -113,7 +113,7 @@ class KeptGraphs(Generic[Linear]):
         results = []
         for place, piece in enumerate(self._cut(batch)):
             kept = self._kept.get((batch.index, place))
-            results.append(use(self._again(self._theta, piece).linear if kept is None else kept))
+            results.append(use(self._again(self._theta, piece) if kept is None else kept))
         return results
 
 

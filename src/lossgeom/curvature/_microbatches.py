@@ -15,7 +15,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 
-FEW_EXAMPLES = 3  # to look at, where derivatives are not compared with differences
+FEW_EXAMPLES = 2  # to look at, where derivatives are not compared with differences
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
 AGREEMENT = 1e-4  # of what the pieces give with what the whole batch does
 NEARBY = 0.01  # relative distance of the point where they are compared

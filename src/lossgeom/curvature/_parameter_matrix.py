@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, TypeVar
 from weakref import WeakMethod
 
 import torch
@@ -29,12 +30,13 @@ from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
 from lossgeom.tape import NotRecordable, record
 
+Result = TypeVar("Result")
 Product = Callable[[Tensor], Tensor]
 Block = Callable[[Float[Tensor, "k P"]], Float[Tensor, "k P"]]
 
 TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: below that, a tape saves less than it costs
 TAPE_AGREEMENT = 1e-4  # of forward over reverse mode with reverse mode twice
-CANNOT = (NotRecordable, NotImplementedError, RuntimeError)  # what forward mode may say
+CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
 
 
@@ -81,16 +83,14 @@ class ParameterMatrix(OnParameters):
     sampled = False
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
-        # graphs that held the matrix would outlive it
-        linearize, again = WeakMethod(self._linearize), WeakMethod(self._again)
+        self.problem, self._first_row = problem, torch.empty(0)
         self._graphs: KeptGraphs[Block] = KeptGraphs(
             problem,
-            lambda *at: linearize()(*at),  # type: ignore[misc]
+            _weakly(self._linearize),  # graphs that held the matrix would outlive it
             memory_budget,
             cut=(lambda batch: [batch]) if self.sampled else (lambda b: pieces(problem, b)),
-            again=lambda *at: again()(*at),  # type: ignore[misc]
+            again=_weakly(self._again),
         )
-        self.problem = problem
 
     @abstractmethod
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
@@ -101,9 +101,11 @@ class ParameterMatrix(OnParameters):
         """The same product with one vector, in forward mode, and the number of terms."""
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        if not V.shape[1]:
+            return torch.zeros_like(V)
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
-            total = torch.zeros_like(rows)
+            total, self._first_row = torch.zeros_like(rows), rows[0]
 
             def accumulate(multiply: Block) -> None:
                 total.add_(multiply(rows))
@@ -114,10 +116,10 @@ class ParameterMatrix(OnParameters):
     def _linearize(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
         if self._forward_mode(batch):
             with suppress(*CANNOT):
-                return self._recorded(theta, batch)
+                return self._recorded(theta, batch, self._first_row)
         return self._with_graphs(theta, batch)
 
-    def _again(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
+    def _again(self, theta: Tensor, batch: Batch) -> Block:
         """For one pass, in which a few vectors do without a recording."""
 
         def multiply(V: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
@@ -126,13 +128,14 @@ class ParameterMatrix(OnParameters):
                     return torch.stack([self.along(theta, batch, v)[0].detach() for v in V])
             return self._linearize(theta, batch).linear(V)
 
-        return Linearization(multiply, 0.0, {})
+        return multiply
 
     def _with_graphs(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
         made = with_graphs(self.linearize)(theta, batch)
         return Linearization(each_row(made.linear), made.count, made.storages)
 
-    def _recorded(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
+    def _recorded(self, theta: Tensor, batch: Batch, v: Tensor) -> Linearization[Block]:
+        """From a recording of the product with v, which comes with it."""
         counts = []
 
         def product(v: Tensor) -> Tensor:
@@ -140,8 +143,8 @@ class ParameterMatrix(OnParameters):
             counts.append(count)
             return result
 
-        tape = record(product, torch.ones_like(theta))
-        return Linearization(each_row(tape), counts[0], tape.storages)
+        tape, value = record(product, v)
+        return Linearization(each_row(tape, (v, value)), counts[0], tape.storages)
 
     def _forward_mode(self, batch: Batch) -> bool:
         """Whether to use it: where it is worth while, and right on a few examples."""
@@ -159,7 +162,7 @@ class ParameterMatrix(OnParameters):
         with measuring(theta.device):
             by_graphs = small.linearize(theta, few)[0](v)
             try:
-                recorded = small._recorded(theta, few).linear(v[None])[0]
+                recorded = small._recorded(theta, few, torch.ones_like(v)).linear(v[None])[0]
             except CANNOT:
                 return False
         return bool((recorded - by_graphs).norm() <= TAPE_AGREEMENT * by_graphs.norm())
@@ -225,6 +228,27 @@ def derivative_product(gradient: Tensor, theta: Tensor) -> Product:
     return product
 
 
-def each_row(product: Product) -> Block:
-    """Multiply the rows of a block one by one."""
-    return lambda V: torch.stack([product(v) for v in V])
+def each_row(product: Product, *known: tuple[Tensor, Tensor]) -> Block:
+    """Multiply the rows of a block one by one; what is known is used once, if it comes first."""
+    waiting = list(known)
+
+    def multiply(V: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
+        at_hand = waiting.pop() if waiting else None
+        if at_hand is None or not torch.equal(at_hand[0], V[0]):
+            return torch.stack([product(v) for v in V])
+        return torch.stack([at_hand[1], *map(product, V[1:])])
+
+    return multiply
+
+
+def _weakly(method: Callable[..., Result]) -> Callable[..., Result]:
+    """A method that does not keep its object alive."""
+    reference = WeakMethod(method)
+
+    def call(*args: Any) -> Result:
+        bound = reference()
+        if bound is None:
+            raise ReferenceError("the matrix is gone")
+        return bound(*args)
+
+    return call

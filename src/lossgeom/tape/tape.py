@@ -28,7 +28,7 @@ class Tape:
         result: the slot that is returned.
 
     >>> x = torch.tensor([2.0, 3.0])
-    >>> tape = record(lambda v: x.exp() * v + v, torch.ones(2))
+    >>> tape, _ = record(lambda v: x.exp() * v + v, torch.ones(2))
     >>> len(tape.operations), tape(torch.tensor([1.0, 0.0]))
     (2, tensor([8.3891, 0.0000]))
     """
@@ -58,7 +58,7 @@ class Tape:
             return self._program(v)
 
 
-def record(function: Callable[[Tensor], Tensor], v: Tensor) -> Tape:
+def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tensor]:
     """Call a function that is linear in v, and keep what it did with v.
 
     It sees what PyTorch does, and not what NumPy or Python make of a tensor's memory.
@@ -68,14 +68,14 @@ def record(function: Callable[[Tensor], Tensor], v: Tensor) -> Tape:
         v: any vector; replays take others of its shape.
 
     Returns:
-        The tape. The function is called once.
+        The tape, and the function of v. It is called once.
 
     Raises:
         NotRecordable: where a replay could differ from another call of the function.
 
-    >>> tape = record(lambda v: 3 * v, torch.ones(2))
-    >>> tape(torch.tensor([1.0, 2.0])).tolist()
-    [3.0, 6.0]
+    >>> tape, value = record(lambda v: 3 * v, torch.ones(2))
+    >>> value.tolist(), tape(torch.tensor([1.0, 2.0])).tolist()
+    ([3.0, 3.0], [3.0, 6.0])
     """
     with torch.no_grad():
         v = v.detach().clone()  # an object of its own, which nothing else can know
@@ -88,4 +88,4 @@ def record(function: Callable[[Tensor], Tensor], v: Tensor) -> Tape:
         reshaping(recorder.operations), recorder.kinds, recorder.zeros
     )
     result = stands_for.get(result, result)
-    return Tape(needed(operations, result), tuple(recorder.kinds), result)
+    return Tape(needed(operations, result), tuple(recorder.kinds), result), value.detach()
