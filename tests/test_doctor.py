@@ -82,7 +82,8 @@ def test_layers_whose_third_derivative_is_wrong(layer, kind, mode, unchecked):
     for order in ("third", "nested forward"):
         assert [module.kind for module in diagnosis.blamed(order)] == [kind]
         assert diagnosis.model[order].status == "wrong"
-        assert diagnosis.blamed(order)[0].findings[order].error > 0.05
+    # of nested forward mode one number is compared, which may be near by accident
+    assert diagnosis.blamed("third")[0].findings["third"].error > 0.05
     text = str(diagnosis)
     assert f"{kind} (1), third:\n    WRONG, relative error" in text
     assert "not to be trusted:\n  third: gradients of curvature" in text
@@ -201,9 +202,9 @@ def test_the_guard_looks_once_for_a_model(monkeypatch, unchecked):
     first = len(calls)
     lg.GaussNewton(p.refreshed()) @ torch.ones(p.theta.numel())
     lg.sharpness(p.at(p.theta * 2))
-    assert len(calls) == first == 2
+    assert len(calls) == first == 1
     lg.sharpness(p.in_mode("train"))
-    assert len(calls) == 4
+    assert len(calls) == 2
 
 
 def test_leaves_no_trace(unchecked):

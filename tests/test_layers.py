@@ -15,6 +15,7 @@ LAYERS = [
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing"},
     {"problem"},
+    {"lines"},
     {"derivatives"},
     {"modules_alone"},
     {"diagnosis"},

@@ -56,7 +56,7 @@ def examine_modules(
         alone = _alone(small, module, *calls[name])
         if alone is None:
             continue
-        findings = {order: examine(alone, order, seed) for order in orders}
+        findings = examine(alone, orders, seed)
         found = ModuleFinding(type(module).__name__, name, findings)
         now = {order for order in orders if found.bad(order)}
         unexplained -= now
