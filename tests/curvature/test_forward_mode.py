@@ -241,6 +241,7 @@ def tapes() -> int:
 
 
 def test_recordings_go_with_the_matrix(forced):
+    gc.collect()
     problem, before = CASES[0].problem(), tapes()
     hessian = lg.Hessian(problem)
     hessian @ vectors(problem.theta.numel())
