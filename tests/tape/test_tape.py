@@ -49,6 +49,13 @@ def views_written_over(v):
     return (w + 1 * w).reshape(-1) + kept.t().reshape(-1)
 
 
+def parts_that_are_views_in_secret(v):
+    """unsafe_split does not say that it returns views."""
+    w = v * X
+    first, second = torch.unsafe_split(w, 3)
+    return torch.cat([first * 3 + second, w[:3]])
+
+
 def used_twice(v):
     w = v * X
     return w + w * w.detach().sign().abs() + w
@@ -64,6 +71,7 @@ FUNCTIONS = [
     products_that_fuse,
     several_results,
     views_written_over,
+    parts_that_are_views_in_secret,
     used_twice,
     values_not_needed,
     lambda v: v,

@@ -26,6 +26,7 @@ class Operation:
         kwargs: its keyword arguments.
         outputs: where the results go; None for one that is not there.
         several: whether it returns a tuple.
+        shares: whether a result may be in the memory of an argument.
     """
 
     function: Any
@@ -33,6 +34,7 @@ class Operation:
     kwargs: dict[str, Any]
     outputs: tuple[Any, ...]
     several: bool
+    shares: bool = False
 
     def inputs(self) -> Iterator[Slot]:
         """The slots among the arguments, as often as they occur."""

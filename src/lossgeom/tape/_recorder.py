@@ -96,7 +96,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif isinstance(leaf, Tensor):
                 if self.slot(leaf) is not None:
                     depends = True
-                elif any(ref() is not None for ref in self._sharing.get(_storage(leaf), ())):
+                elif self._alive(_storage(leaf)):
                     raise NotRecordable("a constant shares its memory with a result")
         return depends
 
@@ -113,8 +113,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise NotRecordable(f"{func} changes a constant of the recording")
             if not depends:
                 continue
-            sharing = [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
-            alone = len(sharing) == 1 and self.slot(tensor) is not None
+            alone = len(self._alive(storage)) == 1 and self.slot(tensor) is not None
             if not alone or storage == self._input_storage or len(changed) > 1:
                 raise NotRecordable(f"{func} changes what other tensors share")
 
@@ -129,8 +128,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if _written(func):
             func = _out_of_place(func)
             self._sharing.pop(_storage(result), None)
+        shares = _returns_views(func) or any(
+            self._alive(_storage(part)) for part in parts if part is not None
+        )
         outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
-        self.operations.append(Operation(func, given, named, outputs, several))
+        self.operations.append(Operation(func, given, named, outputs, several, shares))
         return result
 
     def _argument(self, leaf: Any) -> Any:
@@ -151,9 +153,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.kinds.append((tensor.shape, tensor.dtype))
         self._known[id(tensor)] = (reference, slot)
         storage = _storage(tensor)
-        alive = [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
-        self._sharing[storage] = [*alive, reference]
+        self._sharing[storage] = [*self._alive(storage), reference]
         return slot
+
+    def _alive(self, storage: int) -> list[TensorWeakRef]:
+        """The results in it that are still there."""
+        return [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
 
 
 def _storage(tensor: Tensor) -> int:
@@ -168,6 +173,12 @@ def _written(func: Any) -> Any:
         for place, argument in enumerate(func._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     )
+
+
+@cache
+def _returns_views(func: Any) -> bool:
+    """Whether an operator says so; some return views and do not."""
+    return any(returned.alias_info is not None for returned in func._schema.returns)
 
 
 @cache

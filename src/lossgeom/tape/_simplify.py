@@ -195,8 +195,4 @@ def _orders(operation: Operation) -> list[tuple[Any, ...]]:
 def _has_memory_of_its_own(slot: Slot, operations: Sequence[Operation], uses: Uses) -> bool:
     """Whether the one that makes it allocates, and its one user is no view of it either."""
     maker = uses.maker.get(slot)
-    if maker is None:
-        return False
-    function = operations[maker].function
-    aliases = any(returned.alias_info is not None for returned in function._schema.returns)
-    return not aliases and function is not aten.reshape.default
+    return maker is not None and not operations[maker].shares
