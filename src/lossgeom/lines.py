@@ -16,8 +16,8 @@ from lossgeom.linalg import random_numbers
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
 
-# Relative to the parameters, the likeliest first: so small that hardly ever a ReLU switches inside a
-# difference, smaller still, then large enough for models that round to float32.
+# Relative to the parameters, the likeliest first: so small that a ReLU hardly ever switches inside
+# a difference, smaller still, then large enough for models that round to float32.
 STEPS = (1e-8, 1e-9, 1e-5, 1e-4, 1e-3, 1e-7, 1e-6, 1e-2)
 AWAY = 1e-2  # how far to go from the parameters, so that no kink is hit exactly
 

@@ -210,7 +210,10 @@ def test_a_model_of_other_batches_than_the_first_falls_back(forced):
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
     x[:3, 0], x[3:, 0] = -1.0, 1.0
     y = torch.tensor([0, 1, 1, 0, 1, 0])
-    problem = lg.Problem(Routed().double(), "cross_entropy", [(x[:3], y[:3]), (x[3:], y[3:])])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Routed().double()
+    problem = lg.Problem(model, "cross_entropy", [(x[:3], y[:3]), (x[3:], y[3:])])
     hessian = lg.Hessian(problem)
     dense = hessian.dense()
     assert forward_mode(hessian)
