@@ -21,8 +21,12 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 @pytest.fixture
 def forced(monkeypatch):
-    """Recordings and pieces of one example, however small the work."""
-    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    """Recordings and pieces of one example, whatever the work."""
+    force(monkeypatch)
+
+
+def force(monkeypatch):
+    monkeypatch.setattr(_parameter_matrix, "worth_recording", lambda problem, batch: True)
     monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
 
 
@@ -48,8 +52,7 @@ def test_agrees_with_graphs_of_whole_batches(case, kind, monkeypatch):
         pytest.skip("the loss is no likelihood")
     V = vectors(case.problem().theta.numel())
     expected = kind(case.problem()) @ V
-    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
-    monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
+    force(monkeypatch)
     for budget in (2**31, 1500):
         A = kind(case.problem(), memory_budget=budget)
         for product in (A @ V, torch.stack([A @ v for v in V.unbind(1)], 1)):
@@ -121,7 +124,7 @@ def test_models_that_bring_examples_together_are_measured_whole(how, kind, monke
     )
     V = vectors(problem.theta.numel())
     expected = kind(problem) @ V
-    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    monkeypatch.setattr(_parameter_matrix, "worth_recording", lambda problem, batch: True)
     monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
     torch.testing.assert_close(kind(problem.at(problem.theta)) @ V, expected)
 
@@ -148,7 +151,7 @@ def test_gradients_that_are_off_stay_off_in_forward_mode(kind, budget, monkeypat
     problem = lg.Problem(Late().double(), "cross_entropy", [(x, torch.arange(9) % 2)], check=False)
     V = vectors(problem.theta.numel(), k=1)
     expected = kind(problem) @ V
-    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", 0)
+    monkeypatch.setattr(_parameter_matrix, "worth_recording", lambda problem, batch: True)
     A = kind(problem, memory_budget=budget)
     for _ in range(2):
         torch.testing.assert_close(A @ V, expected)
@@ -233,10 +236,18 @@ def test_a_model_of_other_batches_than_the_first_falls_back(forced):
     torch.testing.assert_close(hessian.dense(), dense)
 
 
-def test_small_work_is_left_to_graphs():
-    problem = CASES[0].problem()
-    lg.Hessian(problem) @ vectors(problem.theta.numel())
-    assert not any("forward mode" in key for key in problem._once)
+@pytest.mark.parametrize("convolutions", [True, False])
+@pytest.mark.parametrize("limit", [0, _parameter_matrix.TAPE_BYTES])
+def test_convolutions_on_large_batches_are_recorded(convolutions, limit, monkeypatch):
+    monkeypatch.setattr(_parameter_matrix, "TAPE_BYTES", limit)
+    first = nn.Conv1d(1, 2, 2) if convolutions else nn.Linear(3, 2)
+    model = nn.Sequential(first, nn.Tanh(), nn.Flatten(), nn.LazyLinear(2))
+    data = [(torch.ones(4, 1, 3), torch.tensor([0, 1, 1, 0]))]
+    model(data[0][0])
+    problem = lg.Problem(model, "cross_entropy", data)
+    lg.Hessian(problem) @ torch.ones(problem.theta.numel())
+    recorded = any("forward mode" in key for key in problem._once)
+    assert recorded == (convolutions and limit == 0)
 
 
 def tapes() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from lossgeom.curvature._kept_graphs import SavedTensors
 from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import random_numbers
 from lossgeom.measuring import measuring
+from lossgeom.network import graph_nodes
 from lossgeom.problem import Problem
 
 FEW_EXAMPLES = 2  # to look at, where derivatives are not compared with differences
@@ -75,17 +77,38 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).norm() <= AGREEMENT * expected.norm())
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a few examples show of the graph of a gradient.
+
+    Attributes:
+        bytes_each: about what it saves for an example.
+        convolutions: whether there are any.
+    """
+
+    bytes_each: float
+    convolutions: bool
+
+
 def batch_bytes(problem: Problem, batch: Batch) -> float:
-    """About what the graph of a batch's gradient saves, from a look at a few examples."""
-    return len(batch) * problem.once("bytes of an example", lambda: _bytes_each(problem, batch))
+    """About what the graph of a batch's gradient saves."""
+    return len(batch) * look(problem, batch).bytes_each
 
 
-def _bytes_each(problem: Problem, batch: Batch) -> float:
+def look(problem: Problem, batch: Batch) -> Look:
+    """Look at a few examples, once for a model."""
+    return problem.once("look", lambda: _look(problem, batch))
+
+
+def _look(problem: Problem, batch: Batch) -> Look:
     small = few_examples(problem, batch, FEW_EXAMPLES)
     few, theta, saved = small.first_batch(), small.leaf(), SavedTensors()
     with measuring(theta.device), saved.counted():
         total, _ = small.terms(small.outputs(theta, few), few)
         if total.requires_grad:
             torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
-    held = sum(saved.storages.values()) - theta.nbytes
-    return max(held, 0) / len(few) * problem.theta.element_size() / theta.element_size()
+    held = max(sum(saved.storages.values()) - theta.nbytes, 0)
+    return Look(
+        held / len(few) * problem.theta.element_size() / theta.element_size(),
+        any("Convolution" in node.name() for node in graph_nodes(total)),
+    )

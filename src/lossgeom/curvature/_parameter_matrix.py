@@ -22,7 +22,7 @@ from lossgeom.curvature._kept_graphs import (
     Linearization,
     with_graphs,
 )
-from lossgeom.curvature._microbatches import FEW_EXAMPLES, batch_bytes, pieces
+from lossgeom.curvature._microbatches import FEW_EXAMPLES, batch_bytes, look, pieces
 from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.measuring import measuring
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 Product = Callable[[Tensor], Tensor]
 Block = Callable[[Float[Tensor, "k P"]], Float[Tensor, "k P"]]
 
-TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: below that, a tape saves less than it costs
+TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: smaller ones are not worth a recording
 TAPE_AGREEMENT = 1e-4  # of forward over reverse mode with reverse mode twice
 CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
@@ -70,9 +70,9 @@ class OnParameters(OnProblem):
 class ParameterMatrix(OnParameters):
     """The matrix sum_b A_b / sum_b n_b, from two ways to multiply by A_b.
 
-    Where the work is large enough and forward mode agrees with autograd's graphs on a few examples,
-    a product in forward mode is recorded for each piece of a batch, and replayed; elsewhere the
-    graph of a gradient is kept and differentiated. A matrix that draws random numbers for targets
+    Where it pays, and forward mode agrees with autograd's graphs on a few examples, a product in
+    forward mode is recorded for each piece of a batch, and replayed; elsewhere the graph of a
+    gradient is kept and differentiated. A matrix that draws random numbers for targets
     by their places in whole batches says that it is ``sampled``, and stays with the graphs.
 
     Args:
@@ -148,7 +148,7 @@ class ParameterMatrix(OnParameters):
 
     def _forward_mode(self, batch: Batch) -> bool:
         """Whether to use it: where it is worth while, and right on a few examples."""
-        if self.sampled or batch_bytes(self.problem, batch) < TAPE_BYTES:
+        if self.sampled or not worth_recording(self.problem, batch):
             return False
         key = ("forward mode", type(self).__name__, self.problem.network.names)
         return self.problem.once(key, lambda: self._forward_agrees(batch))
@@ -213,6 +213,15 @@ class OutputSandwich(ParameterMatrix):
         return pulled, count
 
 
+def worth_recording(problem: Problem, batch: Batch) -> bool:
+    """Whether a recording saves, over some tens of products, more than it costs.
+
+    Graphs are expensive to differentiate again where there are convolutions. Where there are none,
+    arithmetic sets the price of both.
+    """
+    return look(problem, batch).convolutions and batch_bytes(problem, batch) >= TAPE_BYTES
+
+
 def derivative_product(gradient: Tensor, theta: Tensor) -> Product:
     """The product with the derivative in theta of a gradient that has a graph."""
     check_differentiable_again(gradient)
@@ -235,8 +244,10 @@ def each_row(product: Product, *known: tuple[Tensor, Tensor]) -> Block:
     def multiply(V: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         at_hand = waiting.pop() if waiting else None
         if at_hand is None or not torch.equal(at_hand[0], V[0]):
-            return torch.stack([product(v) for v in V])
-        return torch.stack([at_hand[1], *map(product, V[1:])])
+            results = [product(v) for v in V]
+        else:
+            results = [at_hand[1], *map(product, V[1:])]
+        return torch.stack(results) if len(results) > 1 else results[0][None]
 
     return multiply
 
