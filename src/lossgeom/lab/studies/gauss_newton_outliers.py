@@ -27,7 +27,7 @@ The statements are kept as the papers make them, also where these seeds had them
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -312,93 +312,113 @@ class Seeds:
 def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
     """The verdicts, over the seeds both of whose runs are complete."""
     seeds = Seeds.of(records)
-    first, middle, _ = POINTS
-    counted = (
-        f"how many of the {config.pairs} largest eigenvalues of the Hessian lie above the largest "
-        "relative gap between neighbours; none where no eigenvalue is "
-        f"{GAP:g} times the next"
-    )
-    space = "mean squared cosine between the space of the Hessian's C - 1 largest eigenpairs and "
     number = partial(
-        _claim, seeds, "outliers", source=PAPYAN, measured=counted, expected=ABOUT_C_MINUS_1
+        _claim,
+        seeds,
+        "outliers",
+        measured=f"how many of the {config.pairs} largest eigenvalues of the Hessian lie above the "
+        "largest relative gap between neighbours; none where no eigenvalue is "
+        f"{GAP:g} times the next",
+        expected=ABOUT_C_MINUS_1,
     )
-    same_space = partial(_claim, seeds, expected=SAME_SPACE)
-    later = f" After that it is so at {seeds.share_that_stays()} measurements over all seeds."
-    about = f"about C - 1 = {MOST} outliers."
+    space = partial(_claim, seeds, expected=SAME_SPACE)
     return [
-        *(
-            number(
-                point,
-                f"number_{slug(point)}",
-                statement=f"{IN_WORDS[point].capitalize()}, the Hessian has {about}",
-                note="The same count for the Gauss-Newton matrix gives "
-                f"{seeds.mean('real', point, 'gauss_newton_outliers')}."
-                + (later if point == middle else ""),
-            )
-            for point in POINTS
-        ),
-        *(
-            same_space(
-                "overlap",
-                point,
-                f"same_space_{slug(point)}",
-                statement=f"{IN_WORDS[point].capitalize()}, the outliers' eigenvectors span the "
-                "same space as those of the Gauss-Newton matrix.",
-                source=MACDONALD,
-                measured=f"{space}that of the Gauss-Newton matrix",
-            )
-            for point in POINTS
-        ),
-        *(
-            _claim(
-                seeds,
-                "difference",
-                point,
-                f"same_values_{slug(point)}",
-                statement=f"{IN_WORDS[point].capitalize()}, the outliers are those of the "
-                "Gauss-Newton matrix.",
-                source=MACDONALD,
-                measured="largest relative difference between the i-th eigenvalues of the two "
-                "matrices, i = 1, ..., C - 1",
-                expected=SAME_VALUES,
-            )
-            for point in POINTS
-        ),
+        *(_number(number, seeds, point) for point in POINTS),
+        *(_space(space, point) for point in POINTS),
+        *(_values(seeds, point) for point in POINTS),
+        *_shuffled(number),
+        *_other_spaces(space),
+    ]
+
+
+ABOUT = f"about C - 1 = {MOST} outliers."
+SPACE = "mean squared cosine between the space of the Hessian's C - 1 largest eigenpairs and "
+Make = Callable[..., Claim]
+
+
+def _number(number: Make, seeds: Seeds, point: str) -> Claim:
+    note = (
+        "The same count for the Gauss-Newton matrix gives "
+        f"{seeds.mean('real', point, 'gauss_newton_outliers')}."
+    )
+    if point == POINTS[1]:
+        note += f" After that it is so at {seeds.share_that_stays()} measurements over all seeds."
+    return number(
+        point,
+        f"number_{slug(point)}",
+        statement=f"{IN_WORDS[point].capitalize()}, the Hessian has {ABOUT}",
+        source=PAPYAN,
+        note=note,
+    )
+
+
+def _space(space: Make, point: str) -> Claim:
+    return space(
+        "overlap",
+        point,
+        f"same_space_{slug(point)}",
+        statement=f"{IN_WORDS[point].capitalize()}, the outliers' eigenvectors span the same space "
+        "as those of the Gauss-Newton matrix.",
+        source=MACDONALD,
+        measured=f"{SPACE}that of the Gauss-Newton matrix",
+    )
+
+
+def _values(seeds: Seeds, point: str) -> Claim:
+    return _claim(
+        seeds,
+        "difference",
+        point,
+        f"same_values_{slug(point)}",
+        statement=f"{IN_WORDS[point].capitalize()}, the outliers are those of the Gauss-Newton "
+        "matrix.",
+        source=MACDONALD,
+        measured="largest relative difference between the i-th eigenvalues of the two matrices, "
+        "i = 1, ..., C - 1",
+        expected=SAME_VALUES,
+    )
+
+
+def _shuffled(number: Make) -> list[Claim]:
+    first, middle, _ = POINTS
+    return [
         number(
             first,
             f"shuffled_number_{slug(first)}",
             labels="shuffled",
             statement="At initialisation with shuffled labels, which leave the Gauss-Newton matrix "
-            f"as it is and make the residual smaller, the Hessian has {about}",
+            f"as it is and make the residual smaller, the Hessian has {ABOUT}",
             source="this study, to explain number_at_initialisation",
         ),
         number(
             middle,
             f"control_shuffled_number_{slug(middle)}",
             labels="shuffled",
-            statement=f"Negative control: in mid-training on shuffled labels it, too, has {about}",
+            statement=f"Negative control: in mid-training on shuffled labels it, too, has {ABOUT}",
             source="made to fail",
             control=True,
         ),
-        same_space(
+    ]
+
+
+def _other_spaces(space: Make) -> list[Claim]:
+    middle, same = POINTS[1], "the outliers' eigenvectors span the same space as"
+    control = partial(space, source="made to fail", control=True)
+    return [
+        control(
             "overlap_with_next",
             middle,
             f"control_next_space_{slug(middle)}",
-            statement="Negative control: in mid-training, the outliers' eigenvectors span the same "
-            "space as the next C - 1 eigenvectors of the Gauss-Newton matrix.",
-            source="made to fail",
-            measured=f"{space}that of the C - 1 pairs of the Gauss-Newton matrix after those",
-            control=True,
+            statement=f"Negative control: in mid-training, {same} the next C - 1 eigenvectors of "
+            "the Gauss-Newton matrix.",
+            measured=f"{SPACE}that of the C - 1 pairs of the Gauss-Newton matrix after those",
         ),
-        same_space(
+        control(
             "overlap_with_residual",
             middle,
             f"control_residual_space_{slug(middle)}",
-            statement="Negative control: in mid-training, the outliers' eigenvectors span the same "
-            "space as those of the residual.",
-            source="made to fail",
-            measured=f"{space}that of the C - 1 pairs of the residual of largest magnitude",
-            control=True,
+            statement=f"Negative control: in mid-training, {same} those of the residual.",
+            measured=f"{SPACE}that of the C - 1 pairs of the residual of largest magnitude",
         ),
     ]
 
