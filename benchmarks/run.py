@@ -56,7 +56,7 @@ class Options:
     """Little data and one round: shows that everything runs. Its times mean nothing."""
     out: Path = Path("benchmarks/results")
     """A folder in it, named after the machine, gets a JSON for each case. Tasks that are not run
-    again stay if code, sizes and machine are the same."""
+    again stay if sizes, rounds and machine are the same."""
 
 
 def say(text: str) -> None:
@@ -118,34 +118,35 @@ def run_case(
         "case": describe(case),
         "machine": about,
         "date": now(),
-        "commit": commit(),
         "repeats": repeats,
         "quick": quick,
-        "tasks": {},
     }
     file = out / slug(about) / f"{case.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    record["tasks"] = others(file, record)
+    record["commits"], record["tasks"] = others(file, record)
     started, bench = time.monotonic(), Bench(case, Reference(case), peers, repeats)
     for task in tasks:
         laps = measure(bench, task)
+        record["commits"][task] = commit()
         record["tasks"][task] = [entry(key, peers, lap) for key, lap in laps.items()]
         record["minutes"] = round((time.monotonic() - started) / 60, 2)
         file.write_text(json.dumps(record, indent=1) + "\n")
     return file
 
 
-def others(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Tasks that an earlier run of the same code and sizes on the same machine has measured."""
+def others(file: Path, record: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Commits and tasks of an earlier run, of the same sizes on the same machine."""
     if not file.exists():
-        return {}
+        return {}, {}
     before = json.loads(file.read_text())
-    same = all(before.get(key) == record[key] for key in ("schema", "commit", "quick"))
+    same = all(before.get(key) == record[key] for key in ("schema", "repeats", "quick"))
     lasting = [
         ({**one["case"], "gradient_seconds": 0.0}, {**one["machine"], "load_before": 0.0})
         for one in (before, record)
     ]
-    return dict(before["tasks"]) if same and lasting[0] == lasting[1] else {}
+    if not same or lasting[0] != lasting[1]:
+        return {}, {}
+    return before["commits"], before["tasks"]
 
 
 def measure(bench: Bench, task: str) -> dict[str, Lap]:

@@ -61,7 +61,7 @@ def tables(records: Sequence[Result]) -> str:
 def _about(records: Sequence[Result]) -> str:
     first, machine = records[0], records[0]["machine"]
     dates = sorted({record["date"][:10] for record in records})
-    commits = sorted({record["commit"] for record in records})
+    commits = sorted({commit for record in records for commit in record["commits"].values()})
     rounds = sorted({record["repeats"] for record in records})
     versions = {e["name"]: e["version"] for r in records for es in r["tasks"].values() for e in es}
     named = ", ".join(f"{name} {v}" for name, v in versions.items() if v and "," not in name)

@@ -64,7 +64,7 @@ def test_what_is_written(written):
     assert record["schema"] == run.SCHEMA
     assert record["case"]["parameters"] == 57
     assert {"cpu", "cores", "torch_threads", "python", "versions"} <= set(record["machine"])
-    assert {"date", "commit", "repeats", "quick", "minutes"} <= set(record)
+    assert {"date", "commits", "repeats", "quick", "minutes"} <= set(record)
     for task, entries in record["tasks"].items():
         for entry in entries:
             assert set(entry) >= KEYS
@@ -207,11 +207,11 @@ def test_every_competitor_says_how_to_install_it():
 def test_tasks_that_are_not_run_again_stay(tmp_path):
     file = tmp_path / "a.json"
     case, machine = {"gradient_seconds": 1.0, "examples": 3}, {"cpu": "a", "load_before": 0.5}
-    before = {"schema": 1, "commit": "a", "quick": False, "case": case, "machine": machine}
-    file.write_text(json.dumps({**before, "tasks": {"hvp": []}}))
+    before = {"schema": 1, "repeats": 5, "quick": False, "case": case, "machine": machine}
+    file.write_text(json.dumps({**before, "commits": {"hvp": "a"}, "tasks": {"hvp": []}}))
     now = {**before, "case": {**case, "gradient_seconds": 2.0}, "machine": {**machine}}
     now["machine"]["load_before"] = 0.1
-    assert run.others(file, now) == {"hvp": []}
-    assert run.others(file, {**now, "commit": "b"}) == {}
-    assert run.others(file, {**now, "case": {**case, "examples": 4}}) == {}
-    assert run.others(tmp_path / "b.json", now) == {}
+    assert run.others(file, now) == ({"hvp": "a"}, {"hvp": []})
+    assert run.others(file, {**now, "repeats": 4}) == ({}, {})
+    assert run.others(file, {**now, "case": {**case, "examples": 4}}) == ({}, {})
+    assert run.others(tmp_path / "b.json", now) == ({}, {})

@@ -9,66 +9,83 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg._checks import ASYMMETRY, check_symmetric
+from lossgeom.linalg._orthonormal import length
 from lossgeom.linalg.operator import LinearOperator
 
 
-class Lockstep:
-    """Lanczos iterations from several vectors, one product with a block for each step.
+class Iteration:
+    """Lanczos iteration from one vector, in the operator's own type.
 
-    Vectors are rows in float64; a kept basis is in the operator's own type.
+    Against a kept basis a vector is made orthogonal once: that is enough after the recurrence.
+    Where an invariant space is complete, the rest of the diagonal repeats its first entry, so that
+    nodes of weight 0 lie inside the spectrum.
     """
 
-    def __init__(self, A: LinearOperator, Z: Float[Tensor, "n k"], steps: int, keep: bool) -> None:
-        n, k = Z.shape
-        self.A, self.steps = A, steps
-        self.v = torch.nn.functional.normalize(Z.T.double(), dim=1)
-        self.before = torch.zeros_like(self.v)
-        self.basis = torch.empty(k, steps if keep else 0, n, dtype=A.dtype, device=A.device)
-        self.diagonal = self.v.new_zeros(k, steps)
-        self.off = self.v.new_zeros(k, steps)
-        self.scale = self.v.new_zeros(k)
-        self.matvecs = 0
+    def __init__(self, z: Float[Tensor, " n"], steps: int, keep: bool) -> None:
+        self.keep, self.rows = keep, z.new_empty(steps if keep else 2, len(z))
+        self.rows[0] = z / length(z)
+        self.diagonal, self.off = [0.0] * steps, [0.0] * steps
+        self.scale, self.ended = 0.0, False
 
-    def quadrature(self) -> tuple[Float[Tensor, "k m"], Float[Tensor, "k m"]]:
-        """Nodes and weights; weight 0 where an iteration has ended before the last step."""
-        for j in range(self.steps):
-            if not self._step(j):
-                break
-        diagonal, off = self.diagonal.cpu(), self.off.cpu()[:, :-1]
-        T = torch.diag_embed(diagonal) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
-        if not T.isfinite().all():
-            return torch.full_like(diagonal, math.nan), torch.full_like(diagonal, math.nan)
-        nodes, vectors = torch.linalg.eigh(T)
-        return nodes, vectors[:, 0, :].square()
+    def vector(self, j: int) -> Float[Tensor, " n"]:
+        """What to multiply in step j: Lanczos vector j, or zero where there is none."""
+        row = self.rows[j if self.keep else j % 2]
+        return torch.zeros_like(row) if self.ended else row
 
-    def _step(self, j: int) -> bool:
-        """Whether there is a next one."""
-        w = self.A.matmat(self.v.T.to(self.A.dtype)).T.double()
-        self.matvecs += len(w)
-        coupling = self.off[:, j - 1]  # of step -1, which has not been written, it is zero
-        if j == 1 and self.A.T is not self.A:  # not symmetric by its own account
-            lengths = torch.maximum(self.scale, w.norm(dim=1))
-            check_symmetric((self.before * w).sum(1), coupling, ASYMMETRY * lengths)
-        alpha = (self.v * w).sum(1)
-        going = self.v.any(1)
+    def take(self, j: int, w: Float[Tensor, " n"], symmetric: bool) -> None:
+        """Go on from w, the product of vector j, which is written over."""
+        if self.ended:
+            return
+        v = self.vector(j)
+        if j:
+            before = self.vector(j - 1)
+            if j == 1 and not symmetric:
+                tolerance = ASYMMETRY * max(self.scale, length(w))
+                check_symmetric(before @ w, torch.tensor(self.off[0]).to(w), tolerance)
+            w.sub_(before, alpha=self.off[j - 1])
+        alpha = float(v @ w)
         if j == 0:
-            self.diagonal += alpha[:, None]  # where an iteration ends, nodes inside the spectrum
-        else:
-            self.diagonal[:, j] = torch.where(going, alpha, self.diagonal[:, 0])
-        w = w - alpha[:, None] * self.v - coupling[:, None] * self.before
-        w = self._orthogonal(w, j)
-        beta = w.norm(dim=1)
-        self.scale = torch.maximum(self.scale, alpha.abs() + beta)
-        going = beta > 10 * torch.finfo(self.A.dtype).eps * self.scale
-        self.off[:, j] = torch.where(going, beta, 0)
-        self.before, self.v = self.v, torch.where(going[:, None], w / beta[:, None], 0)
-        return bool(going.any())
+            self.diagonal = [alpha] * len(self.diagonal)
+        self.diagonal[j] = alpha
+        w.sub_(v, alpha=alpha)
+        if self.keep:
+            basis = self.rows[: j + 1]
+            w.addmv_(basis.T, basis @ w, alpha=-1)
+        self._advance(j, w, alpha)
 
-    def _orthogonal(self, w: Float[Tensor, "k n"], j: int) -> Float[Tensor, "k n"]:
-        """Once against the basis, if kept: enough after the recurrence."""
-        if not self.basis.shape[1]:
-            return w
-        self.basis[:, j] = self.v
-        V = self.basis[:, : j + 1]
-        coefficients = V @ w.to(V.dtype)[:, :, None]
-        return w - (coefficients.mT @ V)[:, 0].double()
+    def _advance(self, j: int, w: Float[Tensor, " n"], alpha: float) -> None:
+        beta = length(w)
+        self.scale = max(self.scale, abs(alpha) + beta)
+        self.ended = not beta > 10 * torch.finfo(w.dtype).eps * self.scale
+        if not self.ended and j + 1 < len(self.off):
+            self.off[j] = beta
+            torch.div(w, beta, out=self.rows[j + 1 if self.keep else (j + 1) % 2])
+
+
+def quadrature(
+    A: LinearOperator, Z: Float[Tensor, "n k"], steps: int, keep: bool
+) -> tuple[Float[Tensor, "k m"], Float[Tensor, "k m"], int]:
+    """Nodes, weights and products; one product with a block for each step.
+
+    Weights are 0 where an iteration has ended before the last step.
+    """
+    iterations = [Iteration(z, steps, keep) for z in Z.T]
+    matvecs = 0
+    for j in range(steps):
+        images = A.matmat(torch.stack([one.vector(j) for one in iterations]).T)
+        matvecs += len(iterations)
+        for one, image in zip(iterations, images.T, strict=True):
+            one.take(j, image.clone(memory_format=torch.contiguous_format), A.T is A)
+        if all(one.ended for one in iterations):
+            break
+    diagonal, off = (
+        torch.tensor([getattr(one, part) for one in iterations], dtype=torch.float64)
+        for part in ("diagonal", "off")
+    )
+    T = torch.diag_embed(diagonal)
+    T += torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
+    if not T.isfinite().all():
+        nan = torch.full_like(diagonal, math.nan)
+        return nan, nan, matvecs
+    nodes, vectors = torch.linalg.eigh(T)
+    return nodes, vectors[:, 0, :].square(), matvecs

@@ -14,13 +14,13 @@ from torch import Tensor
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
-from lossgeom.linalg._quadrature import Lockstep
+from lossgeom.linalg._quadrature import quadrature
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups, random_numbers
 
 GRID_POINTS = 1_001
 MOST_GRID_POINTS = 100_001
-WORKING_VECTORS = 6  # of one iteration, in float64, besides its basis
+WORKING_VECTORS = 6  # of one iteration, besides its basis
 
 
 @dataclass(frozen=True)
@@ -188,14 +188,14 @@ def _sampled(
     A: LinearOperator, probes: int, steps: int, memory_budget: int, seed: int
 ) -> _Quadrature:
     n, generator = A.shape[0], random_numbers(seed)
-    working = n * WORKING_VECTORS * torch.float64.itemsize
+    working = n * WORKING_VECTORS * A.dtype.itemsize
     with_basis = memory_budget // (working + n * steps * A.dtype.itemsize)
     together = min(BLOCK, max(1, with_basis or memory_budget // working))
     found, matvecs = [], 0
     for size in groups(probes, together):
-        lockstep = Lockstep(A, draw_signs(A, size, generator), steps, keep=with_basis > 0)
-        found.append(lockstep.quadrature())
-        matvecs += lockstep.matvecs
+        *rows, spent = quadrature(A, draw_signs(A, size, generator), steps, keep=with_basis > 0)
+        found.append(rows)
+        matvecs += spent
     nodes, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
     return _Quadrature(nodes, weights, with_basis > 0, matvecs)
 
