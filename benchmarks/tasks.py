@@ -17,6 +17,7 @@ from benchmarks.memory import peak_megabytes
 from benchmarks.peers import Peer
 from benchmarks.plain import Reference, gauss_newton_product, gradient, hessian_product
 from benchmarks.plain import unit_vectors as vectors
+from benchmarks.profile import profile as parts
 from benchmarks.settings import best_setting
 from benchmarks.timing import Lap, race, steady, timed
 
@@ -158,6 +159,12 @@ def _density(case: Case, peer: Peer, spectrum: tuple[float, float]) -> tuple[flo
     return timed(lambda: estimate(case, PROBES, STEPS, spectrum))  # type: ignore[misc]
 
 
+def profile(bench: Bench) -> Laps:
+    """What lossgeom's own time consists of."""
+    found = parts(bench.case, bench.repeats)
+    return {f"lossgeom:{part}": lap for part, lap in found.items()}
+
+
 TASKS: dict[str, Callable[[Bench], Laps]] = {
     "hvp": hvp,
     "gauss_newton": gauss_newton,
@@ -165,4 +172,5 @@ TASKS: dict[str, Callable[[Bench], Laps]] = {
     "top1": partial(top, 1),
     "top10": partial(top, 10),
     "density": density,
+    "profile": profile,
 }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import checks, plain, run, settings, table, timing
+from benchmarks import checks, plain, profile, run, settings, table, timing
 from benchmarks.cases import CASES, Case, draw, trained
 from benchmarks.peers import PEERS, Pairs, Peer, Quadrature, Steps
 from benchmarks.tasks import TASKS, Bench
@@ -202,6 +202,16 @@ def test_every_competitor_says_how_to_install_it():
     assert set(TASKS) == set(table.TITLES)
     assert set(CASES) == {"mlp", "vgg", "resnet_eval", "resnet_train", "gpt"}
     assert Bench(tiny(), None, {"a": ABSENT}, 1).offering(lambda peer: peer.hessian) == {}
+
+
+def test_the_profile_adds_up(tmp_path):
+    """The parts and the table of them; a replayed linear layer multiplies twice as often."""
+    file = run.run_case(tiny(), ["profile"], {"lossgeom": PEERS["lossgeom"]}, 2, tmp_path)
+    entries = {e["variant"]: e for e in json.loads(file.read_text())["tasks"]["profile"]}
+    assert {profile.FIRST, profile.NEXT, profile.ARITHMETIC} < set(entries)
+    assert all(e["gradients"] > 0 and e["status"] == "part" for e in entries.values())
+    assert 1 < entries[profile.ARITHMETIC]["gradients"] <= 2
+    assert profile.NEXT in table.everything(tmp_path)
 
 
 def test_tasks_that_are_not_run_again_stay(tmp_path):
