@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ loss over the same batches, taken in the same round; medians over rounds in whic
 turns. In parentheses is the relative error against float64, for eigenpairs the larger of error and
 residual. **Bold** is the fastest that is right. What is ~~struck out~~ is wrong; a star marks what
 was timed once, because it is wrong or takes more than 4 times as long as the fastest.
-*Advantage* is the time of the fastest right competitor by that of lossgeom."""
+*Advantage* is the time of the fastest right competitor by that of lossgeom; its mean is geometric.
+Competitors that an oracle told their number of steps are left out of the second one."""
 
 Result = dict[str, Any]
 
@@ -88,18 +89,27 @@ def _task(records: Sequence[Result], task: str) -> str:
     columns = [{_row(e): e for e in record["tasks"][task]} for record in records]
     best = [_fastest(column.values()) for column in columns]
     rows = [
-        [name, *(_cell(column.get(name), b) for column, b in zip(columns, best, strict=True))]
+        [name, *(_cell(column.get(name), b) for column, b in zip(columns, best, strict=True)), ""]
         for name in dict.fromkeys(name for column in columns for name in column)
     ]
+    rows.append(_advantages("*advantage*", columns))
+    if any(_told(e) for column in columns for e in column.values()):
+        untold = [{name: e for name, e in column.items() if not _told(e)} for column in columns]
+        rows.append(_advantages("*over those told nothing*", untold))
+    head = ["", *(record["case"]["name"] for record in records), "mean"]
+    return _markdown(head, [row for row in rows if any(row[1:])])
+
+
+def _told(e: Result) -> bool:
+    return "oracle" in e.get("setting", "")
+
+
+def _advantages(title: str, columns: Sequence[Mapping[str, Result]]) -> list[str]:
+    """With the geometric mean."""
     ratios = [_advantage(column.values()) for column in columns]
-    known = [r for r in ratios if r is not None]
-    if known:
-        rows.append(["*advantage*", *("" if r is None else f"{r:.2f}" for r in ratios)])
-    text = _markdown(["", *(record["case"]["name"] for record in records)], rows)
-    if known:
-        mean = math.exp(sum(map(math.log, known)) / len(known))
-        text += f"\n\nAdvantage in the geometric mean: {mean:.2f}."
-    return text
+    known = [math.log(r) for r in ratios if r is not None]
+    mean = f"{math.exp(math.fsum(known) / len(known)):.2f}" if known else ""
+    return [title, *("" if r is None else f"{r:.2f}" for r in ratios), mean]
 
 
 def _row(e: Result) -> str:
