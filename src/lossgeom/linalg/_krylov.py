@@ -30,7 +30,6 @@ class Krylov(OrthonormalBasis):
         locked: Float[Tensor, "j n"],
     ) -> None:
         super().__init__(A, spent, generator, capacity + 1, locked)
-        self.capacity = capacity
         self.coupling = torch.zeros(0, 0, dtype=torch.float64)
 
     def start(self, directions: Float[Tensor, "j n"]) -> None:
@@ -76,9 +75,8 @@ class Krylov(OrthonormalBasis):
             return
         normal = direction.clone()
         normal[0] += 1.0 if direction[0] >= 0 else -1.0
-        reflection = torch.eye(len(normal)).to(normal) - 2 * torch.outer(normal, normal) / (
-            normal @ normal
-        )
+        normal /= normal.norm()
+        reflection = torch.eye(len(normal)).to(normal) - 2 * torch.outer(normal, normal)
         F = self.rows[self.size :]
         F[:] = reflection.to(F) @ F
         self.coupling = reflection @ self.coupling
