@@ -1,7 +1,6 @@
 """What the comparison of derivatives costs, and whom it blames for what is raised."""
 
 import gc
-import weakref
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import lossgeom as lg
 from lossgeom.derivatives import DIRECTIONS, examine
 from lossgeom.diagnosis import EXAMPLES, few_examples
 from lossgeom.lines import STEPS, Line, Point
+from tests.sentinels import hung_into
 from tests.test_doctor import Hidden, RootMeanSquare, problem
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -185,21 +185,9 @@ def test_outputs_that_do_not_depend_on_the_parameters():
     assert statuses(few_examples(p, p.first_batch())) == ["right", "right"]
 
 
-class Sentinel:
-    pass
-
-
 @pytest.mark.parametrize("layer", [nn.Tanh(), Hidden(), Applied(Once)])
 def test_no_graph_outlives_the_comparison(layer):
-    sentinels = []
-
-    def hang(module, inputs, output):
-        if output.grad_fn is not None:
-            sentinel = Sentinel()
-            output.grad_fn.metadata["sentinel"] = sentinel
-            sentinels.append(weakref.ref(sentinel))
-
-    layer.register_forward_hook(hang)
+    sentinels = hung_into(layer)
     p = small(layer, nn.Tanh())
     gc.collect()
     gc.disable()  # no cycle may keep them until the next collection

@@ -1,7 +1,6 @@
 """What every curvature matrix must do, on every case."""
 
 import gc
-import weakref
 from functools import partial
 
 import numpy as np
@@ -15,6 +14,7 @@ from lossgeom.curvature import MATRICES
 from lossgeom.losses import Loss, as_loss
 from tests import reference
 from tests.problems import CASES, Case, in_float64, rows
+from tests.sentinels import hung_into
 
 ON_OUTPUTS = ("ParameterJacobian", "OutputRoot", "NTK", "ConjugateGaussNewton")
 DEGREE = {"EmpiricalFisher": 2, "GradientCovariance": 2, "OutputRoot": 0.5}
@@ -344,22 +344,10 @@ def product(name: str, problem: Problem) -> torch.Tensor:
     return A @ block(A.shape[1])
 
 
-class Sentinel:
-    pass
-
-
 def test_frees_its_graphs(name):
     """A sentinel hung into the graph of the forward pass goes with the operator."""
-    sentinels = []
-
-    def hang(module, inputs, output):
-        if output.grad_fn is not None:
-            sentinel = Sentinel()
-            output.grad_fn.metadata["sentinel"] = sentinel
-            sentinels.append(weakref.ref(sentinel))
-
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
-    model[1].register_forward_hook(hang)
+    sentinels = hung_into(model[1])
     data = [(torch.ones(2, 4), torch.zeros(2).long())]
     problem = Problem(model, "cross_entropy", data, check=False)
     A = make(name, problem)

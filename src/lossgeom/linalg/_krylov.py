@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg._checks import ASYMMETRY, check_symmetric
-from lossgeom.linalg._orthonormal import AGAIN, OrthonormalBasis, Spent, length, lengths
-from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg._orthonormal import AGAIN, OrthonormalBasis, length, lengths
 from lossgeom.linalg.probes import BLOCK
 
 
@@ -19,18 +18,12 @@ class Krylov(OrthonormalBasis):
     image of V. V grows by a vector out of the span of F. From one start vector that is Lanczos
     iteration, with one row in F; a start block and random vectors make F longer. T and C are small
     and in float64.
+
+    Attributes:
+        coupling: C.
     """
 
-    def __init__(
-        self,
-        A: LinearOperator,
-        spent: Spent,
-        generator: torch.Generator,
-        capacity: int,
-        locked: Float[Tensor, "j n"],
-    ) -> None:
-        super().__init__(A, spent, generator, capacity + 1, locked)
-        self.coupling = torch.zeros(0, 0, dtype=torch.float64)
+    coupling: Float[Tensor, "f m"]
 
     def start(self, directions: Float[Tensor, "j n"]) -> None:
         """Begin with what directions span, or with a random vector."""
@@ -38,7 +31,7 @@ class Krylov(OrthonormalBasis):
             self.append_part(direction)
         if not self.count:
             self.append_random()
-        self.coupling = self.coupling.new_zeros(self.count, 0)
+        self.coupling = torch.zeros(self.count, 0, dtype=torch.float64)
         for rows in torch.split(self.rows, BLOCK):
             self._expand(len(rows))
 

@@ -133,7 +133,7 @@ class _Search:
         return found_pairs(self.A, ritz, k, self.tol, certain, self.spent.matvecs)
 
     def _basis(self, start: Float[Tensor, "j n"], locked: Float[Tensor, "k n"]) -> Krylov:
-        basis = Krylov(self.A, self.spent, self.generator, self.capacity, locked)
+        basis = Krylov(self.A, self.spent, self.generator, self.capacity + 1, locked)
         basis.start(start[: self.capacity])
         return basis
 
