@@ -54,7 +54,7 @@ class Basis(OrthonormalBasis):
         return self._of_images(weights) - along
 
     def residual_norm(self, weights: Float[Tensor, " m"], value: float) -> float:
-        return length(self.residuals(weights[:, None], torch.tensor([value]))[0])
+        return length(self.residuals(weights[:, None], weights.new_tensor([value]))[0])
 
     def _of_images(self, weights: Float[Tensor, "m j"]) -> Float[Tensor, "j n"]:
         rows: Tensor = weights.T.to(self.rows) @ self._image_memory[: self.count]
