@@ -111,6 +111,7 @@ class ParameterMatrix(OnParameters):
                 total.add_(multiply(rows))
 
             self._graphs.over_batches(accumulate)
+            self._first_row = torch.empty(0)  # a view, which would hold the whole block
             return (total / self._graphs.divisor).T
 
     def _linearize(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
