@@ -50,7 +50,7 @@ def test_take_cuts_every_tensor():
 
 
 def test_jacobian_norms_want_one_input(unchecked):
-    with pytest.raises(TypeError, match="single tensor as its input, got batch 0 with a tuple of"):
+    with pytest.raises(TypeError, match=r"single input, got batch 0 with 2; .* wrt=, one of 0, 1"):
         lg.jacobian_norms(BY_NAME["two_inputs"].problem())
 
 
@@ -59,7 +59,7 @@ def test_jacobian_norms_of_keyword_batches():
     model = nn.Linear(4, 3)
     named = lg.Problem(model, "cross_entropy", [{"input": x, "labels": y}])
     plain = lg.Problem(model, "cross_entropy", [(x, y)])
-    assert torch.equal(lg.jacobian_norms(named), lg.jacobian_norms(plain))
+    assert torch.equal(lg.jacobian_norms(named).values, lg.jacobian_norms(plain).values)
 
 
 # Parameters

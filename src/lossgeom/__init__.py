@@ -50,7 +50,13 @@ from lossgeom.losses import Loss
 from lossgeom.measurement import measure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
-from lossgeom.smoothness import jacobian_norms
+from lossgeom.smoothness import (
+    JacobianNorms,
+    LargestJacobianNorm,
+    jacobian_norms,
+    largest_jacobian_norm,
+    parameter_jacobian_norms,
+)
 from lossgeom.stability import stability_threshold
 from lossgeom.tracker import Tracker
 
@@ -72,6 +78,8 @@ __all__ = [
     "Geometry",
     "GradientCovariance",
     "Hessian",
+    "JacobianNorms",
+    "LargestJacobianNorm",
     "LayerSummand",
     "LinearOperator",
     "Loss",
@@ -97,12 +105,14 @@ __all__ = [
     "effective_rank",
     "frobenius_norm",
     "jacobian_norms",
+    "largest_jacobian_norm",
     "layer_summands",
     "load_checkpoint",
     "lobpcg",
     "measure",
     "metrics",
     "off_block_mass",
+    "parameter_jacobian_norms",
     "preconditioner",
     "schedule",
     "sharpness",

@@ -79,10 +79,9 @@ class Batch:
             f"{_describe(self.inputs)}"
         )
 
-    def with_input(self, tensor: Tensor) -> Batch:
-        """The same batch with another tensor in the place of its one input."""
-        old = self.input
-        raw = map_tensors(lambda t: tensor if t is old else t, self.raw)
+    def with_tensor(self, old: Tensor, new: Tensor) -> Batch:
+        """The same batch with another tensor in the place of one of its inputs."""
+        raw = map_tensors(lambda t: new if t is old else t, self.raw)
         return replace(Batch.of(raw, self.index), targets=self.targets)
 
     def copied(self) -> Batch:

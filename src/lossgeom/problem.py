@@ -186,7 +186,9 @@ class Problem:
 
     def in_mode(self, mode: Mode) -> Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
-        return self._with(mode=checked_mode(mode), _once={})
+        if checked_mode(mode) == self.mode:
+            return self
+        return self._with(mode=mode, _once=self.once(("in mode", mode), dict))
 
     # The two functions that every matrix is made from
 

@@ -1,12 +1,13 @@
-"""Spectral norm of the input-output Jacobian over the data."""
+"""Norm of the input-output Jacobian over the data."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
-from lossgeom.smoothness import jacobian_norms
-from lossgeom.smoothness.jacobian_norm import OUTPUTS, Outputs
+from lossgeom.smoothness import JacobianNorms, jacobian_norms
+from lossgeom.smoothness._outputs import NAMED_OUTPUTS, NamedOutputs
+from lossgeom.smoothness.norms import NORMS, Norm
 
 Over = Literal["max", "mean"]
 OVER: tuple[Over, ...] = ("max", "mean")
@@ -14,33 +15,53 @@ OVER: tuple[Over, ...] = ("max", "mean")
 
 @dataclass(frozen=True)
 class JacobianNorm:
-    """The spectral norm of the input-output Jacobian: its maximum or mean over the examples.
+    """A norm of the input-output Jacobian: its maximum or mean over the examples.
 
-    See :func:`lossgeom.jacobian_norms` for the formula and the cost, which is spent once at a
-    point however many of these metrics ask.
+    See :func:`lossgeom.jacobian_norms` for the formula, the cost, which is spent once at a point
+    however many of these metrics ask, and for ``wrt`` and ``embedding``. The standard error is that
+    of sampling at the examples there are; an estimate has converged if every example has.
 
     >>> JacobianNorm(outputs="softmax").name
     'softmax_jacobian_norm_max'
     """
 
-    outputs: Outputs = "logits"
+    outputs: NamedOutputs = "logits"
     over: Over = "max"
+    norm: Norm = "spectral"
+    wrt: str | int | None = None
+    embedding: str | None = None
 
     def __post_init__(self) -> None:
-        if self.outputs not in OUTPUTS or self.over not in OVER:
-            raise ValueError(
-                f"expected outputs in {OUTPUTS} and over in {OVER}, got {self.outputs!r} and "
-                f"{self.over!r}"
-            )
+        allowed = {"outputs": NAMED_OUTPUTS, "over": OVER, "norm": NORMS}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"expected {name} in {values}, got {getattr(self, name)!r}")
 
     @property
     def name(self) -> str:
         """Key in records."""
-        return f"{self.outputs}_jacobian_norm_{self.over}"
+        kind = "frobenius_norm" if self.norm == "frobenius" else "norm"
+        where = "" if self.wrt is None else f"_in_{self.wrt}"
+        where += "" if self.embedding is None else f"_in_{self.embedding}"
+        return f"{self.outputs}_jacobian_{kind}_{self.over}{where}"
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
+        settings = (self.norm, self.wrt, self.embedding)
         norms = problem.cached(
-            ("jacobian_norms", self.outputs), lambda: jacobian_norms(problem, self.outputs)
+            ("jacobian_norms", self.outputs, *settings), lambda: self._measured(problem)
         )
-        return Estimate((norms.max() if self.over == "max" else norms.mean()).item())
+        value = norms.max if self.over == "max" else norms.mean
+        return Estimate(value, self._stderr(norms), converged=bool(norms.converged.all()))
+
+    def _measured(self, problem: Problem) -> JacobianNorms:
+        return jacobian_norms(
+            problem, self.outputs, norm=self.norm, wrt=self.wrt, embedding=self.embedding
+        )
+
+    def _stderr(self, norms: JacobianNorms) -> float | None:
+        if norms.stderr is None:
+            return None
+        if self.over == "max":
+            return norms.stderr[norms.argmax].item()
+        return norms.stderr.square().sum().sqrt().item() / len(norms)

@@ -1,5 +1,14 @@
 """The model as a function of its input."""
 
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
+from lossgeom.smoothness.largest_jacobian_norm import LargestJacobianNorm, largest_jacobian_norm
+from lossgeom.smoothness.norms import JacobianNorms
+from lossgeom.smoothness.parameter_jacobian_norm import parameter_jacobian_norms
 
-__all__ = ["jacobian_norms"]
+__all__ = [
+    "JacobianNorms",
+    "LargestJacobianNorm",
+    "jacobian_norms",
+    "largest_jacobian_norm",
+    "parameter_jacobian_norms",
+]

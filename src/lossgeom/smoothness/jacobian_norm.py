@@ -1,133 +1,92 @@
-"""Spectral norms of the input-output Jacobian."""
+"""Norms of the input-output Jacobian."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from lossgeom.batches import Batch
-from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem import Problem
+from lossgeom.smoothness._input_function import InputFunction
+from lossgeom.smoothness._outputs import Outputs
+from lossgeom.smoothness._pieces import pieces
+from lossgeom.smoothness._search import Search
+from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
 
-Outputs = Literal["logits", "softmax"]
-OUTPUTS: tuple[Outputs, ...] = ("logits", "softmax")
-CHUNK_NUMBERS = 2**22  # of the C x B x D block of Jacobians that is held at a time
 
+def jacobian_norms(
+    problem: Problem,
+    outputs: Outputs = "logits",
+    *,
+    norm: Norm = "spectral",
+    wrt: str | int | None = None,
+    embedding: str | None = None,
+    method: Method | None = None,
+    tol: float = 1e-3,
+    max_steps: int = 100,
+    probes: int = 30,
+    seed: int = 0,
+) -> JacobianNorms:
+    r"""Norms of the input-output Jacobian at every example, in eval mode.
 
-def jacobian_norms(problem: Problem, outputs: Outputs = "logits") -> Float[Tensor, " N"]:
-    r"""Spectral norm of the input-output Jacobian at every example, in eval mode.
+    .. math:: \|J_i\|_2 = \max_{\|v\| = 1} \|J_i v\|, \quad \|J_i\|_F^2 = \sum_{c, d} J_{i, cd}^2,
+        \quad J_i = \partial f(x_i) / \partial x_i \in R^{C \times D}
 
-    .. math:: \|J f(x_i)\|_2 = \sqrt{\lambda_{\max}(J_i J_i^\top)}, \quad J_i \in R^{C \times D}
+    An example's outputs are flattened to C numbers, its inputs to D: for a sequence, all of its
+    positions.
 
-    Exact: the C rows of all Jacobians of a chunk of examples come from one batched vector-Jacobian
-    product, and the norm from the C x C Gram matrix, in float64. Of the softmaxed model, the Gram
-    matrix is A J J^T A with :math:`A = \mathrm{diag}(p) - p p^\top`.
+    ``"exact"`` takes all C rows, and for the spectral norm the C x C Gram matrix, in float64.
+    ``"lanczos"`` iterates with J J^T or J^T J, whichever is smaller, until the residual
+    ``||J J^T u - s^2 u||`` of every example is at most ``2 tol s^2``: within about tol s of s there
+    is then a singular value. It goes on to a hundredth of that, where rounding lets it, because the
+    second largest can pass for the largest at first; that it does not is as sure as with every
+    Krylov method from a random start. ``"hutchinson"`` samples the Frobenius norm with random sign
+    vectors, ``probes`` of them. Without a method, norms are exact up to 32 outputs (or as many as
+    probes), and not above.
 
-    Cost: one forward pass and C backward passes through the model, batched; a chunk holds
-    C x B x D numbers, at most 2^22 of them unless one example alone needs more.
+    Cost: a forward pass and, exact, C backward passes; by Lanczos, about two for each step, some
+    ten steps; sampled, one for each probe. Batches are worked on in pieces of a few megabytes. The
+    value of an example depends neither on its batch nor on the piece, up to rounding.
 
     Args:
-        problem: model and data; the loss plays no part, and the mode is always eval. The outputs
-            of an example are flattened to C numbers, its inputs to D.
-        outputs: of the model as it is (``"logits"``), or after a softmax over C (``"softmax"``).
+        problem: model and data; the loss plays no part but to say, for a softmax of outputs of more
+            than two dimensions, which one holds the classes. The mode is always eval.
+        outputs: of the model as it is (``"logits"``), after a softmax over the classes
+            (``"softmax"``), or what a function ``(outputs, batch)`` makes of them: a row of
+            numbers for each example, with the batch as its owner wrote it.
+        norm: ``"spectral"`` or ``"frobenius"``.
+        wrt: which input to differentiate in, where the model takes several: the key of a keyword,
+            the place of a positional one.
+        embedding: name of a module whose output is differentiated in, in the place of an input:
+            for tokens, their embedding.
+        method: ``"exact"``, ``"lanczos"`` (spectral), ``"hutchinson"`` (Frobenius), or the cheaper.
+        tol: of Lanczos iteration, between 0 and 1.
+        max_steps: of Lanczos iteration; what has not converged by then says so.
+        probes: to sample with, at least 2.
+        seed: of the random start and the probes, drawn on the CPU.
 
     Returns:
-        The norms in the order of the data, in units of output per unit of input.
+        The norms, see :class:`lossgeom.JacobianNorms`.
 
     Raises:
-        TypeError: if the model takes several inputs.
-        ValueError: if outputs is neither, the inputs are not floating point, the outputs are not
-            one row per example, the outputs of one example depend on another, or a softmax is
-            asked of one output.
+        TypeError: if the model takes several inputs and none is named.
+        ValueError: for settings out of their range, integer inputs without an embedding, names that
+            there are not, outputs that are not one row per example, outputs of one example that
+            depend on another, a softmax of one output.
         NonFiniteError: where an output or its Jacobian is NaN or infinite.
 
-    Source: MacDonald et al., arXiv:2305.14683, sections 3 and 6.
+    Source: MacDonald et al., arXiv:2305.14683, sections 3 and 6; Golub and Van Loan, Matrix
+    Computations (2013), section 10.4; Hutchinson, A stochastic estimator of the trace (1990).
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Linear(2, 2, bias=False)
     >>> model.weight.data = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    >>> data = [(torch.ones(2, 2), torch.tensor([0, 1]))]
-    >>> jacobian_norms(Problem(model, "cross_entropy", data))
-    tensor([4., 4.])
+    >>> problem = Problem(model, "cross_entropy", [(torch.ones(2, 2), torch.tensor([0, 1]))])
+    >>> jacobian_norms(problem).values.tolist(), jacobian_norms(problem, norm="frobenius").max
+    ([4.0, 4.0], 5.0)
     """
-    if outputs not in OUTPUTS:
-        raise ValueError(f"expected outputs to be one of {OUTPUTS}, got {outputs!r}")
-    problem = problem.in_mode("eval")
-    norms = problem.over_batches(lambda batch: _batch_norms(problem, batch, outputs))
-    return torch.cat(norms).to(problem.theta)
+    search = Search(norm, method, tol, max_steps, probes, seed)
+    function = InputFunction.of(problem, outputs, wrt, embedding)
 
+    def of_batch(batch: Batch) -> list[Piece]:
+        return [search.of(point, used) for point, used in pieces(function, batch, search)]
 
-def _batch_norms(problem: Problem, batch: Batch, outputs: Outputs) -> Float[Tensor, " B"]:
-    inputs = batch.input
-    if not inputs.is_floating_point():
-        raise ValueError(f"expected floating-point inputs to differentiate in, got {inputs.dtype}")
-    _check_independent(problem, batch)
-    first = _outputs(problem, batch.examples(0, 1))
-    numbers = first.shape[1] * inputs[0].numel()
-    chunk = max(1, CHUNK_NUMBERS // numbers)
-    starts = range(0, len(batch), chunk)
-    pieces = [batch.examples(start, start + chunk) for start in starts]
-    return torch.cat([_chunk_norms(problem, piece, outputs) for piece in pieces])
-
-
-def _outputs(problem: Problem, batch: Batch) -> Float[Tensor, "B C"]:
-    outputs = problem.outputs(problem.theta, batch)
-    if outputs.ndim == 0 or len(outputs) != len(batch.input):
-        raise ValueError(
-            f"expected one row of outputs per example, got outputs of shape "
-            f"{tuple(outputs.shape)} for {len(batch.input)} examples"
-        )
-    if not torch.isfinite(outputs).all():
-        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-    return outputs.reshape(len(outputs), -1)
-
-
-def _chunk_norms(problem: Problem, batch: Batch, kind: Outputs) -> Float[Tensor, " B"]:
-    inputs = batch.input.detach().requires_grad_()
-    outputs = _outputs(problem, batch.with_input(inputs.clone()))
-    if not outputs.requires_grad:
-        return torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
-    B, C = outputs.shape
-    if kind == "softmax" and C == 1:
-        raise ValueError("expected two or more outputs for a softmax, which is constant for one")
-    one_hot = torch.eye(C, dtype=outputs.dtype, device=outputs.device)
-    (J,) = torch.autograd.grad(
-        outputs, inputs, one_hot[:, None, :].expand(C, B, C), is_grads_batched=True
-    )
-    if not J.isfinite().all():
-        raise NonFiniteError("the input-output Jacobian is NaN or infinite at these parameters")
-    rows = J.reshape(C, B, -1).transpose(0, 1)
-    scale = rows.abs().amax((1, 2), keepdim=True)
-    rows = rows / torch.where(scale > 0, scale, 1)  # so that squares neither vanish nor overflow
-    gram = (rows @ rows.transpose(1, 2)).double()
-    if kind == "softmax":
-        A = _softmax_jacobian(outputs.detach().double())
-        gram = A @ gram @ A
-    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
-    return largest.clamp(min=0).sqrt() * scale.flatten().double()
-
-
-def _softmax_jacobian(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C C"]:
-    """diag(p) - p p^T, with p (1 - p) as a sum over the other classes so as not to cancel."""
-    p = logits.softmax(dim=1)
-    others = p[:, :, None] * p[:, None, :]
-    others.diagonal(dim1=1, dim2=2).zero_()
-    return torch.diag_embed(others.sum(2)) - others
-
-
-def _check_independent(problem: Problem, batch: Batch) -> None:
-    """Summing over examples separates their Jacobians only if they do not depend on each other."""
-    few = batch.examples(0, 8)
-    inputs = few.input.detach().requires_grad_()
-    outputs = _outputs(problem, few.with_input(inputs.clone()))
-    if len(inputs) == 1 or not outputs.requires_grad:
-        return
-    uneven = torch.arange(1.0, outputs.shape[1] + 1).cos().to(outputs)
-    (gradient,) = torch.autograd.grad((outputs[::2] @ uneven).sum(), inputs, materialize_grads=True)
-    if gradient[1::2].nan_to_num(0).any():
-        raise ValueError(
-            "expected the outputs of one example to depend on its own inputs alone, but they "
-            "depend on other examples in the batch"
-        )
+    return joined([p for found in function.problem.over_batches(of_batch) for p in found])

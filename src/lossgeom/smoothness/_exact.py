@@ -1,0 +1,73 @@
+"""Norms of Jacobians from all their rows."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.problem import NonFiniteError
+from lossgeom.smoothness._linearized import Linearized
+
+SAFE = (1e-12, 1e12)  # largest entries whose squares neither vanish nor overflow in float32
+ROWS = 32  # at a time where they need not be together
+
+
+def spectral(point: Linearized) -> Float[Tensor, " B"]:
+    """The largest singular values."""
+    return from_gram(*gram(all_rows(point))) * point.unit
+
+
+def frobenius(point: Linearized) -> Float[Tensor, " B"]:
+    """The roots of the sums of squares."""
+    if point.constant:
+        return torch.zeros_like(point.unit)
+    starts = range(0, point.C, ROWS)
+    blocks = (checked(point.rows(i, min(i + ROWS, point.C))) for i in starts)
+    norms = torch.stack([row_norm(block) for block in blocks])
+    total: Tensor = torch.linalg.vector_norm(norms, dim=0)
+    return total * point.unit
+
+
+def row_norm(rows: Float[Tensor, "B k D"]) -> Float[Tensor, " B"]:
+    """The Frobenius norm of the rows of each example."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=(1, 2), dtype=torch.float64)
+    return norms
+
+
+def all_rows(point: Linearized) -> Float[Tensor, "B C D"]:
+    """The Jacobians."""
+    if point.constant:
+        return point.outputs.new_zeros(*point.outputs.shape, point.D)
+    return checked(point.rows(0, point.C))
+
+
+def checked(rows: Tensor) -> Tensor:
+    """Rows, or products with them, if they are finite."""
+    if not rows.isfinite().all():
+        raise NonFiniteError("the Jacobian of the model is NaN or infinite at these parameters")
+    return rows
+
+
+def gram(rows: Float[Tensor, "B C D"]) -> tuple[Float[Tensor, "B C C"], Float[Tensor, " B"]]:
+    """J J^T of every example over the square of a scale, and the scale."""
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=(1, 2))
+    scale = torch.where(largest > 0, largest, 1).double()
+    if ((scale < SAFE[0]) | (scale > SAFE[1])).any():
+        rows = rows / scale.to(rows)[:, None, None]
+    else:
+        scale = torch.ones_like(scale)
+    return (rows @ rows.mT).double(), scale
+
+
+def from_gram(G: Float[Tensor, "B C C"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The largest singular values from Gram matrices."""
+    largest: Tensor = torch.linalg.eigvalsh(G)[:, -1]
+    return largest.clamp(min=0).sqrt() * scale
+
+
+def gram_bound(G: Float[Tensor, "B C C"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """An upper bound of the same, without eigenvalues: by the Frobenius and the maximum norm."""
+    squares = torch.linalg.vector_norm(G, dim=(1, 2))
+    sums = G.abs().sum(2).amax(1)
+    return torch.minimum(squares, sums).sqrt() * scale

@@ -1,0 +1,43 @@
+"""How a batch is cut in pieces, from a look at a few of its examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._kept_graphs import SavedTensors
+from lossgeom.smoothness._input_function import InputFunction
+from lossgeom.smoothness._linearized import Linearized
+from lossgeom.smoothness._search import Search
+from lossgeom.smoothness.norms import Method
+
+FEW = 4  # examples that show whether they depend on each other, and how large they are
+PIECE_BYTES = 32 * 2**20  # about what is worked on at a time: more is no faster
+AGAIN = 3  # times what a forward pass saves is saved with the graph of a backward pass
+
+
+def pieces(
+    function: InputFunction, batch: Batch, search: Search
+) -> Iterator[tuple[Linearized, Method]]:
+    """The function at equal parts of a batch, with the method for them."""
+    few, saved = _look(function, batch.examples(0, FEW))
+    method = search.choice(few)
+    each = saved * (AGAIN if method == "lanczos" else 1)
+    if method == "exact":
+        each += few.C * few.D * few.outputs.element_size()
+    parts = math.ceil(min(len(batch) * each / PIECE_BYTES, len(batch)))
+    size = math.ceil(len(batch) / max(parts, 1))
+    del few
+    for start in range(0, len(batch), size):
+        yield function.at(batch.examples(start, start + size)), method
+
+
+def _look(function: InputFunction, batch: Batch) -> tuple[Linearized, float]:
+    """A few examples, which must not depend on each other, and what each of them saves."""
+    saved = SavedTensors()
+    with saved.counted():
+        few = function.at(batch)
+    few.check_independent()
+    theta = function.problem.theta.untyped_storage()._cdata
+    return few, sum(size for key, size in saved.storages.items() if key != theta) / len(few)
