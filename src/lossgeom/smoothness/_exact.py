@@ -9,7 +9,7 @@ from torch import Tensor
 from lossgeom.problem import NonFiniteError
 from lossgeom.smoothness._linearized import Linearized
 
-SAFE = (1e-12, 1e12)  # largest entries whose squares neither vanish nor overflow in float32
+SAFE = (1e-20, 1e30)  # squares of rows, of which none that matters vanished or overflowed
 ROWS = 32  # at a time where they need not be together
 
 
@@ -36,10 +36,10 @@ def row_norm(rows: Float[Tensor, "B k D"]) -> Float[Tensor, " B"]:
 
 
 def all_rows(point: Linearized) -> Float[Tensor, "B C D"]:
-    """The Jacobians."""
+    """The Jacobians, which need not be finite."""
     if point.constant:
         return point.outputs.new_zeros(*point.outputs.shape, point.D)
-    return checked(point.rows(0, point.C))
+    return point.rows(0, point.C)
 
 
 def checked(rows: Tensor) -> Tensor:
@@ -51,13 +51,14 @@ def checked(rows: Tensor) -> Tensor:
 
 def gram(rows: Float[Tensor, "B C D"]) -> tuple[Float[Tensor, "B C C"], Float[Tensor, " B"]]:
     """J J^T of every example over the square of a scale, and the scale."""
-    largest = torch.linalg.vector_norm(rows, torch.inf, dim=(1, 2))
-    scale = torch.where(largest > 0, largest, 1).double()
-    if ((scale < SAFE[0]) | (scale > SAFE[1])).any():
-        rows = rows / scale.to(rows)[:, None, None]
-    else:
-        scale = torch.ones_like(scale)
-    return (rows @ rows.mT).double(), scale
+    G = rows @ rows.mT
+    squares = G.diagonal(dim1=1, dim2=2).amax(1)
+    if ((squares > SAFE[0]) & (squares < SAFE[1])).all():
+        return G.double(), torch.ones_like(squares, dtype=torch.float64)
+    largest = torch.linalg.vector_norm(checked(rows), torch.inf, dim=(1, 2), keepdim=True)
+    scale = torch.where(largest > 0, largest, 1)
+    rows = rows / scale
+    return (rows @ rows.mT).double(), scale.flatten().double()
 
 
 def from_gram(G: Float[Tensor, "B C C"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

@@ -74,9 +74,10 @@ class InputFunction:
     def _embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Let a leaf take the place of what the module puts out."""
         leaves: list[Tensor] = []
+        examples = len(batch)
 
         def intercept(module: nn.Module, args: Any, output: Any) -> Tensor:  # noqa: ARG001
-            self._check_embedded(output, batch)
+            self._check_embedded(output, examples)
             leaves.append(output.detach().requires_grad_())
             return leaves[-1].clone()  # for a model that goes on in place
 
@@ -101,13 +102,13 @@ class InputFunction:
             )
         return module.get_submodule(name)
 
-    def _check_embedded(self, output: Any, batch: Batch) -> None:
+    def _check_embedded(self, output: Any, examples: int) -> None:
         rows = isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 0
-        if not rows or len(output) != len(batch):
+        if not rows or len(output) != examples:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
                 f"expected embedding={self.embedding!r} to put out one row of floating-point "
-                f"numbers for each of {len(batch)} examples, got {got}; name another module"
+                f"numbers for each of {examples} examples, got {got}; name another module"
             )
 
 

@@ -74,10 +74,10 @@ class Linearized:
         k, (B, C) = last - first, self.outputs.shape
         unit = torch.zeros(k, 1, C, dtype=self.outputs.dtype, device=self.outputs.device)
         unit[:, 0, first:last].fill_diagonal_(1)
-        rows = self.outputs.new_empty(B, k, self.D)
+        rows = self.outputs.new_empty(k, B, self.D)
         for place, u in enumerate(unit):
-            rows[:, place] = self.pull(u.expand(B, C))
-        return rows
+            rows[place] = self.pull(u.expand(B, C))
+        return rows.transpose(0, 1)
 
     def check_independent(self) -> None:
         """Refuse examples that depend on each other.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._exact import all_rows, from_gram, gram, gram_bound, row_norm
+from lossgeom.smoothness._exact import all_rows, checked, from_gram, gram, gram_bound, row_norm
 from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._linearized import Linearized
 from lossgeom.smoothness._outputs import Outputs
@@ -109,7 +109,7 @@ class _Running:
         """Look at some more examples."""
         rows, unit = all_rows(point), point.unit
         slack = 1 + point.D * torch.finfo(rows.dtype).eps + 1e-9
-        alive = self._above(row_norm(rows) * unit * slack)
+        alive = self._above(checked(row_norm(rows)) * unit * slack)
         if len(alive):
             G, scale = gram(rows[alive])
             scale = scale * unit[alive]
