@@ -32,17 +32,18 @@ def jacobian_norms(
     An example's outputs are flattened to C numbers, its inputs to D: for a sequence, all of its
     positions.
 
-    ``"exact"`` takes all C rows, and for the spectral norm the C x C Gram matrix, in float64.
+    ``"exact"`` takes all C rows, and for the spectral norm the eigenvalues, in float64, of their
+    C x C Gram matrix.
     ``"lanczos"`` iterates with J J^T or J^T J, whichever is smaller, until the residual
     ``||J J^T u - s^2 u||`` of every example is at most ``2 tol s^2``: within about tol s of s there
     is then a singular value. It goes on to a hundredth of that, where rounding lets it, because the
     second largest can pass for the largest at first; that it does not is as sure as with every
     Krylov method from a random start. ``"hutchinson"`` samples the Frobenius norm with random sign
     vectors, ``probes`` of them. Without a method, norms are exact up to 32 outputs (or as many as
-    probes), and not above.
+    probes) and 1 GiB of rows an example, and not above.
 
     Cost: a forward pass and, exact, C backward passes; by Lanczos, about two for each step, some
-    ten steps; sampled, one for each probe. Batches are worked on in pieces of a few megabytes. The
+    ten steps; sampled, one for each probe. Batches are worked on in pieces of some 32 MiB. The
     value of an example depends neither on its batch nor on the piece, up to rounding.
 
     Args:
@@ -69,7 +70,8 @@ def jacobian_norms(
         TypeError: if the model takes several inputs and none is named.
         ValueError: for settings out of their range, integer inputs without an embedding, names that
             there are not, outputs that are not one row per example, outputs of one example that
-            depend on another, a softmax of one output.
+            depend on another, a softmax of one output, or Lanczos iteration with a model that has
+            no second derivatives, by which it multiplies.
         NonFiniteError: where an output or its Jacobian is NaN or infinite.
 
     Source: MacDonald et al., arXiv:2305.14683, sections 3 and 6; Golub and Van Loan, Matrix

@@ -1,0 +1,64 @@
+"""What a measurement asks of the model: forward passes, and derivatives of derivatives."""
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+
+DATA = [(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(6).long())]
+
+
+class Counted(nn.Linear):
+    examples = 0
+
+    def forward(self, x):
+        Counted.examples += len(x)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_second_measurement_looks_at_the_model_no_more(mode, monkeypatch):
+    problem = lg.Problem(Counted(3, 2), "cross_entropy", DATA, mode=mode)
+    spent = []
+    for _ in range(2):
+        monkeypatch.setattr(Counted, "examples", 0)
+        lg.jacobian_norms(problem)
+        spent.append(Counted.examples)
+    assert spent == [6 + 6 + 4 + 6, 4 + 6]  # two probes of the batch at first; a few, and all
+
+
+def test_a_problem_in_its_own_mode_is_itself():
+    problem = lg.Problem(nn.Linear(3, 2), "cross_entropy", DATA)
+    assert problem.in_mode("eval") is problem
+    assert problem.in_mode("train").in_mode("train").mode == "train"
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+
+def test_operations_without_second_derivatives():
+    """All rows and random signs need none."""
+
+    class Cubed(nn.Linear):
+        def forward(self, x):
+            return Cube.apply(super().forward(x))
+
+    model = Cubed(3, 2)
+    problem = lg.Problem(model, "cross_entropy", DATA)
+    with pytest.raises(ValueError, match="operation without second derivatives"):
+        lg.jacobian_norms(problem, method="lanczos")
+    z = nn.functional.linear(DATA[0][0], model.weight, model.bias)
+    J = (3 * z.square())[:, :, None] * model.weight
+    expected = torch.linalg.matrix_norm(J, ord=2).detach()
+    torch.testing.assert_close(lg.jacobian_norms(problem).values.float(), expected)
+    lg.jacobian_norms(problem, norm="frobenius", method="hutchinson")
