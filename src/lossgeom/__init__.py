@@ -50,7 +50,13 @@ from lossgeom.losses import Loss
 from lossgeom.measurement import measure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
-from lossgeom.smoothness import jacobian_norms
+from lossgeom.smoothness import (
+    MultiplicativeInequality,
+    SobolevSeminorms,
+    jacobian_norms,
+    multiplicative_inequality,
+    sobolev_seminorms,
+)
 from lossgeom.stability import stability_threshold
 from lossgeom.tracker import Tracker
 
@@ -77,6 +83,7 @@ __all__ = [
     "Loss",
     "Mediators",
     "MonteCarloFisher",
+    "MultiplicativeInequality",
     "NonFiniteError",
     "ObjectiveHessian",
     "OutputRoot",
@@ -86,6 +93,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Residual",
+    "SobolevSeminorms",
     "Solution",
     "SpectralDensity",
     "Tracker",
@@ -102,10 +110,12 @@ __all__ = [
     "lobpcg",
     "measure",
     "metrics",
+    "multiplicative_inequality",
     "off_block_mass",
     "preconditioner",
     "schedule",
     "sharpness",
+    "sobolev_seminorms",
     "spectral_density",
     "spectral_norm",
     "stability_threshold",
