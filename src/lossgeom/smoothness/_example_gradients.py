@@ -15,7 +15,7 @@ from lossgeom.batches import Batch, map_tensors, tensors_of
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import NonFiniteError, Problem
 
-MEMORY_BUDGET = 2**28
+MEMORY_BUDGET = 2**26  # on a CPU, more of it is slower
 FEW_EXAMPLES = 4  # that the ways of computing are compared on
 AGREEMENT = 1e-3  # relative; kinks are where rounding moves a gradient most
 ROUNDED_AGREEMENT = 5e-2  # under autocast
@@ -250,7 +250,8 @@ def _together(problem: Problem, variables: Variables, batch: Batch, U: Tensor) -
             return variables.outputs(unwatched, leaves, one).reshape(-1)
 
         _, pull, *_ = torch.func.vjp(outputs, *variables.at(unwatched, one))
-        return torch.cat([g.flatten(1) for g in torch.func.vmap(pull)(u)], 1)
+        gradients = [g.flatten(1) for g in torch.func.vmap(pull)(u)]
+        return gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)  # a copy
 
     in_dims = ([0 if part.ndim else None for part in parts], 0)
     result: Tensor = torch.func.vmap(of_example, in_dims)(parts, U)

@@ -104,7 +104,7 @@ def multiplicative_inequality(
         problem: model and data; the loss plays no part, and the mode is always eval.
         orders: k, integers of at least 1.
         layer: name of the first layer, where several are called with the input.
-        memory_budget: bytes of the gradients that are held at a time; 256 MiB.
+        memory_budget: bytes of the gradients that are held at a time; 64 MiB.
 
     Returns:
         Both sides by order k, in units of output per unit of input.

@@ -69,7 +69,7 @@ def sobolev_seminorms(
         of: ``"input"`` or ``"parameters"``.
         orders: k, integers of at least 1.
         memory_budget: bytes of the gradients that are held at a time, unless four of them need
-            more; 256 MiB. The peak is a few times that, and what the graph of a block takes.
+            more; 64 MiB. The peak is a few times that, and what the graph of a block takes.
 
     Returns:
         The seminorms, in units of output per unit of input or of parameter, whatever k.
