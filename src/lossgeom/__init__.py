@@ -53,9 +53,13 @@ from lossgeom.record import Record, RecordError
 from lossgeom.smoothness import (
     JacobianNorms,
     LargestJacobianNorm,
+    MultiplicativeInequality,
+    SobolevSeminorms,
     jacobian_norms,
     largest_jacobian_norm,
+    multiplicative_inequality,
     parameter_jacobian_norms,
+    sobolev_seminorms,
 )
 from lossgeom.stability import stability_threshold
 from lossgeom.tracker import Tracker
@@ -85,6 +89,7 @@ __all__ = [
     "Loss",
     "Mediators",
     "MonteCarloFisher",
+    "MultiplicativeInequality",
     "NonFiniteError",
     "ObjectiveHessian",
     "OutputRoot",
@@ -94,6 +99,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Residual",
+    "SobolevSeminorms",
     "Solution",
     "SpectralDensity",
     "Tracker",
@@ -111,11 +117,13 @@ __all__ = [
     "lobpcg",
     "measure",
     "metrics",
+    "multiplicative_inequality",
     "off_block_mass",
     "parameter_jacobian_norms",
     "preconditioner",
     "schedule",
     "sharpness",
+    "sobolev_seminorms",
     "spectral_density",
     "spectral_norm",
     "stability_threshold",

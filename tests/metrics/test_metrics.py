@@ -36,6 +36,12 @@ def test_names_tell_settings_apart():
         lg.metrics.Loss(),
         lg.metrics.Loss(minus_label_entropy=True),
         *(lg.metrics.JacobianNorm(o, v) for o in ("logits", "softmax") for v in ("max", "mean")),
+        *(
+            lg.metrics.SobolevSeminorm(of, k, euclidean=euclidean)
+            for of in ("input", "parameters")
+            for k in (1, 2)
+            for euclidean in (False, True)
+        ),
     ]
     assert len({metric.name for metric in variants}) == len(variants)
 
@@ -84,3 +90,21 @@ def test_jacobian_norm_over_the_examples():
 def test_jacobian_norm_settings(unchecked):
     with pytest.raises(ValueError, match="expected over in"):
         lg.metrics.JacobianNorm(over="median")
+
+
+@pytest.mark.parametrize("of", ["input", "parameters"])
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_sobolev_seminorm_of_every_kind(of, k):
+    problem = CASES[0].problem()
+    expected = lg.sobolev_seminorms(problem, of, [k])
+    metric = lg.metrics.SobolevSeminorm(of, k)
+    assert metric(problem).value == pytest.approx(expected.elementwise[k], rel=1e-12)
+    metric = lg.metrics.SobolevSeminorm(of, k, euclidean=True)
+    assert metric(problem).value == pytest.approx(expected.euclidean[k], rel=1e-12)
+
+
+def test_sobolev_seminorm_settings(unchecked):
+    with pytest.raises(ValueError, match="expected of to be one of"):
+        lg.metrics.SobolevSeminorm("outputs")
+    with pytest.raises(ValueError, match="expected orders to be integers"):
+        lg.metrics.SobolevSeminorm(k=0)

@@ -5,7 +5,16 @@ from lossgeom.metrics.accuracy import Accuracy
 from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.sharpness import Sharpness
+from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 
-METRICS: tuple[type[Metric], ...] = (Loss, Accuracy, Sharpness, JacobianNorm)
+METRICS: tuple[type[Metric], ...] = (Loss, Accuracy, Sharpness, JacobianNorm, SobolevSeminorm)
 
-__all__ = ["METRICS", "Accuracy", "JacobianNorm", "Loss", "Metric", "Sharpness"]
+__all__ = [
+    "METRICS",
+    "Accuracy",
+    "JacobianNorm",
+    "Loss",
+    "Metric",
+    "Sharpness",
+    "SobolevSeminorm",
+]

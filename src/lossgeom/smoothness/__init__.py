@@ -2,13 +2,22 @@
 
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
 from lossgeom.smoothness.largest_jacobian_norm import LargestJacobianNorm, largest_jacobian_norm
+from lossgeom.smoothness.multiplicative_inequality import (
+    MultiplicativeInequality,
+    multiplicative_inequality,
+)
 from lossgeom.smoothness.norms import JacobianNorms
 from lossgeom.smoothness.parameter_jacobian_norm import parameter_jacobian_norms
+from lossgeom.smoothness.sobolev import SobolevSeminorms, sobolev_seminorms
 
 __all__ = [
     "JacobianNorms",
     "LargestJacobianNorm",
+    "MultiplicativeInequality",
+    "SobolevSeminorms",
     "jacobian_norms",
     "largest_jacobian_norm",
+    "multiplicative_inequality",
     "parameter_jacobian_norms",
+    "sobolev_seminorms",
 ]

@@ -1,0 +1,181 @@
+"""Gradients in the input beside those in the weights of the first layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.measuring import measuring
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.smoothness._example_gradients import (
+    MEMORY_BUDGET,
+    agree,
+    power_norms,
+    reduced_gradients,
+)
+from lossgeom.smoothness._first_layer import FirstLayer, first_layer
+from lossgeom.smoothness.sobolev import checked_orders, in_eval_mode, seminorm
+
+
+@dataclass(frozen=True, eq=False)
+class MultiplicativeInequality:
+    """Both sides of the inequality for p = 2k.
+
+    Attributes:
+        layer: name of the first layer.
+        k: the order.
+        left: norms of the gradients in the input.
+        right: what they are bounded by.
+        operator_norm: of the transposed first layer, or a bound on it.
+        smallest_input: the smallest l_2k norm of an input.
+        input_seminorm: the left side averaged, g_x of order k.
+        layer_seminorm: of the gradients in the weights of the first layer, g_W1 of order k.
+    """
+
+    layer: str
+    k: int
+    left: Float[Tensor, "N C"]
+    right: Float[Tensor, "N C"]
+    operator_norm: float
+    smallest_input: float
+    input_seminorm: float
+    layer_seminorm: float
+
+    @property
+    def ratio(self) -> Float[Tensor, "N C"]:
+        """Left over right, at most 1 up to rounding; 0 where both are 0."""
+        return self.left / torch.where(self.right > 0, self.right, 1)
+
+    @property
+    def max_ratio(self) -> float:
+        """The largest ratio."""
+        return self.ratio.max().item()
+
+    @property
+    def averaged_right(self) -> float:
+        """What the input seminorm is bounded by; infinite if an input is zero."""
+        if self.smallest_input == 0:
+            return math.inf
+        return self.operator_norm / self.smallest_input * self.layer_seminorm
+
+
+def multiplicative_inequality(
+    problem: Problem,
+    orders: Sequence[int] = (1, 2),
+    *,
+    layer: str | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> dict[int, MultiplicativeInequality]:
+    r"""How far gradients in the weights of the first layer bound those in the input, in eval mode.
+
+    For a model :math:`f(x) = h(W_1 x + b)` and p = 2k, at every example i and output c,
+
+    .. math:: \|\nabla_x f_c(x_i)\|_p \le \frac{\|W_1^\top\|_{p \to p}}{\|x_i\|_p}
+        \|\mathrm{vec} \nabla_{W_1} f_c(x_i)\|_p,
+
+    since the gradient in W_1 is :math:`u x_i^\top` and that in the input :math:`W_1^\top u`, with
+    u the gradient in what the layer puts out. Averaged as :func:`lossgeom.sobolev_seminorms` does,
+
+    .. math:: g_x^{(k)} \le \frac{\|W_1^\top\|_{p \to p}}{\min_i \|x_i\|_p} \, g_{W_1}^{(k)}.
+
+    The gradient in the input comes from autograd, not from u, and that it is :math:`W_1^\top u`
+    is checked at every example. It is a theorem, so neither is ever violated, up to rounding.
+
+    The first layer is the Linear or convolutional module that is called with the model's input,
+    as it is or flattened. W_1 is the matrix that it multiplies with, apart from other uses of the
+    same parameters. That of a convolution is **unrolled**: every position has weights of its own,
+    and zeros are weights, too. Gradients in the weights of the convolution itself are sums over
+    positions, which may cancel, and bound nothing.
+
+    For k = 1 the norm of :math:`W_1^\top` is exact for Linear layers and small convolutions; of
+    large ones it is that of a periodic convolution on a larger grid, an upper bound. For k > 1 it
+    is the upper bound :math:`\|A\|_2^{2/p} \|A\|_\infty^{1-2/p}` by interpolation. At an example
+    that is zero, the right side is its limit, :math:`\|W_1^\top\|_{p \to p} \|u\|_p`; the averaged
+    bound is infinite then.
+
+    Cost: N C gradients of an output, batched, and as many products with the first layer.
+
+    Args:
+        problem: model and data; the loss plays no part, and the mode is always eval.
+        orders: k, integers of at least 1.
+        layer: name of the first layer, where several are called with the input.
+        memory_budget: bytes of the gradients that are held at a time; 64 MiB.
+
+    Returns:
+        Both sides by order k, in units of output per unit of input.
+
+    Raises:
+        TypeError: if the model takes several inputs.
+        ValueError: if there is no such layer, its weight is shared between positions, the outputs
+            depend on the input by another way than through it, there is autocast, or as
+            :func:`lossgeom.sobolev_seminorms`.
+        NonFiniteError: where an output or a gradient is NaN or infinite.
+
+    Source: Ma and Ying, arXiv:2105.13462; the form for each example and any p follows in one line.
+
+    >>> from torch import nn
+    >>> model = nn.Linear(2, 1)
+    >>> model.weight.data = torch.tensor([[3.0, 4.0]])
+    >>> data = [(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 1))]
+    >>> found = multiplicative_inequality(Problem(model, "squared_error", data))[1]
+    >>> found.left.item(), found.layer_seminorm, found.smallest_input, found.averaged_right
+    (5.0, 2.0, 2.0, 5.0)
+    """
+    orders = checked_orders(orders)
+    problem = in_eval_mode(checked_problem(problem))
+    if problem.autocast is not None:
+        raise ValueError(
+            "expected a problem without autocast, which rounds by more than what is compared here"
+        )
+    with measuring(problem.theta.device):
+        first = first_layer(problem, problem.first_batch(), layer)
+        reduced = reduced_gradients(
+            problem, first, lambda rows: _norms(problem, first, rows, orders), memory_budget
+        )
+        inputs = problem.over_batches(lambda batch: power_norms(batch.input.flatten(1), orders))
+        left, u = torch.cat(reduced).chunk(2, dim=2)
+        return {
+            k: _sides(first, k, left[..., place], u[..., place], torch.cat(inputs)[:, place])
+            for place, k in enumerate(orders)
+        }
+
+
+def _norms(
+    problem: Problem, first: FirstLayer, rows: Float[Tensor, "M p"], orders: Sequence[int]
+) -> Float[Tensor, "M r"]:
+    """Norms of the gradients in the input and in what the layer puts out."""
+    D = first.input_shape.numel()
+    gradient, u = rows[:, :D], rows[:, D:]
+    if not agree(problem, first.transposed(u, first.weight), gradient):
+        raise ValueError(
+            f"expected the outputs to depend on the input through W x of the layer "
+            f"{first.label!r} alone, but its transpose does not give the gradient in the input; is "
+            "there another path, or a layer that does more than multiply?"
+        )
+    return torch.cat([power_norms(gradient, orders), power_norms(u, orders)], 1)
+
+
+def _sides(
+    first: FirstLayer,
+    k: int,
+    left: Float[Tensor, "N C"],
+    u: Float[Tensor, "N C"],
+    inputs: Float[Tensor, " N"],
+) -> MultiplicativeInequality:
+    """The norm of u x^T is that of u times that of x."""
+    operator_norm = first.transposed_norm(k)
+    return MultiplicativeInequality(
+        first.label,
+        k,
+        left,
+        operator_norm * u,
+        operator_norm,
+        inputs.min().item(),
+        seminorm(left.flatten(), k, len(left)),
+        seminorm((u * inputs[:, None]).flatten(), k, len(left)),
+    )

@@ -1,0 +1,117 @@
+"""Gradients in the weights of Linear layers that are not multiplied out."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.smoothness import _linear_weights
+from tests.problems import mlp
+
+x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
+
+
+class AlsoOutside(nn.Module):
+    """Reads a weight outside of the calls of its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.linear(x)) + F.linear(x, self.linear.weight))
+
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(2, 3), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x.unflatten(1, (2, 2)))).flatten(1))
+
+
+def without_bias(*widths):
+    model = mlp(*widths)
+    for layer in model[::2]:
+        layer.bias = None
+    return model
+
+
+def zero_head(model):
+    for parameter in model.head.parameters():
+        nn.init.zeros_(parameter)
+    return model
+
+
+def problem_of(model):
+    return lg.Problem(
+        model.double(), "squared_error", [(x[:4], torch.zeros(4, 2)), (x[4:], torch.zeros(2, 2))]
+    )
+
+
+def left_out(problem):
+    return _linear_weights._left_out(problem, problem.first_batch())[0]
+
+
+def values(problem):
+    found = lg.sobolev_seminorms(problem, "parameters")
+    return [*found.elementwise.values(), *found.euclidean.values()]
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (mlp(4, 5, 3, 2, activation=nn.ReLU), ("0", "2", "4")),
+        (without_bias(4, 5, 2), ("0",)),
+        (without_bias(4, 2), ()),
+        (Positions(), ("head",)),
+    ],
+    ids=["mlp", "without bias", "one weight", "positions"],
+)
+def test_multiplied_out_is_the_same(monkeypatch, model, layers):
+    problem = problem_of(model)
+    assert left_out(problem) == layers
+    found = values(problem)
+    monkeypatch.setattr(_linear_weights, "_left_out", lambda p, few: ((), p.network.names))
+    assert found == pytest.approx(values(problem_of(model)), rel=1e-12)
+
+
+@pytest.mark.parametrize("model", [AlsoOutside(), zero_head(AlsoOutside())], ids=["", "zero head"])
+def test_weights_used_outside_of_their_layers_are_multiplied_out(model):
+    problem = problem_of(model)
+    batch = problem.first_batch()
+    found = problem.once("tried", lambda: _linear_weights.nearby(
+        problem, lambda near: _linear_weights._left_out(near, batch)
+    ))  # fmt: skip
+    assert found == ((), problem.network.names)
+    J = lg.ParameterJacobian(problem).dense()
+    expected = (J.square().sum() / 6).sqrt().item()
+    assert lg.sobolev_seminorms(problem, "parameters").elementwise[1] == pytest.approx(expected)
+
+
+def test_a_problem_at_later_parameters():
+    model = mlp(4, 5, 2)
+    problem = problem_of(model)
+    before = values(problem)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    after = values(problem.refreshed())
+    assert after == pytest.approx(values(problem_of(copy.deepcopy(model))), rel=1e-12)
+    assert after != pytest.approx(before)
+
+
+def test_inputs_that_are_not_finite():
+    """An infinite input of a layer whose outputs saturate, so that u x^T is no number."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    nn.init.eye_(model[0].weight)
+    with_infinity = x.clone()
+    with_infinity[5, 0] = torch.inf
+    with_infinity[5, 1:] = 0
+    model[0].weight.data[1:, 0] = 1
+    data = [(with_infinity, torch.zeros(6, 2).double())]
+    with pytest.raises(lg.NonFiniteError, match="a gradient of an output is NaN"):
+        lg.sobolev_seminorms(lg.Problem(model, "squared_error", data), "parameters")
