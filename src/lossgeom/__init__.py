@@ -50,7 +50,17 @@ from lossgeom.losses import Loss
 from lossgeom.measurement import measure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
-from lossgeom.smoothness import jacobian_norms
+from lossgeom.smoothness import (
+    Bracket,
+    LipschitzLower,
+    jacobian_norms,
+    lipschitz_global,
+    lipschitz_local,
+    lipschitz_lower,
+    local_variation,
+    local_variation_lower,
+    local_variation_upper,
+)
 from lossgeom.stability import stability_threshold
 from lossgeom.tracker import Tracker
 
@@ -59,6 +69,7 @@ __version__ = version("lossgeom")
 __all__ = [
     "NTK",
     "BlockDiagonal",
+    "Bracket",
     "CheckpointError",
     "Claim",
     "ConjugateGaussNewton",
@@ -74,6 +85,7 @@ __all__ = [
     "Hessian",
     "LayerSummand",
     "LinearOperator",
+    "LipschitzLower",
     "Loss",
     "Mediators",
     "MonteCarloFisher",
@@ -98,8 +110,14 @@ __all__ = [
     "frobenius_norm",
     "jacobian_norms",
     "layer_summands",
+    "lipschitz_global",
+    "lipschitz_local",
+    "lipschitz_lower",
     "load_checkpoint",
     "lobpcg",
+    "local_variation",
+    "local_variation_lower",
+    "local_variation_upper",
     "measure",
     "metrics",
     "off_block_mass",
