@@ -137,14 +137,16 @@ def _gelu(module: nn.GELU) -> Activation:
 
     def slope(z: Tensor) -> Tensor:
         density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-        return torch.special.ndtr(z) + z * density
+        gelu_slope: Tensor = torch.special.ndtr(z) + z * density
+        return gelu_slope
 
     root = math.sqrt(2)
     return _smooth(F.gelu, slope, -root, root, turning=(GELU_LOWEST,))
 
 
 def _silu_slope(z: Tensor) -> Tensor:
-    return torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))
+    slope: Tensor = torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))
+    return slope
 
 
 ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {

@@ -71,7 +71,7 @@ class Affine:
     def column_sums(self) -> Float[Tensor, " ..."]:
         """Sums of |A| over the outputs."""
         x = torch.zeros(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
-        outputs, pull = torch.func.vjp(self.absolute, x)
+        outputs, pull, *_ = torch.func.vjp(self.absolute, x)
         sums: Tensor = pull(torch.ones_like(outputs))[0][0]
         return sums
 

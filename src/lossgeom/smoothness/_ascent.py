@@ -59,12 +59,12 @@ class Ascent:
     def _exact(self, places: Float[Tensor, "M B ..."]) -> Float[Tensor, " B"]:
         """The norms at some points, from all rows of the Jacobians."""
         numbers = self.model(places[0, :1]).numel() * places[:, 0].numel()
-        parts = places.split(max(1, CHUNK_NUMBERS // numbers), dim=1)
+        parts = torch.split(places, max(1, CHUNK_NUMBERS // numbers), dim=1)
         return torch.cat([self._norms(part) for part in parts])
 
     def _norms(self, points: Float[Tensor, "M B ..."]) -> Float[Tensor, " B"]:
         x = points.detach().requires_grad_()
-        outputs = self.model(x.flatten(0, 1)).unflatten(0, points.shape[:2])
+        outputs = torch.unflatten(self.model(x.flatten(0, 1)), 0, points.shape[:2])
         if not outputs.requires_grad:
             return points.new_zeros(points.shape[1])
         C = outputs.shape[2]
@@ -72,8 +72,9 @@ class Ascent:
         (J,) = torch.autograd.grad(outputs, x, rows, is_grads_batched=True)
         J = J.flatten(3).permute(1, 2, 0, 3)
         signs = torch.tensor(self.signs).to(x)[:, None, None, None]
+        rounding: Tensor = ROUNDING * J.flatten(2).norm(dim=2).sum(0)
         norms: Tensor = torch.linalg.matrix_norm((signs * J).sum(0), ord=2)
-        return (norms - ROUNDING * J.flatten(2).norm(dim=2).sum(0)).clamp(min=0)
+        return (norms - rounding).clamp(min=0)
 
     def _climb(
         self, points: Float[Tensor, "M B ..."], u: Float[Tensor, "B C"]
@@ -81,7 +82,7 @@ class Ascent:
         """The value at points, a unit direction to move them, and the next u."""
         signs = torch.tensor(self.signs).to(u)[:, None, None]
         x, u = points.detach().requires_grad_(), u.detach().requires_grad_()
-        outputs = self.model(x.flatten(0, 1)).unflatten(0, points.shape[:2])
+        outputs = torch.unflatten(self.model(x.flatten(0, 1)), 0, points.shape[:2])
         (pulled,) = torch.autograd.grad(
             (signs * outputs * u).sum(), x, create_graph=True, materialize_grads=True
         )

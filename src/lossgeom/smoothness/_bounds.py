@@ -55,7 +55,7 @@ def bounds(graph: Graph, centres: Float[Tensor, "N ..."], radius: float) -> Boun
     with torch.no_grad():
         parts = [
             _Ball(radius, numbers <= BLOCK_NUMBERS).through(graph, part)
-            for part in centres.split(chunk)
+            for part in torch.split(centres, chunk)
         ]
     return Bounds(
         torch.cat([part.norm for part in parts]), torch.cat([part.variation for part in parts])
@@ -251,7 +251,7 @@ def _diagonal(scale: Float[Tensor, "B ..."]) -> Block:
     """diag(scale), without the columns that are zero for all examples."""
     flat = scale.flatten(1)
     columns = torch.diag_embed(flat)[:, (flat != 0).any(0)]
-    return Block(columns.unflatten(2, scale.shape[1:]), flat.new_zeros(len(flat)))
+    return Block(torch.unflatten(columns, 2, scale.shape[1:]), flat.new_zeros(len(flat)))
 
 
 def _chosen(pool: MaxPool, places: Tensor, certain: Tensor, block: Block) -> Block:
@@ -259,4 +259,4 @@ def _chosen(pool: MaxPool, places: Tensor, certain: Tensor, block: Block) -> Blo
     columns = torch.nn.functional.pad(block.columns.flatten(2), (0, 1))
     index = places[:, None].expand(-1, columns.shape[1], -1)
     chosen = columns.gather(2, index) * certain[:, None]
-    return Block(chosen.unflatten(2, pool.output_shape), pool.norm * block.error)
+    return Block(torch.unflatten(chosen, 2, pool.output_shape), pool.norm * block.error)

@@ -94,7 +94,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
     model = frozen_model(problem)
     with measuring(inputs.device), torch.device(inputs.device), torch.no_grad():
         graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
-        for part in inputs.split(64):
+        for part in torch.split(inputs, 64):
             _check_same(graph(part).flatten(1), model(part))
     return graph
 

@@ -91,8 +91,9 @@ class Builder:
             )
             if both is not None:
                 operation, arguments = both, before.arguments
-        sized = isinstance(operation, (Affine, MaxPool))
-        shape = operation.output_shape if sized else values[0].shape
+        shape = values[0].shape
+        if isinstance(operation, (Affine, MaxPool)):
+            shape = operation.output_shape
         self.steps.append(Step(operation, arguments, shape))
         return Value(len(self.steps), shape)
 

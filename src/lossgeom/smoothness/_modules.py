@@ -110,7 +110,11 @@ def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
 def _batch_norm(module: Any, shape: Shape) -> Affine:
     """``gamma (x - mean) / sqrt(var + eps) + beta``, with the running averages."""
     _refuse(module, track_running_stats=module.running_mean is None)
-    expected = {nn.BatchNorm1d: (1, 2), nn.BatchNorm2d: (3,), nn.BatchNorm3d: (4,)}
+    expected: dict[type, tuple[int, ...]] = {
+        nn.BatchNorm1d: (1, 2),
+        nn.BatchNorm2d: (3,),
+        nn.BatchNorm3d: (4,),
+    }
     dimensions = expected[type_before_parametrizations(module)]
     if len(shape) not in dimensions:
         _check_dimensions(module, shape, dimensions[0])

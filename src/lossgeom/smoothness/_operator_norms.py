@@ -56,12 +56,12 @@ def convolution_norm(
     Source: Sedghi et al., The singular values of convolutional layers (2019), for the circle.
     """
     kernel = weight.shape[2:]
-    K = weight.unflatten(0, (groups, -1)).to(torch.complex128)
+    K = torch.unflatten(weight, 0, (groups, -1)).to(torch.complex128)
     waves = [
         _waves(*settings).to(K.device)
         for settings in zip(kernel, size, stride, padding, dilation, strict=True)
     ]
-    rounding = 8 * (math.prod(kernel) + 8) * EPSILON * K.abs().flatten(3).sum(3).norm().item()
+    rounding = 8 * (math.prod(kernel) + 8) * EPSILON * float(K.abs().flatten(3).sum(3).norm())
     largest = 0.0
     for frequency in range(len(waves[0]) // 2 + 1):
         transformed = K

@@ -31,7 +31,8 @@ class Block:
 
     def size(self) -> Float[Tensor, " B"]:
         """The Frobenius norm."""
-        return self.columns.flatten(1).norm(dim=1) + self.error
+        size: Tensor = self.columns.flatten(1).norm(dim=1)
+        return size + self.error
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,7 @@ class _Walk:
     def visit(self, node: fx.Node) -> None:
         """Take one node over into the graph, or compute it where no input is involved."""
         arguments, options = fx.node.map_arg((node.args, node.kwargs), self.seen.__getitem__)
+        result: Any
         match node.op:
             case "placeholder":
                 result = Value(0, self.builder.input_shape)
