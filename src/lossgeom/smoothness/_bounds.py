@@ -175,8 +175,23 @@ class _Ball:
 
     def gain(self, scale: Float[Tensor, "B ..."], before: State) -> Float[Tensor, " B"]:
         """An upper bound of the norm of the scaled Jacobian."""
-        paths = (_scaled(scale, block).norm() * self.gains[k] for k, block in before.blocks.items())
-        return torch.minimum(largest(scale) * before.norm, total(paths))
+        scaled = {k: _scaled(scale, block) for k, block in before.blocks.items()}
+        return torch.minimum(largest(scale) * before.norm, self.combined(scaled))
+
+    def combined(self, blocks: dict[int, Block]) -> Float[Tensor, " B"]:
+        r"""An upper bound of the norm of sum_k X_k T_k G_k, with ||T_k|| <= 1, ||G_k|| <= g_k.
+
+        With s = sum_k ||X_k|| g_k and w_k^2 = g_k / ||X_k||, it is the product of a row of blocks
+        and a column, hence at most ||(w_1 X_1, w_2 X_2, ...)|| sqrt(s), which is at most s.
+        """
+        norms = {k: block.norm() for k, block in blocks.items()}
+        s = total(norms[k] * self.gains[k] for k in blocks)
+        if len(blocks) == 1:
+            return s
+        weights = {k: torch.where(n > 0, self.gains[k] / n, 0).sqrt() for k, n in norms.items()}
+        row = torch.cat([over(weights[k], b.columns) * b.columns for k, b in blocks.items()], dim=1)
+        error = total(weights[k] * block.error for k, block in blocks.items())
+        return torch.fmin(s, Block(row, error).norm() * s.sqrt())
 
     def max_pool(self, pool: MaxPool, before: State, number: int) -> State:
         places, certain = pool.winners(before.lower, before.upper)
@@ -222,13 +237,10 @@ class _Ball:
         """The bounds at the output."""
         norm, variation = state.norm, state.variation
         if state.blocks:
-            norms = {k: block.norm() * self.gains[k] for k, block in state.blocks.items()}
-            whole, centre = total(norms.values()), norms.pop(INPUT)
-            norm = torch.minimum(norm, whole)
-            if not norms:
-                variation = torch.zeros_like(centre)
-            else:
-                variation = torch.minimum(variation, 2 * total(norms.values()))
+            norm = torch.minimum(norm, self.combined(state.blocks))
+            deviations = {k: block for k, block in state.blocks.items() if k != INPUT}
+            deviation = self.combined(deviations) if deviations else torch.zeros_like(norm)
+            variation = torch.minimum(variation, 2 * deviation)
         variation = torch.minimum(variation, 2 * norm)
         return Bounds(
             *((MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation))
