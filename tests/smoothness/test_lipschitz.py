@@ -123,6 +123,18 @@ def test_one_tanh_in_closed_form():
     assert lg.lipschitz_global(problem(model, x)) == pytest.approx(6.0)
 
 
+def test_overlapping_windows_count_an_input_twice():
+    """The largest input wins in both windows, so that the norm is sqrt(2)."""
+    model = nn.Sequential(nn.Conv1d(1, 1, 1, bias=False), nn.MaxPool1d(2, stride=1)).double()
+    nn.init.ones_(model[0].weight)
+    p = problem(model, torch.tensor([[[0.0, 3.0, 0.0]]], dtype=torch.float64))
+    assert lg.lipschitz_lower(p).value == pytest.approx(2**0.5)
+    assert lg.lipschitz_global(p) == pytest.approx(2**0.5)
+    for radius in (1.0, 10.0):
+        assert lg.lipschitz_local(p, radius).item() == pytest.approx(2**0.5)
+    assert lg.local_variation_upper(p, 1.0).item() == 0
+
+
 def test_dead_units_drop_out():
     model = mlp(2, 3, 1).double()
     with torch.no_grad():
