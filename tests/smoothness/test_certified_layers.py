@@ -12,7 +12,7 @@ import lossgeom as lg
 from lossgeom.smoothness._activations import ACTIVATIONS as KNOWN
 from lossgeom.smoothness._modules import layer_of
 from lossgeom.smoothness._operator_norms import convolution_norm, dense_norm
-from tests.smoothness.networks import ACTIVATIONS, problem
+from tests.smoothness.networks import ACTIVATIONS, jacobians, norms, problem
 
 
 def matrix_of(module: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
@@ -107,6 +107,18 @@ def test_max_pooling(module, multiplicity):
     _, certain = layer.winners(x - 10, x + 10)
     assert not certain.any()
     assert layer.touched(~certain).any()
+    P, Q = jacobians(module, x), jacobians(module, x.flip(0))
+    assert (norms(P) <= layer.norm * (1 + 1e-12)).all()
+    assert (norms(P - Q) <= layer.difference_norm * (1 + 1e-12)).all()
+
+
+def test_differences_of_max_pooling_in_closed_form():
+    """Rows (0, 1, 0) twice against (1, 0, 0) and (0, 0, 1)."""
+    layer = layer_of(nn.MaxPool1d(2, stride=1), (1, 3))
+    x = torch.tensor([[[0.0, 1.0, 0.0]], [[1.0, 0.0, 1.0]]], dtype=torch.float64)
+    P, Q = jacobians(layer, x)
+    assert norms(P - Q).item() == pytest.approx(3**0.5)
+    assert norms(P - Q).item() <= layer.difference_norm
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
