@@ -155,6 +155,7 @@ class _Ball:
         least, most = function.slopes(before.lower, before.upper)
         scale, spread = torch.maximum(least.abs(), most.abs()), most - least
         value = function.value(before.value)
+        rounding = function.rounding * (1 + before.value.abs()) + ROUNDING * value.abs()
         lower, upper = function.values(before.lower, before.upper)
         blocks = {k: _scaled((least + most) / 2, block) for k, block in before.blocks.items()}
         if before.blocks and spread.any():
@@ -163,7 +164,7 @@ class _Ball:
             blocks[number] = _diagonal(root)
         return State(
             value,
-            function.lipschitz * before.error + ROUNDING * value.abs(),
+            function.lipschitz * before.error + rounding,
             lower,
             upper,
             scale * before.rows,

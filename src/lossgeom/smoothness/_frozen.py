@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lossgeom.batches import Batch
 from lossgeom.calling import call_model
 from lossgeom.measuring import measuring
 from lossgeom.problem import NonFiniteError, Problem
@@ -23,8 +24,8 @@ TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to 
 def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
     """The inputs of all examples, in float64."""
 
-    def inputs(batch: object) -> Tensor:
-        tensor: Tensor = batch.input  # type: ignore[attr-defined]
+    def inputs(batch: Batch) -> Tensor:
+        tensor = batch.input
         if not tensor.is_floating_point():
             raise ValueError(f"expected floating-point inputs to move in, got {tensor.dtype}")
         return tensor.double()
