@@ -24,17 +24,23 @@ def matrix_of(module: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
     return columns.flatten(1).T
 
 
-CONVOLUTIONS = [
-    (nn.Conv1d(2, 3, 3, padding=1), (2, 9)),
-    (nn.Conv1d(2, 3, 4, stride=3, padding=2, dilation=2), (2, 11)),
-    (nn.Conv2d(2, 3, 3, padding=1), (2, 5, 6)),
-    (nn.Conv2d(2, 4, 3, stride=2, padding=1), (2, 7, 6)),
-    (nn.Conv2d(4, 4, (3, 2), stride=(1, 2), groups=2), (4, 6, 5)),
-    (nn.Conv2d(4, 4, 5, stride=2, padding=2, groups=4), (4, 8, 8)),
-    (nn.Conv2d(2, 2, 2, stride=2), (2, 6, 6)),
-    (nn.Conv2d(1, 2, 3, dilation=2, padding="same"), (1, 6, 6)),
-    (nn.Conv3d(1, 2, 2, stride=2, padding=1), (1, 4, 3, 4)),
-]
+def convolutions() -> list[tuple[nn.Module, tuple[int, ...]]]:
+    torch.manual_seed(3)
+    return [
+        (nn.Conv1d(2, 3, 3, padding=1), (2, 9)),
+        (nn.Conv1d(2, 3, 4, stride=3, padding=2, dilation=2), (2, 11)),
+        (nn.Conv2d(2, 3, 3, padding=1), (2, 5, 6)),
+        (nn.Conv2d(2, 4, 3, stride=2, padding=1), (2, 7, 6)),
+        (nn.Conv2d(4, 4, (3, 2), stride=(1, 2), groups=2), (4, 6, 5)),
+        (nn.Conv2d(4, 4, 5, stride=2, padding=2, groups=4), (4, 8, 8)),
+        (nn.Conv2d(2, 2, 2, stride=2), (2, 6, 6)),
+        (nn.Conv2d(1, 2, 3, dilation=2, padding="same"), (1, 6, 6)),
+        (nn.Conv3d(1, 2, 2, stride=2, padding=1), (1, 4, 3, 4)),
+    ]
+
+
+with torch.random.fork_rng(devices=[]):
+    CONVOLUTIONS = convolutions()
 
 
 @pytest.mark.parametrize(("module", "shape"), CONVOLUTIONS, ids=lambda case: str(case))
