@@ -1,6 +1,7 @@
 """The parts that certified bounds are made of, each against brute force."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -170,6 +171,19 @@ def test_lipschitz_constants_of_activations(module, constant):
     assert KNOWN[type(module)](module).lipschitz == pytest.approx(constant, abs=1e-9)
 
 
+def test_dense_norms_are_above_the_exact_ones():
+    """Of u v^T with whole numbers, whose squared norm (u u)(v v) is a whole number too."""
+    generator = torch.Generator().manual_seed(0)
+    below = 0
+    for _ in range(50):
+        u, v = (torch.randint(-99, 100, (n,), generator=generator) for n in (7, 9))
+        exact = Fraction(int(u @ u) * int(v @ v))
+        M = torch.outer(u, v).double()
+        assert Fraction(dense_norm(M).item()) ** 2 >= exact
+        below += Fraction(torch.linalg.matrix_norm(M, ord=2).item()) ** 2 < exact
+    assert below > 0  # so that rounding matters here
+
+
 def test_dense_norms_survive_extremes():
     for scale in (1e-200, 1.0, 1e200):
         M = scale * torch.tensor([[3.0, 0.0], [4.0, 0.0]], dtype=torch.float64)
@@ -178,10 +192,6 @@ def test_dense_norms_survive_extremes():
     assert dense_norm(torch.zeros(2, 3, 4, dtype=torch.float64)).tolist() == [0, 0]
     bad = torch.tensor([[[math.nan, 1.0]], [[math.inf, 1.0]], [[3.0, 4.0]]], dtype=torch.float64)
     assert dense_norm(bad).tolist() == [math.inf, math.inf, pytest.approx(5.0)]
-
-
-def images(*layers: nn.Module) -> lg.Problem:
-    return problem(nn.Sequential(*layers).eval(), torch.randn(2, 2, 6, 6))
 
 
 class Adding(nn.Module):
