@@ -58,7 +58,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm1(self.conv1(x)))
-        x = F.relu(x + self.conv2(x), inplace=True)
+        x = F.relu(x - self.conv2(x), inplace=True)
         y = self.short(x)
         y += torch.tanh(self.down(x))
         y = F.dropout(y, 0.5, self.training)
