@@ -2,6 +2,18 @@
 
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
 from lossgeom.smoothness.largest_jacobian_norm import LargestJacobianNorm, largest_jacobian_norm
+from lossgeom.smoothness.lipschitz import (
+    LipschitzLower,
+    lipschitz_global,
+    lipschitz_local,
+    lipschitz_lower,
+)
+from lossgeom.smoothness.local_variation import (
+    Bracket,
+    local_variation,
+    local_variation_lower,
+    local_variation_upper,
+)
 from lossgeom.smoothness.multiplicative_inequality import (
     MultiplicativeInequality,
     multiplicative_inequality,
@@ -11,12 +23,20 @@ from lossgeom.smoothness.parameter_jacobian_norm import parameter_jacobian_norms
 from lossgeom.smoothness.sobolev import SobolevSeminorms, sobolev_seminorms
 
 __all__ = [
+    "Bracket",
     "JacobianNorms",
     "LargestJacobianNorm",
+    "LipschitzLower",
     "MultiplicativeInequality",
     "SobolevSeminorms",
     "jacobian_norms",
     "largest_jacobian_norm",
+    "lipschitz_global",
+    "lipschitz_local",
+    "lipschitz_lower",
+    "local_variation",
+    "local_variation_lower",
+    "local_variation_upper",
     "multiplicative_inequality",
     "parameter_jacobian_norms",
     "sobolev_seminorms",

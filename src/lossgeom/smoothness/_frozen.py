@@ -1,0 +1,111 @@
+"""The model at the parameters of a problem, in float64 and eval mode, and its inputs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossgeom.batches import Batch
+from lossgeom.calling import call_model
+from lossgeom.measuring import measuring
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.smoothness._graph import Graph
+from lossgeom.smoothness._trace import traced
+
+Model = Callable[[Tensor], Tensor]
+TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to the largest output
+
+
+def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
+    """The inputs of all examples, in float64."""
+
+    def inputs(batch: Batch) -> Tensor:
+        tensor = batch.input
+        if not tensor.is_floating_point():
+            raise ValueError(f"expected floating-point inputs to move in, got {tensor.dtype}")
+        return tensor.double()
+
+    batches = problem.over_batches(inputs)
+    shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"expected inputs of one shape in all batches, got examples of {shapes}; measure "
+            "those of one shape at a time"
+        )
+    return torch.cat(batches)
+
+
+def frozen_model(problem: Problem) -> Model:
+    """The model as a function of its inputs, one flat row of outputs for each."""
+    module = _frozen_module(problem)
+    batch = problem.first_batch()
+
+    def model(inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+        outputs: Tensor = call_model(module, batch.with_input(inputs.clone()), problem._forward)
+        if outputs.ndim == 0 or len(outputs) != len(inputs):
+            raise ValueError(
+                f"expected one row of outputs per example, got outputs of shape "
+                f"{tuple(outputs.shape)} for {len(inputs)} examples"
+            )
+        return outputs.reshape(len(outputs), -1)
+
+    _check_alone(model, batch.input.double())
+    return model
+
+
+def _frozen_module(problem: Problem) -> nn.Module:
+    def copied(module: nn.Module) -> nn.Module:
+        return copy.deepcopy(module).double().requires_grad_(False)
+
+    module: nn.Module = problem.in_mode("eval").network(problem.theta.detach(), copied, "eval")
+    return module
+
+
+@torch.no_grad()
+def _check_alone(model: Model, inputs: Tensor) -> None:
+    """One example with others about must be what it is alone."""
+    with measuring(inputs.device):
+        outputs, alone = model(inputs[:4]), model(inputs[:1])
+    if not outputs.isfinite().all():
+        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+    if not torch.allclose(outputs[:1], alone, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError(
+            "expected the outputs of one example to depend on its own inputs alone, but they "
+            "depend on other examples in the batch"
+        )
+
+
+def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
+    """The model as a graph of layers, compared with the model itself on all inputs.
+
+    Raises:
+        TypeError: if the model cannot be traced, or does something that no bound is known for.
+        NonFiniteError: where parameters or outputs are NaN or infinite.
+    """
+    if problem._forward is not None:
+        raise TypeError(
+            "expected a problem without forward=, because the model itself is traced; wrap what "
+            "forward does in a module"
+        )
+    model = frozen_model(problem)
+    with measuring(inputs.device), torch.device(inputs.device), torch.no_grad():
+        graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
+        for part in torch.split(inputs, 64):
+            _check_same(graph(part).flatten(1), model(part))
+    return graph
+
+
+def _check_same(actual: Tensor, expected: Tensor) -> None:
+    scale = expected.abs().amax().item()
+    if not math.isfinite(scale):
+        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+    if actual.shape != expected.shape or (actual - expected).abs().amax() > TOLERANCE * scale:
+        raise TypeError(
+            "the layers that torch.fx has seen do not compute what the model does, because of "
+            "hooks or of work in place; remove them for a certified bound"
+        )

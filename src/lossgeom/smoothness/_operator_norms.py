@@ -1,0 +1,91 @@
+"""Upper bounds of spectral norms that hold in spite of rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+EPSILON = torch.finfo(torch.float64).eps
+
+
+def dense_norm(M: Float[Tensor, "... m n"] | Complex[Tensor, "... m n"]) -> Float[Tensor, " ..."]:
+    r"""Upper bounds of the largest singular values of float64 matrices; infinite for NaN.
+
+    The largest eigenvalue of the smaller Gram matrix, plus what rounding can hide. With the errors
+    of a product and of a backward stable eigenvalue solver,
+
+    .. math:: \|M\|_2^2 \le \hat\lambda_{\max} + 8 (m + n) \epsilon \|M\|_F^2.
+
+    Source: Higham, Accuracy and stability of numerical algorithms (2002), section 3.5.
+    """
+    m, n = M.shape[-2:]
+    if not m * n:
+        return torch.zeros(M.shape[:-2], dtype=torch.float64, device=M.device)
+    scale = M.abs().amax((-2, -1), keepdim=True)
+    finite = scale.isfinite()
+    scaled = torch.where(finite, M / torch.where(scale > 0, scale, 1), 0)
+    gram = scaled @ scaled.mH if m <= n else scaled.mH @ scaled
+    rounding = 8 * (m + n) * EPSILON * scaled.abs().square().sum((-2, -1))
+    largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0) + rounding
+    return torch.where(finite[..., 0, 0], largest.sqrt() * scale[..., 0, 0], math.inf)
+
+
+def convolution_norm(
+    weight: Float[Tensor, "O I ..."],
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> float:
+    r"""An upper bound of the spectral norm of a convolution with zero padding.
+
+    With stride s, the inputs that are s apart make one channel each, and in those channels the
+    stride is 1 (polyphase components). On a torus of N points, where N is the extent of the inputs
+    plus that of the kernel, nothing wraps around: the zero-padded convolution is a submatrix of
+    the circular one. That one is block-diagonal in the Fourier basis, hence
+
+    .. math:: \|A\|_2 \le \max_\omega \|\hat K(\omega)\|_2,
+
+    a C_out x C_in s^d matrix for each frequency; those of opposite sign have the same norm.
+
+    Source: Sedghi et al., The singular values of convolutional layers (2019), for the circle.
+    """
+    kernel = weight.shape[2:]
+    K = torch.unflatten(weight, 0, (groups, -1)).to(torch.complex128)
+    waves = [
+        _waves(*settings).to(K.device)
+        for settings in zip(kernel, size, stride, padding, dilation, strict=True)
+    ]
+    rounding = 8 * (math.prod(kernel) + 8) * EPSILON * float(K.abs().flatten(3).sum(3).norm())
+    largest = 0.0
+    for frequency in range(len(waves[0]) // 2 + 1):
+        transformed = K
+        for wave in (waves[0][frequency : frequency + 1], *waves[1:]):
+            transformed = torch.tensordot(transformed, wave, dims=([3], [2]))
+        largest = max(largest, _largest_norm(transformed))
+    return largest + rounding
+
+
+def _waves(taps: int, size: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """(N, s, taps): the wave of each frequency at each tap, in the channel of its phase."""
+    offsets = torch.arange(taps) * dilation - padding
+    places = offsets.div(stride, rounding_mode="floor")
+    phases = offsets - places * stride
+    N = -(-size // stride) + int(places.max() - places.min())
+    turns = (torch.arange(N)[:, None] * places % N).double() / N
+    wave = torch.polar(torch.ones_like(turns), 2 * math.pi * turns)
+    return wave[:, None, :] * (phases == torch.arange(stride)[:, None])
+
+
+def _largest_norm(K: Complex[Tensor, "G O I ..."]) -> float:
+    """The largest norm over groups and frequencies of blocks (G, O, I, N1, s1, N2, s2, ...)."""
+    frequencies = list(range(3, K.ndim, 2))
+    phases = list(range(4, K.ndim, 2))
+    blocks = K.permute(0, *frequencies, 1, 2, *phases)
+    blocks = blocks.flatten(0, len(frequencies)).flatten(2)
+    return float(dense_norm(blocks).max())

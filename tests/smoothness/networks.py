@@ -1,0 +1,156 @@
+"""Small random networks of every kind that bounds are certified for, and brute force about them."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lossgeom as lg
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.1),
+    "relu6": nn.ReLU6,
+    "hardtanh": nn.Hardtanh,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "elu": lambda: nn.ELU(1.5),
+    "celu": lambda: nn.CELU(0.5),
+    "selu": nn.SELU,
+    "softplus": lambda: nn.Softplus(beta=3.0),
+}
+
+
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for m, n in pairwise(widths):
+        layers += [nn.Linear(m, n), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def warmed_up(model: nn.Module, x: Tensor) -> nn.Module:
+    """With running averages, weights and biases of its normalisations that are not the defaults."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, -1.5, 1.5)
+            nn.init.normal_(module.bias)
+    with torch.no_grad():
+        for _ in range(3):
+            model(x + torch.randn_like(x))
+    return model
+
+
+class Residual(nn.Module):
+    """Two blocks with functions in place of modules, batch normalisation, and a projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 3, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(3)
+        self.conv2 = nn.Conv2d(3, 3, 3, padding=1)
+        self.down = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.short = nn.Sequential(nn.Conv2d(3, 4, 1, stride=2), nn.BatchNorm2d(4))
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu(x - self.conv2(x), inplace=True)
+        y = self.short(x)
+        y += torch.tanh(self.down(x))
+        y = F.dropout(y, 0.5, self.training)
+        return self.linear(y.mean((2, 3))) - 0.5
+
+
+class Functional(nn.Module):
+    """Pooling and reshaping by functions and methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2)
+        self.second = nn.Conv2d(4, 4, 2, dilation=2, padding=1)
+        self.linear = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.first(2 * x), 2, stride=1).tanh()
+        x = F.adaptive_avg_pool2d(F.silu(self.second(x)), 1)
+        return self.linear(x.view(x.size(0), -1)) / 3
+
+
+class Signal(nn.Module):
+    """A network on sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm1d(2), nn.Conv1d(2, 3, 3), nn.SELU(), nn.MaxPool1d(3, stride=2, padding=1)
+        )
+        self.head = nn.Linear(3 * 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        return self.head(-x.reshape(x.shape[0], -1))
+
+
+def networks() -> dict[str, tuple[nn.Module, Tensor]]:
+    """Each with inputs, made anew from a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        vectors, images = torch.randn(6, 4), torch.randn(4, 2, 6, 6)
+        signals = torch.randn(4, 2, 10)
+        made: dict[str, tuple[nn.Module, Tensor]] = {
+            name: (mlp(4, 7, 5, 3, activation=activation), 2 * vectors)
+            for name, activation in ACTIVATIONS.items()
+        }
+        normalised = nn.Sequential(
+            nn.BatchNorm1d(4), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.BatchNorm1d(6),
+            nn.Linear(6, 3),
+        )  # fmt: skip
+        pooled = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.BatchNorm2d(4), nn.Conv2d(4, 3, 2, padding=1), nn.GELU(), nn.AvgPool2d(2),
+            nn.Flatten(), nn.Dropout(), nn.Linear(12, 3),
+        )  # fmt: skip
+        overlapping = nn.Sequential(
+            nn.Conv2d(2, 3, 3, stride=2, padding="valid"), nn.MaxPool2d(2, 1), nn.Softplus(),
+            nn.Flatten(), nn.Linear(3, 2),
+        )  # fmt: skip
+        made["batch_norm"] = (warmed_up(normalised, vectors), vectors)
+        made["pooled"] = (warmed_up(pooled, images), images)
+        made["overlapping"] = (overlapping, images)
+        made["residual"] = (warmed_up(Residual(), images), images)
+        made["functional"] = (Functional(), images)
+        made["signal"] = (warmed_up(Signal(), signals), signals)
+    return {name: (model.double().eval(), x.double()) for name, (model, x) in made.items()}
+
+
+NETWORKS = networks()
+
+
+def problem(model: nn.Module, x: Tensor, **options: object) -> lg.Problem:
+    with torch.no_grad():
+        targets = torch.zeros_like(model(x))
+    return lg.Problem(model, "squared_error", [(x, targets)], check=False, **options)
+
+
+def in_ball(x: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    """One point in the ball round each example, half of them on its surface."""
+    step = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    lengths = radius * torch.rand(len(x), generator=generator, dtype=x.dtype).mul(2).clamp(max=1)
+    unit = step / step.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    return x + unit * lengths.view(-1, *[1] * (x.ndim - 1))
+
+
+def jacobians(model: nn.Module, x: Tensor) -> Tensor:
+    """(B, C, D), by reverse mode, an output at a time."""
+    x = x.detach().requires_grad_()
+    outputs = model(x).flatten(1)
+    rows = [torch.autograd.grad(out.sum(), x, retain_graph=True)[0] for out in outputs.T]
+    return torch.stack([row.flatten(1) for row in rows], dim=1)
+
+
+def norms(J: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(J, ord=2)
