@@ -79,7 +79,7 @@ class Input:
         return (differentiable_input(batch),)
 
     def outputs(self, problem: Problem, leaves: Leaves, batch: Batch) -> Tensor:
-        return problem.outputs(problem.theta, batch.with_input(leaves[0]))
+        return problem.outputs(problem.theta, batch.with_tensor(batch.input, leaves[0]))
 
 
 def differentiable_input(batch: Batch) -> Tensor:

@@ -55,7 +55,7 @@ class FirstLayer:
         x, shift = leaves
         handle = self.module.register_forward_hook(lambda module, args, z: z + shift)  # noqa: ARG005
         try:
-            return problem.outputs(problem.theta, batch.with_input(x))
+            return problem.outputs(problem.theta, batch.with_tensor(batch.input, x))
         finally:
             handle.remove()
 

@@ -46,7 +46,7 @@ def frozen_model(problem: Problem) -> Model:
     batch = problem.first_batch()
 
     def model(inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
-        outputs: Tensor = call_model(module, batch.with_input(inputs.clone()), problem._forward)
+        outputs: Tensor = call_model(module, batch.with_tensor(batch.input, inputs.clone()), problem._forward)
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
