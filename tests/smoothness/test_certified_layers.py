@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.smoothness._activations import ACTIVATIONS as KNOWN
-from lossgeom.smoothness._modules import layer_of
-from lossgeom.smoothness._operator_norms import convolution_norm, dense_norm
+from lossgeom.smoothness._certified.activations import ACTIVATIONS as KNOWN
+from lossgeom.smoothness._certified.modules import layer_of
+from lossgeom.smoothness._certified.operator_norms import convolution_norm, dense_norm
 from tests.smoothness.networks import ACTIVATIONS, jacobians, norms, problem
 
 
@@ -224,7 +224,7 @@ class Adding(nn.Module):
 def test_what_is_refused(unchecked, model, text):
     if "reshape" in text or "getitem" in text:
         module, x = model.eval().double(), torch.randn(2, 2, 6, 6).double()
-        from lossgeom.smoothness._trace import traced
+        from lossgeom.smoothness._certified.trace import traced
 
         with pytest.raises(TypeError, match=text):
             traced(module, tuple(x.shape[1:]))

@@ -13,9 +13,9 @@ from lossgeom.linalg.probes import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 from lossgeom.smoothness._ascent import Ascent
-from lossgeom.smoothness._bounds import Bounds, bounds
-from lossgeom.smoothness._frozen import all_inputs, frozen_model, graph_of
-from lossgeom.smoothness._graph import Graph
+from lossgeom.smoothness._certified.bounds import Bounds, bounds
+from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
+from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
 
 

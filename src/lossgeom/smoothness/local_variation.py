@@ -12,7 +12,7 @@ from lossgeom.linalg.probes import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 from lossgeom.smoothness._ascent import Ascent
-from lossgeom.smoothness._frozen import all_inputs, frozen_model, graph_of
+from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
 from lossgeom.smoothness.lipschitz import certified, check_ascent, check_radius
 
 

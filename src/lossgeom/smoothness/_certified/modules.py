@@ -10,9 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lossgeom.smoothness._activations import ACTIVATIONS, Activation
-from lossgeom.smoothness._affine_maps import Affine, convolution, dense, reshaping, scaling
-from lossgeom.smoothness._max_pooling import MaxPool, max_pool
+from lossgeom.smoothness._certified.activations import ACTIVATIONS, Activation
+from lossgeom.smoothness._certified.affine_maps import (
+    Affine,
+    convolution,
+    dense,
+    reshaping,
+    scaling,
+)
+from lossgeom.smoothness._certified.max_pooling import MaxPool, max_pool
 
 Shape = tuple[int, ...]
 Layer = Affine | Activation | MaxPool

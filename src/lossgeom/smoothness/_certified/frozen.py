@@ -14,8 +14,8 @@ from lossgeom.batches import Batch
 from lossgeom.calling import call_model
 from lossgeom.measuring import measuring
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.smoothness._graph import Graph
-from lossgeom.smoothness._trace import traced
+from lossgeom.smoothness._certified.graph import Graph
+from lossgeom.smoothness._certified.trace import traced
 
 Model = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to the largest output
@@ -46,7 +46,9 @@ def frozen_model(problem: Problem) -> Model:
     batch = problem.first_batch()
 
     def model(inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
-        outputs: Tensor = call_model(module, batch.with_tensor(batch.input, inputs.clone()), problem._forward)
+        outputs: Tensor = call_model(
+            module, batch.with_tensor(batch.input, inputs.clone()), problem._forward
+        )
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.smoothness._affine_maps import scaling
-from lossgeom.smoothness._graph import Builder, Sum, Value
-from lossgeom.smoothness._modules import mean_over, reshaped
+from lossgeom.smoothness._certified.affine_maps import scaling
+from lossgeom.smoothness._certified.graph import Builder, Sum, Value
+from lossgeom.smoothness._certified.modules import mean_over, reshaped
 
 Handler = Callable[..., Any]
 EXAMPLES = 2  # in the batch that sizes are asked of, so that mixing them shows

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.smoothness._operator_norms import dense_norm
+from lossgeom.smoothness._certified.operator_norms import dense_norm
 
 
 @dataclass(frozen=True, eq=False)

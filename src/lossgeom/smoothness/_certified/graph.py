@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossgeom.smoothness._activations import Activation
-from lossgeom.smoothness._affine_maps import Affine, folded
-from lossgeom.smoothness._max_pooling import MaxPool
-from lossgeom.smoothness._modules import layer_of
+from lossgeom.smoothness._certified.activations import Activation
+from lossgeom.smoothness._certified.affine_maps import Affine, folded
+from lossgeom.smoothness._certified.max_pooling import MaxPool
+from lossgeom.smoothness._certified.modules import layer_of
 
 Shape = tuple[int, ...]
 

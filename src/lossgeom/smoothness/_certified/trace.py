@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from lossgeom.smoothness._functions import FUNCTIONS, METHODS, Handler, UnknownArguments
-from lossgeom.smoothness._graph import Builder, Graph, Shape, Value
+from lossgeom.smoothness._certified.functions import FUNCTIONS, METHODS, Handler, UnknownArguments
+from lossgeom.smoothness._certified.graph import Builder, Graph, Shape, Value
 
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 ADVICE = "A lower estimate exists for any model: lipschitz_lower"

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.smoothness._activations import Activation
-from lossgeom.smoothness._affine_maps import Affine
-from lossgeom.smoothness._graph import Graph, Operation
-from lossgeom.smoothness._max_pooling import MaxPool
-from lossgeom.smoothness._operator_norms import EPSILON
-from lossgeom.smoothness._states import Block, Slopes, State, largest, over, total
+from lossgeom.smoothness._certified.activations import Activation
+from lossgeom.smoothness._certified.affine_maps import Affine
+from lossgeom.smoothness._certified.graph import Graph, Operation
+from lossgeom.smoothness._certified.max_pooling import MaxPool
+from lossgeom.smoothness._certified.operator_norms import EPSILON
+from lossgeom.smoothness._certified.states import Block, Slopes, State, largest, over, total
 
 MARGIN = 1 + 1e-9  # for the rounding of sums and products of numbers that are not negative
 ROUNDING = 2e-11  # of a sum of up to 10^5 numbers, relative to the sum of their magnitudes

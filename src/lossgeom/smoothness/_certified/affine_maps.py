@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.smoothness._operator_norms import EPSILON, convolution_norm, dense_norm
+from lossgeom.smoothness._certified.operator_norms import EPSILON, convolution_norm, dense_norm
 
 SMALL = 2**20  # numbers of a convolution that is written out as a matrix to know its norm
 LARGE = 2**22  # of a matrix whose norm is no longer computed once for each example

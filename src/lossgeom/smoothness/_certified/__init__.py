@@ -1,0 +1,1 @@
+"""Bounds of a network and its Jacobian on balls, passed on from layer to layer."""
