@@ -155,6 +155,11 @@ class Network:
                 blocked[place][module.padding_idx] = True
         return torch.cat([flags.reshape(-1) for flags in blocked]).to(self.theta.device)
 
+    def constants(self) -> Iterator[Tensor]:
+        """The parameters that theta does not hold."""
+        yield from self.module.parameters()
+        yield from (value for _, _, value in self._held)
+
     def split(self, vector: Float[Tensor, " P"]) -> list[Tensor]:
         """Cut a flat vector into tensors of the parameters' shapes."""
         pieces = torch.split(vector, self._sizes)
@@ -232,7 +237,7 @@ def check_differentiable_again(gradient: Tensor) -> None:
     if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
         raise ValueError(
             "the model uses an operation without second derivatives (such as a "
-            "once_differentiable function); a curvature matrix would be wrong"
+            "once_differentiable function); what is made of them would be wrong"
         )
 
 

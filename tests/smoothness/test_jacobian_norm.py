@@ -127,6 +127,14 @@ def test_a_model_that_works_in_place_on_its_input():
     assert torch.equal(data[0][0], x)
 
 
+class Halves(nn.Linear):
+    """Compares the first half of a batch with the second, which is further than a neighbour."""
+
+    def forward(self, x):
+        first, second = super().forward(x).chunk(2)
+        return torch.cat([first - second, second])
+
+
 def test_dependence_on_other_examples_is_seen(monkeypatch):
     class Causal(nn.Linear):
         def forward(self, x):
@@ -134,9 +142,13 @@ def test_dependence_on_other_examples_is_seen(monkeypatch):
 
     data = [(torch.randn(4, 3), torch.zeros(4).long())]
     monkeypatch.setattr(_pieces, "PIECE_BYTES", 1)
-    for model in (Causal(3, 2), Mixing()):
+    for model in (Causal(3, 2), Mixing(), Halves(3, 2)):
         with pytest.raises(ValueError, match="depend on other examples"):
             lg.jacobian_norms(lg.Problem(model, "cross_entropy", data))
+    two = [(torch.randn(2, 3), torch.zeros(2).long())]
+    for measure in (lg.jacobian_norms, lg.largest_jacobian_norm):
+        with pytest.raises(ValueError, match="depend on other examples"):
+            measure(lg.Problem(Causal(3, 2), "cross_entropy", two))
 
 
 def test_errors(unchecked):

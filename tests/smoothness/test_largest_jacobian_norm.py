@@ -72,3 +72,21 @@ def test_a_zero_jacobian():
     data = [(torch.randn(4, 3), torch.zeros(4).long())]
     found = lg.largest_jacobian_norm(lg.Problem(model, "cross_entropy", data))
     assert (found.value, found.example) == (0.0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_more_outputs_than_inputs(dtype):
+    """The Gram matrices are those of the columns."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = mlp(2, 12, 40).to(dtype)
+        x = torch.randn(9, 2)
+    problem = lg.Problem(model, "cross_entropy", [(x, torch.zeros(9).long())])
+    J = torch.stack([torch.autograd.functional.jacobian(model, one) for one in x.to(dtype)])
+    expected = torch.linalg.matrix_norm(J.double(), ord=2)
+    assert gram(J)[0].shape == (9, 2, 2)
+    norms = lg.jacobian_norms(problem, method="exact")
+    rtol = 1e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(norms.values, expected, rtol=rtol, atol=0)
+    found = lg.largest_jacobian_norm(problem)
+    assert (found.value, found.example) == (pytest.approx(norms.max, rel=1e-12), norms.argmax)

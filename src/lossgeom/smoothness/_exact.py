@@ -49,8 +49,10 @@ def checked(rows: Tensor) -> Tensor:
     return rows
 
 
-def gram(rows: Float[Tensor, "B C D"]) -> tuple[Float[Tensor, "B C C"], Float[Tensor, " B"]]:
-    """J J^T of every example over the square of a scale, and the scale."""
+def gram(rows: Float[Tensor, "B C D"]) -> tuple[Float[Tensor, "B n n"], Float[Tensor, " B"]]:
+    """J J^T or J^T J, the smaller, of every example over the square of a scale, and the scale."""
+    if rows.shape[1] > rows.shape[2]:
+        rows = rows.mT
     G = rows @ rows.mT
     squares = G.diagonal(dim1=1, dim2=2).amax(1)
     if ((squares > SAFE[0]) & (squares < SAFE[1])).all():
@@ -61,13 +63,13 @@ def gram(rows: Float[Tensor, "B C D"]) -> tuple[Float[Tensor, "B C C"], Float[Te
     return (rows @ rows.mT).double(), scale.flatten().double()
 
 
-def from_gram(G: Float[Tensor, "B C C"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def from_gram(G: Float[Tensor, "B n n"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """The largest singular values from Gram matrices."""
     largest: Tensor = torch.linalg.eigvalsh(G)[:, -1]
     return largest.clamp(min=0).sqrt() * scale
 
 
-def gram_bound(G: Float[Tensor, "B C C"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def gram_bound(G: Float[Tensor, "B n n"], scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """An upper bound of the same, without eigenvalues: by the Frobenius and the maximum norm."""
     squares = torch.linalg.vector_norm(G, dim=(1, 2))
     sums = G.abs().sum(2).amax(1)

@@ -86,10 +86,13 @@ class Linearized:
         """
         if len(self) == 1 or self.constant:
             return
-        rows = torch.zeros_like(self.outputs)
-        rows[::2] = torch.arange(1.0, self.C + 1).cos().to(rows)
-        if self.pull(rows)[1::2].nan_to_num(0).any():
-            raise ValueError(
-                "expected the outputs of one example to depend on its own inputs alone, but they "
-                "depend on other examples in the batch"
-            )
+        for own in range(len(self)):
+            u = torch.zeros_like(self.outputs)
+            u[own] = torch.arange(1.0, self.C + 1).cos().to(u)
+            rows = self.pull(u)
+            rows[own] = 0
+            if rows.nan_to_num(0).any():
+                raise ValueError(
+                    "expected the outputs of one example to depend on its own inputs alone, but "
+                    "they depend on other examples in the batch"
+                )

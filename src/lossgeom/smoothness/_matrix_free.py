@@ -22,7 +22,7 @@ def lanczos(point: Linearized, start: Float[Tensor, " n"], tol: float, max_steps
     """The largest singular values from J J^T or J^T J, whichever is smaller, as start is."""
     if point.constant:
         return Piece(*_zero(point), "lanczos")
-    jacobian = BatchJacobian(point.outputs, point.leaf)
+    jacobian = _twice_differentiable(point)
 
     def push(v: Tensor) -> Tensor:
         return point.scaled(jacobian.push(v.reshape(point.leaf.shape)))
@@ -36,6 +36,16 @@ def lanczos(point: Linearized, start: Float[Tensor, " n"], tol: float, max_steps
         lambda x: checked(back(there(x) / size) / size), first, tol, max_steps
     )
     return Piece(largest.sqrt() * size[:, 0].double() * point.unit, None, converged, "lanczos")
+
+
+def _twice_differentiable(point: Linearized) -> BatchJacobian:
+    try:
+        return BatchJacobian(point.outputs, point.leaf)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Lanczos iteration multiplies by the Jacobian, which takes them; "
+            'method="exact" does not'
+        ) from error
 
 
 def _zero(point: Linearized) -> tuple[Tensor, None, Tensor]:

@@ -24,8 +24,7 @@ def pieces(
     few, saved = _look(function, batch.examples(0, FEW))
     method = search.choice(few)
     each = saved * (AGAIN if method == "lanczos" else 1)
-    if method == "exact":
-        each += few.C * few.D * few.outputs.element_size()
+    each += search.numbers(few, method) * few.outputs.element_size()
     parts = math.ceil(min(len(batch) * each / PIECE_BYTES, len(batch)))
     size = math.ceil(len(batch) / max(parts, 1))
     del few
@@ -39,5 +38,7 @@ def _look(function: InputFunction, batch: Batch) -> tuple[Linearized, float]:
     with saved.counted():
         few = function.at(batch)
     few.check_independent()
-    theta = function.problem.theta.untyped_storage()._cdata
-    return few, sum(size for key, size in saved.storages.items() if key != theta) / len(few)
+    problem = function.problem
+    shared = {t.untyped_storage()._cdata for t in (problem.theta, *problem.network.constants())}
+    own = (size for storage, size in saved.storages.items() if storage not in shared)
+    return few, sum(own) / len(few)

@@ -46,6 +46,17 @@ class Search:
         held = point.C * point.D * point.outputs.element_size()
         return "lanczos" if point.C > FEW_OUTPUTS or held > ROWS_BYTES else "exact"
 
+    def numbers(self, point: Linearized, method: Method) -> int:
+        """How many are held for an example, beside its graph."""
+        n = min(point.C, point.D)
+        if method == "lanczos":
+            return 2 * n * min(self.max_steps, n)  # a basis and its image
+        if method == "hutchinson":
+            return point.D
+        if self.norm == "frobenius":
+            return min(point.C, _exact.ROWS) * point.D
+        return point.C * point.D + 4 * n**2  # a Gram matrix in float64, and again in its solver
+
     def of(self, point: Linearized, method: Method) -> Piece:
         """The norms of some examples, which come in the order of the data."""
         if method == "lanczos":

@@ -33,7 +33,7 @@ def jacobian_norms(
     positions.
 
     ``"exact"`` takes all C rows, and for the spectral norm the eigenvalues, in float64, of their
-    C x C Gram matrix.
+    Gram matrix, C x C or D x D, whichever is smaller.
     ``"lanczos"`` iterates with J J^T or J^T J, whichever is smaller, until the residual
     ``||J J^T u - s^2 u||`` of every example is at most ``2 tol s^2``: within about tol s of s there
     is then a singular value. It goes on to a hundredth of that, where rounding lets it, because the

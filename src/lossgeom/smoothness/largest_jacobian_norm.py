@@ -54,12 +54,13 @@ def largest_jacobian_norm(
     .. math:: \max_i \|J_i\|_2, \quad \|J_i\|_2 \le \|J_i\|_F, \quad
         \|J_i\|_2^2 \le \min(\|G_i\|_F, \|G_i\|_\infty), \quad G_i = J_i J_i^\top
 
+    (or :math:`J_i^\top J_i`, where that is smaller).
     An example whose Frobenius norm is below the largest norm so far has no Gram matrix, and one
     whose second bound is has no eigenvalues computed. Bounds are given more than the rounding error
     that they can have, so the answer is that of all examples, up to the rounding of eigenvalues.
 
     Cost: a forward and C backward passes, as for all norms; what is saved are Gram matrices and
-    eigenvalues, C^2 D and C^3 operations an example. For many outputs :func:`jacobian_norms` by
+    eigenvalues, with n = min(C, D) some C D n and n^3 operations an example. For many outputs :func:`jacobian_norms` by
     Lanczos iteration takes fewer passes; it has no bounds from above, by which to prune.
 
     Args:
@@ -108,7 +109,7 @@ class _Running:
     def see(self, point: Linearized) -> None:
         """Look at some more examples."""
         rows, unit = all_rows(point), point.unit
-        slack = 1 + point.D * torch.finfo(rows.dtype).eps + 1e-9
+        slack = 1 + max(point.C, point.D) * torch.finfo(rows.dtype).eps + 1e-9
         alive = self._above(checked(row_norm(rows)) * unit * slack)
         if len(alive):
             G, scale = gram(rows[alive])
