@@ -14,6 +14,15 @@ class Residual(nn.Linear):
         return super().forward(x) + 0.1 * x[:, :1]
 
 
+class OneLeaks(nn.Linear):
+    """By another path, at one example with a gradient that is small beside those of others."""
+
+    def forward(self, x):
+        z = super().forward(x)
+        small = (x[:, :1] > 1.5).to(x)
+        return z * (1 - small) + small * 1e-4 * (z + x[:, :2])
+
+
 class Branches(nn.Module):
     def __init__(self):
         super().__init__()
@@ -68,6 +77,7 @@ def problem_of(model, x, **options):
         (nn.Linear(3, 2), x[:, None].expand(4, 2, 3), "shared between positions or calls"),
         (ByPosition(), x[:, None].expand(4, 2, 3), "'linear' to be applied once"),
         (Residual(3, 2), x, "another path, or a layer that does more than multiply"),
+        (OneLeaks(3, 2), torch.cat([x, torch.tensor([[2.0, 1.0, 1.0]])]), "another path"),
         (Scaled(3, 2), x, "another path, or a layer that does more than multiply"),
         (Squared(3, 2), x, "another path, or a layer that does more than multiply"),
     ],

@@ -34,6 +34,32 @@ class Positions(nn.Module):
         return self.head(torch.tanh(self.body(x.unflatten(1, (2, 2)))).flatten(1))
 
 
+class Steps(nn.Module):
+    """Calls a layer as often as a sequence is long."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.own, self.head = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 4)
+        for part in x.unbind(1):
+            h = torch.tanh(self.body(part) + self.own(h))
+        return self.head(h)
+
+
+class OrSets(nn.Module):
+    """Takes vectors, or sets of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        z = torch.tanh(self.body(x))
+        return self.head(z if z.ndim == 2 else z.sum(1))
+
+
 def without_bias(*widths):
     model = mlp(*widths)
     for layer in model[::2]:
@@ -115,3 +141,17 @@ def test_inputs_that_are_not_finite():
     data = [(with_infinity, torch.zeros(6, 2).double())]
     with pytest.raises(lg.NonFiniteError, match="a gradient of an output is NaN"):
         lg.sobolev_seminorms(lg.Problem(model, "squared_error", data), "parameters")
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"), [(Steps(), [(4, 1, 3), (4, 3, 3)]), (OrSets(), [(4, 3), (4, 4, 3)])]
+)
+def test_each_shape_of_batches_is_tried(model, shapes):
+    """What is right for one need not be for another."""
+    generator = torch.Generator().manual_seed(0)
+    data = [(torch.randn(s, generator=generator).double(), torch.zeros(4, 2)) for s in shapes]
+    for batches in (data, data[::-1]):
+        problem = lg.Problem(model.double(), "squared_error", batches)
+        expected = (lg.ParameterJacobian(problem).dense().square().sum() / 8).sqrt().item()
+        found = lg.sobolev_seminorms(problem, "parameters").elementwise[1]
+        assert found == pytest.approx(expected)

@@ -10,8 +10,6 @@ from torch.nn.utils import parametrizations
 import lossgeom as lg
 from lossgeom.lab.datasets import digits
 from lossgeom.lab.models import mlp
-from lossgeom.smoothness import _first_layer
-from lossgeom.smoothness._convolution_norm import convolution_norm
 from tests.problems import CASES
 
 ROUNDING = 1e-9
@@ -124,73 +122,29 @@ def test_linear_model_in_closed_form():
     assert found[1].averaged_right == pytest.approx(w.norm().item() / smallest * mean)
 
 
-CONVOLUTIONS = [
-    nn.Conv2d(2, 3, 3, padding=1),
-    nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=2, bias=False),
-    nn.Conv2d(2, 4, 2, dilation=2, groups=2),
-    nn.Conv2d(2, 2, 2, stride=2),
-    nn.Conv2d(2, 2, 3, padding="same", padding_mode="reflect"),
-]
+def test_images_of_several_sizes():
+    """The right side has the norm of the layer unrolled at the example's own size."""
+    pooled = (nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), *pooled).double()
+    data = [(double(n, 2, m, m), double(n, 2)) for n, m in ((3, 4), (2, 7))]
+    together = lg.multiplicative_inequality(lg.Problem(model, "squared_error", data))
+    parts = [lg.multiplicative_inequality(lg.Problem(model, "squared_error", [d])) for d in data]
+    check(together)
+    for k, found in together.items():
+        for side in ("left", "right"):
+            expected = torch.cat([getattr(part[k], side) for part in parts])
+            torch.testing.assert_close(getattr(found, side), expected)
+        assert found.operator_norm == max(part[k].operator_norm for part in parts)
+        assert found.smallest_input == min(part[k].smallest_input for part in parts)
+        seminorms = sum(part[k].layer_seminorm ** (2 * k) * len(part[k].left) for part in parts)
+        assert found.layer_seminorm == pytest.approx((seminorms / 5) ** (0.5 / k))
 
 
-def unrolled(layer: nn.Module, x: Tensor) -> nn.Linear:
-    """The layer with its matrix written out."""
-    D, z = x[0].numel(), layer(x)[0].detach()
-    linear = nn.Linear(D, z.numel()).double()
-    units = torch.eye(D).double().reshape(D, *x.shape[1:])
-    at_zero = layer(torch.zeros_like(units)).detach().flatten(1)
-    linear.weight.data = (layer(units).flatten(1) - at_zero).detach().T
-    linear.bias.data = at_zero[0]
-    return linear
-
-
-@pytest.mark.parametrize("layer", CONVOLUTIONS, ids=str)
-def test_convolution_is_unrolled(layer):
-    """It gives what a Linear layer with the same matrix gives."""
-    layer, x = layer.double(), double(3, 2, 6, 6)
-    linear = unrolled(layer, x)
-    rest = nn.Sequential(nn.Tanh(), nn.Linear(linear.out_features, 2)).double()
-    found = lg.multiplicative_inequality(
-        problem_of(nn.Sequential(layer, nn.Flatten(), *rest), x), orders=(1, 2, 3)
-    )
-    dense = lg.multiplicative_inequality(
-        problem_of(nn.Sequential(nn.Flatten(), linear, *rest), x), orders=(1, 2, 3)
-    )
-    check(found)
-    for k in (1, 2, 3):
-        torch.testing.assert_close(found[k].left, dense[k].left)
-        assert found[k].layer_seminorm == pytest.approx(dense[k].layer_seminorm)
-        if layer.padding_mode == "zeros":  # others put several weights into one entry
-            assert found[k].operator_norm == pytest.approx(dense[k].operator_norm)
-        else:
-            assert found[k].operator_norm >= dense[k].operator_norm * (1 - ROUNDING)
-
-
-@pytest.mark.parametrize("layer", CONVOLUTIONS[:4], ids=str)
-def test_norms_of_large_convolutions_are_bounds(layer):
-    """They come closer as the input grows, because only borders differ."""
-    layer, excess = layer.double(), []
-    for n in (6, 12, 20):
-        exact = torch.linalg.matrix_norm(unrolled(layer, double(1, 2, n, n)).weight, 2).item()
-        excess.append(convolution_norm(layer, layer.weight.detach(), (n, n)) / exact - 1)
-    assert min(excess) >= -ROUNDING
-    assert excess[2] < 0.05
-    assert excess[2] <= excess[0] + ROUNDING
-
-
-def test_large_convolutions(monkeypatch):
-    monkeypatch.setattr(_first_layer, "DENSE_NUMBERS", 0)
-    for layer in CONVOLUTIONS:
-        z = layer.double()(double(3, 2, 6, 6)).flatten(1)
-        model = nn.Sequential(layer, nn.Flatten(), nn.Linear(z.shape[1], 1)).double()
-        check(lg.multiplicative_inequality(problem_of(model, double(3, 2, 6, 6))))
-
-
-def test_norm_of_a_convolution_without_overlap_is_exact():
-    layer = nn.Conv2d(3, 5, 2, stride=2).double()
-    expected = torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
-    found = convolution_norm(layer, layer.weight.detach(), (6, 6))
-    assert found == pytest.approx(expected)
+def test_as_many_outputs_in_every_batch(unchecked):
+    data = [(torch.randn(2, 1, n), torch.randn(2, 1, n)) for n in (4, 5)]
+    problem = lg.Problem(nn.Conv1d(1, 1, 3, padding=1), "squared_error", data)
+    with pytest.raises(ValueError, match="expected as many outputs in every batch"):
+        lg.multiplicative_inequality(problem)
 
 
 def test_gradients_in_the_weights_of_a_convolution_may_cancel():

@@ -5,10 +5,6 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.smoothness import _pieces
-from lossgeom.smoothness._input_function import InputFunction
-from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness._search import Search
 
 DATA = [(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(6).long())]
 
@@ -68,36 +64,3 @@ def test_operations_without_second_derivatives():
     expected = torch.linalg.matrix_norm(J, ord=2).detach()
     torch.testing.assert_close(lg.jacobian_norms(problem).values.float(), expected)
     lg.jacobian_norms(problem, norm="frobenius", method="hutchinson")
-
-
-def sizes_of_pieces(problem, **settings):
-    """How many examples are worked on at a time."""
-    sizes = []
-
-    class Recorded(InputFunction):
-        def at(self, batch):
-            sizes.append(len(batch))
-            return super().at(batch)
-
-    function = Recorded(problem, "logits", None, None)
-    for point, _ in pieces(function, problem.first_batch(), Search(**settings)):
-        assert len(point) <= sizes[1]
-    return max(sizes[1:])
-
-
-def test_what_is_held_decides_how_many_examples_are_worked_on(monkeypatch):
-    """Rows, Gram matrices and bases count; parameters that are held fixed do not."""
-    monkeypatch.setattr(_pieces, "PIECE_BYTES", 2**16)
-    problem = lg.Problem(
-        nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)),
-        "squared_error",
-        [(torch.zeros(500, 64), torch.zeros(500, 64))],
-    )
-    few = sizes_of_pieces(problem, method="lanczos", max_steps=64)
-    assert few * 2 * 64 * 64 * 4 <= 2**16
-    assert sizes_of_pieces(problem, method="lanczos", max_steps=1) > 10 * few
-    assert sizes_of_pieces(problem, method="exact") * 5 * 64 * 64 * 4 <= 2**17
-    frobenius = sizes_of_pieces(problem, norm="frobenius", method="hutchinson")
-    assert frobenius > 10 * few
-    held = problem.with_parameters("1.bias")
-    assert sizes_of_pieces(held, norm="frobenius", method="hutchinson") == frobenius

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 import lossgeom as lg
-from lossgeom.smoothness import _example_gradients
+from lossgeom.smoothness import _ways
 from tests import reference
 from tests.problems import CASES, mlp
 
@@ -136,29 +136,6 @@ def test_split_into_batches_changes_nothing(of):
 
 
 @pytest.mark.parametrize("of", ["input", "parameters"])
-@pytest.mark.parametrize("memory_budget", [1, 1500, 5000])
-def test_memory_budget_changes_nothing(of, memory_budget):
-    for case in (named("ragged"), named("conv"), named("lstm")):
-        found = lg.sobolev_seminorms(case.problem(), of, memory_budget=memory_budget)
-        whole = lg.sobolev_seminorms(case.problem(), of)
-        assert values(found) == pytest.approx(values(whole), rel=1e-12)
-
-
-@pytest.mark.parametrize("of", ["input", "parameters"])
-def test_memory_budget_is_kept(of, monkeypatch):
-    case, sizes, together = named("conv"), [], _example_gradients._together
-
-    def measured(*args):
-        gradients = together(*args)
-        sizes.append(gradients.nbytes)
-        return gradients
-
-    monkeypatch.setattr(_example_gradients, "_together", measured)
-    lg.sobolev_seminorms(case.problem(), of, memory_budget=2000)
-    assert 1000 < max(sizes) <= 2000
-
-
-@pytest.mark.parametrize("of", ["input", "parameters"])
 def test_one_by_one_gives_the_same(of, monkeypatch):
     cases = [named(name) for name in ("conv", "batchnorm_eval", "attention", "in_place")]
     together = [values(lg.sobolev_seminorms(case.problem(), of)) for case in cases]
@@ -166,7 +143,7 @@ def test_one_by_one_gives_the_same(of, monkeypatch):
     def refuse(*args):
         raise RuntimeError("no batched form")
 
-    monkeypatch.setattr(_example_gradients, "_together", refuse)
+    monkeypatch.setattr(_ways, "together", refuse)
     for case, whole in zip(cases, together, strict=True):
         found = lg.sobolev_seminorms(case.problem(), of)
         assert values(found) == pytest.approx(whole, rel=1e-12)
@@ -235,6 +212,26 @@ class CountsExamples(nn.Linear):
 def test_dependence_on_other_examples_is_seen(of, kind):
     with pytest.raises(ValueError, match="depend on other examples"):
         lg.sobolev_seminorms(regression(kind(3, 2), torch.randn(6, 3)), of)
+
+
+@pytest.mark.parametrize("of", ["input", "parameters"])
+def test_dependence_is_seen_after_a_batch_of_one(of):
+    x = torch.randn(6, 3)
+    data = [(x[:1], torch.zeros(1, 2)), (x[1:], torch.zeros(5, 2))]
+    with pytest.raises(ValueError, match="depend on other examples"):
+        lg.sobolev_seminorms(lg.Problem(Mixing(3, 2), "squared_error", data), of)
+
+
+@pytest.mark.parametrize("of", ["input", "parameters"])
+def test_sequences_before_examples_are_no_rows_of_examples(of):
+    class Last(nn.LSTM):
+        def forward(self, x):
+            return super().forward(x)[0][-1]
+
+    problem = regression(Last(3, 2), torch.randn(4, 4, 3))
+    message = r"one row of outputs per example, got outputs of shape \(4, 2\) for 1 examples"
+    with pytest.raises(ValueError, match=message):
+        lg.sobolev_seminorms(problem, of)
 
 
 class Root(nn.Linear):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,12 +15,13 @@ from torch import Tensor, nn
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._convolution_norm import convolution_norm
-from lossgeom.smoothness._example_gradients import Leaves, differentiable_input
+from lossgeom.smoothness._certified.operator_norms import convolution_norm, dense_norm
+from lossgeom.smoothness._variables import Leaves, differentiable_input
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LINEAR = (nn.Linear, *CONVOLUTIONS)
 DENSE_NUMBERS = 2**22  # of the matrix of a convolution, where its norm is computed exactly
+TRANSFORM_OPERATIONS = 2**32  # for the norm of a large one; some ten seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,31 +76,47 @@ class FirstLayer:
         (product,) = torch.autograd.grad(z, x, u.reshape(z.shape))
         return product.flatten(1)
 
-    def transposed_norm(self, k: int) -> float:
-        r"""At least the norm of W^T in l_2k.
+    def transposed_norms(self, orders: Sequence[int]) -> dict[int, float]:
+        r"""At least the norm of W^T in l_2k, for each order k.
 
         By interpolation between p = 2 and infinity,
         ||W^T||_p <= ||W^T||_2^(2/p) ||W^T||_inf^(1-2/p), which is never more than
         ||W^T||_1^(1/p) ||W^T||_inf^(1-1/p) and needs no search.
         """
-        magnitude = self.weight.double().abs()
-        ones = magnitude.new_ones(1, *self.input_shape)
-        rows = self.multiply(ones, magnitude)
-        columns = self.transposed(torch.ones_like(rows).flatten(1), magnitude)
-        largest_row, largest_column = rows.max().item(), columns.max().item()
-        two = min(self._spectral_norm(), (largest_row * largest_column) ** 0.5)
-        return float(two ** (1 / k) * largest_column ** (1 - 1 / k))
+        _, largest_column = self._largest_sums
+        return {k: self.spectral_norm ** (1 / k) * largest_column ** (1 - 1 / k) for k in orders}
 
-    def _spectral_norm(self) -> float:
-        """Exact for Linear layers and small convolutions."""
+    @cached_property
+    def _largest_sums(self) -> tuple[float, float]:
+        """Of magnitudes in a row of W, and in a column."""
+        magnitude = self.weight.double().abs()
+        rows = self.multiply(magnitude.new_ones(1, *self.input_shape), magnitude)
+        columns = self.transposed(torch.ones_like(rows).flatten(1), magnitude)
+        return rows.max().item(), columns.max().item()
+
+    @cached_property
+    def spectral_norm(self) -> float:
+        """Exact for Linear layers and small convolutions, but for what covers rounding."""
         weight, D = self.weight.double(), self.input_shape.numel()
         if isinstance(self.module, nn.Linear):
-            return float(torch.linalg.matrix_norm(weight, 2))
-        if D * self.output_shape.numel() > DENSE_NUMBERS:
-            return convolution_norm(self.module, weight, self.input_shape[1:])
-        unit = torch.eye(D, dtype=weight.dtype, device=weight.device)
-        columns = self.multiply(unit.reshape(D, *self.input_shape), weight)
-        return float(torch.linalg.matrix_norm(columns.flatten(1), 2))
+            return float(dense_norm(weight))
+        if D * self.output_shape.numel() <= DENSE_NUMBERS:
+            unit = torch.eye(D, dtype=weight.dtype, device=weight.device)
+            columns = self.multiply(unit.reshape(D, *self.input_shape), weight)
+            return float(dense_norm(columns.flatten(1)))
+        by_sums = math.prod(self._largest_sums) ** 0.5
+        return min(by_sums, self._convolution_norm(weight))
+
+    def _convolution_norm(self, weight: Tensor) -> float:
+        conv = self.module
+        if conv.padding_mode != "zeros":
+            return math.inf
+        # "same" and "valid": where the outputs lie makes no difference at stride 1
+        padding = (0,) * len(conv.stride) if isinstance(conv.padding, str) else conv.padding
+        size, limit = self.input_shape[-len(conv.stride) :], TRANSFORM_OPERATIONS
+        return convolution_norm(
+            weight, size, conv.stride, padding, conv.dilation, conv.groups, operations=limit
+        )
 
 
 @torch.no_grad()

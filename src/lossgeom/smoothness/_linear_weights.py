@@ -14,43 +14,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch
-from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
-from lossgeom.smoothness._example_gradients import (
-    FEW_EXAMPLES,
-    Leaves,
-    Parameters,
-    agree,
-    finite,
-    nearby,
-    power_norms,
-    pulled,
-    random_cotangents,
-    reduced_gradients,
-)
+from lossgeom.smoothness._example_gradients import power_norms, reduced_gradients
+from lossgeom.smoothness._variables import Leaves, Parameters
+from lossgeom.smoothness._ways import agree, few_of, finite, nearby, pulled, random_cotangents
 
 Names = tuple[str, ...]
 
 
 def parameter_norms(
-    problem: Problem, orders: Sequence[int], memory_budget: int
-) -> list[Float[Tensor, "B C r"]]:
+    problem: Problem, batch: Batch, orders: Sequence[int], memory_budget: int
+) -> Float[Tensor, "B C r"]:
     """The l_2k norm of the gradient of every output in the parameters, for each order k.
 
     The gradient in the weight of a layer z = W x is u x^T with the gradient u in z, and its norm
     that of u times that of x. So such weights are left out of what is differentiated in, and the
     layers' outputs are put in their place, if a few examples show that this is right.
     """
-    few = problem.first_batch().examples(0, FEW_EXAMPLES)
-    key = ("linear weights", problem.network.names)
-    with measuring(problem.theta.device):
-        layers, rest = problem.once(key, lambda: nearby(problem, lambda near: _left_out(near, few)))
+    few, kind = few_of(batch)
+    key = ("linear weights", problem.network.names, kind)
+    layers, rest = problem.once(key, lambda: nearby(problem, lambda near: _left_out(near, few)))
     if not layers:
         parameters = Parameters(problem.network.names)
         return reduced_gradients(
-            problem, parameters, lambda G: power_norms(G, orders), memory_budget
+            problem, parameters, batch, lambda G: power_norms(G, orders), memory_budget
         )
-    held = problem.with_parameters([glob.escape(name) for name in rest])
+    held = problem.cached(("holding", rest), lambda: _holding(problem, rest))
     widths = [layer.out_features for layer in _modules(problem, layers)]
     sizes = [held.theta.numel(), *widths]
 
@@ -58,9 +47,13 @@ def parameter_norms(
         parts = [power_norms(part, orders) for part in torch.split(rows, sizes, dim=1)]
         return torch.stack(parts, 2).flatten(1)
 
-    found = reduced_gradients(held, Factored(rest, layers), norms, memory_budget)
-    inputs = problem.over_batches(lambda batch: _input_norms(problem, layers, batch, orders))
-    return [_joined(u, x, orders) for u, x in zip(found, inputs, strict=True)]
+    found = reduced_gradients(held, Factored(rest, layers), batch, norms, memory_budget)
+    return _joined(found, _input_norms(problem, layers, batch, orders), orders)
+
+
+def _holding(problem: Problem, rest: Names) -> Problem:
+    """In the rest of the parameters only."""
+    return problem.with_parameters([glob.escape(name) for name in rest])
 
 
 def _joined(
@@ -89,7 +82,7 @@ class Factored:
     @property
     def name(self) -> tuple[str, Names]:
         """Tells them from others."""
-        return "parameters and layers", self.names
+        return "parameters and layers", (*self.names, *self.layers)
 
     @property
     def shared(self) -> tuple[bool, ...]:
@@ -174,7 +167,7 @@ def _places(problem: Problem) -> dict[str, int]:
 
 def _agree(problem: Problem, few: Batch, places: dict[str, int], rest: Names) -> bool:
     """Whether u x^T is all of the gradient in each of these weights, on a random cotangent."""
-    held = problem.with_parameters([glob.escape(name) for name in rest])
+    held = _holding(problem, rest)
     u = random_cotangents(problem, few)[None]
     (whole,) = pulled(problem, Parameters(problem.network.names), few, u)[0]
     pieces = problem.network.split(whole)

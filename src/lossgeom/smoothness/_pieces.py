@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import SavedTensors
+from lossgeom.smoothness._graph_size import GraphSize
 from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._linearized import Linearized
 from lossgeom.smoothness._search import Search
@@ -34,11 +34,8 @@ def pieces(
 
 def _look(function: InputFunction, batch: Batch) -> tuple[Linearized, float]:
     """A few examples, which must not depend on each other, and what each of them saves."""
-    saved = SavedTensors()
-    with saved.counted():
+    size = GraphSize(function.problem)
+    with size.counted():
         few = function.at(batch)
     few.check_independent()
-    problem = function.problem
-    shared = {t.untyped_storage()._cdata for t in (problem.theta, *problem.network.constants())}
-    own = (size for storage, size in saved.storages.items() if storage not in shared)
-    return few, sum(own) / len(few)
+    return few, sum(size.sizes) / len(few)

@@ -60,8 +60,9 @@ def largest_jacobian_norm(
     that they can have, so the answer is that of all examples, up to the rounding of eigenvalues.
 
     Cost: a forward and C backward passes, as for all norms; what is saved are Gram matrices and
-    eigenvalues, with n = min(C, D) some C D n and n^3 operations an example. For many outputs :func:`jacobian_norms` by
-    Lanczos iteration takes fewer passes; it has no bounds from above, by which to prune.
+    eigenvalues, with n = min(C, D) some C D n and n^3 operations an example. For many outputs
+    :func:`jacobian_norms` by Lanczos iteration takes fewer passes; it has no bounds from above, by
+    which to prune.
 
     Args:
         problem: model and data, see :func:`jacobian_norms`.

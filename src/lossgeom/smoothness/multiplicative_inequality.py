@@ -10,15 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.measuring import measuring
+from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.smoothness._example_gradients import (
-    MEMORY_BUDGET,
-    agree,
-    power_norms,
-    reduced_gradients,
-)
+from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._first_layer import FirstLayer, first_layer
+from lossgeom.smoothness._ways import few_of
 from lossgeom.smoothness.sobolev import checked_orders, in_eval_mode, seminorm
 
 
@@ -31,7 +27,8 @@ class MultiplicativeInequality:
         k: the order.
         left: norms of the gradients in the input.
         right: what they are bounded by.
-        operator_norm: of the transposed first layer, or a bound on it.
+        operator_norm: of the transposed first layer, or a bound on it; that of a convolution of
+            inputs of several sizes is the largest, while ``right`` has that of the example's size.
         smallest_input: the smallest l_2k norm of an input.
         input_seminorm: the left side averaged, g_x of order k.
         layer_seminorm: of the gradients in the weights of the first layer, g_W1 of order k.
@@ -84,7 +81,8 @@ def multiplicative_inequality(
     .. math:: g_x^{(k)} \le \frac{\|W_1^\top\|_{p \to p}}{\min_i \|x_i\|_p} \, g_{W_1}^{(k)}.
 
     The gradient in the input comes from autograd, not from u, and that it is :math:`W_1^\top u`
-    is checked at every example. It is a theorem, so neither is ever violated, up to rounding.
+    is checked at every example and output. It is a theorem, so neither is ever violated, up to
+    rounding.
 
     The first layer is the Linear or convolutional module that is called with the model's input,
     as it is or flattened. W_1 is the matrix that it multiplies with, apart from other uses of the
@@ -104,7 +102,7 @@ def multiplicative_inequality(
         problem: model and data; the loss plays no part, and the mode is always eval.
         orders: k, integers of at least 1.
         layer: name of the first layer, where several are called with the input.
-        memory_budget: bytes of the gradients that are held at a time; 64 MiB.
+        memory_budget: bytes of gradients and graphs that are held at a time; 64 MiB.
 
     Returns:
         Both sides by order k, in units of output per unit of input.
@@ -132,50 +130,80 @@ def multiplicative_inequality(
         raise ValueError(
             "expected a problem without autocast, which rounds by more than what is compared here"
         )
-    with measuring(problem.theta.device):
-        first = first_layer(problem, problem.first_batch(), layer)
-        reduced = reduced_gradients(
-            problem, first, lambda rows: _norms(problem, first, rows, orders), memory_budget
-        )
-        inputs = problem.over_batches(lambda batch: power_norms(batch.input.flatten(1), orders))
-        left, u = torch.cat(reduced).chunk(2, dim=2)
-        return {
-            k: _sides(first, k, left[..., place], u[..., place], torch.cat(inputs)[:, place])
-            for place, k in enumerate(orders)
-        }
+    key = ("first layer", layer)
+
+    def of_batch(batch: Batch) -> _Sides:
+        few, kind = few_of(batch)
+        first = problem.cached((*key, kind), lambda: first_layer(problem, few, layer))
+        norms = problem.cached((*key, kind, orders), lambda: first.transposed_norms(orders))
+        return _sides(problem, batch, first, norms, memory_budget)
+
+    batches = problem.over_batches(of_batch)
+    if len({sides.left.shape[1] for sides in batches}) > 1:
+        raise ValueError("expected as many outputs in every batch; measure the batches one by one")
+    return {k: _joined(batches, k, place) for place, k in enumerate(orders)}
 
 
-def _norms(
-    problem: Problem, first: FirstLayer, rows: Float[Tensor, "M p"], orders: Sequence[int]
-) -> Float[Tensor, "M r"]:
-    """Norms of the gradients in the input and in what the layer puts out."""
-    D = first.input_shape.numel()
-    gradient, u = rows[:, :D], rows[:, D:]
-    if not agree(problem, first.transposed(u, first.weight), gradient):
-        raise ValueError(
-            f"expected the outputs to depend on the input through W x of the layer "
-            f"{first.label!r} alone, but its transpose does not give the gradient in the input; is "
-            "there another path, or a layer that does more than multiply?"
-        )
-    return torch.cat([power_norms(gradient, orders), power_norms(u, orders)], 1)
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """Norms at the examples of a batch for every order.
+
+    Attributes:
+        label: of the first layer.
+        operator_norms: of its transpose, by order.
+        left: of the gradients in the input.
+        u: of those in what the layer puts out.
+        inputs: of the inputs.
+    """
+
+    label: str
+    operator_norms: dict[int, float]
+    left: Float[Tensor, "B C r"]
+    u: Float[Tensor, "B C r"]
+    inputs: Float[Tensor, "B r"]
 
 
 def _sides(
+    problem: Problem,
+    batch: Batch,
     first: FirstLayer,
-    k: int,
-    left: Float[Tensor, "N C"],
-    u: Float[Tensor, "N C"],
-    inputs: Float[Tensor, " N"],
-) -> MultiplicativeInequality:
+    operator_norms: dict[int, float],
+    memory_budget: int,
+) -> _Sides:
+    orders = tuple(operator_norms)
+    two = first.spectral_norm
+
+    def norms(rows: Float[Tensor, "M p"]) -> Float[Tensor, "M r"]:
+        D = first.input_shape.numel()
+        gradient, u = rows[:, :D], rows[:, D:]
+        error = torch.linalg.vector_norm(first.transposed(u, first.weight) - gradient, dim=1)
+        allowed = torch.finfo(u.dtype).eps ** 0.5 * two * torch.linalg.vector_norm(u, dim=1)
+        if not (error <= allowed).all():
+            raise ValueError(
+                f"expected the outputs to depend on the input through W x of the layer "
+                f"{first.label!r} alone, but its transpose does not give the gradient in the "
+                "input; is there another path, or a layer that does more than multiply?"
+            )
+        return torch.cat([power_norms(gradient, orders), power_norms(u, orders)], 1)
+
+    found = reduced_gradients(problem, first, batch, norms, memory_budget)
+    left, u = found.chunk(2, dim=2)
+    inputs = power_norms(batch.input.flatten(1), orders)
+    return _Sides(first.label, operator_norms, left, u, inputs)
+
+
+def _joined(batches: Sequence[_Sides], k: int, place: int) -> MultiplicativeInequality:
     """The norm of u x^T is that of u times that of x."""
-    operator_norm = first.transposed_norm(k)
+    left = torch.cat([sides.left[..., place] for sides in batches])
+    right = [sides.operator_norms[k] * sides.u[..., place] for sides in batches]
+    in_weights = [sides.u[..., place] * sides.inputs[:, None, place] for sides in batches]
     return MultiplicativeInequality(
-        first.label,
+        batches[0].label,
         k,
         left,
-        operator_norm * u,
-        operator_norm,
-        inputs.min().item(),
+        torch.cat(right),
+        max(sides.operator_norms[k] for sides in batches),
+        min(sides.inputs[:, place].min().item() for sides in batches),
         seminorm(left.flatten(), k, len(left)),
-        seminorm((u * inputs[:, None]).flatten(), k, len(left)),
+        seminorm(torch.cat(in_weights).flatten(), k, len(left)),
     )

@@ -10,15 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.batches import Batch
 from lossgeom.diagnosis import guard
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.smoothness._example_gradients import (
-    MEMORY_BUDGET,
-    Input,
-    power_norms,
-    reduced_gradients,
-)
+from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._linear_weights import parameter_norms
+from lossgeom.smoothness._variables import Input
 
 Of = Literal["input", "parameters"]
 OF: tuple[Of, ...] = ("input", "parameters")
@@ -68,8 +65,8 @@ def sobolev_seminorms(
             of an example are flattened to C numbers.
         of: ``"input"`` or ``"parameters"``.
         orders: k, integers of at least 1.
-        memory_budget: bytes of the gradients that are held at a time, unless four of them need
-            more; 64 MiB. The peak is a few times that, and what the graph of a block takes.
+        memory_budget: bytes of gradients and graphs that are held at a time, unless those of four
+            examples need more; 64 MiB. The peak is a few times that.
 
     Returns:
         The seminorms, in units of output per unit of input or of parameter, whatever k.
@@ -97,11 +94,15 @@ def sobolev_seminorms(
     every = [1, *orders]  # the first is Euclidean
     if of == "parameters":
         guard(problem, problem.first_batch(), order=1)
-        batches = parameter_norms(problem, every, memory_budget)
-    else:
-        batches = reduced_gradients(
-            problem, Input(), lambda G: power_norms(G, every), memory_budget
+
+    def of_batch(batch: Batch) -> Tensor:
+        if of == "parameters":
+            return parameter_norms(problem, batch, every, memory_budget)
+        return reduced_gradients(
+            problem, Input(), batch, lambda G: power_norms(G, every), memory_budget
         )
+
+    batches = problem.over_batches(of_batch)
     N = sum(len(norms) for norms in batches)
     norms = torch.cat([norms.flatten(0, 1) for norms in batches])
     return SobolevSeminorms(

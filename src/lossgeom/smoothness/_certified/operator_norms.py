@@ -41,8 +41,11 @@ def convolution_norm(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    operations: float = math.inf,
 ) -> float:
     r"""An upper bound of the spectral norm of a convolution with zero padding.
+
+    Infinite where it would take more than some operations, up to a small factor.
 
     With stride s, the inputs that are s apart make one channel each, and in those channels the
     stride is 1 (polyphase components). On a torus of N points, where N is the extent of the inputs
@@ -61,6 +64,10 @@ def convolution_norm(
         _waves(*settings).to(K.device)
         for settings in zip(kernel, size, stride, padding, dilation, strict=True)
     ]
+    phases, frequencies = math.prod(w.shape[1] for w in waves), math.prod(map(len, waves))
+    m, n = K.shape[1], K.shape[2] * phases
+    if groups * (frequencies / 2 + 1) * m * n * min(m, n) > operations:
+        return math.inf
     rounding = 8 * (math.prod(kernel) + 8) * EPSILON * float(K.abs().flatten(3).sum(3).norm())
     largest = 0.0
     for frequency in range(len(waves[0]) // 2 + 1):
@@ -76,7 +83,8 @@ def _waves(taps: int, size: int, stride: int, padding: int, dilation: int) -> Te
     offsets = torch.arange(taps) * dilation - padding
     places = offsets.div(stride, rounding_mode="floor")
     phases = offsets - places * stride
-    N = -(-size // stride) + int(places.max() - places.min())
+    span = int(places.max() - places.min())
+    N = -(-size // stride) + span if span else 1  # without overlap all frequencies are the same
     turns = (torch.arange(N)[:, None] * places % N).double() / N
     wave = torch.polar(torch.ones_like(turns), 2 * math.pi * turns)
     return wave[:, None, :] * (phases == torch.arange(stride)[:, None])
