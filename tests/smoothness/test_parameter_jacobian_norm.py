@@ -3,10 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import lossgeom as lg
+from lossgeom.smoothness import parameter_jacobian_norm
+from lossgeom.smoothness._layer_outputs import layer_outputs
 from tests import reference
-from tests.problems import CASES
+from tests.problems import CASES, mlp
 
 BY_NAME = {case.name: case for case in CASES}
 NAMES = ["ragged", "tied", "subset", "mapping", "conv", "language_model", "tokens", "own_loss"]
@@ -23,6 +26,104 @@ def test_agrees_with_differences_and_svd(name, unchecked):
         torch.testing.assert_close(norms.values, expected, rtol=1e-5, atol=1e-8)
     frobenius = lg.parameter_jacobian_norms(case.problem(), norm="frobenius", method="exact")
     torch.testing.assert_close(frobenius.values, J.flatten(1).norm(dim=1), rtol=1e-5, atol=1e-8)
+
+
+class Outside(nn.Module):
+    """Reads a weight outside of the calls of its layer, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.linear(x))) + x[:, :3] @ self.linear.weight[:3, :3]
+
+
+class Ignored(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class Again(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.linear(torch.tanh(self.linear(x)))))
+
+
+def doubled():
+    model = mlp(4, 6, 3)
+    model[0].register_forward_hook(lambda layer, args, z: 2 * z)
+    return model
+
+
+def without_bias():
+    return nn.Sequential(nn.Linear(4, 6, bias=False), nn.Tanh(), nn.Linear(6, 3))
+
+
+SETTINGS = [
+    {"method": "exact"},
+    {"method": "lanczos", "tol": 1e-6},
+    {"norm": "frobenius", "method": "exact"},
+]
+
+
+@pytest.mark.parametrize(
+    "outputs", ["logits", "softmax", lambda f, batch: f[:, :2] * batch[0][:, :1]]
+)
+@pytest.mark.parametrize(
+    ("model", "batched"),
+    [
+        (mlp(4, 6, 5, 3, activation=nn.ReLU), True),
+        (without_bias(), True),
+        (Outside(), False),
+        (Again(), False),
+        (doubled(), False),
+        (parametrizations.weight_norm(nn.Linear(4, 3)), False),
+        (nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)), False),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.Unflatten(1, (3, 1)), nn.Linear(1, 2), nn.Flatten()),
+            False,
+        ),
+    ],
+    ids=["mlp", "no bias", "outside", "again", "hook", "weight norm", "layer norm", "positions"],
+)
+def test_norms_in_what_layers_put_out_are_those_in_their_weights(
+    monkeypatch, unchecked, model, batched, outputs
+):
+    """Which they are only where nothing else is made of the weights."""
+    generator = torch.Generator().manual_seed(0)
+    xs = torch.randn(7, 4, generator=generator).double().split((5, 2))
+    data = [(x, torch.zeros(len(x)).long()) for x in xs]
+    problem = lg.Problem(model.double(), "cross_entropy", data)
+    assert (layer_outputs(problem, "logits", problem.first_batch()) is not None) == batched
+    found = [lg.parameter_jacobian_norms(problem, outputs, **setting) for setting in SETTINGS]
+    monkeypatch.setattr(parameter_jacobian_norm, "layer_outputs", lambda *_: None)
+    for setting, actual in zip(SETTINGS, found, strict=True):
+        expected = lg.parameter_jacobian_norms(problem, outputs, **setting).values
+        torch.testing.assert_close(actual.values, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pattern", ["0.*", "*.bias", "2.weight"])
+def test_some_of_the_parameters(pattern):
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double()
+    whole = lg.Problem(mlp(4, 6, 3).double(), "cross_entropy", [(x, torch.zeros(5).long())])
+    problem = whole.with_parameters(pattern)
+    J = lg.ParameterJacobian(problem).dense().unflatten(0, (5, 3))
+    expected = torch.linalg.matrix_norm(J, ord=2)
+    torch.testing.assert_close(lg.parameter_jacobian_norms(problem).values, expected)
+
+
+def test_outputs_without_a_gradient():
+    problem = lg.Problem(
+        nn.Sequential(nn.Linear(3, 3), Ignored(3, 2)),
+        lambda outputs, batch: (outputs.sum(), len(outputs)),
+        [(torch.randn(4, 3), torch.zeros(4))],
+        check=False,
+    )
+    assert lg.parameter_jacobian_norms(problem).values.tolist() == [0.0] * 4
 
 
 def test_is_the_diagonal_of_the_tangent_kernel():

@@ -40,7 +40,7 @@ def parameter_norms(
             problem, parameters, batch, lambda G: power_norms(G, orders), memory_budget
         )
     held = problem.cached(("holding", rest), lambda: _holding(problem, rest))
-    widths = [layer.out_features for layer in _modules(problem, layers)]
+    widths = [layer.out_features for layer in modules_of(problem, layers)]
     sizes = [held.theta.numel(), *widths]
 
     def norms(rows: Tensor) -> Tensor:
@@ -91,25 +91,25 @@ class Factored:
 
     def at(self, problem: Problem, batch: Batch) -> Leaves:
         """The parameters, and shifts of what the layers put out."""
-        zeros, layers = problem.theta.new_zeros, _modules(problem, self.layers)
+        zeros, layers = problem.theta.new_zeros, modules_of(problem, self.layers)
         return (problem.theta, *(zeros(len(batch), layer.out_features) for layer in layers))
 
     def outputs(self, problem: Problem, leaves: Leaves, batch: Batch) -> Tensor:
         """Of the model, at parameters and shifts."""
         theta, *shifts = leaves
-        layers = _modules(problem, self.layers)
+        layers = modules_of(problem, self.layers)
         shift = dict(zip(layers, shifts, strict=True))
-        with _hooked(layers, lambda layer, args, z: z + shift[layer]):  # noqa: ARG005
+        with hooked(layers, lambda layer, args, z: z + shift[layer]):  # noqa: ARG005
             return problem.outputs(theta, batch)
 
 
-def _modules(problem: Problem, layers: Names) -> list[Any]:
+def modules_of(problem: Problem, layers: Names) -> list[Any]:
     """The layers themselves, of which a problem at later parameters has a copy of its own."""
     return [problem.network.module.get_submodule(name) for name in layers]
 
 
 @contextmanager
-def _hooked(layers: Sequence[nn.Linear], hook: Any) -> Iterator[None]:
+def hooked(layers: Sequence[nn.Linear], hook: Any) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_hook(hook).remove)
@@ -117,15 +117,15 @@ def _hooked(layers: Sequence[nn.Linear], hook: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _inputs(problem: Problem, names: Iterable[str], batch: Batch) -> list[list[Tensor]]:
+def inputs_of(problem: Problem, names: Iterable[str], batch: Batch) -> list[list[Tensor]]:
     """What each layer is called with, call after call."""
-    layers = _modules(problem, tuple(names))
+    layers = modules_of(problem, tuple(names))
     calls: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
 
     def note(layer: nn.Module, args: Any, z: Any) -> None:
         calls[layer].append(args[0].clone() if args else z.new_zeros(0))
 
-    with _hooked(layers, note):
+    with hooked(layers, note):
         problem.outputs(problem.theta, batch)
     return list(calls.values())
 
@@ -134,15 +134,15 @@ def _input_norms(
     problem: Problem, layers: Names, batch: Batch, orders: Sequence[int]
 ) -> Float[Tensor, "B r l"]:
     """Norms of what the layers are called with, after ones for the other parameters."""
-    norms = [power_norms(x, orders) for (x,) in _inputs(problem, layers, batch)]
+    norms = [power_norms(x, orders) for (x,) in inputs_of(problem, layers, batch)]
     return torch.stack([torch.ones_like(norms[0]), *norms], 2)
 
 
 def _left_out(problem: Problem, few: Batch) -> tuple[Names, Names]:
     """Names of layers to treat so, and of the parameters that are left; at least one is."""
-    places = _places(problem)
+    places = linear_layers(problem)
     shapes, names = problem.network.shapes, problem.network.names
-    for layer, calls in zip(list(places), _inputs(problem, places, few), strict=True):
+    for layer, calls in zip(list(places), inputs_of(problem, places, few), strict=True):
         if [x.shape for x in calls] != [(len(few), shapes[places[layer]][1])]:
             del places[layer]
     if len(places) == sum(shape.numel() > 0 for shape in shapes):
@@ -153,7 +153,7 @@ def _left_out(problem: Problem, few: Batch) -> tuple[Names, Names]:
     return (), names
 
 
-def _places(problem: Problem) -> dict[str, int]:
+def linear_layers(problem: Problem) -> dict[str, int]:
     """Linear layers with a weight of their own, and its place among the parameters."""
     slots = problem.network.slots
     users = Counter(place for _, _, place in slots)
@@ -172,7 +172,7 @@ def _agree(problem: Problem, few: Batch, places: dict[str, int], rest: Names) ->
     (whole,) = pulled(problem, Parameters(problem.network.names), few, u)[0]
     pieces = problem.network.split(whole)
     _, *shifts = pulled(held, Factored(rest, tuple(places)), few, u)[0]
-    inputs = [x for (x,) in _inputs(problem, places, few)]
+    inputs = [x for (x,) in inputs_of(problem, places, few)]
     return all(
         agree(problem, g.T @ x.to(g), pieces[place])
         for g, x, place in zip(shifts, inputs, places.values(), strict=True)

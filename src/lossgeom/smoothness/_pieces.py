@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 from lossgeom.batches import Batch
+from lossgeom.problem import Problem
 from lossgeom.smoothness._graph_size import GraphSize
-from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._linearized import Linearized
 from lossgeom.smoothness._search import Search
 from lossgeom.smoothness.norms import Method
@@ -17,9 +18,21 @@ PIECE_BYTES = 32 * 2**20  # about what is worked on at a time: more is no faster
 AGAIN = 3  # times what a forward pass saves is saved with the graph of a backward pass
 
 
-def pieces(
-    function: InputFunction, batch: Batch, search: Search
-) -> Iterator[tuple[Linearized, Method]]:
+@runtime_checkable
+class Function(Protocol):
+    """What gives the outputs of a batch with their graph."""
+
+    @property
+    def problem(self) -> Problem:
+        """In eval mode."""
+        ...
+
+    def at(self, batch: Batch) -> Linearized:
+        """The outputs of a batch."""
+        ...
+
+
+def pieces(function: Function, batch: Batch, search: Search) -> Iterator[tuple[Linearized, Method]]:
     """The function at equal parts of a batch, with the method for them."""
     few, saved = _look(function, batch.examples(0, FEW))
     method = search.choice(few)
@@ -32,7 +45,7 @@ def pieces(
         yield function.at(batch.examples(start, start + size)), method
 
 
-def _look(function: InputFunction, batch: Batch) -> tuple[Linearized, float]:
+def _look(function: Function, batch: Batch) -> tuple[Linearized, float]:
     """A few examples, which must not depend on each other, and what each of them saves."""
     size = GraphSize(function.problem)
     with size.counted():

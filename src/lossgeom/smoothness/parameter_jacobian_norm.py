@@ -7,8 +7,10 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.smoothness._layer_outputs import layer_outputs
 from lossgeom.smoothness._linearized import Linearized
 from lossgeom.smoothness._outputs import Outputs, check_outputs, chosen
+from lossgeom.smoothness._pieces import pieces
 from lossgeom.smoothness._search import Search
 from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
 
@@ -37,7 +39,9 @@ def parameter_jacobian_norms(
 
     Cost: for each example by itself, a forward pass and what :func:`jacobian_norms` takes; without
     a method, exact up to 32 outputs and 1 GiB of rows. Memory C P numbers where it is exact, some
-    tens of P by Lanczos iteration.
+    times P and a basis of outputs by Lanczos iteration. Of models whose parameters are all in
+    Linear layers that are called once, with one vector for each example, the norms are those in
+    what the layers put out, and batched: that takes as long as norms in the input.
 
     Args:
         problem: model and data; the parameters are those that the problem is measured in.
@@ -69,6 +73,9 @@ def parameter_jacobian_norms(
 
     def of_batch(batch: Batch) -> list[Piece]:
         _check_alone(problem, outputs, batch)
+        function = layer_outputs(problem, outputs, batch)
+        if function is not None:
+            return [search.of(point, used) for point, used in pieces(function, batch, search)]
         points = (_at(problem, outputs, batch.examples(i, i + 1)) for i in range(len(batch)))
         return [search.of(point, search.choice(point)) for point in points]
 
