@@ -37,6 +37,12 @@ def test_names_tell_settings_apart():
         lg.metrics.Loss(minus_label_entropy=True),
         *(lg.metrics.JacobianNorm(o, v) for o in ("logits", "softmax") for v in ("max", "mean")),
         *(
+            lg.metrics.ParameterJacobianNorm(o, v, n)
+            for o in ("logits", "softmax")
+            for v in ("max", "mean")
+            for n in ("spectral", "frobenius")
+        ),
+        *(
             lg.metrics.SobolevSeminorm(of, k, euclidean=euclidean)
             for of in ("input", "parameters")
             for k in (1, 2)
@@ -87,7 +93,27 @@ def test_jacobian_norm_over_the_examples():
         assert value == getattr(norms, over)
 
 
+def test_parameter_jacobian_norm_over_the_examples():
+    problem = CASES[0].problem()
+    norms = lg.parameter_jacobian_norms(problem, norm="frobenius")
+    for over in ("max", "mean"):
+        metric = lg.metrics.ParameterJacobianNorm(over=over, norm="frobenius")
+        assert metric(problem).value == getattr(norms, over)
+
+
+def test_standard_errors_over_the_examples():
+    """Examples are sampled independently of each other."""
+    data = [(torch.randn(5, 4), torch.zeros(5).long())]
+    problem = lg.Problem(torch.nn.Linear(4, 40), "cross_entropy", data)
+    norms = lg.jacobian_norms(problem, norm="frobenius")
+    found = {v: lg.metrics.JacobianNorm(over=v, norm="frobenius")(problem) for v in ("max", "mean")}
+    assert found["max"].stderr == norms.stderr[norms.argmax].item() > 0
+    assert found["mean"].stderr == pytest.approx(norms.stderr.norm().item() / 5)
+
+
 def test_jacobian_norm_settings(unchecked):
+    with pytest.raises(ValueError, match="expected norm in"):
+        lg.metrics.ParameterJacobianNorm(norm="nuclear")
     with pytest.raises(ValueError, match="expected over in"):
         lg.metrics.JacobianNorm(over="median")
 

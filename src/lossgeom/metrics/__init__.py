@@ -4,10 +4,18 @@ from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.accuracy import Accuracy
 from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.loss import Loss
+from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 
-METRICS: tuple[type[Metric], ...] = (Loss, Accuracy, Sharpness, JacobianNorm, SobolevSeminorm)
+METRICS: tuple[type[Metric], ...] = (
+    Loss,
+    Accuracy,
+    Sharpness,
+    JacobianNorm,
+    ParameterJacobianNorm,
+    SobolevSeminorm,
+)
 
 __all__ = [
     "METRICS",
@@ -15,6 +23,7 @@ __all__ = [
     "JacobianNorm",
     "Loss",
     "Metric",
+    "ParameterJacobianNorm",
     "Sharpness",
     "SobolevSeminorm",
 ]

@@ -1,5 +1,6 @@
 """Norm of the input-output Jacobian over the data."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,10 +33,7 @@ class JacobianNorm:
     embedding: str | None = None
 
     def __post_init__(self) -> None:
-        allowed = {"outputs": NAMED_OUTPUTS, "over": OVER, "norm": NORMS}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"expected {name} in {values}, got {getattr(self, name)!r}")
+        check_settings(self, {"outputs": NAMED_OUTPUTS, "over": OVER, "norm": NORMS})
 
     @property
     def name(self) -> str:
@@ -51,17 +49,26 @@ class JacobianNorm:
         norms = problem.cached(
             ("jacobian_norms", self.outputs, *settings), lambda: self._measured(problem)
         )
-        value = norms.max if self.over == "max" else norms.mean
-        return Estimate(value, self._stderr(norms), converged=bool(norms.converged.all()))
+        return over_examples(norms, self.over)
 
     def _measured(self, problem: Problem) -> JacobianNorms:
         return jacobian_norms(
             problem, self.outputs, norm=self.norm, wrt=self.wrt, embedding=self.embedding
         )
 
-    def _stderr(self, norms: JacobianNorms) -> float | None:
-        if norms.stderr is None:
-            return None
-        if self.over == "max":
-            return norms.stderr[norms.argmax].item()
-        return norms.stderr.square().sum().sqrt().item() / len(norms)
+
+def check_settings(metric: object, allowed: Mapping[str, Sequence[str]]) -> None:
+    """Raise for a setting that is not among those there are."""
+    for name, values in allowed.items():
+        if getattr(metric, name) not in values:
+            raise ValueError(f"expected {name} in {values}, got {getattr(metric, name)!r}")
+
+
+def over_examples(norms: JacobianNorms, over: Over) -> Estimate:
+    """The maximum or mean of norms, with the standard error of sampling."""
+    converged, errors = bool(norms.converged.all()), norms.stderr
+    if over == "max":
+        stderr = None if errors is None else errors[norms.argmax].item()
+        return Estimate(norms.max, stderr, converged=converged)
+    stderr = None if errors is None else errors.square().sum().sqrt().item() / len(norms)
+    return Estimate(norms.mean, stderr, converged=converged)
