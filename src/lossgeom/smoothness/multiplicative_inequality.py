@@ -90,11 +90,12 @@ def multiplicative_inequality(
     and zeros are weights, too. Gradients in the weights of the convolution itself are sums over
     positions, which may cancel, and bound nothing.
 
-    For k = 1 the norm of :math:`W_1^\top` is exact, up to what covers rounding, for Linear layers and small convolutions; of
-    large ones it is that of a periodic convolution on a larger grid, an upper bound. For k > 1 it
-    is the upper bound :math:`\|A\|_2^{2/p} \|A\|_\infty^{1-2/p}` by interpolation. At an example
-    that is zero, the right side is its limit, :math:`\|W_1^\top\|_{p \to p} \|u\|_p`; the averaged
-    bound is infinite then.
+    For k = 1 the norm of :math:`W_1^\top` is exact, up to what covers rounding, for Linear layers
+    and small convolutions; of large ones it is that of a periodic convolution on a larger grid, an
+    upper bound, or one by sums of rows and columns where that is costly. For k > 1 it is the upper
+    bound :math:`\|A\|_2^{2/p} \|A\|_\infty^{1-2/p}` by interpolation. At an example that is zero,
+    the right side is its limit, :math:`\|W_1^\top\|_{p \to p} \|u\|_p`; the averaged bound is
+    infinite then.
 
     Cost: N C gradients of an output, batched, and as many products with the first layer.
 
