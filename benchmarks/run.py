@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def smaller(case: Case) -> Case:
     """With fewer products, too."""
-    return replace(case, products=3, patience=60)
+    return replace(case, products=3, patience=60, few=1)
 
 
 def run_case(

@@ -1,7 +1,6 @@
 """The benchmarks run, tell right from wrong, and write what they say. No test looks at a time."""
 
 import json
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -172,9 +171,9 @@ def test_densities_are_checked():
 
 def test_the_fewest_steps():
     def found(needed, patience=100):
-        peer = Peer("p", top=lambda case, k, n: n, setting=Steps(lambda k: 4, lambda k, n: n))
+        steps = Steps(lambda k: 4, lambda k, n: n)
         check = lambda n: {"status": "right" if n >= needed else "wrong"}  # noqa: E731
-        return settings.best_setting(peer, replace(tiny(), patience=patience), 1, check)
+        return settings.best_setting(steps, lambda n: (1.0, n), check, 1, patience)
 
     assert found(3).value == 4
     assert found(7).value == 7
