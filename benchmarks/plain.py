@@ -106,9 +106,8 @@ class Reference:
 def jacobian_norms(function: InputOutput) -> Tensor:
     """Spectral norms of Jacobians, of one example after the other, in float64."""
     exact = function.plain(torch.float64)
-    return torch.tensor(
-        [_jacobian_norm(exact, one) for x in exact.inputs() for one in torch.split(x.double(), 1)]
-    )
+    ones = [one for x in exact.inputs() for one in torch.split(x.double(), 1)]
+    return torch.tensor([_jacobian_norm(exact, one) for one in ones], dtype=torch.float64)
 
 
 def _jacobian_norm(function: InputOutput, x: Tensor) -> float:
