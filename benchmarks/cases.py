@@ -44,6 +44,7 @@ class Case:
         loss: as lossgeom calls it.
         products: how many Hessian products are really taken, where 30 are accounted for.
         patience: products that a search for a setting may spend on one try.
+        few: examples whose Jacobians with 1,000 outputs are taken.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     loss: str = "cross_entropy"
     products: int = 6
     patience: int = 100
+    few: int = 16
 
     criterion = MeanCrossEntropy()
 
@@ -140,6 +142,7 @@ def mlp_case(quick: bool) -> Case:
         [(x, y)],
         products=30,
         patience=1_000,
+        few=256,
     )
     return trained(case, steps=30)
 
@@ -175,7 +178,7 @@ def gpt_case(quick: bool) -> Case:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL)
         model = GPT().eval()
-    case = Case("gpt", title, model, text(n), loss="token_cross_entropy")
+    case = Case("gpt", title, model, text(n), loss="token_cross_entropy", few=4)
     return trained(case, steps=30)
 
 
@@ -222,7 +225,11 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From (B, T) to (B, T, VOCABULARY)."""
-        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        return self.embedded(self.tokens(tokens))
+
+    def embedded(self, x: Tensor) -> Tensor:
+        """From embeddings (B, T, width)."""
+        x = x + self.positions(torch.arange(x.shape[1]))
         logits: Tensor = self.head(self.norm(self.blocks(x)))
         return logits
 

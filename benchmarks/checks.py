@@ -12,7 +12,7 @@ from benchmarks.peers import Pairs, Quadrature
 from benchmarks.plain import hessian_product
 
 PRODUCT = 1e-3  # relative to the norm of the product in float64
-VALUE = 1e-3  # relative to the eigenvalue in float64
+VALUE = 1e-3  # relative to the eigenvalue, or the norm, in float64
 RESIDUAL = 1.01e-3  # of 1e-3 asked for, and room for rounding
 MASS = 1e-3
 TOP_NODE = 2e-2  # relative to the largest eigenvalue
@@ -48,6 +48,12 @@ def _residual(case: Case, value: float, vector: Tensor) -> float:
     v = (vector / vector.norm()).to(case.dtype)
     Hv = hessian_product(case, v)
     return float((Hv.double() - value * v.double()).norm()) / abs(value)
+
+
+def norms(right: Tensor, found: Tensor) -> dict[str, object]:
+    """The worst relative error of any example."""
+    error = ((found.double() - right).abs() / right).max().item()
+    return _verdict(error <= VALUE, error=error)
 
 
 def density(P: int, largest: float, forms: Tensor, found: Quadrature) -> dict[str, object]:

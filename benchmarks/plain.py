@@ -5,6 +5,7 @@ In float32 these products are a competitor. In a float64 copy they are the refer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, draw
+from benchmarks.input_output import InputOutput
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -99,3 +101,26 @@ class Reference:
         generator = torch.Generator().manual_seed(2)
         signs = torch.randint(2, (TRACE_PROBES, self.case.P), generator=generator) * 2.0 - 1
         return torch.stack([z @ hessian_product(self.exact, z) for z in signs.double()])
+
+
+def jacobian_norms(function: InputOutput) -> Tensor:
+    """Spectral norms of Jacobians, of one example after the other, in float64."""
+    exact = function.plain(torch.float64)
+    ones = [one for x in exact.inputs() for one in torch.split(x.double(), 1)]
+    return torch.tensor([_jacobian_norm(exact, one) for one in ones], dtype=torch.float64)
+
+
+def _jacobian_norm(function: InputOutput, x: Tensor) -> float:
+    """By SciPy's solver, from products in forward and in reverse mode."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    outputs, pull, *_ = torch.func.vjp(function.outputs, x)
+
+    def product(u: object) -> object:
+        (v,) = pull(torch.as_tensor(u).reshape(outputs.shape))
+        return torch.func.jvp(function.outputs, (x,), (v,))[1].flatten().numpy()
+
+    A = LinearOperator((outputs.numel(),) * 2, matvec=product, dtype="float64")
+    start = draw(1, outputs.numel()).double().numpy()
+    (largest,) = eigsh(A, 1, which="LA", tol=1e-8, v0=start, return_eigenvectors=False)
+    return math.sqrt(largest)

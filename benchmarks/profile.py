@@ -39,8 +39,10 @@ def profile(case: Case, repeats: int) -> dict[str, Lap]:
             lap = laps.setdefault(part, Lap(verdict={"status": "part"}))
             lap.seconds.append(seconds)
             lap.units.append(seconds / one)
-    ratio = _arithmetic(case.copy())
-    laps[ARITHMETIC] = Lap([ratio], [0.0], {"status": "part"})
+    product = lossgeom.hessian(case.copy())
+    first, second = unit_vectors(case, 2)
+    product(first)
+    laps[ARITHMETIC] = arithmetic(lambda: product(second), partial(gradient, case.copy()))
     return laps
 
 
@@ -70,13 +72,11 @@ def _watched(owner: Any, name: str, part: str, spent: dict[str, float]) -> Itera
         yield
 
 
-def _arithmetic(case: Case) -> float:
-    first, second = unit_vectors(case, 2)
-    product = lossgeom.hessian(case)
-    product(first)
+def arithmetic(work: Callable[[], object], gradient: Callable[[], object]) -> Lap:
+    """Floating-point operations of matrix products and convolutions, by those of a gradient."""
     counts = []
-    for work in (lambda: product(second), lambda: gradient(case)):
+    for counted in (work, gradient):
         with FlopCounterMode(display=False) as counter:
-            work()
+            counted()
         counts.append(counter.get_total_flops())
-    return float(counts[0] / max(counts[1], 1))
+    return Lap([float(counts[0] / max(counts[1], 1))], [0.0], {"status": "part"})

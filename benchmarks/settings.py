@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from benchmarks.cases import Case
-from benchmarks.peers import Choices, Pairs, Peer, Steps
-from benchmarks.timing import timed
+from benchmarks.peers import Choices, Steps
 
-Check = Callable[[Pairs], dict[str, object]]
+Attempt = Callable[[Any], tuple[float, Any]]
+Check = Callable[[Any], dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -23,35 +22,34 @@ class Setting:
     words: str = ""
 
 
-def best_setting(peer: Peer, case: Case, k: int, check: Check) -> Setting:
-    """The fewest steps that are right, or the fastest of several choices."""
-    solve = peer.top
-    if solve is None:
-        raise ValueError(f"{peer.name} finds no eigenpairs")
-    if isinstance(peer.setting, Choices):
-        return _fastest(peer.setting, partial(_solved, solve, case, k))
+def best_setting(
+    how: Steps | Choices, attempt: Attempt, check: Check, k: int, patience: int
+) -> Setting:
+    """The fewest steps that are right, or the fastest of several choices.
+
+    An attempt is given a setting, and gives its seconds and its result.
+    """
+    if isinstance(how, Choices):
+        return _fastest(how, attempt)
 
     def right(steps: int) -> bool:
-        return check(solve(case.copy(), k, steps))["status"] == "right"
+        return check(attempt(steps)[1])["status"] == "right"
 
-    return _fewest(peer.setting, k, case.patience, right)
-
-
-def _solved(solve: Callable[..., Pairs], case: Case, k: int, value: Any) -> Pairs:
-    return solve(case.copy(), k, value)
+    return _fewest(how, k, patience, right)
 
 
-def _fastest(choices: Choices, solve: Callable[[Any], Pairs]) -> Setting:
+def _fastest(choices: Choices, attempt: Attempt) -> Setting:
     if len(choices.values) == 1:
         return Setting(choices.values[0])
-    seconds = {value: timed(partial(_quiet, solve, value))[0] for value in choices.values}
+    seconds = {value: _seconds(attempt, value) for value in choices.values}
     best = min(seconds, key=seconds.__getitem__)
-    return Setting(best, "all threads" if best is None else f"{best} BLAS thread")
+    return Setting(best, choices.words(best))
 
 
-def _quiet(solve: Callable[[Any], Pairs], value: Any) -> None:
+def _seconds(attempt: Attempt, value: Any) -> float:
     with suppress(Exception):  # it will raise again in the race, where that is recorded
-        solve(value)
+        return attempt(value)[0]
+    return math.inf
 
 
 def _fewest(steps: Steps, k: int, patience: int, right: Callable[[int], bool]) -> Setting:

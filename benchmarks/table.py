@@ -21,14 +21,19 @@ TITLES = {
     "top1": "The largest eigenvalue, to a relative residual of 1e-3",
     "top10": "The ten largest eigenvalues, to a relative residual of 1e-3",
     "density": "The spectral density, from 4 probes of 10 steps",
+    "jacobian": "The spectral norms of the Jacobians of all examples",
+    "jacobian_wide": "The same of 1,000 outputs, at a few examples",
     "profile": "Where the time of lossgeom's Hessian products goes",
 }
+MEMORY = {"hvp": " of two products", "gauss_newton": " of two products"}
+MEMORY |= {"jacobian": "", "jacobian_wide": ""}
 LEGEND = """\
 All times are in gradients: the time of the operation by that of one `loss.backward()` of the same
 loss over the same batches, taken in the same round; medians over rounds in which competitors took
 turns. In parentheses is the relative error against float64, for eigenpairs the larger of error and
-residual. **Bold** is the fastest that is right. What is ~~struck out~~ is wrong; a star marks what
-was timed once, because it is wrong or takes more than 4 times as long as the fastest.
+residual, for norms that of the worst example. **Bold** is the fastest that is right. What is
+~~struck out~~ is wrong; a star marks what was timed once, because it is wrong or takes more than 4
+times as long as the fastest.
 *Advantage* is the time of the fastest right competitor by that of lossgeom; its mean is geometric.
 Competitors that an oracle told their number of steps are left out of the second one."""
 
@@ -49,12 +54,12 @@ def tables(records: Sequence[Result]) -> str:
     """All tables of one machine."""
     parts = [_about(records), LEGEND]
     for task, title in TITLES.items():
-        cases = [record for record in records if task in record["tasks"]]
+        cases = [record for record in records if record["tasks"].get(task)]
         if cases:
             parts += [f"#### {title}", _task(cases, task)]
-            if task in ("hvp", "gauss_newton"):
+            if task in MEMORY:
                 parts += [
-                    "Peak memory of two products, MB above that before:",
+                    f"Peak memory{MEMORY[task]}, MB above that before:",
                     _memory(cases, task),
                 ]
     return "\n\n".join([*parts, _settings(records)])
@@ -145,7 +150,7 @@ def _cell(e: Result | None, best: float) -> str:
 
 def _memory(records: Sequence[Result], task: str) -> str:
     columns = [{_row(e): e.get("megabytes") for e in record["tasks"][task]} for record in records]
-    names = dict.fromkeys(name for column in columns for name in column)
+    names = dict.fromkeys(name for c in columns for name in c if c[name] is not None)
     rows = [[n, *("" if c.get(n) is None else f"{c[n]:.0f}" for c in columns)] for n in names]
     return _markdown(["", *(record["case"]["name"] for record in records)], rows)
 

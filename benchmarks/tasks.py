@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,20 @@ from torch import Tensor
 
 from benchmarks import checks
 from benchmarks.cases import Case
+from benchmarks.input_output import InputOutput, wide
 from benchmarks.memory import peak_megabytes
 from benchmarks.peers import Peer
-from benchmarks.plain import Reference, gauss_newton_product, gradient, hessian_product
+from benchmarks.plain import (
+    Reference,
+    gauss_newton_product,
+    gradient,
+    hessian_product,
+    jacobian_norms,
+)
 from benchmarks.plain import unit_vectors as vectors
+from benchmarks.profile import ARITHMETIC, arithmetic
 from benchmarks.profile import profile as parts
-from benchmarks.settings import best_setting
+from benchmarks.settings import Attempt, Setting, best_setting
 from benchmarks.timing import Lap, race, steady, timed
 
 ACCOUNT_FOR = 30  # products that pay for the set-up
@@ -129,13 +137,25 @@ def top(k: int, bench: Bench) -> Laps:
     """The largest eigenvalues with their vectors, set-up included."""
     check = partial(checks.pairs, bench.case, bench.reference.values[:k])
     peers = bench.offering(lambda peer: peer.top)
-    found = {key: best_setting(peer, bench.case, k, check) for key, peer in peers.items()}
-    runs = {key: partial(_top, bench.case, peers[key], k, found[key].value) for key in peers}
+    attempts = {key: partial(_top, bench.case, peer, k) for key, peer in peers.items()}
+    return at_best(bench, attempts, check, k)[0]
+
+
+def at_best(
+    bench: Bench, attempts: Mapping[str, Attempt], check: Any, k: int = 1
+) -> tuple[Laps, dict[str, Setting]]:
+    """Every competitor with the setting that is best for it."""
+    patience = bench.case.patience
+    found = {
+        key: best_setting(bench.peers[key].setting, attempt, check, k, patience)
+        for key, attempt in attempts.items()
+    }
+    runs = {key: partial(attempt, found[key].value) for key, attempt in attempts.items()}
     laps = bench.race(runs, check, REPEAT_WITHIN)
     for key, lap in laps.items():
         if found[key].words:
             lap.verdict["setting"] = found[key].words
-    return laps
+    return laps, found
 
 
 def _top(case: Case, peer: Peer, k: int, setting: Any) -> tuple[float, Any]:
@@ -159,6 +179,40 @@ def _density(case: Case, peer: Peer, spectrum: tuple[float, float]) -> tuple[flo
     return timed(lambda: estimate(case, PROBES, STEPS, spectrum))  # type: ignore[misc]
 
 
+def jacobian(bench: Bench) -> Laps:
+    """Spectral norms of the Jacobians of all examples."""
+    return jacobians(bench, InputOutput(bench.case))
+
+
+def jacobian_wide(bench: Bench) -> Laps:
+    """Of 1,000 outputs at a few examples, except where another case is the same in eval mode."""
+    if bench.case.mode == "train":
+        return {}
+    function = wide(bench.case)
+    return jacobians(replace(bench, case=function.case), function)
+
+
+def jacobians(bench: Bench, function: InputOutput) -> Laps:
+    """Checks and memory included; the last line counts what is multiplied."""
+    check = partial(checks.norms, jacobian_norms(function))
+    peers = bench.offering(lambda peer: peer.jacobian)
+    attempts = {key: partial(_jacobian, function, peer) for key, peer in peers.items()}
+    laps, found = at_best(bench, attempts, check)
+    for key, attempt in attempts.items():
+        if laps[key].units:
+            run = partial(attempt, found[key].value)
+            laps[key].verdict["megabytes"] = peak_megabytes(run)
+    if "lossgeom" in peers:
+        work = partial(attempts["lossgeom"], None)
+        laps[f"lossgeom:{ARITHMETIC}"] = arithmetic(work, partial(gradient, bench.case.copy()))
+    return laps
+
+
+def _jacobian(function: InputOutput, peer: Peer, setting: Any) -> tuple[float, Tensor]:
+    function, norms = function.copy(), peer.jacobian
+    return timed(lambda: norms(function, setting))  # type: ignore[misc]
+
+
 def profile(bench: Bench) -> Laps:
     """What lossgeom's own time consists of."""
     found = parts(bench.case, bench.repeats)
@@ -172,5 +226,7 @@ TASKS: dict[str, Callable[[Bench], Laps]] = {
     "top1": partial(top, 1),
     "top10": partial(top, 10),
     "density": density,
+    "jacobian": jacobian,
+    "jacobian_wide": jacobian_wide,
     "profile": profile,
 }

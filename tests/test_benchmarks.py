@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from benchmarks import checks, plain, profile, run, settings, table, timing
-from benchmarks.cases import CASES, Case, draw, trained
-from benchmarks.peers import PEERS, Pairs, Peer, Quadrature, Steps
+from benchmarks.cases import CASES, GPT, Case, draw, text, trained
+from benchmarks.input_output import InputOutput, wide
+from benchmarks.peers import PEERS, Choices, Pairs, Peer, Quadrature, Steps, jacobians
 from benchmarks.tasks import TASKS, Bench
 
 KEYS = {"peer", "name", "variant", "note", "version", "status"}
@@ -172,14 +173,22 @@ def test_densities_are_checked():
 
 def test_the_fewest_steps():
     def found(needed, patience=100):
-        peer = Peer("p", top=lambda case, k, n: n, setting=Steps(lambda k: 4, lambda k, n: n))
+        steps = Steps(lambda k: 4, lambda k, n: n)
         check = lambda n: {"status": "right" if n >= needed else "wrong"}  # noqa: E731
-        return settings.best_setting(peer, replace(tiny(), patience=patience), 1, check)
+        return settings.best_setting(steps, lambda n: (1.0, n), check, 1, patience)
 
     assert found(3).value == 4
     assert found(7).value == 7
     assert 40 <= found(40).value <= 44
     assert "wrong" in found(200).words
+
+
+def test_a_choice_that_raises_is_not_the_fastest():
+    def attempt(value):
+        return 1 / value, value
+
+    found = settings.best_setting(Choices((0, 1, 2), "{} at a time".format), attempt, None, 1, 1)
+    assert (found.value, found.words) == (2, "2 at a time")
 
 
 def test_amortising():
@@ -225,3 +234,50 @@ def test_tasks_that_are_not_run_again_stay(tmp_path):
     assert run.others(file, {**now, "repeats": 4}) == ({}, {})
     assert run.others(file, {**now, "case": {**case, "examples": 4}}) == ({}, {})
     assert run.others(tmp_path / "b.json", now) == ({}, {})
+
+
+def test_jacobians_right_and_wrong(tmp_path):
+    names = ("lossgeom", "jacrev", "jacrev_gram", "rows_gram", "jacobian_power_iteration")
+    off = Peer("off", jacobian=lambda function, _: 1.01 * jacobians.row_by_row(function, None))
+    peers = {**{name: PEERS[name] for name in names}, "off": off, "absent": ABSENT}
+    file = run.run_case(tiny(), ["jacobian", "jacobian_wide"], peers, 1, tmp_path)
+    record = json.loads(file.read_text())
+    part = {"lossgeom" + profile.ARITHMETIC: "part"}
+    for task in ("jacobian", "jacobian_wide"):
+        assert statuses(record, task) == {**dict.fromkeys(names, "right"), "off": "wrong", **part}
+        assert all("megabytes" in e for e in record["tasks"][task] if e["status"] == "right")
+    assert "Peak memory, MB" in table.everything(tmp_path)
+
+
+def test_the_reference_for_jacobians():
+    for function in (InputOutput(tiny()), wide(tiny())):
+        exact = function.plain(torch.float64)
+        x = torch.cat(exact.inputs()).double()
+        J = torch.func.vmap(torch.func.jacrev(exact.one))(x)
+        right = torch.linalg.matrix_norm(J, ord=2)
+        assert torch.allclose(plain.jacobian_norms(function), right, rtol=1e-8)
+    assert J.shape == (8, 1_000, 5)
+    in_training = replace(tiny(), model=tiny().model.train())
+    assert TASKS["jacobian_wide"](Bench(in_training, None, PEERS, 1)) == {}
+
+
+def test_jacobians_in_embeddings(monkeypatch):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = GPT(layers=1, width=8, heads=2).eval()
+    case = Case("gpt", "", model, text(2), loss="token_cross_entropy", few=1)
+    whole, last = InputOutput(case), wide(case)
+    logits = model(case.batches[0][0])
+    assert torch.equal(whole.outputs(whole.inputs()[0]), logits.flatten(1))
+    assert torch.allclose(last.outputs(last.inputs()[0]), logits[:1, -1])
+    right = plain.jacobian_norms(last)
+    assert checks.norms(right, PEERS["lossgeom"].jacobian(last, None))["status"] == "right"
+    assert checks.norms(right, torch.tensor([torch.nan]))["status"] == "wrong"
+    monkeypatch.setattr(jacobians, "ALLOWED", 0)
+    with pytest.raises(MemoryError, match=r"refused: 1,000 backward passes"):
+        jacobians.row_by_row(last, None)
+
+
+def test_a_case_without_a_head():
+    with pytest.raises(TypeError, match="expected tiny to end in a linear layer"):
+        wide(replace(tiny(), model=nn.Sequential(nn.Linear(5, 3), nn.Tanh())))

@@ -5,6 +5,7 @@ from benchmarks.peers import (
     curvlinops,
     double_backward,
     hessian_eigenthings,
+    jacobians,
     lossgeom,
     power_iteration,
     pyhessian,
@@ -21,6 +22,10 @@ PEERS: dict[str, Peer] = {
     "hessian_eigenthings_differences": hessian_eigenthings.DIFFERENCES,
     "pyhessian": pyhessian.PEER,
     "backpack": backpack.PEER,
+    "jacrev": jacobians.VALUES,
+    "jacrev_gram": jacobians.GRAM,
+    "rows_gram": jacobians.ROWS,
+    "jacobian_power_iteration": jacobians.POWER,
 }
 
 __all__ = ["PEERS", "Choices", "Pairs", "Peer", "Product", "Quadrature", "Steps"]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.cases import Case
+from benchmarks.input_output import InputOutput
 
 Product = Callable[[Tensor], Tensor]
 Build = Callable[[Case], Product]
@@ -54,9 +55,15 @@ class Steps:
 
 @dataclass(frozen=True)
 class Choices:
-    """Settings of which the fastest is used."""
+    """Settings of which the fastest is used.
+
+    Attributes:
+        values: what they are.
+        words: to say of one.
+    """
 
     values: tuple[Any, ...]
+    words: Callable[[Any], str] = str
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +79,8 @@ class Peer:
         gauss_newton: a case -> v -> G v.
         block: a case -> V -> H V, for V of shape (P, k).
         top: (case, k, setting) -> the k largest eigenpairs of H.
-        setting: how ``top``'s setting is found.
+        jacobian: (function, setting) -> the spectral norms of all examples, (N,).
+        setting: how the setting of ``top`` or ``jacobian`` is found.
         density: (case, probes, steps, range of the spectrum) -> quadrature.
         notes: on how it was used, for the table.
     """
@@ -85,6 +93,7 @@ class Peer:
     gauss_newton: Build | None = None
     block: Build | None = None
     top: Callable[[Case, int, Any], Pairs] | None = None
+    jacobian: Callable[[InputOutput, Any], Tensor] | None = None
     setting: Steps | Choices = Choices((None,))
     density: Callable[[Case, int, int, tuple[float, float]], Quadrature] | None = None
     notes: str = ""

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.peers._peer import Choices, Pairs, Peer, Product, Quadrature
+from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature
+from benchmarks.peers.double_backward import THREADS, eigsh
 
 
 def operator(case: Case, kind: str = "HessianLinearOperator") -> Any:
@@ -38,8 +39,6 @@ def gauss_newton(case: Case) -> Product:
 
 def top(case: Case, k: int, threads: int | None) -> Pairs:
     """As its documentation does it, but in float32."""
-    from benchmarks.peers.double_backward import eigsh
-
     return eigsh(case, operator(case).__matmul__, k, threads)
 
 
@@ -64,7 +63,7 @@ PEER = Peer(
     gauss_newton=gauss_newton,
     block=hessian,
     top=top,
-    setting=Choices((None, 1)),
+    setting=THREADS,
     density=density,
     notes="without its check that everything is deterministic; for densities given the range. "
     "Its Hessian products are wrong through nn.LayerNorm, whose forward mode over a vmapped "

@@ -42,7 +42,7 @@ def eigsh(case: Case, product: Product, k: int, threads: int | None) -> Pairs:
     return Pairs(torch.tensor(values), torch.tensor(vectors), taken)
 
 
-THREADS = Choices((None, 1))
+THREADS = Choices((None, 1), lambda n: "all threads" if n is None else f"{n} BLAS thread")
 
 
 def top(case: Case, k: int, threads: int | None) -> Pairs:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 import lossgeom as lg
-from benchmarks.cases import Case
+from benchmarks.cases import GPT, Case
+from benchmarks.input_output import InputOutput
 from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature
 
 
@@ -44,6 +47,15 @@ def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) 
     return Quadrature(found.nodes, found.weights)
 
 
+def jacobian(function: InputOutput, setting: None) -> Tensor:  # noqa: ARG001
+    """By the method that it chooses itself, with its default tolerance of 1e-3."""
+    return lg.jacobian_norms(
+        problem(function.case),
+        (lambda outputs, _: outputs[:, -1]) if function.last else "logits",
+        embedding="tokens" if isinstance(function.case.model, GPT) else None,
+    ).values
+
+
 PEER = Peer(
     "lossgeom",
     "lossgeom",
@@ -52,6 +64,7 @@ PEER = Peer(
     gauss_newton=gauss_newton,
     block=hessian,
     top=top,
+    jacobian=jacobian,
     density=density if hasattr(lg, "spectral_density") else None,
 )
 WITHOUT_MEMORY = Peer(
