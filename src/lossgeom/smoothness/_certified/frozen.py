@@ -40,14 +40,26 @@ def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
     return torch.cat(batches)
 
 
-def frozen_model(problem: Problem) -> Model:
-    """The model as a function of its inputs, one flat row of outputs for each."""
-    module = _frozen_module(problem)
-    batch = problem.first_batch()
+class FrozenModel(nn.Module):
+    """A model as a function of its inputs, one flat row of outputs for each.
 
-    def model(inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+    Attributes:
+        module: the model, a copy.
+        batch: the batch whose input is replaced.
+        forward_of: how the model is called, or ``None``.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.module = _frozen_module(problem)
+        self.batch = problem.first_batch()
+        self.forward_of = problem._forward
+        self.training = False
+
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+        """The outputs of the model."""
         outputs: Tensor = call_model(
-            module, batch.with_tensor(batch.input, inputs.clone()), problem._forward
+            self.module, self.batch.with_tensor(self.batch.input, inputs.clone()), self.forward_of
         )
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
@@ -56,7 +68,11 @@ def frozen_model(problem: Problem) -> Model:
             )
         return outputs.reshape(len(outputs), -1)
 
-    _check_alone(model, batch.input.double())
+
+def frozen_model(problem: Problem) -> FrozenModel:
+    """The model of a problem, checked on a few examples."""
+    model = FrozenModel(problem)
+    _check_alone(model, model.batch.input.double())
     return model
 
 
