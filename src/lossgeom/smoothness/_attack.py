@@ -55,6 +55,23 @@ class Examples:
             return torch.full_like(logits[..., 0], math.inf)
         return margins(logits, self.targets)
 
+    def towards_others(self, logits: Float[Tensor, "R B C"]) -> Float[Tensor, "R B"]:
+        """What attacks on the class raise: the first any other output, the rest one class each.
+
+        A single descent of the margin ends at the class that is nearest where it begins. The others
+        aim at the classes in the order of their outputs at the example.
+        """
+        if self.targets is None:
+            return torch.zeros_like(logits[..., 0])
+        R, B, C = logits.shape
+        index = self.targets[:, None]
+        order = self.logits.scatter(1, index, -math.inf).argsort(dim=1, descending=True)
+        aims = order[:, torch.arange(R - 1, device=order.device) % (C - 1)].T
+        aimed = logits[1:].gather(2, aims[..., None]) - logits[1:].gather(
+            2, index.expand(R - 1, B, 1)
+        )
+        return torch.cat([-margins(logits[:1], self.targets), aimed[..., 0]])
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:

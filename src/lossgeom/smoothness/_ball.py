@@ -12,6 +12,7 @@ from torch import Tensor
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, ...] = ("l2", "linf")
 Box = tuple[float | Tensor, float | Tensor]
+HALVINGS = 20  # of what a step is multiplied with; the shorter end is taken
 ROUNDING = 1e-6  # of inputs that an attack hands back in float32, relative to their size
 
 
@@ -50,15 +51,29 @@ class Ball:
     def project(
         self, points: Float[Tensor, "*R B D"], centres: Float[Tensor, "B D"]
     ) -> Float[Tensor, "*R B D"]:
-        """Into the bounds, then straight towards the example, which is in them, until in the ball.
-
-        For l_inf this is the nearest point that is allowed.
-        """
-        steps = self.within(points) - centres
+        """The nearest inputs that are allowed, if the centres are."""
+        steps = points - centres
         if self.norm == "linf":
             return self.within(centres + steps.clamp(-self.eps, self.eps))
         shrink = self.eps / _lengths(steps, 2).clamp(min=torch.finfo(steps.dtype).tiny)
+        if self.bounds is not None:
+            shrink = self._shrink(steps, centres)
         return self.within(centres + shrink.clamp(max=1) * steps)
+
+    def _shrink(
+        self, steps: Float[Tensor, "*R B D"], centres: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "*R B 1"]:
+        """The largest factor at which a step that is then moved into the bounds is in the ball.
+
+        By the conditions of Karush, Kuhn and Tucker, it gives the nearest point of both sets.
+        """
+        low = torch.zeros_like(steps[..., :1])
+        high = torch.ones_like(low)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            inside = _lengths(self.within(centres + middle * steps) - centres, 2) <= self.eps
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        return low
 
     def within(self, points: Float[Tensor, "*R B D"]) -> Float[Tensor, "*R B D"]:
         """Points moved into the bounds, each coordinate by itself."""

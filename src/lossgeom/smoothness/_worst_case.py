@@ -148,7 +148,7 @@ class _Piece:
         if self.targets is None:
             return seen
         starts = self.starts(ball, centre[None])
-        seen = attack.ascend(starts, examples, lambda logits: -examples.margin(logits), seen)
+        seen = attack.ascend(starts, examples, examples.towards_others, seen)
         if self.own is None:
             return seen
         points = self.own.points(ball, self.inputs, self.targets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._ball import Box, Norm
+from lossgeom.smoothness._certified.bounds import MARGIN
 from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
 from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness._own_attack import OwnAttack
@@ -165,4 +165,4 @@ def _upper(
     graph: Graph, inputs: Float[Tensor, "N ..."], eps: float, norm: Norm
 ) -> Float[Tensor, " N"]:
     radius = in_l2(eps, norm, inputs)
-    return certified(graph, inputs, radius).norm * math.nextafter(radius, math.inf)
+    return certified(graph, inputs, radius).norm * radius * MARGIN

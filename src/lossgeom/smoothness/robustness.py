@@ -109,7 +109,9 @@ def robustness(
         eps: one or several sizes of attack, in units of the input.
         norm: that they are in, ``"l2"`` or ``"linf"``.
         steps: of each descent, from eps / 2 on shorter and shorter.
-        restarts: descents for each example, the first from the example, others from random points.
+        restarts: descents for each example. The first begins at the example and goes where the
+            margin falls most, the others at random points, each towards one class, in the order of
+            the outputs: with as many restarts as classes, towards every one.
         seed: of these, drawn on the CPU.
         bounds: lowest and highest valid input, numbers or tensors like one example, for attacks to
             stay within. What is certified or predicted to first order holds for the whole ball.
