@@ -2,17 +2,35 @@
 
 from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.accuracy import Accuracy
+from lossgeom.metrics.accuracy_under_attack import AccuracyUnderAttack
+from lossgeom.metrics.certified_accuracy import CertifiedAccuracy
 from lossgeom.metrics.jacobian_norm import JacobianNorm
+from lossgeom.metrics.lipschitz_global import LipschitzGlobal
+from lossgeom.metrics.local_variation import LocalVariation
 from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 
-METRICS: tuple[type[Metric], ...] = (Loss, Accuracy, Sharpness, JacobianNorm, SobolevSeminorm)
+METRICS: tuple[type[Metric], ...] = (
+    Loss,
+    Accuracy,
+    Sharpness,
+    JacobianNorm,
+    SobolevSeminorm,
+    LipschitzGlobal,
+    LocalVariation,
+    AccuracyUnderAttack,
+    CertifiedAccuracy,
+)
 
 __all__ = [
     "METRICS",
     "Accuracy",
+    "AccuracyUnderAttack",
+    "CertifiedAccuracy",
     "JacobianNorm",
+    "LipschitzGlobal",
+    "LocalVariation",
     "Loss",
     "Metric",
     "Sharpness",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch
 from lossgeom.calling import call_model
 from lossgeom.measuring import measuring
+from lossgeom.private_copy import deep_copy
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness._certified.trace import traced
@@ -78,7 +78,7 @@ def frozen_model(problem: Problem) -> FrozenModel:
 
 def _frozen_module(problem: Problem) -> nn.Module:
     def copied(module: nn.Module) -> nn.Module:
-        return copy.deepcopy(module).double().requires_grad_(False)
+        return deep_copy(module).double().requires_grad_(False)
 
     module: nn.Module = problem.in_mode("eval").network(problem.theta.detach(), copied, "eval")
     return module
