@@ -40,7 +40,7 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
     _check_parameters(inner)
     if any(module._compiled_call_impl is not None for module in inner.modules()):
         notes.append(UNCOMPILED)  # a copy does not have what module.compile() has made
-    module = _with_plain_weight_norm(_without_compiled_parts(_copied(inner), notes), notes)
+    module = _with_plain_weight_norm(_without_compiled_parts(deep_copy(inner), notes), notes)
     _convert(module, _measured_type(inner, dtype), notes)
     return module, notes
 
@@ -89,9 +89,15 @@ def _check_parameters(model: nn.Module) -> None:
             )
 
 
-def _copied(model: nn.Module) -> nn.Module:
-    # The hooks of torch.nn.utils.weight_norm and spectral_norm write a tensor with a history into
-    # the module before every call. It cannot be copied, and need not be.
+def deep_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, also of what the older hooks of weight norm and spectral norm have written.
+
+    They write a tensor with a history into the module before every call. It cannot be copied, and
+    need not be.
+
+    Raises:
+        ValueError: if the model cannot be copied.
+    """
     written = {
         id(tensor): tensor.detach().clone()
         for module in model.modules()

@@ -15,6 +15,16 @@ CLASSIFIERS = [
     and isinstance(case.inputs, torch.Tensor)
     and case.name not in ("tokens", "dropout")
 ]
+CERTIFIED = (lg.metrics.LipschitzGlobal, lg.metrics.CertifiedAccuracy)
+
+
+def is_certified(case):
+    """Whether bounds are known for its model."""
+    try:
+        lg.lipschitz_global(case.problem())
+    except TypeError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
@@ -24,7 +34,9 @@ def test_every_metric(metric):
     assert metric.__dataclass_params__.frozen
     made = metric()
     assert made.name == metric().name
-    for case in CLASSIFIERS:
+    cases = [case for case in CLASSIFIERS if metric not in CERTIFIED or is_certified(case)]
+    assert len(cases) >= 10
+    for case in cases:
         estimate = made(case.problem())
         assert isinstance(estimate, lg.Estimate)
         assert estimate == made(case.problem())
@@ -47,6 +59,18 @@ def test_names_tell_settings_apart():
             for of in ("input", "parameters")
             for k in (1, 2)
             for euclidean in (False, True)
+        ),
+        *(
+            metric(eps, norm)
+            for metric in (lg.metrics.AccuracyUnderAttack, lg.metrics.CertifiedAccuracy)
+            for eps in (0.1, 0.2)
+            for norm in ("l2", "linf")
+        ),
+        *(
+            lg.metrics.LocalVariation(radius, side, over)
+            for radius in (0.1, 0.2)
+            for side in ("lower", "upper")
+            for over in ("max", "mean")
         ),
     ]
     assert len({metric.name for metric in variants}) == len(variants)
@@ -134,3 +158,35 @@ def test_sobolev_seminorm_settings(unchecked):
         lg.metrics.SobolevSeminorm("outputs")
     with pytest.raises(ValueError, match="expected orders to be integers"):
         lg.metrics.SobolevSeminorm(k=0)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_accuracies_and_their_order(norm):
+    problem = CASES[0].problem()
+    found = lg.robustness(problem, [0.05, 0.5], norm=norm)
+    certified = [lg.metrics.CertifiedAccuracy(eps, norm)(problem).value for eps in (0.05, 0.5)]
+    attacked = [lg.metrics.AccuracyUnderAttack(eps, norm)(problem).value for eps in (0.05, 0.5)]
+    assert certified == found.certified_accuracy.tolist()
+    assert certified <= attacked <= [lg.metrics.Accuracy()(problem).value] * 2
+
+
+@pytest.mark.parametrize("over", ["max", "mean"])
+def test_local_variation_from_both_sides(over):
+    problem = CASES[0].problem()
+    bracket = lg.local_variation(problem, 0.3)
+    for side in ("lower", "upper"):
+        value = lg.metrics.LocalVariation(0.3, side, over)(problem).value
+        assert value == getattr(getattr(bracket, side), over)().item()
+    assert lg.metrics.LipschitzGlobal()(problem).value == lg.lipschitz_global(problem)
+
+
+def test_settings_of_robustness(unchecked):
+    with pytest.raises(ValueError, match="expected side in"):
+        lg.metrics.LocalVariation(side="both")
+    with pytest.raises(ValueError, match="expected a finite radius >= 0, got -1"):
+        lg.metrics.LocalVariation(-1.0)
+    with pytest.raises(ValueError, match="expected eps >= 0, got -1"):
+        lg.metrics.CertifiedAccuracy(-1.0)
+    for metric in (lg.metrics.AccuracyUnderAttack, lg.metrics.CertifiedAccuracy):
+        with pytest.raises(ValueError, match="expected norm to be one of"):
+            metric(norm="l1")

@@ -2,7 +2,11 @@
 
 from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.accuracy import Accuracy
+from lossgeom.metrics.accuracy_under_attack import AccuracyUnderAttack
+from lossgeom.metrics.certified_accuracy import CertifiedAccuracy
 from lossgeom.metrics.jacobian_norm import JacobianNorm
+from lossgeom.metrics.lipschitz_global import LipschitzGlobal
+from lossgeom.metrics.local_variation import LocalVariation
 from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
 from lossgeom.metrics.sharpness import Sharpness
@@ -15,12 +19,20 @@ METRICS: tuple[type[Metric], ...] = (
     JacobianNorm,
     ParameterJacobianNorm,
     SobolevSeminorm,
+    LipschitzGlobal,
+    LocalVariation,
+    AccuracyUnderAttack,
+    CertifiedAccuracy,
 )
 
 __all__ = [
     "METRICS",
     "Accuracy",
+    "AccuracyUnderAttack",
+    "CertifiedAccuracy",
     "JacobianNorm",
+    "LipschitzGlobal",
+    "LocalVariation",
     "Loss",
     "Metric",
     "ParameterJacobianNorm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -218,4 +218,4 @@ def certified(graph: Graph, inputs: Float[Tensor, "N ..."], radius: float) -> Bo
     local, anywhere = bounds(graph, inputs, radius), everywhere(graph, inputs)
     norm = torch.minimum(local.norm, anywhere.norm)
     variation = torch.minimum(local.variation, anywhere.variation)
-    return Bounds(norm, torch.minimum(variation, 2 * norm))
+    return replace(local, norm=norm, variation=torch.minimum(variation, 2 * norm))

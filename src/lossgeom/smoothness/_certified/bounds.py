@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -25,14 +25,25 @@ INPUT = -1  # the block that the input itself comes through
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Upper bounds, on the ball round each example, of ||J(x)|| and of ||J(x) - J(x')||."""
+    """What holds on the ball round each example.
+
+    Attributes:
+        norm: upper bound of ||J(x)||.
+        variation: upper bound of ||J(x) - J(x')||.
+        lower: of the outputs.
+        upper: of the outputs.
+    """
 
     norm: Float[Tensor, " B"]
     variation: Float[Tensor, " B"]
+    lower: Float[Tensor, "B C"]
+    upper: Float[Tensor, "B C"]
 
 
-def bounds(graph: Graph, centres: Float[Tensor, "N ..."], radius: float) -> Bounds:
-    r"""Bounds on balls of a radius, which may be infinite.
+def bounds(
+    graph: Graph, centres: Float[Tensor, "N ..."], radius: float | Float[Tensor, " N"]
+) -> Bounds:
+    r"""Bounds on balls of one radius, or of one for each example, which may be infinite.
 
     Every Jacobian of the network on the ball is a product of known matrices and of diagonal ones,
     with the slopes of activations, which the propagation knows in intervals. Two bounds are carried
@@ -52,14 +63,16 @@ def bounds(graph: Graph, centres: Float[Tensor, "N ..."], radius: float) -> Boun
     """
     numbers = _block_numbers(graph)
     chunk = max(1, CHUNK_NUMBERS // min(numbers, BLOCK_NUMBERS))
+    radii = torch.as_tensor(radius, dtype=centres.dtype, device=centres.device).expand(len(centres))
     with torch.no_grad():
         parts = [
-            _Ball(radius, numbers <= BLOCK_NUMBERS).through(graph, part)
-            for part in torch.split(centres, chunk)
+            _Ball(part_radii, numbers <= BLOCK_NUMBERS).through(graph, part)
+            for part, part_radii in zip(
+                torch.split(centres, chunk), torch.split(radii, chunk), strict=True
+            )
         ]
-    return Bounds(
-        torch.cat([part.norm for part in parts]), torch.cat([part.variation for part in parts])
-    )
+    names = [each.name for each in fields(Bounds)]
+    return Bounds(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _block_numbers(graph: Graph) -> int:
@@ -77,7 +90,7 @@ def _block_numbers(graph: Graph) -> int:
 class _Ball:
     """The propagation, with the gains of the deviations met so far."""
 
-    radius: float
+    radius: Float[Tensor, " B"]
     with_blocks: bool
     gains: dict[int, Float[Tensor, " B"]] = field(default_factory=dict)
 
@@ -121,13 +134,12 @@ class _Ball:
         if state.blocks:
             paths = (block.rows() * over(self.gains[k], rows) for k, block in state.blocks.items())
             rows = torch.minimum(rows, total(paths))
-        reach = (self.radius * rows + state.error) * MARGIN
+        reach = (over(self.radius, rows) * rows + state.error) * MARGIN
         reach = reach.nan_to_num(math.inf, math.inf)
         value = state.value.nan_to_num()
-        lower = torch.fmax(state.lower, value - reach)
-        upper = torch.fmin(state.upper, value + reach)
-        if math.isinf(self.radius):
-            lower, upper = torch.full_like(value, -math.inf), torch.full_like(value, math.inf)
+        everywhere = over(self.radius, value).isinf()
+        lower = torch.fmax(state.lower, value - reach).masked_fill(everywhere, -math.inf)
+        upper = torch.fmin(state.upper, value + reach).masked_fill(everywhere, math.inf)
         return replace(state, rows=rows, lower=lower, upper=upper)
 
     def affine(self, layer: Affine, before: State) -> State:
@@ -243,9 +255,10 @@ class _Ball:
             deviation = self.combined(deviations) if deviations else torch.zeros_like(norm)
             variation = torch.minimum(variation, 2 * deviation)
         variation = torch.minimum(variation, 2 * norm)
-        return Bounds(
-            *((MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation))
+        norm, variation = (
+            (MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation)
         )
+        return Bounds(norm, variation, state.lower.flatten(1), state.upper.flatten(1))
 
 
 def _mapped(layer: Affine, block: Block) -> Block:

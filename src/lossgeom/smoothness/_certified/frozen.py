@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch
 from lossgeom.calling import call_model
 from lossgeom.measuring import measuring
+from lossgeom.private_copy import deep_copy
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness._certified.trace import traced
@@ -40,14 +40,26 @@ def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
     return torch.cat(batches)
 
 
-def frozen_model(problem: Problem) -> Model:
-    """The model as a function of its inputs, one flat row of outputs for each."""
-    module = _frozen_module(problem)
-    batch = problem.first_batch()
+class FrozenModel(nn.Module):
+    """A model as a function of its inputs, one flat row of outputs for each.
 
-    def model(inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+    Attributes:
+        module: the model, a copy.
+        batch: the batch whose input is replaced.
+        forward_of: how the model is called, or ``None``.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.module = _frozen_module(problem)
+        self.batch = problem.first_batch()
+        self.forward_of = problem._forward
+        self.training = False
+
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+        """The outputs of the model."""
         outputs: Tensor = call_model(
-            module, batch.with_tensor(batch.input, inputs.clone()), problem._forward
+            self.module, self.batch.with_tensor(self.batch.input, inputs.clone()), self.forward_of
         )
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
@@ -56,13 +68,17 @@ def frozen_model(problem: Problem) -> Model:
             )
         return outputs.reshape(len(outputs), -1)
 
-    _check_alone(model, batch.input.double())
+
+def frozen_model(problem: Problem) -> FrozenModel:
+    """The model of a problem, checked on a few examples."""
+    model = FrozenModel(problem)
+    _check_alone(model, model.batch.input.double())
     return model
 
 
 def _frozen_module(problem: Problem) -> nn.Module:
     def copied(module: nn.Module) -> nn.Module:
-        return copy.deepcopy(module).double().requires_grad_(False)
+        return deep_copy(module).double().requires_grad_(False)
 
     module: nn.Module = problem.in_mode("eval").network(problem.theta.detach(), copied, "eval")
     return module

@@ -1,0 +1,57 @@
+"""How much the input-output Jacobian varies near the data."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lossgeom.estimate import Estimate
+from lossgeom.problem import Problem
+from lossgeom.smoothness import local_variation_lower, local_variation_upper
+from lossgeom.smoothness.lipschitz import check_radius
+
+Side = Literal["lower", "upper"]
+Over = Literal["max", "mean"]
+ALLOWED = {"side": ("lower", "upper"), "over": ("max", "mean")}
+
+
+@dataclass(frozen=True)
+class LocalVariation:
+    """The local variation of the Jacobian on balls round the examples: its maximum or mean.
+
+    From one side: a lower estimate, of any model, by an ascent with ``steps``, ``restarts`` and
+    ``seed``; or a certified upper bound, of models that one is known for. See
+    :func:`lossgeom.local_variation` for the formula and the cost.
+
+    >>> LocalVariation(0.5, "upper").name
+    'local_variation_upper_max_0.5'
+    """
+
+    radius: float = 0.1
+    side: Side = "lower"
+    over: Over = "max"
+    steps: int = 50
+    restarts: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius)
+        for name, values in ALLOWED.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"expected {name} in {values}, got {getattr(self, name)!r}")
+
+    @property
+    def name(self) -> str:
+        """Key in records."""
+        return f"local_variation_{self.side}_{self.over}_{self.radius:g}"
+
+    def __call__(self, problem: Problem) -> Estimate:
+        """Measure.
+
+        Raises:
+            TypeError: for the upper side of a model that no bound is known for.
+        """
+        if self.side == "upper":
+            values = local_variation_upper(problem, self.radius)
+        else:
+            ascent = {"steps": self.steps, "restarts": self.restarts, "seed": self.seed}
+            values = local_variation_lower(problem, self.radius, **ascent)
+        return Estimate((values.max() if self.over == "max" else values.mean()).item())
