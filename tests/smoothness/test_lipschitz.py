@@ -145,13 +145,13 @@ def test_dead_units_drop_out():
 
 
 def test_without_blocks_bounds_are_looser_and_still_hold(monkeypatch):
-    from lossgeom.smoothness import _bounds
+    from lossgeom.smoothness._certified import bounds
 
     tight = {}
     for name, (model, x) in NETWORKS.items():
         with without_checks():
             tight[name] = lg.lipschitz_local(problem(model, x), 0.3)
-    monkeypatch.setattr(_bounds, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(bounds, "BLOCK_NUMBERS", 1)
     generator = torch.Generator().manual_seed(2)
     for name, (model, x) in NETWORKS.items():
         with without_checks():
@@ -162,11 +162,11 @@ def test_without_blocks_bounds_are_looser_and_still_hold(monkeypatch):
 
 
 def test_chunks_change_nothing(monkeypatch):
-    from lossgeom.smoothness import _bounds
+    from lossgeom.smoothness._certified import bounds
 
     model, x = NETWORKS["pooled"]
     whole = lg.lipschitz_local(problem(model, x), 0.3)
-    monkeypatch.setattr(_bounds, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(bounds, "CHUNK_NUMBERS", 1)
     torch.testing.assert_close(lg.lipschitz_local(problem(model, x), 0.3), whole)
 
 
