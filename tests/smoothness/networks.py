@@ -18,6 +18,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
+    "tanh_gelu": lambda: nn.GELU("tanh"),
+    "hardswish": nn.Hardswish,
     "elu": lambda: nn.ELU(1.5),
     "celu": lambda: nn.CELU(0.5),
     "selu": nn.SELU,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +22,12 @@ class Sum:
     """The sum of two values."""
 
 
-Operation = Affine | Activation | MaxPool | Sum
+@dataclass(frozen=True)
+class Concatenation:
+    """Values after one another, each flattened."""
+
+
+Operation = Affine | Activation | MaxPool | Sum | Concatenation
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +59,13 @@ def _value(operation: Operation, *x: Tensor) -> Tensor:
         case Affine():
             return operation.linear(x[0]) + operation.bias
         case Activation():
-            return operation.value(x[0])
+            return operation.value.function(x[0])
         case MaxPool():
             return operation(x[0])
         case Sum():
             return x[0] + x[1]
+        case Concatenation():
+            return torch.cat([part.flatten(1) for part in x], dim=1)
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,8 @@ class Builder:
         shape = values[0].shape
         if isinstance(operation, (Affine, MaxPool)):
             shape = operation.output_shape
+        elif isinstance(operation, Concatenation):
+            shape = (sum(math.prod(value.shape) for value in values),)
         self.steps.append(Step(operation, arguments, shape))
         return Value(len(self.steps), shape)
 

@@ -71,6 +71,19 @@ class MaxPool:
         places = self.windows.expand(len(lower), -1, -1).gather(2, best.indices[..., None])
         return places[..., 0], best.values > others
 
+    def chosen(
+        self, columns: Float[Tensor, "B K ..."], places: Tensor, certain: Tensor
+    ) -> Float[Tensor, "B K ..."]:
+        """The numbers at the places of certain winners, and zeros elsewhere."""
+        padded = torch.nn.functional.pad(columns.flatten(2), (0, 1))
+        index = places[:, None].expand(-1, padded.shape[1], -1)
+        picked = padded.gather(2, index) * certain[:, None]
+        return torch.unflatten(picked, 2, self.output_shape)
+
+    def columnwise(self, columns: Float[Tensor, "B K ..."]) -> Float[Tensor, "B K ..."]:
+        """The largest number of each window, in every column."""
+        return torch.unflatten(self(columns.flatten(0, 1)), 0, columns.shape[:2])
+
     def touched(self, windows: Bool[Tensor, "B O"]) -> Bool[Tensor, "B ..."]:
         """Which inputs are in one of some windows."""
         n = math.prod(self.input_shape)
