@@ -75,7 +75,7 @@ def trained(case: Case, x: Tensor, y: Tensor) -> nn.Sequential:
     for _ in range(STEPS):
         optimizer.zero_grad()
         loss: Tensor = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return model
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -70,10 +71,17 @@ def _value(operation: Operation, *x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of a network: its place among the values and the shape of one example."""
+    """A tensor of a network.
+
+    Attributes:
+        index: its place among the values.
+        shape: of one example.
+        storage: the same number for all that may share memory.
+    """
 
     index: int
     shape: Shape
+    storage: int
 
 
 class Builder:
@@ -82,6 +90,15 @@ class Builder:
     def __init__(self, input_shape: Shape) -> None:
         self.input_shape = input_shape
         self.steps: list[Step] = []
+        self.storages = itertools.count()
+
+    def input(self) -> Value:
+        """What the network is given."""
+        return Value(0, self.input_shape, next(self.storages))
+
+    def copy(self, value: Value) -> Value:
+        """The same numbers in memory of their own."""
+        return replace(value, storage=next(self.storages))
 
     def layer(self, module: nn.Module, value: Value) -> Value:
         """The result of a module that takes one tensor."""
@@ -106,7 +123,9 @@ class Builder:
         elif isinstance(operation, Concatenation):
             shape = (sum(math.prod(value.shape) for value in values),)
         self.steps.append(Step(operation, arguments, shape))
-        return Value(len(self.steps), shape)
+        moved = isinstance(operation, Affine) and operation.kind == "picking"
+        storage = values[0].storage if moved else next(self.storages)
+        return Value(len(self.steps), shape, storage)
 
     def graph(self, output: Value) -> Graph:
         """The steps that an output needs."""

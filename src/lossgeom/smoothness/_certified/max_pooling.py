@@ -99,11 +99,13 @@ def max_pool(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
+    *,
+    ceil_mode: bool,
 ) -> MaxPool:
     """Windows over the last dimensions, in every channel."""
     channels, *sizes = shape
     along = [
-        _windows(*settings)
+        _windows(*settings, ceil_mode)
         for settings in zip(sizes, kernel, stride, padding, dilation, strict=True)
     ]
     places = reduce(_combined, zip(along, sizes, strict=True), torch.arange(channels)[:, None])
@@ -112,9 +114,14 @@ def max_pool(
     return MaxPool(places, shape, (channels, *(len(windows) for windows in along)))
 
 
-def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+def _windows(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> Tensor:
     """(outputs, kernel): places along one dimension, -1 outside of it."""
-    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    room = size + 2 * padding - dilation * (kernel - 1) - 1
+    outputs = room // stride + 1
+    if ceil_mode and room % stride and outputs * stride < size + padding:
+        outputs += 1  # a last window that begins inside and ends outside
     places = torch.arange(outputs)[:, None] * stride - padding + torch.arange(kernel) * dilation
     return places.masked_fill((places < 0) | (places >= size), -1)
 

@@ -27,8 +27,7 @@ class Block:
     @cached_property
     def norm(self) -> Float[Tensor, " B"]:
         """An upper bound of the spectral norm."""
-        norm: Tensor = dense_norm(self.columns.flatten(2)) + self.error
-        return norm
+        return torch.add(dense_norm(self.columns.flatten(2)), self.error)
 
     def rows(self) -> Float[Tensor, "B ..."]:
         """Upper bounds of the lengths of the rows."""
