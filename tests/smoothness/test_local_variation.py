@@ -28,7 +28,7 @@ def test_sampled_pairs_are_below_and_lower_is_below_upper(name, radius):
         assert (norms(y - z) <= bracket.upper).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     widths=st.lists(st.integers(1, 8), min_size=2, max_size=5),

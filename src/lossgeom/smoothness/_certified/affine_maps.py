@@ -71,9 +71,9 @@ class Affine:
     def column_sums(self) -> Float[Tensor, " ..."]:
         """Sums of |A| over the outputs."""
         x = torch.zeros(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
-        outputs, pull, *_ = torch.func.vjp(self.absolute, x)
-        sums: Tensor = pull(torch.ones_like(outputs))[0][0]
-        return sums
+        with torch.enable_grad():
+            (sums,) = torch.autograd.grad(self.absolute(x.requires_grad_()).sum(), x)
+        return sums[0]
 
     def schur_norm(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """sqrt(||A S||_1 ||A S||_inf), at least the norm even of |A S|; S = diag(scale) >= 0."""

@@ -75,8 +75,8 @@ def _moved(function: Callable[..., Any]) -> Handler:
 
 
 def _element(values: Any, *place: Any) -> Any:
-    """One of several results."""
-    if not isinstance(values, (tuple, list)) or len(place) != 1 or not isinstance(place[0], int):
+    """One or some of several results."""
+    if not isinstance(values, (tuple, list)) or len(place) != 1:
         raise UnknownArguments
     return values[place[0]]
 
@@ -207,21 +207,25 @@ _SHARED: list[tuple[Handler, str]] = [
     (_as_module(nn.ReLU), "relu_"),
     (_as_module(nn.Tanh), "tanh"),
     (_as_module(nn.Sigmoid), "sigmoid"),
-    *((_moved(getattr(torch, name)), name) for name in REARRANGING),
     (_sum_over(mean=True), "mean"),
     (_sum_over(mean=False), "sum"),
 ]
 
 METHODS: dict[str, Handler] = {
     **{name: handler for handler, name in _SHARED},
-    "view": _moved(Tensor.view),
+    **{name: _moved(getattr(Tensor, name)) for name in (*REARRANGING, "view")},
     "contiguous": _same,
+    "add": _sum(1.0),
+    "sub": _sum(-1.0),
+    "mul": _product,
+    "div": _quotient,
     "clone": _copy,
     "size": _size,
 }
 
 FUNCTIONS: dict[Any, Handler] = {
     **{getattr(torch, name): handler for handler, name in _SHARED},
+    **{getattr(torch, name): _moved(getattr(torch, name)) for name in REARRANGING},
     **_table(
         (_as_module(nn.ReLU), (F.relu,)),
         (_as_module(nn.ReLU6), (F.relu6,)),

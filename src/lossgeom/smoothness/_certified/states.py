@@ -27,7 +27,7 @@ class Block:
     @cached_property
     def norm(self) -> Float[Tensor, " B"]:
         """An upper bound of the spectral norm."""
-        return torch.add(dense_norm(self.columns.flatten(2)), self.error)
+        return dense_norm(self.columns.flatten(2)) + self.error
 
     def rows(self) -> Float[Tensor, "B ..."]:
         """Upper bounds of the lengths of the rows."""
@@ -36,7 +36,8 @@ class Block:
 
     def lengths(self) -> Float[Tensor, "B K"]:
         """Upper bounds of the lengths of the columns."""
-        return self.columns.flatten(2).norm(dim=2) + self.error[:, None]
+        lengths: Tensor = self.columns.flatten(2).norm(dim=2)
+        return lengths + self.error[:, None]
 
     def size(self) -> Float[Tensor, " B"]:
         """The Frobenius norm."""
