@@ -102,7 +102,7 @@ def _task(records: Sequence[Result], task: str) -> str:
         untold = [{name: e for name, e in column.items() if not _told(e)} for column in columns]
         rows.append(_advantages("*over those told nothing*", untold))
     head = ["", *(record["case"]["name"] for record in records), "mean"]
-    return _markdown(head, [row for row in rows if any(row[1:])])
+    return markdown(head, [row for row in rows if any(row[1:])])
 
 
 def _told(e: Result) -> bool:
@@ -152,7 +152,7 @@ def _memory(records: Sequence[Result], task: str) -> str:
     columns = [{_row(e): e.get("megabytes") for e in record["tasks"][task]} for record in records]
     names = dict.fromkeys(name for c in columns for name in c if c[name] is not None)
     rows = [[n, *("" if c.get(n) is None else f"{c[n]:.0f}" for c in columns)] for n in names]
-    return _markdown(["", *(record["case"]["name"] for record in records)], rows)
+    return markdown(["", *(record["case"]["name"] for record in records)], rows)
 
 
 def _settings(records: Sequence[Result]) -> str:
@@ -169,7 +169,8 @@ def _settings(records: Sequence[Result]) -> str:
     return "Notes, settings and errors:\n\n" + "\n".join(lines) if lines else "No notes."
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -188,14 +189,14 @@ def everything(results: Path) -> str:
     )
 
 
-def put_between_marks(page: Path, text: str) -> None:
+def put_between_marks(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what is between the two marks in a page."""
     content = page.read_text() if page.exists() else ""
-    if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise ValueError(f"expected {page} to have the lines {BEGIN} and {END}, each once")
-    before, rest = content.split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    if content.count(begin) != 1 or content.count(end) != 1:
+        raise ValueError(f"expected {page} to have the lines {begin} and {end}, each once")
+    before, rest = content.split(begin)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,6 +18,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
+    "tanh_gelu": lambda: nn.GELU("tanh"),
+    "hardswish": nn.Hardswish,
     "elu": lambda: nn.ELU(1.5),
     "celu": lambda: nn.CELU(0.5),
     "selu": nn.SELU,
@@ -80,6 +82,25 @@ class Functional(nn.Module):
         return self.linear(x.view(x.size(0), -1)) / 3
 
 
+class Branches(nn.Module):
+    """Branches that are concatenated, slices, constants and means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3)
+        self.second = nn.Conv2d(6, 2, 1)
+        self.register_buffer("mean", torch.tensor([0.3, -0.2]).view(2, 1, 1))
+        self.register_buffer("mask", torch.linspace(-1, 2, 72).view(1, 2, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mask * (x - self.mean) / 2 + self.mask
+        y = F.max_pool2d(torch.tanh(self.first(x)), 3, stride=2, ceil_mode=True)
+        y = torch.cat([F.relu(y), x[:, :, ::3, 1:6:3]], 1)
+        y = F.hardswish(self.second(y).transpose(1, 3))
+        a, b = y.chunk(2, dim=1)
+        return torch.cat([(a - 2 * b).mean((1, 3)), b.sum(-1).flatten(1)], -1)
+
+
 class Signal(nn.Module):
     """A network on sequences."""
 
@@ -122,6 +143,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
         made["pooled"] = (warmed_up(pooled, images), images)
         made["overlapping"] = (overlapping, images)
         made["residual"] = (warmed_up(Residual(), images), images)
+        made["branches"] = (Branches(), images)
         made["functional"] = (Functional(), images)
         made["signal"] = (warmed_up(Signal(), signals), signals)
     return {name: (model.double().eval(), x.double()) for name, (model, x) in made.items()}

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import lossgeom as lg
 from lossgeom.smoothness._certified.activations import ACTIVATIONS as KNOWN
 from lossgeom.smoothness._certified.modules import layer_of
 from lossgeom.smoothness._certified.operator_norms import convolution_norm, dense_norm
-from tests.smoothness.networks import ACTIVATIONS, jacobians, norms, problem
+from tests.smoothness.networks import ACTIVATIONS, jacobians, norms
 
 
 def matrix_of(module: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
@@ -99,6 +98,8 @@ def test_pooling_and_normalisation_are_their_matrices(module):
         (nn.MaxPool2d(2, stride=1), 4),
         (nn.MaxPool2d(3, stride=2, padding=1), 4),
         (nn.MaxPool2d(2, stride=1, dilation=2), 4),
+        (nn.MaxPool2d(3, stride=2, ceil_mode=True), 4),
+        (nn.MaxPool2d((2, 3), stride=(3, 4), ceil_mode=True), 1),
     ],
     ids=str,
 )
@@ -128,6 +129,10 @@ def test_differences_of_max_pooling_in_closed_form():
     assert norms(P - Q).item() <= layer.difference_norm
 
 
+def slopes_bend(module):
+    return not isinstance(module, (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Hardswish))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @settings(max_examples=60, deadline=None)
 @given(first=st.floats(-8, 8), second=st.floats(-8, 8))
@@ -137,15 +142,19 @@ def test_slopes_and_values_on_intervals(name, first, second):
     lower, upper = (torch.tensor(z).double() for z in sorted((first, second)))
     z = (lower + (upper - lower) * torch.linspace(0, 1, 2001).double()).requires_grad_()
     values = module(z)
-    (slopes,) = torch.autograd.grad(values.sum(), z)
+    (slopes,) = torch.autograd.grad(values.sum(), z, create_graph=slopes_bend(module))
+    if slopes.requires_grad:
+        (bends,) = torch.autograd.grad(slopes.sum(), z)
+        assert bends.abs().max() <= function.bend(lower, upper) + 1e-12
+    slopes = slopes.detach()
     for bounds, numbers in (
         (function.slopes(lower, upper), slopes),
         (function.values(lower, upper), values.detach()),
     ):
         assert bounds[0] <= numbers.min() + 1e-14
         assert numbers.max() <= bounds[1] + 1e-14
-        resolution = 1e-12 + 0.01 * float(upper - lower)
-        jumps = sum(lower <= point <= upper for point, *_ in function.breaks)
+        resolution = 1e-7 + 0.01 * float(upper - lower)
+        jumps = sum(lower <= point <= upper for point, *_ in function.slope.breaks)
         if not jumps:
             assert bounds[1] - bounds[0] <= numbers.max() - numbers.min() + resolution
 
@@ -163,12 +172,14 @@ def test_slopes_and_values_on_intervals(name, first, second):
         (nn.LeakyReLU(0.2), 1),
         (nn.LeakyReLU(-3.0), 3),
         (nn.Softplus(), 1),
+        (nn.Hardswish(), 1.5),
+        (nn.GELU("tanh"), 1.128993069),
         (nn.SELU(), 1.0507009873554805 * 1.6732632423543772),
     ],
     ids=str,
 )
 def test_lipschitz_constants_of_activations(module, constant):
-    assert KNOWN[type(module)](module).lipschitz == pytest.approx(constant, abs=1e-9)
+    assert KNOWN[type(module)](module).lipschitz == pytest.approx(constant, abs=1e-8)
 
 
 def test_dense_norms_are_above_the_exact_ones():
@@ -192,91 +203,3 @@ def test_dense_norms_survive_extremes():
     assert dense_norm(torch.zeros(2, 3, 4, dtype=torch.float64)).tolist() == [0, 0]
     bad = torch.tensor([[[math.nan, 1.0]], [[math.inf, 1.0]], [[3.0, 4.0]]], dtype=torch.float64)
     assert dense_norm(bad).tolist() == [math.inf, math.inf, pytest.approx(5.0)]
-
-
-class Adding(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.linear = nn.Linear(6, 6)
-        self.function = function
-
-    def forward(self, x):
-        return self.function(self.linear(x))
-
-
-@pytest.mark.parametrize(
-    ("model", "text"),
-    [
-        (nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6)), "no bound is known for LayerNorm"),
-        (nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), "setting of padding_mode"),
-        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(4, ceil_mode=True)), "of ceil_mode"),
-        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(4)), "setting of output_size"),
-        (nn.Sequential(nn.Linear(6, 2), nn.GELU("tanh")), "use the exact GELU"),
-        (Adding(torch.sin), "no bound is known for the function sin"),
-        (Adding(lambda x: x * x), "the function mul with the arguments"),
-        (Adding(lambda x: x.permute(0, 3, 1, 2)), "no bound is known for the method permute"),
-        (Adding(lambda x: x.reshape(-1, 6)), "reshape with the arguments"),
-        (Adding(lambda x: x if x.sum() > -1e9 else -x), "cannot be traced by torch.fx"),
-        (Adding(lambda x: x + x[0]), "no bound is known for the function getitem"),
-    ],
-    ids=lambda case: case if isinstance(case, str) else "",
-)
-def test_what_is_refused(unchecked, model, text):
-    if "reshape" in text or "getitem" in text:
-        module, x = model.eval().double(), torch.randn(2, 2, 6, 6).double()
-        from lossgeom.smoothness._certified.trace import traced
-
-        with pytest.raises(TypeError, match=text):
-            traced(module, tuple(x.shape[1:]))
-        return
-    with pytest.raises(TypeError, match=text):
-        lg.lipschitz_global(problem(model.eval(), torch.randn(2, 2, 6, 6)))
-
-
-def test_hooks_that_change_outputs_are_refused():
-    model = nn.Sequential(nn.Linear(6, 3), nn.Tanh())
-    model[0].register_forward_hook(lambda module, args, output: 2 * output)
-    with pytest.raises(TypeError, match="do not compute what the model does"):
-        lg.lipschitz_local(problem(model, torch.randn(2, 6)), 0.1)
-
-
-def test_work_in_place_is_followed():
-    """At the data relu(x) is x, so that only the order of the work says what x is after it."""
-
-    class Overwriting(nn.Module):
-        def __init__(self, sign):
-            super().__init__()
-            self.linear = nn.Linear(3, 3)
-            self.sign = sign
-
-        def forward(self, x):
-            x = self.linear(x)
-            return nn.functional.relu(x, inplace=True) + self.sign * x
-
-    for sign, factor in ((1.0, 2.0), (-1.0, 0.0)):
-        model = Overwriting(sign).double()
-        with torch.no_grad():
-            model.linear.bias.fill_(100.0)
-        bound = lg.lipschitz_global(problem(model, torch.randn(2, 3).double()))
-        norm = dense_norm(model.linear.weight.detach()).item()
-        assert bound == pytest.approx(factor * norm, rel=1e-7, abs=1e-9)
-
-
-def test_errors_of_inputs(unchecked):
-    data = [(torch.zeros(2, 3), torch.zeros(2, 1))]
-    ragged = [*data, (torch.zeros(2, 1, 3), torch.zeros(2, 1, 1))]
-    with pytest.raises(ValueError, match="expected inputs of one shape in all batches"):
-        lg.lipschitz_global(lg.Problem(nn.Linear(3, 1), "squared_error", ragged, check=False))
-    p = lg.Problem(nn.Linear(3, 1), "squared_error", data, forward=lambda m, b: m(b[0]))
-    with pytest.raises(TypeError, match="expected a problem without forward="):
-        lg.lipschitz_local(p, 1.0)
-    tokens = [(torch.zeros(2, dtype=torch.long), torch.zeros(2, 3))]
-    with pytest.raises(ValueError, match="expected floating-point inputs"):
-        lg.lipschitz_global(lg.Problem(nn.Embedding(2, 3), "squared_error", tokens))
-    p = lg.Problem(nn.Linear(3, 1), "squared_error", data)
-    with pytest.raises(ValueError, match="expected a radius >= 0"):
-        lg.lipschitz_lower(p, radius=-1.0)
-    with pytest.raises(ValueError, match="at least one example, got starts=0"):
-        lg.lipschitz_lower(p, starts=0)
-    with pytest.raises(lg.NonFiniteError, match="NaN or infinite"):
-        lg.lipschitz_global(p.at(p.theta * float("nan")))

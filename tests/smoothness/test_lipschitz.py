@@ -62,7 +62,7 @@ def test_a_ball_of_no_radius_has_the_norm_at_its_centre(name):
     torch.testing.assert_close(local, norms(jacobians(model, x)), rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     widths=st.lists(st.integers(1, 8), min_size=2, max_size=5),
@@ -148,12 +148,13 @@ def test_without_blocks_bounds_are_looser_and_still_hold(monkeypatch):
     from lossgeom.smoothness._certified import bounds
 
     tight = {}
-    for name, (model, x) in NETWORKS.items():
+    chosen = {name: NETWORKS[name] for name in ("relu", "tanh", "pooled", "residual", "branches")}
+    for name, (model, x) in chosen.items():
         with without_checks():
             tight[name] = lg.lipschitz_local(problem(model, x), 0.3)
     monkeypatch.setattr(bounds, "BLOCK_NUMBERS", 1)
     generator = torch.Generator().manual_seed(2)
-    for name, (model, x) in NETWORKS.items():
+    for name, (model, x) in chosen.items():
         with without_checks():
             loose = lg.lipschitz_local(problem(model, x), 0.3)
         for _ in range(20):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 WARM_UP = 5  # steps in which only the direction of the outputs turns
 FIRST_STEP = 0.5  # of the radius; the steps shrink to zero linearly
+CHUNK = 64  # centres at a time
 CHUNK_NUMBERS = 2**24  # of the Jacobians that are held at a time
 ROUNDING = 1e-10  # of a norm from double precision, relative to the Jacobians it is made of
 
@@ -40,6 +41,13 @@ class Ascent:
         self, centres: Float[Tensor, "B ..."]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "M B ..."]]:
         """The largest value for each centre, made smaller by what rounding may add, and where."""
+        parts = [self._of_chunk(part) for part in torch.split(centres, CHUNK)]
+        values, places = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(places, dim=1)
+
+    def _of_chunk(
+        self, centres: Float[Tensor, "B ..."]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "M B ..."]]:
         places = centres.expand(len(self.signs), *centres.shape).clone()
         best = self._exact(places)
         for restart in range(self.restarts):

@@ -12,9 +12,10 @@ from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
 from lossgeom.smoothness._attack import margins
 from lossgeom.smoothness._ball import Norm, check_norm
-from lossgeom.smoothness._certified.bounds import MARGIN, bounds
+from lossgeom.smoothness._certified.bounds import bounds
 from lossgeom.smoothness._certified.frozen import all_inputs, graph_of
 from lossgeom.smoothness._certified.graph import Graph
+from lossgeom.smoothness._certified.propagation import MARGIN
 from lossgeom.smoothness._classes import classes
 from lossgeom.smoothness.lipschitz import everywhere
 

@@ -122,10 +122,17 @@ def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"
 
     .. math:: 2 \sum_k \|X_k\| g_k.
 
-    The smallest of this, of a telescoping sum over layers (:math:`\|D J - D' J'\| \le \|D\|
-    \|J - J'\| + \|D - D'\| \|J'\|`), and of twice the certified bound of the Jacobian itself. For
-    smooth activations the widths of slopes are at most sup abs(phi'') times those of the values, so
-    this is never above 2 r Lip(J) from the recursion over layers.
+    The smallest of this, of :math:`2 \|E\|` with entrywise bounds :math:`|J - \bar J| \le E`, of a
+    telescoping sum over layers (:math:`\|D J - D' J'\| \le \|D\| \|J - J'\| + \|D - D'\|
+    \|J'\|`), of twice the certified bound of the Jacobian itself and, where slopes do not jump, of
+
+    .. math:: 2 r \, \mathrm{Lip}(J) \le 2 r \sum_k \| \mathrm{diag}(c_k s_k)^{1/2} J_k \|^2
+
+    with the largest second derivatives s of activation k and the largest lengths c of the columns of
+    the Jacobian from there to the output. It is never above 2 r Lip(J) from the recursion over
+    layers, nor above :math:`2 r \sup|\phi''| \, \|W_1^T \mathrm{diag}|W_2| W_1\|` for one hidden layer and
+    one output. Proof: differentiate :math:`J` along a segment, of length 2 r at most; each
+    activation contributes :math:`Y_k \, \mathrm{diag}(\phi_k'' J_k h) J_k`.
 
     Args:
         problem: as for :func:`lossgeom.lipschitz_global`.

@@ -12,9 +12,9 @@ from torch import Tensor
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._ball import Box, Norm
-from lossgeom.smoothness._certified.bounds import MARGIN
 from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
 from lossgeom.smoothness._certified.graph import Graph
+from lossgeom.smoothness._certified.propagation import MARGIN
 from lossgeom.smoothness._own_attack import OwnAttack
 from lossgeom.smoothness._worst_case import Found, WorstCase
 from lossgeom.smoothness.certified_radius import in_l2

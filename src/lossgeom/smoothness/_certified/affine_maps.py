@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossgeom.smoothness._certified.operator_norms import EPSILON, convolution_norm, dense_norm
@@ -36,7 +36,7 @@ class Affine:
         output_shape: of one example.
     """
 
-    kind: Literal["dense", "convolution", "scale", "reshape"]
+    kind: Literal["dense", "convolution", "scale", "picking"]
     weight: Tensor
     bias: Tensor
     magnitude: Tensor
@@ -71,9 +71,9 @@ class Affine:
     def column_sums(self) -> Float[Tensor, " ..."]:
         """Sums of |A| over the outputs."""
         x = torch.zeros(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
-        outputs, pull, *_ = torch.func.vjp(self.absolute, x)
-        sums: Tensor = pull(torch.ones_like(outputs))[0][0]
-        return sums
+        with torch.enable_grad():
+            (sums,) = torch.autograd.grad(self.absolute(x.requires_grad_()).sum(), x)
+        return sums[0]
 
     def schur_norm(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """sqrt(||A S||_1 ||A S||_inf), at least the norm even of |A S|; S = diag(scale) >= 0."""
@@ -161,16 +161,26 @@ def scaling(weight: Tensor, bias: Tensor, magnitude: Tensor, shape: Shape) -> Af
     )
 
 
-def reshaping(shape: Shape, output: Shape, like: Tensor) -> Affine:
-    """Another shape for the same numbers."""
-    one, zero = like.new_ones(1), like.new_zeros(1)
+def picking(places: Int[Tensor, " M"], shape: Shape, output: Shape) -> Affine:
+    """The numbers at some places of the flattened input, in another shape.
+
+    Its Gram matrix is diagonal, with how often each place is picked.
+    """
+    one, zero = torch.ones(1).to(places.device).double(), torch.zeros(1).to(places.device).double()
+    most = places.bincount().amax().item()
+    in_order = len(places) == math.prod(shape) and bool((places.diff() == 1).all())
+
+    def through(weight: Tensor, x: Tensor) -> Tensor:
+        flat = x.flatten(1) if in_order else x.flatten(1)[:, places]
+        return weight * flat.reshape(len(x), *output)
+
     return Affine(
-        "reshape",
+        "picking",
         one,
         zero,
         zero,
-        lambda weight, x: weight * x.reshape(len(x), *output),
-        lambda weight: float(weight.abs().amax()),
+        through,
+        lambda weight: float(weight.abs().amax()) * math.sqrt(most),
         shape,
         output,
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lossgeom.batches import Batch
 from lossgeom.calling import call_model
+from lossgeom.linalg.probes import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.private_copy import deep_copy
 from lossgeom.problem import NonFiniteError, Problem
@@ -18,6 +19,7 @@ from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness._certified.trace import traced
 
 Model = Callable[[Tensor], Tensor]
+CHUNK = 64  # examples that are compared at a time
 TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to the largest output
 
 
@@ -99,7 +101,7 @@ def _check_alone(model: Model, inputs: Tensor) -> None:
 
 
 def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
-    """The model as a graph of layers, compared with the model itself on all inputs.
+    """The model as a graph of layers, compared with the model itself on all inputs and on others.
 
     Raises:
         TypeError: if the model cannot be traced, or does something that no bound is known for.
@@ -113,9 +115,16 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
     model = frozen_model(problem)
     with measuring(inputs.device), torch.device(inputs.device), torch.no_grad():
         graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
-        for part in torch.split(inputs, 64):
-            _check_same(graph(part).flatten(1), model(part))
+        for part in torch.split(inputs, CHUNK):
+            for x in (part, _elsewhere(part)):
+                _check_same(graph(x).flatten(1), model(x))
     return graph
+
+
+def _elsewhere(inputs: Tensor) -> Tensor:
+    """Random inputs of the same size, where other units are active."""
+    drawn = torch.randn(inputs.shape, generator=random_numbers(0), dtype=torch.float64).to(inputs)
+    return drawn * inputs.square().mean().sqrt().clamp(min=1)
 
 
 def _check_same(actual: Tensor, expected: Tensor) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import math
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +23,12 @@ class Sum:
     """The sum of two values."""
 
 
-Operation = Affine | Activation | MaxPool | Sum
+@dataclass(frozen=True)
+class Concatenation:
+    """Values after one another, each flattened."""
+
+
+Operation = Affine | Activation | MaxPool | Sum | Concatenation
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +60,28 @@ def _value(operation: Operation, *x: Tensor) -> Tensor:
         case Affine():
             return operation.linear(x[0]) + operation.bias
         case Activation():
-            return operation.value(x[0])
+            return operation.value.function(x[0])
         case MaxPool():
             return operation(x[0])
         case Sum():
             return x[0] + x[1]
+        case Concatenation():
+            return torch.cat([part.flatten(1) for part in x], dim=1)
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of a network: its place among the values and the shape of one example."""
+    """A tensor of a network.
+
+    Attributes:
+        index: its place among the values.
+        shape: of one example.
+        storage: the same number for all that may share memory.
+    """
 
     index: int
     shape: Shape
+    storage: int
 
 
 class Builder:
@@ -73,6 +90,15 @@ class Builder:
     def __init__(self, input_shape: Shape) -> None:
         self.input_shape = input_shape
         self.steps: list[Step] = []
+        self.storages = itertools.count()
+
+    def input(self) -> Value:
+        """What the network is given."""
+        return Value(0, self.input_shape, next(self.storages))
+
+    def copy(self, value: Value) -> Value:
+        """The same numbers in memory of their own."""
+        return replace(value, storage=next(self.storages))
 
     def layer(self, module: nn.Module, value: Value) -> Value:
         """The result of a module that takes one tensor."""
@@ -94,8 +120,12 @@ class Builder:
         shape = values[0].shape
         if isinstance(operation, (Affine, MaxPool)):
             shape = operation.output_shape
+        elif isinstance(operation, Concatenation):
+            shape = (sum(math.prod(value.shape) for value in values),)
         self.steps.append(Step(operation, arguments, shape))
-        return Value(len(self.steps), shape)
+        moved = isinstance(operation, Affine) and operation.kind == "picking"
+        storage = values[0].storage if moved else next(self.storages)
+        return Value(len(self.steps), shape, storage)
 
     def graph(self, output: Value) -> Graph:
         """The steps that an output needs."""

@@ -71,6 +71,19 @@ class MaxPool:
         places = self.windows.expand(len(lower), -1, -1).gather(2, best.indices[..., None])
         return places[..., 0], best.values > others
 
+    def chosen(
+        self, columns: Float[Tensor, "B K ..."], places: Tensor, certain: Tensor
+    ) -> Float[Tensor, "B K ..."]:
+        """The numbers at the places of certain winners, and zeros elsewhere."""
+        padded = torch.nn.functional.pad(columns.flatten(2), (0, 1))
+        index = places[:, None].expand(-1, padded.shape[1], -1)
+        picked = padded.gather(2, index) * certain[:, None]
+        return torch.unflatten(picked, 2, self.output_shape)
+
+    def columnwise(self, columns: Float[Tensor, "B K ..."]) -> Float[Tensor, "B K ..."]:
+        """The largest number of each window, in every column."""
+        return torch.unflatten(self(columns.flatten(0, 1)), 0, columns.shape[:2])
+
     def touched(self, windows: Bool[Tensor, "B O"]) -> Bool[Tensor, "B ..."]:
         """Which inputs are in one of some windows."""
         n = math.prod(self.input_shape)
@@ -86,11 +99,13 @@ def max_pool(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
+    *,
+    ceil_mode: bool,
 ) -> MaxPool:
     """Windows over the last dimensions, in every channel."""
     channels, *sizes = shape
     along = [
-        _windows(*settings)
+        _windows(*settings, ceil_mode)
         for settings in zip(sizes, kernel, stride, padding, dilation, strict=True)
     ]
     places = reduce(_combined, zip(along, sizes, strict=True), torch.arange(channels)[:, None])
@@ -99,9 +114,14 @@ def max_pool(
     return MaxPool(places, shape, (channels, *(len(windows) for windows in along)))
 
 
-def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+def _windows(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> Tensor:
     """(outputs, kernel): places along one dimension, -1 outside of it."""
-    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    room = size + 2 * padding - dilation * (kernel - 1) - 1
+    outputs = room // stride + 1
+    if ceil_mode and room % stride and outputs * stride < size + padding:
+        outputs += 1  # a last window that begins inside and ends outside
     places = torch.arange(outputs)[:, None] * stride - padding + torch.arange(kernel) * dilation
     return places.masked_fill((places < 0) | (places >= size), -1)
 

@@ -15,10 +15,10 @@ from lossgeom.smoothness._certified.affine_maps import (
     Affine,
     convolution,
     dense,
-    reshaping,
     scaling,
 )
 from lossgeom.smoothness._certified.max_pooling import MaxPool, max_pool
+from lossgeom.smoothness._certified.rearranging import UnknownArguments, rearranged
 
 Shape = tuple[int, ...]
 Layer = Affine | Activation | MaxPool
@@ -43,12 +43,6 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
         "convolutional layers, batch normalisation in eval mode, pooling, elementwise activations "
         "and sums. A lower estimate exists for any model: lipschitz_lower"
     )
-
-
-def reshaped(shape: Shape, output: Shape) -> Affine | None:
-    """Another shape for the same numbers, if it is another."""
-    like = torch.zeros((), dtype=torch.float64)
-    return None if shape == output else reshaping(shape, output, like)
 
 
 def mean_over(shape: Shape, kernel: Sequence[int], stride: Sequence[int],
@@ -168,17 +162,22 @@ def _adaptive_average_pool(module: Any, shape: Shape) -> Affine:
 
 
 def _max_pool(module: Any, shape: Shape) -> MaxPool:
-    _refuse(module, ceil_mode=module.ceil_mode, return_indices=module.return_indices)
+    _refuse(module, return_indices=module.return_indices)
     dimensions = _pooled_dimensions(module, shape)
     settings = (module.kernel_size, module.stride, module.padding, module.dilation)
-    return max_pool(shape, *(_each(setting, dimensions) for setting in settings))
+    return max_pool(
+        shape, *(_each(setting, dimensions) for setting in settings), ceil_mode=module.ceil_mode
+    )
 
 
-def _flatten(module: nn.Flatten | nn.Unflatten, shape: Shape) -> Affine | None:
-    before = torch.zeros(2, *shape)
-    after = module(before).shape
-    _refuse(module, start_dim=len(after) < 2 or after[0] != 2)
-    return reshaped(shape, tuple(after[1:]))
+def _rearranged(module: nn.Module, shape: Shape) -> Affine | None:
+    try:
+        return rearranged(module, shape)[0]
+    except UnknownArguments:
+        raise TypeError(
+            f"no bound is known for {module} on examples of shape {shape}: it mixes them; give "
+            "every example its own row in the batch"
+        ) from None
 
 
 LAYERS: dict[type[nn.Module], Callable[[Any, Shape], Layer | None]] = {
@@ -190,5 +189,5 @@ LAYERS: dict[type[nn.Module], Callable[[Any, Shape], Layer | None]] = {
         (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_average_pool
     ),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
-    **dict.fromkeys((nn.Flatten, nn.Unflatten), _flatten),
+    **dict.fromkeys((nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.ChannelShuffle), _rearranged),
 }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.smoothness._certified.operator_norms import dense_norm
+from lossgeom.smoothness._certified.affine_maps import Affine
+from lossgeom.smoothness._certified.max_pooling import MaxPool
+from lossgeom.smoothness._certified.operator_norms import EPSILON, dense_norm
+
+INPUT = -1  # the block that the input itself comes through
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +24,7 @@ class Block:
     columns: Float[Tensor, "B K ..."]
     error: Float[Tensor, " B"]
 
+    @cached_property
     def norm(self) -> Float[Tensor, " B"]:
         """An upper bound of the spectral norm."""
         return dense_norm(self.columns.flatten(2)) + self.error
@@ -29,10 +34,33 @@ class Block:
         lengths = self.columns.square().sum(1).sqrt()
         return lengths + over(self.error, lengths)
 
+    def lengths(self) -> Float[Tensor, "B K"]:
+        """Upper bounds of the lengths of the columns."""
+        lengths: Tensor = self.columns.flatten(2).norm(dim=2)
+        return lengths + self.error[:, None]
+
     def size(self) -> Float[Tensor, " B"]:
         """The Frobenius norm."""
         size: Tensor = self.columns.flatten(1).norm(dim=1)
         return size + self.error
+
+    def largest_entries(self) -> Float[Tensor, "B K ..."]:
+        """Upper bounds of the magnitudes of the entries."""
+        return self.columns.abs() + over(self.error, self.columns)
+
+    def mapped(self, layer: Affine) -> Block:
+        """A X; rounding is at most that of sums of magnitudes, in the Frobenius norm."""
+        rounding = layer.rounding * layer.absolute_norm * self.size()
+        return Block(layer.linear(self.columns), layer.norm * self.error + rounding)
+
+    def scaled(self, scale: Float[Tensor, "B ..."]) -> Block:
+        """diag(scale) X."""
+        error = largest(scale.abs()) * (self.error + EPSILON * self.size())
+        return Block(scale[:, None] * self.columns, error)
+
+    def chosen(self, pool: MaxPool, places: Tensor, certain: Tensor) -> Block:
+        """The rows of the inputs that win for certain, and zeros elsewhere."""
+        return Block(pool.chosen(self.columns, places, certain), pool.norm * self.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +94,7 @@ class State:
         variation: upper bound of ||J(x) - J(x')||.
         blocks: matrices X with J = X_input + sum_k X_k T_k G_k, where ||T_k|| <= 1 and ||G_k|| is
             at most the gain of k; none where they would be too large.
+        entries: upper bounds of abs(J - X_input), entry by entry, where there are blocks.
         slopes: after an activation.
     """
 
@@ -77,7 +106,47 @@ class State:
     norm: Float[Tensor, " B"]
     variation: Float[Tensor, " B"]
     blocks: dict[int, Block]
+    entries: Float[Tensor, "B D ..."] | None
     slopes: Slopes | None = None
+
+    def scaled(self, scale: Float[Tensor, "B ..."]) -> State:
+        """With diag(scale) J in the place of J, as far as its norm is concerned."""
+        return replace(
+            self,
+            norm=largest(scale.abs()) * self.norm,
+            blocks={k: block.scaled(scale) for k, block in self.blocks.items()},
+            entries=None if self.entries is None else scale.abs()[:, None] * self.entries,
+        )
+
+
+def diagonal(scale: Float[Tensor, "B ..."]) -> Block:
+    """diag(scale), without the columns that are zero for all examples."""
+    flat = scale.flatten(1)
+    columns = torch.diag_embed(flat)[:, (flat != 0).any(0)]
+    return Block(torch.unflatten(columns, 2, scale.shape[1:]), flat.new_zeros(len(flat)))
+
+
+def added(x: dict[int, Block], y: dict[int, Block]) -> dict[int, Block]:
+    """The blocks of a sum."""
+    blocks = {**x, **y}
+    for k in x.keys() & y.keys():
+        a, b = x[k], y[k]
+        rounding = EPSILON * (a.size() + b.size())
+        blocks[k] = Block(a.columns + b.columns, a.error + b.error + rounding)
+    return blocks
+
+
+def stacked(parts: Sequence[dict[int, Block]], sizes: Sequence[int]) -> dict[int, Block]:
+    """The blocks of values that come after one another, with zeros where there is none."""
+    blocks: dict[int, Block] = {}
+    for i, part in enumerate(parts):
+        around = (sum(sizes[:i]), sum(sizes[i + 1 :]))
+        padded = {
+            k: Block(torch.nn.functional.pad(block.columns.flatten(2), around), block.error)
+            for k, block in part.items()
+        }
+        blocks = added(blocks, padded)
+    return blocks
 
 
 def over(numbers: Float[Tensor, " B"], like: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
+from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
 
-from lossgeom.smoothness._certified.functions import FUNCTIONS, METHODS, Handler, UnknownArguments
+from lossgeom.smoothness._certified.functions import FUNCTIONS, METHODS, Handler
 from lossgeom.smoothness._certified.graph import Builder, Graph, Shape, Value
+from lossgeom.smoothness._certified.rearranging import UnknownArguments
 
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 ADVICE = "A lower estimate exists for any model: lipschitz_lower"
@@ -22,7 +25,7 @@ def traced(model: nn.Module, shape: Shape) -> Graph:
     """
     model = nn.Sequential(model)  # torch.fx looks into the outermost module, even one of torch's
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:
         raise TypeError(
             f"the model cannot be traced by torch.fx ({error}); a certified bound needs one whose "
@@ -37,6 +40,27 @@ def traced(model: nn.Module, shape: Shape) -> Graph:
             f"{type(walk.output).__name__}"
         )
     return walk.builder.graph(walk.output)
+
+
+class _Proxy(fx.Proxy):
+    """One that records ``y += x`` as work in place, which torch.fx takes for ``y = y + x``."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
 
 class _Walk:
@@ -54,7 +78,7 @@ class _Walk:
         result: Any
         match node.op:
             case "placeholder":
-                result = Value(0, self.builder.input_shape)
+                result = self.builder.input()
             case "get_attr":
                 result = operator.attrgetter(str(node.target))(self.model)
             case "call_module":
@@ -66,8 +90,21 @@ class _Walk:
             case _:
                 result = self.output = arguments[0]
         self.seen[node] = result
-        if node.args and self._works_in_place(node):
-            self.seen[node.args[0]] = result  # type: ignore[index]
+        if node.args and isinstance(arguments[0], Value) and self._works_in_place(node):
+            self._overwrite(arguments[0], result)
+
+    def _overwrite(self, old: Value, result: Value) -> None:
+        """Let all names of a tensor mean what has taken its place."""
+        for node, value in self.seen.items():
+            if not isinstance(value, Value) or value.storage != old.storage:
+                continue
+            if value.index in (old.index, result.index):
+                self.seen[node] = replace(result, storage=old.storage)
+            elif any(user not in self.seen for user in node.users):
+                raise TypeError(
+                    f"the model overwrites {node.name}, of which it goes on to use another view; "
+                    f"work out of place for a certified bound. {ADVICE}"
+                )
 
     def _module(self, target: str, arguments: Any, options: Any) -> Value:
         module = self.model.get_submodule(target)
@@ -93,8 +130,12 @@ class _Walk:
         if handler is None:
             raise TypeError(
                 f"no bound is known for {name}, which the model calls; a certified bound needs "
-                f"layers, activations, pooling, reshaping and sums. {ADVICE}"
+                f"layers, activations, pooling, rearranging, sums and concatenations. {ADVICE}"
             )
+        try:
+            inspect.signature(handler).bind(self.builder, *arguments, **options)
+        except TypeError:
+            handler = _unknown
         try:
             return handler(self.builder, *arguments, **options)
         except UnknownArguments:
@@ -110,6 +151,10 @@ class _Walk:
             named = str(getattr(node.target, "__name__", "")).endswith("_")
             return bool(node.kwargs.get("inplace")) or node.target in IN_PLACE or named
         return node.op == "call_method" and str(node.target).endswith("_")
+
+
+def _unknown(*arguments: Any, **options: Any) -> Any:  # noqa: ARG001
+    raise UnknownArguments
 
 
 def _depends(*tree: Any) -> bool:
