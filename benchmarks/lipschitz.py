@@ -98,7 +98,7 @@ def row(case: Case, x: Tensor, y: Tensor) -> list[str]:
         f"{lower.value:.0f}",
         f"{lg.lipschitz_global(problem):.0f}",
         f"{product:.0f}",
-        f"{bracket.lower.mean():.2g}, {bracket.upper.mean():.2g}",
+        ", ".join(f"{float(f'{side.mean():.2g}'):g}" for side in (bracket.lower, bracket.upper)),
         f"{bracket.tightness.mean():.2f}",
     ]
 

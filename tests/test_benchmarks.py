@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import checks, plain, profile, run, settings, table, timing
+from benchmarks import checks, lipschitz, plain, profile, run, settings, table, timing
 from benchmarks.cases import CASES, GPT, Case, draw, text, trained
 from benchmarks.input_output import InputOutput, wide
 from benchmarks.peers import PEERS, Choices, Pairs, Peer, Quadrature, Steps, jacobians
@@ -281,3 +281,21 @@ def test_jacobians_in_embeddings(monkeypatch):
 def test_a_case_without_a_head():
     with pytest.raises(TypeError, match="expected tiny to end in a linear layer"):
         wide(replace(tiny(), model=nn.Sequential(nn.Linear(5, 3), nn.Tanh())))
+
+
+def test_the_table_of_lipschitz_bounds(tmp_path, monkeypatch, capsys):
+    case = lipschitz.Case(nn.Tanh, width=4, depth=1, radius=0.1)
+    for name, small in (("cases", lambda: [case]), ("STEPS", 2), ("MEASURED", 2)):
+        monkeypatch.setattr(lipschitz, name, small)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{lipschitz.BEGIN}\nold\n{lipschitz.END}\nafter\n")
+    assert lipschitz.main(["--into", str(page)]) == 0
+    lines = page.read_text().splitlines()
+    cells = [cell.strip() for cell in lines[5].strip("|").split("|")]
+    numbers = dict(zip(lipschitz.HEAD, cells, strict=True))
+    assert float(numbers["at the data"]) <= float(numbers["local"]) <= float(numbers["global"])
+    assert 0 < float(numbers["tightness"]) <= 1
+    assert "old" not in lines
+    page.write_text("no marks")
+    assert lipschitz.main(["--into", str(page)]) == 2
+    assert "each once" in capsys.readouterr().err

@@ -25,6 +25,10 @@ class Adding(nn.Module):
         (nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6)), "no bound is known for LayerNorm"),
         (nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), "setting of padding_mode"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AvgPool2d(4, ceil_mode=True)), "of ceil_mode"),
+        (
+            nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2, 7, 1, dilation=7), nn.ReLU()),
+            "that lie in the padding",
+        ),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(4)), "setting of output_size"),
         (nn.Sequential(nn.Linear(6, 2), nn.Softplus(threshold=1)), "a threshold of 20 or more"),
         (Adding(torch.sin), "no bound is known for the function sin"),

@@ -1,6 +1,7 @@
 """The parts that certified bounds are made of, each against brute force."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,7 +12,11 @@ from torch import nn
 
 from lossgeom.smoothness._certified.activations import ACTIVATIONS as KNOWN
 from lossgeom.smoothness._certified.modules import layer_of
-from lossgeom.smoothness._certified.operator_norms import convolution_norm, dense_norm
+from lossgeom.smoothness._certified.operator_norms import (
+    convolution_norm,
+    dense_norm,
+    lengths,
+)
 from tests.smoothness.networks import ACTIVATIONS, jacobians, norms
 
 
@@ -203,3 +208,26 @@ def test_dense_norms_survive_extremes():
     assert dense_norm(torch.zeros(2, 3, 4, dtype=torch.float64)).tolist() == [0, 0]
     bad = torch.tensor([[[math.nan, 1.0]], [[math.inf, 1.0]], [[3.0, 4.0]]], dtype=torch.float64)
     assert dense_norm(bad).tolist() == [math.inf, math.inf, pytest.approx(5.0)]
+
+
+def test_lengths_survive_squares_that_vanish_or_overflow():
+    x = torch.tensor([[3e-300, 4e-300], [3e300, 4e300], [0.0, 0.0]], dtype=torch.float64)
+    assert lengths(x, 1).tolist() == pytest.approx([5e-300, 5e300, 0.0], rel=1e-14, abs=0)
+    layer = layer_of(nn.Linear(2, 3).double().requires_grad_(False), (2,))
+    layer = replace(layer, weight=x)
+    rows = layer.row_norms(torch.ones(1, 2, dtype=torch.float64))[0].tolist()
+    assert 5e-300 <= rows[0] <= 7.1e-300
+    assert rows[1:] == pytest.approx([5e300, 0.0])
+    tiny = convolution_norm(1e-200 * torch.ones(1, 1, 2).double(), [9], [1], [0], [1], 1)
+    assert tiny == pytest.approx(2e-200, rel=1e-6, abs=0)
+
+
+def test_the_slope_of_celu_is_known_as_well_as_torch_knows_it():
+    """In its derivative, 1 / alpha is in single precision."""
+    function = KNOWN[nn.CELU](nn.CELU(0.3))
+    z = torch.linspace(-3, -0.001, 500, dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(nn.functional.celu(z, 0.3).sum(), z)
+    assert (slopes - torch.exp(z.detach() / 0.3)).abs().max() > 1e-9
+    least, largest = function.slopes(z.detach(), z.detach())
+    assert ((least <= slopes) & (slopes <= largest)).all()
+    assert (largest - least).max() < 1e-6

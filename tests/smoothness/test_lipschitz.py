@@ -162,6 +162,23 @@ def test_without_blocks_bounds_are_looser_and_still_hold(monkeypatch):
         assert (loose >= tight[name] * (1 - 1e-9)).all()
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-8, 1e8, 1e150])
+def test_weights_of_extreme_sizes(scale):
+    model = mlp(3, 4, 2, activation=nn.Tanh).double()
+    with torch.no_grad():
+        model[0].weight *= scale
+        model[2].weight /= scale
+    x = torch.randn(3, 3, dtype=torch.float64)
+    with without_checks():
+        local, everywhere = (
+            lg.lipschitz_local(problem(model, x), 1e-3),
+            lg.lipschitz_global(problem(model, x)),
+        )
+    assert (norms(jacobians(model, x)) <= local).all()
+    assert (local <= everywhere).all()
+    assert everywhere < 10
+
+
 def test_chunks_change_nothing(monkeypatch):
     from lossgeom.smoothness._certified import bounds
 

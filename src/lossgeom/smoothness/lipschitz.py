@@ -59,8 +59,8 @@ def lipschitz_lower(
     Cost: :func:`jacobian_norms` on all data, and restarts x (steps + 6) products with second
     derivatives for ``starts`` examples at once.
 
-    At a kink, which a search hits with probability zero but data may lie on, the Jacobian is the one
-    that autograd chooses. The certified bounds allow for every choice.
+    At a kink, which a search hits with probability zero but data may lie on, the Jacobian is the
+    one that autograd chooses. The certified bounds allow for every choice.
 
     Args:
         problem: model and data, of any model with a single floating-point input.
@@ -112,20 +112,20 @@ def lipschitz_global(problem: Problem) -> float:
     .. math:: \|f(x) - f(x')\|_2 \le L \|x - x'\|_2 \quad \text{for all inputs } x, x'
 
     The smallest of three bounds. One is the product of the norms of the layers, where a residual
-    sum adds; convolutions and pooling have norms bounded from above (Fourier blocks on a larger torus,
-    row and column sums, or the whole matrix). One writes each slope as its middle plus a
-    deviation, :math:`D_l = c + \rho T_l` with :math:`\|T_l\| \le 1`, and bounds each term of the
+    sum adds; convolutions and pooling have norms bounded from above (Fourier blocks on a larger
+    torus, row and column sums, or the whole matrix). Another writes each slope as its middle plus
+    a deviation, :math:`D_l = c + \rho T_l` with :math:`\|T_l\| \le 1`, and bounds each term of the
     expanded product by the norms of its factors between deviations, at most
 
     .. math:: L \le \sum_{l_1 < ... < l_k} \rho^k c^{m - k} \|W_{m+1} \cdots W_{l_k + 1}\| \cdots
         \|W_{l_1} \cdots W_1\|,
 
-    for m activations, summed by dynamic programming; it is exact for linear networks. One bounds
-    how far each entry of the Jacobian is from that at the middle slopes; it is never above the norm of
-    the product of the absolute values of the weights. Both are taken where the matrices have at most
-    2^22 numbers. Proof: every Jacobian is a product of the layers
-    with slopes in [c - rho, c + rho] between, submultiplicativity bounds each term, and a segment
-    between inputs integrates the Jacobian. The arithmetic is float64, with margins for rounding.
+    for m activations, summed by dynamic programming; it is exact for linear networks. The third
+    bounds how far each entry of the Jacobian is from that at the middle slopes; it is never above
+    the norm of the product of the absolute values of the weights. The last two are taken where the
+    matrices have at most 2^22 numbers. Proof: every Jacobian is a product of the layers with slopes
+    in [c - rho, c + rho] between, submultiplicativity bounds each term, and a segment between
+    inputs integrates the Jacobian. The arithmetic is float64, with margins for rounding.
 
     The bound is for inputs shaped as those of the data, whose values play no part. It is of the
     function that the parameters define in exact arithmetic.
@@ -180,10 +180,11 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
 
     with :math:`J_k` the Jacobian before activation k, bounded in the same way. The intervals come
     from the rows of :math:`J_k` and the mean value theorem on the ball, and from interval
-    arithmetic. The smallest of this, of :math:`\|\bar J\| + \|E\|` and :math:`\||\bar J| + E\|` with
-    entrywise bounds :math:`|J - \bar J| \le E`, of the product of the layers' norms with their
-    largest slopes, and of the global bound is returned. As the radius goes to 0, it goes to the norm
-    at the example where the network is differentiable, if it is small enough for these matrices.
+    arithmetic. The smallest of this, of :math:`\|\bar J\| + \|E\|` and
+    :math:`\|\,|\bar J| + E\,\|` with entrywise bounds :math:`|J - \bar J| \le E`, of the product of
+    the layers' norms with their largest slopes, and of the global bound is returned. As the radius
+    goes to 0, it goes to the norm at the example where the network is differentiable, if it is
+    small enough for these matrices.
 
     Cost: for each example, the Jacobian of every layer in all inputs and in all activations before
     it, and eigenvalues of one matrix per pair of activations. Where these have more than 2^22

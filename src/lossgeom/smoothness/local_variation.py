@@ -128,11 +128,11 @@ def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"
 
     .. math:: 2 r \, \mathrm{Lip}(J) \le 2 r \sum_k \| \mathrm{diag}(c_k s_k)^{1/2} J_k \|^2
 
-    with the largest second derivatives s of activation k and the largest lengths c of the columns of
-    the Jacobian from there to the output. It is never above 2 r Lip(J) from the recursion over
-    layers, nor above :math:`2 r \sup|\phi''| \, \|W_1^T \mathrm{diag}|W_2| W_1\|` for one hidden layer and
-    one output. Proof: differentiate :math:`J` along a segment, of length 2 r at most; each
-    activation contributes :math:`Y_k \, \mathrm{diag}(\phi_k'' J_k h) J_k`.
+    with the largest second derivatives s of activation k and the largest lengths c of the columns
+    of the Jacobian from there to the output. It is never above 2 r Lip(J) from the recursion over
+    layers, nor, for one hidden layer and one output, above :math:`2 r \sup|\phi''| \,
+    \|W_1^T \mathrm{diag}|W_2| W_1\|`. Proof: differentiate :math:`J` along a segment, of length 2 r
+    at most; each activation contributes :math:`Y_k \, \mathrm{diag}(\phi_k'' J_k h) J_k`.
 
     Args:
         problem: as for :func:`lossgeom.lipschitz_global`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -128,6 +128,13 @@ def _exponential(value: Elementwise, scale: float, alpha: float, width: float) -
         _bent(lambda z: below / width * decay(z), torch.zeros_like, 0.0, bend, 0.0),
         ROUNDING * (1 + abs(scale) + abs(below)),
     )
+
+
+def _celu(alpha: float) -> Activation:
+    """With the error of torch's own slope, for which 1 / alpha is rounded to single precision."""
+    inverse = torch.tensor(1 / alpha, dtype=torch.float32).item()
+    exact = _exponential(lambda z: F.celu(z, alpha), 1.0, alpha, alpha)
+    return replace(exact, rounding=exact.rounding + 2 * abs(inverse * alpha - 1))
 
 
 def _leaky(below: float) -> Activation:
@@ -269,9 +276,7 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.SiLU: lambda _: _silu(),
     nn.GELU: _gelu,
     nn.ELU: lambda module: _exponential(lambda z: F.elu(z, module.alpha), 1.0, module.alpha, 1.0),
-    nn.CELU: lambda module: _exponential(
-        lambda z: F.celu(z, module.alpha), 1.0, module.alpha, module.alpha
-    ),
+    nn.CELU: lambda module: _celu(float(module.alpha)),
     nn.SELU: lambda _: _exponential(F.selu, SELU_SCALE, SELU_ALPHA, 1.0),
     nn.Softplus: _softplus,
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 from lossgeom.smoothness._certified.operator_norms import EPSILON, convolution_norm, dense_norm
 
 SMALL = 2**20  # numbers of a convolution that is written out as a matrix to know its norm
+VANISHING = 1e-250  # a sum of squares of numbers up to 1 of which some may have come out as 0
 LARGE = 2**22  # of a matrix whose norm is no longer computed once for each example
 CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 Shape = tuple[int, ...]
@@ -60,7 +61,11 @@ class Affine:
 
     def row_norms(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """Lengths of the rows of A diag(scale)."""
-        return self._apply(self.weight.square(), scale.square()).sqrt()
+        weight, largest = self.weight / _size(self.weight), _size(scale)
+        squares = self._apply(weight.square(), (scale / largest).square())
+        sums = self.absolute(scale)  # never less, and exact where squares vanish
+        rows = squares.sqrt() * (largest * _size(self.weight))
+        return torch.where(squares > VANISHING, rows, sums)
 
     @cached_property
     def rounding(self) -> float:
@@ -79,7 +84,7 @@ class Affine:
         """sqrt(||A S||_1 ||A S||_inf), at least the norm even of |A S|; S = diag(scale) >= 0."""
         rows = self.absolute(scale).flatten(1).amax(1)
         columns = (scale * self.column_sums).flatten(1).amax(1)
-        return (rows * columns).sqrt()
+        return rows.sqrt() * columns.sqrt()
 
     @cached_property
     def absolute_norm(self) -> float:
@@ -105,6 +110,12 @@ class Affine:
             rows = scale.reshape(len(scale), -1, 1, scale.shape[-1])
             bound = torch.minimum(bound, dense_norm(self.weight * rows).amax(1))
         return bound
+
+
+def _size(x: Tensor) -> Tensor:
+    """The largest magnitude, or 1 where all are zero."""
+    largest = x.abs().amax()
+    return torch.where(largest > 0, largest, 1)
 
 
 def dense(weight: Tensor, bias: Tensor | None, shape: Shape) -> Affine:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lossgeom.smoothness._certified.operator_norms import dense_norm
 from lossgeom.smoothness._certified.states import INPUT, Block, State, largest, total
 
+FAIR = 1e150  # weights up to which, and down to whose inverse, no number of a block vanishes
 Lengths = dict[int, Float[Tensor, "B K"]]
 
 
@@ -92,10 +93,12 @@ class Deviations:
         s = total(norms[k] * gains[k] for k in blocks)
         if len(blocks) == 1:
             return s
-        weights = {k: torch.where(n > 0, gains[k] / n, 0).sqrt() for k, n in norms.items()}
+        weights = {k: _weight(gains[k], n) for k, n in norms.items()}
+        fair = torch.stack([(w < FAIR) & ((w == 0) | (w > 1 / FAIR)) for w in weights.values()])
         scaled = [weights[k][:, None, None] * b.columns.flatten(2) for k, b in blocks.items()]
         error = total(weights[k] * block.error for k, block in blocks.items())
-        return torch.fmin(s, (dense_norm(torch.cat(scaled, dim=1)) + error) * s.sqrt())
+        row = (dense_norm(torch.cat(scaled, dim=1)) + error) * s.sqrt()
+        return torch.where(fair.all(0), torch.fmin(s, row), s)
 
     def columns(self, blocks: dict[int, Block]) -> Lengths:
         r"""Upper bounds of the lengths of the columns of derivatives in what deviates.
@@ -130,6 +133,12 @@ class Deviations:
                 part = self.norm(layer.before.scaled(scale.view_as(layer.root))).square()
             lipschitz = lipschitz + part
         return lipschitz
+
+
+def _weight(gain: Float[Tensor, " B"], norm: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The root of their quotient; 0 only for what is zero."""
+    weight = (gain.sqrt() / norm.sqrt()).clamp(min=1 / (2 * FAIR))
+    return torch.where((gain > 0) & (norm > 0), weight, 0)
 
 
 def _size(entries: Float[Tensor, "B K ..."]) -> Float[Tensor, " B"]:

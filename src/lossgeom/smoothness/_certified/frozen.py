@@ -123,8 +123,9 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
 
 def _elsewhere(inputs: Tensor) -> Tensor:
     """Random inputs of the same size, where other units are active."""
-    drawn = torch.randn(inputs.shape, generator=random_numbers(0), dtype=torch.float64).to(inputs)
-    return drawn * inputs.square().mean().sqrt().clamp(min=1)
+    generator = random_numbers(0)
+    drawn = torch.randn(inputs.shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(inputs) * inputs.square().mean().sqrt().clamp(min=1)
 
 
 def _check_same(actual: Tensor, expected: Tensor) -> None:

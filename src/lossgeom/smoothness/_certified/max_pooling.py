@@ -110,6 +110,11 @@ def max_pool(
     ]
     places = reduce(_combined, zip(along, sizes, strict=True), torch.arange(channels)[:, None])
     outside = places < 0
+    if outside.all(1).any():
+        raise TypeError(
+            f"no bound is known for max-pooling of examples of shape {shape} with windows that lie "
+            "in the padding, whose largest number is -inf; use less padding or dilation"
+        )
     places = places.masked_fill(outside, math.prod(shape))
     return MaxPool(places, shape, (channels, *(len(windows) for windows in along)))
 

@@ -34,6 +34,13 @@ def dense_norm(M: Float[Tensor, "... m n"] | Complex[Tensor, "... m n"]) -> Floa
     return torch.where(finite[..., 0, 0], largest.sqrt() * scale[..., 0, 0], math.inf)
 
 
+def lengths(x: Float[Tensor, " ..."], dim: int) -> Float[Tensor, " ..."]:
+    """Euclidean lengths along a dimension, of numbers whose squares may vanish or overflow."""
+    largest = x.abs().amax(dim, keepdim=True)
+    scaled = x / torch.where(largest > 0, largest, 1)
+    return scaled.square().sum(dim).sqrt() * largest.squeeze(dim)
+
+
 def convolution_norm(
     weight: Float[Tensor, "O I ..."],
     size: Sequence[int],
@@ -58,8 +65,10 @@ def convolution_norm(
 
     Source: Sedghi et al., The singular values of convolutional layers (2019), for the circle.
     """
-    kernel = weight.shape[2:]
-    K = torch.unflatten(weight, 0, (groups, -1)).to(torch.complex128)
+    kernel, scale = weight.shape[2:], float(weight.abs().amax())
+    if not 0 < scale < math.inf:
+        return 0.0 if scale == 0 else math.inf
+    K = torch.unflatten(weight / scale, 0, (groups, -1)).to(torch.complex128)
     waves = [
         _waves(*settings).to(K.device)
         for settings in zip(kernel, size, stride, padding, dilation, strict=True)
@@ -75,7 +84,7 @@ def convolution_norm(
         for wave in (waves[0][frequency : frequency + 1], *waves[1:]):
             transformed = torch.tensordot(transformed, wave, dims=([3], [2]))
         largest = max(largest, _largest_norm(transformed))
-    return largest + rounding
+    return (largest + rounding) * scale
 
 
 def _waves(taps: int, size: int, stride: int, padding: int, dilation: int) -> Tensor:

@@ -15,6 +15,7 @@ from lossgeom.smoothness._certified.affine_maps import Affine
 from lossgeom.smoothness._certified.deviations import Deviations
 from lossgeom.smoothness._certified.graph import Concatenation, Operation
 from lossgeom.smoothness._certified.max_pooling import MaxPool
+from lossgeom.smoothness._certified.operator_norms import lengths
 from lossgeom.smoothness._certified.states import (
     INPUT,
     Block,
@@ -79,7 +80,7 @@ class Ball:
             gains = {k: self.deviations.gain(k, state.norm) for k in state.blocks}
             paths = total(b.rows() * over(gains[k], rows) for k, b in state.blocks.items())
             entries = state.blocks[INPUT].largest_entries() + state.entries
-            rows = torch.minimum(rows, torch.fmin(paths, entries.norm(dim=1)))
+            rows = torch.minimum(rows, torch.fmin(paths, lengths(entries, 1)))
         reach = (over(self.radius, rows) * rows + state.error) * MARGIN
         reach = reach.nan_to_num(math.inf, math.inf)
         value = state.value.nan_to_num()
@@ -201,8 +202,8 @@ def _concatenated(states: list[State]) -> State:
         joined(state.lower for state in states),
         joined(state.upper for state in states),
         joined(state.rows for state in states),
-        total(state.norm.square() for state in states).sqrt(),
-        total(state.variation.square() for state in states).sqrt(),
+        lengths(torch.stack([state.norm for state in states]), 0),
+        lengths(torch.stack([state.variation for state in states]), 0),
         stacked([state.blocks for state in states], [state.value[0].numel() for state in states]),
         torch.cat(entries, dim=2) if entries else None,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossgeom.smoothness._certified.affine_maps import Affine
 from lossgeom.smoothness._certified.max_pooling import MaxPool
-from lossgeom.smoothness._certified.operator_norms import EPSILON, dense_norm
+from lossgeom.smoothness._certified.operator_norms import EPSILON, dense_norm, lengths
 
 INPUT = -1  # the block that the input itself comes through
 
@@ -31,18 +31,16 @@ class Block:
 
     def rows(self) -> Float[Tensor, "B ..."]:
         """Upper bounds of the lengths of the rows."""
-        lengths = self.columns.square().sum(1).sqrt()
-        return lengths + over(self.error, lengths)
+        rows = lengths(self.columns, 1)
+        return rows + over(self.error, rows)
 
     def lengths(self) -> Float[Tensor, "B K"]:
         """Upper bounds of the lengths of the columns."""
-        lengths: Tensor = self.columns.flatten(2).norm(dim=2)
-        return lengths + self.error[:, None]
+        return lengths(self.columns.flatten(2), 2) + self.error[:, None]
 
     def size(self) -> Float[Tensor, " B"]:
         """The Frobenius norm."""
-        size: Tensor = self.columns.flatten(1).norm(dim=1)
-        return size + self.error
+        return lengths(self.columns.flatten(1), 1) + self.error
 
     def largest_entries(self) -> Float[Tensor, "B K ..."]:
         """Upper bounds of the magnitudes of the entries."""
