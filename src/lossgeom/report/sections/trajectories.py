@@ -16,7 +16,7 @@ from lossgeom.record import Record
 from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import words
+from lossgeom.report.figures import level, words
 
 FEW_STEPS = 30  # up to here, every point has a marker
 
@@ -132,9 +132,7 @@ def _settings(records: dict[str, Record], key: str) -> dict[str, list[str]]:
     """Names of the runs by the value of a setting."""
     values = sorted({record.config[key] for record in records.values()})
     return {
-        f"{value:g}" if isinstance(value, float) else str(value): [
-            name for name, record in records.items() if record.config[key] == value
-        ]
+        level(value): [name for name, record in records.items() if record.config[key] == value]
         for value in values
     }
 
