@@ -38,6 +38,7 @@ def gradient_descent(
     Raises:
         ValueError: if lr is not positive or steps is less than first.
 
+    >>> import torch
     >>> model = nn.Linear(1, 1, bias=False)
     >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
     >>> model.weight.data.fill_(8.0)
