@@ -263,7 +263,14 @@ def test_flags_of_another_kind(tmp_path):
         ),
         (
             ["list"],
-            ["progressive_sharpening", "gauss_newton_outliers", "mlp", "digits", "JacobianNorm"],
+            [
+                "progressive_sharpening",
+                "gauss_newton_outliers",
+                "input_smoothness",
+                "mlp",
+                "digits",
+                "JacobianNorm",
+            ],
         ),
     ],
 )

@@ -7,7 +7,7 @@ from torch import nn
 
 from lossgeom.lab.datasets import DATASETS, cifar10, digits
 from lossgeom.lab.models import MODELS, mlp, vgg11
-from lossgeom.lab.training import TRAINING, gradient_descent
+from lossgeom.lab.training import TRAINING, gradient_descent, sgd
 
 
 def test_digits():
@@ -58,6 +58,17 @@ def test_cifar10(tmp_path):
     assert torch.equal(
         cifar10(7, 1, tmp_path / "data").train[1], cifar10(7, 1, tmp_path / "data").train[1]
     )
+
+
+def test_some_classes_of_cifar10(tmp_path):
+    write_cifar10(tmp_path / "data", images=12)  # of the classes 0 to 9, then 0 and 1
+    whole = cifar10(60, folder=tmp_path / "data")
+    two = cifar10(15, folder=tmp_path / "data", classes=(9, 0))
+    assert (whole.classes, two.classes) == (10, 2)
+    assert sorted(two.train[1].tolist()) == [0] * 5 + [1] * 10
+    assert two.test[1].tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="expected 1 to 15 images"):
+        cifar10(16, folder=tmp_path / "data", classes=(9, 0))
 
 
 def test_cifar10_errors(tmp_path):
@@ -139,7 +150,104 @@ def test_gradient_descent_errors():
         next(gradient_descent(model, "squared_error", batches, lr=1, steps=1, first=3))
 
 
+def epochs(batch_size, steps, seed=0, n=10):
+    """The examples of the batch of every step, read off the gradients that they make."""
+    model = nn.Linear(n, 1, bias=False)
+    steps_taken = sgd(
+        model, "squared_error", (torch.eye(n), torch.ones(n, 1) * 1e3), lr=1.0,
+        batch_size=batch_size, steps=steps, seed=seed,
+    )  # fmt: skip
+    seen, before = [], None
+    for _ in steps_taken:
+        now = model.weight.detach().clone()
+        if before is not None:
+            seen.append(tuple((now - before).flatten().nonzero().flatten().tolist()))
+        before = now
+    return seen
+
+
+def test_sgd_goes_through_all_examples_in_every_epoch_in_another_order():
+    seen = epochs(batch_size=5, steps=6)
+    assert [len(batch) for batch in seen] == [5] * 6
+    for first in (0, 2, 4):
+        assert sorted(seen[first] + seen[first + 1]) == list(range(10))
+    assert len({frozenset(batch) for batch in seen}) > 2
+    assert epochs(batch_size=5, steps=6) == seen
+    assert epochs(batch_size=5, steps=6, seed=1) != seen
+
+
+def test_the_last_batch_of_an_epoch_of_sgd_may_be_smaller():
+    seen = epochs(batch_size=4, steps=3)
+    assert [len(batch) for batch in seen] == [4, 4, 2]
+    assert sorted(sum(seen, ())) == list(range(10))
+
+
+def test_sgd_is_torchs_sgd_on_the_same_batches():
+    x, y = torch.randn(10, 4), torch.randn(10, 3)
+    ours, theirs = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
+    state = torch.get_rng_state()
+    for _ in sgd(ours, nn.MSELoss(), (x, y), lr=0.3, batch_size=4, steps=7, seed=5):
+        pass
+    assert torch.equal(torch.get_rng_state(), state)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.3)
+    for epoch in range(3):
+        order = np.random.default_rng([5, epoch]).permutation(10)
+        for batch in (order[:4], order[4:8], order[8:])[: 7 - 3 * epoch]:
+            optimizer.zero_grad()
+            nn.functional.mse_loss(theirs(x[batch]), y[batch]).backward()
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_sgd_on_the_full_batch_is_gradient_descent():
+    x, y = torch.randn(10, 4), torch.randn(10, 3)
+    ours, theirs = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
+    for _ in sgd(ours, "squared_error", (x, y), lr=0.3, batch_size=10, steps=20, seed=0):
+        pass
+    for _ in gradient_descent(theirs, "squared_error", [(x, y)], lr=0.3, steps=20):
+        pass
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("stopped", [3, 4, 5])
+def test_sgd_going_on_is_going_straight_through(stopped):
+    x, y = torch.randn(10, 4), torch.randn(10, 3)
+    straight, halved = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
+    settings = {"lr": 0.3, "batch_size": 4, "seed": 2}
+    steps = list(sgd(straight, "squared_error", (x, y), steps=10, **settings))
+    first = list(sgd(halved, "squared_error", (x, y), steps=stopped, **settings))
+    rest = list(sgd(halved, "squared_error", (x, y), steps=10, first=stopped, **settings))
+    assert steps == first + rest[1:] == list(range(11))
+    for a, b in zip(straight.parameters(), halved.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_sgd_ends_where_it_diverges():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1e30)
+    data = (torch.ones(2, 1), torch.zeros(2, 1))
+    steps = list(sgd(model, "squared_error", data, lr=1e6, batch_size=1, steps=100, seed=0))
+    assert 0 < len(steps) < 20
+    assert not math.isfinite(model.weight.item())
+
+
+def test_sgd_errors():
+    model, data = nn.Linear(1, 1), (torch.ones(3, 1), torch.zeros(3, 1))
+    good = {"lr": 1.0, "batch_size": 2, "steps": 1, "seed": 0}
+    for bad, message in (
+        ({"lr": -1.0}, "expected a learning rate lr > 0, got -1.0"),
+        ({"first": 3}, "expected steps >= 3, the steps already taken; got 1"),
+        ({"batch_size": 4}, "expected a batch_size of 1 to 3 examples, got 4"),
+        ({"batch_size": 0}, "expected a batch_size of 1 to 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(sgd(model, "squared_error", data, **{**good, **bad}))
+
+
 def test_lists():
     assert DATASETS["digits"] is digits
     assert MODELS["mlp"] is mlp
     assert TRAINING["gradient_descent"] is gradient_descent
+    assert TRAINING["sgd"] is sgd

@@ -129,6 +129,14 @@ def test_values_that_are_not_finite_are_counted(tmp_path):
     assert "<strong>1 values are NaN or infinite</strong>" in page_of(folder)
 
 
+def test_what_ended_early_is_neither_missing_nor_infinite(tmp_path):
+    early = make_run(tmp_path, "early", (0, 1), {"lr": 0.1}, planned_steps=[0, 1])
+    late = make_run(tmp_path, "late", (0, 1, 2), {"lr": 0.1}, planned_steps=[0, 1, 2])
+    page = render([early, late], tmp_path / "both.html").read_text()
+    assert "missing</strong>" not in page
+    assert "infinite</strong>" not in page
+
+
 def test_a_record_without_rows(tmp_path):
     Record.create(tmp_path / "empty").close()
     assert "stopped or still running" in page_of(tmp_path / "empty")

@@ -83,6 +83,7 @@ def run_study(
             title=study.title,
             source=study.source,
             figure=study.figure,
+            scatter=study.scatter,
             seeds=seeds,
             command=command,
             planned_runs=[run.name for run in runs],

@@ -36,8 +36,17 @@ def colours(n: int) -> list[Any]:
 
 def words(key: object) -> str:
     """A key as people read it, with nothing left that matplotlib would typeset."""
-    text = {"lr": "learning rate"}.get(str(key), str(key).replace("_", " "))
+    return literal({"lr": "learning rate"}.get(str(key), str(key).replace("_", " ")))
+
+
+def literal(text: str) -> str:
+    """Text as it is, with nothing left that matplotlib would typeset."""
     return text.replace("$", r"\$")
+
+
+def level(value: object) -> str:
+    """The value of a setting in a legend."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

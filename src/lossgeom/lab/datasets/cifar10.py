@@ -1,5 +1,6 @@
 """CIFAR-10, read from the files of its binary version."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,19 @@ def cifar10(
     examples: int = 50_000,
     seed: int = 0,
     folder: str | Path = "data/cifar-10-batches-bin",
+    classes: Sequence[int] = range(10),
 ) -> Dataset:
     """Colour photographs of ten kinds of things, 32 x 32 pixels.
 
     Scaling: pixels (0 to 255) are divided by 255, then every colour channel is shifted and scaled
     to mean 0 and standard deviation 1 over the training examples; inputs are (N, 3, 32, 32) in
-    float32, targets 0 to 9. The test examples are the data set's own.
+    float32, targets 0 to 9, or the places in ``classes``. The test examples are the data set's own.
 
     Args:
         examples: to train on: a random choice out of ``data_batch_*.bin``.
         seed: of that choice.
         folder: where the files of the binary version are; nothing is downloaded.
+        classes: which of the ten; images of others are left out, of the test examples, too.
 
     Raises:
         FileNotFoundError: if they are not there; the error says where to get them.
@@ -41,26 +44,27 @@ def cifar10(
         raise FileNotFoundError(
             f"expected data_batch_*.bin and test_batch.bin in {folder}; get and unpack {ADDRESS}"
         )
-    parts = [_read(file) for file in files]
+    parts = [_read(file, classes) for file in files]
     images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     if not 1 <= examples <= len(images):
         raise ValueError(f"expected 1 to {len(images)} images to train on, got {examples}")
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:examples]
-    train, (test, test_labels) = images[chosen], _read(folder / "test_batch.bin")
+    train, (test, test_labels) = images[chosen], _read(folder / "test_batch.bin", classes)
     mean, deviation = (getattr(train, of)(dim=(0, 2, 3), keepdim=True) for of in ("mean", "std"))
     return Dataset(
         train=((train - mean) / deviation, labels[chosen]),
         test=((test - mean) / deviation, test_labels),
-        classes=10,
+        classes=len(classes),
         scaling="pixels / 255, then mean 0 and deviation 1 per channel over the training examples",
     )
 
 
-def _read(file: Path) -> tuple[Tensor, Tensor]:
+def _read(file: Path, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     content = np.fromfile(file, dtype=np.uint8)
     if len(content) == 0 or len(content) % RECORD_BYTES:
         raise ValueError(
             f"{file} is damaged: expected records of {RECORD_BYTES} bytes, got {len(content)} bytes"
         )
     records = torch.from_numpy(content).view(-1, RECORD_BYTES)
-    return records[:, 1:].reshape(-1, *SHAPE).float() / 255, records[:, 0].long()
+    kept, target = torch.nonzero(records[:, :1] == torch.tensor(classes), as_tuple=True)
+    return records[kept, 1:].reshape(-1, *SHAPE).float() / 255, target

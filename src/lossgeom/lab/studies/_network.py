@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -79,15 +80,39 @@ def check_settings(config: Any, rules: Iterable[Rule]) -> None:
 
 def build(config: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
     """The model at its initialisation, and the data."""
+    data = _load(config, seed)
+    return _network(config, data, data.classes, seed), data
+
+
+def build_with_signs(config: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+    """The same with one output, and targets 1 and -1 for two kinds of examples.
+
+    Of the digits, these are the even and the odd ones; of CIFAR-10, airplanes and automobiles, and
+    there are no others.
+    """
+    data = _load(config, seed, classes=(0, 1))
+    data = replace(data, train=_signs(data.train), test=_signs(data.test), classes=2)
+    return _network(config, data, 1, seed), data
+
+
+def _load(config: NetworkSettings, seed: int, classes: Sequence[int] = range(10)) -> Dataset:
+    """All digits, or images of some classes."""
     if config.data == "digits":
-        data = digits(config.examples, seed)
-    else:
-        data = cifar10(config.examples, seed, config.folder)
+        return digits(config.examples, seed)
+    return cifar10(config.examples, seed, config.folder, classes)
+
+
+def _signs(examples: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    inputs, labels = examples
+    return inputs, (1 - 2 * (labels % 2)).to(inputs).unsqueeze(1)
+
+
+def _network(config: NetworkSettings, data: Dataset, outputs: int, seed: int) -> nn.Module:
     if config.model == "vgg11":
-        return vgg11(data.classes, seed=seed), data
+        return vgg11(outputs, seed=seed)
     inputs = data.train[0][0].numel()
-    layers = mlp(inputs, data.classes, config.widths, config.activation, seed)
-    return nn.Sequential(nn.Flatten(), *layers), data
+    layers = mlp(inputs, outputs, config.widths, config.activation, seed)
+    return nn.Sequential(nn.Flatten(), *layers)
 
 
 def in_chunks(examples: tuple[Tensor, Tensor], size: int) -> list[tuple[Tensor, Tensor]]:

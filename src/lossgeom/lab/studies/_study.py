@@ -39,7 +39,9 @@ class Study:
         run: trains and measures one of them into its record, going on where that stopped.
         claims: verdicts from the records of finished and diverged runs.
         summary: the result in a sentence or two.
-        figure: what the report draws, see :mod:`lossgeom.report.sections.trajectories`.
+        figure: what the report draws along training, see
+            :mod:`lossgeom.report.sections.trajectories`.
+        scatter: what it draws of how runs end, see :mod:`lossgeom.report.sections.scatter`.
     """
 
     name: str
@@ -52,3 +54,4 @@ class Study:
     claims: Callable[[Any, Sequence[Record]], list[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
     figure: dict[str, Any]
+    scatter: dict[str, Any] | None = None

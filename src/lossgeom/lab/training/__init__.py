@@ -1,7 +1,8 @@
 """Training loops, one in each file: generators that yield the step."""
 
 from lossgeom.lab.training.gradient_descent import gradient_descent
+from lossgeom.lab.training.sgd import sgd
 
-TRAINING = {"gradient_descent": gradient_descent}
+TRAINING = {"gradient_descent": gradient_descent, "sgd": sgd}
 
-__all__ = ["TRAINING", "gradient_descent"]
+__all__ = ["TRAINING", "gradient_descent", "sgd"]

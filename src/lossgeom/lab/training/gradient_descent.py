@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import nn
 
-from lossgeom.batches import Batch
-from lossgeom.losses import Loss, LossLike, as_loss
+from lossgeom.lab.training._step import check_schedule, descended
+from lossgeom.losses import LossLike, as_loss
 
 
 def gradient_descent(
@@ -40,6 +38,7 @@ def gradient_descent(
     Raises:
         ValueError: if lr is not positive or steps is less than first.
 
+    >>> import torch
     >>> model = nn.Linear(1, 1, bias=False)
     >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
     >>> model.weight.data.fill_(8.0)
@@ -47,33 +46,11 @@ def gradient_descent(
     >>> [model.weight.item() for _ in gradient_descent(model, "squared_error", data, lr=0.5, steps=3)]
     [8.0, 4.0, 2.0, 1.0]
     """  # noqa: E501
-    if not lr > 0:
-        raise ValueError(f"expected a learning rate lr > 0, got {lr}")
-    if steps < first:
-        raise ValueError(f"expected steps >= {first}, the steps already taken; got {steps}")
+    check_schedule(lr, first, steps)
     criterion = as_loss(loss)
     parameters = [p for p in model.parameters() if p.requires_grad]
     for step in range(first, steps):
         yield step
-        gradients = _full_batch_gradients(model, criterion, batches, parameters)
-        if not get_total_norm(gradients).isfinite():
+        if not descended(model, criterion, batches, parameters, lr):
             return
-        with torch.no_grad():
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.sub_(gradient, alpha=lr)
     yield steps
-
-
-def _full_batch_gradients(
-    model: nn.Module, criterion: Loss, batches: Iterable[Any], parameters: list[nn.Parameter]
-) -> list[Tensor]:
-    """Sums over batches, divided once."""
-    total: list[Tensor] = []
-    count = 0.0
-    for index, raw in enumerate(batches):
-        batch = Batch.of(raw, index)
-        part, terms = criterion.terms(model(batch.input), batch)
-        more = torch.autograd.grad(part, parameters)
-        total = [a + b for a, b in zip(total, more, strict=True)] if total else list(more)
-        count += float(terms)
-    return [gradient / count for gradient in total] if criterion.average else total

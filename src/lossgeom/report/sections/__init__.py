@@ -10,6 +10,7 @@ from lossgeom.report.sections.density import density
 from lossgeom.report.sections.eigenvalues import eigenvalues
 from lossgeom.report.sections.geometry import geometry
 from lossgeom.report.sections.runs import runs
+from lossgeom.report.sections.scatter import scatter
 from lossgeom.report.sections.setup import setup
 from lossgeom.report.sections.spectra import spectra
 from lossgeom.report.sections.trajectories import trajectories
@@ -18,6 +19,7 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     geometry,
     density,
     eigenvalues,
+    scatter,
     trajectories,
     spectra,
     claims,

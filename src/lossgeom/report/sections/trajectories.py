@@ -16,7 +16,7 @@ from lossgeom.record import Record
 from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import words
+from lossgeom.report.figures import level, words
 
 FEW_STEPS = 30  # up to here, every point has a marker
 
@@ -59,17 +59,13 @@ class Curve:
         steps: (S,) planned or measured ones.
         values: (R, S), one row per run; NaN where there is no value or none that is finite.
         missing: (R, S), where a planned value is not there.
+        nonfinite: (R, S), where NaN or infinity was measured.
     """
 
     steps: np.ndarray
     values: np.ndarray
     missing: np.ndarray
-
-    @property
-    def nonfinite(self) -> np.ndarray:
-        """(R, S), where NaN or infinity was measured."""
-        nonfinite: np.ndarray = np.isnan(self.values) & ~self.missing
-        return nonfinite
+    nonfinite: np.ndarray
 
     @classmethod
     def of(cls, records: Sequence[Record], metric: str) -> Curve | None:
@@ -81,11 +77,12 @@ class Curve:
         steps = sorted(set().union(*plans, *series))
         values = np.array([[points.get(step, math.nan) for step in steps] for points in series])
         values[np.isinf(values)] = math.nan
+        measured = np.array([[step in points for step in steps] for points in series])
         missing = [
             [step in plan and step not in points for step in steps]
             for plan, points in zip(plans, series, strict=True)
         ]
-        return cls(np.array(steps), values, np.array(missing))
+        return cls(np.array(steps), values, np.array(missing), np.isnan(values) & measured)
 
 
 def trajectories(source: Source, figures: Path) -> Section | None:
@@ -100,7 +97,7 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     groups = _settings(records, layout.colour) if layout.colour else {r: [r] for r in records}
     with required("matplotlib").rc_context(drawing.STYLE):
         figure = required("matplotlib.figure").Figure(
-            figsize=(1.5 + 3.9 * max(2, len(columns)), 0.8 + 2.1 * len(layout.panels)),
+            figsize=(1.5 + max(7.8, 2.4 * len(columns)), 0.8 + 2.1 * len(layout.panels)),
             layout="constrained",
         )
         axes = figure.subplots(
@@ -132,9 +129,7 @@ def _settings(records: dict[str, Record], key: str) -> dict[str, list[str]]:
     """Names of the runs by the value of a setting."""
     values = sorted({record.config[key] for record in records.values()})
     return {
-        f"{value:g}" if isinstance(value, float) else str(value): [
-            name for name, record in records.items() if record.config[key] == value
-        ]
+        level(value): [name for name, record in records.items() if record.config[key] == value]
         for value in values
     }
 

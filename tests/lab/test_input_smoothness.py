@@ -1,0 +1,338 @@
+"""The study's claims on records of known answer, and real runs that end in every way."""
+
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from lossgeom import Problem, Record, multiplicative_inequality, sobolev_seminorms
+from lossgeom.lab.studies import _network, _smoothness_claims
+from lossgeom.lab.studies import input_smoothness as study
+from lossgeom.lab.studies._smoothness_metrics import G_W, G_X, RATIOS
+from lossgeom.lab.studies.input_smoothness import Config, Run
+from lossgeom.lab.training import sgd
+from tests.lab.test_lab import write_cifar10
+
+CONFIG = Config(lr=(0.1, 0.2, 0.4), batch_size=(5, 10, 20), examples=20, interpolation=0.01)
+RATIO = {"largest": 0.8, "averaged": 0.5, "mispaired": 2.0}
+
+
+def flat(lr, batch_size):
+    """A seminorm that is the smaller the more noise there is."""
+    return batch_size**1.1 / lr
+
+
+def write(folder, seed, *, g_w=flat, g_x=flat, test=flat, ratios=RATIO, losses=None, missing=()):
+    """Records of one seed whose runs end with given functions of lr and batch size."""
+    records = []
+    for run in [run for run in study.plan(CONFIG, seed + 1) if run.seed == seed]:
+        place = (run.lr, run.batch_size)
+        if place in missing:
+            continue
+        record = Record.create(folder / run.name, asdict(run))
+        ends = {"loss": (losses or {}).get(place, 0.005), "sharpness": 1.0}
+        ends |= {metric.name: g_w(*place) for metric in G_W.values()}
+        ends |= {metric.name: g_x(*place) for metric in G_X.values()}
+        ends |= {m.name: ratios[form] for form, each in RATIOS.items() for m in each}
+        for metric, value in {**ends, "test_loss": test(*place)}.items():
+            record.append({"step": 100, "metric": metric, "value": value})
+        record.finish()
+        records.append(record)
+    return records
+
+
+def claims_of(folder, seeds=5, **answers):
+    records = [r for seed in range(seeds) for r in write(folder, seed, **answers)]
+    return {claim.id: claim for claim in study.claims(CONFIG, records)}
+
+
+def test_what_the_paper_says(tmp_path):
+    found = claims_of(tmp_path)
+    controls = {name for name, claim in found.items() if claim.control}
+    assert controls == {
+        "control_shuffled_k1", "control_shuffled_k2", "control_mispaired_inequality"
+    }  # fmt: skip
+    assert len(found) == 7 + len(controls)
+    assert all(claim.as_expected for claim in found.values())
+    assert found["spearman_k1"].note.endswith("45 of 45 runs interpolate.")
+    assert found["spearman_k2"].note.endswith("For k = 3 it is 1.00.")
+    text = study.summary(CONFIG, list(found.values()))
+    assert "7 of 7 statements are shown" in text
+    assert "3 of 3 negative controls fail" in text
+
+
+def test_every_claim_can_come_out_against_the_paper(tmp_path):
+    """g_W is as in the paper, g_x is the other way round, and so is the test loss."""
+    found = claims_of(
+        tmp_path,
+        g_x=lambda lr, size: 1 / flat(lr, size),
+        test=flat,
+        ratios={"largest": 1.1, "averaged": 1.1, "mispaired": 0.9},
+    )
+    assert {claim.verdict for claim in found.values() if not claim.control} == {"contradicted"}
+    assert found["control_mispaired_inequality"].verdict == "shown"
+    assert not found["control_mispaired_inequality"].as_expected
+
+
+def test_both_seminorms_have_to_move(tmp_path):
+    for still in ("g_w", "g_x"):
+        found = claims_of(tmp_path / still, **{still: lambda lr, size: lr / size})
+        assert found["larger_lr_lower_left"].verdict == "contradicted"
+        assert found["smaller_batch_lower_left"].verdict == "contradicted"
+
+
+def test_the_control_is_shown_where_shuffling_changes_nothing(tmp_path, monkeypatch):
+    class Still:
+        def permutation(self, values):
+            return np.array(values)
+
+    monkeypatch.setattr(_smoothness_claims.np.random, "default_rng", lambda seed: Still())
+    found = claims_of(tmp_path)
+    for k in (1, 2):
+        assert found[f"control_shuffled_k{k}"].verdict == "shown"
+        assert not found[f"control_shuffled_k{k}"].as_expected
+
+
+def test_shuffling_is_fixed_by_the_seed(tmp_path):
+    twice = [claims_of(tmp_path / name)["control_shuffled_k1"] for name in ("a", "b")]
+    assert twice[0].per_seed == twice[1].per_seed
+    assert len(set(twice[0].per_seed)) > 1
+
+
+def test_the_full_batch_makes_no_noise(tmp_path):
+    """There the learning rate may do what it wants, and the note says what it does."""
+
+    def other_way(lr, size):
+        return flat(lr, size) if size < 20 else 1000 * lr
+
+    found = claims_of(tmp_path, g_w=other_way, g_x=other_way)["larger_lr_lower_left"]
+    assert found.statistic == -1
+    assert "5: -1.00, 10: -1.00, 20: 1.00." in found.note
+
+
+def test_runs_that_do_not_interpolate_are_left_out(tmp_path):
+    """They would turn the correlations round; the inequality holds for them, too."""
+    out = {(0.1, 5): 0.02, (0.4, 20): 0.01}
+
+    def wild(lr, size):
+        return 1e6 * lr if (lr, size) in out else flat(lr, size)
+
+    kept = claims_of(tmp_path / "kept", g_x=wild)
+    assert kept["spearman_k1"].statistic < 0.9
+    found = claims_of(tmp_path / "out", g_x=wild, losses=out)
+    assert found["spearman_k1"].statistic == 1
+    assert "35 of 45 runs interpolate" in found["spearman_k1"].note
+    assert found["larger_lr_lower_left"].statistic == -1
+    assert found["g_x_predicts_test_loss"].statistic == 1
+    violated = claims_of(
+        tmp_path / "violated", losses=out, ratios={**RATIO, "largest": 2.0}
+    )["inequality"]  # fmt: skip
+    assert violated.verdict == "contradicted"
+
+
+def test_why_a_run_is_left_out(tmp_path):
+    first = write(tmp_path, 0, losses={(0.1, 5): 0.02, (0.1, 10): 0.01, (0.1, 20): math.nan})
+    reasons = [study.left_out(record) for record in first[:4]]
+    assert reasons == [
+        "loss 0.02 after 100 steps, not below 0.01",
+        "loss 0.01 after 100 steps, not below 0.01",
+        "loss nan after 100 steps, not below 0.01",
+        "",
+    ]
+
+
+def test_too_little_to_say(tmp_path):
+    """One seed has no interval, nor have seeds of which few runs interpolate."""
+    assert all(c.verdict == "inconclusive" for c in claims_of(tmp_path / "one", 1).values())
+    places = [(lr, size) for lr in CONFIG.lr for size in CONFIG.batch_size]
+    found = claims_of(tmp_path / "few", 3, losses=dict.fromkeys(places[4:], 1.0))
+    assert found["spearman_k1"].verdict == "inconclusive"
+    assert "0 of 3 seeds give a value" in found["spearman_k1"].note
+    assert found["smaller_batch_lower_left"].verdict == "shown"  # from one learning rate
+    assert found["larger_lr_lower_left"].verdict == "inconclusive"
+    assert found["inequality"].verdict == "shown"
+
+
+def test_a_seed_without_one_of_its_runs_is_left_out(tmp_path):
+    records = [r for seed in range(2) for r in write(tmp_path, seed)]
+    records += write(tmp_path, 2, missing=[(0.1, 5)])
+    assert {len(claim.per_seed) for claim in study.claims(CONFIG, records)} == {2}
+
+
+# Runs
+
+TINY = Config(
+    lr=(0.1, 0.2, 0.3), batch_size=(5, 8, 20), examples=20, widths=(8,), interpolation=0.001,
+    steps=800, every=10,
+)  # fmt: skip
+SMALL = Run(0.2, 8, 0, TINY)
+
+
+def values(record):
+    return [(r["step"], r["metric"], r["value"], r["matvecs"]) for r in record.rows()]
+
+
+def a_run(folder, config=SMALL):
+    record = Record.create(folder, asdict(config))
+    study.run(config, record)
+    return record
+
+
+@pytest.fixture
+def straight(tmp_path):
+    """A run that is not stopped."""
+    return a_run(tmp_path / "straight")
+
+
+def test_a_run_ends_where_it_interpolates(straight):
+    steps, losses = straight.series("loss")
+    assert straight.status == "finished"
+    assert steps == list(range(0, steps[-1] + 1, 10)) == straight.manifest["planned_steps"]
+    assert 10 < steps[-1] < TINY.steps
+    assert losses[-1] < TINY.interpolation <= min(losses[:-1])
+    assert straight.series("test_loss")[0] == steps
+    assert study.left_out(straight) == ""
+    assert "left_out" not in straight.manifest
+    for metric in study.AT_END:
+        assert straight.series(metric.name)[0] == steps[-1:]
+
+
+def test_what_is_measured_at_its_end(straight):
+    """The same by the library's functions, of the model that the same steps give."""
+    last = straight.series("loss")[0][-1]
+    model, data = _network.build_with_signs(TINY, 0)
+    for _ in sgd(model, "squared_error", data.train, lr=0.2, batch_size=8, steps=last, seed=0):
+        pass  # fmt: skip
+    assert set(data.train[1].flatten().tolist()) == {-1.0, 1.0}
+    problem = Problem(model, "squared_error", [data.train])
+    sides = multiplicative_inequality(problem, (1, 2))
+    for k in (1, 2):
+        for of, metrics in (("parameters", G_W), ("input", G_X)):
+            expected = sobolev_seminorms(problem, of, (k,)).elementwise[k]
+            assert straight.series(metrics[k].name)[1] == pytest.approx([expected], rel=1e-5)
+        left, right = sides[k].left.flatten(), sides[k].right.flatten()
+        expected = {
+            "largest": max(left / right),
+            "averaged": sides[k].input_seminorm / sides[k].averaged_right,
+            "mispaired": max(left.roll(1) / right),
+        }
+        for form, metrics in RATIOS.items():
+            found = straight.series(metrics[k - 1].name)[1]
+            assert found == pytest.approx([float(expected[form])], rel=1e-4)
+    held_out = Problem(model, "squared_error", [data.test])
+    assert straight.series("test_loss")[1][-1] == pytest.approx(held_out.loss(), rel=1e-5)
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["in the middle", "at the end"])
+def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, straight, where):
+    last = straight.series("loss")[0][-1]
+    stop = 117 if where == "in the middle" else last
+    assert 100 < stop <= last
+    real, started_at = study.sgd, []
+
+    def stopping(*arguments, first, **options):
+        started_at.append(first)
+        for step in real(*arguments, first=first, **options):
+            yield step
+            if step == stop and len(started_at) == 1:
+                raise StopError
+
+    monkeypatch.setattr(study, "sgd", stopping)
+    if where == "at the end":  # between the last row and the word that it is the last
+        monkeypatch.setattr(Record, "finish", lambda *_: (_ for _ in ()).throw(StopError))
+    path = tmp_path / "halved"
+    with pytest.raises(StopError), Record.create(path, asdict(SMALL)) as record:
+        study.run(SMALL, record)
+    assert record.status == "running"
+    monkeypatch.undo()
+    monkeypatch.setattr(study, "sgd", stopping)
+    with Record.create(path, asdict(SMALL), resume=True) as record:
+        study.run(SMALL, record)
+    assert record.status == "finished"
+    assert started_at == [0, stop // 100 * 100]
+    assert values(record) == values(straight)
+    assert record.manifest["planned_steps"] == straight.manifest["planned_steps"]
+
+
+def test_a_run_that_does_not_interpolate_says_so(tmp_path):
+    short = replace(SMALL, study=replace(TINY, steps=20, interpolation=1e-9))
+    record = a_run(tmp_path / "run", short)
+    assert record.status == "finished"
+    assert record.manifest["left_out"].endswith("after 20 steps, not below 1e-09")
+    assert record.series(G_W[1].name)[0] == [20]
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+    record = a_run(tmp_path / "run", replace(SMALL, lr=1e30))
+    assert record.status == "diverged"
+    at = record.manifest["diverged_at"]
+    assert record.manifest["left_out"] == f"diverged at step {at}"
+    assert at < TINY.steps
+    assert record.series(G_W[1].name) == ([], [])
+    assert study.claims(TINY, [record])[0].verdict == "inconclusive"
+
+
+def test_a_network_that_is_dead_is_a_result(tmp_path, monkeypatch):
+    """Then both sides of the inequality are zero."""
+    real = study.build_with_signs
+
+    def dead(*arguments):
+        model, data = real(*arguments)
+        torch.nn.init.constant_(model[1].bias, -100.0)
+        return model, data
+
+    monkeypatch.setattr(study, "build_with_signs", dead)
+    tiny = replace(SMALL, study=replace(TINY, steps=10))
+    record = a_run(tmp_path / "run", tiny)
+    assert record.series(RATIOS["averaged"][0].name)[1] == [0.0]
+    assert record.series(RATIOS["largest"][0].name)[1] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": (0.0, 0.1, 0.2)}, r"learning rates > 0; got lr = \(0\.0, 0\.1, 0\.2\)$"),
+        ({"lr": (0.1, 0.2, math.nan)}, "learning rates > 0"),
+        ({"lr": (0.1, 0.2)}, "three or more increasing learning rates"),
+        ({"lr": (0.1, 0.3, 0.2)}, "three or more increasing learning rates"),
+        ({"batch_size": (4, 10, 10)}, "three or more increasing batch sizes"),
+        ({"batch_size": (0, 10, 20)}, "batch sizes of 1 to examples; got batch_size = "),
+        ({"batch_size": (4, 10, 201)}, "batch sizes of 1 to examples"),
+        ({"interpolation": 0.0}, r"interpolation > 0; got interpolation = 0\.0"),
+        ({"every": 0}, "1 <= every <= steps; got every = 0, steps = 6000"),
+        ({"every": 7}, "steps a multiple of every; got every = 7"),
+        ({"examples": 1797}, "at most 1796 examples of digits"),
+        ({"model": "vgg11"}, "vgg11 with the images of cifar10"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+def test_the_plan():
+    runs = study.plan(CONFIG, 2)
+    assert len(runs) == 2 * 3 * 3
+    assert {run.seed for run in runs[:9]} == {0}
+    assert runs[0].name == "lr0.1-batch5-seed0"
+    assert {run.steps for run in runs} == {CONFIG.steps}
+
+
+def test_the_papers_model_and_data(tmp_path):
+    """The paper's preset on a few images in the format of the real files, of two classes."""
+    write_cifar10(tmp_path / "data", images=6)
+    small = {"examples": 6, "batch_size": (2, 4, 6), "steps": 2, "every": 1, "widths": (8, 8)}
+    config = replace(study.PAPER, folder=str(tmp_path / "data"), **small)
+    assert (study.PAPER.data, study.PAPER.widths) == ("cifar10", (500, 500, 500))
+    record = a_run(tmp_path / "run", study.plan(config, 1)[0])
+    assert record.status == "finished"
+    assert record.series("test_loss")[0] == [0, 1, 2]
+    _, data = _network.build_with_signs(config, 0)
+    assert [len(part[0]) for part in (data.train, data.test)] == [6, 2]
+    assert data.test[1].flatten().tolist() == [1.0, -1.0]
