@@ -164,8 +164,8 @@ def _on_one_cloud(config: Config, seeds: Sequence[SeedRuns], k: int) -> Claim:
 def _shuffled(config: Config, seeds: Sequence[SeedRuns], k: int) -> Claim:
     return claim_over_seeds(
         f"control_shuffled_k{k}",
-        statement=f"Negative control: so do g_W and g_x of order k = {k} of pairs of runs that are "
-        "drawn at random.",
+        statement=f"Negative control: g_W of a run and g_x of another one, drawn at random, lie on "
+        f"one increasing cloud, too (k = {k}).",
         source="made to fail",
         measured=f"rank correlation of g_W and the g_x of another run {_over(config)}, in an order "
         "drawn by the seed",
