@@ -20,7 +20,7 @@ LAYERS = [
     {"modules_alone"},
     {"diagnosis"},
     {"curvature", "smoothness"},
-    {"stability", "geometry"},
+    {"stability", "geometry", "quadratic"},
     {"metrics"},
     {"files"},
     {"record", "schedule"},
@@ -32,8 +32,8 @@ LAYERS = [
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 REPORT_MAY_IMPORT = {"estimate", "extras", "files", "record", "report"}
 LISTED_FOLDERS = [
-    "curvature", "metrics", "lab/datasets", "lab/models", "lab/training", "lab/studies",
-    "report/sections",
+    "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
+    "lab/studies", "report/sections",
 ]  # fmt: skip
 
 
