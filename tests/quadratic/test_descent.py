@@ -160,7 +160,7 @@ def test_divergence_is_recorded_and_harms_no_other(loop, own):
         assert 0 < step <= 12
         assert found.losses[step:, run].isnan().all()
         assert (2 * found.losses[:step, run] <= 1e12).all()
-        alone = loop(wild.rows(slice(run, run + 1)), replace(descent, bound=1e300, steps=step))
+        alone = loop(wild.rows(slice(run, run + 1)), replace(descent, bound=1e140, steps=step))
         norms = (2 * alone.losses[:, 0]).sqrt()
         assert (norms[:step] <= 1e6).all()
         assert not norms[step] <= 1e6
@@ -169,9 +169,9 @@ def test_divergence_is_recorded_and_harms_no_other(loop, own):
 
 def test_divergence_to_infinity_and_of_all():
     model = random_model()
-    huge = QuadraticModel(1e200 * model.y, model.G, model.Q)
-    found = descend(huge, Descent(steps=10, bound=1e250))
-    assert found.diverged.all()
+    huge = QuadraticModel(1e145 * model.y, model.G, model.Q)
+    found = descend(huge, Descent(steps=10, learning_rate=1e12, bound=1e149))
+    assert (found.diverged_at == 1).all()
     assert not found.final["z"].isfinite().all()
     at_once = descend(huge, Descent(steps=10))
     assert (at_once.diverged_at == 0).all()
@@ -234,7 +234,7 @@ def test_random_models_do_not_depend_on_chunks(unchecked):
         ({"momentum": 1.0}, "momentum >= 0 and < 1"),
         ({"every": 0}, "every of at least 1"),
         ({"chunk": 0}, "chunk of at least 1"),
-        ({"bound": -1.0}, "bound > 0"),
+        ({"bound": -1.0}, r"bound > 0 and < 1e\+150"),
         ({"tol": 1e9}, "tol >= 0 and < 1e"),
         ({"observe": {"loss": residuals}}, "other names"),
     ],

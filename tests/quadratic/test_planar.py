@@ -163,8 +163,9 @@ def test_gradient_flow_is_the_limit_of_descent():
         found = descend(model, Descent(round(2 / rate), rate, every=round(0.5 / rate)))
         errors.append((found.losses[[1, 2, 4]] / flow.losses - 1).abs().max().item())
     assert errors[1] < 0.12 * errors[0] < 0.02
-    E = ImplicitModel(lambda theta: model.rows(slice(1)).at(theta).z, torch.zeros(1, 4).double())
-    alone = gradient_flow(E, times, observe={})
+    first = model.rows(slice(1))
+    function = ImplicitModel(lambda theta: first.at(theta).z, torch.zeros(1, 4).double())
+    alone = gradient_flow(function, times, observe={})
     torch.testing.assert_close(alone.losses[:, 0], flow.losses[:, 0], rtol=1e-8, atol=0)
 
 
@@ -172,9 +173,9 @@ def test_flow_refuses(unchecked):
     for times in ([], [1.0, 1.0], [-1.0], [float("inf")]):
         with pytest.raises(ValueError, match="times that increase"):
             gradient_flow(random_model(), times)
-    runaway = ImplicitModel(lambda theta: 1 / theta - 1e9, torch.full((1, 1), 1e-3).double())
-    with pytest.raises(FlowError, match="the integrator stopped"):
-        gradient_flow(runaway, [1.0], loss=lambda z: -z.square().sum(1))
+    runaway = ImplicitModel(lambda theta: theta, torch.ones(1, 1).double())
+    with pytest.raises(FlowError, match="the integrator stopped"):  # theta = 1 / (1 - t)
+        gradient_flow(runaway, [2.0], loss=lambda z: -z.pow(3).sum(1) / 3)
 
 
 @pytest.mark.parametrize(

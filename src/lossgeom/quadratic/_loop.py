@@ -113,9 +113,8 @@ def _ended(
     z: Float[Tensor, "R D"], descent: Descent
 ) -> tuple[Bool[Tensor, " R"], Bool[Tensor, " R"]] | None:
     """Which runs have diverged and which have converged; None where none has."""
-    flat = z.view(-1)
-    # One number for all runs decides nearly always: none of them is above what bounds their sum.
-    if not descent.tol and torch.dot(flat, flat).item() <= descent.bound**2:
+    # One number for all runs decides nearly always: no run has a larger norm than all together.
+    if not descent.tol and torch.linalg.vector_norm(z).item() <= descent.bound:
         return None
     diverged = ~(torch.linalg.vector_norm(z, dim=1) <= descent.bound)
     converged = torch.zeros_like(diverged)

@@ -57,8 +57,8 @@ def predicted_acceleration(outputs: int, parameters: int, sigma_z: float) -> flo
 
     for D and P to infinity at a fixed ratio; z, J and Q as in ``RandomModels``. At finite size the
     ratio is larger, relative to this, by 1.75 (1/D + 1/P) within 10% of that, measured from
-    D, P = 10 to 120; :func:`expected_acceleration` is exact given J. Samples have heavy tails, since
-    eigenvalues can nearly meet: an average over many is needed.
+    D, P = 10 to 120; :func:`expected_acceleration` is exact given J. Samples have heavy tails,
+    since eigenvalues can nearly meet: an average over many is needed.
 
     Raises:
         ValueError: if a size is not positive or the deviation negative.

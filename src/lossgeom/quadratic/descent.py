@@ -10,6 +10,7 @@ from lossgeom.quadratic.model import Ensemble, Model
 from lossgeom.quadratic.point import Loss, squared_error
 from lossgeom.quadratic.trajectory import Observable, largest_ntk_eigenvalues
 
+LARGEST = 1e150  # whose square is still a number
 CACHE = 4 * 2**20  # bytes of models and states that are advanced together, to stay in the cache
 
 
@@ -36,7 +37,7 @@ class Descent:
         observe: what to record besides the loss: functions of a point to (R, ...) tensors that are
             their own. The largest eigenvalue of J J^T is a dense eigenproblem of the smaller of
             D x D and P x P for each run, which costs as much as some steps.
-        bound: a run has diverged when the norm of z is above it, or not a number.
+        bound: a run has diverged when the norm of z is above it, or not a number; below 1e150.
         tol: a run has converged when the norm of dloss/dz is at most this; 0 for never, which
             spares a look at every run in every step.
         chunk: runs to advance together, the others after them. By default as many as fit in 4 MiB,
@@ -64,7 +65,7 @@ class Descent:
         check_at_least(1, every=self.every, chunk=self.chunk)
         check_number("learning_rate", self.learning_rate, 0)
         check_number("momentum", self.momentum, 0, 1, at_low=True)
-        check_number("bound", self.bound, 0)
+        check_number("bound", self.bound, 0, LARGEST)
         check_number("tol", self.tol, 0, self.bound, at_low=True)
         if "loss" in self.observe:
             raise ValueError("expected other names to observe than 'loss', which is always there")

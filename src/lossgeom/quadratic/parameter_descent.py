@@ -67,7 +67,7 @@ class _Parameters(System):
 
     def _move(self) -> None:
         self._here = self.model.at(self.theta)
-        self.z = self._here.z.contiguous()
+        self.z = self._here.z
 
     def point(self, rows: Tensor | slice) -> Point:
         whole = isinstance(rows, slice) and rows == slice(None)
