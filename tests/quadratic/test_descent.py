@@ -176,6 +176,11 @@ def test_divergence_to_infinity_and_of_all():
     at_once = descend(huge, Descent(steps=10))
     assert (at_once.diverged_at == 0).all()
     assert at_once.losses.isnan().all()
+    some = QuadraticModel(model.y * double(1, 1e9, 1, 1, 1)[:, None], model.G, model.Q)
+    found = descend(some, Descent(steps=4, learning_rate=0.01, every=2, chunk=1))
+    assert found.diverged_at.tolist() == [-1, 0, -1, -1, -1]
+    assert found.ntk[:, 1].isnan().all()
+    assert found.ntk[:, [0, 2, 3, 4]].isfinite().all()
 
 
 def test_convergence_stops_a_run():

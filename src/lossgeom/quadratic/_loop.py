@@ -40,13 +40,14 @@ class System(ABC):
 def advance(system: System, descent: Descent) -> Trajectory:
     """Take the steps."""
     log, steps = _Log.of(system, descent), descent.recorded_steps
-    row = 0
-    for step in range(descent.steps + 1):
-        if step:
-            system.step()
-        log.take_out(step, row)
+    log.write(slice(1), log.going, slice(None))
+    log.take_out(0, 0)
+    row = 1
+    for step in range(1, descent.steps + 1):
         if not len(log.going):
             break
+        system.step()
+        log.take_out(step, row)
         if step == steps[row]:
             log.write(slice(row, row + 1), log.going, slice(None))
             row += 1
@@ -80,8 +81,9 @@ class _Log:
         diverged, converged = ended
         self.diverged_at[self.going[diverged]] = step
         self.converged_at[self.going[converged]] = step
-        if converged.any():
-            self.write(slice(row, None), self.going[converged], converged)
+        for values in self.recorded.values():
+            values[row:, self.going[diverged]] = torch.nan
+        self.write(slice(row, None), self.going[converged], converged)
         self._store(diverged | converged)
         left = (~(diverged | converged)).nonzero()[:, 0]
         self.system.keep(left)
@@ -93,6 +95,8 @@ class _Log:
 
     def write(self, rows: slice, runs: Tensor, which: Tensor | slice) -> None:
         """Record some of the runs that are going on."""
+        if not len(runs):
+            return
         point = self.system.point(which)
         found = {"loss": self.descent.loss(point.z)}
         found |= {name: observe(point) for name, observe in self.descent.observe.items()}
