@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import checks, plain, profile, run, settings, table, timing
+from benchmarks import checks, plain, profile, quadratic, run, settings, table, timing
 from benchmarks.cases import CASES, Case, draw, trained
 from benchmarks.peers import PEERS, Pairs, Peer, Quadrature, Steps
 from benchmarks.tasks import TASKS, Bench
@@ -225,3 +225,18 @@ def test_tasks_that_are_not_run_again_stay(tmp_path):
     assert run.others(file, {**now, "repeats": 4}) == ({}, {})
     assert run.others(file, {**now, "case": {**case, "examples": 4}}) == ({}, {})
     assert run.others(tmp_path / "b.json", now) == ({}, {})
+
+
+def test_second_order_regression_models(written, tmp_path, capsys):
+    """All competitors take the same steps, and the table stands below the others."""
+    out, _ = written
+    sizes = ["--runs", "17", "--outputs", "3", "--parameters", "5", "--steps", "30"]
+    assert quadratic.main([*sizes, "--repeats", "1", "--out", str(out)]) == 0
+    file = next(out.glob(f"*/{quadratic.FOLDER}/{quadratic.FILE}"))
+    laps = json.loads(file.read_text())["laps"]
+    assert set(quadratic.LOOPS) < set(laps)
+    assert all(lap["status"] == "right" and lap["gradients"] > 0 for lap in laps.values())
+    assert quadratic._verdict(1e-6)["status"] == "wrong"
+    text = table.everything(out)
+    assert text.index("One Hessian product") < text.index("17 runs of 30 steps")
+    assert "loop, torch, einsum" in text

@@ -45,7 +45,7 @@ def test_numbers_by_hand():
 def test_the_plane_is_the_model(eps, E, z, T):
     planar, start = Planar(eps, E), (double(z), double(T))
     path = planar.descend(*start, steps=60)
-    descent = Descent(steps=60, every=1, observe={"z": residuals, "J": lambda p: p.J.clone()})
+    descent = Descent(steps=60, every=1, observe={"z": residuals, "J": lambda p: p.J})
     found = descend(planar.model(*start), descent)
     torch.testing.assert_close(path[0], found.recorded["z"][..., 0], rtol=1e-9, atol=1e-12)
     T = found.recorded["J"].square().sum((2, 3))
@@ -59,7 +59,7 @@ def test_the_invariant_of_descent(seed, P):
     omega = omega.sign() * (0.2 + omega.abs())
     z, J = normal(3, seed=seed + 1, scale=0.3), normal(3, P, seed=seed + 2, scale=0.4)
     model = QuadraticModel(z[:, None], J[:, None], Dense(torch.diag(omega)[None]))
-    descent = Descent(steps=50, every=1, observe={"z": residuals, "J": lambda p: p.J.clone()})
+    descent = Descent(steps=50, every=1, observe={"z": residuals, "J": lambda p: p.J})
     found = descend(model, descent)
     for z, J, loss in zip(*(found.recorded[k] for k in ("z", "J", "loss")), strict=True):
         going = ~loss.isnan() & (loss < 1)

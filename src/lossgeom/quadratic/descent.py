@@ -34,8 +34,8 @@ class Descent:
         momentum: :math:`\beta`, from 0 to less than 1.
         loss: from outputs (R, D) to one loss (R,) for each run, differentiable.
         every: steps between records; the first and the last step are always recorded.
-        observe: what to record besides the loss: functions of a point to (R, ...) tensors that are
-            their own. The largest eigenvalue of J J^T is a dense eigenproblem of the smaller of
+        observe: what to record besides the loss: functions of a point to (R, ...) tensors. The
+            largest eigenvalue of J J^T is a dense eigenproblem of the smaller of
             D x D and P x P for each run, which costs as much as some steps.
         bound: a run has diverged when the norm of z is above it, or not a number; below 1e150.
         tol: a run has converged when the norm of dloss/dz is at most this; 0 for never, which

@@ -21,7 +21,7 @@ def largest_ntk_eigenvalues(point: Point) -> Tensor:
 
 def residuals(point: Point) -> Tensor:
     """To observe the residuals themselves, (R, D)."""
-    return point.z.clone()
+    return point.z
 
 
 @dataclass(frozen=True, eq=False)
