@@ -29,6 +29,7 @@ from lossgeom.quadratic.point import Expansion, Point, squared_error
 from lossgeom.quadratic.random_models import RandomModels, random_models
 from lossgeom.quadratic.recursion import descend
 from lossgeom.quadratic.second_derivative import Dense, Implicit, LowRank, SecondDerivative
+from lossgeom.quadratic.taylor import NetworkModel, TaylorModel, network, taylor
 from lossgeom.quadratic.trajectory import Trajectory, largest_ntk_eigenvalues, residuals
 
 __all__ = [
@@ -42,12 +43,14 @@ __all__ = [
     "ImplicitModel",
     "LowRank",
     "Model",
+    "NetworkModel",
     "PhaseDiagram",
     "Planar",
     "Point",
     "QuadraticModel",
     "RandomModels",
     "SecondDerivative",
+    "TaylorModel",
     "Trajectory",
     "basins",
     "descend",
@@ -63,10 +66,12 @@ __all__ = [
     "largest_ntk_eigenvalues",
     "moment_step",
     "moments",
+    "network",
     "next_moments",
     "phase_diagram",
     "predicted_acceleration",
     "random_models",
     "residuals",
     "squared_error",
+    "taylor",
 ]
