@@ -22,6 +22,7 @@ from lossgeom.quadratic.hierarchy import (
 )
 from lossgeom.quadratic.implicit_model import ImplicitModel
 from lossgeom.quadratic.model import Ensemble, Model, QuadraticModel
+from lossgeom.quadratic.network_model import NetworkModel, NetworkPoint, TrueNetwork, network
 from lossgeom.quadratic.parameter_descent import descend_parameters
 from lossgeom.quadratic.phases import PhaseDiagram, phase_diagram
 from lossgeom.quadratic.planar import Planar
@@ -29,8 +30,16 @@ from lossgeom.quadratic.point import Expansion, Point, squared_error
 from lossgeom.quadratic.random_models import RandomModels, random_models
 from lossgeom.quadratic.recursion import descend
 from lossgeom.quadratic.second_derivative import Dense, Implicit, LowRank, SecondDerivative
-from lossgeom.quadratic.taylor import NetworkModel, TaylorModel, network, taylor
+from lossgeom.quadratic.taylor import TaylorModel, taylor
+from lossgeom.quadratic.taylor_error import (
+    TaylorComparison,
+    compare_with_taylor,
+    distance,
+    taylor_error,
+)
+from lossgeom.quadratic.top_mode import TopMode, top_mode, top_mode_residual
 from lossgeom.quadratic.trajectory import Trajectory, largest_ntk_eigenvalues, residuals
+from lossgeom.quadratic.trust_radius import TrustRadius, trust_radius
 
 __all__ = [
     "Basins",
@@ -44,17 +53,24 @@ __all__ = [
     "LowRank",
     "Model",
     "NetworkModel",
+    "NetworkPoint",
     "PhaseDiagram",
     "Planar",
     "Point",
     "QuadraticModel",
     "RandomModels",
     "SecondDerivative",
+    "TaylorComparison",
     "TaylorModel",
+    "TopMode",
     "Trajectory",
+    "TrueNetwork",
+    "TrustRadius",
     "basins",
+    "compare_with_taylor",
     "descend",
     "descend_parameters",
+    "distance",
     "edge_limit",
     "edge_limit_from",
     "eigencoordinates",
@@ -74,4 +90,8 @@ __all__ = [
     "residuals",
     "squared_error",
     "taylor",
+    "taylor_error",
+    "top_mode",
+    "top_mode_residual",
+    "trust_radius",
 ]
