@@ -76,7 +76,8 @@ class NetworkModel(Model):
         if len(theta) > 1:
             raise ValueError(f"expected parameters (1, P), of one run; got {tuple(theta.shape)}")
         if not len(theta):
-            return Expansion(theta.new_empty(0, self.start.shape[1]), theta.new_empty(0, 0, 0))
+            D, P = self.start.shape[1], theta.shape[1]
+            return Expansion(theta.new_empty(0, D), theta.new_empty(0, D, P))
         return self.expand(theta[0])
 
     @abstractmethod
