@@ -12,6 +12,8 @@ from typing import Any
 
 import tyro
 
+from benchmarks import quadratic
+
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 OURS = "lossgeom"
 TITLES = {
@@ -185,6 +187,10 @@ def everything(results: Path) -> str:
         )
     return "\n\n".join(
         tables([json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))])
+        + "".join(
+            f"\n\n{quadratic.table(json.loads(file.read_text()))}"
+            for file in folder.glob(f"{quadratic.FOLDER}/{quadratic.FILE}")
+        )
         for folder in folders
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import checks, lipschitz, plain, profile, run, settings, table, timing
+from benchmarks import checks, lipschitz, plain, profile, quadratic, run, settings, table, timing
 from benchmarks.cases import CASES, GPT, Case, draw, text, trained
 from benchmarks.input_output import InputOutput, wide
 from benchmarks.peers import PEERS, Choices, Pairs, Peer, Quadrature, Steps, jacobians
@@ -299,3 +299,18 @@ def test_the_table_of_lipschitz_bounds(tmp_path, monkeypatch, capsys):
     page.write_text("no marks")
     assert lipschitz.main(["--into", str(page)]) == 2
     assert "each once" in capsys.readouterr().err
+
+
+def test_second_order_regression_models(written, tmp_path, capsys):
+    """All competitors take the same steps, and the table stands below the others."""
+    out, _ = written
+    sizes = ["--runs", "17", "--outputs", "3", "--parameters", "5", "--steps", "30"]
+    assert quadratic.main([*sizes, "--repeats", "1", "--out", str(out)]) == 0
+    file = next(out.glob(f"*/{quadratic.FOLDER}/{quadratic.FILE}"))
+    laps = json.loads(file.read_text())["laps"]
+    assert set(quadratic.LOOPS) < set(laps)
+    assert all(lap["status"] == "right" and lap["gradients"] > 0 for lap in laps.values())
+    assert quadratic._verdict(1e-6)["status"] == "wrong"
+    text = table.everything(out)
+    assert text.index("One Hessian product") < text.index("17 runs of 30 steps")
+    assert "loop, torch, einsum" in text

@@ -21,7 +21,7 @@ LAYERS = [
     {"diagnosis"},
     {"curvature"},
     {"smoothness"},
-    {"stability", "geometry"},
+    {"stability", "geometry", "quadratic"},
     {"metrics"},
     {"files"},
     {"record", "schedule"},
@@ -33,8 +33,8 @@ LAYERS = [
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 REPORT_MAY_IMPORT = {"estimate", "extras", "files", "record", "report"}
 LISTED_FOLDERS = [
-    "curvature", "metrics", "lab/datasets", "lab/models", "lab/training", "lab/studies",
-    "report/sections",
+    "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
+    "lab/studies", "report/sections",
 ]  # fmt: skip
 
 

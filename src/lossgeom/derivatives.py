@@ -82,7 +82,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
-def _disagreement(pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor) -> float:
+def disagreement(pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor) -> float:
     """The relative difference between what is exact and what is not, at the step that is best."""
     best = math.inf
     floor = FLOOR * float(size.norm()) + 1e-300
@@ -97,7 +97,7 @@ def _disagreement(pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor) -> float
 
 def _first(line: Line) -> float:
     pairs = ((d.slope, d.loss) for d in line.differences())
-    return _disagreement(pairs, line.point.here.loss.detach())
+    return disagreement(pairs, line.point.here.loss.detach())
 
 
 def _second(line: Line) -> float:
@@ -105,9 +105,7 @@ def _second(line: Line) -> float:
     product, pushed = here.products(line.v)
     gradients = ((product, d.gradient) for d in line.differences())
     outputs = ((pushed, d.outputs) for d in line.differences())
-    return max(
-        _disagreement(gradients, here.gradient), _disagreement(outputs, here.outputs.detach())
-    )
+    return max(disagreement(gradients, here.gradient), disagreement(outputs, here.outputs.detach()))
 
 
 def _third(line: Line) -> float:
@@ -123,7 +121,7 @@ def _third(line: Line) -> float:
         up, down = (point.at(point.theta + shift * v).products(v)[0] for shift in (step, -step))
         return (up - down) / (2 * step)
 
-    return _disagreement(((exact, curved(step)) for step in STEPS), product.detach())
+    return disagreement(((exact, curved(step)) for step in STEPS), product.detach())
 
 
 def _nested_forward(line: Line) -> float:
@@ -142,7 +140,7 @@ def _nested_forward(line: Line) -> float:
         exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1]
     gradient = point.at(point.theta).last_gradient()
     pairs = ((exact, d.gradient @ v) for d in line.differences())
-    return _disagreement(pairs, gradient.norm() * v.norm())
+    return disagreement(pairs, gradient.norm() * v.norm())
 
 
 COMPARISONS: dict[Order, Callable[[Line], float]] = {

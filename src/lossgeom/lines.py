@@ -62,7 +62,7 @@ class Point:
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs and loss at theta."""
-    with _in_double(theta):
+    with in_double(theta):
         outputs = problem.outputs(theta, batch)
         return outputs, problem.terms(outputs, batch)[0]
 
@@ -165,7 +165,8 @@ def _doubled(argument: Any) -> Any:
 
 
 @contextmanager
-def _in_double(theta: Tensor) -> Iterator[None]:
+def in_double(theta: Tensor) -> Iterator[None]:
+    """For a model in float64, which goes on in it where it says float32."""
     if theta.dtype != torch.float64:
         yield
         return

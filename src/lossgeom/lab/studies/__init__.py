@@ -1,6 +1,11 @@
 """Studies, one in each file: the empirical statements of a paper, executed."""
 
-from lossgeom.lab.studies import gauss_newton_outliers, input_smoothness, progressive_sharpening
+from lossgeom.lab.studies import (
+    gauss_newton_outliers,
+    input_smoothness,
+    progressive_sharpening,
+    quadratic_expansion,
+)
 from lossgeom.lab.studies._study import RunConfig, Study
 
 STUDIES = {
@@ -9,6 +14,7 @@ STUDIES = {
         progressive_sharpening.STUDY,
         gauss_newton_outliers.STUDY,
         input_smoothness.STUDY,
+        quadratic_expansion.STUDY,
     )
 }
 

@@ -1,0 +1,90 @@
+"""All outputs of a network as the residuals of one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.likelihoods import Gaussian
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.quadratic.point import Loss, squared_error
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    r"""What z is made of the outputs f of a network, all batches one after the other.
+
+    For squared errors :math:`z = s (f - y)`, with the scale s at which the loss is half the square
+    of z; for other losses z = f.
+
+    Attributes:
+        outputs: at the start, batch by batch.
+        targets: y, in one row; zero for other losses.
+        scale: s; 1 for other losses.
+        loss: from z to the loss.
+    """
+
+    outputs: tuple[Tensor, ...]
+    targets: Float[Tensor, "1 D"] | float
+    scale: float
+    loss: Loss
+
+    @classmethod
+    def of(cls, problem: Problem) -> Residuals:
+        """Those of a problem; one forward pass."""
+
+        @torch.no_grad()
+        def look(batch: Batch) -> tuple[Tensor, Batch, float]:
+            outputs = problem.outputs(problem.theta, batch)
+            return outputs, batch, problem.terms(outputs, batch)[1]
+
+        outputs, batches, counts = zip(*problem.over_batches(look), strict=True)
+        divisor = problem.divisor(counts)
+        likelihood = problem.criterion.likelihood
+        if isinstance(likelihood, Gaussian):
+            y = in_a_row([batch.targets.to(outputs[0]) for batch in batches])
+            return cls(outputs, y, math.sqrt(likelihood.curvature / divisor), squared_error)
+        return cls(outputs, 0.0, 1.0, partial(_loss, problem, outputs, batches, divisor))
+
+    def z(self, outputs: Sequence[Tensor]) -> Float[Tensor, "1 D"]:
+        """Of outputs for every batch."""
+        return self.scale * (in_a_row(outputs) - self.targets)
+
+    def split(self, u: Float[Tensor, " D"]) -> list[Tensor]:
+        """A vector of numbers for all outputs in their shapes."""
+        parts = torch.split(u, [f.numel() for f in self.outputs])
+        return [part.reshape(f.shape) for part, f in zip(parts, self.outputs, strict=True)]
+
+
+def in_a_row(parts: Sequence[Tensor]) -> Float[Tensor, "1 D"]:
+    """Tensors of any shapes, one after the other."""
+    return torch.cat([part.reshape(-1) for part in parts])[None]
+
+
+def _loss(
+    problem: Problem,
+    shapes: Sequence[Tensor],
+    batches: Sequence[Batch],
+    divisor: float,
+    z: Float[Tensor, "R D"],
+) -> Float[Tensor, " R"]:
+    """The loss of each row of outputs; NaN where it is not finite."""
+    sizes = [f.numel() for f in shapes]
+    losses = []
+    for row in z:
+        parts = zip(torch.split(row, sizes), shapes, batches, strict=True)
+        try:
+            total = torch.stack(
+                [problem.terms(part.reshape(f.shape), b)[0] for part, f, b in parts]
+            )
+            losses.append(total.sum() / divisor)
+        except NonFiniteError:
+            losses.append(row.sum() * math.nan)
+    return torch.stack(losses)

@@ -1,0 +1,151 @@
+"""Networks to second order along a direction, by a way that is checked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.derivatives import COARSE, DIRECTIONS, RAISED, TOLERANCE, disagreement
+from lossgeom.diagnosis import LARGEST, DerivativeError, few_examples
+from lossgeom.lines import STEPS, Point, in_double
+from lossgeom.measuring import measuring
+from lossgeom.network import check_differentiable_again
+from lossgeom.problem import Problem
+from lossgeom.quadratic._linearized import Graph, Linearized, pulled
+
+# Of a batch and d: f + J d + Q(d, d) / 2 and J + Q(d, .).
+Expanded = tuple[Tensor, Linearized]
+Way = Callable[[Problem, Batch, Tensor], Expanded]
+
+
+def by_forward_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
+    """By one pass in nested forward mode, with the graph of f + J d."""
+    network = copy.copy(problem.network)
+    network.watched = False  # the state of a generator cannot be read inside these transforms
+    unwatched, leaf = problem.on(batch, network), problem.leaf()
+
+    def along(theta: Tensor) -> tuple[Tensor, Tensor]:
+        f, first, *_ = torch.func.jvp(lambda x: unwatched.outputs(x, batch), (theta,), (d,))
+        return f, first
+
+    (f, first), (_, second), *_ = torch.func.jvp(along, (leaf,), (d,))
+    return (f + first + second / 2).detach(), Graph(f + first, leaf)
+
+
+def by_reverse_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
+    """By reverse mode alone, from <J^T u, d>, which is linear in u."""
+    leaf = problem.leaf()
+    turned = _Turned(problem.outputs(leaf, batch), leaf, d)
+    return turned.value(), turned
+
+
+@dataclass(frozen=True, eq=False)
+class _Turned(Linearized):
+    """J + Q(d, .)."""
+
+    outputs: Tensor
+    leaf: Float[Tensor, " P"]
+    d: Float[Tensor, " P"]
+
+    def pull(self, u: Tensor) -> Float[Tensor, " P"]:
+        gradient = pulled(self.outputs, self.leaf, u, create_graph=True)
+        return gradient.detach() + pulled(gradient, self.leaf, self.d)
+
+    def push(self, v: Float[Tensor, " P"]) -> Tensor:
+        return self._along(v, v)
+
+    def value(self) -> Tensor:
+        """The outputs to second order."""
+        return (self.outputs + self._along(self.d, self.d / 2)).detach()
+
+    @cached_property
+    def _linear(self) -> tuple[Tensor, Tensor, Tensor]:
+        """J^T u and Q(d, .)^T u, with graphs, and u, which is zero."""
+        u = torch.zeros_like(self.outputs).requires_grad_()
+        gradient = pulled(self.outputs, self.leaf, u, create_graph=True)
+        check_differentiable_again(gradient)
+        return gradient, pulled(gradient, self.leaf, self.d, create_graph=True), u
+
+    def _along(self, v: Float[Tensor, " P"], w: Float[Tensor, " P"]) -> Tensor:
+        """J v + Q(d, w)."""
+        gradient, turned, u = self._linear
+        return pulled(gradient, u, v) + pulled(turned, u, w)
+
+
+WAYS: tuple[Way, ...] = (by_forward_mode, by_reverse_mode)
+
+
+def way_for(problem: Problem) -> Way:
+    """The fastest way that agrees with finite differences, on a few examples.
+
+    By reverse mode alone, if the problem was told not to check.
+
+    Raises:
+        DerivativeError: if none does.
+    """
+    if not problem.check or problem.theta.numel() > LARGEST:
+        return by_reverse_mode
+    return problem.once(("way", problem.network.names), lambda: _tried(problem))
+
+
+def _tried(problem: Problem) -> Way:
+    """Along further directions only where one was at a kink for all ways."""
+    small = few_examples(problem, problem.first_batch())
+    exact = small.theta.dtype == torch.float64
+    for seed in range(DIRECTIONS):
+        said = []
+        for way in WAYS:
+            error, what = _tried_once(small, way, seed)
+            if error <= (TOLERANCE if exact else COARSE):
+                return way
+            said.append(f"{way.__name__.replace('_', ' ')} {what}")
+    if not exact:  # where differences are too coarse to tell
+        return by_reverse_mode
+    raise DerivativeError(
+        "the second derivative of the outputs along a direction disagrees with finite differences "
+        f"or is not there ({'; '.join(said)}), so that a Taylor model of order 2 would be wrong; "
+        "order=1 does without"
+    )
+
+
+def _tried_once(small: Problem, way: Way, seed: int) -> tuple[float, str]:
+    try:
+        with measuring(small.theta.device), in_double(small.theta):
+            error = _error(small, way, seed)
+    except RAISED as raised:
+        return torch.inf, f"{type(raised).__name__}: {raised}"
+    return error, f"a relative error of {error:.1e}"
+
+
+def _error(small: Problem, way: Way, seed: int) -> float:
+    """The largest of the relative errors of values and products, near the parameters."""
+    batch, point = small.first_batch(), Point(small, seed)
+    d, v = point.direction(), point.direction()
+
+    def graph(step: float, along: Tensor) -> Graph:
+        there = small.at(point.theta + step * along)
+        leaf = there.leaf()
+        return Graph(there.outputs(leaf, batch), leaf)
+
+    def difference(of: Callable[[Graph], Tensor], step: float, along: Tensor) -> Tensor:
+        return (of(graph(step, along)) - of(graph(-step, along))) / (2 * step)
+
+    def error(exact: Tensor, of: Callable[[Graph], Tensor], along: Tensor, scale: Tensor) -> float:
+        return disagreement(((exact, difference(of, step, along)) for step in STEPS), scale)
+
+    here = graph(0.0, d)
+    value, jacobian = way(small.at(point.theta), batch, d)
+    u = torch.linspace(-1, 2, here.outputs.numel()).to(here.outputs).reshape(here.outputs.shape)
+    plain, first = here.pull(u), here.push(d)
+    return max(
+        error(2 * (value - here.outputs.detach() - first), lambda g: g.push(d), d, first),
+        error(jacobian.push(v) - here.push(v), lambda g: g.push(d), v, first),
+        error(jacobian.pull(u) - plain, lambda g: g.pull(u), d, plain),
+    )

@@ -1,0 +1,70 @@
+"""What is known of a model where it is: residuals, loss and Jacobian."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Loss = Callable[[Tensor], Tensor]
+
+
+class Point(ABC):
+    """Where R runs are: residuals (R, D), or outputs, and products with their Jacobians."""
+
+    z: Float[Tensor, "R D"]
+
+    @abstractmethod
+    def pullback(self, u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:
+        """J^T u, run by run."""
+
+    @abstractmethod
+    def largest_ntk_eigenvalues(self) -> Float[Tensor, " R"]:
+        """Of J J^T, which is the tangent kernel and for squares the Gauss-Newton sharpness."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion(Point):
+    """A point where the Jacobians are known entry by entry.
+
+    Attributes:
+        z: (R, D) residuals.
+        J: (R, D, P) Jacobians.
+
+    >>> point = Expansion(torch.zeros(1, 2), torch.tensor([[[3.0, 0.0], [0.0, 4.0]]]))
+    >>> point.largest_ntk_eigenvalues().tolist()
+    [16.0]
+    """
+
+    z: Float[Tensor, "R D"]
+    J: Float[Tensor, "R D P"]
+
+    def pullback(self, u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:  # noqa: D102
+        return (u[:, None] @ self.J)[:, 0]
+
+    def largest_ntk_eigenvalues(self) -> Float[Tensor, " R"]:
+        """By the dense eigenproblem of the smaller of J J^T and J^T J."""
+        D, P = self.J.shape[1:]
+        gram = self.J @ self.J.mT if D <= P else self.J.mT @ self.J
+        return gram.flatten() if min(D, P) == 1 else torch.linalg.eigvalsh(gram)[:, -1]
+
+
+def squared_error(z: Float[Tensor, "R D"]) -> Float[Tensor, " R"]:
+    """Half the squared norm, the loss of second-order regression.
+
+    >>> squared_error(torch.tensor([[3.0, 4.0]])).tolist()
+    [12.5]
+    """
+    return z.square().sum(1) / 2
+
+
+def slope(loss: Loss, z: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    """dloss/dz, run by run; z itself for the squared error."""
+    if loss is squared_error:
+        return z
+    gradient: Tensor = torch.func.grad(lambda z: loss(z).sum())(z)
+    return gradient
