@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from lossgeom import metrics, schedule
+from lossgeom import metrics, quadratic, schedule
 from lossgeom.checkpoints import CheckpointError, load_checkpoint
 from lossgeom.claim import Claim
 from lossgeom.curvature import (
@@ -104,6 +104,7 @@ __all__ = [
     "metrics",
     "off_block_mass",
     "preconditioner",
+    "quadratic",
     "schedule",
     "sharpness",
     "spectral_density",
