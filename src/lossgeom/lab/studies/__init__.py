@@ -1,10 +1,21 @@
 """Studies, one in each file: the empirical statements of a paper, executed."""
 
-from lossgeom.lab.studies import gauss_newton_outliers, progressive_sharpening
+from lossgeom.lab.studies import (
+    gauss_newton_outliers,
+    planar_quadratic,
+    progressive_sharpening,
+    random_quadratic,
+)
 from lossgeom.lab.studies._study import RunConfig, Study
 
 STUDIES = {
-    study.name: study for study in (progressive_sharpening.STUDY, gauss_newton_outliers.STUDY)
+    study.name: study
+    for study in (
+        progressive_sharpening.STUDY,
+        gauss_newton_outliers.STUDY,
+        planar_quadratic.STUDY,
+        random_quadratic.STUDY,
+    )
 }
 
 __all__ = ["STUDIES", "RunConfig", "Study"]

@@ -1,0 +1,33 @@
+"""Runs that are a few computations one after the other, instead of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lossgeom.record import Record
+
+Stage = Callable[[Any, Record], Mapping[str, float]]
+NO_TRAJECTORIES: dict[str, Any] = {"columns": None, "colour": None, "panels": []}
+
+
+def run_stages(stages: Mapping[str, Stage], config: Any, record: Record) -> None:
+    """Compute what the record does not hold yet: a row for each stage, with its name as metric.
+
+    A stage saves its arrays before it returns the numbers of its row, among which is ``value``.
+    """
+    done = {metric for _, metric in record.measured}
+    for step, (name, stage) in enumerate(stages.items(), 1):
+        if name not in done:
+            record.append({"step": step, "metric": name, **stage(config, record)})
+    record.finish()
+
+
+def over_seeds(records: Sequence[Record], stage: str, number: str = "value") -> list[float]:
+    """A number of a stage for each seed, by seed; NaN where it is not there."""
+    rows = [
+        {row["metric"]: row for row in record.rows() if "metric" in row}
+        for record in sorted(records, key=lambda record: record.config["seed"])
+    ]
+    return [float(row.get(stage, {}).get(number, math.nan)) for row in rows]
