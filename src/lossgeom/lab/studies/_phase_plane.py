@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lossgeom.quadratic import Planar
+from lossgeom.quadratic import Planar, edge_limit
 from lossgeom.record import Record
 
 Box = tuple[tuple[float, float], tuple[float, float]]
@@ -33,11 +33,17 @@ def save_phase_plane(
         later_z, later_T = planar.two_steps(z, T)
         return later_z - z, later_T - T
 
+    limit = edge_limit(planar.eps, planar.E)
     facts = {
-        "x_label": "z = learning rate x residual",
-        "y_label": "T(0) = learning rate x tangent-kernel eigenvalue",
+        "x_label": "z = learning rate times residual",
+        "y_label": "T(0) = learning rate times eigenvalue of J Jᵀ",
         "edge": 2.0,
         "edge_label": "edge of stability, T(0) = 2",
+        "limit": limit,
+        "limit_label": f"predicted limit, T(0) = {limit:g}",
+        "rest_label": "z = 0, all stands still",
+        "still_x": "z stands still",
+        "still_y": "T(0) stands still",
     }
     at = f"eps = {planar.eps:g}, E = {planar.E:g}"
     record.save_arrays(

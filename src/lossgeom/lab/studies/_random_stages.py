@@ -32,7 +32,7 @@ TOL = 1e-8  # of the residuals' norm, at which a run has converged
 EVERY = 10  # steps at which curvature is looked at
 TOGETHER = 50  # models in memory at once
 DRAWN = 6  # runs
-DRAWN_STEPS = 300
+DRAWN_STEPS = 150
 FINITE_SIZE = 1.75  # of (1/D + 1/P), which the acceleration exceeds its limit by
 
 
@@ -165,10 +165,13 @@ def diagram(config: Run, record: Record) -> dict[str, float]:
         {"x": found.initial_curvature, "y": found.a, **{n: getattr(found, n) for n in names}},
         values="final",
         title=f"D = {study.outputs}, P = {study.parameters}",
-        x_label="initial curvature lambda_0",
-        y_label="a = sigma_z sqrt(2 D P)",
+        x_label="initial curvature λ₀",
+        y_label="size of residuals, a = sigma √(2DP)",
         values_label="median final curvature\n(edge of stability: 2)",
-        marks={"at_edge": "held at the edge", "diverged": "diverged"},
+        marks={
+            "at_edge": f"most converged from {BAND[0]:g} to {BAND[1]:g}",
+            "diverged": "most diverged",
+        },
     )
     columns = range(len(study.initial_curvature))
     return {"value": sum(in_order(found, column) for column in columns) / len(columns)}
@@ -195,9 +198,9 @@ def trajectories(config: Run, record: Record) -> dict[str, float]:
             {"x": found.steps, "y": found.ntk},
             title=f"a = {a:g}",
             x_label="step",
-            y_label="largest eigenvalue of J J^T",
+            y_label="largest eigenvalue of J Jᵀ",
             line=2.0,
-            line_label="edge of stability",
+            line_label="edge of stability, 2",
         )
     return {"value": highest}
 

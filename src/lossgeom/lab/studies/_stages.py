@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lossgeom.claim import Claim
 from lossgeom.record import Record
 
 Stage = Callable[[Any, Record], Mapping[str, float]]
@@ -17,6 +18,7 @@ def run_stages(stages: Mapping[str, Stage], config: Any, record: Record) -> None
 
     A stage saves its arrays before it returns the numbers of its row, among which is ``value``.
     """
+    record.update(figure=NO_TRAJECTORIES)
     done = {metric for _, metric in record.measured}
     for step, (name, stage) in enumerate(stages.items(), 1):
         if name not in done:
@@ -31,3 +33,14 @@ def over_seeds(records: Sequence[Record], stage: str, number: str = "value") -> 
         for record in sorted(records, key=lambda record: record.config["seed"])
     ]
     return [float(row.get(stage, {}).get(number, math.nan)) for row in rows]
+
+
+def counted(found: Sequence[Claim]) -> str:
+    """How many statements are shown, and how many negative controls fail, in a sentence."""
+    controls = [claim for claim in found if claim.control]
+    shown = sum(claim.verdict == "shown" for claim in found if not claim.control)
+    failed = sum(claim.as_expected for claim in controls)
+    return (
+        f"{shown} of {len(found) - len(controls)} statements are shown, and {failed} of "
+        f"{len(controls)} negative controls fail, as they should."
+    )
