@@ -181,7 +181,11 @@ def below(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
     planar, (z, T) = Planar(config.study.small_eps), starts(config, *BELOW)
     found, flow = settle(planar, z, T), planar.flow_limit(z, T)
     highest = torch.where(flow < 2, found.highest, torch.nan)
-    return {"value": (highest.max() - 2).item(), "off": off(distances(found), planar)}
+    return {
+        "value": (highest.max() - 2).item(),
+        "end": (found.limit.max() - 2).item(),
+        "off": off(distances(found), planar),
+    }
 
 
 def conservation(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001

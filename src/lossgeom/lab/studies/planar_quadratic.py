@@ -124,6 +124,7 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
 
 
 def _limits(config: Config, records: Sequence[Record]) -> list[Claim]:
+    end = max(over_seeds(records, "below", "end"), default=math.nan)
     upto = f"for eps <= {config.small_eps:g}, over eps and starts"
     claim = partial(claim_over_seeds, source=DERIVED)
     return [
@@ -174,6 +175,8 @@ def _limits(config: Config, records: Sequence[Record]) -> list[Claim]:
             "starts",
             values=over_seeds(records, "below"),
             expected=BELOW_THE_EDGE,
+            note="A first step from z < 0 goes further than flow does, and the second one back; "
+            f"at the end it is at most {end:.3g}.",
         ),
     ]
 

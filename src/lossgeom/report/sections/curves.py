@@ -31,14 +31,15 @@ def curves(source: Source, figures: Path) -> Section | None:
         )
         axes = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
         for axis, each in zip(axes, found.values(), strict=True):
-            _draw(axis, each)
+            draw(axis, each)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
         axes[0].set_ylabel(words(next(iter(found.values())).facts["y_label"]))
         svg = drawing.save(figure, figures, "curves")
     return Section("Single runs", "curves.html", {"svg": svg})
 
 
-def _draw(axis: Any, each: Saved) -> None:
+def draw(axis: Any, each: Saved) -> None:
+    """One panel."""
     arrays, facts = each.arrays[0], each.facts
     x, y, level = arrays["x"], arrays["y"], facts["line"]
     for curve, colour in zip(y.T, drawing.colours(y.shape[1]), strict=True):

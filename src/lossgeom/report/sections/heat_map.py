@@ -36,13 +36,14 @@ def heat_map(source: Source, figures: Path) -> Section | None:
         )
         axes = figure.subplots(1, len(found), squeeze=False)[0]
         for axis, each in zip(axes, found.values(), strict=True):
-            _draw(figure, axis, each)
+            draw(figure, axis, each)
         svg = drawing.save(figure, figures, "heat_map")
     runs = len(next(iter(found.values())).arrays)
     return Section("Phase diagram", "heat_map.html", {"svg": svg, "runs": runs})
 
 
-def _draw(figure: Any, axis: Any, each: Saved) -> None:
+def draw(figure: Any, axis: Any, each: Saved) -> None:
+    """One panel, with its bar of colours and a legend."""
     facts, first = each.facts, each.arrays[0]
     every = np.ma.masked_invalid(each.stack(facts["values"]))
     values: Any = np.ma.median(every, axis=0)  # type: ignore[no-untyped-call]

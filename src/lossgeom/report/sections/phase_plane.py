@@ -36,14 +36,15 @@ def phase_plane(source: Source, figures: Path) -> Section | None:
         )
         axes = figure.subplots(1, len(planes), squeeze=False)[0]
         for axis, plane in zip(axes, planes.values(), strict=True):
-            _draw(axis, plane)
+            draw(axis, plane)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         svg = drawing.save(figure, figures, "phase_plane")
     return Section("Phase plane", "phase_plane.html", {"svg": svg})
 
 
-def _draw(axis: Any, plane: Saved) -> None:
+def draw(axis: Any, plane: Saved) -> None:
+    """One panel, of the first run."""
     arrays, facts = plane.arrays[0], plane.facts
     x, y, exists = arrays["x"], arrays["y"], arrays["exists"] > 0
     axis.contourf(x, y, ~exists, levels=[0.5, 1.5], colors=["0.92"])

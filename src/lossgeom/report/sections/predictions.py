@@ -28,14 +28,14 @@ def predictions(source: Source, figures: Path) -> Section | None:
             figsize=(1.5 + 3.9 * max(2, len(found)), 3.3), layout="constrained"
         )
         axes = figure.subplots(1, len(found), squeeze=False)[0]
-        nonfinite = sum(_draw(axis, each) for axis, each in zip(axes, found.values(), strict=True))
+        nonfinite = sum(draw(axis, each) for axis, each in zip(axes, found.values(), strict=True))
         svg = drawing.save(figure, figures, "predictions")
     values = {"svg": svg, "nonfinite": nonfinite}
     return Section("Limits and what predicts them", "predictions.html", values)
 
 
-def _draw(axis: Any, each: Saved) -> int:
-    """Returns how many numbers are not finite, which are not drawn."""
+def draw(axis: Any, each: Saved) -> int:
+    """One panel, of all runs; returns how many numbers are not finite, which are not drawn."""
     x, facts, first = each.arrays[0]["x"], each.facts, each.arrays[0]
     every = np.concatenate([arrays["y"] for arrays in each.arrays], axis=1)
     y = np.ma.masked_invalid(every)
@@ -50,7 +50,7 @@ def _draw(axis: Any, each: Saved) -> int:
         axis.set_xscale("log")
         axis.set_xticks(x, [f"{value:g}" for value in x])
         axis.minorticks_off()
-    axis.margins(y=0.25)
+    axis.margins(y=0.15)
     axis.set_title(words(facts["title"]))
     axis.set_xlabel(words(facts["x_label"]))
     axis.set_ylabel(words(facts["y_label"]))
