@@ -77,7 +77,7 @@ def dense(model: QuadraticModel) -> Tensor:
     return model.Q.Q
 
 
-Loop = Callable[[Any, Any, Any, int], Any]
+Loop = Callable[..., Any]
 Models = QuadraticModel | RandomModels
 
 
@@ -154,9 +154,9 @@ class Bench:
         """Run after run in Python."""
         runs = singles(self.few(models))
         right = torch.stack([loop_matmul(*run, self.options.steps) for run in runs])
-        given = [tuple(part.numpy() if numpy else part for part in run) for run in runs]
-        seconds, found = timed(lambda: [loop(*run, self.options.steps) for run in given])
-        found = torch.stack([torch.as_tensor(J) for J in found])
+        given: list[Any] = [tuple(part.numpy() if numpy else part for part in run) for run in runs]
+        seconds, Js = timed(lambda: [loop(*run, self.options.steps) for run in given])
+        found = torch.stack([torch.as_tensor(J) for J in Js])
         return self.scaled(seconds, len(runs)), worst(found, right)
 
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from lossgeom import metrics, schedule
+from lossgeom import metrics, quadratic, schedule
 from lossgeom.checkpoints import CheckpointError, load_checkpoint
 from lossgeom.claim import Claim
 from lossgeom.curvature import (
@@ -146,6 +146,7 @@ __all__ = [
     "off_block_mass",
     "parameter_jacobian_norms",
     "preconditioner",
+    "quadratic",
     "robustness",
     "schedule",
     "sharpness",

@@ -231,6 +231,26 @@ def test_random_models_do_not_depend_on_chunks(unchecked):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_law_of_random_models(unchecked):
+    """Variances within 4 standard errors; Q symmetric, and rotations change nothing."""
+    n, D, P = 4000, 2, 3
+    models = random_models(n, D, P, a=0.7, initial_curvature=1.3).rows(slice(n))
+    Q = models.Q.Q
+    assert torch.equal(Q, Q.mT)
+    rotated = torch.linalg.qr(normal(P, P))[0]
+    for tensors, scale in (
+        (models.y, 0.7 / (2 * D * P) ** 0.5),
+        (models.G, 1.3**0.5 / (D**0.5 + P**0.5)),
+        (Q[:, :, 0, 1], 1.0),
+        (Q.diagonal(dim1=2, dim2=3), 2**0.5),
+        ((rotated.T @ Q @ rotated)[:, :, 0, 2], 1.0),
+    ):
+        count = tensors.numel()
+        assert abs(tensors.mean()) < 4 * scale / count**0.5
+        assert abs(tensors.square().mean() / scale**2 - 1) < 4 * (2 / count) ** 0.5
+    assert abs((Q[:, 0, 0, 1] * Q[:, 1, 0, 1]).mean()) < 4 / n**0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [

@@ -114,6 +114,17 @@ def test_fixed_points_and_nullclines(eps, E):
         torch.testing.assert_close(flow, torch.zeros_like(z), rtol=0, atol=1e-9)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 1), st.floats(0, 3), st.floats(0, 3), st.floats(-1, 1))
+def test_coordinates_of_the_plane(eps, J1, J2, z):
+    """E and T(0) of a Jacobian give it back, also on the boundary of what exists."""
+    omega, J = double(1, -eps), double(J1, J2)[None]
+    E = invariant(omega, double(z), J).item()
+    T = J.square().sum(1)
+    found = Planar(eps, E).jacobian(double(z), T)
+    torch.testing.assert_close(found.square(), J.square(), rtol=1e-9, atol=1e-9)
+
+
 def test_two_steps_are_two_steps():
     planar, start = Planar(0.2), (double(0.1), double(2.1))
     z, T = planar.descend(*start, steps=2)

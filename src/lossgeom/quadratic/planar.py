@@ -14,6 +14,7 @@ from lossgeom.quadratic.model import QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense
 
 Plane = tuple[Tensor, Tensor]
+ROUNDING = 1e-12  # that a square may be below 0
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,13 @@ class Planar:
         """
         large = (T + self.eps * (2 * z + self.E)) / (1 + self.eps)
         squares = torch.stack([large, self.eps * (large - 2 * z - self.E)], -1)
-        if not bool((squares >= 0).all()):
+        rounding = ROUNDING * (1 + T.abs() + abs(self.E))[..., None]
+        if not bool((squares >= -rounding).all()):
             raise ValueError(
                 f"expected points with T(0) >= 2 z + E and T(0) >= -eps (2 z + E), got J^2 = "
                 f"{squares.min().item():.3g}: E = {self.E:g} is out of its range there"
             )
-        return squares.sqrt()
+        return squares.clamp(min=0).sqrt()
 
     def model(self, z: Float[Tensor, " R"], T: Float[Tensor, " R"]) -> QuadraticModel:
         """The same runs as a model with two parameters."""

@@ -21,8 +21,8 @@ class RandomModels(Ensemble):
     r"""R models with a random z, J and Q each, drawn a chunk at a time.
 
     The entries of z and J are normal with variances :math:`\sigma_z^2` and :math:`\sigma_J^2`, in
-    rescaled units; each :math:`Q_a` is :math:`(A + A^\top)/\sqrt2` for a P x P matrix A of
-    standard normal numbers, so its entries have variance 1 off the diagonal and 2 on it. Model
+    rescaled units; each :math:`Q_a` is a symmetric matrix of normal numbers with variance 1 off the
+    diagonal and 2 on it, whose law no rotation changes. Model
     ``number`` of a ``seed`` is the same in any selection, order or chunk; drawn on the CPU in
     float64. Memory for a chunk: 8 D P^2 bytes for each run in it.
 
@@ -63,13 +63,24 @@ class RandomModels(Ensemble):
         D, P, numbers = self.outputs, self.parameters, self.numbers[index]
         z, J = torch.empty(len(numbers), D).double(), torch.empty(len(numbers), D, P).double()
         Q = torch.empty(len(numbers), P, D, P).double()  # the order that products want
-        A = torch.empty(P, D, P).double()
+        upper, on_diagonal = _upper_entries(D, P)
+        entries = torch.empty(D, P * (P + 1) // 2).double()
         for run, number in enumerate(numbers.tolist()):
             generator = _generator(self.seed, number)
             z[run].normal_(std=self.sigma_z[index][run].item(), generator=generator)
             J[run].normal_(std=self.sigma_J[index][run].item(), generator=generator)
-            torch.add(A.normal_(std=0.5**0.5, generator=generator), A.transpose(0, 2), out=Q[run])
+            entries.normal_(generator=generator)[:, on_diagonal] *= 2**0.5
+            torch.index_select(entries.view(-1), 0, upper, out=Q[run].view(-1))
         return QuadraticModel(z, J, Dense(Q.transpose(1, 2), check=False))
+
+
+def _upper_entries(D: int, P: int) -> tuple[Int[Tensor, " PDP"], Int[Tensor, " P"]]:
+    """Where the entries of symmetric matrices are among those above or on their diagonals."""
+    rows, columns = torch.triu_indices(P, P)
+    place = torch.empty(P, P, dtype=torch.long)
+    place[rows, columns] = place[columns, rows] = torch.arange(len(rows))
+    matrices = len(rows) * torch.arange(D)[:, None]
+    return (place[:, None] + matrices).flatten(), place.diagonal()
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

@@ -3,8 +3,10 @@
 from lossgeom.lab.studies import (
     gauss_newton_outliers,
     input_smoothness,
+    planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
+    random_quadratic,
 )
 from lossgeom.lab.studies._study import RunConfig, Study
 
@@ -15,6 +17,8 @@ STUDIES = {
         gauss_newton_outliers.STUDY,
         input_smoothness.STUDY,
         quadratic_expansion.STUDY,
+        planar_quadratic.STUDY,
+        random_quadratic.STUDY,
     )
 }
 

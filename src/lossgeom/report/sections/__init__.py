@@ -6,9 +6,13 @@ from pathlib import Path
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.sections.claims import claims
+from lossgeom.report.sections.curves import curves
 from lossgeom.report.sections.density import density
 from lossgeom.report.sections.eigenvalues import eigenvalues
 from lossgeom.report.sections.geometry import geometry
+from lossgeom.report.sections.heat_map import heat_map
+from lossgeom.report.sections.phase_plane import phase_plane
+from lossgeom.report.sections.predictions import predictions
 from lossgeom.report.sections.runs import runs
 from lossgeom.report.sections.scatter import scatter
 from lossgeom.report.sections.setup import setup
@@ -22,6 +26,10 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     scatter,
     trajectories,
     spectra,
+    phase_plane,
+    predictions,
+    curves,
+    heat_map,
     claims,
     runs,
     setup,

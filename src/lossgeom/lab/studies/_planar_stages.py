@@ -1,0 +1,208 @@
+"""What the study of the planar model computes: runs, where they end, and what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lossgeom.lab.studies._phase_plane import save_phase_plane
+from lossgeom.quadratic import (
+    Basins,
+    Descent,
+    Planar,
+    basins,
+    descend,
+    edge_limit,
+    invariant,
+    residuals,
+)
+from lossgeom.record import Record
+
+if TYPE_CHECKING:
+    from lossgeom.lab.studies.planar_quadratic import Run
+
+# Nominal starts, as (z, T(0)).
+OVERSHOT = (0.05, 2.2)
+OVERSHOT_LESS = (0.02, 2.15)
+SHARPENING = (-0.4, 1.6)
+BELOW = ((-0.3, 1.0), (0.01, 1.8))
+
+DISTANCE = "(2 - limit of T(0)) / eps"  # on the figures' axes
+
+STEPS, EVERY = 10_000, 10  # to look at what is conserved
+STEPS_TIMES_KAPPA = 400  # runs take about 104 / kappa to settle, where kappa = eps (2 - E)
+
+
+def draw_starts(
+    nominal: Sequence[tuple[float, float]], number: int, spread: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Z and T(0) of starts around each nominal one, at most ``spread`` away relative to (0, 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.tensor(nominal, dtype=torch.float64)
+    factors = 1 + spread * (2 * torch.rand(2, len(centre), number, generator=generator) - 1)
+    z, above = centre[:, :1] * factors[0], (centre[:, 1:] - 2) * factors[1]
+    return z.flatten(), (2 + above).flatten()
+
+
+def settle(planar: Planar, z: Tensor, T: Tensor) -> Basins:
+    """Follow runs for as long as it takes."""
+    kappa = planar.eps * (2 - planar.E)
+    return basins(planar, z, T, steps=round(STEPS_TIMES_KAPPA / kappa))
+
+
+def distances(found: Basins) -> Tensor:
+    """From the edge, 2 - T(0), of where runs end; infinite for those that have not settled."""
+    return torch.where(found.settled, 2 - found.limit, torch.inf)
+
+
+def off(distance: Tensor, planar: Planar) -> float:
+    """The largest difference from the predicted distance, relative to it."""
+    predicted = 2 - edge_limit(planar.eps, planar.E)
+    return (distance / predicted - 1).abs().max().item()
+
+
+def exponent(eps: Sequence[float], values: Sequence[float]) -> float:
+    """Of the power of eps that fits best; NaN if a value is not finite."""
+    x, y = torch.tensor(eps).double().log(), torch.tensor(values).double().log()
+    x, y = x - x.mean(), y - y.mean()
+    return ((x @ y) / (x @ x)).item()
+
+
+def conserved(planar: Planar, z: Tensor, T: Tensor, steps: int, every: int) -> dict[str, float]:
+    """How far what should stay has moved, by descent of the model with its two parameters.
+
+    Returns:
+        The largest changes of E (``"value"``) and of T(-1) (``"without_z"``), and the largest
+        difference between T(0) and the map of the plane (``"plane"``).
+    """
+    observe = {"z": residuals, "J": lambda point: point.J}
+    found = descend(planar.model(z, T), Descent(steps, every=every, observe=observe))
+    z_path, J_path = found.recorded["z"][..., 0], found.recorded["J"][:, :, 0]
+    omega = torch.tensor([1, -planar.eps], dtype=torch.float64)
+    E = invariant(omega, z_path.flatten(), J_path.flatten(0, 1)).view_as(z_path)
+    T_path = planar.descend(z, T, steps)[1][::every]
+    without_z = E + 2 * z_path
+    return {
+        "value": (E - E[0]).abs().max().item(),
+        "plane": (J_path.square().sum(2) - T_path).abs().max().item(),
+        "without_z": (without_z - without_z[0]).abs().max().item(),
+    }
+
+
+def save_prediction(
+    record: Record,
+    name: str,
+    found: Mapping[float, Tensor],
+    line: Mapping[float, float],
+    **facts: Any,
+) -> None:
+    """What the report draws of numbers beside a line that predicts them."""
+    record.save_arrays(
+        name,
+        {
+            "x": torch.tensor(list(found), dtype=torch.float64),
+            "y": torch.stack(list(found.values())),
+            "line_x": torch.tensor(list(line), dtype=torch.float64),
+            "line_y": torch.tensor(list(line.values()), dtype=torch.float64),
+        },
+        **facts,
+    )
+
+
+# The stages of a run
+
+
+def starts(config: Run, *nominal: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Z and T(0) of a seed's starts around nominal ones."""
+    study = config.study
+    return draw_starts(nominal, study.starts, study.spread, config.seed)
+
+
+def limits(config: Run, record: Record) -> dict[str, float]:
+    """Of runs that overshot the edge, E = 0, over eps."""
+    study, (z, T) = config.study, starts(config, OVERSHOT)
+    found = {eps: distances(settle(Planar(eps), z, T)) for eps in study.eps}
+    save_prediction(
+        record,
+        "limits",
+        {eps: distance / eps for eps, distance in found.items()},
+        {study.eps[0]: 0.5, study.eps[-1]: 0.5},
+        title="E = 0, over eps",
+        x_label="eps",
+        y_label=DISTANCE,
+        line_label="predicted: 1/2",
+        log_x=True,
+    )
+    small = [eps for eps in study.eps if eps <= study.small_eps]
+    means = {eps: found[eps].mean().item() for eps in study.eps if eps <= study.fit_eps}
+    return {
+        "value": max(off(found[eps], Planar(eps)) for eps in small),
+        "order": exponent(list(means), list(means.values())),
+        "remainder": exponent(list(means), [abs(x - eps / 2) for eps, x in means.items()]),
+    }
+
+
+def energies(config: Run, record: Record) -> dict[str, float]:
+    """Of runs that overshot the edge, over E."""
+    study, (z, T) = config.study, starts(config, OVERSHOT_LESS)
+    eps = study.small_eps
+    found = {E: distances(settle(Planar(eps, E), z, T)) for E in study.E}
+    save_prediction(
+        record,
+        "energies",
+        {E: distance / eps for E, distance in found.items()},
+        {E: (2 - E) / 4 for E in (min(found), max(found))},
+        title=f"eps = {eps:g}, over E",
+        x_label="invariant E",
+        y_label=DISTANCE,
+        line_label="predicted: (2 - E)/4",
+        log_x=False,
+    )
+    return {
+        "value": max(off(distance, Planar(eps, E)) for E, distance in found.items()),
+        "without_E": max(off(distance, Planar(eps)) for distance in found.values()),
+    }
+
+
+def sharpening(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """Of runs that start below the edge and that gradient flow takes beyond it."""
+    planar, (z, T) = Planar(config.study.small_eps), starts(config, SHARPENING)
+    found, flow = settle(planar, z, T), planar.flow_limit(z, T)
+    sharpened = (T < 2) & (found.highest > 2)
+    distance = torch.where(sharpened, distances(found), torch.inf)
+    return {"value": off(distance, planar), "flow": off(2 - flow, planar)}
+
+
+def below(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """Of runs that gradient flow does not take to the edge."""
+    planar, (z, T) = Planar(config.study.small_eps), starts(config, *BELOW)
+    found, flow = settle(planar, z, T), planar.flow_limit(z, T)
+    highest = torch.where(flow < 2, found.highest, torch.nan)
+    return {
+        "value": (highest.max() - 2).item(),
+        "end": (found.limit.max() - 2).item(),
+        "off": off(distances(found), planar),
+    }
+
+
+def conservation(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """By the model with its two parameters, for E = 0 and the least E."""
+    study, (z, T) = config.study, starts(config, OVERSHOT_LESS)
+    every_E = sorted({min(study.E), 0.0})
+    found = [conserved(Planar(study.small_eps, E), z, T, STEPS, EVERY) for E in every_E]
+    return {name: max(numbers[name] for numbers in found) for name in found[0]}
+
+
+def plane(config: Run, record: Record) -> dict[str, float]:
+    """For the figure; its value is where the run that sharpens ends."""
+    paths = [SHARPENING, OVERSHOT, BELOW[0]]
+    return {"value": save_phase_plane(record, Planar(config.study.plane_eps), paths)}
+
+
+STAGES = {
+    "limits": limits, "energies": energies, "sharpening": sharpening, "below": below,
+    "conservation": conservation, "plane": plane,
+}  # fmt: skip

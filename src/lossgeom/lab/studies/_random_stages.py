@@ -1,0 +1,211 @@
+"""What the study of random models computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lossgeom.quadratic import (
+    Dense,
+    Descent,
+    PhaseDiagram,
+    QuadraticModel,
+    RandomModels,
+    Trajectory,
+    descend,
+    initial_motion,
+    phase_diagram,
+    predicted_acceleration,
+    random_models,
+)
+from lossgeom.quadratic.phases import BAND
+from lossgeom.record import Record
+
+if TYPE_CHECKING:
+    from lossgeom.lab.studies.random_quadratic import Config, Run
+
+POINTS = ("small_a", "edge_a", "large_a")  # settings that are places in the phase diagram
+TOL = 1e-8  # of the residuals' norm, at which a run has converged
+EVERY = 10  # steps at which curvature is looked at
+TOGETHER = 50  # models in memory at once
+DRAWN = 6  # runs
+DRAWN_STEPS = 150
+FINITE_SIZE = 1.75  # of (1/D + 1/P), which the acceleration exceeds its limit by
+
+
+def models_at(config: Run, a: float, runs: int) -> RandomModels:
+    """Models of the seed at the curvature where the phases are compared."""
+    study = config.study
+    return random_models(
+        runs, study.outputs, study.parameters,
+        a=a, initial_curvature=study.curvature, seed=config.seed,
+    )  # fmt: skip
+
+
+def outcome(found: Trajectory) -> dict[str, float]:
+    """How runs end.
+
+    Returns:
+        Shares of all runs that converged in the band at the edge (``"value"``), diverged, and
+        passed the edge and converged; the median final curvature of the latter (``"held"``); the
+        median over runs of the final by the initial curvature (``"sharpening"``). NaN for a median
+        of none.
+    """
+    final = found.ntk[-1]
+    passed = found.converged & (found.ntk.nan_to_num(nan=0.0).amax(0) > 2)
+    band = found.converged & (final >= BAND[0]) & (final <= BAND[1])
+    return {
+        "value": share(band),
+        "diverged": share(found.diverged),
+        "passed": share(passed),
+        "held": median(final[passed]),
+        "sharpening": median(final / found.ntk[0]),
+    }
+
+
+def share(of: Tensor) -> float:
+    """How many are true."""
+    return of.double().mean().item()
+
+
+def median(values: Tensor) -> float:
+    """Of those that are not NaN; NaN if there is none."""
+    return values.nanquantile(0.5).item() if len(values) else float("nan")
+
+
+def run_at(config: Run, a: float) -> dict[str, float]:
+    """How runs end at a place in the phase diagram."""
+    study = config.study
+    models = models_at(config, a, study.runs_at_points)
+    return outcome(descend(models, Descent(study.steps, every=EVERY, tol=TOL)))
+
+
+def small(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """With small residuals."""
+    return run_at(config, config.study.small_a)
+
+
+def edge(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """With residuals that take runs to the edge."""
+    return run_at(config, config.study.edge_a)
+
+
+def large(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """With large residuals."""
+    return run_at(config, config.study.large_a)
+
+
+def linear(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """With the residuals and Jacobians of the edge, and Q = 0."""
+    study = config.study
+    nothing = torch.zeros(study.outputs, study.parameters, study.parameters, dtype=torch.float64)
+    parts = chunks(models_at(config, study.edge_a, study.runs_at_points))
+    y, G = (torch.cat(each) for each in zip(*((part.y, part.G) for part in parts), strict=True))
+    models = QuadraticModel(y, G, Dense(nothing))
+    return outcome(descend(models, Descent(study.steps, every=EVERY, tol=TOL)))
+
+
+def chunks(models: RandomModels) -> Iterator[QuadraticModel]:
+    """The models, a few at a time."""
+    for first in range(0, models.runs, TOGETHER):
+        yield models.rows(slice(first, first + TOGETHER))
+
+
+def acceleration(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
+    """Of curvature by gradient flow at the start.
+
+    Returns:
+        Its mean by the mean curvature, as a multiple of the prediction for large models
+        (``"limit"``) and of that with its excess at this size (``"value"``), which is also given
+        for residuals half as large (``"halved"``); the mean velocity by the mean curvature and by
+        a, which is a rate (``"velocity"``).
+    """
+    study = config.study
+    models = models_at(config, study.edge_a, study.models)
+    found = torch.cat([motion(part) for part in chunks(models)], 1)
+    curvature, velocity, second, halved = found.mean(1).tolist()
+    predicted = curvature * predicted_acceleration(
+        study.outputs, study.parameters, models.sigma_z[0].item()
+    )
+    at_this_size = predicted * (1 + finite_size(study))
+    return {
+        "value": second / at_this_size,
+        "halved": halved / at_this_size,
+        "limit": second / predicted,
+        "velocity": velocity / curvature / study.edge_a,
+    }
+
+
+def motion(models: QuadraticModel) -> Tensor:
+    """Curvature, its two derivatives, and the second one for residuals half as large: (4, R)."""
+    curvature = torch.linalg.eigvalsh(models.G @ models.G.mT)[:, -1]
+    halved = QuadraticModel(models.y / 2, models.G, models.Q)
+    return torch.stack([curvature, *initial_motion(models), initial_motion(halved)[1]])
+
+
+def finite_size(study: Config) -> float:
+    """By how much the acceleration exceeds its limit for large models, relative to it."""
+    return FINITE_SIZE * (1 / study.outputs + 1 / study.parameters)
+
+
+def diagram(config: Run, record: Record) -> dict[str, float]:
+    """The phase diagram, whose value is the share of curvatures with the three phases in order."""
+    study = config.study
+    found = phase_diagram(
+        study.a, study.initial_curvature,
+        outputs=study.outputs, parameters=study.parameters, runs=study.runs, steps=study.steps,
+        tol=TOL, seed=config.seed,
+    )  # fmt: skip
+    names = ("initial", "final", "converged", "diverged", "at_edge")
+    record.save_arrays(
+        "diagram",
+        {"x": found.initial_curvature, "y": found.a, **{n: getattr(found, n) for n in names}},
+        values="final",
+        title=f"D = {study.outputs}, P = {study.parameters}",
+        x_label="initial curvature λ₀",
+        y_label="size of residuals, a = sigma √(2DP)",
+        values_label="median final curvature\n(edge of stability: 2)",
+        marks={
+            "at_edge": f"most converged from {BAND[0]:g} to {BAND[1]:g}",
+            "diverged": "most diverged",
+        },
+    )
+    columns = range(len(study.initial_curvature))
+    return {"value": sum(in_order(found, column) for column in columns) / len(columns)}
+
+
+def in_order(diagram: PhaseDiagram, column: int) -> bool:
+    """Whether there is a below, then an edge, then a divergence, as residuals grow."""
+    phases = [diagram.phase(i, column) for i in range(len(diagram.a))]
+    if not {"below", "edge", "divergence"} <= set(phases):
+        return False
+    return phases.index("below") < phases.index("edge") < phases.index("divergence")
+
+
+def trajectories(config: Run, record: Record) -> dict[str, float]:
+    """Of some runs in each phase, for the figure; its value is the highest curvature seen."""
+    study, highest = config.study, 0.0
+    for name in POINTS:
+        a = getattr(study, name)
+        models = models_at(config, a, DRAWN)
+        found = descend(models, Descent(DRAWN_STEPS, every=1))
+        highest = max(highest, found.ntk.nan_to_num(nan=0.0).max().item())
+        record.save_arrays(
+            f"trajectories-{name}",
+            {"x": found.steps, "y": found.ntk},
+            title=f"a = {a:g}",
+            x_label="step",
+            y_label="largest eigenvalue of J Jᵀ",
+            line=2.0,
+            line_label="edge of stability, 2",
+        )
+    return {"value": highest}
+
+
+STAGES = {
+    "small": small, "edge": edge, "large": large, "linear": linear, "acceleration": acceleration,
+    "trajectories": trajectories, "diagram": diagram,
+}  # fmt: skip

@@ -1,0 +1,131 @@
+"""Phase planes, numbers beside predictions, curves and heat maps, from saved arrays."""
+
+import math
+import re
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from lossgeom import Record
+from lossgeom.report import render
+from lossgeom.report.sections._saved import Saved
+from lossgeom.report.sections.curves import draw as draw_curves
+from lossgeom.report.sections.heat_map import draw as draw_heat_map
+from lossgeom.report.sections.phase_plane import draw as draw_plane
+from lossgeom.report.sections.predictions import draw as draw_prediction
+
+LABELS = {"title": "A title", "x_label": "the x", "y_label": "the y"}
+
+
+def make_run(folder, key, arrays, facts, listed=("one",)):
+    with Record.create(folder, {"seed": 0}) as record:
+        record.update(**{key: list(listed)})
+        if arrays is not None:
+            record.save_arrays("one", arrays, **LABELS, **facts)
+        record.finish()
+    return folder
+
+
+def plane():
+    x, y = torch.linspace(-1, 1, 12), torch.linspace(0, 3, 14)
+    Y, X = torch.meshgrid(y, x, indexing="ij")
+    path = torch.tensor([[-0.5, 1.0], [0.4, 1.2], [-0.3, 1.4], [0.2, 1.6], [0.0, 2.0]])
+    arrays = {"x": x, "y": y, "dx": -X, "dy": torch.ones_like(Y), "still_x": Y - 1,
+              "still_y": X - Y + 1, "exists": X < 0.5, "path_0": path}  # fmt: skip
+    facts = {"edge": 2.0, "edge_label": "edge", "limit": 1.9, "limit_label": "limit",
+             "rest_label": "rest", "still_x": "x still", "still_y": "y still"}  # fmt: skip
+    return arrays, facts
+
+
+def points():
+    arrays = {"x": torch.tensor([0.1, 0.2]), "y": torch.tensor([[0.4, 0.6], [0.5, math.inf]]),
+              "line_x": torch.tensor([0.1, 0.2]), "line_y": torch.tensor([0.5, 0.5])}  # fmt: skip
+    return arrays, {"line_label": "predicted", "log_x": True}
+
+
+def runs():
+    arrays = {"x": torch.arange(4), "y": torch.tensor([[1.0, 1.0], [2, 9], [2, math.nan], [2, 9]])}
+    return arrays, {"line": 2.0, "line_label": "the edge"}
+
+
+def cells():
+    final = torch.tensor([[0.5, 1.0, 1.99], [1.98, 2.4, math.nan]])
+    arrays = {"x": torch.tensor([0.5, 1, 2]), "y": torch.tensor([0.1, 1.0]), "final": final,
+              "held": (final > 1.9) & (final < 2), "gone": final.isnan()}  # fmt: skip
+    facts = {"values": "final", "values_label": "ends", "marks": {"held": "held", "gone": "gone"}}
+    return arrays, facts
+
+
+KINDS = [
+    ("phase_planes", "phase_plane", plane),
+    ("predictions", "predictions", points),
+    ("curves", "curves", runs),
+    ("heat_maps", "heat_map", cells),
+]
+
+
+@pytest.mark.parametrize(("key", "name", "make"), KINDS)
+def test_a_section_for_what_a_manifest_lists(tmp_path, key, name, make):
+    folder = make_run(tmp_path / "run", key, *make())
+    page = render([folder]).read_text()
+    assert page.count("<svg") == 1
+    for text in ("A title", "the x", "the y"):
+        assert text in page
+    assert {f"{name}.pdf", f"{name}.png"} == {p.name for p in (folder / "figures").iterdir()}
+    assert render([folder]).read_text() == page
+
+
+@pytest.mark.parametrize(("key", "name", "make"), KINDS)
+def test_a_run_that_was_killed_before_has_none(tmp_path, key, name, make):
+    folder = make_run(tmp_path / "run", key, None, {})
+    assert "<svg" not in render([folder]).read_text()
+
+
+def saved(make, n=1):
+    arrays, facts = make()
+    numbers = {name: value.double().numpy() for name, value in arrays.items()}
+    return Saved((numbers,) * n, {**LABELS, **facts})
+
+
+def test_paths_are_joined_every_second_step():
+    axes = Figure().subplots()
+    draw_plane(axes, saved(plane))
+    jumps = [list(line.get_xdata()) for line in axes.lines]
+    assert any(x == pytest.approx([-0.5, -0.3, 0.0]) for x in jumps)
+    assert any(x == pytest.approx([0.4, 0.2]) for x in jumps)
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["x still", "y still", "rest", "edge", "limit", "descent from (-0.5, 1)"]
+
+
+def test_points_of_all_runs_and_those_that_are_not_finite(tmp_path):
+    axes = Figure().subplots()
+    assert draw_prediction(axes, saved(points, n=3)) == 3
+    (line, marks, *_) = axes.lines
+    assert line.get_ydata().tolist() == [0.5, 0.5]
+    assert marks.get_ydata().tolist() == pytest.approx([0.5, 0.5])
+    folders = [make_run(tmp_path / name, "predictions", *points()) for name in "ab"]
+    page = render(folders, tmp_path / "all.html").read_text()
+    assert page.count("<svg") == 1
+    assert "2 values are not finite" in page
+
+
+def test_curves_end_where_runs_diverge():
+    axes = Figure().subplots()
+    draw_curves(axes, saved(runs))
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [cross.get_xdata().tolist() for cross in crosses] == [[2]]
+    assert axes.get_ylim()[1] > 2
+
+
+def test_cells_are_marked_where_half_of_the_runs_agree(tmp_path):
+    figure = Figure()
+    axes = figure.subplots()
+    draw_heat_map(figure, axes, saved(cells))
+    held, gone = (part.get_offsets().round().tolist() for part in axes.collections)
+    assert held == [[2, 0], [0, 1]]
+    assert gone == [[2, 1]]
+    assert [text.get_text() for text in axes.texts] == ["0.50", "1.00", "1.99", "1.98", "2.40"]
+    folders = [make_run(tmp_path / name, "heat_maps", *cells()) for name in "ab"]
+    page = render(folders, tmp_path / "all.html").read_text()
+    assert re.search(r"Medians over 2 seeds", page)
