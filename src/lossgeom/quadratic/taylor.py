@@ -68,10 +68,10 @@ def taylor(problem: Problem, order: Order = 2) -> TaylorModel:
     has to go into a :class:`Descent` unless it is a squared error. In train mode the statistics of
     BatchNorm are functions of the parameters and expanded, too.
 
-    Cost: a step of order 1 takes about one gradient with graphs that are kept, up to 2 for
-    convolutional networks; of order 2 about 4, and 8 by reverse mode alone. An eigenvalue of
-    order 1 is computed once; one of order 2 takes 20 to 60. The graphs of all data are in memory
-    at a time.
+    Cost: a step of order 1 takes one gradient, with graphs that are kept, and up to 2 for
+    convolutional networks; of order 2 about 4, 6 for convolutional networks, and 8 to 9 by reverse
+    mode alone. An eigenvalue of order 1 is computed once; one of order 2 takes 30 to 110. The
+    graphs of all data are in memory at a time.
 
     Args:
         problem: model, loss and data, at the point to expand at. Made with ``check=False``, it is

@@ -73,7 +73,7 @@ class TaylorComparison:
 def compare_with_taylor(problem: Problem, descent: Descent) -> TaylorComparison:
     """Descend a network and its linear and quadratic model from the same start.
 
-    Cost: for each step the gradient of the network and about 5 more for the models; for each record
+    Cost: for each step the gradient of the network and 5 to 11 more for the models; for each record
     their eigenvalues, and an evaluation of each model.
 
     Args:
