@@ -144,6 +144,7 @@ def basins(
     predicted = 2 - edge_limit(planar.eps, planar.E)
     remembered = 2 - edge_limit_from(planar, z, T)
     planar.jacobian(z, T)
+    z, T = z.detach(), T.detach()  # or the graph of all steps would be kept
     highest, largest = T, z.abs()
     for _ in range(steps):
         if bool(((z.abs() <= tol) | ~(z.abs() <= bound)).all()):
