@@ -140,66 +140,6 @@ def test_what_is_recorded():
     assert torch.equal(still.final["z"], random_model().y)
 
 
-@pytest.mark.parametrize("loop", [descend, descend_parameters])
-@pytest.mark.parametrize("own", [False, True])
-def test_divergence_is_recorded_and_harms_no_other(loop, own):
-    model = random_model(R=6, own=own)
-    y = model.y.clone()
-    y[[1, 4]] *= 1e4
-    wild = QuadraticModel(y, model.G, model.Q)
-    descent = Descent(steps=12, learning_rate=0.02, every=1)
-    found, calm = loop(wild, descent), loop(model, descent)
-    assert found.diverged.tolist() == [False, True, False, False, True, False]
-    others = ~found.diverged
-    for name in ("loss", "ntk"):
-        torch.testing.assert_close(
-            found.recorded[name][:, others], calm.recorded[name][:, others], rtol=1e-12, atol=1e-14
-        )
-    for run in (1, 4):
-        step = int(found.diverged_at[run])
-        assert 0 < step <= 12
-        assert found.losses[step:, run].isnan().all()
-        assert (2 * found.losses[:step, run] <= 1e12).all()
-        alone = loop(wild.rows(slice(run, run + 1)), replace(descent, bound=1e140, steps=step))
-        norms = (2 * alone.losses[:, 0]).sqrt()
-        assert (norms[:step] <= 1e6).all()
-        assert not norms[step] <= 1e6
-        torch.testing.assert_close(found.final["z"][run], alone.final["z"][0])
-
-
-def test_divergence_to_infinity_and_of_all():
-    model = random_model()
-    huge = QuadraticModel(1e145 * model.y, model.G, model.Q)
-    found = descend(huge, Descent(steps=10, learning_rate=1e12, bound=1e149))
-    assert (found.diverged_at == 1).all()
-    assert not found.final["z"].isfinite().all()
-    at_once = descend(huge, Descent(steps=10))
-    assert (at_once.diverged_at == 0).all()
-    assert at_once.losses.isnan().all()
-    some = QuadraticModel(model.y * double(1, 1e9, 1, 1, 1)[:, None], model.G, model.Q)
-    found = descend(some, Descent(steps=4, learning_rate=0.01, every=2, chunk=1))
-    assert found.diverged_at.tolist() == [-1, 0, -1, -1, -1]
-    assert found.ntk[:, 1].isnan().all()
-    assert found.ntk[:, [0, 2, 3, 4]].isfinite().all()
-
-
-def test_convergence_stops_a_run():
-    model = QuadraticModel(double(0.1, 1e-3)[:, None], normal(2, 1, 4) / 4, random_model(D=1).Q)
-    descent = Descent(steps=4000, every=50, tol=1e-6, learning_rate=0.5)
-    found = descend(model, descent)
-    assert found.converged.all()
-    assert (found.final["z"].abs() <= 1e-6).all()
-    free = descend(model, replace(descent, tol=0.0, every=1))
-    for run in range(2):
-        step = int(found.converged_at[run])
-        sizes = (2 * free.losses[:, run]).sqrt()
-        assert sizes[step] <= 1e-6 < sizes[step - 1]
-        later = found.steps >= step
-        torch.testing.assert_close(
-            found.ntk[later, run], free.ntk[step, run].expand(int(later.sum()))
-        )
-
-
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 def test_the_edge_with_momentum(momentum):
     """Without curvature of the model, steps are stable below 2 (1 + beta) / lr and not above."""

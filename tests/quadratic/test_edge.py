@@ -83,7 +83,8 @@ def test_basins(unchecked):
     torch.testing.assert_close(deep.limit, double(1.357, 0.881), rtol=0, atol=5e-4)
     assert deep.catapulted.all()
     assert (deep.largest > 0.5).all()
-    stopped = basins(Planar(0.1), double(0.01), double(2.2), steps=3)
+    stopped = basins(Planar(0.1), double(0.01).requires_grad_(), double(2.2), steps=3)
+    assert not stopped.limit.requires_grad
     assert not (stopped.settled | stopped.diverged | stopped.edge | stopped.catapulted).any()
 
 
@@ -182,6 +183,12 @@ def test_phases(unchecked):
     assert found.converged[0, 0] == 1
     assert found.diverged[2, 0] == 1
     assert found.final[2, 0].isnan()
+
+
+def test_runs_that_have_not_ended_are_in_no_phase(unchecked):
+    found = phase_diagram([0.6], [1.34], outputs=20, parameters=40, runs=3, steps=50)
+    assert found.converged[0, 0] + found.diverged[0, 0] < 0.5
+    assert found.phase(0, 0) == "unsettled"
 
 
 def test_a_cell_of_the_phase_diagram(unchecked):

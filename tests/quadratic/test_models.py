@@ -120,6 +120,14 @@ def test_squared_error_is_half_the_square():
             TypeError,
             "one dtype",
         ),
+        (
+            lambda: QuadraticModel(normal(2, 3), normal(2, 3, 4), Dense(symmetric(3, 4).float())),
+            TypeError,
+            r"one dtype, got y in torch.float64, G in torch.float64, Q in torch.float32",
+        ),
+        (lambda: LowRank(normal(2, 3), normal(3, 4).float()), TypeError, "W in .*64, U in .*32"),
+        (lambda: Dense(torch.zeros(2, 0, 0)), ValueError, "parameters of at least 1, got 0"),
+        (lambda: LowRank(normal(0, 3), normal(3, 4)), ValueError, "outputs of at least 1, got 0"),
         (lambda: random_model().rescaled(0.0), ValueError, "learning_rate > 0"),
         (
             lambda: ImplicitModel(lambda t: t[0], torch.zeros(2, 3)).at(torch.zeros(2, 3)),

@@ -96,7 +96,9 @@ def test_a_repeated_eigenvalue_counts_once():
     torch.testing.assert_close(next_moments(double(1, -0.5), T[:, :2], more=3), T)
 
 
-@pytest.mark.parametrize(("eps", "E"), [(0.1, 0.0), (0.3, -2.0), (1.0, 0.5), (0.05, -6.0)])
+@pytest.mark.parametrize(
+    ("eps", "E"), [(0.1, 0.0), (0.3, -2.0), (1.0, 0.5), (0.05, -6.0), (0.1, -4.0)]
+)
 def test_fixed_points_and_nullclines(eps, E):
     planar = Planar(eps, E)
     points = planar.fixed_points()
@@ -109,6 +111,7 @@ def test_fixed_points_and_nullclines(eps, E):
     lines = planar.nullclines(z)
     torch.testing.assert_close(planar.step(z, lines["z"])[0], z, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(planar.step(z, lines["T"])[1], lines["T"], rtol=1e-9, atol=1e-9)
+    assert len(set(points)) == len(points)
     if eps < 1:
         flow = planar.velocity(z, lines["flow_T"])[1]
         torch.testing.assert_close(flow, torch.zeros_like(z), rtol=0, atol=1e-9)
@@ -164,6 +167,25 @@ def test_flow_where_the_residual_cannot_vanish():
     assert flow.final["z"].item() == pytest.approx(0.5)
 
 
+def test_flow_that_a_small_eigenvalue_decides():
+    """The root is thousands of times further off than the largest eigenvalue says."""
+    omega, z, J = double(1, -1e-3), double(0.5), double(0.1, 1e-3)[None]
+    found = flow_limit(omega, z, J)
+    model = QuadraticModel(z[:, None], J[:, None], Dense(torch.diag(omega)[None]))
+    flow = gradient_flow(model, [1e7], method="LSODA")
+    assert flow.ntk[-1].item() == pytest.approx(found.item(), rel=1e-5)
+    assert found.item() == pytest.approx(-1e-3 * invariant(omega, z, J).item(), rel=1e-9)
+    still = flow_limit(omega, z, double(0.0, 0.1)[None])  # J_1 = 0, where an exponential overflows
+    assert still.item() == pytest.approx(0.01 + 2e-3 * 0.5)
+
+
+def test_flow_at_its_start():
+    model = random_model(R=2)
+    flow = gradient_flow(model, [0.0])
+    assert torch.equal(flow.final["z"], model.y)
+    assert flow.ntk.shape == (1, 2)
+
+
 def test_gradient_flow_is_the_limit_of_descent():
     model = random_model(R=3, own=True).rescaled(0.05)
     times = [0.5, 1.0, 2.0]
@@ -184,6 +206,8 @@ def test_flow_refuses(unchecked):
     for times in ([], [1.0, 1.0], [-1.0], [float("inf")]):
         with pytest.raises(ValueError, match="times that increase"):
             gradient_flow(random_model(), times)
+    with pytest.raises(ValueError, match="runs of at least 1, got 0"):
+        gradient_flow(random_model().rows(slice(0)), [1.0])
     runaway = ImplicitModel(lambda theta: theta, torch.ones(1, 1).double())
     with pytest.raises(FlowError, match="the integrator stopped"):  # theta = 1 / (1 - t)
         gradient_flow(runaway, [2.0], loss=lambda z: -z.pow(3).sum(1) / 3)

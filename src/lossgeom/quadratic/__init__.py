@@ -12,6 +12,7 @@ from lossgeom.quadratic.acceleration import (
 from lossgeom.quadratic.descent import Descent
 from lossgeom.quadratic.edge import Basins, basins, edge_limit, edge_limit_from
 from lossgeom.quadratic.flow import FlowError, gradient_flow
+from lossgeom.quadratic.general_edge import edge_limit_at
 from lossgeom.quadratic.hierarchy import (
     eigencoordinates,
     flow_limit,
@@ -72,6 +73,7 @@ __all__ = [
     "descend_parameters",
     "distance",
     "edge_limit",
+    "edge_limit_at",
     "edge_limit_from",
     "eigencoordinates",
     "expected_acceleration",

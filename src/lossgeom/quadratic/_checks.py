@@ -42,3 +42,10 @@ def check_tensor(name: str, value: Tensor, shape: tuple[int | None, ...], axes: 
         raise TypeError(f"expected {name} in float32 or float64, got {value.dtype}")
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"expected finite numbers in {name}, got NaN or infinity")
+
+
+def check_same_dtype(**dtypes: torch.dtype | None) -> None:
+    """Raise unless all that have a dtype have the same."""
+    if len({dtype for dtype in dtypes.values() if dtype is not None}) > 1:
+        got = ", ".join(f"{name} in {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"expected tensors of one dtype, got {got}")

@@ -61,6 +61,7 @@ class _Log:
     system: System
     descent: Descent
     going: Int[Tensor, " R"]
+    near: Bool[Tensor, " R"]  # at the step before, to a minimum of the loss
     diverged_at: Int[Tensor, " R"]
     converged_at: Int[Tensor, " R"]
     final: dict[str, Tensor]
@@ -71,14 +72,19 @@ class _Log:
         going = torch.arange(len(system.z), device=system.z.device)
         never = torch.full_like(going, -1)
         final = {name: torch.empty_like(value) for name, value in system.state().items()}
-        return cls(system, descent, going, never, never.clone(), final)
+        at_rest = torch.ones_like(going, dtype=torch.bool)
+        return cls(system, descent, going, at_rest, never, never.clone(), final)
 
     def take_out(self, step: int, row: int) -> None:
         """Note which runs have ended at this step, and let the others go on without them."""
-        ended = _ended(self.system.z, self.descent)
-        if ended is None:
+        z, descent = self.system.z, self.descent
+        # One number for all runs decides nearly always: no run has a larger norm than all together.
+        if not descent.tol and torch.linalg.vector_norm(z).item() <= descent.bound:
             return
-        diverged, converged = ended
+        diverged = ~(torch.linalg.vector_norm(z, dim=1) <= descent.bound)
+        converged = self._converged(z) & ~diverged
+        if not bool((diverged | converged).any()):
+            return
         self.diverged_at[self.going[diverged]] = step
         self.converged_at[self.going[converged]] = step
         for values in self.recorded.values():
@@ -87,7 +93,15 @@ class _Log:
         self._store(diverged | converged)
         left = (~(diverged | converged)).nonzero()[:, 0]
         self.system.keep(left)
-        self.going = self.going[left]
+        self.going, self.near = self.going[left], self.near[left]
+
+    def _converged(self, z: Float[Tensor, "R D"]) -> Bool[Tensor, " R"]:
+        if not self.descent.tol:
+            return torch.zeros_like(self.near)
+        before, tol = self.near, (1 - self.descent.momentum) * self.descent.tol
+        self.near = torch.linalg.vector_norm(slope(self.descent.loss, z), dim=1) <= tol
+        # With momentum a run can rush through a minimum.
+        return self.near & before if self.descent.momentum else self.near
 
     def _store(self, ended: Bool[Tensor, " R"]) -> None:
         for name, value in self.system.state().items():
@@ -101,6 +115,7 @@ class _Log:
         found = {"loss": self.descent.loss(point.z)}
         found |= {name: observe(point) for name, observe in self.descent.observe.items()}
         for name, value in found.items():
+            value = value if value.is_floating_point() else value.to(point.z.dtype)  # for NaN
             if name not in self.recorded:
                 size = len(self.descent.recorded_steps), len(self.diverged_at)
                 self.recorded[name] = value.new_full((*size, *value.shape[1:]), torch.nan)
@@ -111,18 +126,3 @@ class _Log:
         return Trajectory(
             torch.tensor(steps), self.recorded, self.diverged_at, self.converged_at, self.final
         )
-
-
-def _ended(
-    z: Float[Tensor, "R D"], descent: Descent
-) -> tuple[Bool[Tensor, " R"], Bool[Tensor, " R"]] | None:
-    """Which runs have diverged and which have converged; None where none has."""
-    # One number for all runs decides nearly always: no run has a larger norm than all together.
-    if not descent.tol and torch.linalg.vector_norm(z).item() <= descent.bound:
-        return None
-    diverged = ~(torch.linalg.vector_norm(z, dim=1) <= descent.bound)
-    converged = torch.zeros_like(diverged)
-    if descent.tol:
-        converged = torch.linalg.vector_norm(slope(descent.loss, z), dim=1) <= descent.tol
-        converged &= ~diverged
-    return (diverged, converged) if bool((diverged | converged).any()) else None

@@ -38,8 +38,9 @@ class Descent:
             largest eigenvalue of J J^T is a dense eigenproblem of the smaller of
             D x D and P x P for each run, which costs as much as some steps.
         bound: a run has diverged when the norm of z is above it, or not a number; below 1e150.
-        tol: a run has converged when the norm of dloss/dz is at most this; 0 for never, which
-            spares a look at every run in every step.
+        tol: a run has converged when the norm of dloss/dz is at most this, with momentum when it
+            is at most 1 - beta times this at two steps in a row, after which momentum carries it
+            no further than about 3 tol; 0 for never, which spares a look in every step.
         chunk: runs to advance together, the others after them. By default as many as fit in 4 MiB,
             which keeps their tensors in a processor's cache; on a GPU choose many.
 
@@ -84,6 +85,7 @@ class Descent:
 
 def chunks(ensemble: Ensemble, descent: Descent) -> Iterator[Model]:
     """The models, as many at a time as are advanced together."""
+    check_at_least(1, runs=ensemble.runs)
     size = descent.chunk or max(1, CACHE // ensemble.bytes_per_run)
     for first in range(0, ensemble.runs, size):
         yield ensemble.rows(slice(first, first + size))

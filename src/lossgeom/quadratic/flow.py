@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.extras import required
+from lossgeom.quadratic._checks import check_at_least
 from lossgeom.quadratic.model import Ensemble, Model
 from lossgeom.quadratic.point import Loss, slope, squared_error
 from lossgeom.quadratic.trajectory import (
@@ -61,7 +62,7 @@ def gradient_flow(
     Raises:
         FlowError: if the integrator fails; flow on a squared error never diverges.
         ImportError: without SciPy.
-        ValueError: if times are not increasing or negative.
+        ValueError: if times are not increasing or negative, or there is no run.
 
     Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I (1993), for the
     integrator.
@@ -75,6 +76,7 @@ def gradient_flow(
     at = torch.tensor(list(times), dtype=torch.float64)
     if not len(at) or at[0] < 0 or not bool((at.diff() > 0).all()) or not bool(at.isfinite().all()):
         raise ValueError(f"expected times that increase from 0 or later, got {list(times)}")
+    check_at_least(1, runs=models.runs)
     observe = {"ntk": largest_ntk_eigenvalues} if observe is None else observe
     options = {"rtol": rtol, "atol": atol, "method": method}
     with torch.no_grad():
@@ -97,6 +99,8 @@ def _flow(
 
 def _integrate(model: Model, times: Tensor, loss: Loss, options: Any) -> Float[Tensor, "S 1 P"]:
     origin = model.origin
+    if not times[-1]:  # which solve_ivp cannot do
+        return origin[None]
 
     def velocity(_: float, theta: Any) -> Any:
         point = model.at(torch.as_tensor(theta).to(origin)[None])

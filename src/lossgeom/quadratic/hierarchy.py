@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 HALVINGS = 200
-LONGEST = 300.0  # of tau times the largest eigenvalue: beyond it exponentials overflow
+LONGEST = 300.0  # of tau times the smallest eigenvalue, after which J is next to nothing
 
 
 def eigencoordinates(
@@ -160,11 +160,17 @@ def flow_limit(
     1.02
     """
     E = invariant(eigenvalues, z, J)
-    end = (LONGEST / eigenvalues.abs().max()).expand_as(z)
+    end = (LONGEST / eigenvalues.abs().min()).expand_as(z)
     low, high = torch.where(z > 0, 0, -end), torch.where(z > 0, end, 0)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        there = J * torch.exp(-eigenvalues * middle[:, None])
-        above = moments(eigenvalues, there, range(-1, 0))[:, 0] > E
+        above = moments(eigenvalues, _flown(eigenvalues, J, middle), range(-1, 0))[:, 0] > E
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return moments(eigenvalues, J * torch.exp(-eigenvalues * low[:, None]), range(1))[:, 0]
+    return moments(eigenvalues, _flown(eigenvalues, J, low), range(1))[:, 0]
+
+
+def _flown(
+    eigenvalues: Float[Tensor, " P"], J: Float[Tensor, "R P"], tau: Float[Tensor, " R"]
+) -> Float[Tensor, "R P"]:
+    """Moduli of J on the flow; as logarithms, so that 0 stays 0 where others overflow."""
+    return (J.abs().log() - eigenvalues * tau[:, None]).exp()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.quadratic._checks import check_number, check_tensor
+from lossgeom.quadratic._checks import check_number, check_same_dtype, check_tensor
 from lossgeom.quadratic.point import Expansion, Point
 from lossgeom.quadratic.second_derivative import Rows, SecondDerivative
 
@@ -65,7 +65,7 @@ class QuadraticModel(Model):
         Q: the second derivative, shared by all runs or one for each.
 
     Raises:
-        TypeError: if y or G is not in float32 or float64.
+        TypeError: if y, G and Q are not all in float32 or all in float64.
         ValueError: if shapes do not fit, or a number is not finite.
 
     Source: Agarwala, Pedregosa and Pennington, Second-order regression models exhibit progressive
@@ -87,8 +87,7 @@ class QuadraticModel(Model):
         D, P = self.Q.outputs, self.Q.parameters
         check_tensor("y", self.y, (self.Q.runs, D), "(R, D)")
         check_tensor("G", self.G, (len(self.y), D, P), "(R, D, P)")
-        if self.y.dtype != self.G.dtype:
-            raise TypeError(f"expected y and G of one dtype, got {self.y.dtype} and {self.G.dtype}")
+        check_same_dtype(y=self.y.dtype, G=self.G.dtype, Q=self.Q.dtype)
 
     @property
     def runs(self) -> int:  # noqa: D102

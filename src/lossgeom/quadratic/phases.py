@@ -15,7 +15,7 @@ from lossgeom.quadratic.descent import Descent
 from lossgeom.quadratic.random_models import RandomModels, random_models
 from lossgeom.quadratic.recursion import descend
 
-Phase = Literal["below", "edge", "divergence"]
+Phase = Literal["below", "edge", "divergence", "unsettled"]
 BAND = (1.9, 2.001)  # final curvatures that count as at the edge, in rescaled units
 
 
@@ -42,10 +42,15 @@ class PhaseDiagram:
     at_edge: Float[Tensor, "A L"]
 
     def phase(self, i: int, j: int) -> Phase:
-        """``"divergence"`` or ``"edge"`` where half of the runs do, else ``"below"``."""
+        """``"divergence"`` or ``"edge"`` where half of the runs do, else ``"below"``.
+
+        But ``"unsettled"`` where half of them have not ended: more steps would tell.
+        """
         if self.diverged[i, j] >= 0.5:
             return "divergence"
-        return "edge" if self.at_edge[i, j] >= 0.5 else "below"
+        if self.at_edge[i, j] >= 0.5:
+            return "edge"
+        return "below" if self.converged[i, j] + self.diverged[i, j] > 0.5 else "unsettled"
 
 
 def phase_diagram(

@@ -116,7 +116,7 @@ class Planar:
         cases = [
             (-self.E / 2, 0.0), (2.0, 4 + self.E), (-2 / self.eps, 4 - self.eps * self.E)
         ]  # fmt: skip
-        return [(z, T) for z, T in cases if z and T >= 0]
+        return [(z, T) for z, T in dict.fromkeys(cases) if z and T >= 0]
 
     def nullclines(self, z: Tensor) -> dict[str, Tensor]:
         r"""T(0) as a function of z where one coordinate stands still, besides on z = 0.

@@ -47,10 +47,14 @@ class Expansion(Point):
         return (u[:, None] @ self.J)[:, 0]
 
     def largest_ntk_eigenvalues(self) -> Float[Tensor, " R"]:
-        """By the dense eigenproblem of the smaller of J J^T and J^T J."""
+        """By the dense eigenproblem of the smaller of J J^T and J^T J; NaN if that overflows."""
         D, P = self.J.shape[1:]
         gram = self.J @ self.J.mT if D <= P else self.J.mT @ self.J
-        return gram.flatten() if min(D, P) == 1 else torch.linalg.eigvalsh(gram)[:, -1]
+        if min(D, P) == 1:
+            return gram.flatten()
+        finite = gram.isfinite().all(2).all(1)  # one run that overflows must not end the others
+        values: Tensor = torch.linalg.eigvalsh(gram.where(finite[:, None, None], 0))
+        return values[:, -1].where(finite, torch.nan)
 
 
 def squared_error(z: Float[Tensor, "R D"]) -> Float[Tensor, " R"]:

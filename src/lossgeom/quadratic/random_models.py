@@ -61,14 +61,15 @@ class RandomModels(Ensemble):
     def rows(self, index: Rows) -> QuadraticModel:
         """Draw some of the models."""
         D, P, numbers = self.outputs, self.parameters, self.numbers[index]
+        scales = zip(self.sigma_z[index].tolist(), self.sigma_J[index].tolist(), strict=True)
         z, J = torch.empty(len(numbers), D).double(), torch.empty(len(numbers), D, P).double()
         Q = torch.empty(len(numbers), P, D, P).double()  # the order that products want
         upper, on_diagonal = _upper_entries(D, P)
         entries = torch.empty(D, P * (P + 1) // 2).double()
-        for run, number in enumerate(numbers.tolist()):
+        for run, (number, scale) in enumerate(zip(numbers.tolist(), scales, strict=True)):
             generator = _generator(self.seed, number)
-            z[run].normal_(std=self.sigma_z[index][run].item(), generator=generator)
-            J[run].normal_(std=self.sigma_J[index][run].item(), generator=generator)
+            z[run].normal_(std=scale[0], generator=generator)
+            J[run].normal_(std=scale[1], generator=generator)
             entries.normal_(generator=generator)[:, on_diagonal] *= 2**0.5
             torch.index_select(entries.view(-1), 0, upper, out=Q[run].view(-1))
         return QuadraticModel(z, J, Dense(Q.transpose(1, 2), check=False))

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.quadratic._checks import check_at_least, check_tensor
+from lossgeom.quadratic._checks import check_at_least, check_same_dtype, check_tensor
 
 Rows = slice | Tensor
 ROUNDING = 1e-6  # relative to the largest entry; what is less symmetric is another model
@@ -44,6 +44,11 @@ class SecondDerivative(ABC):
     @abstractmethod
     def bytes_per_run(self) -> int:
         """Memory that a run adds."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of products; None if they are in the dtype of their vector."""
+        return None
 
     @abstractmethod
     def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:
@@ -86,6 +91,7 @@ class Dense(SecondDerivative):
             raise ValueError(
                 f"expected Q of shape (D, P, P) or (R, D, P, P), got {tuple(self.Q.shape)}"
             )
+        check_at_least(1, outputs=self.outputs, parameters=self.parameters)
         if check:
             check_tensor("Q", self.Q, tuple(self.Q.shape), "(runs, D, P, P)")
             _check_symmetric(self.Q)
@@ -105,6 +111,10 @@ class Dense(SecondDerivative):
     @property
     def bytes_per_run(self) -> int:  # noqa: D102
         return 0 if self.runs is None else self.Q[0].numel() * self.Q.itemsize
+
+    @property
+    def dtype(self) -> torch.dtype | None:  # noqa: D102
+        return self.Q.dtype
 
     @cached_property
     def _matrix(self) -> Float[Tensor, "*R P DP"]:
@@ -146,7 +156,7 @@ class LowRank(SecondDerivative):
         U: (K, P), or (R, K, P), as W.
 
     Raises:
-        TypeError: if one is not in float32 or float64.
+        TypeError: if they are not both in float32 or both in float64.
         ValueError: if the shapes do not fit, or a number is not finite.
 
     >>> Q = LowRank(torch.tensor([[1.0, -0.5]]), torch.eye(2))
@@ -163,8 +173,10 @@ class LowRank(SecondDerivative):
             raise ValueError(
                 f"expected W (D, K) and U (K, P), or (R, D, K) and (R, K, P); got {W} and {U}"
             )
+        check_at_least(1, outputs=self.outputs, parameters=self.parameters)
         check_tensor("W", self.W, W, "(runs, D, K)")
         check_tensor("U", self.U, U, "(runs, K, P)")
+        check_same_dtype(W=self.W.dtype, U=self.U.dtype)
 
     @property
     def outputs(self) -> int:  # noqa: D102
@@ -184,6 +196,10 @@ class LowRank(SecondDerivative):
         if self.runs is not None:
             entries += self.W[0].numel() + self.U[0].numel()
         return entries * self.W.itemsize
+
+    @property
+    def dtype(self) -> torch.dtype | None:  # noqa: D102
+        return self.W.dtype
 
     def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:  # noqa: D102
         along = self.U @ s[:, :, None] if self.runs is not None else (s @ self.U.T)[:, :, None]

@@ -36,7 +36,8 @@ class Trajectory:
         recorded: (S, R, ...) for each name, ``"loss"`` among them.
         diverged_at: (R,) the step whose residuals were the first to be non-finite or above the
             bound; -1 for none.
-        converged_at: (R,) the first step at which dloss/dz was within the tolerance; -1 for none.
+        converged_at: (R,) the first step at which dloss/dz was within the tolerance, see
+            ``Descent``; -1 for none.
         final: the state at the last step of each run, or where it diverged: ``"z"`` (R, D), with
             ``"J"`` (R, D, P) or ``"theta"`` (R, P).
     """
