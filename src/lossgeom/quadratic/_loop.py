@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lossgeom.quadratic.descent import Descent
-from lossgeom.quadratic.point import Point, slope
+from lossgeom.quadratic.point import Loss, Point, slope
 from lossgeom.quadratic.trajectory import Trajectory
 
 
@@ -19,6 +19,7 @@ class System(ABC):
     """Runs that are advanced side by side, in place."""
 
     z: Float[Tensor, "R D"]
+    loss: Loss
 
     @abstractmethod
     def step(self) -> None:
@@ -99,7 +100,7 @@ class _Log:
         if not self.descent.tol:
             return torch.zeros_like(self.near)
         before, tol = self.near, (1 - self.descent.momentum) * self.descent.tol
-        self.near = torch.linalg.vector_norm(slope(self.descent.loss, z), dim=1) <= tol
+        self.near = torch.linalg.vector_norm(slope(self.system.loss, z), dim=1) <= tol
         # With momentum a run can rush through a minimum.
         return self.near & before if self.descent.momentum else self.near
 
@@ -112,7 +113,7 @@ class _Log:
         if not len(runs):
             return
         point = self.system.point(which)
-        found = {"loss": self.descent.loss(point.z)}
+        found = {"loss": self.system.loss(point.z)}
         found |= {name: observe(point) for name, observe in self.descent.observe.items()}
         for name, value in found.items():
             value = value if value.is_floating_point() else value.to(point.z.dtype)  # for NaN

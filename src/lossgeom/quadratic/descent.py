@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lossgeom.quadratic._checks import check_at_least, check_number
 from lossgeom.quadratic.model import Ensemble, Model
-from lossgeom.quadratic.point import Loss, squared_error
+from lossgeom.quadratic.point import Loss
 from lossgeom.quadratic.trajectory import Observable, largest_ntk_eigenvalues
 
 LARGEST = 1e150  # whose square is still a number
@@ -32,7 +32,8 @@ class Descent:
         steps: to take; fewer for runs that converge or diverge.
         learning_rate: :math:`\eta`.
         momentum: :math:`\beta`, from 0 to less than 1.
-        loss: from outputs (R, D) to one loss (R,) for each run, differentiable.
+        loss: from outputs (R, D) to one loss (R,) for each run, differentiable; by default the
+            model's own, half the square of z unless it is a network with another loss.
         every: steps between records; the first and the last step are always recorded.
         observe: what to record besides the loss: functions of a point to (R, ...) tensors. The
             largest eigenvalue of J J^T is a dense eigenproblem of the smaller of
@@ -54,7 +55,7 @@ class Descent:
     steps: int
     learning_rate: float = 1.0
     momentum: float = 0.0
-    loss: Loss = squared_error
+    loss: Loss | None = None
     every: int | None = None
     observe: Mapping[str, Observable] = field(default_factory=_observed)
     bound: float = 1e6

@@ -12,7 +12,7 @@ from torch import Tensor
 from lossgeom.extras import required
 from lossgeom.quadratic._checks import check_at_least
 from lossgeom.quadratic.model import Ensemble, Model
-from lossgeom.quadratic.point import Loss, slope, squared_error
+from lossgeom.quadratic.point import Loss, slope
 from lossgeom.quadratic.trajectory import (
     Observable,
     Trajectory,
@@ -29,7 +29,7 @@ def gradient_flow(
     models: Ensemble,
     times: Sequence[float],
     *,
-    loss: Loss = squared_error,
+    loss: Loss | None = None,
     observe: Mapping[str, Observable] | None = None,
     rtol: float = 1e-10,
     atol: float = 1e-12,
@@ -50,7 +50,7 @@ def gradient_flow(
     Args:
         models: any model.
         times: increasing, from 0 or later, at which to record.
-        loss: from outputs (R, D) to one loss (R,) for each run.
+        loss: from outputs (R, D) to one loss (R,) for each run; by default the model's own.
         observe: what to record besides the loss; by default the largest eigenvalue of J J^T.
         rtol: relative tolerance of theta, for each step.
         atol: absolute tolerance of theta.
@@ -81,7 +81,7 @@ def gradient_flow(
     options = {"rtol": rtol, "atol": atol, "method": method}
     with torch.no_grad():
         singles = (models.rows(slice(i, i + 1)) for i in range(models.runs))
-        return joined([_flow(model, at, loss, observe, options) for model in singles])
+        return joined([_flow(model, at, loss or model.loss, observe, options) for model in singles])
 
 
 def _flow(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.quadratic._checks import check_number, check_same_dtype, check_tensor
-from lossgeom.quadratic.point import Expansion, Point
+from lossgeom.quadratic.point import Expansion, Loss, Point, squared_error
 from lossgeom.quadratic.second_derivative import Rows, SecondDerivative
 
 
@@ -25,6 +25,11 @@ class Ensemble(ABC):
     @abstractmethod
     def bytes_per_run(self) -> int:
         """Of a run's model and state, which decides how many are advanced together."""
+
+    @property
+    def loss(self) -> Loss:
+        """From z to one loss for each run: half the square."""
+        return squared_error
 
     @abstractmethod
     def rows(self, index: Rows) -> Model:

@@ -31,8 +31,7 @@ class NetworkModel(Model):
     Parameters d count from those of the problem, :math:`\theta_0`. For squared errors z is the
     residual at the scale at which the loss is :math:`\tfrac12 \|z\|^2`, such as
     :math:`(f - y) / \sqrt N` for ``"squared_error"``, so that :math:`J J^\top` has the eigenvalues
-    of the Gauss-Newton matrix. For any other loss z are the outputs themselves, and :attr:`loss`
-    has to go into :class:`Descent`.
+    of the Gauss-Newton matrix. For any other loss z are the outputs themselves.
 
     Attributes:
         problem: model, loss and data.
@@ -177,7 +176,7 @@ def network(problem: Problem) -> TrueNetwork:
     >>> data = [(torch.ones(1, 1), torch.ones(1, 1))]
     >>> problem = Problem(nn.Linear(1, 1, bias=False), "squared_error", data, dtype=torch.float64)
     >>> model = network(problem)
-    >>> trajectory = descend_parameters(model, Descent(20, 0.5, loss=model.loss))
+    >>> trajectory = descend_parameters(model, Descent(20, 0.5))
     >>> round((problem.theta + trajectory.final["theta"]).item(), 4), trajectory.ntk[-1].item()
     (1.0, 1.0)
     """

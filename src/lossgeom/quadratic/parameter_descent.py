@@ -43,7 +43,7 @@ def descend_parameters(models: Ensemble, descent: Descent) -> Trajectory:
 
 
 def _system(model: Model, descent: Descent) -> System:
-    settings = descent.learning_rate, descent.momentum, descent.loss
+    settings = descent.learning_rate, descent.momentum, descent.loss or model.loss
     return _Parameters(model, model.origin, model.origin, *settings)
 
 

@@ -66,7 +66,13 @@ def _system(model: object, descent: Descent) -> System:
         )
     z, J = (part.clone(memory_format=torch.contiguous_format) for part in (model.y, model.G))
     return _Recursion(
-        model.Q, z, J, model.origin, descent.learning_rate, descent.momentum, descent.loss
+        model.Q,
+        z,
+        J,
+        model.origin,
+        descent.learning_rate,
+        descent.momentum,
+        descent.loss or model.loss,
     )
 
 

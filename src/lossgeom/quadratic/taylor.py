@@ -64,8 +64,8 @@ def taylor(problem: Problem, order: Order = 2) -> TaylorModel:
     finite differences. Elsewhere all comes from reverse mode: forward mode in PyTorch,
     differentiated again in either mode, is wrong through some norm layers.
 
-    The data of the problem decide what z is; its loss decides the scale s and :attr:`loss`, which
-    has to go into a :class:`Descent` unless it is a squared error. In train mode the statistics of
+    The data of the problem decide what z is; its loss decides the scale s, and what
+    :class:`Descent` goes down. In train mode the statistics of
     BatchNorm are functions of the parameters and expanded, too.
 
     Cost: a step of order 1 takes one gradient, with graphs that are kept, and up to 2 for
@@ -79,7 +79,7 @@ def taylor(problem: Problem, order: Order = 2) -> TaylorModel:
         order: 1 or 2.
 
     Returns:
-        A model for :func:`descend_parameters` and :func:`gradient_flow`, with ``loss`` for both.
+        A model for :func:`descend_parameters` and :func:`gradient_flow`.
 
     Raises:
         ValueError: for another order.

@@ -78,7 +78,7 @@ def compare_with_taylor(problem: Problem, descent: Descent) -> TaylorComparison:
 
     Args:
         problem: model, loss and data, at the start.
-        descent: of all three; its loss is that of the problem, whatever it says.
+        descent: of all three.
 
     Returns:
         Three trajectories. Runs that diverge say so in theirs.
@@ -94,7 +94,6 @@ def compare_with_taylor(problem: Problem, descent: Descent) -> TaylorComparison:
     True
     """
     true, linear, quadratic = network(problem), taylor(problem, 1), taylor(problem, 2)
-    descent = replace(descent, loss=true.loss)
     errors = {"linear_error": taylor_error(linear), "quadratic_error": taylor_error(quadratic)}
     watched = replace(descent, observe={**descent.observe, **errors, "distance": distance})
     return TaylorComparison(
