@@ -128,6 +128,16 @@ def test_coordinates_of_the_plane(eps, J1, J2, z):
     torch.testing.assert_close(found.square(), J.square(), rtol=1e-9, atol=1e-9)
 
 
+def test_the_boundary_in_single_precision():
+    omega, J = torch.tensor([1.0, -0.1]), torch.linspace(0.1, 3, 40)
+    for J1, z in zip(J, J.flip(0) / 3, strict=True):
+        E = invariant(omega, z[None], torch.stack([J1, 0 * J1])[None]).item()
+        found = Planar(0.1, E).jacobian(z, J1.square())
+        assert found[1].square() < 1e-5
+    with pytest.raises(ValueError, match="out of its range there"):
+        Planar(0.1, E).jacobian(z, J1.square() - 0.01)
+
+
 def test_two_steps_are_two_steps():
     planar, start = Planar(0.2), (double(0.1), double(2.1))
     z, T = planar.descend(*start, steps=2)

@@ -63,5 +63,6 @@ def edge_limit_at(J: Float[Tensor, "R D P"], Q: SecondDerivative) -> Float[Tenso
     q = (U.mT @ (Qv @ Vh[:, 0, :, None]))[:, :, 0]
     free = (p - (along[:, None] @ Vh)[:, 0]).square().sum(1)
     pulled = S[:, :1] / S[:, 1:] * along[:, 1:]
-    C: Tensor = 4 * (along[:, 0].square() + free) + 2 * (pulled * (pulled + q[:, 1:])).sum(1)
-    return (2 - 2 * free / C).where(C > 0, torch.nan)
+    C = 4 * (along[:, 0].square() + free) + 2 * (pulled * (pulled + q[:, 1:])).sum(1)
+    limit: Tensor = 2 - 2 * free / C
+    return limit.where(C > 0, torch.nan)

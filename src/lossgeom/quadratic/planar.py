@@ -14,7 +14,7 @@ from lossgeom.quadratic.model import QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense
 
 Plane = tuple[Tensor, Tensor]
-ROUNDING = 1e-12  # that a square may be below 0
+ROUNDING = 64  # times the unit of the dtype, that a square may be below 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Planar:
         """
         large = (T + self.eps * (2 * z + self.E)) / (1 + self.eps)
         squares = torch.stack([large, self.eps * (large - 2 * z - self.E)], -1)
-        rounding = ROUNDING * (1 + T.abs() + abs(self.E))[..., None]
+        unit = torch.finfo(T.dtype).eps
+        rounding = ROUNDING * unit * (1 + T.abs() + abs(self.E))[..., None]
         if not bool((squares >= -rounding).all()):
             raise ValueError(
                 f"expected points with T(0) >= 2 z + E and T(0) >= -eps (2 z + E), got J^2 = "
