@@ -13,9 +13,9 @@ README = (ROOT / "README.md").read_text()
 def test_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     exec("\n".join(blocks), {})
-    assert len(capsys.readouterr().out.splitlines()) >= 9
+    assert len(capsys.readouterr().out.splitlines()) >= 10
     assert Record.open("runs/mine").series("sharpness")[0] == [0, 5, 10, 15]
     assert render([Path("runs/mine")]).exists()
 

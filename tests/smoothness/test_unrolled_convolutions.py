@@ -9,20 +9,20 @@ from lossgeom.smoothness import _first_layer
 from lossgeom.smoothness._first_layer import FirstLayer
 from tests.smoothness.test_multiplicative_inequality import ROUNDING, check, double, problem_of
 
-CONVOLUTIONS = [
-    nn.Conv2d(2, 3, 3, padding=1),
-    nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=2, bias=False),
-    nn.Conv2d(2, 4, 2, dilation=2, groups=2),
-    nn.Conv2d(2, 2, 2, stride=2),
-    nn.Conv2d(2, 2, 3, padding="same", padding_mode="reflect"),
-]
-
-
-LARGE = [
-    *CONVOLUTIONS[:4],
-    nn.Conv2d(2, 3, (1, 3), dilation=2, padding="same"),
-    nn.Conv2d(2, 3, 3, stride=2, padding="valid"),
-]
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    CONVOLUTIONS = [
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=2, bias=False),
+        nn.Conv2d(2, 4, 2, dilation=2, groups=2),
+        nn.Conv2d(2, 2, 2, stride=2),
+        nn.Conv2d(2, 2, 3, padding="same", padding_mode="reflect"),
+    ]
+    LARGE = [
+        *CONVOLUTIONS[:4],
+        nn.Conv2d(2, 3, (1, 3), dilation=2, padding="same"),
+        nn.Conv2d(2, 3, 3, stride=2, padding="valid"),
+    ]
 
 
 def unrolled(layer: nn.Module, x: Tensor) -> nn.Linear:
@@ -72,7 +72,8 @@ def test_norms_of_large_convolutions_are_bounds(layer):
     """They come closer as the input grows, because only borders differ."""
     layer, excess = layer.double(), []
     for n in (6, 12, 20):
-        exact = torch.linalg.matrix_norm(unrolled(layer, double(1, 2, n, n)).weight, 2).item()
+        W = unrolled(layer, double(1, 2, n, n)).weight.detach()
+        exact = torch.linalg.eigvalsh(W @ W.T)[-1].sqrt().item()  # LAPACK's SVD may not converge
         excess.append(large_norm(layer, n) / exact - 1)
     assert min(excess) >= -ROUNDING
     assert excess[2] < 0.05
