@@ -63,8 +63,8 @@ def predicted_acceleration(outputs: int, parameters: int, sigma_z: float) -> flo
     Raises:
         ValueError: if a size is not positive or the deviation negative.
 
-    Source: that curvature accelerates at a rate set by the variance of z is the paper's, as
-    recalled (Agarwala et al., arXiv:2210.04860); the constant is derived.
+    Source: that curvature accelerates at a rate set by the variance of z is the paper's
+    (Agarwala et al., arXiv:2210.04860); the constant is derived here.
 
     >>> round(predicted_acceleration(20, 40, 0.01), 6)
     0.16

@@ -38,8 +38,8 @@ class RandomModels(Ensemble):
         seed: of all.
         numbers: (R,) which models of this seed.
 
-    Source: the ensemble that section 3 of the paper analyses, as recalled, of which only the
-    abstract was at hand: Agarwala, Pedregosa and Pennington, arXiv:2210.04860.
+    Source: the ensemble of section 3 of Agarwala, Pedregosa and Pennington, arXiv:2210.04860, in
+    coordinates derived here, not compared with the paper's text.
     """
 
     outputs: int

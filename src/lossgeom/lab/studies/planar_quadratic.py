@@ -2,7 +2,7 @@
 
 Agarwala, Pedregosa and Pennington (arXiv:2210.04860) find that a model with quadratic outputs
 sharpens until it reaches the edge of stability, and that in two dimensions curvature then ends at a
-value slightly below it. Only their abstract was at hand: the limit 2 - eps (2 - E) / 4, which is
+value slightly below it. Their abstract says that much: the limit 2 - eps (2 - E) / 4, which is
 2 - eps / 2 in the symmetric case E = 0, is derived in :mod:`lossgeom.quadratic.edge`. All is in
 rescaled units: the learning rate is 1, and the edge of stability at T(0) = 2.
 
@@ -81,8 +81,8 @@ class Config:
         )
 
 
-# The paper's own values of eps and its starts were not at hand: these are ours, with more starts
-# and an eps that is nearer to the limit of the theory.
+# Not the paper's own values of eps and its starts, but ours, with more starts and an eps that is
+# nearer to the limit of the theory.
 PAPER = Config(eps=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1), starts=64)
 
 
