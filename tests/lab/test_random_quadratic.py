@@ -142,7 +142,7 @@ def test_phases_in_order():
         parts = (torch.tensor(values).double()[:, None] for values in (at_edge, diverged))
         edge, gone = parts
         a, nothing = torch.arange(1.0, len(at_edge) + 1), torch.zeros_like(edge)
-        return PhaseDiagram(a, torch.ones(1), nothing, nothing, nothing, gone, edge)
+        return PhaseDiagram(a, torch.ones(1), nothing, nothing, 1 - gone, gone, edge)
 
     assert stages.in_order(column([0, 0.6, 0], [0, 0, 0.9]), 0)
     assert not stages.in_order(column([0, 0.4, 0], [0, 0, 0.9]), 0)  # no edge
