@@ -6,7 +6,7 @@ import copy
 import glob
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -29,8 +29,6 @@ from lossgeom.network import Mode, Network, checked_mode
 from lossgeom.probing import probe
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
-
-PROBED = 32  # examples of the first batch that a model is looked at with
 
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
@@ -256,12 +254,6 @@ class Problem:
         """What would make every measurement wrong, and what is switched."""
         if self._forward is None:
             check_arguments(self.network.module, batch)
-        if len(batch) > PROBED:
-            with suppress(Exception):  # whatever the model says to fewer examples
-                return self._probed(batch.examples(0, PROBED))
-        return self._probed(batch)
-
-    def _probed(self, batch: Batch) -> list[str]:
         first, second = (
             partial(call_model, batch=batch.copied(), forward=self._forward) for _ in range(2)
         )
