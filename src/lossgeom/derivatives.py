@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -126,9 +125,7 @@ def _third(line: Line) -> float:
 
 def _nested_forward(line: Line) -> float:
     point, v = line.point, line.v
-    network = copy.copy(point.problem.network)
-    network.watched = False  # the state of a generator cannot be read inside these transforms
-    unwatched = point.problem.on(point.batch, network)
+    unwatched = point.problem.inside_transforms(point.batch)
 
     def loss(theta: Tensor) -> Tensor:
         return forward(unwatched, point.batch, theta)[1]

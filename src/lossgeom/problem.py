@@ -250,6 +250,16 @@ class Problem:
             _once={"probe": self._once.get("probe", [])},
         )
 
+    def inside_transforms(self, batch: Batch) -> Problem:
+        """The same problem on one batch alone, for the transforms of ``torch.func``.
+
+        The state of a generator cannot be read inside these, so draws of random numbers are not
+        looked for.
+        """
+        network = copy.copy(self.network)
+        network.watched = False
+        return self.on(batch, network).at(self.theta)
+
     def _probe(self, batch: Batch) -> list[str]:
         """What would make every measurement wrong, and what is switched."""
         if self._forward is None:

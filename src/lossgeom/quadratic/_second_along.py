@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,9 +26,7 @@ Way = Callable[[Problem, Batch, Tensor], Expanded]
 
 def by_forward_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
     """By one pass in nested forward mode, with the graph of f + J d."""
-    network = copy.copy(problem.network)
-    network.watched = False  # the state of a generator cannot be read inside these transforms
-    unwatched, leaf = problem.on(batch, network), problem.leaf()
+    unwatched, leaf = problem.inside_transforms(batch), problem.leaf()
 
     def along(theta: Tensor) -> tuple[Tensor, Tensor]:
         f, first, *_ = torch.func.jvp(lambda x: unwatched.outputs(x, batch), (theta,), (d,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -95,10 +94,8 @@ def _totals(variables: Variables, rows: Tensor, whole: Leaves) -> Tensor:
 
 def together(problem: Problem, variables: Variables, batch: Batch, U: Tensor) -> Tensor:
     """Gradients (B, m, p) along m cotangents (B, m, C) for each example, all in one go."""
-    network = copy.copy(problem.network)
-    network.watched = False  # the state of a generator cannot be read inside these transforms
-    unwatched = problem.on(batch, network).at(problem.theta)
-    unwatched.seed = None  # nor set; drawing random numbers raises there
+    unwatched = problem.inside_transforms(batch)
+    unwatched.seed = None  # which cannot be set there; drawing random numbers raises there
     parts = list(tensors_of(batch.raw))
 
     def of_example(parts: list[Tensor], u: Tensor) -> Tensor:

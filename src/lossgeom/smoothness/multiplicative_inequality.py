@@ -15,7 +15,7 @@ from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._first_layer import FirstLayer, first_layer
 from lossgeom.smoothness._ways import few_of
-from lossgeom.smoothness.sobolev import checked_orders, in_eval_mode, seminorm
+from lossgeom.smoothness.sobolev import checked_orders, seminorm
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ def multiplicative_inequality(
     (5.0, 2.0, 5.0)
     """
     orders = checked_orders(orders)
-    problem = in_eval_mode(checked_problem(problem))
+    problem = checked_problem(problem).in_mode("eval")
     if problem.autocast is not None:
         raise ValueError(
             "expected a problem without autocast, which rounds by more than what is compared here"

@@ -90,7 +90,7 @@ def sobolev_seminorms(
     if of not in OF:
         raise ValueError(f"expected of to be one of {OF}, got {of!r}")
     orders = checked_orders(orders)
-    problem = in_eval_mode(checked_problem(problem))
+    problem = checked_problem(problem).in_mode("eval")
     every = [1, *orders]  # the first is Euclidean
     if of == "parameters":
         guard(problem, problem.first_batch(), order=1)
@@ -120,11 +120,6 @@ def checked_orders(orders: Sequence[int]) -> tuple[int, ...]:
             f"expected orders to be integers of at least 1, such as (1, 2), got {orders}"
         )
     return found
-
-
-def in_eval_mode(problem: Problem) -> Problem:
-    """The problem itself where it is in eval mode, so that it keeps what it knows of the model."""
-    return problem if problem.mode == "eval" else problem.in_mode("eval")
 
 
 def seminorm(norms: Float[Tensor, " M"], k: int, N: int) -> float:
