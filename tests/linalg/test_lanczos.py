@@ -48,7 +48,7 @@ def test_one_by_one():
     pairs = top_eigenpairs(torch.tensor([[-2.0]]))
     assert pairs.values.item() == -2
     assert abs(pairs.vectors.item()) == 1
-    assert pairs.matvecs == 1
+    assert pairs.matvecs == 2  # one of them for the residual
 
 
 def test_all_pairs():
@@ -87,7 +87,7 @@ def test_a_warm_start_saves_products():
     A = rotated(torch.cat([torch.linspace(0, 1, 300), torch.tensor([2.0])]))
     cold = top_eigenpairs(A, tol=1e-6)
     warm = top_eigenpairs(A, tol=1e-6, start=cold.vectors[:, 0], verify=False)
-    assert warm.matvecs <= 2 < cold.matvecs
+    assert warm.matvecs <= 3 < cold.matvecs
     torch.testing.assert_close(warm.values, cold.values)
 
 

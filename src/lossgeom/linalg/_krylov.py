@@ -31,6 +31,7 @@ class Krylov(OrthonormalBasis):
             self.append_part(direction)
         if not self.count:
             self.append_random()
+        self.of_one_vector = self.count == 1
         self.coupling = torch.zeros(self.count, 0, dtype=torch.float64)
         for rows in torch.split(self.rows, BLOCK):
             self._expand(len(rows))
@@ -44,6 +45,7 @@ class Krylov(OrthonormalBasis):
 
     def _random_direction(self) -> Float[Tensor, " f"]:
         """Outside of F, unless that is all there is."""
+        self.of_one_vector = False
         if self.count + len(self.locked) < self.rows.shape[1]:
             self.append_random()
             self.coupling = torch.cat([self.coupling, self.coupling.new_zeros(1, self.size)])
@@ -53,6 +55,7 @@ class Krylov(OrthonormalBasis):
 
     def restart(self, weights: Float[Tensor, "m j"]) -> None:
         """Keep some orthonormal combinations of V only."""
+        self.of_one_vector = False
         kept, F = self.vectors(weights), self.rows[self.size :].clone()
         T = weights.T @ self.projection @ weights
         self.projection, self.coupling = (T + T.T) / 2, self.coupling @ weights

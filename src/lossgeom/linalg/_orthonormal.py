@@ -50,6 +50,7 @@ class OrthonormalBasis(ABC):
     Attributes:
         projection: A on the basis, in float64.
         finite: whether all products with A were.
+        of_one_vector: whether the basis is the Krylov space of its first row.
 
     Args:
         A: what they are multiplied with.
@@ -69,7 +70,7 @@ class OrthonormalBasis(ABC):
     ) -> None:
         self.A, self.spent, self.generator = A, spent, generator
         self.projection = torch.zeros(0, 0, dtype=torch.float64)
-        self.count, self.finite = 0, True
+        self.count, self.finite, self.of_one_vector = 0, True, False
         self.checked = A.T is A  # symmetric by its own account
         self._capacity = capacity
         self._memory = torch.empty(0, A.shape[1], dtype=A.dtype, device=A.device)

@@ -11,8 +11,12 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import DTYPES
+from lossgeom.linalg._orthonormal import OrthonormalBasis, lengths
 from lossgeom.linalg._ritz import WHICH, Ritz, Which
 from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg.probes import BLOCK
+
+HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,11 @@ class EigenPairs:
     Attributes:
         values: eigenvalues, the most wanted first.
         vectors: orthonormal eigenvectors as columns.
-        residuals: ``||A v - lambda v||`` of each pair, from products that were really taken.
+        residuals: at least ``||A v - lambda v||`` of each pair: that of a product with the vector
+            itself, and what rounding may hide.
         converged: which pairs meet the tolerance.
         matvecs: matrix-vector products spent.
+        verified: whether better pairs were looked for, and none was found.
     """
 
     values: Float[Tensor, " k"]
@@ -32,6 +38,7 @@ class EigenPairs:
     residuals: Float[Tensor, " k"]
     converged: Bool[Tensor, " k"]
     matvecs: int
+    verified: bool
 
     @property
     def top(self) -> Estimate:
@@ -41,24 +48,50 @@ class EigenPairs:
             residual=self.residuals[0].item(),
             converged=bool(self.converged[0]),
             matvecs=self.matvecs,
+            verified=self.verified,
         )
 
 
-def found_pairs(
-    A: LinearOperator, ritz: Ritz, k: int, tol: float, certain: bool, matvecs: int
-) -> EigenPairs:
-    """The k most wanted Ritz pairs; converged if it is certain that none is missing."""
-    if not ritz.finite:
+def search_limit(limit: int, k: int) -> int:
+    """What a search may spend of a limit on products: k are for the residuals of what it finds."""
+    return max(limit - k, k)
+
+
+def found_pairs(ritz: Ritz, k: int, tol: float, *, missing: bool, verified: bool) -> EigenPairs:
+    """The k most wanted Ritz pairs, multiplied once more; none converged if one may be missing.
+
+    The residual that a basis knows leaves out the rounding of all products it was made of, which
+    in float32 is often larger.
+    """
+    basis = ritz.basis
+    A, spent = basis.A, basis.spent
+    values, rows = ritz.values[:k].to(A.dtype), ritz.vectors(k)
+    residuals = _residuals(basis, values, rows) if ritz.finite else values.double()
+    if not (basis.finite and residuals.isfinite().all()):
         nan = torch.full((k,), math.nan, dtype=A.dtype)
         vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
-        return EigenPairs(nan, vectors, nan, torch.zeros(k, dtype=torch.bool), matvecs)
+        nothing = torch.zeros(k, dtype=torch.bool)
+        return EigenPairs(nan, vectors, nan, nothing, spent.matvecs, verified=False)
+    scales = torch.tensor([ritz.scale(i) for i in range(k)], dtype=torch.float64)
+    goals = (tol * scales).clamp(min=2 * basis.rounding)
     return EigenPairs(
-        values=ritz.values[:k].to(A.dtype),
-        vectors=ritz.vectors(k).T,
-        residuals=torch.tensor([ritz.residual_norm(i) for i in range(k)], dtype=A.dtype),
-        converged=torch.tensor([certain and ritz.converged(i, tol) for i in range(k)]),
-        matvecs=matvecs,
+        values=values,
+        vectors=rows.T,
+        residuals=residuals.to(A.dtype),
+        converged=(residuals <= goals) & (not missing),
+        matvecs=spent.matvecs,
+        verified=verified,
     )
+
+
+def _residuals(
+    basis: OrthonormalBasis, values: Float[Tensor, " k"], rows: Float[Tensor, "k n"]
+) -> Float[Tensor, " k"]:
+    """Lengths of A v - value v from a product with v, and what rounding may hide."""
+    found = []
+    for some, block in zip(torch.split(values, BLOCK), torch.split(rows, BLOCK), strict=True):
+        found.append(lengths(basis.images(block) - some[:, None].to(block) * block).cpu())
+    return torch.cat(found) + HIDDEN * basis.rounding
 
 
 def check_search(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | None) -> None:

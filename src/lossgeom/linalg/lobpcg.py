@@ -14,7 +14,13 @@ from lossgeom.linalg._basis import Basis
 from lossgeom.linalg._checks import check_at_least
 from lossgeom.linalg._orthonormal import Spent, lengths
 from lossgeom.linalg._ritz import Ritz, Which, preference
-from lossgeom.linalg.eigenpairs import EigenPairs, check_search, found_pairs, start_rows
+from lossgeom.linalg.eigenpairs import (
+    EigenPairs,
+    check_search,
+    found_pairs,
+    search_limit,
+    start_rows,
+)
 from lossgeom.linalg.lanczos import RIVAL_STEPS, RIVAL_TOL
 from lossgeom.linalg.operator import LinearOperator, as_operator
 from lossgeom.linalg.probes import BLOCK, random_numbers
@@ -43,7 +49,8 @@ def lobpcg(
     them in blocks, and remembers three blocks only. Along a run, ``start`` is the last result's
     ``vectors``.
 
-    Cost: at most k + 1 products in a step, in blocks of at most 8; memory 6 (k + 1) n numbers.
+    Cost: at most k + 1 products in a step and k for the residuals, in blocks of at most 8; memory
+    6 (k + 1) n numbers.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -53,8 +60,8 @@ def lobpcg(
         preconditioner: symmetric positive definite matrix T, close to the inverse of A minus the
             wanted eigenvalue.
         tol: between 0 and 1, of the residuals, as of :func:`top_eigenpairs`.
-        max_matvecs: products to spend at most, though never fewer than the start takes; default
-            ``max(200, 40 k)``. What has not converged by then says so.
+        max_matvecs: products to spend at most, though never fewer than the start takes and k for
+            the residuals; default ``max(200, 40 k)``. What has not converged by then says so.
         seed: of random vectors; drawn on the CPU from a generator of its own.
 
     Returns:
@@ -88,17 +95,17 @@ def lobpcg(
     with plain_arithmetic(A.device), torch.no_grad():
         rows = start_rows(A, start)
         width = min(A.shape[0], max(k, len(rows)) + 1)
-        spent = Spent(max(200, 40 * k) if max_matvecs is None else max_matvecs)
+        limit = max(200, 40 * k) if max_matvecs is None else max_matvecs
+        spent = Spent(search_limit(limit, k))
         generator = random_numbers(seed)
         basis = Basis(A, spent, generator, min(A.shape[0], 3 * width))
-        return _Iteration(A, basis, spent, k, width, which, tol, T).pairs(rows)
+        return _Iteration(basis, spent, k, width, which, tol, T).pairs(rows)
 
 
 @dataclass(frozen=True)
 class _Iteration:
     """LOBPCG with its settings; the basis holds X, P and W, in this order."""
 
-    A: LinearOperator
     basis: Basis
     spent: Spent
     k: int
@@ -122,7 +129,9 @@ class _Iteration:
             certain = self._certain(ritz, steps)
             done = certain and not (active and active[0] < self.k)
             if done or not ritz.finite or not ritz.room or self.spent.exhausted:
-                return found_pairs(self.A, ritz, self.k, self.tol, certain, self.spent.matvecs)
+                return found_pairs(
+                    ritz, self.k, self.tol, missing=not certain, verified=certain
+                )
             self._step(ritz, active, residuals)
             steps += 1
 
