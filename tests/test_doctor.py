@@ -117,10 +117,33 @@ def test_a_gradient_that_is_not_one():
         lg.sharpness(problem(StraightThrough(), nn.Tanh()))
 
 
-def test_what_has_no_forward_mode():
-    diagnosis = lg.doctor(problem(nn.SiLU()), third=True)
-    assert diagnosis.trusted == ("first", "second", "third")
-    assert [module.kind for module in diagnosis.blamed("nested forward")] == ["SiLU"]
+ACTIVATIONS = [
+    nn.CELU(), nn.ELU(), nn.GELU(), nn.GELU("tanh"), nn.Hardshrink(), nn.Hardswish(),
+    nn.Hardtanh(), nn.LeakyReLU(), nn.LogSigmoid(), nn.LogSoftmax(-1), nn.Mish(), nn.PReLU(),
+    nn.RReLU(), nn.ReLU(), nn.ReLU6(), nn.SELU(), nn.SiLU(), nn.Sigmoid(), nn.Softmax(-1),
+    nn.Softmin(-1), nn.Softplus(), nn.Softshrink(), nn.Softsign(), nn.Tanh(), nn.Tanhshrink(),
+    nn.Threshold(0.1, 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_no_activation_is_blamed_for_derivatives_that_torch_has(activation, unchecked):
+    diagnosis = lg.doctor(problem(activation), third=True)
+    assert diagnosis.trusted == ("first", "second", "third", "nested forward"), str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("layer", "trusted"),
+    [
+        (nn.Sequential(nn.Linear(16, 32), nn.GLU()), ("first", "second", "third")),
+        (nn.Hardsigmoid(), ("first",)),
+    ],
+)
+def test_what_torch_has_no_derivative_of(layer, trusted, unchecked):
+    diagnosis = lg.doctor(problem(layer), third=True)
+    assert diagnosis.trusted == trusted
+    kind = type(layer[-1] if isinstance(layer, nn.Sequential) else layer).__name__
+    assert [module.kind for module in diagnosis.blamed("nested forward")] == [kind]
     assert "autograd raises NotImplementedError" in str(diagnosis)
 
 

@@ -133,8 +133,9 @@ def _nested_forward(line: Line) -> float:
     def slope(theta: Tensor) -> Any:
         return torch.func.jvp(loss, (theta,), (v,))[1]
 
-    with torch.no_grad():
-        exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1]
+    # Gradients stay on: without them, autograd pushes through backward kernels of its own for SiLU
+    # and Mish, which have no derivative in forward mode.
+    exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1].detach()
     gradient = point.at(point.theta).last_gradient()
     pairs = ((exact, d.gradient @ v) for d in line.differences())
     return disagreement(pairs, gradient.norm() * v.norm())

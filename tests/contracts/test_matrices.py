@@ -1,7 +1,8 @@
 """What every curvature matrix must do, on every case."""
 
 import gc
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,28 +147,43 @@ DENSE = {
 # The contract
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request):
-    return request.param
+SOME_CASES = [CASES[0], *(c for c in CASES if c.name in ("language_model", "encoding"))]
 
 
-@pytest.fixture(params=CASES[:1] + [c for c in CASES if c.name in ("language_model", "encoding")])
-def some_case(request):
-    return request.param
+def known(case: Case) -> bool:
+    return case.problem().criterion.likelihood is not None
 
 
-@pytest.fixture(params=NAMES)
-def name(request):
-    return request.param
+def defined(name: str, case: Case) -> bool:
+    return name != "MonteCarloFisher" or known(case)
 
 
-@pytest.fixture
-def matrix(name, case):
-    return partial(make, name) if applies(name, case) else pytest.skip("no likelihood")
+def keeps_graphs(name: str, case: Case) -> bool:
+    return name != "OutputRoot" and defined(name, case)
 
 
-def applies(name: str, case: Case) -> bool:
-    return name != "MonteCarloFisher" or case.problem().criterion.likelihood is not None
+def indifferent_to_order(name: str, case: Case) -> bool:
+    """Where no statistics or draws depend on it."""
+    return case.splittable and name != "MonteCarloFisher"
+
+
+def scales(name: str, case: Case) -> bool:
+    if name in ("ObjectiveHessian", "MonteCarloFisher", *NOT_OF_THE_LOSS):
+        return False
+    # without its likelihood, an observation is an example
+    tokens = known(case) and case.targets.ndim > 1
+    return not (tokens and name in ("EmpiricalFisher", "GradientCovariance"))
+
+
+def evaluates_the_loss(name: str, case: Case) -> bool:
+    return name not in NOT_OF_THE_LOSS and defined(name, case)
+
+
+def every(applies: Callable[[str, Case], bool], cases: Sequence[Case] = CASES) -> Any:
+    """Every matrix on every case that a contract applies to."""
+    pairs = [(name, case) for name in NAMES for case in cases if applies(name, case)]
+    ids = [f"{name}-{case.name}" for name, case in pairs]
+    return pytest.mark.parametrize(("name", "case"), pairs, ids=ids)
 
 
 def block(columns: int, k: int = 3, seed: int = 0) -> torch.Tensor:
@@ -181,8 +197,9 @@ def close(actual: torch.Tensor, expected: torch.Tensor, rtol: float) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")  # test_shapes is under the checker
-def test_agrees_with_dense_code(name, matrix, case):
-    A = matrix(case.problem())
+@every(defined)
+def test_agrees_with_dense_code(name, case):
+    A = make(name, case.problem())
     dense = A.dense()
     assert tuple(dense.shape) == A.shape
     if name == "OutputRoot":
@@ -193,16 +210,17 @@ def test_agrees_with_dense_code(name, matrix, case):
         torch.testing.assert_close(dense, expected, rtol=1e-6, atol=2e-7 * float(scale.abs().max()))
 
 
-def test_shapes(name, some_case):
-    if applies(name, some_case):
-        A = make(name, some_case.problem())
-        assert (A @ block(A.shape[1])).shape == (A.shape[0], 3)
-        assert A.dense().dtype == A.dtype == torch.float64
+@every(defined, SOME_CASES)
+def test_shapes(name, case):
+    A = make(name, case.problem())
+    assert (A @ block(A.shape[1])).shape == (A.shape[0], 3)
+    assert A.dense().dtype == A.dtype == torch.float64
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_is_linear_and_its_transpose_fits(name, matrix, case):
-    A = matrix(case.problem())
+@every(defined)
+def test_is_linear_and_its_transpose_fits(name, case):
+    A = make(name, case.problem())
     V, U = block(A.shape[1]), block(A.shape[0])
     AV, AU = A @ V, A.T @ U
     close(A @ (2 * V[:, 0] - 3 * V[:, 1]), 2 * AV[:, 0] - 3 * AV[:, 1], 1e-10)
@@ -212,27 +230,23 @@ def test_is_linear_and_its_transpose_fits(name, matrix, case):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_does_not_depend_on_the_split(matrix, case):
-    if not case.splittable:
-        pytest.skip("statistics or draws depend on the split")
+@every(lambda name, case: case.splittable and defined(name, case))
+def test_does_not_depend_on_the_split(name, case):
     x, y = case.inputs, case.targets
     one_by_one = [(rows(x, torch.tensor([i])), y[i : i + 1]) for i in range(len(y))]
-    expected = matrix(case.problem())
+    expected = make(name, case.problem())
     V = block(expected.shape[1])
     for data in ([(x, y)], one_by_one):
-        close(matrix(case.problem(data)) @ V, expected @ V, 1e-10)
+        close(make(name, case.problem(data)) @ V, expected @ V, 1e-10)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_does_not_depend_on_the_order(name, matrix, case):
-    if not case.splittable or name == "MonteCarloFisher":
-        pytest.skip("statistics or draws depend on the order")
+@every(indifferent_to_order)
+def test_does_not_depend_on_the_order(name, case):
     x, y = case.inputs, case.targets
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(1))
-    shuffled = matrix(
-        case.problem([(rows(x, order[:2]), y[order[:2]]), (rows(x, order[2:]), y[order[2:]])])
-    )
-    A = matrix(case.problem())
+    parts = [(rows(x, order[:2]), y[order[:2]]), (rows(x, order[2:]), y[order[2:]])]
+    shuffled, A = make(name, case.problem(parts)), make(name, case.problem())
     V = block(A.shape[1])
     of_outputs = name in ON_OUTPUTS
     if of_outputs:
@@ -243,9 +257,8 @@ def test_does_not_depend_on_the_order(name, matrix, case):
 
 
 @pytest.mark.usefixtures("unchecked")
+@every(scales)
 def test_scales_with_the_loss(name, case):
-    if name in ("ObjectiveHessian", "MonteCarloFisher", *NOT_OF_THE_LOSS):
-        pytest.skip("does not scale")
     loss = as_loss(case.loss, case.options.get("label_smoothing", 0.0))
     factor = 3.0
 
@@ -256,9 +269,6 @@ def test_scales_with_the_loss(name, case):
     options = {k: v for k, v in case.options.items() if k != "label_smoothing"}
     batches = [case.form(*batch) for batch in case.data]
     problem = Problem(case.model, Loss("scaled", scaled, average=loss.average), batches, **options)
-    of_observations = name in ("EmpiricalFisher", "GradientCovariance")
-    if case.problem().criterion.likelihood and case.targets.ndim > 1 and of_observations:
-        pytest.skip("without its likelihood, an observation is an example")
     expected, actual = make(name, case.problem()), make(name, problem)
     close(
         spectrum_or_product(name, actual),
@@ -278,34 +288,32 @@ def spectrum_or_product(name, A):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("memory_budget", [0, 2000, 2**30])
-def test_does_not_depend_on_the_memory_budget(name, some_case, memory_budget):
-    if not applies(name, some_case) or name == "OutputRoot":
-        return  # it keeps no graphs
-    A = make(name, some_case.problem(), memory_budget=memory_budget)
-    expected = make(name, some_case.problem())
+@every(keeps_graphs, SOME_CASES)
+def test_does_not_depend_on_the_memory_budget(name, case, memory_budget):
+    A = make(name, case.problem(), memory_budget=memory_budget)
+    expected = make(name, case.problem())
     V = block(A.shape[1])
     for _ in range(3):  # the first product linearises, the later ones use what was kept
         close(A @ V, expected @ V, 1e-12)
 
 
-def test_leaves_no_trace_in_any_grad_mode(name, matrix, case, unchecked):
+@every(defined)
+def test_leaves_no_trace_in_any_grad_mode(name, case, unchecked):
     check = name == "Hessian"  # of derivatives, which all others make as well
-    A = matrix(case.problem(check=check))
+    A = make(name, case.problem(check=check))
     expected = A @ block(A.shape[1], k=1)
     for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
         with context():
             before = reference.fingerprint(case.model)
-            A = matrix(case.problem(check=check))
+            A = make(name, case.problem(check=check))
             result = [A @ block(A.shape[1], k=1) for _ in range(2)][1]
             assert reference.fingerprint(case.model) == before
         assert torch.equal(result, expected)  # the same bits every time
         assert not result.requires_grad
 
 
+@every(evaluates_the_loss)
 def test_leaves_no_trace_when_it_raises(name, case, unchecked):
-    if name in NOT_OF_THE_LOSS:
-        pytest.skip("does not evaluate the loss")
-
     def failing(outputs, batch):
         raise RuntimeError("half-way")
 
@@ -316,16 +324,14 @@ def test_leaves_no_trace_when_it_raises(name, case, unchecked):
     problem = Problem(
         case.model, Loss("failing", failing, likelihood=likelihood), batches, **options
     )
-    if name == "MonteCarloFisher" and likelihood is None:
-        pytest.skip("no likelihood")
     with pytest.raises(RuntimeError, match="half-way"):
         product(name, problem)
     assert reference.fingerprint(case.model) == before
 
 
-def test_training_goes_on_under_it(name, some_case):
+@every(defined, SOME_CASES)
+def test_training_goes_on_under_it(name, case):
     """The matrix stays where it was taken while the model's parameters move."""
-    case = some_case
     A = make(name, case.problem(), **({} if name == "OutputRoot" else {"memory_budget": 0}))
     V = block(A.shape[1])
     expected = A @ V
@@ -344,6 +350,7 @@ def product(name: str, problem: Problem) -> torch.Tensor:
     return A @ block(A.shape[1])
 
 
+@pytest.mark.parametrize("name", NAMES)
 def test_frees_its_graphs(name):
     """A sentinel hung into the graph of the forward pass goes with the operator."""
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
@@ -363,6 +370,7 @@ def test_frees_its_graphs(name):
     assert all(reference() is None for reference in sentinels)
 
 
+@pytest.mark.parametrize("name", NAMES)
 def test_refuses_what_is_no_problem(name, unchecked):
     model = nn.Linear(4, 3)
     model.model = nn.Linear(1, 1)  # which the optimiser above is made for
