@@ -9,7 +9,7 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"choices", "estimate", "claim", "extras", "factories"},
+    {"choices", "estimate", "claim", "extras", "factories", "reprs"},
     {"linalg", "tape"},
     {"measuring", "private_copy", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},

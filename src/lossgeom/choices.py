@@ -17,8 +17,8 @@ def one_of(choices: Iterable[object]) -> str:
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     """What to say of a name that there is not.
 
-    >>> unknown("study", "planar_quadratc", ["planar_quadratic", "random_quadratic"])
-    "unknown study 'planar_quadratc': did you mean planar_quadratic? expected planar_quadratic or random_quadratic"
+    >>> unknown("command", "lsit", ["run", "list"])
+    "unknown command 'lsit': did you mean list? expected list or run"
     """
     known = list(choices)
     near = difflib.get_close_matches(name.lower(), known, n=1)

@@ -13,6 +13,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import DTYPES
 from lossgeom.linalg._ritz import WHICH, Ritz, Which
 from lossgeom.linalg.operator import LinearOperator
+from lossgeom.reprs import short
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class EigenPairs:
     residuals: Float[Tensor, " k"]
     converged: Bool[Tensor, " k"]
     matvecs: int
+
+    __repr__ = short
 
     @property
     def top(self) -> Estimate:
