@@ -24,7 +24,7 @@ TINY = [
 
 def lossgeom(*arguments, cwd, **options):
     return subprocess.run(
-        [sys.executable, "-m", "lossgeom.cli", *map(str, arguments)],
+        [sys.executable, "-m", "lossgeom", *map(str, arguments)],
         cwd=cwd, capture_output=True, text=True, check=False, **options,
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_progress_bar_on_a_terminal(finished):
     main, terminal = pty.openpty()
     command = ["run", "progressive_sharpening", *TINY, "--seeds", "3", "--out", "terminal"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lossgeom.cli", *command],
+        [sys.executable, "-m", "lossgeom", *command],
         cwd=folder, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
     os.close(terminal)
@@ -111,7 +111,7 @@ def test_strict(finished):
 
 def test_killed_half_way_it_goes_on(finished, tmp_path):
     folder, _ = finished
-    command = [sys.executable, "-m", "lossgeom.cli", "run", "progressive_sharpening", *TINY]
+    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *TINY]
     process = subprocess.Popen([*command, "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     runs = tmp_path / "out/runs"
     deadline = time.monotonic() + 60
@@ -139,7 +139,7 @@ def test_killed_half_way_it_goes_on(finished, tmp_path):
 
 def test_workers_end_with_their_parent(tmp_path):
     slow = ["--steps", "100000", "--workers", "1", "--seeds", "1", "--out", "out"]
-    command = [sys.executable, "-m", "lossgeom.cli", "run", "progressive_sharpening", *slow]
+    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *slow]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("out/runs/*/rows.jsonl")):
         time.sleep(0.05)
@@ -168,7 +168,7 @@ def heed_interrupts():
 
 
 def test_interrupted(tmp_path):
-    command = [sys.executable, "-m", "lossgeom.cli", "run", "progressive_sharpening"]
+    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening"]
     process = subprocess.Popen(
         [*command, "--out", "out", "--workers", "1"], cwd=tmp_path, stderr=subprocess.PIPE,
         text=True, start_new_session=True, preexec_fn=heed_interrupts,
@@ -182,12 +182,47 @@ def test_interrupted(tmp_path):
     assert len(list(tmp_path.glob("out/runs/*"))) <= 3  # what had not begun did not begin
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_interrupted_while_it_imports(tmp_path, processes):
+    """The command itself, or its worker, which a terminal interrupts, too."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "lossgeom", "run", "planar_quadratic", "--out",
+         "out", "--workers", "1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if sum(earlier.endswith(" torch._utils\n") for earlier in seen) == processes:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    seen += process.communicate(timeout=60)[1].splitlines(keepends=True)
+    messages = [line for line in seen if not line.startswith("import time:")]
+    assert messages == ["lossgeom: interrupted; the same command goes on from here\n"]
+    assert process.returncode == 130
+
+
+def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
+    for arguments in (["list"], ["run", "planar_quadratic", "--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "lossgeom", *arguments],
+            cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+        os.close(writer)
+        assert done.returncode == 141
+        assert done.stderr == b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["walk"], "unknown command 'walk'; expected one of list, run, report"),
+        (["walk"], "unknown command 'walk'; expected doctor, list, measure, report or run"),
+        (["Measure"], "unknown command 'Measure': did you mean measure? expected doctor,"),
         (["run"], "expected the name of a study"),
-        (["run", "sharpening"], "unknown study 'sharpening'; expected one of progressive_sharp"),
+        (["run", "sharpness"], "unknown study 'sharpness'; expected gauss_newton_outliers, input"),
+        (["run", "planar_quadratik"], "did you mean planar_quadratic? expected gauss_newton_out"),
         (["run", "progressive_sharpening", "--lr", "-1"], "expected 0 < small_lr < lr"),
         (["run", "progressive_sharpening", "--seeds", "0"], "--seeds and --workers of at least 1"),
         (["run", "progressive_sharpening", "--workers", "0"], "--seeds and --workers"),

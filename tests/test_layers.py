@@ -9,7 +9,7 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"estimate", "claim", "extras", "factories"},
+    {"choices", "estimate", "claim", "extras", "factories", "reprs"},
     {"linalg", "tape"},
     {"measuring", "private_copy", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
@@ -26,9 +26,11 @@ LAYERS = [
     {"files"},
     {"record", "schedule"},
     {"tracker", "measurement"},
+    {"_public"},
     {"lab"},
     {"report"},
     {"cli"},
+    {"__main__"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 REPORT_MAY_IMPORT = {"estimate", "extras", "files", "record", "report"}

@@ -1,159 +1,27 @@
-"""Measure the geometry of a loss and the smoothness of its model, and say what follows."""
+"""Measure the geometry of a loss and the smoothness of its model, and say what follows.
 
-from importlib.metadata import version
+The public names are listed in :mod:`lossgeom._public`. They are imported, and torch with them, when
+the first of them is used: the command line is in control before that.
+"""
 
-from lossgeom import metrics, quadratic, schedule
-from lossgeom.checkpoints import CheckpointError, load_checkpoint
-from lossgeom.claim import Claim
-from lossgeom.curvature import (
-    NTK,
-    BlockDiagonal,
-    ConjugateGaussNewton,
-    EmpiricalFisher,
-    GaussNewton,
-    GradientCovariance,
-    Hessian,
-    LayerSummand,
-    Mediators,
-    MonteCarloFisher,
-    ObjectiveHessian,
-    OutputRoot,
-    ParameterJacobian,
-    PreconditionedHessian,
-    Residual,
-    block,
-    layer_summands,
-    off_block_mass,
-    preconditioner,
-    sharpness,
-)
-from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
-from lossgeom.estimate import Estimate
-from lossgeom.geometry import Geometry
-from lossgeom.linalg import (
-    Diagonal,
-    EigenPairs,
-    LinearOperator,
-    Solution,
-    SpectralDensity,
-    conjugate_gradients,
-    diagonal,
-    effective_rank,
-    frobenius_norm,
-    lobpcg,
-    spectral_density,
-    spectral_norm,
-    top_eigenpairs,
-    trace,
-)
-from lossgeom.losses import Loss
-from lossgeom.measurement import measure
-from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.record import Record, RecordError
-from lossgeom.smoothness import (
-    Bracket,
-    JacobianNorms,
-    LargestJacobianNorm,
-    LipschitzLower,
-    LogitChange,
-    MultiplicativeInequality,
-    Robustness,
-    SobolevSeminorms,
-    certified_radius,
-    jacobian_norms,
-    largest_jacobian_norm,
-    lipschitz_global,
-    lipschitz_local,
-    lipschitz_lower,
-    local_variation,
-    local_variation_lower,
-    local_variation_upper,
-    logit_change,
-    multiplicative_inequality,
-    parameter_jacobian_norms,
-    robustness,
-    sobolev_seminorms,
-)
-from lossgeom.stability import stability_threshold
-from lossgeom.tracker import Tracker
+from __future__ import annotations
 
-__version__ = version("lossgeom")
+import importlib
 
-__all__ = [
-    "NTK",
-    "BlockDiagonal",
-    "Bracket",
-    "CheckpointError",
-    "Claim",
-    "ConjugateGaussNewton",
-    "DerivativeError",
-    "Diagnosis",
-    "Diagonal",
-    "EigenPairs",
-    "EmpiricalFisher",
-    "Estimate",
-    "GaussNewton",
-    "Geometry",
-    "GradientCovariance",
-    "Hessian",
-    "JacobianNorms",
-    "LargestJacobianNorm",
-    "LayerSummand",
-    "LinearOperator",
-    "LipschitzLower",
-    "LogitChange",
-    "Loss",
-    "Mediators",
-    "MonteCarloFisher",
-    "MultiplicativeInequality",
-    "NonFiniteError",
-    "ObjectiveHessian",
-    "OutputRoot",
-    "ParameterJacobian",
-    "PreconditionedHessian",
-    "Problem",
-    "Record",
-    "RecordError",
-    "Residual",
-    "Robustness",
-    "SobolevSeminorms",
-    "Solution",
-    "SpectralDensity",
-    "Tracker",
-    "block",
-    "certified_radius",
-    "check_derivatives",
-    "conjugate_gradients",
-    "diagonal",
-    "doctor",
-    "effective_rank",
-    "frobenius_norm",
-    "jacobian_norms",
-    "largest_jacobian_norm",
-    "layer_summands",
-    "lipschitz_global",
-    "lipschitz_local",
-    "lipschitz_lower",
-    "load_checkpoint",
-    "lobpcg",
-    "local_variation",
-    "local_variation_lower",
-    "local_variation_upper",
-    "logit_change",
-    "measure",
-    "metrics",
-    "multiplicative_inequality",
-    "off_block_mass",
-    "parameter_jacobian_norms",
-    "preconditioner",
-    "quadratic",
-    "robustness",
-    "schedule",
-    "sharpness",
-    "sobolev_seminorms",
-    "spectral_density",
-    "spectral_norm",
-    "stability_threshold",
-    "top_eigenpairs",
-    "trace",
-]
+TYPE_CHECKING = False  # typing's own takes longer to import than the rest of this
+if TYPE_CHECKING:
+    from lossgeom._public import *  # noqa: F403
+
+    __version__: str
+else:
+
+    def __getattr__(name):
+        public = importlib.import_module("lossgeom._public")
+        if name in ("__all__", "__version__", *public.__all__):
+            return getattr(public, name)
+        raise AttributeError(f"module 'lossgeom' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    public = importlib.import_module("lossgeom._public")
+    return [*public.__all__, "__version__"]

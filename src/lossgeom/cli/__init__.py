@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from lossgeom.cli import doctor, listing, measure, report, run
-from lossgeom.cli.terminal import say, show
-from lossgeom.record import RecordError
+from lossgeom.cli.messages import say, show
 
 HELP = """\
 usage: lossgeom COMMAND ...
@@ -33,17 +33,17 @@ examples:
 What was stopped goes on when the same command is given again.
 Every command takes --help, and --debug to show tracebacks; lossgeom --version."""
 
+# Nothing takes long to import before Ctrl-C is caught: these are modules, and torch takes seconds.
 COMMANDS = {
-    "list": listing.main,
-    "run": run.main,
-    "report": report.main,
-    "measure": measure.main,
-    "doctor": doctor.main,
+    "list": "listing",
+    "run": "run",
+    "report": "report",
+    "measure": "measure",
+    "doctor": "doctor",
 }
 RESUMED = ("run", "measure")
 
-FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
-USAGE_ERRORS = (ValueError, RecordError, ImportError, OSError)
+FAILED, USAGE_ERROR, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,26 +52,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _command(arguments)
+        try:
+            return _command(arguments)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        goes_on = "; the same command goes on from here" if arguments[0] in RESUMED else ""
-        say(f"interrupted{goes_on}")
+        if argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough
+        goes_on = arguments and arguments[0] in RESUMED
+        say("interrupted" + ("; the same command goes on from here" if goes_on else ""))
         return INTERRUPTED
-    except (*USAGE_ERRORS, RuntimeError) as error:
+    except BrokenPipeError:  # whoever reads has read enough
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return PIPE_CLOSED
+    except _expected_errors() as error:
         if debug:
             raise
         say(f"error: {' '.join(str(error).split())}")
-        return USAGE_ERROR if isinstance(error, USAGE_ERRORS) else FAILED
+        return FAILED if isinstance(error, RuntimeError) else USAGE_ERROR
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Mistakes of the user's, and RuntimeError, which is a failure."""
+    record = sys.modules.get("lossgeom.record")  # it takes seconds to import, and raised nothing if
+    others = () if record is None else (record.RecordError,)  # it is not there
+    return (ValueError, ImportError, OSError, RuntimeError, *others)
 
 
 def _command(arguments: list[str]) -> int:
     if arguments == ["--version"]:
-        show(importlib.metadata.version("lossgeom"))
+        from importlib.metadata import version
+
+        show(version("lossgeom"))
         return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         show(HELP)
         return 0 if arguments else USAGE_ERROR
     name, *rest = arguments
     if name not in COMMANDS:
-        raise ValueError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}")
-    return COMMANDS[name](rest)
+        from lossgeom.choices import unknown
+
+        raise ValueError(unknown("command", name, COMMANDS))
+    command = importlib.import_module(f"lossgeom.cli.{COMMANDS[name]}")
+    return int(command.main(rest))

@@ -6,8 +6,8 @@ import dataclasses
 
 import tyro
 
+from lossgeom.cli.messages import show
 from lossgeom.cli.problem import ProblemOptions, make_problem
-from lossgeom.cli.terminal import show
 from lossgeom.diagnosis import doctor
 from lossgeom.factories import explained, importable
 

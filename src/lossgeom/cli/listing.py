@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from lossgeom.cli.terminal import show
+from lossgeom.cli.messages import show
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ from torch import nn
 from torch.optim import SGD
 
 from lossgeom.checkpoints import load_checkpoint, sha256
+from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import ProblemOptions, make_problem
-from lossgeom.cli.terminal import PartDisplay, say, show
+from lossgeom.cli.terminal import PartDisplay
 from lossgeom.diagnosis import DerivativeError
 from lossgeom.factories import explained, importable
 from lossgeom.files import plain, write_json

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from lossgeom.cli.terminal import show
+from lossgeom.cli.messages import show
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lossgeom.cli.terminal import ProgressDisplay, show
+from lossgeom.choices import one_of, unknown
+from lossgeom.cli.messages import show
+from lossgeom.cli.terminal import ProgressDisplay
 
 if TYPE_CHECKING:
     from lossgeom.claim import Claim
@@ -90,11 +92,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _study(arguments: list[str], studies: dict[str, Study]) -> Study:
-    known = ", ".join(studies)
     if not arguments:
-        raise ValueError(f"expected the name of a study: lossgeom run STUDY, with one of {known}")
+        raise ValueError(
+            f"expected the name of a study: lossgeom run STUDY, with {one_of(studies)}"
+        )
     if arguments[0] not in studies:
-        raise ValueError(f"unknown study {arguments[0]!r}; expected one of {known}")
+        raise ValueError(unknown("study", arguments[0], studies))
     return studies[arguments[0]]
 
 

@@ -1,8 +1,7 @@
-"""What is written to the terminal: results, messages, and how far a study is."""
+"""How far a study or a measurement is, on the terminal."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,20 +17,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lossgeom.cli.messages import say
+
 if TYPE_CHECKING:
     from lossgeom.geometry import Part
     from lossgeom.lab.runner import Progress as StudyProgress
     from lossgeom.record import Record
-
-
-def show(text: str) -> None:
-    """Print a result, to standard output."""
-    print(text)  # noqa: T201
-
-
-def say(text: str) -> None:
-    """Print a message, to standard error."""
-    print(f"lossgeom: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class ProgressDisplay:

@@ -30,6 +30,7 @@ from lossgeom.linalg import (
     trace,
 )
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.reprs import short
 
 AGREEMENT = 1e-3  # relative, of J_l v and T_l (D_l v)
 
@@ -89,6 +90,8 @@ class LayerSummand:
     root: OutputRoot
     tail_jacobian: LinearOperator | None
     layer_jacobian: LinearOperator | None
+
+    __repr__ = short
 
     def mediators(self, *, tol: float = 1e-3, max_matvecs: int = 100, seed: int = 0) -> Mediators:
         """Measure the summand and its factors.

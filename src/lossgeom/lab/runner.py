@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import Any, cast
@@ -121,9 +123,11 @@ def _run_missing(
         initializer=_start_worker,
     )
     try:
-        names = {
-            pool.submit(_run_one, study.name, run, out / "runs" / run.name): run for run in missing
-        }
+        with _no_interrupts():  # workers are started here
+            names = {
+                pool.submit(_run_one, study.name, run, out / "runs" / run.name): run
+                for run in missing
+            }
         pending: set[Future[None]] = set(names)
         while pending:
             over, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -139,6 +143,17 @@ def _run_missing(
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait, and hide it for good from processes started meanwhile, which import long."""
+    resource_tracker.ensure_running()  # which lets Ctrl-C through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check(future: Future[None], run: RunConfig) -> None:

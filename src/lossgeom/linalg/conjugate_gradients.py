@@ -14,6 +14,7 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
 from lossgeom.linalg.operator import LinearOperator, as_operator
 from lossgeom.linalg.probes import BLOCK, dots
+from lossgeom.reprs import short
 
 REFRESHES = 3  # times that a recurrence may start again from the true residual
 
@@ -38,6 +39,8 @@ class Solution:
     negative_curvature: Bool[Tensor, " k"]
     directions: Tensor
     matvecs: int
+
+    __repr__ = short
 
 
 def conjugate_gradients(

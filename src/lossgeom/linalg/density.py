@@ -17,6 +17,7 @@ from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, 
 from lossgeom.linalg._quadrature import quadrature
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups, random_numbers
+from lossgeom.reprs import short
 
 GRID_POINTS = 1_001
 MOST_GRID_POINTS = 100_001
@@ -51,6 +52,8 @@ class SpectralDensity:
     size: int
     reorthogonalized: bool
     matvecs: int
+
+    __repr__ = short
 
     @property
     def exact(self) -> bool:

@@ -15,6 +15,7 @@ from lossgeom.linalg._checks import check_at_least, square_operator
 from lossgeom.linalg._sketch import Sketch, pays, sketch
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import columns, multiply, random_numbers, sign_probes
+from lossgeom.reprs import short
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Diagonal:
     values: Float[Tensor, " n"]
     stderr: Float[Tensor, " n"]
     matvecs: int
+
+    __repr__ = short
 
     @property
     def finite(self) -> bool:

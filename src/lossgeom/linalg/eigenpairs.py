@@ -15,6 +15,7 @@ from lossgeom.linalg._orthonormal import OrthonormalBasis, lengths
 from lossgeom.linalg._ritz import WHICH, Ritz, Which
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import BLOCK
+from lossgeom.reprs import short
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
 
@@ -39,6 +40,8 @@ class EigenPairs:
     converged: Bool[Tensor, " k"]
     matvecs: int
     verified: bool
+
+    __repr__ = short
 
     @property
     def top(self) -> Estimate:

@@ -51,6 +51,11 @@ class LinearOperator(ABC):
     def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
         """The product A V with a block of k vectors."""
 
+    def __repr__(self) -> str:
+        m, n = self.shape
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({m} x {n}, {kind} on {self.device})"
+
     @overload
     def __matmul__(self, other: Tensor) -> Tensor: ...
     @overload
@@ -121,7 +126,7 @@ class LinearOperator(ABC):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(LinearOperator):
     """A matrix that is there, as an operator.
 
@@ -151,7 +156,7 @@ class Dense(LinearOperator):
         return self.matrix @ V
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MatrixFree(LinearOperator):
     """A matrix given by a function that multiplies.
 

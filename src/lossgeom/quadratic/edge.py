@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lossgeom.quadratic._checks import check_at_least
 from lossgeom.quadratic.planar import Planar
+from lossgeom.reprs import short
 
 HALVINGS = 200
 MARGIN = 0.25  # of the predicted distance from the edge
@@ -111,6 +112,8 @@ class Basins:
     diverged: Bool[Tensor, "*shape"]
     edge: Bool[Tensor, "*shape"]
     catapulted: Bool[Tensor, "*shape"]
+
+    __repr__ = short
 
 
 def basins(

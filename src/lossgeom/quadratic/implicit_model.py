@@ -17,6 +17,7 @@ from lossgeom.quadratic._checks import check_tensor
 from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Point
 from lossgeom.quadratic.second_derivative import Rows
+from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class ImplicitModel(Model):
 
     residuals: Callable[[Tensor], Tensor]
     start: Float[Tensor, "R P"]
+
+    __repr__ = short
 
     def __post_init__(self) -> None:
         check_tensor("start", self.start, (None, None), "(R, P)")

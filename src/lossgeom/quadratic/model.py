@@ -11,6 +11,7 @@ from torch import Tensor
 from lossgeom.quadratic._checks import check_number, check_same_dtype, check_tensor
 from lossgeom.quadratic.point import Expansion, Loss, Point, squared_error
 from lossgeom.quadratic.second_derivative import Rows, SecondDerivative
+from lossgeom.reprs import short
 
 
 class Ensemble(ABC):
@@ -87,6 +88,8 @@ class QuadraticModel(Model):
     y: Float[Tensor, "R D"]
     G: Float[Tensor, "R D P"]
     Q: SecondDerivative
+
+    __repr__ = short
 
     def __post_init__(self) -> None:
         D, P = self.Q.outputs, self.Q.parameters

@@ -20,6 +20,7 @@ from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Expansion, Loss, Point
 from lossgeom.quadratic.second_derivative import Rows
+from lossgeom.reprs import short
 
 TOL = 1e-4  # of eigenpairs: an eigenvalue is then good to about eight digits
 
@@ -40,6 +41,8 @@ class NetworkModel(Model):
 
     problem: Problem
     residuals: Residuals
+
+    __repr__ = short
 
     @property
     def loss(self) -> Loss:
@@ -99,6 +102,8 @@ class Tangent:
 
     jacobian: LinearOperator
 
+    __repr__ = short
+
     @cached_property
     def top(self) -> EigenPairs:
         """The top eigenpair of J J^T, by Lanczos iteration, once."""
@@ -118,6 +123,8 @@ class NetworkPoint(Point):
     z: Float[Tensor, "1 D"]
     d: Float[Tensor, " P"]
     tangent: Tangent
+
+    __repr__ = short
 
     def pullback(self, u: Float[Tensor, "1 D"]) -> Float[Tensor, "1 P"]:  # noqa: D102
         return (self.tangent.jacobian.T @ u[0])[None]

@@ -14,6 +14,7 @@ from lossgeom.quadratic._checks import check_at_least
 from lossgeom.quadratic.descent import Descent
 from lossgeom.quadratic.random_models import RandomModels, random_models
 from lossgeom.quadratic.recursion import descend
+from lossgeom.reprs import short
 
 Phase = Literal["below", "edge", "divergence", "unsettled"]
 BAND = (1.9, 2.001)  # final curvatures that count as at the edge, in rescaled units
@@ -40,6 +41,8 @@ class PhaseDiagram:
     converged: Float[Tensor, "A L"]
     diverged: Float[Tensor, "A L"]
     at_edge: Float[Tensor, "A L"]
+
+    __repr__ = short
 
     def phase(self, i: int, j: int) -> Phase:
         """``"divergence"`` or ``"edge"`` where half of the runs do, else ``"below"``.

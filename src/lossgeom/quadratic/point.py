@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.reprs import short
+
 Loss = Callable[[Tensor], Tensor]
 
 
@@ -42,6 +44,8 @@ class Expansion(Point):
 
     z: Float[Tensor, "R D"]
     J: Float[Tensor, "R D P"]
+
+    __repr__ = short
 
     def pullback(self, u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:  # noqa: D102
         return (u[:, None] @ self.J)[:, 0]

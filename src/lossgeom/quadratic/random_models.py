@@ -12,6 +12,7 @@ from torch import Tensor
 from lossgeom.quadratic._checks import check_at_least, check_number
 from lossgeom.quadratic.model import Ensemble, QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense, Rows
+from lossgeom.reprs import short
 
 TAG = 0x71756164  # so that no other part of a programme draws the same numbers from the same seed
 
@@ -48,6 +49,8 @@ class RandomModels(Ensemble):
     sigma_J: Float[Tensor, " R"]  # noqa: N815
     seed: int
     numbers: Int[Tensor, " R"]
+
+    __repr__ = short
 
     @property
     def runs(self) -> int:  # noqa: D102

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.quadratic._checks import check_at_least, check_same_dtype, check_tensor
+from lossgeom.reprs import short
 
 Rows = slice | Tensor
 ROUNDING = 1e-6  # relative to the largest entry; what is less symmetric is another model
@@ -85,6 +86,8 @@ class Dense(SecondDerivative):
 
     Q: Float[Tensor, "*R D P P"]
     check: InitVar[bool] = True
+
+    __repr__ = short
 
     def __post_init__(self, check: bool) -> None:
         if self.Q.ndim not in (3, 4) or self.Q.shape[-1] != self.Q.shape[-2]:
@@ -167,6 +170,8 @@ class LowRank(SecondDerivative):
     W: Float[Tensor, "*R D K"]
     U: Float[Tensor, "*R K P"]
 
+    __repr__ = short
+
     def __post_init__(self) -> None:
         W, U = tuple(self.W.shape), tuple(self.U.shape)
         if len(W) not in (2, 3) or len(U) != len(W) or W[-1] != U[-2] or W[:-2] != U[:-2]:
@@ -232,6 +237,8 @@ class Implicit(SecondDerivative):
 
     product: Callable[[Tensor], Tensor]
     shape: tuple[int, int]
+
+    __repr__ = short
 
     def __post_init__(self) -> None:
         check_at_least(1, outputs=self.outputs, parameters=self.parameters)

@@ -22,6 +22,7 @@ from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic.network_model import network, network_point
 from lossgeom.quadratic.point import Point
 from lossgeom.quadratic.trajectory import Observable
+from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class TopMode:
     curvature: float
     norm: Estimate
     typical: Estimate
+
+    __repr__ = short
 
     @property
     def ratio(self) -> Estimate:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from lossgeom.quadratic.point import Point
+from lossgeom.reprs import short
 
 Observable = Callable[[Point], Tensor]
 
@@ -47,6 +48,8 @@ class Trajectory:
     diverged_at: Int[Tensor, " R"]
     converged_at: Int[Tensor, " R"]
     final: Mapping[str, Tensor]
+
+    __repr__ = short
 
     @property
     def losses(self) -> Shaped[Tensor, "S R"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
+from lossgeom.reprs import short
 from lossgeom.smoothness._ascent import Ascent
 from lossgeom.smoothness._certified.bounds import Bounds, bounds
 from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
@@ -34,6 +35,8 @@ class LipschitzLower:
     point: Float[Tensor, " ..."]
     example: int
     at_data: float
+
+    __repr__ = short
 
     def __float__(self) -> float:
         return self.value

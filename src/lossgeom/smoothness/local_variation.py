@@ -11,6 +11,7 @@ from torch import Tensor
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem
+from lossgeom.reprs import short
 from lossgeom.smoothness._ascent import Ascent
 from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
 from lossgeom.smoothness.lipschitz import certified, check_ascent, check_radius
@@ -31,6 +32,8 @@ class Bracket:
 
     lower: Float[Tensor, " N"]
     upper: Float[Tensor, " N"]
+
+    __repr__ = short
 
     @property
     def max(self) -> tuple[float, float]:

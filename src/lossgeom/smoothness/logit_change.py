@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.reprs import short
 from lossgeom.smoothness._ball import Box, Norm
 from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
 from lossgeom.smoothness._certified.graph import Graph
@@ -43,6 +44,8 @@ class LogitChange:
     first_order_lower: Float[Tensor, "K N"] | None
     upper: Float[Tensor, "K N"] | None
     notes: tuple[str, ...] = ()
+
+    __repr__ = short
 
 
 def logit_change(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.reprs import short
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._first_layer import FirstLayer, first_layer
 from lossgeom.smoothness._ways import few_of
@@ -42,6 +43,8 @@ class MultiplicativeInequality:
     smallest_input: float
     input_seminorm: float
     layer_seminorm: float
+
+    __repr__ = short
 
     @property
     def ratio(self) -> Float[Tensor, "N C"]:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lossgeom.reprs import short
+
 Norm = Literal["spectral", "frobenius"]
 Method = Literal["exact", "lanczos", "hutchinson"]
 TIE = 1e-12  # relative: eigenvalues of equal matrices differ by where they are in memory
@@ -41,6 +43,8 @@ class JacobianNorms:
     stderr: Float[Tensor, " N"] | None
     converged: Bool[Tensor, " N"]
     method: Method | Literal["mixed"]
+
+    __repr__ = short
 
     def __len__(self) -> int:
         return len(self.values)

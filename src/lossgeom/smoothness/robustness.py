@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lossgeom.measuring import measuring
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.reprs import short
 from lossgeom.smoothness._ball import Box, Norm
 from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model
 from lossgeom.smoothness._classes import classes
@@ -49,6 +50,8 @@ class Robustness:
     attacked_margins: Float[Tensor, "K N"]
     certified_radii: Float[Tensor, " N"] | None
     logit_change: LogitChange
+
+    __repr__ = short
 
     @property
     def notes(self) -> tuple[str, ...]:

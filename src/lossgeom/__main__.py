@@ -1,4 +1,4 @@
-"""``python -m lossgeom.cli``."""
+"""``python -m lossgeom``."""
 
 import sys
 
