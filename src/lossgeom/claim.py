@@ -17,12 +17,13 @@ class Claim:
         statement: the statement in one sentence.
         source: paper and figure, theorem or equation.
         measured: what the statistic is.
-        statistic: its mean over seeds.
-        interval: its confidence interval over seeds.
-        per_seed: the statistic of each seed that has one.
+        statistic: its median over seeds, a share of seeds or runs, or the worst of all cases.
+        interval: its confidence interval; of a statement about every case, the range over seeds.
+        per_seed: what was measured, of each seed that has it.
         expected: the range, fixed before the run, in which the statement holds.
         control: a negative control, which must come out contradicted.
         note: what else a reader should know, such as why the verdict is inconclusive.
+        every: the statement is about every case, so that one out of the range contradicts it.
 
     >>> claim = Claim("a", "grows", "A, Fig. 1", "slope", 2.0, (1.5, 2.5), (1.5, 2.5), (1.0, 9.0))
     >>> claim.verdict, claim.as_expected
@@ -39,11 +40,12 @@ class Claim:
     expected: Interval
     control: bool = False
     note: str = ""
+    every: bool = False
 
     @property
     def verdict(self) -> Verdict:
         """The interval against the expected range: inside, outside, or astride."""
-        return judge(self.interval, self.expected)
+        return judge(self.interval, self.expected, every=self.every)
 
     @property
     def as_expected(self) -> bool:
@@ -55,17 +57,22 @@ class Claim:
         return {**asdict(self), "verdict": self.verdict, "as_expected": self.as_expected}
 
 
-def judge(interval: Interval, expected: Interval) -> Verdict:
-    """Compare a confidence interval with the range in which a statement holds.
+def judge(interval: Interval, expected: Interval, *, every: bool = False) -> Verdict:
+    """Compare an interval with the range in which a statement holds.
+
+    A confidence interval contradicts it from outside. The range of what was seen contradicts a
+    statement about ``every`` case as soon as one end is outside, for that is a counterexample.
 
     >>> judge((0.9, 1.1), (0.75, 1.25)), judge((0.7, 1.1), (0.75, 1.25)), judge((0, 0.2), (0.75, 1))
     ('shown', 'inconclusive', 'contradicted')
+    >>> judge((0.7, 1.1), (0.75, 1.25), every=True)
+    'contradicted'
     """
     low, high = interval
     if math.isnan(low) or math.isnan(high):
         return "inconclusive"
     if expected[0] <= low and high <= expected[1]:
         return "shown"
-    if high < expected[0] or low > expected[1]:
+    if every or high < expected[0] or low > expected[1]:
         return "contradicted"
     return "inconclusive"

@@ -1,34 +1,64 @@
-"""Statistics over seeds, and claims made from them."""
+"""Statistics over seeds, and claims made from them.
+
+There are three kinds of claims, by what the statement is about. A number of each seed is judged by
+its median over seeds, with an interval from order statistics; how many seeds or runs are of some
+kind, by their share, with the interval of Clopper and Pearson; and what holds of all, by the worst
+of all. The intervals are exact for any distribution, and stay in the range of what is measured.
+"""
 
 import math
+import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.extras import required
 
+LEVEL = 0.95
+FEWEST_SEEDS = 6  # that give the median an interval at this level, since 2 / 2^6 < 0.05 < 2 / 2^5
+MOST: Interval = (0.5, math.inf)  # share of seeds or runs
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, Interval]:
-    r"""The mean, and Student's confidence interval for it.
+NO_INTERVAL: Interval = (math.nan, math.nan)
 
-    .. math:: \bar x \pm t_{n-1} \, s / \sqrt n
 
-    It takes the values as independent and about normal. Fewer than two values, or one that is not
-    finite, give an interval of NaN.
+def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, Interval]:
+    r"""The median, and a confidence interval for it from order statistics.
 
-    >>> mean_interval([1.0, 2.0, 3.0])
-    (2.0, (-0.484..., 4.484...))
+    .. math:: [x_{(j)}, x_{(n + 1 - j)}], \quad
+        j = \max \{ j : P(\mathrm{Bin}(n, 1/2) < j) \le (1 - \mathrm{level}) / 2 \}
+
+    It takes the values as independent and of the same distribution, whatever that is, and covers
+    the median at least as often as it says. Values that are not finite count by their order.
+
+    Fewer than 6 values at a level of 95 % give an interval of NaN, and so do values that are all the
+    same: they do not say how much there is to vary.
+
+    >>> median_interval([5.0, 3.0, 1.0, 6.0, 4.0, 2.0])
+    (3.5, (1.0, 6.0))
+    >>> median_interval([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    (1.0, (nan, nan))
     """
-    n = len(values)
-    if n == 0:
-        return math.nan, (math.nan, math.nan)
-    if len(set(values)) == 1 and n > 1:
-        return values[0], (values[0], values[0])
-    mean = math.fsum(values) / n
-    if n < 2 or not math.isfinite(mean):
-        return mean, (math.nan, math.nan)
-    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1))
-    half = float(required("scipy.stats").t.ppf((1 + level) / 2, n - 1)) * spread / math.sqrt(n)
-    return mean, (mean - half, mean + half)
+    n, ordered = len(values), sorted(values)
+    if n == 0 or any(math.isnan(value) for value in values):
+        return math.nan, NO_INTERVAL
+    below = required("scipy.stats").binom.cdf(range(n), n, 0.5)
+    j = int((below <= (1 - level) / 2).sum())
+    interval = NO_INTERVAL if j == 0 or ordered[0] == ordered[-1] else (ordered[j - 1], ordered[-j])
+    return statistics.median(ordered), interval
+
+
+def share_interval(hits: int, trials: int, level: float = LEVEL) -> tuple[float, Interval]:
+    """The share of hits, and the exact confidence interval of Clopper and Pearson for it.
+
+    Without trials both are NaN.
+
+    >>> share_interval(6, 6)
+    (1.0, (0.540..., 1.0))
+    """
+    if trials == 0:
+        return math.nan, NO_INTERVAL
+    found = required("scipy.stats").binomtest(hits, trials).proportion_ci(level, method="exact")
+    return hits / trials, (float(found.low), float(found.high))
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
@@ -42,39 +72,132 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return round(float(required("scipy.stats").spearmanr(x, y).statistic), 12)
 
 
-def claim_over_seeds(
-    name: str,
-    *,
-    statement: str,
-    source: str,
-    measured: str,
-    values: Sequence[float],
-    expected: Interval,
-    control: bool = False,
-    note: str = "",
-) -> Claim:
-    """A claim about the mean over seeds; ``values`` are NaN for seeds that have none.
+def claim_over_seeds(name: str, *, values: Sequence[float], note: str = "", **parts: Any) -> Claim:
+    """A claim about the median over seeds; ``values`` are NaN for seeds that have none.
+
+    The other parts are those of :class:`lossgeom.Claim`.
 
     >>> claim_over_seeds("a", statement="grows", source="A", measured="slope",
     ...     values=[1.0, 1.1], expected=(0.5, math.inf)).verdict
     'inconclusive'
     """
-    known = [value for value in values if not math.isnan(value)]
-    if len(known) < max(2, len(values)):
-        reason = f"{len(known)} of {len(values)} seeds give a value; an interval needs two."
-        note = f"{reason} {note}".strip()
+    known = _known(values)
+    median, interval = median_interval(known)
+    if len(known) < FEWEST_SEEDS:
+        reason = f"{_counted(known, values)}; an interval needs {FEWEST_SEEDS}."
     elif len(set(known)) == 1:
-        note = f"All seeds give the same value, so the interval has no width. {note}".strip()
-    mean, interval = mean_interval(known)
+        reason = "All seeds give the same value, which says nothing of how much it can vary."
+    else:
+        reason = _missing(known, values)
+    return _claim(name, median, interval, known, _joined(reason, note), parts)
+
+
+def claim_of_seeds(
+    name: str, *, values: Sequence[float], inside: Interval, note: str = "", **parts: Any
+) -> Claim:
+    """A claim that the number of most seeds lies in a range; ``values`` are as above.
+
+    It is for counts and rank correlations, which few different values are possible of.
+
+    >>> claim_of_seeds("a", statement="there are 9", source="A", measured="share of seeds with 9",
+    ...     values=[9, 9, 9, 9, 9, 9], inside=(9, 9)).verdict
+    'shown'
+    """
+    known = _known(values)
+    hits = sum(inside[0] <= value <= inside[1] for value in known)
+    share, interval = share_interval(hits, len(known))
+    note = _joined(_missing(known, values), note)
+    return _claim(name, share, interval, known, note, {"expected": MOST, **parts})
+
+
+def claim_of_runs(
+    name: str, *, values: Sequence[float], runs: int, note: str = "", **parts: Any
+) -> Claim:
+    """A claim about the share of independent runs, from that of each seed's ``runs``.
+
+    >>> claim_of_runs("a", statement="most do", source="A", measured="share",
+    ...     values=[1.0, 0.9], runs=10, expected=MOST).interval
+    (0.75..., 0.99...)
+    """
+    known = _known(values)
+    hits = sum(round(value * runs) for value in known)
+    share, interval = share_interval(hits, runs * len(known))
+    return _claim(name, share, interval, known, _joined(_missing(known, values), note), parts)
+
+
+def claim_of_all(
+    name: str,
+    *,
+    values: Sequence[float],
+    expected: Interval,
+    cases: int = 1,
+    case: str = "seed",
+    note: str = "",
+    **parts: Any,
+) -> Claim:
+    """A claim about all cases, which one of them contradicts.
+
+    However many agree, others need not. What their number says is in the note: without a
+    counterexample among n, the share of counterexamples is at most 1 - 0.05^(1/n), about 3 / n,
+    with a confidence of 95 %. Where that is not below a half, the claim is inconclusive.
+
+    Args:
+        name: of the claim.
+        values: the worst of each seed; NaN for a seed that has none.
+        expected: as in :class:`lossgeom.Claim`.
+        cases: independent ones for each seed.
+        case: what they are called.
+        note: what follows.
+        parts: the others of :class:`lossgeom.Claim`.
+
+    >>> claim_of_all("a", statement="never above 1", source="A", measured="largest",
+    ...     values=[0.2, 0.3, 1.1], expected=(-math.inf, 1.0)).verdict
+    'contradicted'
+    """
+    low, high = expected
+    known = _known(values)
+    worst = min(known, key=lambda value: min(value - low, high - value), default=math.nan)
+    found = sum(not low <= value <= high for value in known)
+    n = cases * len(known)
+    most = 1 - (1 - LEVEL) ** (1 / n) if n else 1.0
+    if found:
+        reason = f"{found} of {len(known)} seeds have a counterexample."
+    else:
+        reason = (
+            f"No counterexample in {n} {case}s: with 95% confidence, it is so in at least "
+            f"{1 - most:.1%} of all."
+        )
+    enough = found or most < 0.5
+    interval = (min(known), max(known)) if enough else NO_INTERVAL
+    reason = _joined(_missing(known, values), reason)
+    parts |= {"expected": expected, "every": True}
+    return _claim(name, worst, interval, known, _joined(reason, note), parts)
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _missing(known: Sequence[float], values: Sequence[float]) -> str:
+    return "" if len(known) == len(values) else f"{_counted(known, values)}."
+
+
+def _counted(known: Sequence[float], values: Sequence[float]) -> str:
+    return f"{len(known)} of {len(values)} seeds give a value"
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _claim(
+    name: str,
+    statistic: float,
+    interval: Interval,
+    known: Sequence[float],
+    note: str,
+    parts: dict[str, Any],
+) -> Claim:
     return Claim(
-        id=name,
-        statement=statement,
-        source=source,
-        measured=measured,
-        statistic=mean,
-        interval=interval,
-        per_seed=tuple(known),
-        expected=expected,
-        control=control,
-        note=note,
+        id=name, statistic=statistic, interval=interval, per_seed=tuple(known), note=note, **parts
     )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_over_seeds, mean_interval
+from lossgeom.lab.statistics import claim_over_seeds
 from lossgeom.record import Record
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _error_at_the_edge(seeds: Sequence[SeedRuns], model: str, **parts: Any) -> C
 
 
 def _errors(seeds: Sequence[SeedRuns]) -> list[Claim]:
-    linear, _ = mean_interval([seed.errors("linear")[-1] for seed in seeds])
+    linear = statistics.fmean([seed.errors("linear")[-1] for seed in seeds] or [math.nan])
     return [
         _error_at_the_edge(
             seeds,

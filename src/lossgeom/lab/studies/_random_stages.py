@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 POINTS = ("small_a", "edge_a", "large_a")  # settings that are places in the phase diagram
 TOL = 1e-8  # of the residuals' norm, at which a run has converged
+RISE = 1.2  # final by initial curvature, from which it has risen
 EVERY = 10  # steps at which curvature is looked at
 TOGETHER = 50  # models in memory at once
 DRAWN = 6  # runs
@@ -49,10 +50,10 @@ def outcome(found: Trajectory) -> dict[str, float]:
     """How runs end.
 
     Returns:
-        Shares of all runs that converged in the band at the edge (``"value"``), diverged, and
-        passed the edge and converged; the median final curvature of the latter (``"held"``); the
-        median over runs of the final by the initial curvature (``"sharpening"``). NaN for a median
-        of none.
+        Shares of all runs that converged in the band at the edge (``"value"``), diverged, passed
+        the edge and converged, and ended with RISE times the initial curvature or more
+        (``"risen"``); the median final curvature of those that passed (``"held"``); the median over
+        runs of the final by the initial curvature (``"sharpening"``). NaN for a median of none.
     """
     final = found.ntk[-1]
     passed = found.converged & (found.ntk.nan_to_num(nan=0.0).amax(0) > 2)
@@ -61,6 +62,7 @@ def outcome(found: Trajectory) -> dict[str, float]:
         "value": share(band),
         "diverged": share(found.diverged),
         "passed": share(passed),
+        "risen": share(final >= RISE * found.ntk[0]),
         "held": median(final[passed]),
         "sharpening": median(final / found.ntk[0]),
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_over_seeds, rank_correlation
+from lossgeom.lab.statistics import claim_of_all, claim_over_seeds, rank_correlation
 from lossgeom.lab.studies._smoothness_metrics import (
     G_W,
     G_X,
@@ -214,7 +214,7 @@ def _lower_left(config: Config, seeds: Sequence[SeedRuns]) -> list[Claim]:
 def _inequality(seeds: Sequence[SeedRuns]) -> list[Claim]:
     ratio = "left side over right side, the larger one of k = 1 and 2"
     runs = "over all runs of a seed that end, interpolating or not"
-    made = partial(claim_over_seeds, expected=HOLDS)
+    made = partial(claim_of_all, expected=HOLDS)
     return [
         made(
             "inequality",

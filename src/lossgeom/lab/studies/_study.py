@@ -9,6 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 from lossgeom.claim import Claim
 from lossgeom.record import Record
 
+FIRST_SEED = 10
+"""Seeds 0 to 9 may have been looked at before the claims had the statistics that they have now."""
+
+
+def fresh(seeds: int) -> range:
+    """So many seeds that no statistic or threshold was chosen on."""
+    return range(FIRST_SEED, FIRST_SEED + seeds)
+
 
 @runtime_checkable
 class RunConfig(Protocol):

@@ -6,8 +6,9 @@ value slightly below it. Their abstract says that much: the limit 2 - eps (2 - E
 2 - eps / 2 in the symmetric case E = 0, is derived in :mod:`lossgeom.quadratic.edge`. All is in
 rescaled units: the learning rate is 1, and the edge of stability at T(0) = 2.
 
-Starts are drawn around nominal ones, by a seed, so that intervals are over starts. What follows
-was fixed on seeds 100 and 101, before seeds 0, 1, ... were run. Seen there: the largest relative
+Starts are drawn around nominal ones, by a seed. What follows was fixed on seeds 100 and 101, before
+any other was run; that statements about all starts are judged by the worst of all, and no longer by
+its mean over seeds, before seeds 10, 11, ... were run, which are those of the study. Seen there: the largest relative
 difference from the predicted distance is 0.017 for E = 0 and eps <= 0.01, and 0.032 for E from -4
 to 1.5 at eps = 0.01; E moves by 5e-14 in 10,000 steps. Orders in eps are fitted where runs forget
 their starts, at eps <= 0.02.
@@ -19,13 +20,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_over_seeds
+from lossgeom.lab.statistics import claim_of_all, claim_over_seeds
 from lossgeom.lab.studies._network import check_settings
 from lossgeom.lab.studies._planar_stages import STAGES, STEPS
 from lossgeom.lab.studies._stages import NO_TRAJECTORIES, counted, over_seeds, run_stages
-from lossgeom.lab.studies._study import Study
+from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.record import Record
 
 PAPER_D = "Agarwala et al., arXiv:2210.04860"
@@ -106,7 +108,7 @@ class Run:
 
 def plan(config: Config, seeds: int) -> list[Run]:
     """One run for each seed."""
-    return [Run(seed, config) for seed in range(seeds)]
+    return [Run(seed, config) for seed in fresh(seeds)]
 
 
 def run(config: Run, record: Record) -> None:
@@ -123,23 +125,28 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
     return [
         *_limits(config, records),
         *_from_below(config, records),
-        *_conserved(records),
+        *_conserved(config, records),
         *_controls(config, records),
     ]
 
 
+def _of_all_starts(config: Config, name: str, **parts: Any) -> Claim:
+    return claim_of_all(name, cases=config.starts, case="start", **parts)
+
+
 def _limits(config: Config, records: Sequence[Record]) -> list[Claim]:
     upto = f"for eps <= {config.small_eps:g}, over eps and starts"
+    of_all = partial(_of_all_starts, config, source=DERIVED)
     claim = partial(claim_over_seeds, source=DERIVED)
     return [
-        claim(
+        of_all(
             "limit_symmetric",
             statement="For E = 0, runs that overshot the edge of stability end at 2 - eps / 2.",
             measured=f"{LARGEST} eps / 2, {upto}",
             values=over_seeds(records, "limits"),
             expected=NEAR_THE_FORMULA,
         ),
-        claim(
+        of_all(
             "limit_general",
             statement="They end at 2 - eps (2 - E) / 4 for any E.",
             measured=f"{LARGEST} eps (2 - E) / 4, for eps = {config.small_eps:g}, over E and "
@@ -168,7 +175,8 @@ def _limits(config: Config, records: Sequence[Record]) -> list[Claim]:
 def _from_below(config: Config, records: Sequence[Record]) -> list[Claim]:
     end = max(over_seeds(records, "below", "end"), default=math.nan)
     return [
-        claim_over_seeds(
+        _of_all_starts(
+            config,
             "sharpens_then_locks",
             source=f"{ABSTRACT}; the value derived here",
             statement="Runs that start below the edge with z far enough below zero sharpen beyond "
@@ -177,7 +185,8 @@ def _from_below(config: Config, records: Sequence[Record]) -> list[Claim]:
             values=over_seeds(records, "sharpening"),
             expected=NEAR_THE_FORMULA,
         ),
-        claim_over_seeds(
+        _of_all_starts(
+            config,
             "stays_below",
             source="derived here",
             statement="Runs whose gradient flow ends below the edge do not reach it.",
@@ -191,8 +200,8 @@ def _from_below(config: Config, records: Sequence[Record]) -> list[Claim]:
     ]
 
 
-def _conserved(records: Sequence[Record]) -> list[Claim]:
-    claim = partial(claim_over_seeds, source="derived here")
+def _conserved(config: Config, records: Sequence[Record]) -> list[Claim]:
+    claim = partial(_of_all_starts, config, source="derived here")
     return [
         claim(
             "invariant",
@@ -215,7 +224,7 @@ def _conserved(records: Sequence[Record]) -> list[Claim]:
 
 def _controls(config: Config, records: Sequence[Record]) -> list[Claim]:
     near = partial(
-        claim_over_seeds, source="made to fail", control=True, expected=NEAR_THE_FORMULA,
+        _of_all_starts, config, source="made to fail", control=True, expected=NEAR_THE_FORMULA,
         measured=f"{LARGEST} eps / 2, for eps = {config.small_eps:g}, over starts",
     )  # fmt: skip
     return [
@@ -236,7 +245,8 @@ def _controls(config: Config, records: Sequence[Record]) -> list[Claim]:
             statement="Negative control: runs that overshot end at 2 - eps / 2 for any E.",
             values=over_seeds(records, "energies", "without_E"),
         ),
-        claim_over_seeds(
+        _of_all_starts(
+            config,
             "control_invariant",
             source="made to fail",
             control=True,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_over_seeds, mean_interval, rank_correlation
+from lossgeom.lab.statistics import claim_of_seeds, claim_over_seeds, rank_correlation
 from lossgeom.lab.studies._descent import descend
 from lossgeom.lab.studies._network import (
     NETWORK_SETTINGS,
@@ -26,7 +26,7 @@ from lossgeom.lab.studies._network import (
     in_chunks,
     network_rules,
 )
-from lossgeom.lab.studies._study import Study
+from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
 from lossgeom.record import Record
@@ -141,7 +141,7 @@ def plan(config: Config, seeds: int) -> list[Run]:
     shared = {name: getattr(config, name) for name in NETWORK_SETTINGS}
     return [
         Run(lr, smoothing, seed, steps, every, **shared)
-        for seed in range(seeds)
+        for seed in fresh(seeds)
         for lr, steps, every in rhythms
         for smoothing in config.label_smoothing
     ]
@@ -261,10 +261,12 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
     wanted = 2 * len(config.label_smoothing)
     seeds = [SeedRuns(config, runs) for _, runs in sorted(by_seed.items()) if len(runs) == wanted]
 
-    whole, _ = mean_interval([seed.rise_together(whole=True) for seed in seeds])
+    whole = statistics.fmean([seed.rise_together(whole=True) for seed in seeds] or [math.nan])
     edge = 2 / config.lr
     small_edge = 2 / config.small_lr
-    unheld, _ = mean_interval([seed.at_the_edge(config.small_lr, edge) for seed in seeds])
+    unheld = statistics.fmean(
+        [seed.at_the_edge(config.small_lr, edge) for seed in seeds] or [math.nan]
+    )
     edge_measured = (
         "sharpness * lr / 2: its median over the training time lr * step in which the run at "
         f"lr = {config.small_lr:g} is beyond {edge:g}, averaged over the smoothings for which that "

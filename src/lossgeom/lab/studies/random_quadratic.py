@@ -3,12 +3,14 @@
 Agarwala, Pedregosa and Pennington (arXiv:2210.04860) find that sharpening and the edge of stability
 are generic: models with random residuals z, Jacobians J and second derivatives Q have them, and no
 structure of neural networks is needed. That curvature accelerates at a rate set by the variance of
-z, and the phase diagram, are taken from their section 3 without comparison with its text; constants
-and coordinates are derived in :mod:`lossgeom.quadratic`. All is in rescaled units: the learning
-rate is 1, curvature is the largest eigenvalue of J J^T, and the edge of stability is at 2.
+z, and the phase diagram, are derived here after the paper's abstract, in :mod:`lossgeom.quadratic`.
+All is in rescaled units: the learning rate is 1, curvature is the largest eigenvalue of J J^T, and
+the edge of stability is at 2.
 
-What follows was fixed on seeds 100 and 101, before seeds 0, 1, ... were run. Seen there with D = 20
-and P = 40: at a = 0.5 and lambda_0 = 1.5, 0.76 of the runs end in the band from 1.9 to 2.001,
+What follows was fixed on seeds 100 and 101, before any other was run. Shares had been expected in a
+range closed at 1, and Student's interval went beyond: ranges of shares are open upwards, shares of
+runs have binomial intervals, and whether curvature rises is one of them, since that was fixed before
+seeds 10, 11, ... were run, which are those of the study. Seen at first with D = 20 and P = 40: at a = 0.5 and lambda_0 = 1.5, 0.76 of the runs end in the band from 1.9 to 2.001,
 and those that passed the edge at 1.975; the acceleration is 1.00 times its
 prediction, give or take 0.02 for a seed of 8000 models.
 """
@@ -19,26 +21,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_over_seeds, mean_interval
+from lossgeom.lab.statistics import MOST, claim_of_runs, claim_of_seeds, claim_over_seeds
 from lossgeom.lab.studies._network import check_settings
-from lossgeom.lab.studies._random_stages import POINTS, STAGES
+from lossgeom.lab.studies._random_stages import POINTS, RISE, STAGES
 from lossgeom.lab.studies._stages import NO_TRAJECTORIES, counted, over_seeds, run_stages
-from lossgeom.lab.studies._study import Study
+from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.quadratic.phases import BAND
 from lossgeom.record import Record
 
 PAPER_D = "Agarwala et al., arXiv:2210.04860"
 ABSTRACT = f"{PAPER_D}, abstract"
-SECTION_3 = f"{PAPER_D}, section 3, not compared with its text"
+DERIVED = f"derived here, after {PAPER_D}, abstract"
 IN_BAND = f"share of all runs that converge with a curvature from {BAND[0]:g} to {BAND[1]:g}"
+RISEN = f"share of all runs that end with {RISE:g} times the initial curvature or more"
 
 # What each statement expects of its statistic, fixed before the seeds of the study were run.
 NO_SHARPENING: Interval = (0.95, 1.05)  # final by initial curvature
-SHARPENING: Interval = (1.2, math.inf)
-MOST: Interval = (0.5, 1.0)  # share of runs
-NEARLY_ALL: Interval = (0.9, 1.0)
+NEARLY_ALL: Interval = (0.9, math.inf)  # share of runs; of most, see MOST
 JUST_BELOW: Interval = (1.9, 2.0)  # curvature
 AS_PREDICTED: Interval = (0.95, 1.05)  # as a multiple of the prediction
 NO_VELOCITY: Interval = (-0.02, 0.02)  # relative change in the time that acceleration takes, 1/a
@@ -123,7 +125,7 @@ class Run:
 
 def plan(config: Config, seeds: int) -> list[Run]:
     """One run for each seed."""
-    return [Run(seed, config) for seed in range(seeds)]
+    return [Run(seed, config) for seed in fresh(seeds)]
 
 
 def run(config: Run, record: Record) -> None:
@@ -150,57 +152,63 @@ def _place(config: Config, a: float) -> str:
 
 
 def _phases(config: Config, records: Sequence[Record]) -> list[Claim]:
-    claim = partial(claim_over_seeds, source=SECTION_3)
-    least = min(over_seeds(records, "diagram"), default=math.nan)
+    of_runs = partial(claim_of_runs, source=DERIVED, runs=config.runs_at_points)
     return [
-        claim(
+        claim_over_seeds(
             "small_residuals",
+            source=DERIVED,
             statement="With small residuals, curvature stays where it is.",
             measured="median over runs of the final by the initial curvature, "
             f"{_place(config, config.small_a)}",
             values=over_seeds(records, "small", "sharpening"),
             expected=NO_SHARPENING,
         ),
-        claim(
+        of_runs(
             "edge_of_stability",
             statement="With larger ones, most runs end at the edge of stability.",
             measured=f"{IN_BAND}, {_place(config, config.edge_a)}",
             values=over_seeds(records, "edge"),
             expected=MOST,
         ),
-        claim(
+        of_runs(
             "divergence",
             statement="With large ones, descent diverges.",
             measured=f"share of runs that diverge, {_place(config, config.large_a)}",
             values=over_seeds(records, "large", "diverged"),
             expected=NEARLY_ALL,
         ),
-        claim(
+        claim_of_seeds(
             "phases_in_order",
-            statement="These three phases follow each other as residuals grow.",
-            measured="share of the initial curvatures of the phase diagram for which all three are "
-            "there, in this order; a cell is of a phase if half of its runs are",
+            statement="These three phases follow each other as residuals grow, for most initial "
+            "curvatures.",
+            source=DERIVED,
+            measured="share of seeds for which all three are there, in this order, at more than "
+            "half of the initial curvatures of the phase diagram, whose share is given for each "
+            "seed; a cell is of a phase if half of its runs are",
             values=over_seeds(records, "diagram"),
-            expected=MOST,
-            note=f"It is {least:.3g} for the seed with the least. Intervals can reach beyond 1, "
-            "shares cannot.",
+            inside=MOST,
         ),
     ]
 
 
 def _at_the_edge(config: Config, records: Sequence[Record]) -> list[Claim]:
-    claim = partial(claim_over_seeds, source=ABSTRACT)
+    ratio = fmean(over_seeds(records, "edge", "sharpening") or [math.nan])
     return [
-        claim(
+        claim_of_runs(
             "sharpening",
             statement="On the way to the edge, curvature rises.",
-            measured="median over runs of the final by the initial curvature, "
-            f"{_place(config, config.edge_a)}",
-            values=over_seeds(records, "edge", "sharpening"),
-            expected=SHARPENING,
+            source=ABSTRACT,
+            measured=f"{RISEN}, {_place(config, config.edge_a)}",
+            values=over_seeds(records, "edge", "risen"),
+            runs=config.runs_at_points,
+            expected=MOST,
+            note=""
+            if math.isnan(ratio)
+            else f"The median run ends with {ratio:.2f} times as much.",
         ),
-        claim(
+        claim_over_seeds(
             "just_below",
+            source=ABSTRACT,
             statement="Runs that pass the edge and do not diverge end just below it.",
             measured="median final curvature of the runs that were above 2 and converged, "
             f"{_place(config, config.edge_a)}",
@@ -212,13 +220,13 @@ def _at_the_edge(config: Config, records: Sequence[Record]) -> list[Claim]:
 
 def _motion(config: Config, records: Sequence[Record]) -> list[Claim]:
     size = f"over {config.models} models with D = {config.outputs}, P = {config.parameters}"
-    limit, _ = mean_interval(over_seeds(records, "acceleration", "limit"))
+    limit = fmean(over_seeds(records, "acceleration", "limit") or [math.nan])
     return [
         claim_over_seeds(
             "acceleration",
             statement="By gradient flow curvature accelerates upward at first, relative to itself "
             "by 2 D P sigma_z^2 for large D and P, and by 1.75 (1/D + 1/P) of that more.",
-            source=f"{SECTION_3}; constants derived or measured here",
+            source=f"{DERIVED}; its excess at finite size measured here",
             measured="mean second derivative of curvature by mean curvature, as a multiple of the "
             f"prediction with its finite-size excess, {size}",
             values=over_seeds(records, "acceleration"),
@@ -239,32 +247,33 @@ def _motion(config: Config, records: Sequence[Record]) -> list[Claim]:
 
 
 def _controls(config: Config, records: Sequence[Record]) -> list[Claim]:
-    control = partial(claim_over_seeds, source="made to fail", control=True)
+    control = partial(
+        claim_of_runs, source="made to fail", control=True, runs=config.runs_at_points,
+        expected=MOST,
+    )  # fmt: skip
     return [
         control(
             "control_linear",
             statement="Negative control: curvature rises with Q = 0, too.",
-            measured="median over runs of the final by the initial curvature, "
-            f"{_place(config, config.edge_a)}, with Q = 0",
-            values=over_seeds(records, "linear", "sharpening"),
-            expected=SHARPENING,
+            measured=f"{RISEN}, {_place(config, config.edge_a)}, with Q = 0",
+            values=over_seeds(records, "linear", "risen"),
         ),
         control(
             "control_linear_edge",
             statement="Negative control: most runs end at the edge with Q = 0, too.",
             measured=f"{IN_BAND}, {_place(config, config.edge_a)}, with Q = 0",
             values=over_seeds(records, "linear"),
-            expected=MOST,
         ),
         control(
             "control_small_residuals",
             statement="Negative control: most runs end at the edge with small residuals, too.",
             measured=f"{IN_BAND}, {_place(config, config.small_a)}",
             values=over_seeds(records, "small"),
-            expected=MOST,
         ),
-        control(
+        claim_over_seeds(
             "control_half_residuals",
+            source="made to fail",
+            control=True,
             statement="Negative control: residuals half as large accelerate curvature as much.",
             measured="the same as for the acceleration, with z / 2 in place of z",
             values=over_seeds(records, "acceleration", "halved"),
@@ -280,8 +289,8 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
         f"{counted(found)} With D = {config.outputs}, P = {config.parameters} and "
         f"a = {config.edge_a:g}, {by_id['edge_of_stability'].statistic:.0%} of runs end at the "
         "edge of stability, and those that had passed it at a curvature of "
-        f"{by_id['just_below'].statistic:.3f} for an edge at 2. With Q = 0 curvature ends at "
-        f"{by_id['control_linear'].statistic:.3g} times where it started."
+        f"{by_id['just_below'].statistic:.3f} for an edge at 2. With Q = 0 curvature rises in "
+        f"{by_id['control_linear'].statistic:.0%} of runs."
     )
 
 
