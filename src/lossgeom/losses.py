@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.batches import TARGET_KEYS, Batch
+from lossgeom.batches import Batch
 from lossgeom.cross_entropy import CrossEntropy, Layout, target_count
 from lossgeom.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
 
@@ -120,8 +120,7 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
     if loss.needs_targets and not isinstance(batch.targets, Tensor):
         raise ValueError(
             f"the loss {name!r} compares outputs with a tensor of targets, and batch "
-            f"{batch.index} has {type(batch.targets).__name__}; expected (inputs, targets), or "
-            f"a mapping with the targets at {', '.join(map(repr, TARGET_KEYS))}"
+            f"{batch.index} has {_said_of(batch)}; {batch.remedy}"
         )
     result = loss.terms(outputs, batch)
     if not (isinstance(result, tuple) and len(result) == 2):
@@ -139,6 +138,13 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
         what = "loss" if torch.isfinite(outputs).all() else "output of the model"
         raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
     return total, float(count)
+
+
+def _said_of(batch: Batch) -> str:
+    """What stands where targets are expected."""
+    if batch.targets is None and isinstance(batch.raw, (tuple, list)):
+        return f"{len(batch.raw)} parts, and which of them is the target is not said"
+    return type(batch.targets).__name__
 
 
 def _own(function: TermsFunction) -> Loss:

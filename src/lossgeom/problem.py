@@ -18,7 +18,9 @@ from lossgeom.batches import (
     Batch,
     FirstExamples,
     Passes,
+    Target,
     check_iterable,
+    checked_target,
     generators_kept,
     to_parameters,
 )
@@ -58,13 +60,15 @@ class Problem:
             count)``; see :func:`lossgeom.losses.as_loss`.
         batches: something that can be iterated again and again: a list, a DataLoader. It is not
             copied. A loader that shuffles or augments does so in the same way in every pass. A
-            batch is ``(inputs, targets)``, ``(input, ..., targets)`` or a mapping with the targets
-            at ``"labels"``; see :meth:`lossgeom.batches.Batch.of`.
+            batch is ``(inputs, targets)`` or a mapping with the targets at ``"labels"``; see
+            :meth:`lossgeom.batches.Batch.of`.
         label_smoothing: of the cross-entropies.
         mode: ``"eval"`` or ``"train"``, for BatchNorm, Dropout and their like.
         parameters: patterns of the names of the parameters to measure in, such as ``"head.*"``;
             all that are trainable by default. The others are held fixed.
         forward: ``(model, batch) -> outputs``, where calling the model with the inputs is not it.
+        target: where the targets are in batches of another form: a place such as -1 among three
+            parts, a key of a mapping, or a function that makes them of the batch.
         seed: fixes what the model draws at random, as Dropout in train mode does: one draw for
             each batch, the same in every pass. Without it, random models are refused.
         dtype: torch.float32 or torch.float64, to measure in.
@@ -94,6 +98,7 @@ class Problem:
         mode: Mode = "eval",
         parameters: str | Sequence[str] | None = None,
         forward: Forward | None = None,
+        target: Target = None,
         seed: int | None = None,
         dtype: torch.dtype | None = None,
         autocast: torch.dtype | None = None,
@@ -118,6 +123,7 @@ class Problem:
         if seed is not None and seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
         self._forward = forward
+        self._target = checked_target(target)
         self._seen = Passes()
         self._once: dict[Hashable, Any] = {}
         self._cache: dict[Hashable, Any] = {}
@@ -157,7 +163,7 @@ class Problem:
         """
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
-        return self._with(batches=FirstExamples(self.batches, n), _seen=Passes())
+        return self._with(batches=FirstExamples(self.batches, n, self._target), _seen=Passes())
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
@@ -225,7 +231,7 @@ class Problem:
         """Call a function on every batch but the first few, the same batches in every pass."""
         results = []
         with measuring(self.theta.device), generators_kept(self.batches):
-            for batch in self._seen.over(self.batches, self.theta):
+            for batch in self._seen.over(self.batches, self.theta, self._target):
                 self.once("probe", partial(self._probe, batch))
                 if batch.index >= skip:
                     results.append(function(batch))
@@ -235,7 +241,7 @@ class Problem:
         """The first batch, for a look at the model that needs no more."""
         with measuring(self.theta.device), generators_kept(self.batches):
             for raw in self.batches:
-                batch = Batch.of(to_parameters(raw, self.theta))
+                batch = Batch.of(to_parameters(raw, self.theta), target=self._target)
                 self.once("probe", partial(self._probe, batch))
                 return batch
         raise ValueError("expected at least one batch, got none")

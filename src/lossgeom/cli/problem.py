@@ -44,6 +44,11 @@ class ProblemOptions:
         ),
     ] = None
     """Loss between what the model returns and the targets."""
+    target: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="PLACE", help_behavior_hint="(default: (inputs, targets), labels)"),
+    ] = None
+    """Where in a batch the targets are, if not there: a place such as -1, or a key."""
     mode: Annotated[
         Mode | None,
         tyro.conf.arg(metavar=_choices(MODES), help_behavior_hint="(default: eval)"),
@@ -65,7 +70,13 @@ class ProblemOptions:
 
     def beside_model(self) -> list[str]:
         """The arguments that were given besides the model."""
-        given = {"DATA": self.data, "--loss": self.loss, "--mode": self.mode, "--seed": self.seed}
+        given = {
+            "DATA": self.data,
+            "--loss": self.loss,
+            "--target": self.target,
+            "--mode": self.mode,
+            "--seed": self.seed,
+        }
         parameters = ["--parameters"] if self.parameters else []
         return [name for name, value in given.items() if value is not None] + parameters
 
@@ -130,6 +141,7 @@ def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype
             model,
             options.loss or "cross_entropy",
             batches,
+            target=_place(options.target),
             mode=options.mode or "eval",
             parameters=options.parameters or None,
             seed=options.seed,
@@ -137,6 +149,14 @@ def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype
         )
     except TypeError as error:  # which says what was expected, but is no usage error elsewhere
         raise FactoryError(str(error)) from error
+
+
+def _place(target: str | None) -> int | str | None:
+    """A number as a place, anything else as a key."""
+    try:
+        return None if target is None else int(target)
+    except ValueError:
+        return target
 
 
 def _described(thing: Any) -> str:
