@@ -39,6 +39,7 @@ class Loss:
         likelihood: the distribution whose negative logarithm the terms are, up to weights;
             ``None`` where there is none or it is not known.
         needs_targets: whether batches without targets are an error.
+        known: whether it is known that the terms are such a sum and count; it is tried otherwise.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Loss:
     label_entropy: Callable[[Tensor, Batch], float] | None = None
     likelihood: Likelihood | None = None
     needs_targets: bool = False
+    known: bool = False
 
 
 class NonFiniteError(ArithmeticError):
@@ -92,7 +94,7 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if loss == "squared_error":
-        return Loss(loss, _squared_error, likelihood=Gaussian(1.0), needs_targets=True)
+        return Loss(loss, _squared_error, likelihood=Gaussian(1.0), needs_targets=True, known=True)
     if isinstance(loss, nn.Module):
         return _criterion(loss)
     if isinstance(loss, type) or getattr(loss, "__module__", None) == F.__name__:
@@ -174,6 +176,7 @@ def _cross_entropy(name: str, loss: CrossEntropy, average: bool = True) -> Loss:
         label_entropy=loss.label_entropy if loss.weight is None else None,
         likelihood=Softmax(loss.class_dim, loss.term_weights),
         needs_targets=True,
+        known=True,
     )
 
 
@@ -224,6 +227,7 @@ def _criterion(criterion: nn.Module) -> Loss:
         average=reduction == "mean",
         likelihood=_criterion_likelihood(summed),
         needs_targets=True,
+        known=True,
     )
 
 
