@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.report import render
 from tests import reference
 
 
@@ -87,6 +88,9 @@ def test_thresholds_of_training_beside_numbers_in_eval_mode(tmp_path):
         tracker(0)
     tracker(1)  # and no second time, which would be an error here
     assert "the loss is" in record.manifest["thresholds_caution"]
+    record.finish()
+    page = render([record.path]).read_text()
+    assert "Thresholds of training beside other numbers" in page
     lg.Tracker(unset, metrics, lg.Record.create(tmp_path / "no thresholds"))(0)
     for mode in ("eval", "train"):
         said = lg.Problem(model, "cross_entropy", batches, mode=mode)

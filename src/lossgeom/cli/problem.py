@@ -53,7 +53,7 @@ class ProblemOptions:
         Mode | None,
         tyro.conf.arg(metavar=_choices(MODES), help_behavior_hint="(default: eval)"),
     ] = None
-    """Mode of the model, for BatchNorm, Dropout and their like."""
+    """Mode of the model, for BatchNorm, Dropout and their like; name that of training with --lr."""
     parameters: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="GLOB [GLOB ...]", help_behavior_hint="(default: all trainable)"),
@@ -142,7 +142,7 @@ def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype
             options.loss or "cross_entropy",
             batches,
             target=_place(options.target),
-            mode=options.mode or "eval",
+            mode=options.mode,
             parameters=options.parameters or None,
             seed=options.seed,
             dtype=dtype,
