@@ -441,7 +441,7 @@ def _cases() -> list[Case]:
         labelled("in_place", InPlace()),
         labelled("two_inputs", TwoInputs(), _split((x, gate), y, 5, 4)),
         replace(
-            labelled("flat_tuple", TwoInputs(), _split((x, gate), y, 5, 4)),
+            labelled("flat_tuple", TwoInputs(), _split((x, gate), y, 5, 4), target=-1),
             form=lambda inputs, targets: [*inputs, targets],
         ),
         replace(
@@ -449,8 +449,8 @@ def _cases() -> list[Case]:
             form=lambda inputs, targets: {**inputs, "labels": targets},
         ),
         replace(
-            labelled("encoding", Encoded(), _split({"x": x, "gate": gate}, y, 5, 4)),
-            form=lambda inputs, targets: UserDict(**inputs, labels=targets),
+            labelled("encoding", Encoded(), _split({"x": x, "gate": gate}, y, 5, 4), target="y"),
+            form=lambda inputs, targets: UserDict(**inputs, y=targets),
         ),
         labelled("keywords", TwoInputs(), _split({"gate": gate, "x": x}, y, 5, 4)),
         Case(

@@ -23,18 +23,69 @@ def data(n=6):
 def test_forms_of_a_batch():
     x, z, y = torch.ones(2, 3), torch.ones(2, 1), torch.zeros(2)
     forms = {
-        "pair": ((x, y), (x,)),
-        "three": ([x, z, y], (x, z)),
-        "nested": (((x, z), y), (x, z)),
-        "keywords": (({"a": x, "b": z}, y), {"a": x, "b": z}),
-        "mapping": ({"a": x, "b": z, "labels": y}, {"a": x, "b": z}),
+        "pair": ((x, y), None, (x,)),
+        "swapped": ((y, x), 0, (x,)),
+        "three": ([x, z, y], -1, (x, z)),
+        "middle": ([x, y, z], 1, (x, z)),
+        "nested": (((x, z), y), None, (x, z)),
+        "keywords": (({"a": x, "b": z}, y), None, {"a": x, "b": z}),
+        "keywords and more": (({"a": x, "b": z}, (z, y)), lambda b: b[1][1], {"a": x, "b": z}),
+        "mapping": ({"a": x, "b": z, "labels": y}, None, {"a": x, "b": z}),
+        "key": ({"a": x, "label": z, "class": y}, "class", {"a": x, "label": z}),
     }
-    for raw, inputs in forms.values():
-        batch = Batch.of(raw)
+    for raw, target, inputs in forms.values():
+        batch = Batch.of(raw, target=target)
         assert batch.inputs == inputs
         assert batch.targets is y
         assert len(batch) == 2
+        for other in (batch.examples(0, 2), batch.copied(), batch.with_tensor(x, x + 1)):
+            assert torch.equal(other.targets, y)
+            assert len(other.inputs) == len(inputs)
         assert len(batch.examples(0, 1)) == 1
+
+
+def test_the_target_of_three_parts_is_said_or_an_error(unchecked):
+    """Such as the batches of a loader that gives inputs, labels and what is known of them."""
+    x, y = data()
+    model, domain = nn.Linear(4, 3), torch.randint(3, (6,))
+    plain = lg.Problem(model, "cross_entropy", [(x, y)], dtype=torch.float64)
+    batches = [(x, y, domain)]
+
+    def first(model, batch):
+        return model(batch[0])
+
+    with pytest.raises(
+        TypeError, match=r"batch 0 has 3 parts.* is not said.*\(\(x1, x2\), targets\)"
+    ):
+        lg.Problem(model, "cross_entropy", batches).loss()
+    with pytest.raises(TypeError, match=r"Linear takes .* 2 arguments for it .* forward="):
+        lg.Problem(model, "cross_entropy", batches, target=1).loss()
+    with pytest.raises(ValueError, match=r"'cross_entropy' compares .* 3 parts.*target=-1"):
+        lg.Problem(model, "cross_entropy", batches, forward=first).loss()
+    for target in (1, -2, lambda batch: batch[1]):
+        said = lg.Problem(model, "cross_entropy", batches, forward=first, target=target)
+        assert said.loss() == pytest.approx(plain.loss(), rel=1e-6)
+        assert lg.sharpness(said).value == pytest.approx(lg.sharpness(plain).value, rel=1e-3)
+        assert said.take(4).loss() == pytest.approx(plain.take(4).loss(), rel=1e-6)
+        assert lg.metrics.Accuracy()(said).value == lg.metrics.Accuracy()(plain).value
+
+    def own(outputs, batch):  # which finds its targets itself
+        return F.cross_entropy(outputs, batch[1], reduction="sum"), len(outputs)
+
+    assert lg.Problem(model, own, batches, forward=first).loss() == pytest.approx(plain.loss())
+
+
+def test_targets_that_are_not_where_they_are_said_to_be(unchecked):
+    x, y = data()
+    model = nn.Linear(4, 3)
+    with pytest.raises(TypeError, match=r"targets at 2, as target= says, got a tuple of Tensor, T"):
+        lg.Problem(model, "cross_entropy", [(x, y)], target=2).loss()
+    with pytest.raises(TypeError, match=r"targets at 'class', as target= says, got a tuple"):
+        lg.Problem(model, "cross_entropy", [(x, y)], target="class").loss()
+    with pytest.raises(TypeError, match=r"targets at 'class', as target= says, got a dict with"):
+        lg.Problem(model, "cross_entropy", [{"input": x, "labels": y}], target="class").loss()
+    with pytest.raises(TypeError, match=r"expected target to be a place .* got float"):
+        lg.Problem(model, "cross_entropy", [(x, y)], target=1.0)
 
 
 def test_take_cuts_every_tensor():

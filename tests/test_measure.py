@@ -295,3 +295,11 @@ def test_what_has_not_converged_says_so(here, capsys):
     assert "?" in printed.out
     assert "--max-matvecs allows more products" in printed.out
     assert "--max-matvecs allows more products" in (here / "a/report.html").read_text()
+
+
+def test_the_edge_beside_numbers_in_eval_mode(here, capsys):
+    command = ("net.py:normed", "net.py:data", *FEW, "--lr", "0.5")
+    printed = measured(capsys, *command, "--out", "unset")
+    assert "Warning: measured in mode='eval', because no mode= was given; on the" in printed.out
+    assert "Warning" in (here / "unset/report.html").read_text()
+    assert "Warning" not in measured(capsys, *command, "--out", "eval", "--mode", "eval").out

@@ -278,14 +278,14 @@ def test_batches_of_another_form(unchecked):
     with pytest.raises(TypeError, match=r"got a tensor of shape .*goes in a list"):
         problem_with(batches=(x, y)).loss()
     with pytest.raises(TypeError, match=r"Linear takes \(input.* has 2 arguments for it.*forward="):
-        problem_with(batches=[(x, y, y)]).loss()
+        problem_with(batches=[((x, y), y)]).loss()
     with pytest.raises(TypeError, match=r"Linear takes \(input.* has keywords \['x'\] for it"):
         problem_with(batches=[{"x": x, "labels": y}]).loss()
     with pytest.raises(
         TypeError, match=r"as \(inputs, targets\) or as a mapping, got a tuple of Te"
     ):
         problem_with(batches=[(x,)]).loss()
-    with pytest.raises(TypeError, match="has targets at 'labels' and at 'targets'; keep one"):
+    with pytest.raises(TypeError, match="targets at 'labels' and at 'targets'; keep one, or say"):
         problem_with(batches=[{"input": x, "labels": y, "targets": y}]).loss()
     with pytest.raises(
         TypeError, match="got a dict with 'input', 'labels'; a single batch goes in"

@@ -17,6 +17,7 @@ TARGET_KEYS = ("labels", "label", "targets", "target")
 PLAIN = (int, float, str, bytes, type(None))
 
 Fingerprint = tuple[tuple[str, ...], ...]
+Target = int | str | Callable[[Any], Any] | None
 
 
 @dataclass(frozen=True)
@@ -28,41 +29,74 @@ class Batch:
         raw: the batch as its owner wrote it, on the parameters' device.
         inputs: what the model is called with: a tuple of positional or a dict of keyword arguments.
         targets: what a loss compares the outputs with; ``None`` where the batch does not say.
+        target: where the targets are, if that had to be said.
     """
 
     index: int
     raw: Any
     inputs: tuple[Any, ...] | dict[str, Any]
     targets: Any
+    target: Target = None
 
     @classmethod
-    def of(cls, raw: Any, index: int = 0) -> Batch:
+    def of(cls, raw: Any, index: int = 0, target: Target = None) -> Batch:
         """Take a batch apart.
 
-        ``(x, y)`` has inputs x and targets y, ``(x1, x2, y)`` two inputs; x may be a tuple of
-        positional or a mapping of keyword arguments. Of a mapping, the targets are at ``labels``,
-        ``label``, ``targets`` or ``target``, and all the rest are keyword arguments.
+        ``(x, y)`` has inputs x and targets y; x may be a tuple of positional or a mapping of
+        keyword arguments. Of a mapping, the targets are at ``labels``, ``label``, ``targets`` or
+        ``target``, and all the rest are keyword arguments. Which of three or more parts is the
+        target cannot be known: it has to be said.
+
+        Args:
+            raw: the batch as its owner wrote it.
+            index: its place in the data.
+            target: the place of the targets among the parts, or their key, where all the rest are
+                inputs; or a function that makes them of the batch, which leaves the inputs as they
+                are.
+
+        Raises:
+            TypeError: for a batch of another form, or one without such a target.
         """
+        made = target(raw) if callable(target) else None
+        where = None if callable(target) else target
         if isinstance(raw, Mapping):
-            found = [key for key in TARGET_KEYS if key in raw]
-            if len(found) > 1:
-                raise TypeError(
-                    f"batch {index} has targets at {' and at '.join(map(repr, found))}; keep one"
-                )
-            inputs = {key: value for key, value in raw.items() if key not in found}
-            return cls(index, raw, inputs, raw[found[0]] if found else None)
-        if not (isinstance(raw, (tuple, list)) and len(raw) > 1):
+            inputs, targets = _apart(raw, where, index)
+        else:
+            inputs, targets = _parts(raw, where, index)
+        return cls(index, raw, inputs, made if callable(target) else targets, target)
+
+    def made_of(self, raw: Any) -> Batch:
+        """The same batch with other tensors in it."""
+        return Batch.of(raw, self.index, self.target)
+
+    @property
+    def arguments(self) -> tuple[Any, ...] | dict[str, Any]:
+        """The inputs, for a model that is called with them and with nothing else.
+
+        Raises:
+            TypeError: if it is not said which part of the batch is not an input.
+        """
+        said = isinstance(self.target, (int, str))
+        if not said and isinstance(self.raw, (tuple, list)) and len(self.raw) > 2:
             raise TypeError(
-                f"expected batch {index} as (inputs, targets) or as a mapping, got "
-                f"{_describe(raw)}. A single pair goes in a list, [(inputs, targets)]"
+                f"batch {self.index} has {len(self.raw)} parts, and which of them is the target is "
+                f"not said; {self.remedy}"
             )
-        *first, targets = raw
-        if len(first) > 1:
-            return cls(index, raw, tuple(first), targets)
-        if isinstance(first[0], Mapping):
-            return cls(index, raw, dict(first[0]), targets)
-        positional = isinstance(first[0], (tuple, list)) and not _is_named(first[0])
-        return cls(index, raw, tuple(first[0]) if positional else (first[0],), targets)
+        return self.inputs
+
+    @property
+    def remedy(self) -> str:
+        """How to say what the targets of such a batch are."""
+        if isinstance(self.raw, Mapping):
+            keys = ", ".join(map(repr, TARGET_KEYS))
+            return (
+                f"expected a mapping with the targets at {keys}, or at a key that "
+                "Problem(..., target='key') names, or (inputs, targets)"
+            )
+        return (
+            "expected (inputs, targets), with several inputs as ((x1, x2), targets), or the place "
+            "of the targets as in Problem(..., target=-1), where all the rest are inputs"
+        )
 
     @property
     def input(self) -> Tensor:
@@ -82,13 +116,15 @@ class Batch:
     def with_tensor(self, old: Tensor, new: Tensor) -> Batch:
         """The same batch with another tensor in the place of one of its inputs."""
         raw = map_tensors(lambda t: new if t is old else t, self.raw)
-        return replace(Batch.of(raw, self.index), targets=self.targets)
+        return self._with_inputs_of(raw)
 
     def copied(self) -> Batch:
         """The same batch in tensors of its own, for a model that works in place on its input."""
-        return replace(
-            Batch.of(map_tensors(torch.clone, self.raw), self.index), targets=self.targets
-        )
+        return self._with_inputs_of(map_tensors(torch.clone, self.raw))
+
+    def _with_inputs_of(self, raw: Any) -> Batch:
+        where = None if callable(self.target) else self.target
+        return replace(Batch.of(raw, self.index, where), targets=self.targets, target=self.target)
 
     def __len__(self) -> int:
         return len(_first_dimensions(self.raw)[0])
@@ -102,7 +138,51 @@ class Batch:
                 f"cannot take examples out of batch {self.index}, whose tensors have first "
                 f"dimensions {lengths}: expected the number of examples in each"
             )
-        return Batch.of(map_tensors(lambda t: t[start:stop] if t.ndim else t, self.raw), self.index)
+        return self.made_of(map_tensors(lambda t: t[start:stop] if t.ndim else t, self.raw))
+
+
+def _apart(
+    raw: Mapping[str, Any], where: int | str | None, index: int
+) -> tuple[dict[str, Any], Any]:
+    """The inputs and targets of a mapping."""
+    if where is not None and where not in raw:
+        raise TypeError(
+            f"expected batch {index} to have its targets at {where!r}, as target= says, got "
+            f"{_describe(raw)}"
+        )
+    found = [key for key in TARGET_KEYS if key in raw] if where is None else [where]
+    if len(found) > 1:
+        raise TypeError(
+            f"batch {index} has targets at {' and at '.join(map(repr, found))}; keep one, or say "
+            f"which with Problem(..., target={found[0]!r})"
+        )
+    inputs = {key: value for key, value in raw.items() if key not in found}
+    return inputs, raw[found[0]] if found else None  # type: ignore[index]
+
+
+def _parts(raw: Any, where: int | str | None, index: int) -> tuple[Any, Any]:
+    """The inputs and targets of a tuple, or all its parts where it is not known which these are."""
+    if not (isinstance(raw, (tuple, list)) and len(raw) > 1):
+        raise TypeError(
+            f"expected batch {index} as (inputs, targets) or as a mapping, got "
+            f"{_describe(raw)}. A single pair goes in a list, [(inputs, targets)]"
+        )
+    if where is None and len(raw) > 2:
+        return tuple(raw), None
+    place = -1 if where is None else where
+    if isinstance(place, str) or not -len(raw) <= place < len(raw):
+        raise TypeError(
+            f"expected batch {index} to have its targets at {place!r}, as target= says, got "
+            f"{_describe(raw)}"
+        )
+    rest = list(raw)
+    targets = rest.pop(place)
+    if len(rest) > 1:
+        return tuple(rest), targets
+    if isinstance(rest[0], Mapping):
+        return dict(rest[0]), targets
+    positional = isinstance(rest[0], (tuple, list)) and not _is_named(rest[0])
+    return tuple(rest[0]) if positional else (rest[0],), targets
 
 
 def _first_dimensions(raw: Any) -> list[Tensor]:
@@ -192,11 +272,12 @@ class FirstExamples:
 
     batches: Iterable[Any]
     n: int
+    target: Target = None
 
     def __iter__(self) -> Iterator[Any]:
         left = self.n
         for index, raw in enumerate(self.batches):
-            batch = Batch.of(raw, index)
+            batch = Batch.of(raw, index, self.target)
             yield batch.examples(0, left).raw
             left -= min(left, len(batch))
             if left == 0:
@@ -223,7 +304,7 @@ class Passes:
         self._batches: list[Fingerprint] = []
         self._ended = False
 
-    def over(self, batches: Iterable[Any], theta: Tensor) -> Iterator[Batch]:
+    def over(self, batches: Iterable[Any], theta: Tensor, target: Target = None) -> Iterator[Batch]:
         """Go over the data, checked, and moved to where theta is.
 
         Raises:
@@ -232,9 +313,9 @@ class Passes:
         """
         index = -1
         for index, raw in enumerate(batches):
-            Batch.of(raw, index)  # so that its form is checked before anything else
+            Batch.of(raw, index, target)  # so that its form is checked before anything else
             self._check(raw, index)
-            yield Batch.of(to_parameters(raw, theta), index)
+            yield Batch.of(to_parameters(raw, theta), index, target)
         if index < 0:
             raise ValueError(
                 "expected at least one batch, got none; if batches is a generator that is used up, "
@@ -267,6 +348,16 @@ class Passes:
                 f"expected {len(self._batches)} batches, as in an earlier pass, got {batches}"
             )
         self._ended = True
+
+
+def checked_target(target: Target) -> Target:
+    """Where targets are, if it is a way to say that."""
+    if target is not None and not (isinstance(target, (int, str)) or callable(target)):
+        raise TypeError(
+            "expected target to be a place in the batch such as -1, a key, or a function of the "
+            f"batch, got {type(target).__name__}"
+        )
+    return target
 
 
 def check_iterable(batches: Iterable[Any]) -> None:

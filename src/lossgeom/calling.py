@@ -23,10 +23,10 @@ def call_model(module: nn.Module, batch: Batch, forward: Forward | None) -> Tens
     """
     if forward is not None:
         outputs = forward(module, batch.raw)
-    elif isinstance(batch.inputs, dict):
-        outputs = module(**batch.inputs)
+    elif isinstance(batch.arguments, dict):
+        outputs = module(**batch.arguments)
     else:
-        outputs = module(*batch.inputs)
+        outputs = module(*batch.arguments)
     if isinstance(outputs, Mapping) and "logits" in outputs:  # of Hugging Face
         outputs = outputs["logits"]
     if not isinstance(outputs, Tensor):
@@ -42,20 +42,21 @@ def check_arguments(module: nn.Module, batch: Batch) -> None:
     """Say what a model takes, where that is not what a batch has.
 
     Raises:
-        TypeError: if the inputs of the batch are not arguments of the model.
+        TypeError: if the inputs of the batch are not arguments of the model, or not known.
     """
+    arguments = batch.arguments
     try:
         signature = inspect.signature(module.forward)
     except (TypeError, ValueError):
         return  # of something that is not written in Python
     try:
-        if isinstance(batch.inputs, dict):
+        if isinstance(arguments, dict):
             where = "" if batch.targets is not None else f", and no targets at {TARGETS}"
-            given = f"keywords {sorted(batch.inputs)}{where}"
-            signature.bind(**batch.inputs)
+            given = f"keywords {sorted(arguments)}{where}"
+            signature.bind(**arguments)
         else:
-            given = f"{len(batch.inputs)} arguments"
-            signature.bind(*batch.inputs)
+            given = f"{len(arguments)} arguments"
+            signature.bind(*arguments)
     except TypeError as error:
         raise TypeError(
             f"{type(module).__name__} takes {signature}, and batch {batch.index} has {given} for "

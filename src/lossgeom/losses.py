@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.batches import TARGET_KEYS, Batch
+from lossgeom.batches import Batch
 from lossgeom.cross_entropy import CrossEntropy, Layout, target_count
 from lossgeom.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
 
@@ -39,6 +39,7 @@ class Loss:
         likelihood: the distribution whose negative logarithm the terms are, up to weights;
             ``None`` where there is none or it is not known.
         needs_targets: whether batches without targets are an error.
+        known: whether it is known that the terms are such a sum and count; it is tried otherwise.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Loss:
     label_entropy: Callable[[Tensor, Batch], float] | None = None
     likelihood: Likelihood | None = None
     needs_targets: bool = False
+    known: bool = False
 
 
 class NonFiniteError(ArithmeticError):
@@ -92,7 +94,7 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if loss == "squared_error":
-        return Loss(loss, _squared_error, likelihood=Gaussian(1.0), needs_targets=True)
+        return Loss(loss, _squared_error, likelihood=Gaussian(1.0), needs_targets=True, known=True)
     if isinstance(loss, nn.Module):
         return _criterion(loss)
     if isinstance(loss, type) or getattr(loss, "__module__", None) == F.__name__:
@@ -120,8 +122,7 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
     if loss.needs_targets and not isinstance(batch.targets, Tensor):
         raise ValueError(
             f"the loss {name!r} compares outputs with a tensor of targets, and batch "
-            f"{batch.index} has {type(batch.targets).__name__}; expected (inputs, targets), or "
-            f"a mapping with the targets at {', '.join(map(repr, TARGET_KEYS))}"
+            f"{batch.index} has {_said_of(batch)}; {batch.remedy}"
         )
     result = loss.terms(outputs, batch)
     if not (isinstance(result, tuple) and len(result) == 2):
@@ -139,6 +140,13 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
         what = "loss" if torch.isfinite(outputs).all() else "output of the model"
         raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
     return total, float(count)
+
+
+def _said_of(batch: Batch) -> str:
+    """What stands where targets are expected."""
+    if batch.targets is None and isinstance(batch.raw, (tuple, list)):
+        return f"{len(batch.raw)} parts, and which of them is the target is not said"
+    return type(batch.targets).__name__
 
 
 def _own(function: TermsFunction) -> Loss:
@@ -168,6 +176,7 @@ def _cross_entropy(name: str, loss: CrossEntropy, average: bool = True) -> Loss:
         label_entropy=loss.label_entropy if loss.weight is None else None,
         likelihood=Softmax(loss.class_dim, loss.term_weights),
         needs_targets=True,
+        known=True,
     )
 
 
@@ -218,6 +227,7 @@ def _criterion(criterion: nn.Module) -> Loss:
         average=reduction == "mean",
         likelihood=_criterion_likelihood(summed),
         needs_targets=True,
+        known=True,
     )
 
 

@@ -18,18 +18,23 @@ from lossgeom.batches import (
     Batch,
     FirstExamples,
     Passes,
+    Target,
     check_iterable,
+    checked_target,
     generators_kept,
     to_parameters,
 )
 from lossgeom.calling import Forward, call_model, check_arguments
+from lossgeom.first_look import OpenedContexts, depends_on_others, unset_mode_note
 from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
 from lossgeom.probing import probe
+from lossgeom.sum_and_count import is_sum_of_terms
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 
+LOOKS = ("probe", "depends on others", "unset mode", "sum of terms")  # at the first batch
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
 
@@ -58,13 +63,17 @@ class Problem:
             count)``; see :func:`lossgeom.losses.as_loss`.
         batches: something that can be iterated again and again: a list, a DataLoader. It is not
             copied. A loader that shuffles or augments does so in the same way in every pass. A
-            batch is ``(inputs, targets)``, ``(input, ..., targets)`` or a mapping with the targets
-            at ``"labels"``; see :meth:`lossgeom.batches.Batch.of`.
+            batch is ``(inputs, targets)`` or a mapping with the targets at ``"labels"``; see
+            :meth:`lossgeom.batches.Batch.of`.
         label_smoothing: of the cross-entropies.
-        mode: ``"eval"`` or ``"train"``, for BatchNorm, Dropout and their like.
+        mode: ``"eval"`` or ``"train"``, for BatchNorm, Dropout and their like. Left out, it is
+            ``"eval"``, and ``notes`` say so where the model is another one in train mode, with the
+            losses of the first batch in both.
         parameters: patterns of the names of the parameters to measure in, such as ``"head.*"``;
             all that are trainable by default. The others are held fixed.
         forward: ``(model, batch) -> outputs``, where calling the model with the inputs is not it.
+        target: where the targets are in batches of another form: a place such as -1 among three
+            parts, a key of a mapping, or a function that makes them of the batch.
         seed: fixes what the model draws at random, as Dropout in train mode does: one draw for
             each batch, the same in every pass. Without it, random models are refused.
         dtype: torch.float32 or torch.float64, to measure in.
@@ -91,9 +100,10 @@ class Problem:
         batches: Iterable[Any],
         *,
         label_smoothing: float = 0.0,
-        mode: Mode = "eval",
+        mode: Mode | None = None,
         parameters: str | Sequence[str] | None = None,
         forward: Forward | None = None,
+        target: Target = None,
         seed: int | None = None,
         dtype: torch.dtype | None = None,
         autocast: torch.dtype | None = None,
@@ -105,7 +115,8 @@ class Problem:
         self.network = Network(model, **self._copying)
         self.criterion = as_loss(loss, label_smoothing)
         self.batches = batches
-        self.mode = checked_mode(mode)
+        self.mode: Mode = "eval" if mode is None else checked_mode(mode)
+        self._mode_given = mode is not None
         self.seed = seed
         self.autocast = autocast
         self.check = check
@@ -118,6 +129,7 @@ class Problem:
         if seed is not None and seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
         self._forward = forward
+        self._target = checked_target(target)
         self._seen = Passes()
         self._once: dict[Hashable, Any] = {}
         self._cache: dict[Hashable, Any] = {}
@@ -132,16 +144,38 @@ class Problem:
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, known after the first pass."""
         notes = [*self.network.notes, *self._once.get("probe", ())]
-        if self.mode == "train" and self.network.has_batch_statistics and self._seen.sizes:
-            sizes = ", ".join(map(str, self._seen.sizes[:8])) + ", ..." * (
-                len(self._seen.sizes) > 8
-            )
+        notes += [] if self.unset_mode is None else [self.unset_mode]
+        sizes = ", ".join(map(str, self._seen.sizes[:8])) + ", ..." * (len(self._seen.sizes) > 8)
+        split = f"how the data is split, here into batches of {sizes} examples"
+        if self._batch_statistics and sizes:
             notes.append(f"BatchNorm uses the statistics of each batch, of {sizes} examples")
+        if self._once.get("depends on others") and sizes:
+            notes.append(
+                "the outputs of an example depend on the others in its batch, and so the loss "
+                f"depends on {split}"
+            )
+        if self._once.get("sum of terms") is False and sizes:
+            name = self.criterion.name
+            notes.append(f"the loss {name!r} is no sum over examples: it depends on {split}")
         if self.seed is not None:
             notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
         if self.autocast is not None:
             notes.append(f"model and loss run under autocast to {self.autocast}")
         return tuple(notes)
+
+    @property
+    def unset_mode(self) -> str | None:
+        """A note for a model that is another one in train mode, if no ``mode=`` was given.
+
+        Known after the first pass. What is compared with the edge of stability of training should
+        be measured in the mode of training.
+        """
+        note: str | None = self._once.get("unset mode")
+        return None if self._mode_given else note
+
+    @property
+    def _batch_statistics(self) -> bool:
+        return self.mode == "train" and self.network.has_batch_statistics
 
     # Other problems like this one
 
@@ -157,7 +191,7 @@ class Problem:
         """
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
-        return self._with(batches=FirstExamples(self.batches, n), _seen=Passes())
+        return self._with(batches=FirstExamples(self.batches, n, self._target), _seen=Passes())
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
@@ -188,7 +222,7 @@ class Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
         if checked_mode(mode) == self.mode:
             return self
-        return self._with(mode=mode, _once=self.once(("in mode", mode), dict))
+        return self._with(mode=mode, _mode_given=True, _once=self.once(("in mode", mode), dict))
 
     # The two functions that every matrix is made from
 
@@ -225,8 +259,8 @@ class Problem:
         """Call a function on every batch but the first few, the same batches in every pass."""
         results = []
         with measuring(self.theta.device), generators_kept(self.batches):
-            for batch in self._seen.over(self.batches, self.theta):
-                self.once("probe", partial(self._probe, batch))
+            for batch in self._seen.over(self.batches, self.theta, self._target):
+                self._look(batch)
                 if batch.index >= skip:
                     results.append(function(batch))
         return results
@@ -235,8 +269,8 @@ class Problem:
         """The first batch, for a look at the model that needs no more."""
         with measuring(self.theta.device), generators_kept(self.batches):
             for raw in self.batches:
-                batch = Batch.of(to_parameters(raw, self.theta))
-                self.once("probe", partial(self._probe, batch))
+                batch = Batch.of(to_parameters(raw, self.theta), target=self._target)
+                self._look(batch)
                 return batch
         raise ValueError("expected at least one batch, got none")
 
@@ -247,7 +281,7 @@ class Problem:
             network=network,
             theta=network.theta,
             _seen=Passes(),
-            _once={"probe": self._once.get("probe", [])},
+            _once={"probe": [], **{key: self._once[key] for key in LOOKS if key in self._once}},
         )
 
     def inside_transforms(self, batch: Batch) -> Problem:
@@ -260,17 +294,50 @@ class Problem:
         network.watched = False
         return self.on(batch, network).at(self.theta)
 
-    def _probe(self, batch: Batch) -> list[str]:
-        """What would make every measurement wrong, and what is switched."""
+    def _look(self, batch: Batch) -> None:
+        """Look at the model and the loss, once, with the first batch that shows what they are."""
+        seen: list[Tensor] = []
+        self.once("probe", lambda: self._probe(batch, seen))
+        own = not self.criterion.known
+        if own and "sum of terms" not in self._once and len(batch) > 1:
+            outputs = seen[0] if seen else self.outputs(self.theta, batch).detach()
+            with self._autocast():
+                found = is_sum_of_terms(self.criterion, outputs, batch, self._rounding)
+            self._once["sum of terms"] = found
+
+    @property
+    def _rounding(self) -> float:
+        """The relative size of differences that mean nothing."""
+        return 1e-4 if self.autocast is None else 2e-2
+
+    def _probe(self, batch: Batch, seen: list[Tensor]) -> list[str]:
+        """What would make every measurement wrong, what is switched, and what has to be said."""
         if self._forward is None:
             check_arguments(self.network.module, batch)
-        first, second = (
-            partial(call_model, batch=batch.copied(), forward=self._forward) for _ in range(2)
-        )
-        with self._autocast():
-            return probe(
-                self.network, self.leaf(), (first, second), self.mode, self._seed_of(batch)
-            )
+
+        def call(module: nn.Module) -> Tensor:
+            outputs = call_model(module, batch.copied(), self._forward)
+            seen.append(outputs.detach().to(self.theta.dtype))
+            return outputs
+
+        contexts = OpenedContexts(self.theta.device, self.autocast)
+        with self._autocast(), contexts:
+            notes = probe(self.network, self.leaf(), (call, call), self.mode, self._seed_of(batch))
+        rounded = self.autocast is not None
+        if self.seed is None and not self._batch_statistics:
+            run = partial(self.outputs, self.theta)
+            self._once["depends on others"] = depends_on_others(run, seen[0], batch, rounded)
+        if not self._mode_given:
+
+            def loss(outputs: Tensor) -> float:
+                total, count = self.terms(outputs.to(self.theta.dtype), batch)
+                return total.item() / (count if self.criterion.average else 1.0)
+
+            with self._autocast():
+                self._once["unset mode"] = unset_mode_note(
+                    self.network, self.theta, call, seen[0], loss, rounded
+                )
+        return notes + contexts.notes
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once for this model and mode, whatever its parameters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
@@ -28,7 +29,9 @@ class Tracker:
         metrics: what to measure, see :mod:`lossgeom.metrics`; no two of one name.
         record: where to.
         thresholds: values to draw into a metric's figure, by the metric's name, such as
-            ``{"sharpness": lossgeom.stability_threshold(optimizer)}``.
+            ``{"sharpness": lossgeom.stability_threshold(optimizer)}``. Thresholds of training go
+            with a problem in the mode of training: beside one that was made without ``mode=``, of
+            a model that is another one in train mode, they warn, once.
         every: when: a number of steps, a list of steps, or a schedule such as
             :class:`lossgeom.schedule.Logarithmic`. For another rhythm, use a second tracker on the
             same record.
@@ -74,6 +77,7 @@ class Tracker:
         self.metrics = tuple(metrics)
         self.record = record
         self.due = as_schedule(every)
+        self._warned = False
         self._describe(thresholds)
 
     def __call__(self, step: int) -> dict[str, Estimate]:
@@ -87,10 +91,24 @@ class Tracker:
         new = [m for m in self.metrics if (step, m.name) not in self.record.measured]
         problem = self.problem.refreshed() if new else self.problem
         estimates = {metric.name: self._measure(metric, problem, step) for metric in new}
+        self._check_mode(problem)
         notes = list(problem.notes)
         if new and self.record.manifest.get("notes", []) != notes:
             self.record.update(notes=notes)
         return estimates
+
+    def _check_mode(self, problem: Problem) -> None:
+        """Warn where thresholds stand beside numbers of another mode than that of training."""
+        thresholds = self.record.manifest.get("thresholds")
+        if not thresholds or problem.unset_mode is None or self._warned:
+            return
+        self._warned = True
+        self.record.update(thresholds_caution=problem.unset_mode)
+        warnings.warn(
+            f"thresholds of training beside {', '.join(thresholds)}, {problem.unset_mode}; say "
+            "which is meant with Problem(..., mode='train') or mode='eval'",
+            stacklevel=3,
+        )
 
     def _describe(self, thresholds: Mapping[str, float] | None) -> None:
         """Write down what is measured, which must be what was measured before."""

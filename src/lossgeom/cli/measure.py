@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> int:
                 title=_title(options),
                 command=shlex.join(["lossgeom", "measure", *arguments]),
                 checkpoint_notes=notes,
-                stability=stability,
+                stability=_with_caution(stability, problem),
             )
             with PartDisplay(record) as display:
                 measure(problem, record, geometry, around=display)
@@ -157,6 +157,13 @@ def _stability(options: MeasureOptions) -> dict[str, float] | None:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], options.lr, options.momentum)
     threshold = stability_threshold(optimizer)
     return {"lr": options.lr, "momentum": options.momentum, "threshold": threshold}
+
+
+def _with_caution(stability: dict[str, Any] | None, problem: Problem) -> dict[str, Any] | None:
+    """A threshold of training beside numbers in another mode says so."""
+    if stability is None or problem.unset_mode is None:
+        return stability
+    return {**stability, "caution": problem.unset_mode}
 
 
 def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:

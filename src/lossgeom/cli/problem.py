@@ -44,11 +44,16 @@ class ProblemOptions:
         ),
     ] = None
     """Loss between what the model returns and the targets."""
+    target: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="PLACE", help_behavior_hint="(default: (inputs, targets), labels)"),
+    ] = None
+    """Where in a batch the targets are, if not there: a place such as -1, or a key."""
     mode: Annotated[
         Mode | None,
         tyro.conf.arg(metavar=_choices(MODES), help_behavior_hint="(default: eval)"),
     ] = None
-    """Mode of the model, for BatchNorm, Dropout and their like."""
+    """Mode of the model, for BatchNorm, Dropout and their like; name that of training with --lr."""
     parameters: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="GLOB [GLOB ...]", help_behavior_hint="(default: all trainable)"),
@@ -65,7 +70,13 @@ class ProblemOptions:
 
     def beside_model(self) -> list[str]:
         """The arguments that were given besides the model."""
-        given = {"DATA": self.data, "--loss": self.loss, "--mode": self.mode, "--seed": self.seed}
+        given = {
+            "DATA": self.data,
+            "--loss": self.loss,
+            "--target": self.target,
+            "--mode": self.mode,
+            "--seed": self.seed,
+        }
         parameters = ["--parameters"] if self.parameters else []
         return [name for name, value in given.items() if value is not None] + parameters
 
@@ -130,13 +141,22 @@ def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype
             model,
             options.loss or "cross_entropy",
             batches,
-            mode=options.mode or "eval",
+            target=_place(options.target),
+            mode=options.mode,
             parameters=options.parameters or None,
             seed=options.seed,
             dtype=dtype,
         )
     except TypeError as error:  # which says what was expected, but is no usage error elsewhere
         raise FactoryError(str(error)) from error
+
+
+def _place(target: str | None) -> int | str | None:
+    """A number as a place, anything else as a key."""
+    try:
+        return None if target is None else int(target)
+    except ValueError:
+        return target
 
 
 def _described(thing: Any) -> str:

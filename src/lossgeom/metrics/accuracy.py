@@ -45,6 +45,8 @@ class Accuracy:
                 raise ValueError(
                     f"expected outputs (B, C, ...) with C > 1, got {tuple(outputs.shape)}"
                 )
+            if not isinstance(targets, torch.Tensor):
+                raise ValueError(f"expected a tensor of targets to score; {batch.remedy}")
             if not torch.isfinite(outputs).all():
                 raise NonFiniteError("an output of the model is NaN or infinite")
             classes = targets.argmax(1) if targets.shape == outputs.shape else targets

@@ -40,6 +40,7 @@ def verdict(stability: dict[str, Any]) -> str:
     return (
         f"Sharpness is {stability['ratio']:.3g} times {stability['threshold']:.6g}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
+        + (f" Warning: {stability['caution']}." if "caution" in stability else "")
     )
 
 

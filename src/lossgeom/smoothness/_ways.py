@@ -105,7 +105,7 @@ def together(problem: Problem, variables: Variables, batch: Batch, U: Tensor) ->
             part = next(left)
             return part[None] if old.ndim else part
 
-        one = Batch.of(map_tensors(given, batch.raw), batch.index)
+        one = batch.made_of(map_tensors(given, batch.raw))
 
         def outputs(*leaves: Tensor) -> Tensor:
             return variables.outputs(unwatched, leaves, one).reshape(-1)

@@ -121,6 +121,13 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         "missing": counts["missing"],
         "nonfinite": counts["nonfinite"],
         "runs": runs,
+        "cautions": sorted(
+            {
+                record.manifest["thresholds_caution"]
+                for record in records.values()
+                if "thresholds_caution" in record.manifest
+            }
+        ),
     }
     return Section("Along training", "trajectories.html", values)
 

@@ -1,0 +1,245 @@
+"""What the first batch shows of a model and a loss, and what is said about it."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.report import render
+from tests import reference
+
+
+def data(n=12):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 4, generator=generator), (torch.arange(n) + 1) % 3
+
+
+def mlp(*middle):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), *middle, nn.Tanh(), nn.Linear(5, 3))
+
+
+def spoken(problem):
+    problem.loss()
+    return problem.notes
+
+
+# The mode
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2 if self.training else x
+
+
+class Remembers(nn.Module):
+    """Stays as a call in train mode has left it."""
+
+    shift = 0.0
+
+    def forward(self, x):
+        if self.training:
+            self.shift = 1.0
+        return x + self.shift
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(5), nn.Dropout(0.5), Halved(), Remembers()])
+def test_a_model_that_is_another_one_in_training(layer, unchecked):
+    x, y = data()
+    model = mlp(layer)
+    expected = F.cross_entropy(model.eval()(x), y).item()
+    before = reference.fingerprint(model)
+    problem = lg.Problem(model, "cross_entropy", [(x, y)])
+    assert problem.loss() == pytest.approx(expected)
+    (note,) = problem.notes
+    assert "mode='eval', because no mode= was given" in note
+    assert f"the loss is {expected:.4g} in it" in note
+    assert reference.fingerprint(model) == before
+    if not isinstance(layer, nn.Dropout):
+        trained = F.cross_entropy(model.train()(x), y).item()
+        assert f"and {trained:.4g} in mode='train'" in note
+        model.eval()
+    assert problem.refreshed().notes == (note,)
+    assert problem.in_mode("train").unset_mode is None
+    assert spoken(lg.Problem(model, "cross_entropy", [(x, y)], mode="eval")) == ()
+
+
+def test_a_model_that_is_the_same_in_both_modes():
+    assert spoken(lg.Problem(mlp(nn.Dropout(0.0)), "cross_entropy", [data()])) == ()
+
+
+def test_a_model_that_cannot_run_in_train_mode():
+    x, y = data(1)
+    (note,) = spoken(lg.Problem(mlp(nn.BatchNorm1d(5)), "cross_entropy", [(x, y)]))
+    assert "in mode='train' the model raises ValueError: Expected more than 1 value" in note
+
+
+def test_thresholds_of_training_beside_numbers_in_eval_mode(tmp_path):
+    batches = [data()]
+    model = mlp(nn.BatchNorm1d(5))
+    metrics, thresholds = [lg.metrics.Sharpness()], {"sharpness": 2.5}
+    unset = lg.Problem(model, "cross_entropy", batches)
+    record = lg.Record.create(tmp_path / "unset")
+    tracker = lg.Tracker(unset, metrics, record, thresholds=thresholds)
+    with pytest.warns(UserWarning, match=r"training beside sharpness, .*mode='train'\) or mode="):
+        tracker(0)
+    tracker(1)  # and no second time, which would be an error here
+    assert "the loss is" in record.manifest["thresholds_caution"]
+    record.finish()
+    page = render([record.path]).read_text()
+    assert "Thresholds of training beside other numbers" in page
+    lg.Tracker(unset, metrics, lg.Record.create(tmp_path / "no thresholds"))(0)
+    for mode in ("eval", "train"):
+        said = lg.Problem(model, "cross_entropy", batches, mode=mode)
+        lg.Tracker(said, metrics, lg.Record.create(tmp_path / mode), thresholds=thresholds)(0)
+
+
+# The split of the data, and contexts
+
+
+class Centred(nn.Module):
+    """Batch statistics in every mode."""
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def test_outputs_that_depend_on_other_examples():
+    x, y = data()
+    batches = [(x[:8], y[:8]), (x[8:], y[8:])]
+    (note,) = spoken(lg.Problem(mlp(Centred()), "cross_entropy", batches))
+    assert "an example depend on the others in its batch" in note
+    assert "into batches of 8, 4 examples" in note
+    assert spoken(lg.Problem(mlp(nn.LayerNorm(5)), "cross_entropy", batches)) == ()
+
+
+class Within(nn.Module):
+    def __init__(self, context, inner):
+        super().__init__()
+        self.context, self.inner = context, inner
+
+    def forward(self, x):
+        with self.context():
+            inner = self.inner(x)
+        return inner.to(x.dtype)
+
+
+def bfloat16():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_contexts_that_a_model_opens_itself():
+    def notes(context, inner, **options):
+        model = mlp(Within(context, inner))
+        problem = lg.Problem(model, "cross_entropy", [data()], check=False, **options)
+        return spoken(problem)
+
+    (note,) = notes(bfloat16, nn.Linear(5, 5))
+    assert "opens torch.autocast itself: what is in it is rounded to torch.bfloat16" in note
+    (note,) = notes(bfloat16, nn.Linear(5, 5), autocast=torch.bfloat16)
+    assert note == "model and loss run under autocast to torch.bfloat16"
+    (note,) = notes(torch.no_grad, nn.Linear(5, 5))
+    assert "opens torch.no_grad itself" in note
+    assert notes(torch.enable_grad, nn.Linear(5, 5)) == ()
+    looks = nn.Identity()
+    looks.forward = lambda x: [x.shape, x.dtype, x.detach(), x][-1]
+    assert notes(torch.no_grad, looks) == ()
+
+
+# Sums and counts
+
+
+def summed(outputs, batch):
+    return F.cross_entropy(outputs, batch[1], reduction="sum"), len(outputs)
+
+
+def mean(outputs, batch):
+    return F.cross_entropy(outputs, batch[1]), len(outputs)
+
+
+def mean_of_valid(outputs, batch):
+    return F.cross_entropy(outputs, batch[1], ignore_index=0), len(outputs)
+
+
+def mean_and_penalty(outputs, batch):
+    return F.cross_entropy(outputs, batch[1]) + 0.1 * outputs.square().mean(), len(outputs)
+
+
+def at_a_perfect_fit(outputs, batch):
+    return (outputs - outputs.detach()).square().mean(), len(outputs)
+
+
+@pytest.mark.parametrize("loss", [mean, mean_of_valid, mean_and_penalty])
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_a_mean_with_the_count_of_a_sum(loss, n):
+    problem = lg.Problem(mlp(), loss, [data(n)])
+    message = rf"returns a mean with a count of {n}: .* for its halves.*reduction='sum'; or \(mean"
+    with pytest.raises(ValueError, match=message):
+        problem.loss()
+    with pytest.raises(ValueError, match=message):
+        lg.sharpness(lg.Problem(mlp(), loss, [data(1), data(n)]))
+
+
+def test_a_mean_that_is_zero_here():
+    x, _ = data()
+    model = nn.Linear(4, 3)
+    targets = model(x).detach()
+
+    def loss(outputs, batch):
+        return (outputs - batch[1]).square().mean(), outputs.numel()
+
+    with pytest.raises(ValueError, match=r"returns a mean with a count of 36"):
+        lg.Problem(model, loss, [(x, targets)]).loss()
+
+
+def weighted(outputs, batch):
+    weights = outputs.new_tensor([0.5, 2.0, 1.0])[batch[1]]
+    return (weights * F.cross_entropy(outputs, batch[1], reduction="none")).sum(), weights.sum()
+
+
+def signed(outputs, batch):
+    return F.gaussian_nll_loss(outputs[:, 0], batch[0][:, 0], outputs[:, 1].exp() / 9).mul(
+        len(outputs)
+    ), len(outputs)
+
+
+def mean_beside_one(outputs, batch):
+    return F.cross_entropy(outputs, batch[1]), 1
+
+
+def contrastive(outputs, batch):
+    z = F.normalize(outputs, dim=1)
+    similar = z @ z.T / 0.5 - 1e9 * torch.eye(len(z))
+    return F.cross_entropy(similar, torch.arange(len(z)) ^ 1, reduction="sum"), len(z)
+
+
+def with_a_term_for_the_batch(outputs, batch):
+    return summed(outputs, batch)[0] + outputs.mean(0).square().sum(), len(outputs)
+
+
+@pytest.mark.parametrize("loss", [summed, weighted, signed])
+def test_sums_and_counts_need_no_note(loss):
+    x, y = data()
+    for batches in ([(x, y)], [(x[:1], y[:1]), (x[1:8], y[1:8]), (x[8:], y[8:])]):
+        assert spoken(lg.Problem(mlp(), loss, batches)) == ()
+
+
+@pytest.mark.parametrize("loss", [mean_beside_one, contrastive, with_a_term_for_the_batch])
+def test_losses_of_a_whole_batch_say_so(loss):
+    x, y = data()
+    (note,) = spoken(lg.Problem(mlp(), loss, [(x[:8], y[:8]), (x[8:], y[8:])]))
+    assert f"the loss '{loss.__name__}' is no sum over examples" in note
+    assert "split, here into batches of 8, 4 examples" in note
+
+
+def test_a_look_at_a_loss_leaves_random_numbers_as_they_are():
+    def noisy(outputs, batch):
+        noise = 0.1 * torch.rand(len(outputs), 1)
+        return F.cross_entropy(outputs + noise, batch[1], reduction="sum"), len(outputs)
+
+    with warnings.catch_warnings():
+        problem = lg.Problem(mlp(), noisy, [data()])
+        assert problem.loss() == problem.at(problem.theta).loss()
