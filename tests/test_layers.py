@@ -11,7 +11,7 @@ ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"estimate", "claim", "extras", "factories"},
     {"linalg", "tape"},
-    {"measuring", "private_copy", "batches", "likelihoods"},
+    {"measuring", "private_copy", "undoing", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing"},
     {"problem"},

@@ -26,7 +26,7 @@ from lossgeom.calling import Forward, call_model, check_arguments
 from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
-from lossgeom.probing import probe
+from lossgeom.probing import leaves_of_loss, notes_on_loss, probe
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 
@@ -131,7 +131,7 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, known after the first pass."""
-        notes = [*self.network.notes, *self._once.get("probe", ())]
+        notes = [*self.network.notes, *self._once.get("probe", ()), *self._once.get("loss", ())]
         if self.mode == "train" and self.network.has_batch_statistics and self._seen.sizes:
             sizes = ", ".join(map(str, self._seen.sizes[:8])) + ", ..." * (
                 len(self._seen.sizes) > 8
@@ -226,9 +226,10 @@ class Problem:
         results = []
         with measuring(self.theta.device), generators_kept(self.batches):
             for batch in self._seen.over(self.batches, self.theta):
-                self.once("probe", partial(self._probe, batch))
+                self._look(batch)
                 if batch.index >= skip:
-                    results.append(function(batch))
+                    with self.network.undone():
+                        results.append(function(batch))
         return results
 
     def first_batch(self) -> Batch:
@@ -236,7 +237,7 @@ class Problem:
         with measuring(self.theta.device), generators_kept(self.batches):
             for raw in self.batches:
                 batch = Batch.of(to_parameters(raw, self.theta))
-                self.once("probe", partial(self._probe, batch))
+                self._look(batch)
                 return batch
         raise ValueError("expected at least one batch, got none")
 
@@ -247,7 +248,7 @@ class Problem:
             network=network,
             theta=network.theta,
             _seen=Passes(),
-            _once={"probe": self._once.get("probe", [])},
+            _once={look: self._once.get(look, []) for look in ("probe", "loss")},
         )
 
     def inside_transforms(self, batch: Batch) -> Problem:
@@ -260,17 +261,31 @@ class Problem:
         network.watched = False
         return self.on(batch, network).at(self.theta)
 
-    def _probe(self, batch: Batch) -> list[str]:
-        """What would make every measurement wrong, and what is switched."""
+    def _look(self, batch: Batch) -> None:
+        """Look once for what would make every measurement wrong, and for what is switched."""
+        if "loss" in self._once or ("probe" in self._once and batch.index):
+            return
+        thetas = self.leaf(), self.leaf()
+        with self.network.undone(), self._autocast():
+            outputs, notes = self._probe(thetas, batch)
+            self._once["probe"] = notes
+            try:
+                leaves = leaves_of_loss(lambda leaf: self.terms(leaf, batch)[0], outputs)
+            except Exception:  # which is raised again where it is the loss that is measured
+                return
+        beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
+        self._once["loss"] = notes_on_loss(beside, self.model)
+
+    def _probe(self, thetas: tuple[Tensor, Tensor], batch: Batch) -> tuple[Tensor, list[str]]:
         if self._forward is None:
             check_arguments(self.network.module, batch)
-        first, second = (
-            partial(call_model, batch=batch.copied(), forward=self._forward) for _ in range(2)
-        )
-        with self._autocast():
-            return probe(
-                self.network, self.leaf(), (first, second), self.mode, self._seed_of(batch)
-            )
+
+        def evaluated(theta: Tensor) -> Tensor:
+            call = partial(call_model, batch=batch.copied(), forward=self._forward)
+            outputs: Tensor = self.network(theta, call, self.mode, self._seed_of(batch))
+            return outputs
+
+        return probe(evaluated, thetas, self.model)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once for this model and mode, whatever its parameters."""
