@@ -11,7 +11,7 @@ ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"choices", "estimate", "claim", "extras", "factories", "reprs"},
     {"linalg", "tape"},
-    {"measuring", "private_copy", "batches", "likelihoods"},
+    {"measuring", "private_copy", "undoing", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing", "first_look"},
     {"sum_and_count"},

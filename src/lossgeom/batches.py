@@ -138,7 +138,7 @@ class Batch:
                 f"cannot take examples out of batch {self.index}, whose tensors have first "
                 f"dimensions {lengths}: expected the number of examples in each"
             )
-        return self.made_of(map_tensors(lambda t: t[start:stop] if t.ndim else t, self.raw))
+        return self.made_of(map_tensors(lambda t: _rows(t, start, stop), self.raw))
 
 
 def _apart(
@@ -183,6 +183,18 @@ def _parts(raw: Any, where: int | str | None, index: int) -> tuple[Any, Any]:
         return dict(rest[0]), targets
     positional = isinstance(rest[0], (tuple, list)) and not _is_named(rest[0])
     return tuple(rest[0]) if positional else (rest[0],), targets
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    if tensor.layout == torch.strided:
+        return tensor[start:stop] if tensor.ndim else tensor
+    places = torch.arange(len(tensor), device=tensor.device)[start:stop]
+    coordinates = tensor.to_sparse_coo().index_select(0, places)
+    return (
+        coordinates
+        if tensor.layout == torch.sparse_coo
+        else coordinates.to_sparse(layout=tensor.layout)
+    )
 
 
 def _first_dimensions(raw: Any) -> list[Tensor]:
@@ -292,6 +304,8 @@ def fingerprint(raw: Any) -> Fingerprint:
 
 def digest(part: Tensor) -> str:
     """The hash of a tensor's numbers."""
+    if part.layout != torch.strided:
+        part = part.to_dense()
     plain = part.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return hashlib.blake2b(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.lines import STEPS, Line, Point, forward
 from lossgeom.measuring import measuring
+from lossgeom.network import ReentryError
 from lossgeom.problem import NonFiniteError, Problem
 
 Order = Literal["first", "second", "third", "nested forward"]
@@ -67,6 +68,8 @@ def _compared(line: Line, order: Order, best: float) -> Finding:
     """What is known after one more direction, with the error of those before."""
     try:
         best = min(best, COMPARISONS[order](line))
+    except ReentryError:
+        raise
     except RAISED as error:
         return Finding("unsupported", message=_first_line(error))
     exact = line.point.theta.dtype == torch.float64

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,7 +11,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
-from lossgeom.network import Call, Mode, Network
 
 AGREEMENT = 1e-3  # relative, of outputs that only rounding tells apart
 ROUNDED_AGREEMENT = 5e-2  # under autocast
@@ -75,54 +72,36 @@ def depends_on_others(
     return False
 
 
-def in_other_mode(network: Network, theta: Tensor, call: Call, mode: Mode) -> Tensor:
-    """What a model puts out in another mode; random numbers are drawn from a seed.
-
-    A copy is run that shares all tensors, because a model may keep something from a call in train
-    mode.
-    """
-    tensors = [network.theta, *network.constants(), *network.module.buffers()]
-    other = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
-    outputs: Tensor = other(theta, call, mode, (0, 0))
-    return outputs.detach()
-
-
 def unset_mode_note(
-    network: Network,
-    theta: Tensor,
-    call: Call,
     outputs: Tensor,
-    loss: Callable[[Tensor], float],
+    in_training: Callable[[], Tensor],
+    losses: Callable[[], tuple[float, float]],
     rounded: bool,
 ) -> str | None:
     """What to say where no mode was asked for, if the model is another one in train mode.
 
     Args:
-        network: the model.
-        theta: where to look at it.
-        call: calls it with a batch.
-        outputs: of this call, in eval mode.
-        loss: of the batch, from outputs.
+        outputs: of a batch, in eval mode.
+        in_training: makes those in train mode.
+        losses: makes the loss of the batch in eval mode, and that in train mode.
         rounded: whether autocast is on.
     """
     said = "measured in mode='eval', because no mode= was given"
     try:
-        in_training = in_other_mode(network, theta, call, "train")
+        others = in_training()
     except Exception as error:  # of whatever a model says in train mode
         what = str(error).strip().partition("\n")[0]
         return f"{said}; in mode='train' the model raises {type(error).__name__}: {what}"
-    if in_training.shape == outputs.shape and _same(in_training, outputs, rounded):
+    if others.shape == outputs.shape and _same(others, outputs, rounded):
         return None
+    try:
+        here, there = losses()
+    except Exception:  # which the measurement raises again
+        return f"{said}; in mode='train', in which models are trained, the outputs are others"
     return (
-        f"{said}; on the first batch the loss is {_evaluated(loss, outputs):.4g} in it, and "
-        f"{_evaluated(loss, in_training):.4g} in mode='train', in which models are trained"
+        f"{said}; on the first batch the loss is {here:.4g} in it, and {there:.4g} in "
+        "mode='train', in which models are trained"
     )
-
-
-def _evaluated(loss: Callable[[Tensor], float], outputs: Tensor) -> float:
-    with suppress(Exception):  # which the measurement raises again
-        return loss(outputs)
-    return math.nan
 
 
 def _same(a: Tensor, b: Tensor, rounded: bool) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrize
 
 from lossgeom.linalg import plain_arithmetic
 
@@ -20,31 +19,20 @@ def measuring(device: torch.device) -> Iterator[None]:
     """Exact, differentiable and repeatable arithmetic.
 
     Gradients are on; autocast and TF32 are off; attention uses the back end that has second
-    derivatives, and no fused path without derivatives; parametrizations are not cached; every pass
-    over the data sees the same random numbers, and the caller's generators (of torch, NumPy and
-    Python) come out as they went in.
+    derivatives, and no fused path without derivatives; every pass over the data sees the same
+    random numbers, and the caller's generators (of torch, NumPy and Python) come out as they went
+    in. Back ends and generators belong to the process: one thread measures at a time, and a thread
+    that trains meanwhile has these back ends and draws from these generators.
     """
-    fast_attention = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(plain_arithmetic(device))
+        stack.enter_context(plain_arithmetic(device))  # first, it waits for other threads
+        fast_attention = torch.backends.mha.get_fastpath_enabled()
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(seeded(device, 0))
-        stack.enter_context(_without_cached_parametrizations())
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_attention)
         torch.backends.mha.set_fastpath_enabled(False)
         yield
-
-
-@contextmanager
-def _without_cached_parametrizations() -> Iterator[None]:
-    """Outside of ``parametrize.cached()``, which would keep the weights of another point."""
-    enabled, cache = parametrize._cache_enabled, parametrize._cache
-    parametrize._cache_enabled, parametrize._cache = 0, {}
-    try:
-        yield
-    finally:
-        parametrize._cache_enabled, parametrize._cache = enabled, cache
 
 
 @contextmanager

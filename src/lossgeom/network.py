@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.measuring import random_state, seeded
 from lossgeom.private_copy import private_copy
+from lossgeom.undoing import Undoing
 
 Mode = Literal["eval", "train"]
 MODES: tuple[Mode, ...] = ("eval", "train")
@@ -27,9 +29,9 @@ class Network:
 
     The user's module is copied once and never touched again, so nothing done here can leave a
     trace in it. Each parameter has one place in the flat vector, however many modules share it;
-    the others are part of the copy, and so are hooks, which are called as ever. Buffers are put
-    back after every evaluation, so that batch statistics can be used without running averages
-    moving on.
+    the others are part of the copy, and so are hooks, which are called as ever; what they write is
+    put back. Buffers are put back after every evaluation, so that batch statistics can be used
+    without running averages moving on.
 
     Args:
         model: any module; torch.compile and data-parallel wrappers are taken off.
@@ -54,6 +56,7 @@ class Network:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.module, notes = private_copy(model, dtype)
+        self._undoing = Undoing(self.module)
         trainable = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if sum(p.numel() for p in trainable.values()) == 0:
             raise ValueError(
@@ -68,6 +71,9 @@ class Network:
         )
         with torch.inference_mode(False), torch.no_grad():
             self.theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
+        for p in trainable.values():
+            if type(p) is nn.Parameter:
+                p.__class__ = _AtRest
         self._name(list(trainable), [p.shape for p in trainable.values()])
         place = {id(p): i for i, p in enumerate(trainable.values())}
         self.slots = [
@@ -174,18 +180,26 @@ class Network:
             ValueError: if it draws random numbers, as Dropout in train mode does, without a seed
                 that fixes them.
         """
+        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode):
+            return self._called(call, mode, seed)
+
+    def undone(self) -> AbstractContextManager[None]:
+        """Put back what modules keep of their calls, and what the user's hooks write, in the end.
+
+        Everything that is called inside still sees it, such as a loss of what a hook stores.
+        """
+        return self._undoing.undone()
+
+    def _called(self, call: Call, mode: Mode, seed: Sequence[int] | None) -> Any:
         device = self.theta.device
         if seed is not None:
-            with self._at(theta, mode), seeded(device, *seed):
+            with seeded(device, *seed):
                 return call(self.module)
         if not self.watched:
-            with self._at(theta, mode):
-                return call(self.module)
-        with self._at(theta, mode):
-            before = random_state(device)
-            outputs = call(self.module)
-            after = random_state(device)
-        if after != before:
+            return call(self.module)
+        before = random_state(device)
+        outputs = call(self.module)
+        if random_state(device) != before:
             raise ValueError(
                 f"the model drew random numbers in mode={mode!r}, so its loss is not a function of "
                 "the parameters; fix them with Problem(..., seed=0), measure in mode='eval', or "
@@ -219,6 +233,29 @@ class Network:
                 for module, own in buffers:
                     module._buffers.clear()
                     module._buffers.update(own)
+
+
+class ReentryError(ValueError):
+    """A backward pass calls a module of the model again."""
+
+
+class _AtRest(nn.Parameter):
+    """A parameter of the copy between evaluations, which no backward pass must use.
+
+    While one runs, theta is no longer in the place of the parameters.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+        if torch._C._current_graph_task_id() != -1:
+            raise ReentryError(
+                "the backward pass of the model calls a module again, after its parameters have "
+                "been put back, so its derivatives would be wrong: adjoint ODE solvers, activation "
+                "checkpointing and reversible networks do so. Measure with the variant that keeps "
+                "the graph of its forward pass, such as odeint in the place of odeint_adjoint"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
 
 def graph_nodes(tensor: Tensor) -> Iterator[Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
 
 WRAPPERS = (DataParallel, DistributedDataParallel)
 UNCOMPILED = "measured without torch.compile, which has no second derivatives"
-WRITING_HOOKS = (("weight_norm", "WeightNorm"), ("spectral_norm", "SpectralNorm"))
 MEASURED = (torch.float32, torch.float64)
 
 
@@ -40,7 +41,8 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
     _check_parameters(inner)
     if any(module._compiled_call_impl is not None for module in inner.modules()):
         notes.append(UNCOMPILED)  # a copy does not have what module.compile() has made
-    module = _with_plain_weight_norm(_without_compiled_parts(deep_copy(inner), notes), notes)
+    module = _without_compiled_parts(deep_copy(inner), notes)
+    module = _with_plain_weight_norm(_without_autocast_wrappers(module, notes), notes)
     _convert(module, _measured_type(inner, dtype), notes)
     return module, notes
 
@@ -76,6 +78,25 @@ def _without_compiled_parts(module: nn.Module, notes: list[str]) -> nn.Module:
     return module
 
 
+def _without_autocast_wrappers(module: nn.Module, notes: list[str]) -> nn.Module:
+    """Undo what ``Accelerator.prepare`` does for mixed precision, as Trainer does, too.
+
+    It puts ``forward`` under autocast and keeps the one that it found as ``_original_forward``.
+    """
+    for part in module.modules():
+        own = vars(part)
+        if "forward" in own and "_original_forward" in own:
+            del own["forward"]
+            original = own.pop("_original_forward")
+            if getattr(original, "__func__", None) is not type(part).forward:
+                own["forward"] = original  # the user's own
+            notes.append(
+                "measured without the autocast that accelerate puts around the model's forward; "
+                "Problem(..., autocast=torch.bfloat16) measures under it"
+            )
+    return module
+
+
 def _check_parameters(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
@@ -90,38 +111,54 @@ def _check_parameters(model: nn.Module) -> None:
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, also of what the older hooks of weight norm and spectral norm have written.
+    """A deep copy, in which tensors that a module keeps with their history are detached.
 
-    They write a tensor with a history into the module before every call. It cannot be copied, and
-    need not be.
+    Older hooks of weight norm and spectral norm write such tensors before every call, and models
+    keep attention maps or hidden states.
 
     Raises:
         ValueError: if the model cannot be copied.
     """
-    written = {
-        id(tensor): tensor.detach().clone()
-        for module in model.modules()
-        for tensor in _written_by_hooks(module)
-    }
     try:
-        with torch.inference_mode(False):
-            return copy.deepcopy(model, dict(written))
+        with torch.inference_mode(False), _Detached():
+            module = copy.deepcopy(model)
     except Exception as error:
         raise ValueError(
             f"the model could not be copied with copy.deepcopy ({error}); a measurement works on "
-            "a copy so that yours stays as it is: remove what cannot be copied, such as "
-            "tensors with a gradient history that the module keeps as attributes"
+            "a copy so that yours stays as it is: remove what cannot be copied"
         ) from error
+    return _without_cache(module)
 
 
-def _written_by_hooks(module: nn.Module) -> Iterator[Tensor]:
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, _PlainWeightNormHook) or any(
-            _is(hook, f"torch.nn.utils.{file}", name) for file, name in WRITING_HOOKS
-        ):
-            value = module.__dict__.get(str(getattr(hook, "name", "")))
-            if isinstance(value, Tensor):
-                yield value
+class _Detached(TorchFunctionMode):
+    """Copies tensors that are no leaves as if they were, wherever they are kept."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        return memo.setdefault(id(tensor), tensor.detach().clone())
+
+
+def _without_cache(module: nn.Module) -> nn.Module:
+    """Parametrized tensors as they are now, also inside ``parametrize.cached()``.
+
+    That is a cache of the process, which knows a copy by its original: a copy would get weights of
+    another point out of it, and the original those of the copy.
+    """
+    for part in module.modules():
+        if parametrize.is_parametrized(part):
+            kind = type(part)
+            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+            for name in cast(nn.ModuleDict, part.parametrizations):
+                setter = vars(kind)[name].fset
+                own[name] = property(partial(_parametrized, name), setter)
+            part.__class__ = type(kind.__name__, kind.__bases__, own)
+    return module
+
+
+def _parametrized(name: str, module: Any) -> Any:
+    return module.parametrizations[name]()
 
 
 class _PlainWeightNorm(nn.Module):

@@ -29,12 +29,12 @@ from lossgeom.first_look import OpenedContexts, depends_on_others, unset_mode_no
 from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
-from lossgeom.probing import probe
+from lossgeom.probing import leaves_of_loss, notes_on_loss, probe
 from lossgeom.sum_and_count import is_sum_of_terms
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 
-LOOKS = ("probe", "depends on others", "unset mode", "sum of terms")  # at the first batch
+LOOKS = {"probe", "loss", "sum of terms", "depends on others", "unset mode"}  # at first batches
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
 
@@ -143,7 +143,7 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, known after the first pass."""
-        notes = [*self.network.notes, *self._once.get("probe", ())]
+        notes = [*self.network.notes, *self._once.get("probe", ()), *self._once.get("loss", ())]
         notes += [] if self.unset_mode is None else [self.unset_mode]
         sizes = ", ".join(map(str, self._seen.sizes[:8])) + ", ..." * (len(self._seen.sizes) > 8)
         split = f"how the data is split, here into batches of {sizes} examples"
@@ -262,7 +262,8 @@ class Problem:
             for batch in self._seen.over(self.batches, self.theta, self._target):
                 self._look(batch)
                 if batch.index >= skip:
-                    results.append(function(batch))
+                    with self.network.undone():
+                        results.append(function(batch))
         return results
 
     def first_batch(self) -> Batch:
@@ -295,49 +296,67 @@ class Problem:
         return self.on(batch, network).at(self.theta)
 
     def _look(self, batch: Batch) -> None:
-        """Look at the model and the loss, once, with the first batch that shows what they are."""
-        seen: list[Tensor] = []
-        self.once("probe", lambda: self._probe(batch, seen))
-        own = not self.criterion.known
-        if own and "sum of terms" not in self._once and len(batch) > 1:
-            outputs = seen[0] if seen else self.outputs(self.theta, batch).detach()
-            with self._autocast():
-                found = is_sum_of_terms(self.criterion, outputs, batch, self._rounding)
-            self._once["sum of terms"] = found
+        """Look once for what would make every measurement wrong, and for what has to be said."""
+        if self._once.keys() >= LOOKS:
+            return
+        thetas = self.leaf(), self.leaf()
+        with self.network.undone():
+            outputs = self._look_at_model(thetas, batch)
+            self._look_at_loss(thetas, outputs, batch)
+        self.once("depends on others", lambda: self._depends_on_others(outputs, batch))
+        self.once("unset mode", lambda: self._unset_mode(outputs, batch))
 
-    @property
-    def _rounding(self) -> float:
-        """The relative size of differences that mean nothing."""
-        return 1e-4 if self.autocast is None else 2e-2
-
-    def _probe(self, batch: Batch, seen: list[Tensor]) -> list[str]:
-        """What would make every measurement wrong, what is switched, and what has to be said."""
+    def _look_at_model(self, thetas: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        """The outputs, of which it is found out, if need be, that they are a function of theta."""
+        if "probe" in self._once:
+            return self.outputs(self.theta, batch).detach()
         if self._forward is None:
             check_arguments(self.network.module, batch)
-
-        def call(module: nn.Module) -> Tensor:
-            outputs = call_model(module, batch.copied(), self._forward)
-            seen.append(outputs.detach().to(self.theta.dtype))
-            return outputs
-
         contexts = OpenedContexts(self.theta.device, self.autocast)
-        with self._autocast(), contexts:
-            notes = probe(self.network, self.leaf(), (call, call), self.mode, self._seed_of(batch))
-        rounded = self.autocast is not None
-        if self.seed is None and not self._batch_statistics:
-            run = partial(self.outputs, self.theta)
-            self._once["depends on others"] = depends_on_others(run, seen[0], batch, rounded)
-        if not self._mode_given:
+        with contexts:
+            outputs, notes = probe(lambda theta: self.outputs(theta, batch), thetas, self.model)
+        self._once["probe"] = notes + contexts.notes
+        return outputs
 
-            def loss(outputs: Tensor) -> float:
-                total, count = self.terms(outputs.to(self.theta.dtype), batch)
-                return total.item() / (count if self.criterion.average else 1.0)
-
+    def _look_at_loss(self, thetas: tuple[Tensor, Tensor], outputs: Tensor, batch: Batch) -> None:
+        """Find out what the loss is a function of, once it can be evaluated."""
+        if "loss" not in self._once:
+            try:
+                leaves = leaves_of_loss(lambda leaf: self.terms(leaf, batch)[0], outputs)
+            except Exception:  # which is raised again where it is the loss that is measured
+                return
+            beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
+            self._once["loss"] = notes_on_loss(beside, self.model)
+        if "sum of terms" not in self._once and (self.criterion.known or len(batch) > 1):
+            rounding = 1e-4 if self.autocast is None else 2e-2
             with self._autocast():
-                self._once["unset mode"] = unset_mode_note(
-                    self.network, self.theta, call, seen[0], loss, rounded
+                self._once["sum of terms"] = self.criterion.known or is_sum_of_terms(
+                    self.criterion, outputs, batch, rounding
                 )
-        return notes + contexts.notes
+
+    def _depends_on_others(self, outputs: Tensor, batch: Batch) -> bool:
+        """Whether an example's outputs depend on its batch, in a way that is not known anyway."""
+        if self.seed is not None or self._batch_statistics:
+            return False
+        run = partial(self.outputs, self.theta)
+        return depends_on_others(run, outputs, batch, self.autocast is not None)
+
+    def _unset_mode(self, outputs: Tensor, batch: Batch) -> str | None:
+        if self._mode_given:
+            return None
+        training = self._with(mode="train", seed=self.seed or 0)
+
+        def loss(problem: Problem) -> float:
+            with self.network.undone():
+                total, count = problem.terms(problem.outputs(self.theta, batch), batch)
+            return total.item() / (count if self.criterion.average else 1.0)
+
+        return unset_mode_note(
+            outputs,
+            lambda: training.outputs(self.theta, batch).detach(),
+            lambda: (loss(self), loss(training)),
+            self.autocast is not None,
+        )
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once for this model and mode, whatever its parameters."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch, holds_only_tensors
-from lossgeom.curvature._kept_graphs import SavedTensors
+from lossgeom.curvature._kept_graphs import with_bytes
 from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import random_numbers
 from lossgeom.measuring import measuring
@@ -102,12 +102,17 @@ def look(problem: Problem, batch: Batch) -> Look:
 
 def _look(problem: Problem, batch: Batch) -> Look:
     small = few_examples(problem, batch, FEW_EXAMPLES)
-    few, theta, saved = small.first_batch(), small.leaf(), SavedTensors()
-    with measuring(theta.device), saved.counted():
+    few, theta = small.first_batch(), small.leaf()
+
+    def total_and_gradient() -> Tensor:
         total, _ = small.terms(small.outputs(theta, few), few)
         if total.requires_grad:
             torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
-    held = max(sum(saved.storages.values()) - theta.nbytes, 0)
+        return total
+
+    with measuring(theta.device):
+        total, storages = with_bytes(total_and_gradient)
+    held = max(sum(storages.values()) - theta.nbytes, 0)
     return Look(
         held / len(few) * problem.theta.element_size() / theta.element_size(),
         any("Convolution" in node.name() for node in graph_nodes(total)),

@@ -1,6 +1,6 @@
 """Linear algebra on matrices known only through their products."""
 
-from lossgeom.linalg._arithmetic import plain_arithmetic
+from lossgeom.linalg._arithmetic import ONE_AT_A_TIME, plain_arithmetic
 from lossgeom.linalg._ritz import Which
 from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
@@ -16,6 +16,7 @@ from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
 
 __all__ = [
+    "ONE_AT_A_TIME",
     "Dense",
     "Diagonal",
     "EigenPairs",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
 
 EXACT = ("ieee", "none")
+ONE_AT_A_TIME = RLock()  # of threads, because what a measurement switches belongs to the process
 
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Without autocast, without TF32 and the like, and without inference tensors."""
-    with ExitStack() as stack:
+    """Without autocast, TF32 and the like, and inference tensors; in one thread at a time."""
+    with ONE_AT_A_TIME, ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(device.type, enabled=False))
         for backend in _backends(device):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._graph_size import GraphSize
+from lossgeom.smoothness._graph_size import with_sizes
 from lossgeom.smoothness._variables import Variables, finite_outputs, leaves_of, size_of
 from lossgeom.smoothness._ways import Pull, fastest_way, few_of, finite, nearby
 
@@ -64,10 +64,9 @@ def reduced_gradients(
 
 def _graph_bytes(problem: Problem, variables: Variables, few: Batch) -> tuple[float, float]:
     """Of an example, and what a backward pass through it holds besides: two layers or so."""
-    size = GraphSize(problem)
-    with size.counted():
-        variables.outputs(problem, leaves_of(variables, problem, few), few)
-    return sum(size.sizes) / len(few), 2 * max(size.sizes, default=0) / len(few)
+    leaves = leaves_of(variables, problem, few)
+    _, sizes = with_sizes(problem, lambda: variables.outputs(problem, leaves, few))
+    return sum(sizes) / len(few), 2 * max(sizes, default=0) / len(few)
 
 
 def _blocks(

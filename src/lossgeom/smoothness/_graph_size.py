@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
-from lossgeom.curvature._kept_graphs import SavedTensors
+from lossgeom.curvature._kept_graphs import with_bytes
 from lossgeom.problem import Problem
 
+Result = TypeVar("Result")
 
-class GraphSize:
-    """Bytes that a forward pass saves, but for parameters, which all examples share.
 
-    Args:
-        problem: whose parameters are not counted.
+def with_sizes(problem: Problem, make: Callable[[], Result]) -> tuple[Result, list[int]]:
+    """What a function makes, and bytes that are saved for it, but for parameters.
+
+    Those are shared by all examples.
     """
-
-    def __init__(self, problem: Problem) -> None:
-        tensors = (problem.theta, *problem.network.constants())
-        self._shared = {tensor.untyped_storage()._cdata for tensor in tensors}
-        self._saved = SavedTensors()
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """The context to make the graph in."""
-        with self._saved.counted():
-            yield
-
-    @property
-    def sizes(self) -> list[int]:
-        """Of everything that is saved."""
-        storages = self._saved.storages.items()
-        return [size for storage, size in storages if storage not in self._shared]
+    made, storages = with_bytes(make)
+    tensors = (problem.theta, *problem.network.constants())
+    shared = {tensor.untyped_storage()._cdata for tensor in tensors}
+    return made, [size for storage, size in storages.items() if storage not in shared]

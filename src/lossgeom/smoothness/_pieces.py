@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._graph_size import GraphSize
+from lossgeom.smoothness._graph_size import with_sizes
 from lossgeom.smoothness._linearized import Linearized
 from lossgeom.smoothness._search import Search
 from lossgeom.smoothness.norms import Method
@@ -47,8 +47,6 @@ def pieces(function: Function, batch: Batch, search: Search) -> Iterator[tuple[L
 
 def _look(function: Function, batch: Batch) -> tuple[Linearized, float]:
     """A few examples, which must not depend on each other, and what each of them saves."""
-    size = GraphSize(function.problem)
-    with size.counted():
-        few = function.at(batch)
+    few, sizes = with_sizes(function.problem, lambda: function.at(batch))
     few.check_independent()
-    return few, sum(size.sizes) / len(few)
+    return few, sum(sizes) / len(few)

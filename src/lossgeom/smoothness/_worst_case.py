@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from lossgeom.curvature._kept_graphs import SavedTensors
+from lossgeom.curvature._kept_graphs import with_bytes
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.problem import NonFiniteError
 from lossgeom.smoothness._attack import Attack, Examples, Seen
@@ -101,10 +101,9 @@ class WorstCase:
         """How many examples to work on at a time, from what one more of them saves."""
         sizes = []
         for copies in (1, 2):
-            saved = SavedTensors()
-            with saved.counted():
-                model(torch.cat([inputs[:1]] * copies).requires_grad_())
-            sizes.append(sum(saved.storages.values()))
+            leaf = torch.cat([inputs[:1]] * copies).requires_grad_()
+            _, storages = with_bytes(partial(model, leaf))
+            sizes.append(sum(storages.values()))
         each = (self.restarts + 1) * (sizes[1] - sizes[0] + 8 * inputs[0].numel())
         return max(1, PIECE_BYTES // each)
 
