@@ -110,7 +110,7 @@ class Batch:
             return values[0]
         raise TypeError(
             f"expected a model with a single tensor as its input, got batch {self.index} with "
-            f"{_describe(self.inputs)}"
+            f"{described(self.inputs)}"
         )
 
     def with_tensor(self, old: Tensor, new: Tensor) -> Batch:
@@ -148,7 +148,7 @@ def _apart(
     if where is not None and where not in raw:
         raise TypeError(
             f"expected batch {index} to have its targets at {where!r}, as target= says, got "
-            f"{_describe(raw)}"
+            f"{described(raw)}"
         )
     found = [key for key in TARGET_KEYS if key in raw] if where is None else [where]
     if len(found) > 1:
@@ -165,7 +165,7 @@ def _parts(raw: Any, where: int | str | None, index: int) -> tuple[Any, Any]:
     if not (isinstance(raw, (tuple, list)) and len(raw) > 1):
         raise TypeError(
             f"expected batch {index} as (inputs, targets) or as a mapping, got "
-            f"{_describe(raw)}. A single pair goes in a list, [(inputs, targets)]"
+            f"{described(raw)}. A single pair goes in a list, [(inputs, targets)]"
         )
     if where is None and len(raw) > 2:
         return tuple(raw), None
@@ -173,7 +173,7 @@ def _parts(raw: Any, where: int | str | None, index: int) -> tuple[Any, Any]:
     if isinstance(place, str) or not -len(raw) <= place < len(raw):
         raise TypeError(
             f"expected batch {index} to have its targets at {place!r}, as target= says, got "
-            f"{_describe(raw)}"
+            f"{described(raw)}"
         )
     rest = list(raw)
     targets = rest.pop(place)
@@ -201,7 +201,7 @@ def _first_dimensions(raw: Any) -> list[Tensor]:
     """The tensors of a batch, of which the first says how many examples there are."""
     tensors = [tensor for tensor in tensors_of(raw) if tensor.ndim]
     if not tensors:
-        raise TypeError(f"expected a batch that holds tensors of examples, got {_describe(raw)}")
+        raise TypeError(f"expected a batch that holds tensors of examples, got {described(raw)}")
     return tensors
 
 
@@ -226,9 +226,10 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = 
         return type(tree)(*parts) if _is_named(tree) else type(tree)(parts)
     if isinstance(tree, PLAIN) or not strict:
         return tree
+    array = type(tree).__module__ == "numpy"
     raise TypeError(
         f"expected batches of tensors in tuples, lists and mappings, got a {type(tree).__name__} "
-        "in one; make it a mapping of tensors"
+        f"in one; make it a {'tensor with torch.as_tensor' if array else 'mapping of tensors'}"
     )
 
 
@@ -253,7 +254,8 @@ def tensors_of(tree: Any) -> Iterator[Tensor]:
     yield from found
 
 
-def _describe(thing: Any) -> str:
+def described(thing: Any) -> str:
+    """What something is, in words."""
     if isinstance(thing, Tensor):
         return f"a tensor of shape {tuple(thing.shape)}"
     if isinstance(thing, Mapping):
@@ -389,7 +391,7 @@ def check_iterable(batches: Iterable[Any]) -> None:
         )
     if isinstance(batches, (Mapping, str)):
         raise TypeError(
-            f"expected an iterable of batches, got {_describe(batches)}; a single batch goes in a "
+            f"expected an iterable of batches, got {described(batches)}; a single batch goes in a "
             "list, [batch]"
         )
     if isinstance(batches, DataLoader) and batches.persistent_workers:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,9 +34,26 @@ def call_model(module: nn.Module, batch: Batch, forward: Forward | None) -> Tens
         raise TypeError(
             "expected the model to return a tensor, or a mapping with its outputs at 'logits', "
             f"got {type(outputs).__name__}; say which with Problem(..., forward=lambda model, "
-            "batch: ...)"
+            "batch: ...). For a loss of several, let forward= join them, such as torch.cat([a, b], "
+            "1), and the loss take them apart again"
         )
     return outputs
+
+
+@contextmanager
+def batch_statistics_explained(batch: Batch) -> Iterator[None]:
+    """Say which batch is too small for BatchNorm in train mode."""
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"batch {batch.index}, of {len(batch)} example{'s' * (len(batch) != 1)}, has too few "
+            f"for the batch statistics of BatchNorm in mode='train' ({error}): leave it out, such "
+            "as with DataLoader(..., drop_last=True), use larger batches, or measure in "
+            "mode='eval'"
+        ) from error
 
 
 def check_arguments(module: nn.Module, batch: Batch) -> None:

@@ -41,7 +41,7 @@ class CrossEntropy:
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """The sum over targets, and what torch divides a mean by."""
-        outputs, targets = self._in_torch_layout(outputs, batch.targets)
+        outputs, targets = self._in_torch_layout(outputs, batch)
         total = F.cross_entropy(
             outputs,
             targets,
@@ -54,7 +54,7 @@ class CrossEntropy:
 
     def label_entropy(self, outputs: Tensor, batch: Batch) -> float:
         """The summed entropy of the labels."""
-        outputs, targets = self._in_torch_layout(outputs, batch.targets)
+        outputs, targets = self._in_torch_layout(outputs, batch)
         classes, smoothing = outputs.shape[1], self.label_smoothing
         if targets.is_floating_point():
             smoothed = (1 - smoothing) * targets + smoothing / classes
@@ -70,7 +70,7 @@ class CrossEntropy:
 
         with the class weights and the (smoothed) label q; 0 for an ignored target.
         """
-        outputs, targets = self._in_torch_layout(outputs, batch.targets)
+        outputs, targets = self._in_torch_layout(outputs, batch)
         C, smoothing = outputs.shape[1], self.label_smoothing
         weight = self._weight_for(outputs)
         weight = outputs.new_ones(C) if weight is None else weight
@@ -84,7 +84,8 @@ class CrossEntropy:
     def _weight_for(self, outputs: Tensor) -> Tensor | None:
         return None if self.weight is None else self.weight.clone().to(outputs)
 
-    def _in_torch_layout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_torch_layout(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        targets: Tensor = batch.targets
         if self.layout == "next token":
             if targets.ndim != 2 or targets.is_floating_point():
                 raise ValueError(
@@ -98,6 +99,9 @@ class CrossEntropy:
             if targets.is_floating_point():
                 targets = targets.movedim(-1, 1)
         _check_classes(outputs, targets, self.layout)
+        if not targets.is_floating_point():
+            named = self.layout == "classes second"
+            _check_range(outputs.shape[1], targets, self.ignore_index, batch.index, named)
         return outputs, targets
 
 
@@ -132,6 +136,22 @@ def _check_classes(outputs: Tensor, targets: Tensor, layout: Layout) -> None:
             f"expected outputs {expected} and targets that are class indices (B, ...) in int64 or "
             f"probabilities {expected}; got outputs {shape} and targets {tuple(targets.shape)} in "
             f"{targets.dtype}. {hint if outputs.ndim > 2 else INDICES}"
+        )
+
+
+def _check_range(C: int, targets: Tensor, ignored: int, index: int, named: bool) -> None:
+    """Check that class indices are some; on a GPU, torch cannot go on after one that is none."""
+    counted = targets[targets != ignored]
+    if not counted.numel():
+        return
+    low, high = (int(end) for end in counted.aminmax())
+    if low < 0 or high >= C:
+        say = f"nn.CrossEntropyLoss(ignore_index={high if high >= C else low})"
+        raise ValueError(
+            f"expected class indices from 0 to {C - 1} for {C} outputs, or {ignored} for what does "
+            f"not count; the targets of batch {index} go from {low} to {high}. Shift labels that "
+            "start at 1; what has no class is left out by "
+            + (say if named else f"putting {ignored} in its place")
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch
-from lossgeom.cross_entropy import CrossEntropy, Layout, target_count
+from lossgeom.batches import Batch, described
+from lossgeom.cross_entropy import CrossEntropy, Layout
 from lossgeom.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
 
 Terms = tuple[Tensor, Tensor | float]
@@ -97,17 +98,56 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
         return Loss(loss, _squared_error, likelihood=Gaussian(1.0), needs_targets=True, known=True)
     if isinstance(loss, nn.Module):
         return _criterion(loss)
-    if isinstance(loss, type) or getattr(loss, "__module__", None) == F.__name__:
+    if isinstance(loss, type) or getattr(loss, "__module__", None) in (F.__name__, "torch._C._nn"):
         raise TypeError(
             f"expected a criterion such as nn.MSELoss() or a function (outputs, batch) -> (sum, "
-            f"count), got {getattr(loss, '__name__', loss)}, which is neither"
+            f"count), got {getattr(loss, '__name__', loss)}, which is neither; {_instead_of(loss)}"
         )
     if callable(loss):
         return _own(loss)
     raise ValueError(
         f"expected loss to be one of {', '.join(map(repr, [*CROSS_ENTROPIES, 'squared_error']))}, "
         f"a torch criterion, or a function (outputs, batch) -> (sum, count); got {loss!r}"
+        f"{_meant(loss)}"
     )
+
+
+def _instead_of(loss: Any) -> str:
+    """What to pass instead of a class, or of a function of torch's."""
+    name = getattr(loss, "__name__", "")
+    if isinstance(loss, type):
+        return f"make one of the class, {name}()"
+    classes = [name for name in dir(nn) if name.endswith("Loss")]
+    alike = {c.removesuffix("Loss").lower(): c for c in classes}
+    plain = name.replace("_", "").removesuffix("loss").replace("binarycrossentropy", "bce")
+    found = alike.get(plain)
+    return "pass a criterion" if found is None else f"pass nn.{found}()"
+
+
+OTHER_NAMES = {
+    "ce": "'cross_entropy'",
+    "xent": "'cross_entropy'",
+    "nll": "'cross_entropy' of logits, or nn.NLLLoss() of log-probabilities",
+    "mse": "nn.MSELoss(), or 'squared_error', which is half the squared norm per example",
+    "l2": "nn.MSELoss(), or 'squared_error', which is half the squared norm per example",
+    "l1": "nn.L1Loss()",
+    "mae": "nn.L1Loss()",
+    "bce": "nn.BCEWithLogitsLoss()",
+    "huber": "nn.HuberLoss()",
+}
+
+
+def _meant(loss: Any) -> str:
+    """What an unknown name may stand for."""
+    if not isinstance(loss, str):
+        return ""
+    plain = loss.lower().replace("-", "_").replace(" ", "_")
+    found = OTHER_NAMES.get(plain.removesuffix("_loss").removesuffix("loss"))
+    if found is None:
+        names = [*CROSS_ENTROPIES, "squared_error"]
+        close = difflib.get_close_matches(plain.removesuffix("_loss"), names, n=1)
+        found = repr(close[0]) if close else None
+    return "" if found is None else f"; did you mean {found}?"
 
 
 def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
@@ -126,8 +166,10 @@ def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, fl
         )
     result = loss.terms(outputs, batch)
     if not (isinstance(result, tuple) and len(result) == 2):
+        bare = isinstance(result, Tensor) and result.ndim == 0
         raise TypeError(
             f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
+            + (": a number without its count; return (terms.sum(), number of terms)" * bare)
         )
     total, count = result
     if not isinstance(total, Tensor) or total.ndim != 0:
@@ -151,13 +193,36 @@ def _said_of(batch: Batch) -> str:
 
 def _own(function: TermsFunction) -> Loss:
     name = getattr(function, "__name__", type(function).__name__)
-    # on copies, because it may work in place
-    return Loss(name, lambda outputs, batch: function(outputs.clone(), batch.copied().raw))
+
+    def terms(outputs: Tensor, batch: Batch) -> Terms:
+        try:
+            # on copies, because it may work in place
+            return function(outputs.clone(), batch.copied().raw)
+        except Exception as error:
+            kind = TypeError if type(error) is AttributeError else type(error)
+            if kind not in (TypeError, ValueError, RuntimeError, IndexError):
+                raise
+            raise kind(
+                f"the loss {name!r} raised {type(error).__name__}: {error}. It was called with the "
+                f"outputs, {tuple(outputs.shape)}, and the whole batch {batch.index}, "
+                f"{described(batch.raw)}, and is to return (sum, count); of a function of outputs "
+                "and targets, make lambda outputs, batch: (f(outputs, batch[1]), len(outputs)) "
+                "with a sum f. What belongs to single examples, such as weights, goes into the "
+                "batch"
+            ) from error
+
+    return Loss(name, terms)
 
 
 def _squared_error(outputs: Tensor, batch: Batch) -> Terms:
-    _check_same_shape(outputs, batch.targets, "squared_error")
-    return 0.5 * (outputs - batch.targets).square().sum(), len(outputs)
+    targets = _as_numbers(outputs, batch.targets)
+    _check_same_shape(outputs, targets, "squared_error")
+    return 0.5 * (outputs - targets).square().sum(), len(outputs)
+
+
+def _as_numbers(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Integers and booleans as the numbers that outputs are compared with."""
+    return targets if targets.is_floating_point() else targets.to(outputs.dtype)
 
 
 def _check_same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
@@ -207,19 +272,27 @@ def _criterion(criterion: nn.Module) -> Loss:
         weight = None if theirs.weight is None else theirs.weight.detach().clone()
         own = CrossEntropy(weight, theirs.ignore_index, theirs.label_smoothing)
         return _cross_entropy(name, own, average=reduction == "mean")
+    if kind is nn.NLLLoss:
+        return _nll(cast(nn.NLLLoss, criterion))
     summed = copy.deepcopy(criterion)
     summed.reduction = "sum"  # type: ignore[assignment]
 
     def terms(outputs: Tensor, batch: Batch) -> Terms:
-        targets = batch.targets
-        if kind in ELEMENTWISE:
-            _check_same_shape(outputs, targets, name)
-            count: Tensor | float = outputs.numel()
-        else:
-            likelihood = cast(nn.NLLLoss, summed)
-            weight = None if likelihood.weight is None else likelihood.weight.to(outputs)
-            count = target_count(outputs, targets, weight, likelihood.ignore_index)
-        return summed.to(outputs)(outputs, targets), count
+        targets = _as_numbers(outputs, batch.targets)
+        _check_same_shape(outputs, targets, name)
+        if kind in (nn.BCELoss, nn.BCEWithLogitsLoss):
+            _check_truth_values(batch, name)
+        try:
+            return summed.to(outputs)(outputs, targets), outputs.numel()
+        except RuntimeError as error:
+            weight = getattr(summed, "weight", None)
+            if weight is None or type(error) is not RuntimeError:
+                raise
+            raise ValueError(
+                f"the weight {tuple(weight.shape)} of {name} does not fit batch {batch.index} with "
+                f"outputs {tuple(outputs.shape)} ({error}). Weights of single examples go into the "
+                "batch, for a function (outputs, batch) -> (sum, count) that reads them there"
+            ) from error
 
     return Loss(
         name,
@@ -231,14 +304,73 @@ def _criterion(criterion: nn.Module) -> Loss:
     )
 
 
+def _check_truth_values(batch: Batch, name: str) -> None:
+    """Check integers that stand for probabilities."""
+    targets: Tensor = batch.targets
+    if targets.is_floating_point() or targets.dtype == torch.bool or not targets.numel():
+        return
+    low, high = (int(end) for end in targets.aminmax())
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} expects targets from 0 to 1; those of batch {batch.index} go from {low} to "
+            f"{high}. Class indices go with 'cross_entropy', or as targets.eq(c) for one class c"
+        )
+
+
+def _nll(criterion: nn.NLLLoss) -> Loss:
+    """The negative log-likelihood: of outputs that are log-probabilities, their cross-entropy.
+
+    Its second derivative in them is zero, but as a function of a model that ends in log_softmax it
+    is the cross-entropy of its logits, which the outputs are, too, up to a constant.
+    """
+    weight = None if criterion.weight is None else criterion.weight.detach().clone()
+    entropy = CrossEntropy(weight, criterion.ignore_index)
+    summed = copy.deepcopy(criterion)
+    summed.reduction = "sum"
+
+    def terms(outputs: Tensor, batch: Batch) -> Terms:
+        if batch.targets.is_floating_point():
+            raise ValueError(
+                f"NLLLoss expects class indices, and the targets of batch {batch.index} are "
+                f"{tuple(batch.targets.shape)} in {batch.targets.dtype}; probabilities go with "
+                "'cross_entropy'"
+            )
+        total, count = entropy.terms(outputs, batch)
+        return total if _normalised(outputs) else summed.to(outputs)(outputs, batch.targets), count
+
+    def weights(outputs: Tensor, batch: Batch) -> Tensor:
+        if not _normalised(outputs):
+            raise ValueError(
+                f"NLLLoss expects log-probabilities, and the outputs for batch {batch.index} are "
+                "none: end the model in log_softmax, or measure 'cross_entropy' of its logits"
+            )
+        return entropy.term_weights(outputs, batch)
+
+    return Loss(
+        "NLLLoss",
+        terms,
+        average=criterion.reduction == "mean",
+        likelihood=Softmax(1, weights),
+        needs_targets=True,
+        known=True,
+    )
+
+
+@torch.no_grad()
+def _normalised(outputs: Tensor) -> bool:
+    """Whether outputs are logarithms of probabilities of classes."""
+    tolerance = 1e3 * torch.finfo(outputs.dtype).eps
+    return bool((outputs.detach().logsumexp(1).abs() <= tolerance).all())
+
+
 def _criterion_likelihood(criterion: nn.Module) -> Likelihood | None:
     if isinstance(criterion, nn.MSELoss):
         return Gaussian(2.0)
     if not isinstance(criterion, nn.BCEWithLogitsLoss):
         return None
 
-    def weights(outputs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG001
-        y: Tensor = batch.targets
+    def weights(outputs: Tensor, batch: Batch) -> Tensor:
+        y = _as_numbers(outputs, batch.targets)
         weight = 1 - y + (y if criterion.pos_weight is None else criterion.pos_weight.to(y) * y)
         return weight if criterion.weight is None else criterion.weight.to(y) * weight
 

@@ -217,7 +217,11 @@ def _measured_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
     kinds = {parameter.dtype for parameter in model.parameters()}
     complex_kinds = sorted(str(kind) for kind in kinds if kind.is_complex)
     if complex_kinds:
-        raise TypeError(f"expected real parameters, got some in {', '.join(complex_kinds)}")
+        raise TypeError(
+            f"expected real parameters, got some in {', '.join(complex_kinds)}; make "
+            "each a real one, nn.Parameter(torch.view_as_real(w)), and let the model read it as "
+            "torch.view_as_complex(w)"
+        )
     if dtype is not None:
         if dtype not in MEASURED:
             raise TypeError(f"expected dtype to be torch.float32 or torch.float64, got {dtype}")

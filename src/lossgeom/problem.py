@@ -24,7 +24,12 @@ from lossgeom.batches import (
     generators_kept,
     to_parameters,
 )
-from lossgeom.calling import Forward, call_model, check_arguments
+from lossgeom.calling import (
+    Forward,
+    batch_statistics_explained,
+    call_model,
+    check_arguments,
+)
 from lossgeom.first_look import OpenedContexts, depends_on_others, unset_mode_note
 from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
@@ -157,6 +162,7 @@ class Problem:
         if self._once.get("sum of terms") is False and sizes:
             name = self.criterion.name
             notes.append(f"the loss {name!r} is no sum over examples: it depends on {split}")
+        notes += self._once.get("linear loss", ())
         if self.seed is not None:
             notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
         if self.autocast is not None:
@@ -228,7 +234,7 @@ class Problem:
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out for a batch at theta, differentiable in theta."""
-        with self._autocast():
+        with self._autocast(), batch_statistics_explained(batch):
             outputs: Tensor = self.network(
                 theta,
                 partial(call_model, batch=batch.copied(), forward=self._forward),

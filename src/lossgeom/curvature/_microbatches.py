@@ -26,9 +26,10 @@ NEARBY = 0.01  # relative distance of the point where they are compared
 def pieces(problem: Problem, batch: Batch) -> list[Batch]:
     """Cut a large batch in equal pieces, if its examples have nothing to do with each other.
 
-    The loss must be one that is known as a sum over targets. That the model treats examples one by
-    one is tried on the pieces themselves, at a random point near theta, where no accident, such as
-    a head of zeros, hides what they have in common. A seed draws for whole batches.
+    The loss must be one that is known as a sum over targets. That it has no weights for the
+    examples of a whole batch, and that the model treats examples one by one, is tried on the pieces
+    themselves, at a random point near theta, where no accident, such as a head of zeros, hides what
+    they have in common. A seed draws for whole batches.
     """
     parts = min(math.ceil(batch_bytes(problem, batch) / PIECE_BYTES), len(batch))
     known = problem.criterion.likelihood is not None and problem.seed is None
@@ -51,7 +52,7 @@ def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
         whole = problem.outputs(nearby.requires_grad_(), batch)
         u = torch.randn(whole.shape, generator=generator).to(whole)
         rows = [len(piece) * len(whole) // len(batch) for piece in cut]
-        gradient = torch.zeros_like(nearby)
+        gradient, total = torch.zeros_like(nearby), torch.zeros_like(nearby[0].detach())
         try:
             for piece, one, expected in zip(
                 cut, torch.split(u, rows), torch.split(whole, rows), strict=True
@@ -60,9 +61,11 @@ def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
                 if not _agree(outputs, expected):
                     return False
                 gradient += _pulled(outputs, nearby, one)
+                total = total + problem.terms(outputs.detach(), piece)[0]
         except Exception:
             return False
-        return _agree(gradient, _pulled(whole, nearby, u))
+        agree = _agree(total, problem.terms(whole.detach(), batch)[0])
+        return agree and _agree(gradient, _pulled(whole, nearby, u))
 
 
 def _pulled(outputs: Tensor, theta: Tensor, u: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import LossAtOutputs
+from lossgeom.curvature._linear_losses import say_if_linear
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
 
 
@@ -16,7 +18,9 @@ class GaussNewton(OutputSandwich):
 
     with J the Jacobian of the outputs f of batch b in the flat parameters and the Hessian of the
     summed loss s in those outputs. It is positive semi-definite where the loss is convex in the
-    outputs, as cross-entropy and squared error are.
+    outputs, as cross-entropy and squared error are. It is zero for a loss that is linear in them,
+    such as ``nn.L1Loss``, and the notes of the problem then say so. ``nn.NLLLoss`` of
+    log-probabilities is taken as the cross-entropy that it is.
 
     A product takes J v, the loss Hessian's product with it, and J^T of that. What it needs is kept
     as in :class:`Hessian`.
@@ -42,6 +46,12 @@ class GaussNewton(OutputSandwich):
     tensor([[1., 1.],
             [1., 2.]])
     """
+
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:  # noqa: D102
+        product = super().matmat(V)
+        if not product.any() and V.any():
+            say_if_linear(self.problem)
+        return product
 
     def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
         loss = LossAtOutputs.of(self.problem, outputs, batch)

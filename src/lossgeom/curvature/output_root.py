@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._batch_jacobian import LossAtOutputs
+from lossgeom.curvature._linear_losses import say_if_linear
 from lossgeom.curvature._parameter_matrix import OnProblem
 from lossgeom.curvature.parameter_jacobian import output_sizes
 from lossgeom.likelihoods import Likelihood
@@ -83,6 +84,8 @@ class OutputRoot(OnProblem):
 
     def _blocks(self) -> list[_BatchRoot]:
         found = self.problem.over_batches(self._block)
+        if self.problem.criterion.likelihood is None:
+            say_if_linear(self.problem)
         divisor = self.problem.divisor(block.count for block in found)
         return [block.scaled(divisor**-0.5) for block in found]
 

@@ -1,0 +1,33 @@
+"""Losses whose Hessian in the outputs is zero, which makes Gauss-Newton matrices zero."""
+
+from __future__ import annotations
+
+import torch
+
+from lossgeom.batches import Batch
+from lossgeom.curvature._batch_jacobian import LossAtOutputs
+from lossgeom.problem import Problem
+
+
+def say_if_linear(problem: Problem) -> None:
+    """Put a note on the problem, if its loss has no curvature in the outputs of any batch."""
+    problem.once("linear loss", lambda: _note(problem))
+
+
+def _note(problem: Problem) -> list[str]:
+    @torch.no_grad()
+    def outputs(batch: Batch) -> torch.Tensor:
+        return problem.outputs(problem.theta, batch)
+
+    def curved(batch: Batch) -> bool:
+        loss = LossAtOutputs.of(problem, outputs(batch), batch)
+        u = torch.arange(1.0, loss.outputs.numel() + 1).cos().to(loss.outputs)
+        return bool(loss.curve(u.view_as(loss.outputs)).any())
+
+    if any(problem.over_batches(curved)):
+        return []
+    return [
+        f"the loss {problem.criterion.name!r} has no curvature in the outputs here (it is linear "
+        "in them, at least piecewise), so the Gauss-Newton matrix is zero, and all curvature is in "
+        "the residual term; of a model that puts out log-probabilities, measure the cross-entropy"
+    ]
