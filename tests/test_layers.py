@@ -11,9 +11,9 @@ ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"estimate", "claim", "extras", "factories"},
     {"linalg", "tape"},
-    {"measuring", "private_copy", "batches", "likelihoods"},
+    {"measuring", "private_copy", "batches", "double", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
-    {"losses", "probing"},
+    {"losses", "probing", "examples"},
     {"problem"},
     {"lines"},
     {"derivatives"},
