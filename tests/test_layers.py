@@ -11,9 +11,9 @@ ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"choices", "estimate", "claim", "extras", "factories", "reprs"},
     {"linalg", "tape"},
-    {"measuring", "private_copy", "undoing", "batches", "likelihoods"},
+    {"measuring", "private_copy", "undoing", "batches", "double", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
-    {"losses", "probing", "first_look"},
+    {"losses", "probing", "first_look", "examples"},
     {"sum_and_count"},
     {"problem"},
     {"lines"},

@@ -30,6 +30,8 @@ class Batch:
         inputs: what the model is called with: a tuple of positional or a dict of keyword arguments.
         targets: what a loss compares the outputs with; ``None`` where the batch does not say.
         target: where the targets are, if that had to be said.
+        rows: whether a tensor has a row for each example, one by one, where that was tried; see
+            :meth:`lossgeom.Problem.in_examples`.
     """
 
     index: int
@@ -37,6 +39,7 @@ class Batch:
     inputs: tuple[Any, ...] | dict[str, Any]
     targets: Any
     target: Target = None
+    rows: tuple[bool, ...] | None = None
 
     @classmethod
     def of(cls, raw: Any, index: int = 0, target: Target = None) -> Batch:
@@ -67,7 +70,7 @@ class Batch:
 
     def made_of(self, raw: Any) -> Batch:
         """The same batch with other tensors in it."""
-        return Batch.of(raw, self.index, self.target)
+        return replace(Batch.of(raw, self.index, self.target), rows=self.rows)
 
     @property
     def arguments(self) -> tuple[Any, ...] | dict[str, Any]:
@@ -106,39 +109,71 @@ class Batch:
             TypeError: if the model takes several inputs.
         """
         values = tuple(self.inputs.values()) if isinstance(self.inputs, dict) else self.inputs
-        if len(values) == 1 and isinstance(values[0], Tensor):
-            return values[0]
-        raise TypeError(
-            f"expected a model with a single tensor as its input, got batch {self.index} with "
-            f"{described(self.inputs)}"
-        )
+        if len(values) != 1 or not isinstance(values[0], Tensor):
+            raise TypeError(
+                f"expected a model with a single tensor as its input, got batch {self.index} with "
+                f"{described(self.inputs)}; hold others fixed as constants in "
+                "Problem(..., forward=lambda model, batch: model(batch[0], mask)), outside the batch"
+            )
+        if not self.has_rows(values[0]):
+            raise ValueError(
+                f"expected an input with one row for each of {len(self)} examples, got a tensor of "
+                f"shape {tuple(values[0].shape)}; permute it in Problem(..., forward=...)"
+            )
+        return values[0]
 
     def with_tensor(self, old: Tensor, new: Tensor) -> Batch:
         """The same batch with another tensor in the place of one of its inputs."""
-        raw = map_tensors(lambda t: new if t is old else t, self.raw)
-        return self._with_inputs_of(raw)
+        return self._with_inputs_of(map_tensors(lambda t: new if t is old else t, self.raw))
 
     def copied(self) -> Batch:
         """The same batch in tensors of its own, for a model that works in place on its input."""
         return self._with_inputs_of(map_tensors(torch.clone, self.raw))
 
+    def moved(self, theta: Tensor) -> Batch:
+        """The same batch where the parameters are, in their dtype."""
+        return self.made_of(to_parameters(self.raw, theta))
+
     def _with_inputs_of(self, raw: Any) -> Batch:
         where = None if callable(self.target) else self.target
-        return replace(Batch.of(raw, self.index, where), targets=self.targets, target=self.target)
+        made = replace(self, target=where).made_of(raw)
+        return replace(made, targets=self.targets, target=self.target)
 
     def __len__(self) -> int:
-        return len(_first_dimensions(self.raw)[0])
+        first = _first_dimensions(self.raw)[0]
+        if self.rows is not None:
+            first = next((t for t, row in self._marked() if row), first)
+        elif isinstance(self.targets, Tensor) and self.targets.ndim:
+            n = len(self.targets)
+            if any(n in tensor.shape[:2] for tensor in tensors_of(self.inputs)):
+                return n  # also where a tensor that all examples share comes first
+        return len(first)
+
+    def _marked(self) -> Iterator[tuple[Tensor, bool]]:
+        """The tensors, and whether they have a row for each example."""
+        tensors = list(tensors_of(self.raw))
+        if self.rows is not None:
+            return zip(tensors, self.rows, strict=True)
+        n = len(self)
+        return ((tensor, tensor.ndim > 0 and len(tensor) == n) for tensor in tensors)
+
+    def has_rows(self, tensor: Tensor) -> bool:
+        """Whether a tensor of the batch has a row for each example, as far as that was tried."""
+        return self.rows is None or any(row for other, row in self._marked() if other is tensor)
+
+    def each_row(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with a function of the tensors that have a row for each example."""
+        marks = iter([row for _, row in self._marked()])
+        raw = map_tensors(lambda t: function(t) if next(marks) else t, self.raw)
+        return self.made_of(raw)
 
     def examples(self, start: int, stop: int) -> Batch:
-        """Some of the examples: every tensor cut along its first dimension."""
-        first = _first_dimensions(self.raw)
-        lengths = sorted({len(tensor) for tensor in first})
-        if len(lengths) > 1:
-            raise ValueError(
-                f"cannot take examples out of batch {self.index}, whose tensors have first "
-                f"dimensions {lengths}: expected the number of examples in each"
-            )
-        return self.made_of(map_tensors(lambda t: _rows(t, start, stop), self.raw))
+        """Some of the examples: rows of the tensors that have one for each, and all of the others.
+
+        Which these are is known of a batch in examples, see :meth:`lossgeom.Problem.in_examples`;
+        of others it is those whose first dimension is the number of examples.
+        """
+        return self.each_row(lambda tensor: _rows(tensor, start, stop))
 
 
 def _apart(
@@ -187,19 +222,22 @@ def _parts(raw: Any, where: int | str | None, index: int) -> tuple[Any, Any]:
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     if tensor.layout == torch.strided:
-        return tensor[start:stop] if tensor.ndim else tensor
+        return tensor[start:stop]
     places = torch.arange(len(tensor), device=tensor.device)[start:stop]
     coordinates = tensor.to_sparse_coo().index_select(0, places)
-    return (
-        coordinates
-        if tensor.layout == torch.sparse_coo
-        else coordinates.to_sparse(layout=tensor.layout)
-    )
+    if tensor.layout == torch.sparse_coo:
+        return coordinates
+    return coordinates.to_sparse(layout=tensor.layout)
 
 
 def _first_dimensions(raw: Any) -> list[Tensor]:
     """The tensors of a batch, of which the first says how many examples there are."""
     tensors = [tensor for tensor in tensors_of(raw) if tensor.ndim]
+    if any(tensor.is_nested for tensor in tensors):
+        raise TypeError(
+            "expected batches of plain tensors, got a nested tensor, whose examples differ in "
+            "length; pad it with to_padded_tensor, and pass lengths or a mask with it"
+        )
     if not tensors:
         raise TypeError(f"expected a batch that holds tensors of examples, got {described(raw)}")
     return tensors
@@ -286,15 +324,18 @@ class FirstExamples:
 
     batches: Iterable[Any]
     n: int
+    in_examples: Callable[[Batch], Batch]
     target: Target = None
 
     def __iter__(self) -> Iterator[Any]:
         left = self.n
         for index, raw in enumerate(self.batches):
             batch = Batch.of(raw, index, self.target)
-            yield batch.examples(0, left).raw
-            left -= min(left, len(batch))
-            if left == 0:
+            if len(batch) > left:
+                batch = self.in_examples(batch).examples(0, left)
+            yield batch.raw
+            left -= len(batch)
+            if left <= 0:
                 return
         raise ValueError(f"take({self.n}): the data has only {self.n - left} examples")
 
@@ -329,8 +370,7 @@ class Passes:
         """
         index = -1
         for index, raw in enumerate(batches):
-            Batch.of(raw, index, target)  # so that its form is checked before anything else
-            self._check(raw, index)
+            self._check(raw, len(Batch.of(raw, index, target)), index)
             yield Batch.of(to_parameters(raw, theta), index, target)
         if index < 0:
             raise ValueError(
@@ -339,7 +379,7 @@ class Passes:
             )
         self._end(index + 1)
 
-    def _check(self, raw: Any, index: int) -> None:
+    def _check(self, raw: Any, size: int, index: int) -> None:
         """Compare a batch with that of the first pass, or note it down."""
         tensors = _first_dimensions(raw)
         if len(tensors[0]) == 0:
@@ -350,7 +390,7 @@ class Passes:
         now = fingerprint(raw)
         if index == len(self._batches) and not self._ended:
             self._batches.append(now)
-            self.sizes.append(len(tensors[0]))
+            self.sizes.append(size)
         elif index >= len(self._batches) or now != self._batches[index]:
             raise ValueError(
                 f"batch {index} is not the one that an earlier pass gave, so there is no one loss "

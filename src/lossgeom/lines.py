@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
+from lossgeom.double import in_double
 from lossgeom.linalg import random_numbers
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
@@ -148,32 +147,3 @@ class Line:
         loss, outputs, gradient = ((up - down) / (2 * step) for up, down in zip(*ends, strict=True))
         slope = (ends[0][2] @ self.v + ends[1][2] @ self.v) / 2
         return Differences(loss, outputs, gradient, slope)
-
-
-class _Double(TorchFunctionMode):
-    """Lets a model go on in float64 where it says float32, so that differences stay exact."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.float:
-            return args[0].double()
-        given = {key: _doubled(value) for key, value in (kwargs or {}).items()}
-        return func(*map(_doubled, args), **given)
-
-
-def _doubled(argument: Any) -> Any:
-    return torch.float64 if argument is torch.float32 else argument
-
-
-@contextmanager
-def in_double(theta: Tensor) -> Iterator[None]:
-    """For a model in float64, which goes on in it where it says float32."""
-    if theta.dtype != torch.float64:
-        yield
-        return
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with _Double():
-            yield
-    finally:
-        torch.set_default_dtype(before)

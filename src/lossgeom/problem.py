@@ -6,7 +6,8 @@ import copy
 import glob
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,7 @@ from lossgeom.batches import (
     check_iterable,
     checked_target,
     generators_kept,
+    tensors_of,
     to_parameters,
 )
 from lossgeom.calling import (
@@ -30,7 +32,10 @@ from lossgeom.calling import (
     call_model,
     check_arguments,
 )
+from lossgeom.double import InDouble
+from lossgeom.examples import AGREEMENT, ROUNDED_AGREEMENT, in_examples
 from lossgeom.first_look import OpenedContexts, depends_on_others, unset_mode_note
+from lossgeom.linalg import random_numbers
 from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
@@ -41,6 +46,7 @@ __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 
 LOOKS = {"probe", "loss", "sum of terms", "depends on others", "unset mode"}  # at first batches
 T = TypeVar("T")
+NEARBY = 0.01  # relative distance of a point near theta
 Summand = TypeVar("Summand", float, Tensor)
 
 
@@ -137,6 +143,8 @@ class Problem:
         self._target = checked_target(target)
         self._seen = Passes()
         self._once: dict[Hashable, Any] = {}
+        self._in_double = InDouble()
+        self._unsqueezed: dict[Hashable, bool] = {}
         self._cache: dict[Hashable, Any] = {}
 
     def __repr__(self) -> str:
@@ -193,11 +201,17 @@ class Problem:
     def take(self, n: int) -> Problem:
         """The same problem on the first n examples; fewer than n in the data is an error.
 
-        Examples are the first dimension of every tensor in a batch.
+        Examples are the rows of what the model puts out, and of the tensors in a batch; those that
+        all examples share stay whole, see :meth:`in_examples`.
+
+        Raises:
+            ValueError: from a measurement, where examples cannot be taken out of a batch.
         """
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
-        return self._with(batches=FirstExamples(self.batches, n, self._target), _seen=Passes())
+        whole = partial(self.in_examples, mixed=True)
+        first = FirstExamples(self.batches, n, whole, self._target)
+        return self._with(batches=first, _seen=Passes())
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
@@ -224,6 +238,15 @@ class Problem:
             )
         return self._with(theta=theta.detach().to(self.theta).clone())
 
+    def nearby(self) -> Problem:
+        """The same problem at a random point near theta.
+
+        No accident, such as weights of zero, hides there what depends on what.
+        """
+        theta = self.theta
+        noise = torch.randn(len(theta), generator=random_numbers(0)).to(theta)
+        return self.at(theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise)
+
     def in_mode(self, mode: Mode) -> Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
         if checked_mode(mode) == self.mode:
@@ -234,14 +257,71 @@ class Problem:
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out for a batch at theta, differentiable in theta."""
+        outputs = self._called(theta, batch)
+        if (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1 and _rows_in(batch.targets):
+            kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
+            if kind not in self._unsqueezed:
+                self._unsqueezed[kind] = self._squeezes(outputs.shape, batch)
+            outputs = outputs[None] if self._unsqueezed[kind] else outputs
+        return outputs.to(theta.dtype)
+
+    def _called(self, theta: Tensor, batch: Batch) -> Tensor:
         with self._autocast(), batch_statistics_explained(batch):
             outputs: Tensor = self.network(
-                theta,
-                partial(call_model, batch=batch.copied(), forward=self._forward),
-                self.mode,
-                self._seed_of(batch),
+                theta, self._call(batch), self.mode, self._seed_of(batch)
             )
-        return outputs.to(theta.dtype)
+        return outputs
+
+    def _call(self, batch: Batch) -> Callable[[nn.Module], Tensor]:
+        if self.theta.dtype != torch.float64:
+            return partial(call_model, batch=batch.copied(), forward=self._forward)
+        copies = iter([batch.copied() for _ in range(self._in_double.calls)])
+
+        def call(module: nn.Module) -> Tensor:
+            return self._in_double(lambda: call_model(module, next(copies), self._forward))
+
+        return call
+
+    @torch.no_grad()
+    def _squeezes(self, alone: torch.Size, batch: Batch) -> bool:
+        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
+        try:
+            twice = self._called(self.theta, batch.each_row(lambda row: torch.cat([row, row])))
+        except Exception:  # of what does not run on other batches, and has no such dimension
+            return False
+        return twice.shape == (2, *alone)
+
+    def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
+        """A batch that knows which of its tensors have a row for each example.
+
+        That is tried on single examples, in eval mode, once for a model and shape of batches. A
+        tensor that all examples share, such as a grid or a mask, is none of them, also where it
+        has as many rows by accident.
+
+        Args:
+            batch: all of it.
+            mixed: whether outputs of an example may depend on other examples.
+
+        Raises:
+            ValueError: if examples cannot be taken out of the batch, with the tensors it is about
+                and what to do: their outputs depend on others, or are no rows.
+            NonFiniteError: if outputs are NaN or infinite.
+        """
+        kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
+        rows = self.once(("rows", kind, mixed), lambda: self._rows(batch, mixed))
+        return replace(batch, rows=rows)
+
+    def _rows(self, batch: Batch, mixed: bool) -> tuple[bool, ...] | None:
+        evaluated, batch = self.in_mode("eval"), batch.moved(self.theta)
+        tolerance = AGREEMENT if self.autocast is None else ROUNDED_AGREEMENT
+
+        def tried(at: Problem) -> tuple[bool, ...] | None:
+            return in_examples(partial(at.outputs, at.theta), batch, tolerance, mixed).rows
+
+        try:
+            return tried(evaluated.nearby())
+        except (NonFiniteError, RuntimeError):  # outside of the domain of the model
+            return tried(evaluated)
 
     def _seed_of(self, batch: Batch) -> tuple[int, int] | None:
         return None if self.seed is None else (self.seed, batch.index)
@@ -289,6 +369,7 @@ class Problem:
             theta=network.theta,
             _seen=Passes(),
             _once={"probe": [], **{key: self._once[key] for key in LOOKS if key in self._once}},
+            _in_double=self._in_double if network.theta.dtype == self.theta.dtype else InDouble(),
         )
 
     def inside_transforms(self, batch: Batch) -> Problem:
@@ -344,8 +425,12 @@ class Problem:
         """Whether an example's outputs depend on its batch, in a way that is not known anyway."""
         if self.seed is not None or self._batch_statistics:
             return False
-        run = partial(self.outputs, self.theta)
-        return depends_on_others(run, outputs, batch, self.autocast is not None)
+        run, rounded = partial(self.outputs, self.theta), self.autocast is not None
+        if not depends_on_others(run, outputs, batch, rounded):
+            return False
+        with suppress(ValueError):  # of what cannot be cut into examples
+            batch = self.in_examples(batch, mixed=True)
+        return depends_on_others(run, outputs, batch, rounded)
 
     def _unset_mode(self, outputs: Tensor, batch: Batch) -> str | None:
         if self._mode_given:
@@ -446,6 +531,11 @@ class Problem:
     def unflatten(self, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""
         return dict(zip(self.network.names, self.network.split(vector), strict=True))
+
+
+def _rows_in(targets: Any) -> bool:
+    """Whether targets, if there are any, have a dimension of examples for one of them."""
+    return not isinstance(targets, Tensor) or targets.shape[:1] == (1,)
 
 
 def checked_problem(problem: Problem) -> Problem:

@@ -20,7 +20,6 @@ from lossgeom.problem import Problem
 FEW_EXAMPLES = 2  # to look at, where derivatives are not compared with differences
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
 AGREEMENT = 1e-4  # of what the pieces give with what the whole batch does
-NEARBY = 0.01  # relative distance of the point where they are compared
 
 
 def pieces(problem: Problem, batch: Batch) -> list[Batch]:
@@ -45,10 +44,8 @@ def pieces(problem: Problem, batch: Batch) -> list[Batch]:
 
 def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
     """Whether the pieces' outputs, and their gradients, make those of the whole batch."""
-    theta, generator = problem.theta, random_numbers(0)
-    noise = torch.randn(len(theta), generator=generator).to(theta)
-    nearby = theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise
-    with measuring(theta.device):
+    nearby, generator = problem.nearby().theta, random_numbers(0)
+    with measuring(nearby.device):
         whole = problem.outputs(nearby.requires_grad_(), batch)
         u = torch.randn(whole.shape, generator=generator).to(whole)
         rows = [len(piece) * len(whole) // len(batch) for piece in cut]

@@ -13,7 +13,8 @@ from torch import Tensor
 from lossgeom.batches import Batch
 from lossgeom.derivatives import COARSE, DIRECTIONS, RAISED, TOLERANCE, disagreement
 from lossgeom.diagnosis import LARGEST, DerivativeError, few_examples
-from lossgeom.lines import STEPS, Point, in_double
+from lossgeom.double import in_double
+from lossgeom.lines import STEPS, Point
 from lossgeom.measuring import measuring
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem

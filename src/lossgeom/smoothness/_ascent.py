@@ -47,6 +47,10 @@ class Ascent:
         values, places = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(places, dim=1)
 
+    def at(self, centres: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+        """The values where all points are at the centres."""
+        return self._exact(centres.expand(len(self.signs), *centres.shape))
+
     def _of_chunk(
         self, centres: Float[Tensor, "B ..."]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "M B ..."]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lossgeom.problem import NonFiniteError
 from lossgeom.smoothness._ball import Ball
 
+ROUNDING = 1e-12  # of outputs in double precision, relative; thousands of units in the last place
 FIRST_STEP = 0.5  # of eps; the steps shrink to zero linearly
 
 Model = Callable[[Tensor], Tensor]
@@ -41,9 +42,11 @@ class Examples:
     targets: Int64[Tensor, " B"] | None
 
     def change(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
-        """How far outputs are from those at the examples."""
-        change: Tensor = torch.linalg.vector_norm(logits - self.logits, dim=-1)
-        return change
+        """How far outputs are from those at the examples, less what rounding can add."""
+        change, here, there = (
+            torch.linalg.vector_norm(x, dim=-1) for x in (logits - self.logits, self.logits, logits)
+        )
+        return (change - ROUNDING * (here + there)).clamp(min=0)
 
     def squared_change(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
         """Its square, which has a gradient at the examples, too."""

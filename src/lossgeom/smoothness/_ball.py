@@ -12,6 +12,7 @@ from torch import Tensor
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, ...] = ("l2", "linf")
 Box = tuple[float | Tensor, float | Tensor]
+ULP = 2.0**-50  # of what adding a step to an input can round, relative to their lengths
 HALVINGS = 20  # of what a step is multiplied with; the shorter end is taken
 ROUNDING = 1e-6  # of inputs that an attack hands back in float32, relative to their size
 
@@ -51,14 +52,21 @@ class Ball:
     def project(
         self, points: Float[Tensor, "*R B D"], centres: Float[Tensor, "B D"]
     ) -> Float[Tensor, "*R B D"]:
-        """The nearest inputs that are allowed, if the centres are."""
+        """The nearest inputs that are allowed, if the centres are, also after they are rounded."""
         steps = points - centres
         if self.norm == "linf":
-            return self.within(centres + steps.clamp(-self.eps, self.eps))
-        shrink = self.eps / _lengths(steps, 2).clamp(min=torch.finfo(steps.dtype).tiny)
+            reach = self._reach(centres.abs())
+            return self.within(centres + torch.maximum(torch.minimum(steps, reach), -reach))
+        shrink = self._reach(_lengths(centres, 2)) / _lengths(steps, 2).clamp(
+            min=torch.finfo(steps.dtype).tiny
+        )
         if self.bounds is not None:
             shrink = self._shrink(steps, centres)
         return self.within(centres + shrink.clamp(max=1) * steps)
+
+    def _reach(self, sizes: Tensor) -> Tensor:
+        """How far to go from centres of these sizes without ending outside by rounding."""
+        return (self.eps - ULP * (sizes + self.eps)).clamp(min=0)
 
     def _shrink(
         self, steps: Float[Tensor, "*R B D"], centres: Float[Tensor, "B D"]
@@ -71,7 +79,8 @@ class Ball:
         high = torch.ones_like(low)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            inside = _lengths(self.within(centres + middle * steps) - centres, 2) <= self.eps
+            moved = self.within(centres + middle * steps)
+            inside = _lengths(moved - centres, 2) <= self.eps * (1 - ULP)
             low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
         return low
 

@@ -123,11 +123,11 @@ def _named(batch: Batch, wrt: str | int | None) -> Tensor:
             f"batch {batch.index}; got {wrt!r}"
         )
     found = batch.inputs[wrt]  # type: ignore[index]
-    if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != len(batch):
+    if not isinstance(found, Tensor) or found.ndim == 0 or not batch.has_rows(found):
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise TypeError(
             f"expected wrt={wrt!r} to be a tensor with one row for each of {len(batch)} examples, "
-            f"got {got}"
+            f"got {got}, which examples share"
         )
     return found
 

@@ -142,9 +142,10 @@ def _left_out(problem: Problem, few: Batch) -> tuple[Names, Names]:
     """Names of layers to treat so, and of the parameters that are left; at least one is."""
     places = linear_layers(problem)
     shapes, names = problem.network.shapes, problem.network.names
-    for layer, calls in zip(list(places), inputs_of(problem, places, few), strict=True):
-        if [x.shape for x in calls] != [(len(few), shapes[places[layer]][1])]:
-            del places[layer]
+    for part in (few, few.examples(0, 1)):  # of which one may have as many rows by accident
+        for layer, calls in zip(list(places), inputs_of(problem, places, part), strict=True):
+            if [x.shape for x in calls] != [(len(part), shapes[places[layer]][1])]:
+                del places[layer]
     if len(places) == sum(shape.numel() > 0 for shape in shapes):
         del places[min(places, key=lambda layer: shapes[places[layer]].numel())]
     rest = tuple(name for place, name in enumerate(names) if place not in places.values())

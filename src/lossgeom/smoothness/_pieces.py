@@ -34,6 +34,7 @@ class Function(Protocol):
 
 def pieces(function: Function, batch: Batch, search: Search) -> Iterator[tuple[Linearized, Method]]:
     """The function at equal parts of a batch, with the method for them."""
+    batch = function.problem.in_examples(batch)
     few, saved = _look(function, batch.examples(0, FEW))
     method = search.choice(few)
     each = saved * (AGAIN if method == "lanczos" else 1)

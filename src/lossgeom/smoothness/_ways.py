@@ -9,15 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.batches import Batch, map_tensors, tensors_of
+from lossgeom.batches import Batch, tensors_of
+from lossgeom.examples import AGREEMENT, ROUNDED_AGREEMENT
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.smoothness._variables import Leaves, Variables, finite_outputs, leaves_of, rows_of
 
 FEW_EXAMPLES = 4  # that the ways of computing are compared on
-AGREEMENT = 1e-3  # relative; kinks are where rounding moves a gradient most
-ROUNDED_AGREEMENT = 5e-2  # under autocast
-NEARBY = 0.01  # relative distance of the point where they are compared
 
 T = TypeVar("T")
 Pull = Callable[[Problem, Variables, Batch, Tensor], Tensor]
@@ -25,7 +23,7 @@ Kind = tuple[torch.Size, ...]
 
 
 def few_of(batch: Batch) -> tuple[Batch, Kind]:
-    """The first examples of a batch, and what tells them from those that have to be tried anew."""
+    """The first examples of a batch in examples, and what tells them from those that have to be tried anew."""
     few = batch.examples(0, FEW_EXAMPLES)
     return few, tuple(tensor.shape for tensor in tensors_of(few.raw))
 
@@ -35,10 +33,8 @@ def nearby(problem: Problem, look: Callable[[Problem], T]) -> T:
 
     At theta itself, where that point is outside of the domain of the model.
     """
-    theta, generator = problem.theta, random_numbers(0)
-    noise = torch.randn(len(theta), generator=generator).to(theta)
     try:
-        return look(problem.at(theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise))
+        return look(problem.nearby())
     except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
         return look(problem)
 
@@ -96,16 +92,12 @@ def together(problem: Problem, variables: Variables, batch: Batch, U: Tensor) ->
     """Gradients (B, m, p) along m cotangents (B, m, C) for each example, all in one go."""
     unwatched = problem.inside_transforms(batch)
     unwatched.seed = None  # which cannot be set there; drawing random numbers raises there
-    parts = list(tensors_of(batch.raw))
+    parts: list[Tensor] = []
+    batch.each_row(lambda tensor: parts.append(tensor) or tensor)  # type: ignore[func-returns-value]
 
     def of_example(parts: list[Tensor], u: Tensor) -> Tensor:
         left = iter(parts)
-
-        def given(old: Tensor) -> Tensor:
-            part = next(left)
-            return part[None] if old.ndim else part
-
-        one = batch.made_of(map_tensors(given, batch.raw))
+        one = batch.each_row(lambda _: next(left)[None])
 
         def outputs(*leaves: Tensor) -> Tensor:
             return variables.outputs(unwatched, leaves, one).reshape(-1)
@@ -114,8 +106,7 @@ def together(problem: Problem, variables: Variables, batch: Batch, U: Tensor) ->
         gradients = [g.flatten(1) for g in torch.func.vmap(pull)(u)]
         return gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)  # a copy
 
-    in_dims = ([0 if part.ndim else None for part in parts], 0)
-    result: Tensor = torch.func.vmap(of_example, in_dims)(parts, U)
+    result: Tensor = torch.func.vmap(of_example)(parts, U)
     return result
 
 

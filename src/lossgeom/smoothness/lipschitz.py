@@ -28,7 +28,7 @@ class LipschitzLower:
         value: the norm of the Jacobian at the point; the constant is at least that, up to rounding.
         point: an input of the model, in float64.
         example: the index of the example that the ascent began at.
-        at_data: the largest norm at the examples themselves.
+        at_data: the largest norm at the examples themselves, as well known as the value.
     """
 
     value: float
@@ -90,13 +90,16 @@ def lipschitz_lower(
     check_ascent(radius, steps, restarts)
     if starts < 1:
         raise ValueError(f"expected to start from at least one example, got starts={starts}")
+    inputs = all_inputs(problem)
     norms = jacobian_norms(problem).values.double()
     best = norms.topk(min(starts, len(norms))).indices
     ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
     with measuring(norms.device):
-        values, points = ascent(all_inputs(problem)[best])
+        at_data = ascent.at(inputs[best])
+        values, points = ascent(inputs[best])
     top = int(values.argmax())
-    return LipschitzLower(values[top].item(), points[0, top], int(best[top]), norms.max().item())
+    largest = at_data.max().item()
+    return LipschitzLower(values[top].item(), points[0, top], int(best[top]), largest)
 
 
 def check_ascent(radius: float, steps: int, restarts: int) -> None:

@@ -30,7 +30,8 @@ class LogitChange:
 
     Attributes:
         eps: (K,), the attack sizes.
-        lower: what was found; the maximum is at least that, up to rounding.
+        lower: what was found, less what rounding can add to a difference of outputs: the maximum is
+            at least that. It is 0 where rounding hides the change.
         first_order: :math:`\epsilon \|J(x)\|_2`, exact, for l2; ``None`` for l_inf.
         first_order_lower: a lower estimate of :math:`\epsilon \max_{\|s\|_\infty \le 1} \|J s\|_2`
             for l_inf, where the maximum is NP-hard to find; ``None`` for l2.
@@ -156,12 +157,13 @@ def side_by_side(
     left = int((~found.converged).sum())
     if search.norm == "l2" and left:
         notes = (*notes, f"Lanczos iteration has not converged for {left} examples")
-    upper = None
+    upper, change = None, found.change
     if graph is not None:
         with measuring(inputs.device):
             upper = torch.stack([_upper(graph, inputs, size, search.norm) for size in search.eps])
+        change = torch.where(change <= upper, change, 0)  # no more than rounding is seen there
     exact, lower = (slopes, None) if search.norm == "l2" else (None, slopes)
-    return LogitChange(eps, found.change, exact, lower, upper, notes)
+    return LogitChange(eps, change, exact, lower, upper, notes)
 
 
 def _upper(

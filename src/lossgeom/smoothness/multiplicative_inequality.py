@@ -137,6 +137,7 @@ def multiplicative_inequality(
     key = ("first layer", layer)
 
     def of_batch(batch: Batch) -> _Sides:
+        batch = problem.in_examples(batch)
         few, kind = few_of(batch)
         first = problem.cached((*key, kind), lambda: first_layer(problem, few, layer))
         norms = problem.cached((*key, kind, orders), lambda: first.transposed_norms(orders))

@@ -72,7 +72,9 @@ def parameter_jacobian_norms(
     problem = checked_problem(problem).in_mode("eval")
 
     def of_batch(batch: Batch) -> list[Piece]:
-        _check_alone(problem, outputs, batch)
+        batch = problem.in_examples(batch)
+        if callable(outputs):
+            _check_alone(problem, outputs, batch)
         function = layer_outputs(problem, outputs, batch)
         if function is not None:
             return [search.of(point, used) for point, used in pieces(function, batch, search)]
@@ -91,7 +93,7 @@ def _at(problem: Problem, outputs: Outputs, example: Batch) -> Linearized:
 
 @torch.no_grad()
 def _check_alone(problem: Problem, outputs: Outputs, batch: Batch) -> None:
-    """Refuse a model that gives an example other outputs when others are beside it."""
+    """Refuse a function of outputs that gives an example others when others are beside it."""
 
     def at(examples: Batch) -> Tensor:
         return chosen(problem, outputs, problem.outputs(problem.theta, examples), examples)

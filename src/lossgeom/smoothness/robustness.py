@@ -60,8 +60,17 @@ class Robustness:
 
     @property
     def withstood(self) -> Bool[Tensor, "K N"]:
-        """Which examples are right at all inputs that were tried."""
-        return self.attacked_margins > 0
+        """Which examples are right at all inputs that were tried, or proved to be.
+
+        Where that is proved, a margin that is not positive is rounding.
+        """
+        tried = self.attacked_margins > 0
+        proved = self._certified
+        return tried if proved is None else tried | proved
+
+    @property
+    def _certified(self) -> Bool[Tensor, "K N"] | None:
+        return None if self.certified_radii is None else self.certified_radii > self.eps[:, None]
 
     @property
     def clean_accuracy(self) -> float:
@@ -76,9 +85,8 @@ class Robustness:
     @property
     def certified_accuracy(self) -> Float[Tensor, " K"] | None:
         """The share of examples with a certified radius above eps: at most the true one."""
-        if self.certified_radii is None:
-            return None
-        return (self.certified_radii > self.eps[:, None]).double().mean(1)
+        proved = self._certified
+        return None if proved is None else proved.double().mean(1)
 
 
 def robustness(

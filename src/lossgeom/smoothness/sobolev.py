@@ -96,6 +96,7 @@ def sobolev_seminorms(
         guard(problem, problem.first_batch(), order=1)
 
     def of_batch(batch: Batch) -> Tensor:
+        batch = problem.in_examples(batch)
         if of == "parameters":
             return parameter_norms(problem, batch, every, memory_budget)
         return reduced_gradients(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 
 from lossgeom.batches import Batch
 from lossgeom.calling import call_model
+from lossgeom.double import InDouble, in_double
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.measuring import measuring
 from lossgeom.private_copy import deep_copy
-from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness._certified.trace import traced
 
 Model = Callable[[Tensor], Tensor]
+FEW = 4  # examples that are compared with what they are alone
 CHUNK = 64  # examples that are compared at a time
 TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to the largest output
 
@@ -26,13 +29,15 @@ TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to 
 def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
     """The inputs of all examples, in float64."""
 
+    evaluated = checked_problem(problem).in_mode("eval")
+
     def inputs(batch: Batch) -> Tensor:
         tensor = batch.input
         if not tensor.is_floating_point():
             raise ValueError(f"expected floating-point inputs to move in, got {tensor.dtype}")
-        return tensor.double()
+        return evaluated.in_examples(batch).input.double()
 
-    batches = problem.over_batches(inputs)
+    batches = evaluated.over_batches(inputs)
     shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
     if len(shapes) > 1:
         raise ValueError(
@@ -57,18 +62,32 @@ class FrozenModel(nn.Module):
         self.batch = problem.first_batch()
         self.forward_of = problem._forward
         self.training = False
+        self._in_double = InDouble()
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
-        outputs: Tensor = call_model(
-            self.module, self.batch.with_tensor(self.batch.input, inputs.clone()), self.forward_of
-        )
+        outputs = self._in_double(partial(self._called, inputs))
+        if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
+            outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
                 f"{tuple(outputs.shape)} for {len(inputs)} examples"
             )
         return outputs.reshape(len(outputs), -1)
+
+    @torch.no_grad()
+    def _squeezes(self, alone: torch.Size, inputs: Tensor) -> bool:
+        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
+        try:
+            twice = self._in_double(partial(self._called, torch.cat([inputs, inputs])))
+        except RuntimeError:  # of what is not made for other batches
+            return False
+        return twice.shape == (2, *alone)
+
+    def _called(self, inputs: Tensor) -> Tensor:
+        batch = self.batch.with_tensor(self.batch.input, inputs.clone())
+        return call_model(self.module, batch, self.forward_of)
 
 
 def frozen_model(problem: Problem) -> FrozenModel:
@@ -90,10 +109,11 @@ def _frozen_module(problem: Problem) -> nn.Module:
 def _check_alone(model: Model, inputs: Tensor) -> None:
     """One example with others about must be what it is alone."""
     with measuring(inputs.device):
-        outputs, alone = model(inputs[:4]), model(inputs[:1])
+        outputs = model(inputs[:FEW])
+        alone = torch.cat([model(one) for one in inputs[:FEW].split(1)])
     if not outputs.isfinite().all():
         raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-    if not torch.allclose(outputs[:1], alone, rtol=TOLERANCE, atol=TOLERANCE):
+    if not torch.allclose(outputs, alone, rtol=TOLERANCE, atol=TOLERANCE):
         raise ValueError(
             "expected the outputs of one example to depend on its own inputs alone, but they "
             "depend on other examples in the batch"
@@ -114,7 +134,8 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
         )
     model = frozen_model(problem)
     with measuring(inputs.device), torch.device(inputs.device), torch.no_grad():
-        graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
+        with in_double(inputs):  # what the model makes on its way, too
+            graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
                 _check_same(graph(x).flatten(1), model(x))

@@ -99,6 +99,13 @@ def _same(builder: Builder, value: Value) -> Value:  # noqa: ARG001
     return value
 
 
+def _to(builder: Builder, value: Value, *settings: Any, **options: Any) -> Value:  # noqa: ARG001
+    """To another floating type, which changes nothing where all arithmetic is in float64."""
+    if not all(part in (torch.float32, torch.float64) for part in (*settings, *options.values())):
+        raise UnknownArguments
+    return value
+
+
 def _copy(builder: Builder, value: Value) -> Value:
     return builder.copy(value)
 
@@ -215,6 +222,9 @@ METHODS: dict[str, Handler] = {
     **{name: handler for handler, name in _SHARED},
     **{name: _moved(getattr(Tensor, name)) for name in (*REARRANGING, "view")},
     "contiguous": _same,
+    "float": _same,
+    "double": _same,
+    "to": _to,
     "add": _sum(1.0),
     "sub": _sum(-1.0),
     "mul": _product,

@@ -1,0 +1,184 @@
+"""Which tensors of a batch have examples as rows, as tried on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lossgeom.batches import Batch, map_tensors, tensors_of
+from lossgeom.losses import NonFiniteError
+
+FEW = 2  # examples at either end of a batch that are tried
+AGREEMENT = 1e-3  # of the outputs of an example alone with those in the batch, relative
+ROUNDED_AGREEMENT = 5e-2  # under autocast
+LEFT_WHOLE = 5  # tensors of as many rows as there are examples, of which all choices are tried
+
+T = TypeVar("T")
+Call = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a model puts out for a batch, beside which it is tried on single examples.
+
+    Attributes:
+        call: the model.
+        batch: all of it.
+        whole: the outputs for it.
+        tolerance: of outputs, relative to the largest.
+    """
+
+    call: Call
+    batch: Batch
+    whole: Tensor
+    tolerance: float
+
+    @classmethod
+    def of(cls, call: Call, batch: Batch, tolerance: float) -> Trial:
+        """Call the model with the batch.
+
+        Raises:
+            ValueError: if there is no row of outputs for each example.
+            NonFiniteError: if an output is NaN or infinite.
+        """
+        whole = call(batch)
+        if not torch.isfinite(whole).all():
+            raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+        if whole.ndim == 0 or not any(len(t) == len(whole) for t in _with_dimensions(batch)):
+            raise ValueError(
+                f"expected one row of outputs per example, got outputs of shape "
+                f"{tuple(whole.shape)} for {_listed(batch)}"
+            )
+        return cls(call, batch, whole, tolerance)
+
+    def agrees(self, alone: Tensor, expected: Tensor) -> bool:
+        """Whether an example alone has its outputs in the batch."""
+        if alone.shape != expected.shape:
+            return False
+        return bool((alone - expected).abs().max() <= self.tolerance * self.whole.abs().max())
+
+    def places(self, n: int) -> list[int]:
+        """The examples that are tried."""
+        return sorted({*range(min(FEW, n)), *range(max(n - FEW, 0), n)})
+
+    def apart(self, rows: tuple[bool, ...]) -> bool:
+        """Whether examples cut out of these tensors have their outputs in the batch."""
+        cut = replace(self.batch, rows=rows)
+        return all(
+            self.agrees(self.call(cut.examples(i, i + 1)), self.whole[i : i + 1])
+            for i in self.places(len(self.whole))
+        )
+
+    def second_dimension(self) -> Tensor | None:
+        """The input that has its examples along the second dimension, if that is so."""
+        inputs = [t for t in tensors_of(self.batch.inputs) if t.ndim > 1]
+        for dim in range(min(2, self.whole.ndim)):
+            n = self.whole.shape[dim]
+            long = [t for t in inputs if t.shape[1] == n]
+            if long and _runs(lambda n=n, dim=dim: self._apart_along_second(n, dim)):
+                return long[0]
+        return None
+
+    def _apart_along_second(self, n: int, dim: int) -> bool:
+        given = {id(t) for t in tensors_of(self.batch.inputs)}
+
+        def column(t: Tensor, i: int) -> Tensor:
+            return t[:, i : i + 1] if id(t) in given and t.ndim > 1 and t.shape[1] == n else t
+
+        def alone(i: int) -> Tensor:
+            raw = map_tensors(lambda t: column(t, i), self.batch.raw)
+            return self.call(self.batch.made_of(raw))
+
+        return all(self.agrees(alone(i), self.whole.narrow(dim, i, 1)) for i in self.places(n))
+
+
+@torch.no_grad()
+def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False) -> Batch:
+    """A batch that knows which of its tensors have a row for each example.
+
+    The examples are the rows of the outputs. Tensors with as many rows are cut, and the others are
+    left whole; where that gives one example alone other outputs than it has in the batch, such
+    tensors are left whole, too, as few as possible.
+
+    Args:
+        call: the model.
+        batch: all of it.
+        tolerance: of outputs, relative to the largest.
+        mixed: whether examples may depend on each other, as long as the model runs on fewer.
+
+    Raises:
+        ValueError: if examples cannot be taken out of it, with the tensors and what to do.
+    """
+    trial = Trial.of(call, batch, tolerance)
+    rows = tuple(t.ndim > 0 and len(t) == len(trial.whole) for t in tensors_of(batch.raw))
+    for choice in _choices(batch, rows):
+        if _runs(lambda choice=choice: trial.apart(choice)):
+            return replace(batch, rows=choice)
+    if (column := trial.second_dimension()) is not None:
+        raise ValueError(
+            f"the examples of batch {batch.index} lie along the second dimension of the tensor of "
+            f"shape {tuple(column.shape)}, and are expected along the first; permute the batches, "
+            "and permute back in Problem(..., forward=lambda model, batch: "
+            "model(batch[0].transpose(0, 1))), which puts out one row for each example"
+        )
+    found = _or_none(lambda: call(replace(batch, rows=rows).examples(0, 1)))
+    if found is None or found.shape != trial.whole[:1].shape:
+        got = "it does not run" if found is None else f"it puts out {tuple(found.shape)}"
+        raise ValueError(
+            f"expected the model to put out one row of outputs per example, also for the first one "
+            f"alone, but {got}; it was cut out of every tensor of {len(trial.whole)} rows in batch "
+            f"{batch.index}, of {_listed(batch)}. Keep what is no row of an example out of the "
+            "batch: what all share, such as a mask, a grid or a graph, is a buffer of the model or "
+            "a constant in Problem(..., forward=...); pad sequences and pack them in forward="
+        )
+    if not mixed:
+        raise ValueError(
+            "expected the outputs of one example to depend on its own inputs alone, but they "
+            f"depend on other examples in the batch, of {_listed(batch)}"
+        )
+    return replace(batch, rows=rows)
+
+
+def _choices(batch: Batch, rows: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
+    """What to cut: all that can be, then all but one input, and so on."""
+    inputs = {id(tensor) for tensor in tensors_of(batch.inputs)}
+    tensors = enumerate(tensors_of(batch.raw))
+    places = [i for i, tensor in tensors if rows[i] and id(tensor) in inputs]
+    for left in range(max(1, len(places)) if len(places) <= LEFT_WHOLE else 2):
+        for whole in combinations(places, left):
+            yield tuple(row and i not in whole for i, row in enumerate(rows))
+
+
+def _runs(trial: Callable[[], bool]) -> bool:
+    """Whether a trial succeeds, and no model says that it cannot be."""
+    return bool(_or_none(trial))
+
+
+def _or_none(compute: Callable[[], T]) -> T | None:
+    try:
+        return compute()
+    except Exception:  # whatever a model says to a part of what it is made for
+        return None
+
+
+def _with_dimensions(batch: Batch) -> list[Tensor]:
+    return [tensor for tensor in tensors_of(batch.raw) if tensor.ndim]
+
+
+def _listed(batch: Batch) -> str:
+    """The inputs by their places or keys, and the targets."""
+    named = batch.inputs.items() if isinstance(batch.inputs, dict) else enumerate(batch.inputs)
+    parts = [f"input {key!r}, {_shapes(value)}" for key, value in named]
+    return "; ".join([*parts, f"targets, {_shapes(batch.targets)}"])
+
+
+def _shapes(part: Any) -> str:
+    if isinstance(part, Tensor):
+        return str(tuple(part.shape))
+    inside = ", ".join(str(tuple(t.shape)) for t in tensors_of(part))
+    return f"a {type(part).__name__}{f' of {inside}' if inside else ', which is not cut'}"
