@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
+from lossgeom.choices import unknown
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric
 from lossgeom.problem import NonFiniteError, Problem
@@ -18,6 +19,9 @@ from lossgeom.schedule import Schedule, as_schedule
 class Tracker:
     """Measures a model while it trains.
 
+    At the end of a ``with`` block its record is finished, with the status ``"failed"`` if the block
+    raised an error. A record that Ctrl-C or a kill ends stays open to be gone on with.
+
     Call it once a step. When the schedule says so, it takes the parameters that the model has
     now, measures every metric, and appends one row per metric to the record. What the record holds
     already, because a run that was stopped is gone through again, is not measured again. A NaN
@@ -27,7 +31,7 @@ class Tracker:
         problem: the model that trains, with the loss and data to measure it on.
         metrics: what to measure, see :mod:`lossgeom.metrics`; no two of one name.
         record: where to.
-        thresholds: values to draw into a metric's figure, by the metric's name, such as
+        thresholds: values to draw into the figures of these metrics, by their names, such as
             ``{"sharpness": lossgeom.stability_threshold(optimizer)}``.
         every: when: a number of steps, a list of steps, or a schedule such as
             :class:`lossgeom.schedule.Logarithmic`. For another rhythm, use a second tracker on the
@@ -35,7 +39,7 @@ class Tracker:
 
     Raises:
         TypeError: if record, metrics or a step are of another type.
-        ValueError: if two metrics have one name.
+        ValueError: if two metrics have one name, or a threshold is of another one.
         RecordError: if the record holds measurements of another problem: another loss, mode, number
             of parameters or dtype.
 
@@ -45,11 +49,11 @@ class Tracker:
     >>> problem = lg.Problem(model, "squared_error", data)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     record = lg.Record.create(folder)
-    ...     tracker = lg.Tracker(problem, [lg.metrics.Sharpness()], record, every=2)
-    ...     for step in range(4):
-    ...         estimates = tracker(step)
-    ...     [(row["step"], round(row["value"], 4)) for row in record.rows()]
-    [(0, 3.0), (2, 3.0)]
+    ...     with lg.Tracker(problem, [lg.metrics.Sharpness()], record, every=2) as tracker:
+    ...         for step in range(4):
+    ...             estimates = tracker(step)
+    ...     [(row["step"], round(row["value"], 4)) for row in record.rows()], record.status
+    ([(0, 3.0), (2, 3.0)], 'finished')
     """
 
     def __init__(
@@ -70,11 +74,26 @@ class Tracker:
         names = [metric.name for metric in metrics]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"expected metrics of different names, got {names}")
+        for name in thresholds or {}:
+            if name not in names:
+                raise ValueError(f"{unknown('threshold', name, names)}, which are measured here")
         self.problem = problem
         self.metrics = tuple(metrics)
         self.record = record
         self.due = as_schedule(every)
         self._describe(thresholds)
+
+    def __repr__(self) -> str:
+        names = ", ".join(metric.name for metric in self.metrics)
+        return f"Tracker([{names}], {self.problem!r}, {self.record!r})"
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None and issubclass(error, Exception) and not self.record.is_over:
+            self.record.finish("failed")
+        self.record.__exit__(error, error, None)
 
     def __call__(self, step: int) -> dict[str, Estimate]:
         """Measure if this step is due; return what was measured, by metric name."""
