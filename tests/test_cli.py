@@ -512,8 +512,8 @@ def test_files_of_similar_names_are_kept_apart(user_code, capsys):
         (["zoo/absent.py:mlp"], "expected zoo/absent.py to be imported, got ModuleNotFoundError"),
         (["zoo/unfinished.py:mlp"], "expected zoo/unfinished.py to be imported, got SyntaxError"),
         (["zoo.script:mlp"], "expected the module zoo.script to be imported, got SystemExit: 2"),
-        (["net.py:mpl"], "expected a function named mpl in net.py, found mlp, normed, dropping, "
-         "Head, data, numbers, problem, wide, nothing"),
+        (["net.py:mpl"], "expected a function named mpl in net.py, found Head, batches_once, "
+         "broken, classes, "),
         (["zoo.empty:model"], "expected a function named model in zoo.empty, found no function"),
         (["net.py:healthy"], "expected net.py:healthy to be a function, got bool"),
         (["net.py:instance"], "expected net.py:instance to be a function, got Sequential; write a "

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -129,8 +130,52 @@ def test_goes_on_with_the_same_problem_only(tmp_path):
 def test_thresholds_go_into_the_manifest(tmp_path):
     _, _, problem = setup()
     record = lg.Record.create(tmp_path)
-    lg.Tracker(problem, [lg.metrics.Loss()], record, thresholds={"sharpness": 4.0})
+    lg.Tracker(problem, [lg.metrics.Sharpness()], record, thresholds={"sharpness": 4.0})
     assert record.manifest["thresholds"] == {"sharpness": 4.0}
+
+
+def test_a_threshold_of_no_metric_is_refused(tmp_path):
+    _, _, problem = setup()
+    message = "unknown threshold 'sharpnes': did you mean sharpness? expected logits_jacobian"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        lg.Tracker(problem, METRICS, lg.Record.create(tmp_path), thresholds={"sharpnes": 4.0})
+
+
+def test_a_with_block_finishes_the_record(tmp_path):
+    _, _, problem = setup()
+    with lg.Tracker(problem, METRICS, lg.Record.create(tmp_path / "a")) as tracker:
+        tracker(0)
+    assert lg.Record.open(tmp_path / "a").status == "finished"
+    with lg.Tracker(problem, METRICS, lg.Record.create(tmp_path / "a", resume=True)) as tracker:
+        tracker.record.finish("diverged")
+    assert lg.Record.open(tmp_path / "a").status == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ZeroDivisionError, "failed"), (KeyboardInterrupt, "running")]
+)
+def test_a_with_block_that_raises_says_so_and_lets_go_of_the_record(tmp_path, error, status):
+    _, _, problem = setup()
+
+    def train():
+        with lg.Tracker(problem, METRICS, lg.Record.create(tmp_path)) as tracker:
+            tracker(0)
+            raise error
+
+    with pytest.raises(error):
+        train()
+    assert lg.Record.open(tmp_path).status == status
+    assert len(lg.Record.open(tmp_path).rows()) == 3
+    lg.Record.create(tmp_path, resume=True).close()  # nobody else is writing
+
+
+def test_representation(tmp_path):
+    _, _, problem = setup()
+    tracker = lg.Tracker(problem, METRICS[:2], lg.Record.create(tmp_path))
+    assert repr(tracker) == (
+        "Tracker([loss, sharpness], Problem(Sequential, 'cross_entropy', P=43, mode='eval'), "
+        f"Record({str(tmp_path)!r}, status='running', rows=0))"
+    )
 
 
 def test_arguments_of_another_type(tmp_path, unchecked):

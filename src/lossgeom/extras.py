@@ -1,7 +1,10 @@
 """Imports of libraries that only an optional extra brings."""
 
 import importlib
+import importlib.util
 from typing import Any
+
+LAB = ("jinja2", "matplotlib", "scipy", "sklearn")  # what the extra brings, as it is imported
 
 
 def required(module: str) -> Any:
@@ -9,6 +12,15 @@ def required(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{module} is needed here and comes with the extra 'lab': pip install 'lossgeom[lab]'"
-        ) from error
+        raise ImportError(_missing(module)) from error
+
+
+def require_lab() -> None:
+    """Raise if anything of the extra ``lab`` is missing, before all is computed that needs it."""
+    missing = [module for module in LAB if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ImportError(_missing(", ".join(missing)))
+
+
+def _missing(modules: str) -> str:
+    return f"{modules} is needed here and comes with the extra 'lab': pip install 'lossgeom[lab]'"

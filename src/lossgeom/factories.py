@@ -141,7 +141,8 @@ def _function(module: ModuleType, source: str, name: str) -> Callable[[], Any]:
             if _is_function(value) and getattr(value, "__module__", None) == module.__name__
         ]
         raise FactoryError(
-            f"expected a function named {name} in {source}, found {', '.join(own) or 'no function'}"
+            f"expected a function named {name} in {source}, found "
+            f"{', '.join(sorted(own)) or 'no function'}"
         )
     function = members[name]
     if not _is_function(function):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
+from lossgeom.choices import unknown
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric
 from lossgeom.problem import NonFiniteError, Problem
@@ -19,6 +20,9 @@ from lossgeom.schedule import Schedule, as_schedule
 class Tracker:
     """Measures a model while it trains.
 
+    At the end of a ``with`` block its record is finished, with the status ``"failed"`` if the block
+    raised an error. A record that Ctrl-C or a kill ends stays open to be gone on with.
+
     Call it once a step. When the schedule says so, it takes the parameters that the model has
     now, measures every metric, and appends one row per metric to the record. What the record holds
     already, because a run that was stopped is gone through again, is not measured again. A NaN
@@ -28,7 +32,7 @@ class Tracker:
         problem: the model that trains, with the loss and data to measure it on.
         metrics: what to measure, see :mod:`lossgeom.metrics`; no two of one name.
         record: where to.
-        thresholds: values to draw into a metric's figure, by the metric's name, such as
+        thresholds: values to draw into the figures of these metrics, by their names, such as
             ``{"sharpness": lossgeom.stability_threshold(optimizer)}``. Thresholds of training go
             with a problem in the mode of training: beside one that was made without ``mode=``, of
             a model that is another one in train mode, they warn, once.
@@ -38,7 +42,7 @@ class Tracker:
 
     Raises:
         TypeError: if record, metrics or a step are of another type.
-        ValueError: if two metrics have one name.
+        ValueError: if two metrics have one name, or a threshold is of another one.
         RecordError: if the record holds measurements of another problem: another loss, mode, number
             of parameters or dtype.
 
@@ -48,11 +52,11 @@ class Tracker:
     >>> problem = lg.Problem(model, "squared_error", data)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     record = lg.Record.create(folder)
-    ...     tracker = lg.Tracker(problem, [lg.metrics.Sharpness()], record, every=2)
-    ...     for step in range(4):
-    ...         estimates = tracker(step)
-    ...     [(row["step"], round(row["value"], 4)) for row in record.rows()]
-    [(0, 3.0), (2, 3.0)]
+    ...     with lg.Tracker(problem, [lg.metrics.Sharpness()], record, every=2) as tracker:
+    ...         for step in range(4):
+    ...             estimates = tracker(step)
+    ...     [(row["step"], round(row["value"], 4)) for row in record.rows()], record.status
+    ([(0, 3.0), (2, 3.0)], 'finished')
     """
 
     def __init__(
@@ -73,12 +77,27 @@ class Tracker:
         names = [metric.name for metric in metrics]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"expected metrics of different names, got {names}")
+        for name in thresholds or {}:
+            if name not in names:
+                raise ValueError(f"{unknown('threshold', name, names)}, which are measured here")
         self.problem = problem
         self.metrics = tuple(metrics)
         self.record = record
         self.due = as_schedule(every)
         self._warned = False
         self._describe(thresholds)
+
+    def __repr__(self) -> str:
+        names = ", ".join(metric.name for metric in self.metrics)
+        return f"Tracker([{names}], {self.problem!r}, {self.record!r})"
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None and issubclass(error, Exception) and not self.record.is_over:
+            self.record.finish("failed")
+        self.record.__exit__(error, error, None)
 
     def __call__(self, step: int) -> dict[str, Estimate]:
         """Measure if this step is due; return what was measured, by metric name."""

@@ -71,7 +71,7 @@ def test_studies_are_shown_one_after_the_other(tmp_path):
     folders = [make_study(tmp_path / name, runs, ["a"]) for name in ("one", "two")]
     page = render([*folders, make_run(tmp_path)], tmp_path / "all.html").read_text()
     assert page.count("<svg") == 3
-    assert (tmp_path / "figures/3/trajectories.png").exists()
+    assert (tmp_path / "all-figures/3/trajectories.png").exists()
 
 
 def test_nothing_is_asked_from_anywhere(tmp_path):

@@ -10,6 +10,13 @@ import tyro
 
 from lossgeom.cli.messages import show
 
+HELP = """\
+Write the report of records, from what they hold by now.
+
+examples:
+  lossgeom report runs/mine                          into runs/mine/report.html
+  lossgeom report runs/a runs/b --out both.html      together, in one figure"""
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
@@ -21,9 +28,9 @@ class ReportOptions:
     """Folders of studies or of single runs."""
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in the first RUN)"),
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in RUN)"),
     ] = None
-    """The HTML file."""
+    """The HTML file, which several runs need. Only a report of lossgeom's is replaced."""
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +39,7 @@ def main(arguments: list[str]) -> int:
         ReportOptions,
         args=arguments,
         prog="lossgeom report",
-        description="Write the report of records, from what they hold by now.",
+        description=HELP,
     )
     if not options.runs:
         raise ValueError("expected at least one folder: lossgeom report RUN [RUN ...]")

@@ -19,8 +19,10 @@ from typing import Any, cast
 import torch
 
 from lossgeom.claim import Claim
+from lossgeom.extras import require_lab
 from lossgeom.files import write_json
 from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import RunConfig, Study
 from lossgeom.record import MANIFEST, Record
 
@@ -70,9 +72,11 @@ def run_study(
         on_progress: called with where the study is, about twice a second.
 
     Raises:
+        ImportError: without the extra ``lab``, of which a study needs all, sooner or later.
         ValueError: for fewer than one seed or worker.
         RecordError: if the folder is not for this study and config, or cannot be written.
     """
+    require_lab()
     workers = _cores() if workers is None else workers
     if seeds < 1 or workers < 1:
         raise ValueError(f"expected at least one seed and worker, got {seeds} and {workers}")
@@ -88,9 +92,10 @@ def run_study(
             scatter=study.scatter,
             seeds=seeds,
             command=command,
+            idle_settings=idle_settings(config),
             planned_runs=[run.name for run in runs],
         )
-        _run_missing(study, runs, out, workers, on_progress)
+        _run_missing(study, runs, out, workers, on_progress, idle_settings(config))
         records = [Record.open(out / "runs" / run.name) for run in runs]
         found = study.claims(config, records)
         write_json(out / "claims.json", [claim.to_json() for claim in found])
@@ -109,6 +114,7 @@ def _run_missing(
     out: Path,
     workers: int,
     on_progress: Callable[[Progress], None],
+    idle: Sequence[str],
 ) -> None:
     missing = [run for run in runs if not _is_over(out / "runs" / run.name)]
     finished = len(runs) - len(missing)
@@ -125,7 +131,7 @@ def _run_missing(
     try:
         with _no_interrupts():  # workers are started here
             names = {
-                pool.submit(_run_one, study.name, run, out / "runs" / run.name): run
+                pool.submit(_run_one, study.name, run, out / "runs" / run.name, idle): run
                 for run in missing
             }
         pending: set[Future[None]] = set(names)
@@ -181,8 +187,9 @@ def _share(run: RunConfig, out: Path) -> float:
     return max((step for step, _ in measured), default=0) / run.steps
 
 
-def _run_one(study: str, run: RunConfig, path: Path) -> None:
+def _run_one(study: str, run: RunConfig, path: Path, idle: Sequence[str]) -> None:
     with Record.create(path, asdict(cast(Any, run)), resume=True) as record:
+        record.update(idle_settings=idle)
         STUDIES[study].run(run, record)
 
 

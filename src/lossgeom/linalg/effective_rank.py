@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import real_operator
 from lossgeom.linalg.frobenius_norm import squared_frobenius_norm
@@ -75,7 +76,7 @@ def effective_rank(
     [1.5, 2.0, 2.67]
     """
     if kind not in KINDS:
-        raise ValueError(f"expected kind to be one of {KINDS}, got {kind!r}")
+        raise ValueError(f"expected kind to be one of {one_of(KINDS)}, got {kind!r}")
     first, second = _seeds(seed)
     if kind == "stable":
         square = squared_frobenius_norm(real_operator(A), matvecs, first)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import DTYPES
 from lossgeom.linalg._orthonormal import OrthonormalBasis, lengths
@@ -105,7 +106,7 @@ def check_search(A: LinearOperator, k: int, which: Which, tol: float, start: Ten
     if not 1 <= k <= n:
         raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
     if which not in WHICH:
-        raise ValueError(f"expected which to be one of {WHICH}, got {which!r}")
+        raise ValueError(f"expected which to be one of {one_of(WHICH)}, got {which!r}")
     if A.dtype not in DTYPES:
         raise TypeError(f"expected an operator in float32 or float64, got {A.dtype}")
     if not 0 < tol < 1:

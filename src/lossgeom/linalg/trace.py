@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least, square_operator
@@ -76,7 +77,7 @@ def trace(
     A = square_operator(A)
     check_at_least(2, matvecs=matvecs)
     if method not in METHODS:
-        raise ValueError(f"expected method to be one of {METHODS}, got {method!r}")
+        raise ValueError(f"expected method to be one of {one_of(METHODS)}, got {method!r}")
     with plain_arithmetic(A.device), torch.no_grad():
         if matvecs >= A.shape[0]:
             parts = [block[inside].trace() for inside, block in columns(A)]

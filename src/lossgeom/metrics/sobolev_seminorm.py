@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
@@ -28,7 +29,7 @@ class SobolevSeminorm:
 
     def __post_init__(self) -> None:
         if self.of not in OF:
-            raise ValueError(f"expected of to be one of {OF}, got {self.of!r}")
+            raise ValueError(f"expected of to be one of {one_of(OF)}, got {self.of!r}")
         checked_orders([self.k])
 
     @property

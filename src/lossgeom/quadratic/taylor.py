@@ -9,6 +9,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.choices import one_of
 from lossgeom.curvature import ParameterJacobian
 from lossgeom.diagnosis import guard
 from lossgeom.problem import Problem, checked_problem
@@ -102,6 +103,6 @@ def taylor(problem: Problem, order: Order = 2) -> TaylorModel:
     (tensor([[2.]]), tensor([[2.2500]]))
     """
     if order not in ORDERS:
-        raise ValueError(f"expected order to be one of {ORDERS}, got {order!r}")
+        raise ValueError(f"expected order to be one of {one_of(ORDERS)}, got {order!r}")
     guard(checked_problem(problem), problem.first_batch())
     return TaylorModel(problem, Residuals.of(problem), order)

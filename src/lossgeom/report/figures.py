@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossgeom.extras import required
+from lossgeom.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MARK = "Made by lossgeom"  # in all files of a report; no others are replaced
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -40,8 +42,17 @@ def words(key: object) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as it is, with nothing left that matplotlib would typeset."""
-    return text.replace("$", r"\$")
+    """Text as it is, with nothing left that matplotlib would typeset or could not write."""
+    return spelled(text).replace("$", r"\$")
+
+
+def spelled(text: str) -> str:
+    r"""Text of what a page can hold, such as for the name of a folder that is not in UTF-8.
+
+    >>> spelled("caf\udce9\x1b")
+    'caf\\udce9\\x1b'
+    """
+    return "".join(c if c.isprintable() or c in " \n" else repr(c)[1:-1] for c in text)
 
 
 def level(value: object) -> str:
@@ -52,8 +63,11 @@ def level(value: object) -> str:
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PDF and PNG, and return it as SVG to put into a page."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    figure.savefig(folder / f"{name}.png", dpi=200)
+    marks = {"pdf": {"CreationDate": None, "Creator": MARK}, "png": {"Software": MARK}}
+    for kind, metadata in marks.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=200, metadata=metadata)
+        write_atomically(folder / f"{name}.{kind}", content.getvalue())
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
 from lossgeom.files import write_atomically
+from lossgeom.record import MANIFEST
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
+from lossgeom.report.figures import MARK
 from lossgeom.report.sections import SECTIONS
+
+NAME = "report.html"
 
 
 def render(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -18,29 +23,64 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
 
     Args:
         folders: what to report on: studies one after the other, then single runs in one figure.
-        out: the HTML file; default ``report.html`` in the first folder. Figures go into a folder
-            ``figures`` beside it, as PDF and PNG, with the source's number if there are several.
+        out: the HTML file; default ``report.html`` in the folder, if it is a single one. Figures go
+            into a folder beside it, as PDF and PNG, with the source's number if there are several:
+            ``figures``, or ``NAME-figures`` for any other ``NAME.html``.
 
     Returns:
         Where the report is.
 
     Raises:
         RecordError: if a folder holds no record, or a damaged one.
-        ValueError: if out is a folder.
+        ValueError: if out is not given for several folders, is a folder, is the report of a record
+            and these are others, or would replace what is not a report of ours.
         ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
     """
-    out = folders[0] / "report.html" if out is None else out
-    if out.is_dir():
-        raise ValueError(f"expected a file to write the report to, got the folder {out}")
+    environment = _environment()
+    required("matplotlib")
+    out = _out(folders, out)
+    figures = out.with_name("figures" if out.name == NAME else f"{out.stem}-figures")
+    _check_ours(out, figures)
     parts = []
     sources = read_sources(folders)
     for i, source in enumerate(sources):
-        figures = out.parent / "figures" / (str(i + 1) if len(sources) > 1 else "")
-        parts.append({"source": source, "sections": _sections(source, figures)})
-    page = _environment().get_template("page.html").render(parts=parts)
+        place = figures / (str(i + 1) if len(sources) > 1 else "")
+        parts.append({"source": source, "sections": _sections(source, place)})
+    page = environment.get_template("page.html").render(
+        parts=parts, mark=MARK, figures=figures.name
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode())
+    write_atomically(out, page.encode(errors="backslashreplace"))
     return out
+
+
+def _out(folders: Sequence[Path], out: Path | None) -> Path:
+    """Where to write, which is not where the report of another record is."""
+    if out is None and len(folders) > 1:
+        raise ValueError(
+            "expected a file for a report on several folders, such as --out both.html; each of "
+            "them keeps its own"
+        )
+    out = folders[0] / NAME if out is None else out
+    if out.is_dir():
+        raise ValueError(f"expected a file to write the report to, got the folder {out}")
+    alone = [folder.resolve() for folder in folders] == [out.parent.resolve()]
+    if out.name == NAME and (out.parent / MANIFEST).exists() and not alone:
+        raise ValueError(
+            f"{out} is the report of the record in {out.parent} alone; choose another file"
+        )
+    return out
+
+
+def _check_ours(out: Path, figures: Path) -> None:
+    """Raise for anything that would be replaced and is not a report, or a figure of one."""
+    with_page = os.path.lexists(out)
+    for path in [out] if with_page else figures.rglob("*.p??"):
+        if path.is_symlink() or not path.is_file() or MARK.encode() not in path.read_bytes():
+            raise ValueError(
+                f"{path} is no file that lossgeom wrote, and only those are replaced; choose "
+                "another file, or move that one away"
+            )
 
 
 def _sections(source: Source, figures: Path) -> list[Section]:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.choices import one_of
+
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, ...] = ("l2", "linf")
 Box = tuple[float | Tensor, float | Tensor]
@@ -20,7 +22,7 @@ ROUNDING = 1e-6  # of inputs that an attack hands back in float32, relative to t
 def check_norm(norm: Norm) -> None:
     """Raise for a norm of inputs that is none."""
     if norm not in NORMS:
-        raise ValueError(f"expected norm to be one of {NORMS}, got {norm!r}")
+        raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {norm!r}")
 
 
 @dataclass(frozen=True, eq=False)

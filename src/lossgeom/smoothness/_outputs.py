@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
+from lossgeom.choices import one_of
 from lossgeom.likelihoods import Softmax
 from lossgeom.problem import NonFiniteError, Problem
 
@@ -21,8 +22,8 @@ def check_outputs(outputs: Outputs) -> None:
     """Raise for what names no outputs."""
     if not callable(outputs) and outputs not in NAMED_OUTPUTS:
         raise ValueError(
-            f"expected outputs to be one of {NAMED_OUTPUTS} or a function (outputs, batch) -> "
-            f"numbers of each example, got {outputs!r}"
+            f"expected outputs to be one of {one_of(NAMED_OUTPUTS)} or a function (outputs, "
+            f"batch) -> numbers of each example, got {outputs!r}"
         )
 
 

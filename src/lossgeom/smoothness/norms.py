@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lossgeom.choices import one_of
 from lossgeom.reprs import short
 
 Norm = Literal["spectral", "frobenius"]
@@ -112,9 +113,9 @@ def joined(pieces: list[Piece]) -> JacobianNorms:
 def check_choice(norm: Norm, method: Method | None) -> None:
     """Raise for a norm that is none, or a method that does not find it."""
     if norm not in NORMS:
-        raise ValueError(f"expected norm to be one of {NORMS}, got {norm!r}")
+        raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {norm!r}")
     if method is not None and method not in METHODS[norm]:
         raise ValueError(
-            f"expected the method of a {norm} norm to be one of {METHODS[norm]}, or None for the "
-            f"cheaper one; got {method!r}"
+            f"expected the method of a {norm} norm to be one of {one_of(METHODS[norm])}, or None "
+            f"for the cheaper one; got {method!r}"
         )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
+from lossgeom.choices import one_of
 from lossgeom.diagnosis import guard
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
@@ -88,7 +89,7 @@ def sobolev_seminorms(
     ([5.0, 4.2846], 5.0)
     """
     if of not in OF:
-        raise ValueError(f"expected of to be one of {OF}, got {of!r}")
+        raise ValueError(f"expected of to be one of {one_of(OF)}, got {of!r}")
     orders = checked_orders(orders)
     problem = checked_problem(problem).in_mode("eval")
     every = [1, *orders]  # the first is Euclidean

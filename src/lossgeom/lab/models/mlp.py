@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from lossgeom.choices import one_of
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
@@ -41,7 +43,9 @@ def mlp(
     )
     """
     if activation not in ACTIVATIONS:
-        raise ValueError(f"expected activation in {sorted(ACTIVATIONS)}, got {activation!r}")
+        raise ValueError(
+            f"expected activation to be one of {one_of(ACTIVATIONS)}, got {activation!r}"
+        )
     if any(width < 1 for width in widths):
         raise ValueError(f"expected widths of at least 1, got {list(widths)}")
     with torch.random.fork_rng(devices=[]):

@@ -70,6 +70,13 @@ def network_rules(config: NetworkSettings) -> list[Rule]:
     ]
 
 
+def idle_settings(config: Any) -> list[str]:
+    """Names of those that this data and model do not use, in any study's ``Config``."""
+    folder = ["folder"] if getattr(config, "data", "cifar10") != "cifar10" else []
+    layers = ["widths", "activation"] if getattr(config, "model", "mlp") == "vgg11" else []
+    return folder + layers
+
+
 def check_settings(config: Any, rules: Iterable[Rule]) -> None:
     """Raise a ValueError for the first rule that is broken, with what was expected and given."""
     for ok, expected, names in rules:

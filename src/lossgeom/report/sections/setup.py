@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
@@ -15,7 +16,7 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
         "Configuration and environment",
         "setup.html",
         {
-            "config": {key: _text(value) for key, value in manifest["config"].items()},
+            "config": {key: _text(value) for key, value in _used(manifest).items()},
             "environment": {
                 **manifest["versions"],
                 "git commit": manifest["git_commit"] or "not in a repository",
@@ -27,6 +28,20 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
             "command": manifest.get("command"),
         },
     )
+
+
+def _used(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the run made use of, also those of its study."""
+    idle = manifest.get("idle_settings", ())
+
+    def used(settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: used(value) if isinstance(value, dict) else value
+            for key, value in settings.items()
+            if key not in idle
+        }
+
+    return used(manifest["config"])
 
 
 def _text(value: object) -> str:
