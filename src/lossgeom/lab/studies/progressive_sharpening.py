@@ -5,6 +5,20 @@ and find that more label smoothing lets the input-output Jacobian grow less, and
 sharpness. Cohen et al. (2021) find that sharpness rises until it reaches 2 / lr and is held there.
 Both are tried here on real data: every smoothing is trained at a learning rate at which the edge
 is reached, and at a small one at which it is not, for the same training time lr * step.
+
+The configuration was chosen on seeds 100 to 102, and the ranges below were fixed on them, before
+seeds 10, 11, ... were run, which are those of the study. It had been a relu network at lr = 0.5, on
+which sharpness went to twice 2 / lr and then fell. Seen on the pilot seeds:
+
+- Without smoothing, or with 0.05, digits are fitted within a hundred steps. The Hessian of a
+  cross-entropy that is saturated vanishes, and sharpness falls again to a tenth of the edge. Hence
+  the smoothings start at 0.1, with which it stays.
+- Sharpness rises fifteenfold or more to 2 / lr, overshoots it by up to 2 for some ten steps, and is
+  then at 0.75 to 1.1 times that. In all, 0.80 to 0.92 of the measurements since it first is there
+  are within a quarter of it.
+- At the small learning rate, the same runs are at 1.4 to 2.1 times that edge. With smoothings of
+  0.1 and 0.3 they get about as sharp as each other, and less with more, so that the rank correlation
+  is -0.9 for some seeds and -1 for others.
 """
 
 from __future__ import annotations
@@ -49,17 +63,18 @@ METRICS: tuple[Metric, ...] = (
 FALLS: Interval = (-math.inf, -0.9)  # rank correlation with the smoothing
 RISES_TOGETHER: Interval = (0.9, math.inf)  # rank correlation along a run
 NEAR_THE_EDGE: Interval = (0.75, 1.25)  # sharpness * lr / 2
+MOSTLY: Interval = (0.7, math.inf)  # share of measurements
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the study; the defaults run in about a minute on two cores."""
+    """Settings of the study; the defaults run in less than two minutes on two cores."""
 
-    lr: float = 0.5
+    lr: float = 1.0
     """Learning rate at which runs reach 2 / lr."""
-    small_lr: float = 0.08
+    small_lr: float = 0.25
     """Learning rate at which they do not."""
-    label_smoothing: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75)
+    label_smoothing: tuple[float, ...] = (0.1, 0.3, 0.5, 0.65, 0.8)
     """Levels of label smoothing, increasing."""
     data: Literal["digits", "cifar10"] = "digits"
     """Data set."""
@@ -73,9 +88,9 @@ class Config:
     """Model."""
     widths: tuple[int, ...] = (48, 48, 48)
     """Widths of the hidden layers of the mlp."""
-    activation: Literal["relu", "tanh", "gelu", "elu"] = "relu"
+    activation: Literal["relu", "tanh", "gelu", "elu"] = "gelu"
     """Activation between the layers of the mlp."""
-    steps: int = 400
+    steps: int = 280
     """Steps at lr; at small_lr as many more as it is smaller."""
     every: int = 8
     """Steps between measurements at lr; at small_lr as many more."""
@@ -100,6 +115,7 @@ class Config:
 PAPER = Config(
     lr=0.08,
     small_lr=0.02,
+    label_smoothing=(0.0, 0.1, 0.25, 0.5, 0.75),
     data="cifar10",
     examples=50_000,
     model="vgg11",
@@ -232,6 +248,21 @@ class SeedRuns:
         ratios = [self.during(lr, a) / edge for a in free_runs]
         return statistics.fmean(ratios) if ratios else math.nan
 
+    def stays(self, lr: float) -> float:
+        """The share of measurements near 2 / config.lr since sharpness first was there.
+
+        Over all runs at ``lr`` that get there; 0 if one of them diverges.
+        """
+        low, high = NEAR_THE_EDGE
+        found: list[bool] = []
+        for smoothing in self.config.label_smoothing:
+            if self.records[lr, smoothing].status == "diverged":
+                return 0.0
+            ratios = [value * self.config.lr / 2 for value in self.series(lr, smoothing, SHARPNESS)[1]]
+            since = itertools.dropwhile(lambda ratio: ratio < 1, ratios)
+            found += [low <= ratio <= high for ratio in since]
+        return statistics.fmean(found) if found else math.nan
+
     def rise_together(self, whole: bool = False) -> float:
         """Mean over runs of the rank correlation between Jacobian norm and sharpness.
 
@@ -272,26 +303,33 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         f"lr = {config.small_lr:g} is beyond {edge:g}, averaged over the smoothings for which that "
         f"run's own median is then beyond {NEAR_THE_EDGE[1]:g} times {edge:g}"
     )
+    stay_measured = (
+        f"share of the measurements, since sharpness first is {edge:g} or more, at which it is "
+        f"{NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} times that; over the runs of a seed that get "
+        "there"
+    )
     return [
-        claim_over_seeds(
+        claim_of_seeds(
             "jacobian_falls_with_smoothing",
             statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
             "model.",
             source=PAPER_A,
-            measured="rank correlation over the runs of a seed between label smoothing and the "
-            f"largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
+            measured=f"share of seeds with at most {FALLS[1]:g} of what is given for each seed, the "
+            "rank correlation over its runs between label smoothing and the largest softmax "
+            f"Jacobian norm of the run, at lr = {config.lr:g}",
             values=[seed.falls_with_smoothing(config.lr, JACOBIAN) for seed in seeds],
-            expected=FALLS,
+            inside=FALLS,
         ),
-        claim_over_seeds(
+        claim_of_seeds(
             "sharpness_falls_with_smoothing",
             statement="More label smoothing gives a smaller maximum sharpness where the edge of "
             "stability is not reached.",
             source=PAPER_A,
-            measured="rank correlation over the runs of a seed between label smoothing and the "
-            f"largest sharpness of the run, at lr = {config.small_lr:g}",
+            measured=f"share of seeds with at most {FALLS[1]:g} of what is given for each seed, the "
+            "rank correlation over its runs between label smoothing and the largest sharpness of "
+            f"the run, at lr = {config.small_lr:g}",
             values=[seed.sharpness_falls_with_smoothing() for seed in seeds],
-            expected=FALLS,
+            inside=FALLS,
         ),
         claim_over_seeds(
             "arrested_at_the_edge",
@@ -307,13 +345,22 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             f"{unheld:.2f} times {edge:g} in that time.",
         ),
         claim_over_seeds(
+            "stays_at_the_edge",
+            statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
+            source=COHEN,
+            measured=f"{stay_measured}, at lr = {config.lr:g}",
+            values=[seed.stays(config.lr) for seed in seeds],
+            expected=MOSTLY,
+        ),
+        claim_of_seeds(
             "rise_together",
             statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
             source=PAPER_A,
-            measured="rank correlation along a run between the largest softmax Jacobian norm and "
+            measured=f"share of seeds with at least {RISES_TOGETHER[0]:g} of what is given for each "
+            "seed, the rank correlation along a run between the largest softmax Jacobian norm and "
             "sharpness until it reaches 2 / lr; mean over the runs of a seed that reach it",
             values=[seed.rise_together() for seed in seeds],
-            expected=RISES_TOGETHER,
+            inside=RISES_TOGETHER,
             note="" if math.isnan(whole) else f"Over the whole of all runs it is {whole:.2f}.",
         ),
         claim_over_seeds(
@@ -326,6 +373,16 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             expected=NEAR_THE_EDGE,
             control=True,
         ),
+        claim_over_seeds(
+            "control_stays_at_small_lr",
+            statement=f"Negative control: sharpness that has reached {edge:g} stays near it at the "
+            "small learning rate, too.",
+            source="made to fail",
+            measured=f"{stay_measured}, at lr = {config.small_lr:g}",
+            values=[seed.stays(config.small_lr) for seed in seeds],
+            expected=MOSTLY,
+            control=True,
+        ),
     ]
 
 
@@ -334,13 +391,14 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
     shown = sum(claim.verdict == "shown" for claim in found if not claim.control)
     total = sum(not claim.control for claim in found)
     edge = next(claim for claim in found if claim.id == "arrested_at_the_edge")
-    control = next(claim for claim in found if claim.control)
+    controls = [claim for claim in found if claim.control]
+    failed = sum(claim.as_expected for claim in controls)
     return (
         f"{shown} of {total} statements are shown on {config.data} with full-batch gradient "
         f"descent. While runs at lr = {config.small_lr:g} are beyond {2 / config.lr:g}, the edge "
         f"of stability 2/lr for lr = {config.lr:g}, the median sharpness of runs at that "
-        f"learning rate is {edge.statistic:.2f} times it. The negative control is "
-        f"{control.verdict}."
+        f"learning rate is {edge.statistic:.2f} times it. {failed} of {len(controls)} negative "
+        "controls fail, as they should."
     )
 
 
@@ -359,7 +417,7 @@ STUDY = Study(
         "colour": "label_smoothing",
         "panels": [
             {"metric": METRICS[0].name, "label": "loss - label entropy", "log": True},
-            {"metric": "sharpness", "label": "sharpness", "log": False, "threshold": "2/lr"},
+            {"metric": "sharpness", "label": "sharpness", "log": True, "threshold": "2/lr"},
             {"metric": JACOBIAN.name, "label": "largest softmax\nJacobian norm", "log": True},
         ],
     },
