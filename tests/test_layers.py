@@ -13,7 +13,7 @@ LAYERS = [
     {"linalg", "tape"},
     {"measuring", "private_copy", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
-    {"losses", "probing", "first_look"},
+    {"losses", "probing", "first_look", "repeatable"},
     {"sum_and_count"},
     {"problem"},
     {"lines"},
