@@ -13,7 +13,7 @@ LAYERS = [
     {"linalg", "tape"},
     {"measuring", "private_copy", "undoing", "batches", "double", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
-    {"losses", "probing", "first_look"},
+    {"losses", "probing", "first_look", "repeatable"},
     {"sum_and_count", "examples"},
     {"problem"},
     {"lines"},

@@ -40,6 +40,7 @@ from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
 from lossgeom.probing import leaves_of_loss, notes_on_loss, probe
+from lossgeom.repeatable import check_repeatable
 from lossgeom.sum_and_count import is_sum_of_terms
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
@@ -73,7 +74,8 @@ class Problem:
             ``"squared_error"``, a torch criterion, or a function ``(outputs, batch) -> (sum,
             count)``; see :func:`lossgeom.losses.as_loss`.
         batches: something that can be iterated again and again: a list, a DataLoader. It is not
-            copied. A loader that shuffles or augments does so in the same way in every pass. A
+            copied. A loader that shuffles or augments does so in the same way in every pass, or is
+            refused. A
             batch is ``(inputs, targets)`` or a mapping with the targets at ``"labels"``; see
             :meth:`lossgeom.batches.Batch.of`.
         label_smoothing: of the cross-entropies.
@@ -139,6 +141,7 @@ class Problem:
             )
         if seed is not None and seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
+        check_repeatable(batches, self.theta.device)
         self._forward = forward
         self._target = checked_target(target)
         self._seen = Passes()
