@@ -74,7 +74,7 @@ def test_a_model_that_is_the_same_in_both_modes():
 def test_a_model_that_cannot_run_in_train_mode():
     x, y = data(1)
     (note,) = spoken(lg.Problem(mlp(nn.BatchNorm1d(5)), "cross_entropy", [(x, y)]))
-    assert "in mode='train' the model raises ValueError: Expected more than 1 value" in note
+    assert "in mode='train' the model raises ValueError: batch 0, of 1 example" in note
 
 
 def test_thresholds_of_training_beside_numbers_in_eval_mode(tmp_path):
