@@ -129,9 +129,7 @@ class _Iteration:
             certain = self._certain(ritz, steps)
             done = certain and not (active and active[0] < self.k)
             if done or not ritz.finite or not ritz.room or self.spent.exhausted:
-                return found_pairs(
-                    ritz, self.k, self.tol, missing=not certain, verified=certain
-                )
+                return found_pairs(ritz, self.k, self.tol, missing=not certain, verified=certain)
             self._step(ritz, active, residuals)
             steps += 1
 
