@@ -1,5 +1,6 @@
 # make demo: install, run the main study, say where its report is.
 # make test: install with the tools of development, then check everything.
+# make test-other-kernels: the numerical tests once more, with the arithmetic of another processor.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 OUT ?= runs/progressive_sharpening
 
-.PHONY: demo test format clean
+.PHONY: demo test test-other-kernels format clean
 
 demo: $(VENV)/installed-lab
 	$(BIN)/lossgeom run progressive_sharpening --out $(OUT)
@@ -17,6 +18,11 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
+
+# What rests on the last bit or on one processor's kernels shows itself here, on any processor.
+test-other-kernels: $(VENV)/installed-dev
+	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default \
+		$(BIN)/python -m pytest -n auto tests/linalg tests/curvature
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

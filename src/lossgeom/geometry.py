@@ -164,7 +164,7 @@ class Geometry:
 
     def _extreme(self, name: str, A: LinearOperator, k: int, which: Which, labels: Labels) -> Part:
         k = min(k, A.shape[0])
-        limit = max(100, 20 * k) if self.max_matvecs is None else max(self.max_matvecs, k)
+        limit = max(100, 20 * k) if self.max_matvecs is None else max(self.max_matvecs, 2 * k)
 
         def compute() -> Found:
             pairs = top_eigenpairs(

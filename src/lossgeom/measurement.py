@@ -102,7 +102,10 @@ def _write(record: Record, part: Part, found: Found, seconds: float) -> None:
 def _estimates(record: Record) -> dict[str, Estimate]:
     fields = ("value", "stderr", "residual", "converged", "matvecs")
     rows = [row for row in record.rows() if "metric" in row]
-    return {row["metric"]: Estimate(**{key: row[key] for key in fields}) for row in rows}
+    return {
+        row["metric"]: Estimate(**{key: row[key] for key in fields}, verified=row.get("verified"))
+        for row in rows
+    }
 
 
 def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:

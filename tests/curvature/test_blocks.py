@@ -74,3 +74,27 @@ def test_errors(unchecked):
     with pytest.raises(TypeError, match=r"such as Hessian\(problem\), got NTK"):
         lg.off_block_mass(lg.NTK(problem()))
     assert lg.off_block_mass(H, "*").value == 0
+
+
+def test_probes_that_agree_do_not_make_a_share_exact():
+    """Two probes see no more than the signs of this matrix's only entry off the blocks."""
+
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (nn.Parameter(torch.zeros(20, dtype=torch.float64)) for _ in "ab")
+
+        def forward(self, x):
+            return (self.a[0] * self.b[0] + self.a[0] ** 2 + self.b[1] * self.b[2]) * x
+
+    data = [(torch.ones(1, 1).double(), torch.zeros(1))]
+    H = lg.Hessian(lg.Problem(Product(), lambda out, batch: (out.sum(), 1), data))
+    dense = H.dense()
+    off = dense.clone()
+    off[:20, :20] = off[20:, 20:] = 0
+    truth = (off.square().sum() / dense.square().sum()).item()
+    for seed in range(20):
+        found = lg.off_block_mass(H, ["a", "b"], probes=2, seed=seed)
+        assert 0 < abs(found.value - truth) <= found.stderr * 64 or found.stderr > 0
+        assert found.stderr <= 1
+    assert lg.off_block_mass(H, ["*"], probes=2).stderr == 0  # one block: nothing is off it

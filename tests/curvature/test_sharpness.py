@@ -129,3 +129,50 @@ def test_a_first_product_that_fails_half_way_spoils_nothing():
         hessian @ torch.ones(2)
     failing = False
     assert (hessian @ torch.ones(2)).tolist() == [4.0, 4.0]
+
+
+@pytest.mark.parametrize("which", ["largest", "magnitude"])
+def test_a_pair_that_may_be_the_second_is_not_called_verified(unchecked, which):
+    """With a gap of 2 % some seeds give the second eigenvalue, within the tolerance."""
+    values = torch.cat([torch.linspace(0, 0.5, 298), torch.tensor([1.0, 1.02])]).double()
+    A, wrong, products = torch.diag(values), {}, {}
+    for verify in (False, None):
+        found = [
+            lg.top_eigenpairs(A, which=which, verify=verify, seed=seed).top for seed in range(150)
+        ]
+        wrong[verify] = [e for e in found if abs(e.value - 1.02) > 1e-3]
+        products[verify] = sum(e.matvecs for e in found) / len(found)
+        assert all(e.converged for e in found)
+        assert not any(e.verified for e in wrong[verify])
+        if verify is None:
+            assert sum(bool(e.verified) for e in found) > 140
+    assert len(wrong[False]) > len(wrong[None])  # the control: without further products it is so
+    assert len(wrong[None]) <= 1
+    assert products[None] <= products[False] + 3
+
+
+def test_sharpness_is_verified():
+    problem = CASES[0].problem()
+    found = lg.sharpness(problem)
+    assert found.verified
+    assert found.matvecs <= lg.top_eigenpairs(lg.Hessian(problem), verify=False).matvecs + 3
+
+
+def test_what_three_products_do_not_verify_says_so():
+    """Where eigenvalues are so dense that the start's share of the last one grows slowly."""
+    A = torch.diag(torch.linspace(0, 1, 2000, dtype=torch.float64).sqrt())
+    found = [lg.top_eigenpairs(A, seed=seed) for seed in range(4)]
+    assert all(pairs.converged.all() for pairs in found)
+    doubtful = [pairs.top for pairs in found if not pairs.verified]
+    assert doubtful
+    assert all("not verified" in f"{top}" for top in doubtful)
+
+
+def test_verification_by_the_first_iteration_holds_at_both_ends():
+    """A start that has nothing of the other end is not mistaken for a matrix without one."""
+    values = torch.cat([torch.linspace(-0.3, 0.3, 400), torch.tensor([1.0, -1.05])]).double()
+    for which, best in (("largest", 1.0), ("smallest", -1.05), ("magnitude", -1.05)):
+        for seed in range(20):
+            pairs = lg.top_eigenpairs(torch.diag(values), which=which, seed=seed)
+            assert pairs.values.item() == pytest.approx(best, rel=1e-3)
+            assert pairs.verified

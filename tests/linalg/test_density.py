@@ -47,7 +47,9 @@ def test_exact_where_the_products_suffice(name):
     torch.testing.assert_close(density.nodes[0], values.sort().values, rtol=1e-9, atol=1e-12)
     assert density.moment(2).value == pytest.approx((values**2).mean().item())
     assert density.moment(2).stderr == 0
-    assert density.count(0.5, math.inf).value == pytest.approx((values >= 0.5).sum().item())
+    limit = 0.48
+    assert (values - limit).abs().min() > 1e-6  # no eigenvalue whose side is a matter of rounding
+    assert density.count(limit, math.inf).value == pytest.approx((values >= limit).sum().item())
     assert density.mass == pytest.approx(1, abs=1e-6)
     assert not density.stderr.any()
 
@@ -100,9 +102,43 @@ def test_equal_weights_would_be_wrong():
 
 
 def test_signs_have_no_variance_on_a_diagonal_matrix():
-    density = lg.spectral_density(torch.diag(LARGE), probes=2, steps=20)
+    density = lg.spectral_density(torch.diag(LARGE), probes=18, steps=20)
     assert density.moment(3).value == pytest.approx((LARGE**3).mean().item())
     assert density.moment(3).stderr == pytest.approx(0, abs=1e-12)
+
+
+def one_pair(n=75):
+    """A diagonal matrix with one entry off the diagonal, which signs see half the time each way."""
+    A = torch.zeros(n, n, dtype=torch.float64)
+    A[0, 0], A[3, 40], A[40, 3] = 2, 1, 1
+    return A
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probes_that_agree_by_chance_are_no_exact_answer(dtype):
+    values = torch.linalg.eigvalsh(one_pair())
+    alike = 0
+    for seed in range(60):
+        density = lg.spectral_density(one_pair().to(dtype), probes=2, steps=10, seed=seed)
+        for found, truth in (
+            (density.moment(1), values.mean().item()),
+            (density.mean(torch.exp), values.exp().mean().item()),
+            (density.count(0.5, 3), 2),
+            (density.count(-2, 3), 75),
+        ):
+            assert found.stderr > 0
+            assert abs(found.value - truth) <= 64 * found.stderr  # t, one degree of freedom, 99 %
+        alike += density.moment(1).stderr == math.inf
+    assert 20 < alike < 60  # signs agree every other time
+
+
+def test_what_a_few_probes_may_not_have_seen():
+    """Of r probes that see nothing in an interval, 6 / r eigenvalues are there at most."""
+    A = torch.diag(torch.linspace(-1, 1, 400, dtype=torch.float64))
+    for probes, missed in ((2, 3), (4, 1), (7, 0)):
+        density = lg.spectral_density(A, probes=probes, steps=20)
+        assert density.count(2, 3).stderr == pytest.approx(missed)
+        assert density.count(-2, 2).stderr == pytest.approx(missed)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,5 +1,7 @@
 """Norms, and what is special to some estimates."""
 
+import math
+
 import pytest
 import torch
 
@@ -20,10 +22,12 @@ def test_spectral_norm_of_zero():
     assert estimate.residual == 0
 
 
-def test_a_diagonal_needs_one_probe():
-    estimate = lg.trace(torch.diag(torch.arange(50.0)), matvecs=2)
-    assert estimate.value == pytest.approx(49 * 25)
-    assert estimate.stderr == pytest.approx(0, abs=1e-3)
+def test_a_diagonal_needs_one_probe_and_more_to_be_sure_of_it():
+    A = torch.diag(torch.arange(50.0))
+    for matvecs, stderr in ((2, math.inf), (17, math.inf), (40, 0)):
+        estimate = lg.trace(A, matvecs=matvecs, method="hutchinson")
+        assert estimate.value == pytest.approx(49 * 25)
+        assert estimate.stderr == pytest.approx(stderr, abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(30, 80), (80, 30)])

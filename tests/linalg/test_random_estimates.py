@@ -1,5 +1,6 @@
 """What trace, diagonal, Frobenius norm and effective rank have in common."""
 
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import lossgeom as lg
 from lossgeom.linalg import MatrixFree
+from lossgeom.linalg.probes import AGREEING_FORMS, VANISHING_PRODUCTS
 from tests.linalg.spectra import FORMS, SPECTRA, covered, rotated
 
 
@@ -60,8 +62,38 @@ def test_the_error_is_honest(unchecked, name, spectrum):
             for factor in (1.0, 0.25)
         }
         assert inside[1.0] >= 0.9
-        if max(estimate.stderr for estimate in found) > 1e-9 * scale:
+        if 1e-9 * scale < max(estimate.stderr for estimate in found) < math.inf:
             assert inside[0.25] < 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("matvecs", [2, 3, 6])
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_samples_that_agree_by_chance_are_no_exact_answer(name, matvecs, dtype):
+    """Of a matrix with few entries signs give few values; three of a kind are the worst of them."""
+    A = torch.zeros(75, 75, dtype=dtype)
+    A[:3, :3], A[10, 10] = 1.0, 2.0
+    truth = TRUTH[name](A.double()).item()
+    quantile = {2: 63.7, 3: 9.92, 6: 4.03}[matvecs]  # of t, 99 %
+    found = [ESTIMATES[name](A, matvecs, seed) for seed in range(40)]
+    wrong = [estimate for estimate in found if abs(estimate.value - truth) > 1e-4 * truth]
+    assert all(estimate.stderr > 1e-4 for estimate in wrong)
+    held = [abs(e.value - truth) <= quantile * e.stderr + 1e-4 * truth for e in found]
+    assert sum(held) >= 0.9 * len(held)
+    if name == "trace":
+        assert sum(estimate.stderr == math.inf for estimate in found) > 0
+
+
+def test_agreement_of_many_samples_is_an_exact_answer():
+    """Where a quadratic form takes a value with a probability of 3/4 at most, and no more."""
+    values = [sum(z[i] * z[j] for i, j in ((0, 1), (0, 2), (1, 2)))
+              for z in itertools.product((-1, 1), repeat=3)]  # fmt: skip
+    assert max(values.count(value) for value in values) / len(values) == 0.75
+    assert 0.75 ** (AGREEING_FORMS - 1) < 0.01 < 0.75 ** (AGREEING_FORMS - 2)
+    for name in ("trace", "diagonal", "frobenius_norm"):
+        assert ESTIMATES[name](torch.eye(75), 60, 0).stderr == 0
+        assert ESTIMATES[name](torch.zeros(75, 75), VANISHING_PRODUCTS, 0).stderr == 0
+        assert ESTIMATES[name](torch.zeros(75, 75), VANISHING_PRODUCTS - 1, 0).stderr == math.inf
 
 
 @pytest.mark.parametrize("name", ["trace", "hutchinson", "diagonal", "frobenius_norm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from lossgeom.curvature._parameter_matrix import OnParameters
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic, random_signs
+from lossgeom.linalg.probes import standard_error
 from lossgeom.problem import Problem
 
 Patterns = str | Sequence[str] | None
@@ -109,7 +111,8 @@ def off_block_mass(
     .. math:: \frac{\|A - \mathrm{blockdiag}(A)\|_F^2}{\|A\|_F^2} \in [0, 1]
 
     from :math:`E\|Bz\|^2 = \|B\|_F^2` for probes z of random signs; exact where the probes would
-    take P products or more. 0 for a matrix that is block-diagonal, and for the zero matrix.
+    take P products or more, and where there is one block. 0 for a matrix that is block-diagonal,
+    and for the zero matrix.
 
     Cost: as many products as there are blocks, for each probe.
 
@@ -120,7 +123,8 @@ def off_block_mass(
         seed: of the probes, drawn on the CPU from a generator of its own.
 
     Returns:
-        The share with its standard error, 0 where it is exact.
+        The share with its standard error: 0 where it is exact, as large as the share can be wrong
+        where fewer than 18 probes agree on it; NaN where products are not finite.
 
     Raises:
         ValueError: as :class:`BlockDiagonal`, and for probes < 2.
@@ -141,6 +145,7 @@ def off_block_mass(
     else:
         Z = random_signs(matrix, probes, seed)
     off, whole, matvecs = [], [], 0
+    exact = exact or len(blocks) == 1
     with plain_arithmetic(matrix.device):
         for z in torch.split(Z, 1, dim=1):
             outside, everything = torch.zeros_like(z), torch.zeros_like(z)
@@ -154,16 +159,20 @@ def off_block_mass(
                     outside += product
             off.append(outside.double().square().sum().item())
             whole.append(everything.double().square().sum().item())
-    return _share(torch.tensor(off), torch.tensor(whole), exact, matvecs)
+    parts = [torch.tensor(part, dtype=torch.float64) for part in (off, whole)]
+    return _share(parts[0], parts[1], exact, torch.finfo(matrix.dtype).eps, matvecs)
 
 
-def _share(off: Tensor, whole: Tensor, exact: bool, matvecs: int) -> Estimate:
-    """The ratio of two means over probes, with the error of a ratio."""
-    if not whole.any():
-        return Estimate(0.0, stderr=0.0, matvecs=matvecs)
-    share = (off.sum() / whole.sum()).item()
-    spread = (off - share * whole).std().item() / (whole.mean().item() * len(off) ** 0.5)
-    return Estimate(share, stderr=0.0 if exact else spread, matvecs=matvecs)
+def _share(off: Tensor, whole: Tensor, exact: bool, rounding: float, matvecs: int) -> Estimate:
+    """The ratio of two means over probes, with the error of a ratio, which lies in [0, 1]."""
+    mean = whole.mean()
+    share = (off.mean() / mean).item() if mean else 0.0
+    if exact or not mean.isfinite():
+        return Estimate(share, 0.0 if exact else math.nan, None, math.isfinite(share), matvecs)
+    unit = mean if mean else torch.ones(())
+    variance = ((off - share * whole) / unit).var(0)
+    error = standard_error(variance, len(off), rounding * whole.max() / unit).item()
+    return Estimate(share, min(error, max(share, 1 - share)), matvecs=matvecs)
 
 
 def parameter_blocks(problem: Problem, patterns: Patterns = None) -> dict[str, Tensor]:

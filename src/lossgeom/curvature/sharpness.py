@@ -28,7 +28,8 @@ def sharpness(
     compare values of one loss and one reduction only.
 
     Cost: 10 to 25 Hessian-vector products on most networks, each about two gradients over all the
-    data; ``problem.take(n)`` measures on fewer examples.
+    data; of these one is for the residual, and 3 at most for verification. ``problem.take(n)``
+    measures on fewer examples.
 
     Args:
         problem: the loss and where to take it; its ``mode`` decides about BatchNorm.
@@ -40,7 +41,8 @@ def sharpness(
         seed: of the random start.
 
     Returns:
-        The eigenvalue with its residual, ``converged`` and ``matvecs``.
+        The eigenvalue with its residual, ``converged``, ``matvecs`` and ``verified``: whether an
+        eigenvalue better by ten tolerances would have shown itself, see :func:`top_eigenpairs`.
 
     Raises:
         NonFiniteError: where the loss is NaN or infinite.

@@ -25,7 +25,8 @@ class Solution:
 
     Attributes:
         x: the solution, in the shape of the right-hand side.
-        residuals: ``||b - (A + damping I) x||`` of each column, from a product with x itself.
+        residuals: at least ``||b - (A + damping I) x||`` of each column: that of a product with x
+            itself, and what rounding may hide.
         converged: which columns meet the tolerance.
         negative_curvature: columns where a direction d with ``d.(A + damping I) d <= 0`` was met.
             The iteration stops there: x is the last point before it, and no solution.
@@ -72,7 +73,7 @@ def conjugate_gradients(
         x0: where to start, in the shape of b; zero by default.
         damping: added to the diagonal of A; at least 0.
         preconditioner: symmetric positive definite matrix close to the inverse of A + damping I.
-        tol: between 0 and 1, of the residual relative to the length of b. In float32 about 1e-6
+        tol: between 0 and 1, of the residual relative to the length of b. In float32 about 1e-7
             times the condition number is all there is to have.
         max_matvecs: products to spend at most for each column, and one more to check.
 
@@ -137,6 +138,13 @@ def _check(
         raise ValueError(f"expected a tolerance 0 < tol < 1, got {tol}")
 
 
+def _apply(A: LinearOperator, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """A V in float64, with columns scaled to a length at which none vanishes or overflows in A."""
+    sizes = torch.ldexp(torch.ones_like(V[0]), torch.frexp(V.norm(dim=0)).exponent)
+    product: Tensor = A.matmat((V / sizes).to(A.dtype)).to(V) * sizes
+    return product
+
+
 @dataclass
 class _Columns:
     """Some columns that are solved side by side, in float64."""
@@ -152,6 +160,7 @@ class _Columns:
     def __post_init__(self) -> None:
         self.goal = self.tol * self.B.norm(dim=0)
         self.spent = torch.zeros(self.B.shape[1], dtype=torch.long, device=self.B.device)
+        self.norm = 0.0  # of A, as far as it has been seen
         self.negative = self.spent > 0
         self.directions = torch.zeros_like(self.B)
 
@@ -161,12 +170,13 @@ class _Columns:
         if self.X.any():
             self._refresh(R, torch.ones_like(self.negative))
         for _ in range(1 + REFRESHES):
-            going = (R.norm(dim=0) > self.goal) & ~self.negative & (self.spent < self.limit)
+            over = R.norm(dim=0) + self._hidden() > self.goal
+            going = over & ~self.negative & (self.spent < self.limit)
             if not going.any():
                 break
             self._iterate(R, going)
             self._refresh(R, going)
-        sizes = R.norm(dim=0)
+        sizes = R.norm(dim=0) + self._hidden()
         return Solution(
             x=self.X.to(self.A.dtype),
             residuals=sizes.to(self.A.dtype),
@@ -191,14 +201,23 @@ class _Columns:
             step = torch.where(going, rho / curvature, 0)
             self.X += step * P
             R = R - step * image
-            going = going & (R.norm(dim=0) > self.goal) & (self.spent < self.limit)
+            aim = torch.maximum(self.goal - self._hidden(), self.goal / 2)
+            going = going & (R.norm(dim=0) > aim) & (self.spent < self.limit)
             Z = self._preconditioned(R)
             rho, last = dots(R, Z), rho
             P = torch.where(going, Z + rho / last * P, 0)
 
     def _product(self, V: Float[Tensor, "n j"], going: Bool[Tensor, " k"]) -> Float[Tensor, "n j"]:
         self.spent += going
-        return self.A.matmat(V.to(self.A.dtype)).double() + self.damping * V
+        image = _apply(self.A, V)
+        stretch = (image.norm(dim=0) / V.norm(dim=0)).nan_to_num(0)
+        self.norm = max(self.norm, stretch.max().item())
+        return image + self.damping * V
+
+    def _hidden(self) -> Float[Tensor, " k"]:
+        """What rounding of the product with x may hide of a residual."""
+        eps = torch.finfo(self.A.dtype).eps
+        return eps * (self.norm + self.damping) * self.X.norm(dim=0)
 
     def _refresh(self, R: Float[Tensor, "n k"], going: Bool[Tensor, " k"]) -> None:
         """The true residuals of what is handed back, in the type of A."""
@@ -208,7 +227,7 @@ class _Columns:
     def _preconditioned(self, R: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         if self.preconditioner is None:
             return R
-        return self.preconditioner.matmat(R.to(self.preconditioner.dtype)).to(R)
+        return _apply(self.preconditioner, R)
 
     def _turn(self, P: Float[Tensor, "n k"], found: Bool[Tensor, " k"]) -> None:
         """Keep directions of negative curvature."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,16 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
 from lossgeom.linalg._quadrature import quadrature
 from lossgeom.linalg.operator import LinearOperator
-from lossgeom.linalg.probes import BLOCK, columns, draw_signs, groups, random_numbers
+from lossgeom.linalg.probes import (
+    BLOCK,
+    VANISHING_PRODUCTS,
+    columns,
+    draw_signs,
+    exact_estimate,
+    groups,
+    mean_estimate,
+    random_numbers,
+)
 from lossgeom.reprs import short
 
 GRID_POINTS = 1_001
@@ -33,13 +42,15 @@ class SpectralDensity:
         weights: of the nodes; each row is positive and sums to 1.
         grid: points, ascending.
         density: at these points, the mean over probes; its integral over the real line is 1.
-        stderr: standard error of the density over probes; 0 where it is exact.
+        stderr: standard error of the density over probes; 0 where it is exact, and where no probe
+            has a node nearby.
         width: standard deviation of the Gaussian that stands for each node.
         mass: integral of the density over the grid, by the trapezoidal rule. Far from 1, the grid
             misses a part of the spectrum or is coarser than the width.
         size: n, the number of eigenvalues.
         reorthogonalized: whether the Lanczos vectors were kept orthogonal.
         matvecs: matrix-vector products spent.
+        rounding: of the products, relative.
     """
 
     nodes: Float[Tensor, "r m"]
@@ -52,6 +63,7 @@ class SpectralDensity:
     size: int
     reorthogonalized: bool
     matvecs: int
+    rounding: float
 
     __repr__ = short
 
@@ -63,20 +75,25 @@ class SpectralDensity:
     def on(self, grid: Tensor | None = None, width: float | None = None) -> SpectralDensity:
         """The same quadrature on another grid or with another width, without any product."""
         _check_kernel(grid, width)
-        quadrature = _Quadrature(self.nodes, self.weights, self.reorthogonalized, self.matvecs)
+        quadrature = _Quadrature(
+            self.nodes, self.weights, self.reorthogonalized, self.matvecs, self.rounding
+        )
         return _smoothed(quadrature, self.size, grid, self.width if width is None else width)
 
     def mean(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """The mean of a function over all eigenvalues; n times it is the trace of f(A).
 
+        Where fewer than 18 probes agree, the standard error is infinite: that may be chance.
+
         >>> A = torch.diag(torch.tensor([1.0, 4.0]))
         >>> spectral_density(A).mean(torch.sqrt).value
         1.5
         """
-        values = (self.weights * function(self.nodes)).sum(1)
-        value = values.mean().item()
-        error = _error(values[:, None]).item()
-        return Estimate(value, error, converged=math.isfinite(value), matvecs=self.matvecs)
+        parts = self.weights * function(self.nodes)
+        values = parts.sum(1)
+        if self.exact:
+            return exact_estimate(values.item(), self.matvecs)
+        return mean_estimate(values, self.rounding * parts.abs().sum(1), self.matvecs)
 
     def moment(self, k: int) -> Estimate:
         """The mean of the k-th powers of the eigenvalues: ``tr(A^k) / n``."""
@@ -87,11 +104,22 @@ class SpectralDensity:
 
         The standard error is that of the probes. Where eigenvalues lie close to an end of the
         interval, a quadrature is besides wrong by up to the weight of the nodes next to that end.
+        Where r < 7 probes see all eigenvalues or none of them there, 6 / r eigenvalues may be
+        missed, and the standard error says so: each is unseen by all with probability 1 / 2**r.
 
         >>> spectral_density(torch.diag(torch.arange(-1.0, 3.0))).fraction(-math.inf, 0).value
         0.5
         """
-        return self.mean(lambda nodes: ((low <= nodes) & (nodes <= high)) + 0 * nodes)
+        inside = self.mean(lambda nodes: ((low <= nodes) & (nodes <= high)) + 0 * nodes)
+        if self.exact or inside.stderr != math.inf:
+            return inside
+        return replace(inside, stderr=self._unseen(inside.value))
+
+    def _unseen(self, share: float) -> float:
+        """What a share may be wrong by where all of too few probes agree on it."""
+        if math.isclose(share, round(share), abs_tol=self.rounding):
+            return ((VANISHING_PRODUCTS - 1) // len(self.nodes)) / self.size
+        return max(share, 1 - share)
 
     def count(self, low: float, high: float) -> Estimate:
         """How many eigenvalues are from low to high, with the reservation of :meth:`fraction`."""
@@ -106,6 +134,7 @@ class _Quadrature:
     weights: Float[Tensor, "r m"]
     reorthogonalized: bool
     matvecs: int
+    rounding: float
 
 
 def spectral_density(
@@ -184,7 +213,7 @@ def _exact(A: LinearOperator) -> _Quadrature:
         nodes = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[None]
     else:
         nodes = matrix.new_full((1, n), math.nan)
-    return _Quadrature(nodes, torch.full_like(nodes, 1 / n), True, n)
+    return _Quadrature(nodes, torch.full_like(nodes, 1 / n), True, n, torch.finfo(A.dtype).eps)
 
 
 def _sampled(
@@ -200,7 +229,7 @@ def _sampled(
         found.append(rows)
         matvecs += spent
     nodes, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return _Quadrature(nodes, weights, with_basis > 0, matvecs)
+    return _Quadrature(nodes, weights, with_basis > 0, matvecs, torch.finfo(A.dtype).eps)
 
 
 def _smoothed(
@@ -222,6 +251,7 @@ def _smoothed(
         size=size,
         reorthogonalized=quadrature.reorthogonalized,
         matvecs=quadrature.matvecs,
+        rounding=quadrature.rounding,
     )
 
 

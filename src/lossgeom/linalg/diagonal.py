@@ -14,7 +14,14 @@ from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least, square_operator
 from lossgeom.linalg._sketch import Sketch, pays, sketch
 from lossgeom.linalg.operator import LinearOperator
-from lossgeom.linalg.probes import columns, multiply, random_numbers, sign_probes
+from lossgeom.linalg.probes import (
+    AGREEING_ENTRIES,
+    columns,
+    multiply,
+    random_numbers,
+    sign_probes,
+    standard_error,
+)
 from lossgeom.reprs import short
 
 
@@ -24,7 +31,8 @@ class Diagonal:
 
     Attributes:
         values: the entries.
-        stderr: standard error of each; 0 where they are exact.
+        stderr: standard error of each; 0 where they are exact, infinite where so few samples agree
+            that they tell no error.
         matvecs: matrix-vector products spent.
     """
 
@@ -62,8 +70,8 @@ def diagonal(A: LinearOperator | Tensor | Any, *, matvecs: int = 100, seed: int 
         seed: of the probes, drawn on the CPU from a generator of its own.
 
     Returns:
-        Values and standard errors, in the type of A and on its device; NaN where products are not
-        finite.
+        Values and standard errors, in the type of A and on its device: infinite where fewer than 8
+        samples agree, NaN where products are not finite.
 
     Raises:
         TypeError: if A is no matrix, or not in float32 or float64.
@@ -100,7 +108,7 @@ def _moments(
     A: LinearOperator, k: int, generator: torch.Generator, found: Sketch | None
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Mean of k probes with its standard error, without holding them all (Chan et al., 1979)."""
-    mean = squares = torch.zeros(A.shape[0], dtype=torch.float64, device=A.device)
+    mean = squares = largest = torch.zeros(A.shape[0], dtype=torch.float64, device=A.device)
     seen = 0
     for Z in sign_probes(A, k, generator):
         product = A.matmat(Z)
@@ -108,9 +116,11 @@ def _moments(
         here, new = samples.mean(1), samples.shape[1]
         squares = squares + (samples - here[:, None]).square().sum(1)
         squares = squares + (here - mean).square() * (seen * new / (seen + new))
+        largest = torch.maximum(largest, product.abs().amax(1))
         mean = mean + (here - mean) * (new / (seen + new))
         seen += new
-    return mean, (squares / (k - 1) / k).sqrt()
+    rounding = torch.finfo(A.dtype).eps * largest
+    return mean, standard_error(squares / (k - 1), k, rounding, AGREEING_ENTRIES)
 
 
 def _result(A: LinearOperator, values: Tensor, stderr: Tensor, matvecs: int) -> Diagonal:

@@ -60,7 +60,8 @@ def effective_rank(
         seed: of the probes, drawn on the CPU from a generator of its own.
 
     Returns:
-        The rank with ``stderr``; not converged where the spectral norm is not.
+        The rank with ``stderr``, infinite where that of the trace or of the Frobenius norm is; not
+        converged where the spectral norm is not.
 
     Raises:
         TypeError: if A is no matrix, or not in float32 or float64.
@@ -84,7 +85,7 @@ def effective_rank(
     sum_ = _positive(trace(A, matvecs=matvecs, seed=first))
     if kind == "intrinsic":
         return _quotient(sum_, spectral_norm(A, tol=tol, seed=second), power=1)
-    error = 2 * sum_.value * (sum_.stderr or 0.0)
+    error = _times(2 * sum_.value, sum_.stderr)
     squared_sum = replace(sum_, value=sum_.value**2, stderr=error)
     return _quotient(squared_sum, squared_frobenius_norm(as_operator(A), matvecs, second), power=1)
 
@@ -93,12 +94,17 @@ def _quotient(top: Estimate, bottom: Estimate, power: int) -> Estimate:
     """``top / bottom**power``, with independent errors to first order; 0 for zero."""
     matvecs = top.matvecs + bottom.matvecs
     if bottom.value == 0:
-        return Estimate(0.0, stderr=0.0, matvecs=matvecs)
+        return Estimate(0.0, bottom.stderr or 0.0, matvecs=matvecs)
     scale = bottom.value**power
     value = top.value / scale
     relative = power * (bottom.stderr or 0.0) / bottom.value
-    stderr = math.hypot((top.stderr or 0.0) / scale, value * relative)
+    stderr = math.hypot((top.stderr or 0.0) / scale, _times(value, relative))
     return Estimate(value, stderr, None, top.converged and bottom.converged, matvecs)
+
+
+def _times(factor: float, stderr: float | None) -> float:
+    """The error of a multiple; an infinite one stays so."""
+    return math.inf if stderr == math.inf else factor * (stderr or 0.0)
 
 
 def _positive(sum_: Estimate) -> Estimate:

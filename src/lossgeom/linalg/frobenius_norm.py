@@ -17,6 +17,7 @@ from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import (
     columns,
     dots,
+    exact_estimate,
     mean_estimate,
     multiply,
     random_numbers,
@@ -48,8 +49,8 @@ def frobenius_norm(
         seed: of the probes, drawn on the CPU from a generator of its own.
 
     Returns:
-        The norm with ``stderr`` (0 where it is exact) and ``matvecs``; NaN where products are not
-        finite.
+        The norm with ``stderr`` (0 where it is exact, infinite where fewer than 18 samples agree)
+        and ``matvecs``; NaN where products are not finite.
 
     Raises:
         TypeError: if A is no matrix, or not in float32 or float64.
@@ -74,29 +75,30 @@ def squared_frobenius_norm(A: LinearOperator, matvecs: int, seed: int) -> Estima
         if matvecs >= min(A.shape):
             short = A.T if A.shape[0] < A.shape[1] else A
             parts = [block.square().sum() for _, block in columns(short)]
-            return mean_estimate(torch.stack(parts).sum()[None], matvecs=short.shape[1])
+            return exact_estimate(torch.stack(parts).sum().item(), matvecs=short.shape[1])
         return _sampled(A, matvecs, random_numbers(seed))
 
 
 def _sampled(A: LinearOperator, matvecs: int, generator: torch.Generator) -> Estimate:
     found = sketch(A, matvecs, generator)
     if found is None:
-        return mean_estimate(_squares(A, matvecs, generator, None), matvecs)
+        return mean_estimate(*_squares(A, matvecs, generator, None), matvecs)
     k = found.Q.shape[1]
     plain, deflated = dots(found.Y, found.Y), dots(found.outside, found.outside)
     if not pays(plain[None], deflated[None], matvecs):
-        return mean_estimate(_squares(A, matvecs - k, generator, None), matvecs)
-    inside = multiply(A.T, found.Q).double().square().sum()
-    return mean_estimate(inside + _squares(A, matvecs - 2 * k, generator, found), matvecs)
+        return mean_estimate(*_squares(A, matvecs - k, generator, None), matvecs)
+    inside = multiply(A.T, found.Q).double().square().sum().item()
+    return mean_estimate(*_squares(A, matvecs - 2 * k, generator, found), matvecs, inside)
 
 
 def _squares(
     A: LinearOperator, k: int, generator: torch.Generator, found: Sketch | None
-) -> Float[Tensor, " k"]:
-    """Squared lengths of k products, or of what they add to a sketch."""
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Squared lengths of k products, or of what they add to a sketch, and the rounding of each."""
     squares = []
     for Z in sign_probes(A, k, generator):
         product = A.matmat(Z)
         outside = product if found is None else found.project_out(product)
         squares.append(dots(outside, outside))
-    return torch.cat(squares)
+    found_squares = torch.cat(squares)
+    return found_squares, torch.finfo(A.dtype).eps * found_squares

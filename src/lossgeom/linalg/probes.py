@@ -14,6 +14,8 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg.operator import LinearOperator
 
 BLOCK = 8  # vectors in one product: each costs less in a block than alone, and all have to fit
+# samples whose agreement is no chance, see standard_error
+AGREEING_FORMS, AGREEING_ENTRIES, VANISHING_PRODUCTS = 18, 8, 7
 
 
 def random_numbers(seed: int) -> torch.Generator:
@@ -70,8 +72,35 @@ def dots(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> Float[Tensor, " k"
     return (U.double() * V.double()).sum(0)
 
 
-def mean_estimate(samples: Float[Tensor, " k"], matvecs: int) -> Estimate:
-    """The mean of independent samples with its standard error; a single one is exact."""
-    value = samples.mean().item()
-    error = samples.std().item() / len(samples) ** 0.5 if len(samples) > 1 else 0.0
-    return Estimate(value, stderr=error, converged=math.isfinite(value), matvecs=matvecs)
+def exact_estimate(value: float, matvecs: int) -> Estimate:
+    """A number that nothing was sampled for."""
+    return Estimate(value, stderr=0.0, converged=math.isfinite(value), matvecs=matvecs)
+
+
+def mean_estimate(
+    samples: Float[Tensor, " k"], sizes: Float[Tensor, " k"], matvecs: int, offset: float = 0.0
+) -> Estimate:
+    """An offset and the mean of independent samples, with its standard error.
+
+    Sizes are what rounding of the samples is relative to, times the unit of rounding.
+    """
+    error = standard_error(samples.var(0), len(samples), sizes.max())
+    value = offset + samples.mean().item()
+    return Estimate(value, error.item(), converged=math.isfinite(value), matvecs=matvecs)
+
+
+def standard_error(
+    variance: Tensor, k: int, rounding: Tensor, agreeing: int = AGREEING_FORMS
+) -> Tensor:
+    r"""Standard error of a mean of k samples; infinite where so few agree that they tell nothing.
+
+    Two samples of :math:`z^\top [[0, 1], [1, 0]] z` agree every other time. No quadratic form in
+    random signs, unless it is constant, takes a value with a probability above 3/4; so k samples
+    agree by chance with one of at most :math:`(3/4)^{k - 1}`, of entries :math:`z_i (A z)_i` with
+    :math:`2^{1 - k}`, and products with a matrix other than zero vanish with :math:`2^{-k}`. Below
+    1 in 100 agreement counts as exact.
+    """
+    enough = torch.where(rounding > 0, agreeing, VANISHING_PRODUCTS)
+    doubtful = (variance.sqrt() <= rounding) & (k < enough)
+    error: Tensor = torch.where(doubtful, math.inf, (variance / k).sqrt())
+    return error

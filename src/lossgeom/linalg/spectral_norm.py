@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.linalg.lanczos import top_eigenpairs
-from lossgeom.linalg.operator import LinearOperator, as_operator
+from lossgeom.linalg.operator import LinearOperator, MatrixFree, as_operator
 
 
 def spectral_norm(
@@ -23,7 +25,8 @@ def spectral_norm(
 
     .. math:: \|A\|_2 = \sqrt{\lambda_{\max}(A^\top A)} = \sqrt{\lambda_{\max}(A A^\top)}
 
-    by Lanczos iteration on the smaller of the two squares.
+    by Lanczos iteration on the smaller of the two squares, of A in units of about its norm, so that
+    squares neither vanish nor overflow.
 
     Args:
         A: matrix of any shape, see :func:`lossgeom.linalg.as_operator`.
@@ -33,7 +36,7 @@ def spectral_norm(
         seed: of the random start.
 
     Returns:
-        The norm; ``residual`` bounds its distance to the nearest singular value.
+        The norm; ``residual`` is at least its distance to the nearest singular value.
 
     Raises:
         TypeError, ValueError: as :func:`top_eigenpairs`.
@@ -44,13 +47,42 @@ def spectral_norm(
     """
     A = as_operator(A)
     m, n = A.shape
-    square = A @ A.T if m <= n else A.T @ A
+    unit = _Unit()
+    square = _square(A, unit) if m <= n else _square(A.T, unit)
     top = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, verify=True, seed=seed).top
     residual = top.residual or 0.0
     norm = math.sqrt(max(top.value, 0.0)) if math.isfinite(top.value) else math.nan
     return Estimate(
-        norm,
-        residual=residual / norm if norm > 0 else math.sqrt(residual),
+        norm * unit.value,
+        residual=unit.value * (residual / norm if norm > 0 else math.sqrt(residual)),
         converged=top.converged,
         matvecs=2 * top.matvecs,
+        verified=top.verified,
     )
+
+
+@dataclass
+class _Unit:
+    """A power of two about as large as the first product that it sees."""
+
+    value: float = 0.0
+
+    def of(self, product: Tensor) -> float:
+        if not self.value:
+            length = torch.linalg.vector_norm(product.double()).item()
+            usable = math.isfinite(length) and length > 0
+            self.value = 2.0 ** math.frexp(length)[1] if usable else 1.0
+        return self.value
+
+
+def _square(A: LinearOperator, unit: _Unit) -> LinearOperator:
+    """A A^T in units, the first product of which says what the unit is."""
+
+    def product(V: Tensor) -> Tensor:
+        first = A.T.matmat(V)
+        size = unit.of(first)
+        result: Tensor = A.matmat(first / size) / size
+        return result
+
+    square = MatrixFree.like(A, product, lambda: square, size=(A.shape[0], A.shape[0]))
+    return square

@@ -18,6 +18,7 @@ from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import (
     columns,
     dots,
+    exact_estimate,
     mean_estimate,
     multiply,
     random_numbers,
@@ -61,8 +62,8 @@ def trace(
         seed: of the probes, drawn on the CPU from a generator of its own.
 
     Returns:
-        The trace with ``stderr`` (0 where it is exact) and ``matvecs``; NaN where products are not
-        finite.
+        The trace with ``stderr`` (0 where it is exact, infinite where fewer than 18 samples agree)
+        and ``matvecs``; NaN where products are not finite.
 
     Raises:
         TypeError: if A is no matrix, or not in float32 or float64.
@@ -81,7 +82,7 @@ def trace(
     with plain_arithmetic(A.device), torch.no_grad():
         if matvecs >= A.shape[0]:
             parts = [block[inside].trace() for inside, block in columns(A)]
-            return mean_estimate(torch.stack(parts).sum()[None], matvecs=A.shape[0])
+            return exact_estimate(torch.stack(parts).sum().item(), matvecs=A.shape[0])
         return _sampled(A, matvecs, method, random_numbers(seed))
 
 
@@ -90,14 +91,14 @@ def _sampled(
 ) -> Estimate:
     found = None if method == "hutchinson" else sketch(A, matvecs, generator)
     if found is None:
-        return mean_estimate(_forms(A, matvecs, generator, lambda Z: Z), matvecs=matvecs)
+        return mean_estimate(*_forms(A, matvecs, generator, lambda Z: Z), matvecs)
     k = found.Q.shape[1]
     plain, deflated = dots(found.S, found.Y), dots(found.S, found.outside)
     if not pays(plain[None], deflated[None], matvecs):
-        return mean_estimate(_forms(A, matvecs - k, generator, lambda Z: Z), matvecs=matvecs)
-    inside = dots(found.Q, multiply(A, found.Q)).sum()
+        return mean_estimate(*_forms(A, matvecs - k, generator, lambda Z: Z), matvecs)
+    inside = dots(found.Q, multiply(A, found.Q)).sum().item()
     outside = _forms(A, matvecs - 2 * k, generator, found.project_out)
-    return mean_estimate(inside + outside, matvecs=matvecs)
+    return mean_estimate(*outside, matvecs, inside)
 
 
 def _forms(
@@ -105,7 +106,13 @@ def _forms(
     k: int,
     generator: torch.Generator,
     project: Callable[[Tensor], Tensor],
-) -> Float[Tensor, " k"]:
-    """z^T A z of k projected probes."""
-    probes = (project(Z) for Z in sign_probes(A, k, generator))
-    return torch.cat([dots(Z, A.matmat(Z)) for Z in probes])
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """z^T A z of k projected probes, and the rounding of each."""
+    forms, rounding = [], []
+    for Z in sign_probes(A, k, generator):
+        probes = project(Z)
+        products = A.matmat(probes)
+        forms.append(dots(probes, products))
+        sizes = (dots(probes, probes) * dots(products, products)).sqrt()
+        rounding.append(torch.finfo(A.dtype).eps * sizes)
+    return torch.cat(forms), torch.cat(rounding)
