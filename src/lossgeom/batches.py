@@ -110,8 +110,10 @@ def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
         return tensor[start:stop] if tensor.ndim else tensor
     places = torch.arange(len(tensor), device=tensor.device)[start:stop]
     coordinates = tensor.to_sparse_coo().index_select(0, places)
-    return coordinates if tensor.layout == torch.sparse_coo else coordinates.to_sparse(
-        layout=tensor.layout
+    return (
+        coordinates
+        if tensor.layout == torch.sparse_coo
+        else coordinates.to_sparse(layout=tensor.layout)
     )
 
 

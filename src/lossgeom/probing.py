@@ -53,7 +53,8 @@ def probe(
             "the model uses tensors that require gradients and are not reached as parameters of "
             "its modules (kept in a list, or by a function that holds the module); make them "
             "parameters of a module, or detach them"
-            + f". They are {own} of your own model: use the model that forward= is given" * bool(own)
+            + f". They are {own} of your own model: use the model that forward= is given"
+            * bool(own)
         )
     made = [leaf for leaf in _leaves(second) if leaf is not thetas[1]]
     if made:

@@ -194,6 +194,15 @@ class Problem:
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out for a batch at theta, differentiable in theta."""
+        try:
+            return self._outputs(theta, batch)
+        except RuntimeError as error:
+            if torch.is_grad_enabled() or "does not require grad" not in str(error):
+                raise
+        with torch.enable_grad():  # for a model that differentiates in its forward pass
+            return self._outputs(theta, batch).detach()
+
+    def _outputs(self, theta: Tensor, batch: Batch) -> Tensor:
         with self._autocast():
             outputs: Tensor = self.network(
                 theta,
@@ -266,7 +275,7 @@ class Problem:
         if "loss" in self._once or ("probe" in self._once and batch.index):
             return
         thetas = self.leaf(), self.leaf()
-        with self.network.undone(), self._autocast():
+        with self.network.undone():
             outputs, notes = self._probe(thetas, batch)
             self._once["probe"] = notes
             try:
@@ -280,12 +289,7 @@ class Problem:
         if self._forward is None:
             check_arguments(self.network.module, batch)
 
-        def evaluated(theta: Tensor) -> Tensor:
-            call = partial(call_model, batch=batch.copied(), forward=self._forward)
-            outputs: Tensor = self.network(theta, call, self.mode, self._seed_of(batch))
-            return outputs
-
-        return probe(evaluated, thetas, self.model)
+        return probe(lambda theta: self._outputs(theta, batch), thetas, self.model)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once for this model and mode, whatever its parameters."""

@@ -311,8 +311,8 @@ def _put_back_names(now: dict[Any, Any], before: dict[Any, Any]) -> None:
 
 
 def _put_back_attribute(thing: Any, name: str, before: Any) -> None:
-    now = vars(thing).get(name, MISSING) if isinstance(thing, type) else getattr(
-        thing, name, MISSING
+    now = (
+        vars(thing).get(name, MISSING) if isinstance(thing, type) else getattr(thing, name, MISSING)
     )
     if now is not before:
         if before is MISSING:
