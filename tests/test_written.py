@@ -41,8 +41,6 @@ def measured(model):
 
 
 class Recorder:
-    kept = []
-
     def __init__(self):
         self.values, self.last, self.calls = {}, None, 0
 
@@ -52,6 +50,9 @@ class Recorder:
 
     def seen(self, *_):
         return [*self.values, self.last, self.calls]
+
+
+Recorder.kept = []
 
 
 class Slotted:
@@ -106,7 +107,7 @@ def attributes():
     def hook(module, args, output):
         kept.out = kept.new = output
 
-    return hook, lambda: sorted(vars(kept)) + [kept.out]
+    return hook, lambda: [*sorted(vars(kept)), kept.out]
 
 
 def attributes_by_string():
@@ -286,7 +287,7 @@ def test_hooks_that_keep_state_are_refused():
         return output * len(calls)
 
     model[0].register_forward_hook(hook)
-    with pytest.raises(ValueError, match="two evaluations .* differ"):
+    with pytest.raises(ValueError, match=r"two evaluations .* differ"):
         lg.Problem(model, "cross_entropy", [(X, Y)]).loss()
     assert calls == []
 

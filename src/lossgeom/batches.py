@@ -109,12 +109,8 @@ def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     if tensor.layout == torch.strided:
         return tensor[start:stop] if tensor.ndim else tensor
     places = torch.arange(len(tensor), device=tensor.device)[start:stop]
-    coordinates = tensor.to_sparse_coo().index_select(0, places)
-    return (
-        coordinates
-        if tensor.layout == torch.sparse_coo
-        else coordinates.to_sparse(layout=tensor.layout)
-    )
+    coordinates = tensor.to_sparse(layout=torch.sparse_coo).index_select(0, places)
+    return coordinates.to_sparse(layout=tensor.layout)
 
 
 def _first_dimensions(raw: Any) -> list[Tensor]:

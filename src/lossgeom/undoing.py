@@ -130,33 +130,37 @@ class Written:
             self._note(part, its_names, depth - 1)
 
     def _parts(self, thing: Any, names: Names | None) -> Iterator[tuple[Any, Names | None]]:
-        if isinstance(thing, (list, deque)):
-            self._undo.append(partial(_put_back_list, thing, list(thing)))
-            yield from ((part, names) for part in list(thing))
-        elif isinstance(thing, dict):
-            self._undo.append(partial(_put_back_dict, thing, dict(thing)))
-            yield from ((part, names) for part in list(thing.values()))
-        elif isinstance(thing, set):
-            self._undo.append(partial(_put_back_set, thing, set(thing)))
-        elif isinstance(thing, (tuple, frozenset)):
-            yield from ((part, names) for part in thing)
+        if isinstance(thing, (list, deque, dict, set, tuple, frozenset)):
+            yield from ((part, names) for part in self._of_container(thing))
         elif isinstance(thing, (Tensor, np.ndarray)):
             if names is not None:
                 self._note_numbers(thing)
         elif isinstance(thing, nn.Module):
             if names is not None:  # a module of the user's; the copy's own are noted at once
                 yield from self._of_module(thing, names)
-        elif names is None:
-            yield from self._of_object(thing, None)
-        elif isinstance(thing, FunctionType):
-            yield from self._of_function(thing, names)
-        elif isinstance(thing, MethodType):
-            named = names | _names(thing.__func__)
-            yield from ((thing.__func__, names), (thing.__self__, named))
-        elif isinstance(thing, partial):
-            yield from ((part, names) for part in (thing.func, thing.args, thing.keywords))
+        elif names is not None and isinstance(thing, (FunctionType, MethodType, partial)):
+            yield from self._of_callable(thing, names)
         else:
             yield from self._of_object(thing, names)
+
+    def _of_container(self, thing: Any) -> list[Any]:
+        if isinstance(thing, dict):
+            self._undo.append(partial(_put_back_dict, thing, dict(thing)))
+            return list(thing.values())
+        if isinstance(thing, (list, deque)):
+            self._undo.append(partial(_put_back_list, thing, list(thing)))
+        elif isinstance(thing, set):
+            self._undo.append(partial(_put_back_set, thing, set(thing)))
+        return list(thing)
+
+    def _of_callable(self, thing: Any, names: Names) -> Iterator[tuple[Any, Names]]:
+        if isinstance(thing, FunctionType):
+            yield from self._of_function(thing, names)
+        elif isinstance(thing, MethodType):
+            yield thing.__func__, names
+            yield thing.__self__, names | _names(thing.__func__)
+        else:
+            yield from ((part, names) for part in (thing.func, thing.args, thing.keywords))
 
     def _of_function(self, function: FunctionType, names: Names) -> Iterator[tuple[Any, Names]]:
         if _package(function) in OURS:
