@@ -10,8 +10,9 @@ import lossgeom
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"estimate", "claim", "extras", "factories"},
-    {"linalg", "tape"},
-    {"measuring", "private_copy", "undoing", "batches", "likelihoods"},
+    {"linalg", "tape", "written"},
+    {"undoing"},
+    {"measuring", "private_copy", "batches", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing"},
     {"problem"},

@@ -1,6 +1,7 @@
 """Hooks act during a measurement, and what they and modules write is as it was afterwards."""
 
 from collections import defaultdict, deque
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 
@@ -32,6 +33,9 @@ def measured(model):
     problem = lg.Problem(model, "cross_entropy", batches, check=False)
     problem.gradient()
     lg.jacobian_norms(problem)
+    lg.logit_change(problem, 0.1, steps=2, restarts=2)
+    with suppress(TypeError):  # where hooks change what torch.fx has seen
+        lg.lipschitz_global(problem)
     H = lg.Hessian(problem)
     H @ problem.theta
     return H.dense()  # with the graphs that are kept
@@ -209,6 +213,15 @@ def test_what_hooks_write_is_put_back(writer):
             handle.remove()
         STORE.clear()
         Recorder.kept.clear()
+
+
+def test_hooks_of_the_state_dict_do_not_act(tmp_path):
+    model, kept = mlp(), []
+    model.register_state_dict_post_hook(lambda *args: kept.append(args))
+    problem = lg.Problem(model, "cross_entropy", [(X, Y)])
+    few = lg.Geometry(k=1, matvecs=3)
+    lg.measure(problem, lg.Record.create(tmp_path / "record", kind="measurement"), few)
+    assert kept == []
 
 
 # What hooks compute

@@ -45,6 +45,9 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
     module = _without_compiled_parts(deep_copy(inner), notes)
     module = _with_plain_weight_norm(_without_autocast_wrappers(module, notes), notes)
     _convert(module, _measured_type(inner, dtype), notes)
+    for part in module.modules():  # saved for its numbers, not for what they are called elsewhere
+        part._state_dict_hooks.clear()
+        part._state_dict_pre_hooks.clear()
     return module, notes
 
 

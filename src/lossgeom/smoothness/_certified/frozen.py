@@ -49,6 +49,7 @@ class FrozenModel(nn.Module):
         module: the model, a copy.
         batch: the batch whose input is replaced.
         forward_of: how the model is called, or ``None``.
+        undone: puts back what its hooks write.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -56,13 +57,14 @@ class FrozenModel(nn.Module):
         self.module = _frozen_module(problem)
         self.batch = problem.first_batch()
         self.forward_of = problem._forward
+        self.undone = problem.network.undone
         self.training = False
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
-        outputs: Tensor = call_model(
-            self.module, self.batch.with_tensor(self.batch.input, inputs.clone()), self.forward_of
-        )
+        batch = self.batch.with_tensor(self.batch.input, inputs.clone())
+        with self.undone():
+            outputs: Tensor = call_model(self.module, batch, self.forward_of)
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
@@ -113,7 +115,8 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
             "forward does in a module"
         )
     model = frozen_model(problem)
-    with measuring(inputs.device), torch.device(inputs.device), torch.no_grad():
+    undone = problem.network.undone()
+    with measuring(inputs.device), torch.device(inputs.device), torch.no_grad(), undone:
         graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
