@@ -10,8 +10,9 @@ import lossgeom
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"choices", "estimate", "claim", "extras", "factories", "reprs"},
-    {"linalg", "tape"},
-    {"measuring", "private_copy", "undoing", "batches", "double", "likelihoods"},
+    {"linalg", "tape", "written"},
+    {"undoing"},
+    {"measuring", "private_copy", "batches", "double", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing", "first_look", "repeatable"},
     {"sum_and_count", "examples"},

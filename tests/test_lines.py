@@ -1,6 +1,7 @@
 """What the comparison of derivatives costs, and whom it blames for what is raised."""
 
 import gc
+from types import MethodType
 
 import pytest
 import torch
@@ -26,8 +27,13 @@ def small(*layers: nn.Module, loss="cross_entropy", **options):
 
 def counted(run, *layers: nn.Module) -> int:
     """How often a model is called."""
-    calls = []
-    layers[0].register_forward_hook(lambda *_: calls.append(1))
+    calls, original = [], type(layers[0]).forward
+
+    def forward(self, x):  # no hook, for what hooks write is put back
+        calls.append(1)
+        return original(self, x)
+
+    layers[0].forward = MethodType(forward, layers[0])
     p = small(*layers)
     calls.clear()
     run(p)

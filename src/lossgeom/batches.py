@@ -224,9 +224,7 @@ def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     if tensor.layout == torch.strided:
         return tensor[start:stop]
     places = torch.arange(len(tensor), device=tensor.device)[start:stop]
-    coordinates = tensor.to_sparse_coo().index_select(0, places)
-    if tensor.layout == torch.sparse_coo:
-        return coordinates
+    coordinates = tensor.to_sparse(layout=torch.sparse_coo).index_select(0, places)
     return coordinates.to_sparse(layout=tensor.layout)
 
 

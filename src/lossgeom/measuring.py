@@ -12,6 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossgeom.linalg import plain_arithmetic
+from lossgeom.undoing import global_hooks_undone
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def measuring(device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(plain_arithmetic(device))  # first, it waits for other threads
         fast_attention = torch.backends.mha.get_fastpath_enabled()
+        stack.enter_context(global_hooks_undone())
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(seeded(device, 0))

@@ -246,7 +246,7 @@ class _AtRest(nn.Parameter):
     """
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch._C._current_graph_task_id() != -1:
             raise ReentryError(
                 "the backward pass of the model calls a module again, after its parameters have "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -44,6 +45,9 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
     module = _without_compiled_parts(deep_copy(inner), notes)
     module = _with_plain_weight_norm(_without_autocast_wrappers(module, notes), notes)
     _convert(module, _measured_type(inner, dtype), notes)
+    for part in module.modules():  # saved for its numbers, not for what they are called elsewhere
+        part._state_dict_hooks.clear()
+        part._state_dict_pre_hooks.clear()
     return module, notes
 
 
@@ -87,14 +91,23 @@ def _without_autocast_wrappers(module: nn.Module, notes: list[str]) -> nn.Module
         own = vars(part)
         if "forward" in own and "_original_forward" in own:
             del own["forward"]
-            original = own.pop("_original_forward")
-            if getattr(original, "__func__", None) is not type(part).forward:
-                own["forward"] = original  # the user's own
+            found = own.pop("_original_forward")
+            bound = isinstance(found, MethodType)
+            original = _prepared_once(found.__func__ if bound else found)
+            if original is not type(part).forward:  # but the user's own
+                own["forward"] = MethodType(original, part) if bound else original
             notes.append(
                 "measured without the autocast that accelerate puts around the model's forward; "
                 "Problem(..., autocast=torch.bfloat16) measures under it"
             )
     return module
+
+
+def _prepared_once(forward: Any) -> Any:
+    """What a model had before it was prepared again, as a second Trainer does."""
+    while type(getattr(forward, "__wrapped__", None)).__name__ == "ConvertOutputsToFp32":
+        forward = forward.__wrapped__.model_forward.__wrapped__
+    return forward
 
 
 def _check_parameters(model: nn.Module) -> None:

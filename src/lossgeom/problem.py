@@ -260,6 +260,15 @@ class Problem:
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out for a batch at theta, differentiable in theta."""
+        try:
+            return self._outputs(theta, batch)
+        except RuntimeError as error:
+            if torch.is_grad_enabled() or "does not require grad" not in str(error):
+                raise
+        with torch.enable_grad():  # for a model that differentiates in its forward pass
+            return self._outputs(theta, batch).detach()
+
+    def _outputs(self, theta: Tensor, batch: Batch) -> Tensor:
         outputs = self._called(theta, batch)
         if (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1 and _rows_in(batch.targets):
             kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
@@ -404,7 +413,7 @@ class Problem:
             check_arguments(self.network.module, batch)
         contexts = OpenedContexts(self.theta.device, self.autocast)
         with contexts:
-            outputs, notes = probe(lambda theta: self.outputs(theta, batch), thetas, self.model)
+            outputs, notes = probe(lambda theta: self._outputs(theta, batch), thetas, self.model)
         self._once["probe"] = notes + contexts.notes
         return outputs
 

@@ -1,6 +1,8 @@
 """Models that are measured in another form than they are trained in."""
 
 import copy
+import functools
+from types import MethodType
 
 import pytest
 import torch
@@ -151,6 +153,59 @@ def test_wrappers(wrap, notes, used, unchecked):
     with untouched(model):
         assert_same(problem, problem_of(built(MLP)))
     assert problem.notes == notes
+
+
+class ConvertOutputsToFp32:
+    """As accelerate has it, under the same name."""
+
+    def __init__(self, model_forward):
+        self.model_forward = model_forward
+        functools.update_wrapper(self, model_forward)
+
+    def __call__(self, *args):
+        return self.model_forward(*args).float()
+
+
+def prepared(model):
+    """What Accelerator.prepare makes of a model in bf16, step by step."""
+    model._original_forward = model.forward
+    bound = isinstance(model.forward, MethodType)
+    found = model.forward.__func__ if bound else model.forward
+    converted = ConvertOutputsToFp32(torch.autocast("cpu", torch.bfloat16)(found))
+
+    def forward(*args):
+        return converted(*args)
+
+    forward.__wrapped__ = converted
+    model.forward = MethodType(forward, model) if bound else forward
+    return model
+
+
+def with_forward_of_its_own(model):
+    model.forward = MethodType(lambda self, x: 2 * type(self).forward(self, x), model)
+    return model
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("change", [lambda m: m, with_forward_of_its_own])
+def test_the_autocast_of_accelerate_is_taken_off(change, times, unchecked):
+    model = change(built(MLP).float())
+    narrow = model
+    for _ in range(times):
+        narrow = prepared(narrow)
+    apart = narrow(X.float()) - change(built(MLP).float())(X.float())
+    assert apart.abs().max() > 1e-4  # it rounds
+    problem = problem_of(narrow)
+    with untouched(narrow):
+        assert_same(problem, problem_of(change(built(MLP).float())))
+    assert len(problem.notes) == 1
+    assert "without the autocast that accelerate puts around" in problem.notes[0]
+
+
+def test_a_forward_set_on_the_model_stays():
+    scaled = problem_of(with_forward_of_its_own(built(MLP)))
+    assert scaled.notes == ()
+    assert scaled.loss() != problem_of(built(MLP)).loss()
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The compiler, which takes seconds to import, has no part in this."""
         return False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
         known = {key for part in args if isinstance(part, Tensor) for key in _memory(part)}
         for part in results if isinstance(results, (tuple, list)) else [results]:

@@ -54,6 +54,7 @@ class FrozenModel(nn.Module):
         module: the model, a copy.
         batch: the batch whose input is replaced.
         forward_of: how the model is called, or ``None``.
+        undone: puts back what its hooks write.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -61,14 +62,16 @@ class FrozenModel(nn.Module):
         self.module = _frozen_module(problem)
         self.batch = problem.first_batch()
         self.forward_of = problem._forward
+        self.undone = problem.network.undone
         self.training = False
         self._in_double = InDouble()
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
-        outputs = self._in_double(partial(self._called, inputs))
-        if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
-            outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
+        with self.undone():
+            outputs = self._in_double(partial(self._called, inputs))
+            if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
+                outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
@@ -133,7 +136,8 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
             "forward does in a module"
         )
     model = frozen_model(problem)
-    with measuring(inputs.device), torch.device(inputs.device), torch.no_grad():
+    undone = problem.network.undone()
+    with measuring(inputs.device), torch.device(inputs.device), torch.no_grad(), undone:
         with in_double(inputs):  # what the model makes on its way, too
             graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
