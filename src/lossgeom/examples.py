@@ -22,6 +22,10 @@ T = TypeVar("T")
 Call = Callable[[Batch], Tensor]
 
 
+class SecondDimensionError(ValueError):
+    """Examples lie along the second dimension of a tensor."""
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """What a model puts out for a batch, beside which it is tried on single examples.
@@ -120,7 +124,7 @@ def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False)
         if _runs(lambda choice=choice: trial.apart(choice)):
             return replace(batch, rows=choice)
     if (column := trial.second_dimension()) is not None:
-        raise ValueError(
+        raise SecondDimensionError(
             f"the examples of batch {batch.index} lie along the second dimension of the tensor of "
             f"shape {tuple(column.shape)}, and are expected along the first; permute the batches, "
             "and permute back in Problem(..., forward=lambda model, batch: "
