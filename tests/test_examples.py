@@ -78,7 +78,7 @@ def test_gradients_of_time_steps_are_not_taken_for_those_of_examples(matrix, T, 
     x, _ = sequences(T, B)
     problem = lg.Problem(Labelled(), "squared_error", [(x, torch.zeros(T, B, 3))], check=False)
     with pytest.raises(ValueError, match="lie along the second dimension"):
-        getattr(lg, matrix)(problem).dense()
+        getattr(lg, matrix)(problem) @ torch.ones(problem.theta.numel())
     rows = lg.Problem(
         problem.model,
         "squared_error",
@@ -86,7 +86,8 @@ def test_gradients_of_time_steps_are_not_taken_for_those_of_examples(matrix, T, 
         forward=lambda model, batch: model(batch[0].transpose(0, 1)).transpose(0, 1),
         check=False,
     )
-    assert getattr(lg, matrix)(rows).dense().isfinite().all()
+    product = getattr(lg, matrix)(rows) @ torch.ones(rows.theta.numel())
+    assert product.isfinite().all()
 
 
 @pytest.mark.parametrize("T", [5, 3])
@@ -139,7 +140,9 @@ def test_what_cannot_be_cut_is_named(model, inputs, listed):
         lambda p: lg.sobolev_seminorms(p, "parameters"),
         lambda p: p.take(2).loss(),
     ):
-        with pytest.raises(ValueError, match=rf"one row of outputs per example.*{listed}") as caught:
+        with pytest.raises(
+            ValueError, match=rf"one row of outputs per example.*{listed}"
+        ) as caught:
             function(problem)
         assert "mat1" not in str(caught.value)
 
@@ -171,7 +174,9 @@ def test_packed_sequences():
     )
     expected = lg.parameter_jacobian_norms(alone).values
     torch.testing.assert_close(lg.parameter_jacobian_norms(packed).values, expected)
-    with pytest.raises(TypeError, match="a single tensor as its input, got batch 0 with a tuple of"):
+    with pytest.raises(
+        TypeError, match="a single tensor as its input, got batch 0 with a"
+    ):
         lg.lipschitz_lower(packed)
 
 
@@ -185,7 +190,7 @@ def test_nested_tensors_are_refused(layout):
         [(x, torch.zeros(2).long())],
         forward=lambda model, batch: model(batch[0].to_padded_tensor(0.0)).sum(1),
     )
-    with pytest.raises(TypeError, match="got a nested tensor.*pad it"):
+    with pytest.raises(TypeError, match=r"got a nested tensor.*pad it"):
         lg.sharpness(problem)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -84,7 +85,7 @@ class Trial:
         for dim in range(min(2, self.whole.ndim)):
             n = self.whole.shape[dim]
             long = [t for t in inputs if t.shape[1] == n]
-            if long and _runs(lambda n=n, dim=dim: self._apart_along_second(n, dim)):
+            if long and _runs(partial(self._apart_along_second, n, dim)):
                 return long[0]
         return None
 
@@ -121,7 +122,7 @@ def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False)
     trial = Trial.of(call, batch, tolerance)
     rows = tuple(t.ndim > 0 and len(t) == len(trial.whole) for t in tensors_of(batch.raw))
     for choice in _choices(batch, rows):
-        if _runs(lambda choice=choice: trial.apart(choice)):
+        if _runs(partial(trial.apart, choice)):
             return replace(batch, rows=choice)
     if (column := trial.second_dimension()) is not None:
         raise SecondDimensionError(

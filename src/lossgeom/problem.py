@@ -226,7 +226,9 @@ class Problem:
 
     def _called(self, theta: Tensor, batch: Batch) -> Tensor:
         with self._autocast():
-            outputs: Tensor = self.network(theta, self._call(batch), self.mode, self._seed_of(batch))
+            outputs: Tensor = self.network(
+                theta, self._call(batch), self.mode, self._seed_of(batch)
+            )
         return outputs
 
     def _call(self, batch: Batch) -> Callable[[nn.Module], Tensor]:

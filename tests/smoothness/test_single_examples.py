@@ -202,9 +202,7 @@ def test_functions_of_a_single_input(made):
                 function(problem)
         return
     rows = torch.cat(J).double()
-    close(
-        lg.sobolev_seminorms(problem, orders=[1]).elementwise[1], rows.norm() / len(J) ** 0.5
-    )
+    close(lg.sobolev_seminorms(problem, orders=[1]).elementwise[1], rows.norm() / len(J) ** 0.5)
     lower = lg.lipschitz_lower(problem, radius=0.1, steps=2, restarts=1)
     close(lower.at_data, spectral(J).max())
     assert lower.value >= lower.at_data

@@ -57,7 +57,9 @@ class Ball:
         if self.norm == "linf":
             reach = self._reach(centres.abs())
             return self.within(centres + torch.maximum(torch.minimum(steps, reach), -reach))
-        shrink = self._reach(_lengths(centres, 2)) / _lengths(steps, 2).clamp(min=torch.finfo(steps.dtype).tiny)
+        shrink = self._reach(_lengths(centres, 2)) / _lengths(steps, 2).clamp(
+            min=torch.finfo(steps.dtype).tiny
+        )
         if self.bounds is not None:
             shrink = self._shrink(steps, centres)
         return self.within(centres + shrink.clamp(max=1) * steps)
