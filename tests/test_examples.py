@@ -174,9 +174,7 @@ def test_packed_sequences():
     )
     expected = lg.parameter_jacobian_norms(alone).values
     torch.testing.assert_close(lg.parameter_jacobian_norms(packed).values, expected)
-    with pytest.raises(
-        TypeError, match="a single tensor as its input, got batch 0 with a"
-    ):
+    with pytest.raises(TypeError, match="a single tensor as its input, got batch 0 with a"):
         lg.lipschitz_lower(packed)
 
 

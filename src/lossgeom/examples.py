@@ -137,9 +137,10 @@ def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False)
         raise ValueError(
             f"expected the model to put out one row of outputs per example, also for the first one "
             f"alone, but {got}; it was cut out of every tensor of {len(trial.whole)} rows in batch "
-            f"{batch.index}, of {_listed(batch)}. Keep what is no row of an example out of the "
-            "batch: what all share, such as a mask, a grid or a graph, is a buffer of the model or "
-            "a constant in Problem(..., forward=...); pad sequences and pack them in forward="
+            f"{batch.index}, of {_listed(batch)}. Either outputs depend on other examples in the "
+            "batch, or something in it is no row of an example: what all share, such as a mask, a "
+            "grid or a graph, can be a buffer of the model or a constant in Problem(..., "
+            "forward=...), and sequences can be padded and packed in forward="
         )
     if not mixed:
         raise ValueError(
