@@ -113,7 +113,7 @@ class Batch:
             raise TypeError(
                 f"expected a model with a single tensor as its input, got batch {self.index} with "
                 f"{described(self.inputs)}; hold others fixed as constants in "
-                "Problem(..., forward=lambda model, batch: model(batch[0], mask)), outside the batch"
+                "Problem(..., forward=lambda model, batch: model(batch[0], mask)), not in the batch"
             )
         if not self.has_rows(values[0]):
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -20,6 +21,10 @@ LEFT_WHOLE = 5  # tensors of as many rows as there are examples, of which all ch
 
 T = TypeVar("T")
 Call = Callable[[Batch], Tensor]
+
+
+class SecondDimensionError(ValueError):
+    """Examples lie along the second dimension of a tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +85,7 @@ class Trial:
         for dim in range(min(2, self.whole.ndim)):
             n = self.whole.shape[dim]
             long = [t for t in inputs if t.shape[1] == n]
-            if long and _runs(lambda n=n, dim=dim: self._apart_along_second(n, dim)):
+            if long and _runs(partial(self._apart_along_second, n, dim)):
                 return long[0]
         return None
 
@@ -117,10 +122,10 @@ def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False)
     trial = Trial.of(call, batch, tolerance)
     rows = tuple(t.ndim > 0 and len(t) == len(trial.whole) for t in tensors_of(batch.raw))
     for choice in _choices(batch, rows):
-        if _runs(lambda choice=choice: trial.apart(choice)):
+        if _runs(partial(trial.apart, choice)):
             return replace(batch, rows=choice)
     if (column := trial.second_dimension()) is not None:
-        raise ValueError(
+        raise SecondDimensionError(
             f"the examples of batch {batch.index} lie along the second dimension of the tensor of "
             f"shape {tuple(column.shape)}, and are expected along the first; permute the batches, "
             "and permute back in Problem(..., forward=lambda model, batch: "
@@ -132,9 +137,10 @@ def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False)
         raise ValueError(
             f"expected the model to put out one row of outputs per example, also for the first one "
             f"alone, but {got}; it was cut out of every tensor of {len(trial.whole)} rows in batch "
-            f"{batch.index}, of {_listed(batch)}. Keep what is no row of an example out of the "
-            "batch: what all share, such as a mask, a grid or a graph, is a buffer of the model or "
-            "a constant in Problem(..., forward=...); pad sequences and pack them in forward="
+            f"{batch.index}, of {_listed(batch)}. Either outputs depend on other examples in the "
+            "batch, or something in it is no row of an example: what all share, such as a mask, a "
+            "grid or a graph, can be a buffer of the model or a constant in Problem(..., "
+            "forward=...), and sequences can be padded and packed in forward="
         )
     if not mixed:
         raise ValueError(

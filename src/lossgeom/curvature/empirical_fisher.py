@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lossgeom.batches import Batch
+from lossgeom.batches import Batch, tensors_of
 from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.curvature._observations import rows, unrows
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
+from lossgeom.examples import SecondDimensionError
+from lossgeom.likelihoods import Softmax
+from lossgeom.problem import Problem
 
 
 class EmpiricalFisher(OutputSandwich):
@@ -28,7 +31,8 @@ class EmpiricalFisher(OutputSandwich):
         memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
-        ValueError: from a product, if the loss of one example depends on the outputs of others.
+        ValueError: from a product, if the loss of one example depends on the outputs of others, or
+            examples lie along the second dimension.
         NonFiniteError: from a product, where the loss is NaN or infinite.
 
     >>> import torch
@@ -45,6 +49,8 @@ class EmpiricalFisher(OutputSandwich):
 
     def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
         problem = self.problem  # so that the product does not hold this matrix
+        if not isinstance(problem.criterion.likelihood, Softmax):
+            _check_first_dimension(problem, outputs, batch)
         loss = LossAtOutputs.of(problem, outputs, batch)
         if problem.criterion.likelihood is None:
             loss.check_separable(problem.criterion.name)
@@ -55,3 +61,16 @@ class EmpiricalFisher(OutputSandwich):
             return unrows(problem, U * along, outputs)
 
         return weigh, loss.count
+
+
+def _check_first_dimension(problem: Problem, outputs: Tensor, batch: Batch) -> None:
+    """Refuse rows of outputs that are time steps, where the model looks like that."""
+    steps = [t for t in tensors_of(batch.inputs) if t.ndim > 1 and t.shape[:2] == outputs.shape[:2]]
+    if outputs.ndim < 2 or not steps:
+        return
+    try:
+        problem.in_examples(batch, mixed=True)
+    except SecondDimensionError:
+        raise
+    except Exception:  # of examples that cannot be taken apart, which need not be here
+        return

@@ -46,7 +46,8 @@ class Examples:
         change, here, there = (
             torch.linalg.vector_norm(x, dim=-1) for x in (logits - self.logits, self.logits, logits)
         )
-        return (change - ROUNDING * (here + there)).clamp(min=0)
+        known: Tensor = (change - ROUNDING * (here + there)).clamp(min=0)
+        return known
 
     def squared_change(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
         """Its square, which has a gradient at the examples, too."""

@@ -23,7 +23,7 @@ Kind = tuple[torch.Size, ...]
 
 
 def few_of(batch: Batch) -> tuple[Batch, Kind]:
-    """The first examples of a batch in examples, and what tells them from those that have to be tried anew."""
+    """The first examples of a batch, and what tells them from those that have to be tried anew."""
     few = batch.examples(0, FEW_EXAMPLES)
     return few, tuple(tensor.shape for tensor in tensors_of(few.raw))
 

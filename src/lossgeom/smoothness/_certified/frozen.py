@@ -28,7 +28,6 @@ TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to 
 
 def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
     """The inputs of all examples, in float64."""
-
     evaluated = checked_problem(problem).in_mode("eval")
 
     def inputs(batch: Batch) -> Tensor:
@@ -113,7 +112,7 @@ def _check_alone(model: Model, inputs: Tensor) -> None:
     """One example with others about must be what it is alone."""
     with measuring(inputs.device):
         outputs = model(inputs[:FEW])
-        alone = torch.cat([model(one) for one in inputs[:FEW].split(1)])
+        alone = torch.cat([model(one) for one in torch.split(inputs[:FEW], 1)])
     if not outputs.isfinite().all():
         raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
     if not torch.allclose(outputs, alone, rtol=TOLERANCE, atol=TOLERANCE):

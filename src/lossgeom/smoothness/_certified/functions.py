@@ -116,6 +116,8 @@ def _size(builder: Builder, value: Value, dim: int | None = None) -> Any:  # noq
 
 
 def _attribute(builder: Builder, value: Value, name: str) -> Any:
+    if name == "dtype":
+        return torch.float64
     if name != "shape":
         raise UnknownArguments
     return _size(builder, value)
