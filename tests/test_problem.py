@@ -460,9 +460,10 @@ def test_operations_without_second_derivatives():
 
     problem = problem_with(Model(4, 3), "squared_error", [(torch.ones(2, 4), torch.zeros(2, 3))])
     assert problem.gradient().any()
-    for matrix in (lg.Hessian, lg.GaussNewton):
+    for matrix in (lg.Hessian, lg.Residual):
         with pytest.raises(ValueError, match="an operation without second derivatives"):
             matrix(problem) @ torch.ones(15)
+    assert (lg.GaussNewton(problem) @ torch.ones(15)).any()
 
 
 def test_models_that_return_something_else(unchecked):

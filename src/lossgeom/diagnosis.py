@@ -137,13 +137,22 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
     return Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)
 
 
-def guard(problem: Problem, batch: Batch, order: int = 2) -> None:
-    """Compare derivatives on a batch, once for a model, unless the problem was told not to."""
+def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = False) -> None:
+    """Compare derivatives on a batch, once for a model, unless the problem was told not to.
+
+    Args:
+        problem: the loss and where to take it.
+        batch: of which some examples are taken.
+        order: of the derivatives.
+        rows_will_do: whether gradients of the outputs one by one take the place of a second
+            derivative that does not exist.
+    """
     if problem.check and problem.theta.numel() <= LARGEST:
         names = frozenset(problem.network.names)
-        checked: list[frozenset[str]] = problem.once(("derivatives", order), list)
+        key = ("derivatives", order, rows_will_do)
+        checked: list[frozenset[str]] = problem.once(key, list)
         if not any(names <= others for others in checked):
-            _guard(problem, batch, order)
+            _guard(problem, batch, order, rows_will_do)
             checked.append(names)
 
 
@@ -172,10 +181,12 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
     _guard(problem, problem.first_batch(), order)
 
 
-def _guard(problem: Problem, batch: Batch, order: int) -> None:
+def _guard(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> None:
     small = few_examples(problem, batch)
     model = examine(small, [name for name in ORDERS[order] if name != "nested forward"])
     for name, finding in model.items():
+        if rows_will_do and name == "second" and finding.status == "unsupported":
+            continue
         if finding.status in ("wrong", "unsupported"):
             modules = examine_modules(small, model, 0)
             blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
@@ -186,9 +197,20 @@ def _guard(problem: Problem, batch: Batch, order: int) -> None:
                 else f"is not there ({finding.message})"
             )
             raise DerivativeError(
-                f"the {name} derivative{where} {said}; what needs it would be wrong. "
-                "lossgeom.doctor(problem) says more; Problem(..., check=False) measures it anyway"
+                f"the {name} derivative{where} {said}; {_advice(name, finding)}. "
+                "lossgeom.doctor(problem) says more"
             )
+
+
+def _advice(order: Order, finding: Finding) -> str:
+    if finding.status == "wrong":
+        return "what needs it would be wrong, and Problem(..., check=False) measures it anyway"
+    if order == "second":
+        return (
+            "what needs no second derivative of the model, such as GaussNewton, EmpiricalFisher "
+            "and NTK, can be measured"
+        )
+    return "what needs it cannot be measured"
 
 
 def few_examples(problem: Problem, batch: Batch, examples: int = EXAMPLES) -> Problem:

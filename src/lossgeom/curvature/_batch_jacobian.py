@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,16 @@ from lossgeom.batches import Batch
 from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
 
+LARGEST_ROWS = 2 * 2**30  # bytes of a Jacobian that is kept row by row
 AGAIN = {"retain_graph": True, "materialize_grads": True}
 
 
 class BatchJacobian:
-    """J v and J^T u, with J the derivative of outputs in a leaf that they were computed from."""
+    """J v and J^T u, with J the derivative of outputs in a leaf that they were computed from.
+
+    J v is the transpose of J^T u, by a second derivative of the outputs. Where the model has none,
+    J is computed row by row, and kept.
+    """
 
     def __init__(self, outputs: Tensor, leaf: Tensor) -> None:
         self.outputs = outputs
@@ -27,7 +33,11 @@ class BatchJacobian:
         (self._pulled,) = torch.autograd.grad(
             outputs, leaf, self._cotangent, create_graph=True, materialize_grads=True
         )
-        check_differentiable_again(self._pulled)
+        self._rows: Tensor | None = None
+        with suppress(ValueError):
+            check_differentiable_again(self._pulled)
+            return
+        self._rows = self._by_rows()
 
     def pull(self, u: Tensor) -> Tensor:
         """J^T u."""
@@ -40,8 +50,23 @@ class BatchJacobian:
         """J v, as the transpose of the transposed product."""
         if self._constant or not self._pulled.requires_grad:
             return torch.zeros_like(self.outputs)
-        (result,) = torch.autograd.grad(self._pulled, self._cotangent, v, **AGAIN)
-        return result
+        if self._rows is None:
+            try:
+                return torch.autograd.grad(self._pulled, self._cotangent, v, **AGAIN)[0]
+            except NotImplementedError:  # of a function whose backward has no derivative
+                self._rows = self._by_rows()
+        return (self._rows @ v).view_as(self.outputs)
+
+    def _by_rows(self) -> Tensor:
+        outputs, P = self.outputs.numel(), self.leaf.numel()
+        if outputs * P * self.leaf.element_size() > LARGEST_ROWS:
+            raise ValueError(
+                "the model uses an operation without second derivatives, and the Jacobian of a "
+                f"batch, {outputs} x {P}, is too large to be computed row by row: expected at most "
+                f"{LARGEST_ROWS / 2**30:g} GiB; use smaller batches"
+            )
+        units = torch.eye(outputs, device=self.leaf.device, dtype=self.outputs.dtype)
+        return torch.stack([self.pull(u.view_as(self.outputs)).reshape(-1) for u in units])
 
 
 @dataclass(frozen=True, eq=False)

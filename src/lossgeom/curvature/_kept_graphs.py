@@ -52,6 +52,7 @@ class KeptGraphs(Generic[Linear]):
         memory_budget: bytes to keep between passes.
         cut: cuts a batch in pieces; by default it stays whole.
         again: makes products in later passes, for what is not kept; by default like the first time.
+        rows_will_do: as of :func:`lossgeom.diagnosis.guard`.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class KeptGraphs(Generic[Linear]):
         memory_budget: int,
         cut: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch],
         again: Callable[[Tensor, Batch], Linear] | None = None,
+        rows_will_do: bool = False,
     ) -> None:
         self.problem = checked_problem(problem)
         self._linearize = linearize
         self._again = again or (lambda theta, piece: linearize(theta, piece).linear)
         self._memory_budget = memory_budget
         self._cut = cut
+        self._rows_will_do = rows_will_do
         self._theta = problem.leaf()
         self._kept: dict[tuple[int, int], Linear] = {}  # by batch and piece
         self._all_kept = False
@@ -94,7 +97,7 @@ class KeptGraphs(Generic[Linear]):
 
         def linearized(batch: Batch) -> list[tuple[Result, float]]:
             nonlocal pieces
-            guard(self.problem, batch)
+            guard(self.problem, batch, rows_will_do=self._rows_will_do)
             found = []
             for place, piece in enumerate(self._cut(batch)):
                 made = self._linearize(self._theta, piece)

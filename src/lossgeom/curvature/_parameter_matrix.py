@@ -81,6 +81,7 @@ class ParameterMatrix(OnParameters):
     """
 
     sampled = False
+    rows_will_do = False
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
         self.problem, self._first_row = problem, torch.empty(0)
@@ -90,6 +91,7 @@ class ParameterMatrix(OnParameters):
             memory_budget,
             cut=(lambda batch: [batch]) if self.sampled else (lambda b: pieces(problem, b)),
             again=_weakly(self._again),
+            rows_will_do=self.rows_will_do,
         )
 
     @abstractmethod
@@ -193,6 +195,8 @@ class GradientDerivative(ParameterMatrix):
 
 class OutputSandwich(ParameterMatrix):
     """J^T W J, with the Jacobian J of the outputs and a matrix W on them, one batch at a time."""
+
+    rows_will_do = True
 
     @abstractmethod
     def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:

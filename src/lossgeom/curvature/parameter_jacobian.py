@@ -47,7 +47,7 @@ class ParameterJacobian(OnProblem):
         def linearize(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
             return BatchJacobian(problem.outputs(theta, batch), theta), 1.0
 
-        self._graphs = KeptGraphs(problem, with_graphs(linearize), memory_budget)
+        self._graphs = KeptGraphs(problem, with_graphs(linearize), memory_budget, rows_will_do=True)
         self.problem = problem
 
     @property
