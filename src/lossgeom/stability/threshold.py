@@ -7,7 +7,18 @@ import math
 from torch.optim import SGD, Optimizer
 
 
-def stability_threshold(optimizer: Optimizer) -> float:
+class Threshold(float):
+    """A number, and in words how it was computed: ``2 / 0.5`` is ``"2/lr"``."""
+
+    formula: str
+
+    def __new__(cls, value: float, formula: str = "threshold") -> Threshold:  # noqa: D102
+        made = super().__new__(cls, value)
+        made.formula = formula
+        return made
+
+
+def stability_threshold(optimizer: Optimizer) -> Threshold:
     r"""The sharpness of the data loss at which full-batch steps stop being stable.
 
     On a quadratic with eigenvalue :math:`\lambda`, with step :math:`\eta`, momentum
@@ -24,6 +35,9 @@ def stability_threshold(optimizer: Optimizer) -> float:
     Args:
         optimizer: a live ``torch.optim.SGD``; its current learning rate is read.
 
+    Returns:
+        A float that says by its ``formula``, such as ``"2/lr"``, what it is, for figures.
+
     Raises:
         TypeError: for any other optimiser, whose threshold is on another matrix than the Hessian.
         ValueError: if parameter groups differ in a setting, or it maximises.
@@ -32,8 +46,9 @@ def stability_threshold(optimizer: Optimizer) -> float:
     stability (2021), section 2 and appendix B.
 
     >>> import torch
-    >>> stability_threshold(SGD([torch.zeros(1, requires_grad=True)], lr=0.5))
-    4.0
+    >>> threshold = stability_threshold(SGD([torch.zeros(1, requires_grad=True)], lr=0.5))
+    >>> threshold, threshold.formula
+    (4.0, '2/lr')
     """
     if type(optimizer) is not SGD:
         raise TypeError(
@@ -52,9 +67,13 @@ def stability_threshold(optimizer: Optimizer) -> float:
         raise ValueError("expected an optimiser that minimises, got maximize=True")
     if not lr > 0:
         raise ValueError(f"expected a learning rate > 0, got {lr}")
+    decay = " - weight decay" if weight_decay else ""
     if not momentum:
-        return 2 / lr - weight_decay
+        return Threshold(2 / lr - weight_decay, f"2/lr{decay}")
     growth = 1 + 2 * momentum if nesterov else 1 - dampening
-    if growth == 0:
-        return math.inf  # the gradient no longer reaches the momentum
-    return 2 * (1 + momentum) / (lr * growth) - weight_decay
+    if growth == 0:  # the gradient no longer reaches the momentum
+        return Threshold(math.inf, "threshold")
+    beside = " (1 + 2 momentum)" if nesterov else " (1 - dampening)" if dampening else ""
+    divisor = f"(lr{beside})" if beside else "lr"
+    value = 2 * (1 + momentum) / (lr * growth) - weight_decay
+    return Threshold(value, f"2 (1 + momentum)/{divisor}{decay}")
