@@ -9,6 +9,7 @@ from typing import Any
 from lossgeom.record import Record
 from lossgeom.report import figures as drawing
 
+PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 LINE = 0.11  # of text, as a part of a panel
 
 
@@ -37,27 +38,29 @@ def lines_of(records: dict[str, Record], names: Sequence[str], panel: dict[str, 
 
 
 def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -> None:
-    """Black where there is one for all runs; else each in the colour of its own, if they have one.
+    """One for all runs is black; else each has the colour and the name of the runs that it is for.
 
     What is outside of the panel is said in words at the edge next to it.
     """
     bottom, top = axis.get_ylim()
     sides = ((0.99, "right"), (0.01, "left"))  # by turns, so that neighbours can be read
     for i, line in enumerate(lines):
-        (x, align), colour = sides[i % 2], _colour(line, groups) if len(lines) > 1 else "black"
+        (x, align), (name, colour) = sides[i % 2], _whose(line, groups)
+        text = f"{line.text}{f' ({name})' if name and len(lines) > 1 else ''}"
         if bottom <= line.value <= top:
+            colour = colour if len(lines) > 1 else "black"
             axis.axhline(line.value, color=colour, linestyle=(0, (2, 2)), linewidth=1)
-            axis.text(x, line.value, line.text, ha=align, va="bottom", color=colour,
+            axis.text(x, line.value, text, ha=align, va="bottom", bbox=PAPER,
                       transform=axis.get_yaxis_transform())  # fmt: skip
             continue
-        shift = LINE * (i // 2)
-        above = line.value > top
-        axis.text(x, 0.98 - shift if above else 0.02 + shift, ha=align, color=colour,
-                  s=f"{line.text}, {'above' if above else 'below'}",
+        above, shift = line.value > top, LINE * (i // 2)
+        axis.text(x, 0.98 - shift if above else 0.02 + shift, ha=align, bbox=PAPER,
+                  s=f"{text}, {'above' if above else 'below'}",
                   va="top" if above else "bottom", transform=axis.transAxes)  # fmt: skip
 
 
-def _colour(line: Line, groups: dict[str, list[str]]) -> Any:
+def _whose(line: Line, groups: dict[str, list[str]]) -> tuple[str, Any]:
+    """The name and the colour of the runs of a line, if they are of one group."""
     palette = drawing.colours(len(groups))
     of = [i for i, names in enumerate(groups.values()) if {*names} & {*line.names}]
-    return palette[of[0]] if len(of) == 1 else "black"
+    return (drawing.words(list(groups)[of[0]]), palette[of[0]]) if len(of) == 1 else ("", "black")

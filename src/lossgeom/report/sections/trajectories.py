@@ -236,13 +236,13 @@ def _cut(axis: Any, curves: Sequence[Curve]) -> str:
     if len(values) < 2 * few + MANY:
         return ""
     low, high = values[few], values[-few - 1]
-    reach = FAR * (high - low)
-    bottom = low - 0.25 * (high - low) if low - values[0] > reach > 0 else None
-    top = high + 0.25 * (high - low) if values[-1] - high > reach > 0 else None
-    beyond = int((values < (-np.inf if bottom is None else bottom)).sum())
-    beyond += int((values > (np.inf if top is None else top)).sum())
+    far = FAR * (high - low)
+    bottom = low if 0 < far < low - values[0] else values[0]
+    top = high if 0 < far < values[-1] - high else values[-1]
+    margin = 0.1 * (top - bottom)
+    beyond = int(((values < bottom - margin) | (values > top + margin)).sum())
     if not beyond:
         return ""
-    axis.set_ylim(bottom, top)
+    axis.set_ylim(bottom - margin, top + margin)
     ends = f"{values[0]:.3g} to {values[-1]:.3g}"
     return f"{beyond} of {len(values)} values are off the axis; all are from {ends}"
