@@ -117,7 +117,7 @@ def _module_of_file(path: Path) -> ModuleType:
             f"expected a file at {path.resolve()}, found none; name the function as {FORMS}"
         )
     # no two files have the same, and it has no dots, which would make the module part of a package
-    name = quote(str(path.resolve())).replace(".", "%2E")
+    name = quote(os.fsencode(path.resolve())).replace(".", "%2E")
     if name in sys.modules:
         return sys.modules[name]
     loader = SourceFileLoader(name, str(path))

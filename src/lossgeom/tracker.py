@@ -15,6 +15,7 @@ from lossgeom.metrics import Metric
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
 from lossgeom.schedule import Schedule, as_schedule
+from lossgeom.stability import Threshold
 
 
 class Tracker:
@@ -145,7 +146,13 @@ class Tracker:
                 f"has { ({key: facts[key] for key in other}) }; choose another folder"
             )
         drawn = {**manifest.get("thresholds", {}), **(thresholds or {})}
-        self.record.update(**facts, thresholds=drawn)
+        formulas = {
+            name: value.formula
+            for name, value in (thresholds or {}).items()
+            if isinstance(value, Threshold)
+        }
+        formulas = {**manifest.get("threshold_formulas", {}), **formulas}
+        self.record.update(**facts, thresholds=drawn, threshold_formulas=formulas)
 
     def _measure(self, metric: Metric, problem: Problem, step: int) -> Estimate:
         started = time.perf_counter()

@@ -84,8 +84,10 @@ class MeasureOptions(ProblemOptions):
         tyro.conf.arg(metavar="{float32,float64}", help_behavior_hint="(default: the model's)"),
     ] = None
     """Measure in a copy of the model in this type."""
-    k: int = Geometry.k
-    """Largest eigenvalues."""
+    k: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 10, or all)")
+    ] = None
+    """Largest eigenvalues, of which there are as many as parameters."""
     tol: float = Geometry.tol
     """Of the residual of an eigenvalue, relative to it."""
     max_matvecs: Annotated[
@@ -127,12 +129,10 @@ def main(arguments: list[str]) -> int:
         problem, notes = _problem(options)
         record = Record.create(_folder(options), _config(options), kind=KIND, resume=True)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
-            record.update(
-                title=_title(options),
-                command=shlex.join(["lossgeom", "measure", *arguments]),
-                checkpoint_notes=notes,
-                stability=_with_caution(stability, problem),
-            )
+            record.update(title=_title(options), checkpoint_notes=notes)
+            if stability is not None or record.manifest.get("stability") is None:
+                command = shlex.join(["lossgeom", "measure", *arguments])
+                record.update(stability=_with_caution(stability, problem), command=command)
             with PartDisplay(record) as display:
                 measure(problem, record, geometry, around=display)
     _show(record.path, options.json)
@@ -141,11 +141,12 @@ def main(arguments: list[str]) -> int:
 
 def _geometry(options: MeasureOptions) -> Geometry:
     names = [setting.name for setting in dataclasses.fields(Geometry) if setting.name != "seed"]
-    settings = {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in names}
+    settings = {name: value for name, value in given.items() if value is not None}
     return Geometry(**settings, seed=options.probe_seed)
 
 
-def _stability(options: MeasureOptions) -> dict[str, float] | None:
+def _stability(options: MeasureOptions) -> dict[str, Any] | None:
     if not 0 <= options.momentum < 1:
         raise ValueError(f"expected --momentum in [0, 1), got {options.momentum}")
     if options.lr is None:
@@ -156,7 +157,8 @@ def _stability(options: MeasureOptions) -> dict[str, float] | None:
         raise ValueError(f"expected --lr > 0, got {options.lr}")
     optimizer = SGD([torch.zeros(1, requires_grad=True)], options.lr, options.momentum)
     threshold = stability_threshold(optimizer)
-    return {"lr": options.lr, "momentum": options.momentum, "threshold": threshold}
+    settings = {"lr": options.lr, "momentum": options.momentum}
+    return {**settings, "threshold": threshold, "formula": threshold.formula}
 
 
 def _with_caution(stability: dict[str, Any] | None, problem: Problem) -> dict[str, Any] | None:
@@ -175,6 +177,11 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
     dtype = None if options.dtype is None else DTYPES[options.dtype]
     problem = make_problem(options, dtype, None if options.checkpoint is None else load)
+    size = problem.theta.numel()
+    if options.k is not None and options.k > size:
+        raise ValueError(
+            f"expected --k of at most {size}, the number of parameters, got {options.k}"
+        )
     if options.examples is not None:
         problem = problem.take(options.examples)
     with explained(f"{' and '.join(options.factories())} to give batches to measure on"):
@@ -187,6 +194,7 @@ def _config(options: MeasureOptions) -> dict[str, Any]:
     other = ("out", "json", "lr", "momentum")
     given = dataclasses.asdict(options)
     config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}
+    config["k"] = Geometry.k if options.k is None else options.k
     if options.checkpoint is not None:
         config["checkpoint"] = f"{options.checkpoint.name}, sha256 {sha256(options.checkpoint)}"
     return config

@@ -60,6 +60,15 @@ def level(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def threshold(formula: str, value: float) -> str:
+    """A threshold in words.
+
+    >>> threshold("2/lr", 2.857142)
+    '2/lr = 2.86'
+    """
+    return f"{formula} = {value:.3g}"
+
+
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PDF and PNG, and return it as SVG to put into a page."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lossgeom.report.figures import threshold
+
 MATRICES = {
     "loss": "Loss",
     "hessian": "Hessian H",
@@ -33,15 +35,22 @@ def setting(problem: dict[str, Any]) -> str:
 def verdict(stability: dict[str, Any]) -> str:
     """Where sharpness is relative to the edge of stability, in words.
 
-    >>> verdict({"lr": 0.5, "momentum": 0.0, "threshold": 4.0, "ratio": 0.75})
-    'Sharpness is 0.75 times 4, up to which full-batch steps with learning rate 0.5 are stable.'
+    >>> found = {"lr": 0.7, "momentum": 0.0, "threshold": 20 / 7, "ratio": 0.75}
+    >>> verdict({**found, "formula": "2/lr"})
+    'Sharpness is 0.75 times 2/lr = 2.86, up to which full-batch steps with learning rate 0.7 are
+    stable.'
     """
     momentum = f" and momentum {stability['momentum']:g}" if stability["momentum"] else ""
     return (
-        f"Sharpness is {stability['ratio']:.3g} times {stability['threshold']:.6g}, up to which "
+        f"Sharpness is {stability['ratio']:.3g} times {named_threshold(stability)}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
         + (f" Warning: {stability['caution']}." if "caution" in stability else "")
     )
+
+
+def named_threshold(stability: dict[str, Any]) -> str:
+    """The edge of stability, with its formula where the record has it."""
+    return threshold(stability.get("formula", "the edge of stability"), stability["threshold"])
 
 
 def rounded(value: float, error: float | None = None) -> str:

@@ -1,5 +1,5 @@
 """Optimisers as dynamical systems."""
 
-from lossgeom.stability.threshold import stability_threshold
+from lossgeom.stability.threshold import Threshold, stability_threshold
 
-__all__ = ["stability_threshold"]
+__all__ = ["Threshold", "stability_threshold"]

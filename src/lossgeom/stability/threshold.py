@@ -10,7 +10,18 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 Of = Literal["data loss", "objective"]
 
 
-def stability_threshold(optimizer: Optimizer, of: Of = "data loss") -> float:
+class Threshold(float):
+    """A number, and in words how it was computed: ``2 / 0.5`` is ``"2/lr"``."""
+
+    formula: str
+
+    def __new__(cls, value: float, formula: str = "threshold") -> Threshold:  # noqa: D102
+        made = super().__new__(cls, value)
+        made.formula = formula
+        return made
+
+
+def stability_threshold(optimizer: Optimizer, of: Of = "data loss") -> Threshold:
     r"""The sharpness of the data loss at which full-batch steps stop being stable.
 
     On a quadratic with eigenvalue :math:`\lambda`, with step :math:`\eta`, momentum
@@ -30,6 +41,9 @@ def stability_threshold(optimizer: Optimizer, of: Of = "data loss") -> float:
             included, of :class:`lossgeom.ObjectiveHessian`: without w. It is there, too, where
             parameter groups differ in their weight decay.
 
+    Returns:
+        A float that says by its ``formula``, such as ``"2/lr"``, what it is, for figures.
+
     Raises:
         TypeError: for any other optimiser, whose threshold is on another matrix than the Hessian;
             it says which.
@@ -39,8 +53,9 @@ def stability_threshold(optimizer: Optimizer, of: Of = "data loss") -> float:
     stability (2021), section 2 and appendix B.
 
     >>> import torch
-    >>> stability_threshold(SGD([torch.zeros(1, requires_grad=True)], lr=0.5))
-    4.0
+    >>> threshold = stability_threshold(SGD([torch.zeros(1, requires_grad=True)], lr=0.5))
+    >>> threshold, threshold.formula
+    (4.0, '2/lr')
     """
     if type(optimizer) is not SGD:
         raise TypeError(
@@ -74,16 +89,21 @@ def stability_threshold(optimizer: Optimizer, of: Of = "data loss") -> float:
             "ObjectiveHessian(problem, optimizer) with stability_threshold(optimizer, "
             f"of='objective'), which is {threshold:g}"
         )
-    return threshold - decays.pop()
+    weight_decay = decays.pop()
+    if not weight_decay:
+        return threshold
+    return Threshold(threshold - weight_decay, f"{threshold.formula} - weight decay")
 
 
-def _on_objective(lr: float, momentum: float, dampening: float, nesterov: bool) -> float:
+def _on_objective(lr: float, momentum: float, dampening: float, nesterov: bool) -> Threshold:
     if not momentum:
-        return 2 / lr
+        return Threshold(2 / lr, "2/lr")
     growth = 1 + 2 * momentum if nesterov else 1 - dampening
-    if growth == 0:
-        return math.inf  # the gradient no longer reaches the momentum
-    return 2 * (1 + momentum) / (lr * growth)
+    if growth == 0:  # the gradient no longer reaches the momentum
+        return Threshold(math.inf, "threshold")
+    beside = " (1 + 2 momentum)" if nesterov else " (1 - dampening)" if dampening else ""
+    divisor = f"(lr{beside})" if beside else "lr"
+    return Threshold(2 * (1 + momentum) / (lr * growth), f"2 (1 + momentum)/{divisor}")
 
 
 def _instead(optimizer: Optimizer) -> str:

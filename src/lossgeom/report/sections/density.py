@@ -14,7 +14,7 @@ from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
-from lossgeom.report.wording import MATRICES
+from lossgeom.report.wording import MATRICES, named_threshold
 
 DEEPEST = 0.1  # of the height of one eigenvalue, below which the figure ends
 
@@ -102,7 +102,7 @@ def _threshold(axes: Any, stability: dict[str, float] | None) -> None:
     for axis in axes if low <= value <= high + 0.5 * (high - low) else ():
         axis.axvline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
         axis.annotate(
-            f"edge of stability {value:g}", (value, 0.98), (-3, 0),
+            named_threshold(stability), (value, 0.98), (-3, 0),
             xycoords=axis.get_xaxis_transform(), textcoords="offset points",
             rotation=90, ha="right", va="top",
         )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,12 @@ from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import level, words
+from lossgeom.report.sections._thresholds import draw_lines, lines_of
 
 FEW_STEPS = 30  # up to here, every point has a marker
+LONG = 60  # characters, beyond which a legend had better name folders
+FEW_FAR, FAR = 0.05, 4.0  # values that are this few and times the range of the others away
+MANY = 3  # values that have to be left
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     if not layout.panels or not any(record.measured for record in records.values()):
         return None
     columns = _settings(records, layout.columns) if layout.columns else {"": list(records)}
-    groups = _settings(records, layout.colour) if layout.colour else {r: [r] for r in records}
+    title, groups = _groups(records, layout.colour)
+    off: list[str] = []
     with required("matplotlib").rc_context(drawing.STYLE):
         figure = required("matplotlib.figure").Figure(
             figsize=(1.5 + max(7.8, 2.4 * len(columns)), 0.8 + 2.1 * len(layout.panels)),
@@ -103,23 +107,31 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         axes = figure.subplots(
             len(layout.panels), len(columns), sharex="col", sharey="row", squeeze=False
         )
-        counts = Counter[str]()
+        drawn: list[list[Curve]] = [[] for _ in layout.panels]
         for column, inside in enumerate(columns.values()):
-            counts += _draw_column(axes[:, column], layout, groups, inside, records)
+            for row, curves in enumerate(
+                _draw_column(axes[:, column], layout, groups, inside, records)
+            ):
+                drawn[row] += curves
             axes[-1, column].set_xlabel("step")
         for column, value in enumerate(columns):
             if layout.columns:
                 axes[0, column].set_title(f"{words(layout.columns)} {words(value)}")
         for row, panel in enumerate(layout.panels):
             axes[row, 0].set_ylabel(words(panel["label"]))
-            _finish_row(axes[row], panel, [_thresholds(records, c) for c in columns.values()])
-        _legend(figure, axes, words(layout.colour) if layout.colour else "run", len(groups))
+            cut = _finish_row(axes[row], panel, drawn[row])
+            off += [f"{panel['label']}: {cut}".replace("\n", " ")] if cut else []
+            for axis, inside in zip(axes[row], columns.values(), strict=True):
+                draw_lines(axis, lines_of(records, inside, panel), groups)
+        _legend(figure, axes, title, len(groups))
         svg = drawing.save(figure, figures, "trajectories")
     runs = max(len(names) for names in groups.values())
+    every = [curve for curves in drawn for curve in curves]
     values = {
         "svg": svg,
-        "missing": counts["missing"],
-        "nonfinite": counts["nonfinite"],
+        "missing": sum(int(curve.missing.sum()) for curve in every),
+        "nonfinite": sum(int(curve.nonfinite.sum()) for curve in every),
+        "off": off,
         "runs": runs,
         "cautions": sorted(
             {
@@ -130,6 +142,27 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         ),
     }
     return Section("Along training", "trajectories.html", values)
+
+
+def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, dict[str, list[str]]]:
+    """The runs of each colour, by what to call them, and what that is."""
+    if colour:
+        return words(colour), _settings(records, colour)
+    configs = [record.config for record in records.values()]
+    keys = {key: None for config in configs for key in config}
+    differing = [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs)]
+    one = len(differing) == 1
+    labels = [
+        ", ".join(
+            level(config.get(key)) if one else f"{words(key)} {level(config.get(key))}"
+            for key in differing
+        )
+        for config in configs
+    ]
+    if len(set(labels)) < len(labels) or max(map(len, labels)) > LONG:
+        return "run", {name: [name] for name in records}
+    title = words(differing[0]) if one else "run"
+    return title, {label: [name] for label, name in zip(labels, records, strict=True)}
 
 
 def _settings(records: dict[str, Record], key: str) -> dict[str, list[str]]:
@@ -147,23 +180,23 @@ def _draw_column(
     groups: dict[str, list[str]],
     inside: list[str],
     records: dict[str, Record],
-) -> Counter[str]:
-    counts = Counter[str]()
-    palette = drawing.colours(len(groups))
+) -> list[list[Curve]]:
+    """The curves that were drawn, panel by panel."""
+    drawn: list[list[Curve]] = [[] for _ in layout.panels]
     for row, panel in enumerate(layout.panels):
         for i, (label, names) in enumerate(groups.items()):
             chosen = [records[name] for name in names if name in inside]
             curve = Curve.of(chosen, panel["metric"])
             if curve is None:
                 continue
-            counts.update(missing=int(curve.missing.sum()), nonfinite=int(curve.nonfinite.sum()))
             style = {
-                "color": palette[i],
+                "color": drawing.colours(len(groups))[i],
                 "linestyle": drawing.DASHES[i % len(drawing.DASHES)],
                 "marker": "o" if len(curve.steps) <= FEW_STEPS else None,
             }
             _draw_curve(axes[row], curve, style, words(label), bool(panel["log"]))
-    return counts
+            drawn[row].append(curve)
+    return drawn
 
 
 def _legend(figure: Any, axes: np.ndarray, title: str, groups: int) -> None:
@@ -195,28 +228,28 @@ def _draw_curve(axis: Any, curve: Curve, style: dict[str, Any], label: str, log:
             axis.plot(steps, np.full(len(steps), height), marker, color=colour, transform=across)
 
 
-def _thresholds(records: dict[str, Record], names: list[str]) -> dict[str, float]:
-    """Thresholds that all runs of a column have in common."""
-    found = [records[name].manifest.get("thresholds", {}) for name in names]
-    common = set(found[0]).intersection(*found) if found else set()
-    return {m: float(found[0][m]) for m in common if len({f[m] for f in found}) == 1}
-
-
-def _finish_row(
-    axes: np.ndarray, panel: dict[str, Any], thresholds: list[dict[str, float]]
-) -> None:
+def _finish_row(axes: np.ndarray, panel: dict[str, Any], drawn: Sequence[Curve]) -> str:
+    """Set the axis; says what is out of its sight."""
     if panel["log"]:
         axes[0].set_yscale("log")
-    top = axes[0].get_ylim()[1]
-    for axis, found in zip(axes, thresholds, strict=True):
-        value = found.get(panel["metric"])
-        if value is None:
-            continue
-        text = f"{panel.get('threshold', 'threshold')} = {value:g}"
-        if value <= top:
-            axis.axhline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
-            axis.text(
-                0.99, value, text, ha="right", va="bottom", transform=axis.get_yaxis_transform()
-            )
-        else:
-            axis.text(0.99, 0.98, f"{text}, above", ha="right", va="top", transform=axis.transAxes)
+    return "" if panel["log"] or not drawn else _cut(axes[0], drawn)
+
+
+def _cut(axis: Any, curves: Sequence[Curve]) -> str:
+    """Let few values that are far away not flatten the others; says what is out of sight."""
+    values = np.sort(np.concatenate([curve.values.ravel() for curve in curves]))
+    values = values[np.isfinite(values)]
+    few = max(1, int(FEW_FAR * len(values)))
+    if len(values) < 2 * few + MANY:
+        return ""
+    low, high = values[few], values[-few - 1]
+    far = FAR * (high - low)
+    bottom = low if 0 < far < low - values[0] else values[0]
+    top = high if 0 < far < values[-1] - high else values[-1]
+    margin = 0.1 * (top - bottom)
+    beyond = int(((values < bottom - margin) | (values > top + margin)).sum())
+    if not beyond:
+        return ""
+    axis.set_ylim(bottom - margin, top + margin)
+    ends = f"{values[0]:.3g} to {values[-1]:.3g}"
+    return f"{beyond} of {len(values)} values are off the axis; all are from {ends}"
