@@ -217,7 +217,8 @@ class _Columns:
     def _hidden(self) -> Float[Tensor, " k"]:
         """What rounding of the product with x may hide of a residual."""
         eps = torch.finfo(self.A.dtype).eps
-        return eps * (self.norm + self.damping) * self.X.norm(dim=0)
+        hidden: Tensor = eps * (self.norm + self.damping) * self.X.norm(dim=0)
+        return hidden
 
     def _refresh(self, R: Float[Tensor, "n k"], going: Bool[Tensor, " k"]) -> None:
         """The true residuals of what is handed back, in the type of A."""
