@@ -38,6 +38,7 @@ def measured(model):
         lg.lipschitz_global(problem)
     H = lg.Hessian(problem)
     H @ problem.theta
+    lg.NTK(problem).dense()
     return H.dense()  # with the graphs that are kept
 
 
@@ -190,6 +191,9 @@ HOOKS = {
         lambda m, into, out: write(m, into, out[0])
     ),
     "all modules": lambda module, write: all_modules.register_module_forward_hook(write),
+    "all modules, backward": lambda module, write: all_modules.register_module_full_backward_hook(
+        lambda m, into, out: write(m, into, out[0])
+    ),
 }
 
 
@@ -198,6 +202,7 @@ def same(a, b):
     return len(a) == len(b) and all(x is y if torch.is_tensor(x) else x == y for x, y in pairs)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook")
 @pytest.mark.parametrize("writer", WRITERS)
 def test_what_hooks_write_is_put_back(writer):
     write, seen = writer()
@@ -218,8 +223,8 @@ def test_what_hooks_write_is_put_back(writer):
 def test_hooks_of_the_state_dict_do_not_act(tmp_path):
     model, kept = mlp(), []
     model.register_state_dict_post_hook(lambda *args: kept.append(args))
-    problem = lg.Problem(model, "cross_entropy", [(X, Y)])
-    few = lg.Geometry(k=1, matvecs=3)
+    problem = lg.Problem(model, "cross_entropy", [(X, Y)], check=False)
+    few = lg.Geometry(k=1, matvecs=2, probes=2, steps=1)
     lg.measure(problem, lg.Record.create(tmp_path / "record", kind="measurement"), few)
     assert kept == []
 
