@@ -28,17 +28,22 @@ def mlp():
 
 
 def measured(model):
-    """Most kinds of measurements, of two batches."""
+    """Gradients, and products with a matrix whose graphs are kept, of two batches."""
     batches = [(X[:7], Y[:7]), (X[7:], Y[7:])]
     problem = lg.Problem(model, "cross_entropy", batches, check=False)
     problem.gradient()
+    H = lg.Hessian(problem)
+    return [H @ problem.theta for _ in range(2)][1]
+
+
+def measured_otherwise(model):
+    """By example, by attacks, and certified."""
+    problem = lg.Problem(model, "cross_entropy", [(X[:7], Y[:7]), (X[7:], Y[7:])])
     lg.jacobian_norms(problem)
+    lg.sharpness(problem)
     lg.logit_change(problem, 0.1, steps=2, restarts=2)
     with suppress(TypeError):  # where hooks change what torch.fx has seen
         lg.lipschitz_global(problem)
-    H = lg.Hessian(problem)
-    H @ problem.theta
-    return H.dense()  # with the graphs that are kept
 
 
 # What hooks write
@@ -190,6 +195,9 @@ HOOKS = {
         lambda m, into, out: write(m, into, out[0])
     ),
     "all modules": lambda module, write: all_modules.register_module_forward_hook(write),
+    "all modules, backward": lambda module, write: all_modules.register_module_full_backward_hook(
+        lambda m, into, out: write(m, into, out[0])
+    ),
 }
 
 
@@ -198,15 +206,18 @@ def same(a, b):
     return len(a) == len(b) and all(x is y if torch.is_tensor(x) else x == y for x, y in pairs)
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_what_hooks_write_is_put_back(writer):
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize(
+    ("writer", "measure"), [*((w, measured) for w in WRITERS), (lists, measured_otherwise)]
+)
+def test_what_hooks_write_is_put_back(writer, measure):
     write, seen = writer()
     model = mlp()
     handles = [register(model[1], write) for register in HOOKS.values()]
     try:
         model(X.clone().requires_grad_()).sum().backward()  # the user's own call
         before = list(seen())
-        measured(model)
+        measure(model)
         assert same(before, list(seen()))
     finally:
         for handle in handles:
@@ -218,8 +229,8 @@ def test_what_hooks_write_is_put_back(writer):
 def test_hooks_of_the_state_dict_do_not_act(tmp_path):
     model, kept = mlp(), []
     model.register_state_dict_post_hook(lambda *args: kept.append(args))
-    problem = lg.Problem(model, "cross_entropy", [(X, Y)])
-    few = lg.Geometry(k=1, matvecs=3)
+    problem = lg.Problem(model, "cross_entropy", [(X, Y)], check=False)
+    few = lg.Geometry(k=1, matvecs=2, probes=2, steps=1)
     lg.measure(problem, lg.Record.create(tmp_path / "record", kind="measurement"), few)
     assert kept == []
 
@@ -265,7 +276,9 @@ def written_into_the_module(model):
 def test_hooks_that_compute_act(change):
     model = mlp()
     change(model)
-    torch.testing.assert_close(measured(model), expected(model), rtol=1e-4, atol=1e-6)
+    theta = nn.utils.parameters_to_vector(model.parameters()).detach()
+    product = expected(model) @ theta
+    torch.testing.assert_close(measured(model), product, rtol=1e-4, atol=1e-6)
 
 
 def test_a_loss_and_a_forward_may_read_what_a_hook_stores():

@@ -83,7 +83,7 @@ def leaves_before(first: Tensor, second: Tensor) -> list[Tensor]:
 
     What a call makes for itself, such as coordinates to differentiate in, is another each time.
     """
-    earlier = {id(leaf) for leaf in _leaves(first)}
+    earlier = {id(leaf): leaf for leaf in _leaves(first)}  # alive, so that ids stay theirs
     return [leaf for leaf in _leaves(second) if id(leaf) in earlier]
 
 

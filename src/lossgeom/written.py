@@ -22,6 +22,7 @@ OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 IMPLICIT = frozenset({"__call__", "__setitem__", "__getitem__", "__iadd__", "__setattr__"})
 ANY_NAME = {"setattr", "delattr", "vars", "__dict__"}  # what names attributes by strings
 DEPTH = 12  # of containers in objects in containers
+MANY = 10_000  # elements, more are data: they are put back, and not looked into
 TENSOR_BYTES = 64 * 2**20  # of tensors that are copied, in case a hook changes them in place
 MISSING = object()
 
@@ -80,12 +81,12 @@ class Written:
     def _of_container(self, thing: Any) -> list[Any]:
         if isinstance(thing, dict):
             self._undo.append(partial(_put_back_dict, thing, dict(thing)))
-            return list(thing.values())
+            return list(thing.values()) if len(thing) <= MANY else []
         if isinstance(thing, (list, deque)):
             self._undo.append(partial(_put_back_list, thing, list(thing)))
         elif isinstance(thing, set):
             self._undo.append(partial(_put_back_set, thing, set(thing)))
-        return list(thing)
+        return list(thing) if len(thing) <= MANY else []
 
     def _of_callable(self, thing: Any, names: Names) -> Iterator[tuple[Any, Names]]:
         if isinstance(thing, FunctionType):

@@ -15,6 +15,7 @@ from lossgeom.batches import Batch
 from lossgeom.diagnosis import guard
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.undoing import global_hooks_undone
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -82,7 +83,7 @@ class KeptGraphs(Generic[Linear]):
 
     def over_batches(self, use: Callable[[Linear], Result]) -> list[Result]:
         """Call a function on what every piece has, in order."""
-        with plain_arithmetic(self.problem.theta.device):
+        with plain_arithmetic(self.problem.theta.device), global_hooks_undone():
             if self._all_kept:
                 return [use(linear) for linear in self._kept.values()]
             if self._divisor is None:
