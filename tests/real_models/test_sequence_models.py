@@ -37,7 +37,8 @@ def test_sequences_of_different_lengths():
     """Two inputs in a batch, one of them the lengths that the sequences are packed with."""
     model, (tokens, _) = built(Classifier, nn.LSTM), text()
     lengths = torch.tensor([3, 7, 1, 5, 2, 6])
-    problem = lg.Problem(model, "cross_entropy", split([4, 2], tokens, lengths, CATEGORIES))
+    batches = split([4, 2], tokens, lengths, CATEGORIES)
+    problem = lg.Problem(model, "cross_entropy", batches, target=-1)
     plain = Plain(model, lambda m: m(tokens, lengths), lambda f: F.cross_entropy(f, CATEGORIES))
     check(problem, plain)
 
