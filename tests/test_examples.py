@@ -242,7 +242,7 @@ class Says(nn.Module):
 WAYS = {
     "float": lambda x: x.float() / 2,
     "to": lambda x: x.to(torch.float32) / 2,
-    "ones": lambda x: x * torch.full((4,), 0.5),
+    "ones": lambda x: x * torch.full((4,), 1.5) / 3,
     "rounded": lambda x: (x.float() / 2).to(x.dtype),
 }
 
@@ -256,6 +256,9 @@ def test_models_that_say_float32_are_measured_in_float64(way):
         for w in (way, lambda x: x / 2)
     )
     assert said.loss() == pytest.approx(plain.loss(), rel=1e-13)
+    note = "run in float64 also where the model says float32"
+    assert note in said.notes
+    assert note not in plain.notes
     assert lg.sharpness(said).value == pytest.approx(lg.sharpness(plain).value, rel=1e-6)
     settings = {"steps": 3, "restarts": 1}
     for measured in (

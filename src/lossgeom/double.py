@@ -20,25 +20,25 @@ class InDouble:
     """
 
     def __init__(self) -> None:
-        self._needed: bool | None = None
+        self.needed: bool | None = None  # known after the first call
 
     @property
     def calls(self) -> int:
         """How many a call can take: most of them the first time."""
-        return 3 if self._needed is None else 1
+        return 3 if self.needed is None else 1
 
     def __call__(self, call: Callable[[], T]) -> T:
         """What a call returns, if need be at the second or third attempt."""
-        if self._needed is None:
+        if self.needed is None:
             try:
                 with _Notice() as notice:
                     found = call()
             except RuntimeError:  # of torch, about types that do not fit, or about something else
                 return self._tried(call)
-            self._needed = notice.said
-            if not self._needed:
+            self.needed = notice.said
+            if not self.needed:
                 return found
-        if not self._needed:
+        if not self.needed:
             return call()
         with _throughout():
             return call()
@@ -49,7 +49,7 @@ class InDouble:
                 found = call()
         except RuntimeError:
             return call()  # for the error as it is
-        self._needed = True
+        self.needed = True
         return found
 
 
@@ -62,7 +62,10 @@ class _Notice(TorchFunctionMode):
         given = (*args, *(kwargs or {}).values())
         if func is Tensor.float or any(part is torch.float32 for part in given):
             self.said = True
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.dtype == torch.float32:  # by default, it may be
+            self.said = True
+        return found
 
 
 class _Double(TorchFunctionMode):

@@ -89,7 +89,8 @@ class Problem:
             parts, a key of a mapping, or a function that makes them of the batch.
         seed: fixes what the model draws at random, as Dropout in train mode does: one draw for
             each batch, the same in every pass. Without it, random models are refused.
-        dtype: torch.float32 or torch.float64, to measure in.
+        dtype: torch.float32 or torch.float64, to measure in. In float64, a model that says float32
+            on its way goes on in float64; the default type of torch is float64 meanwhile.
         autocast: a type such as torch.bfloat16 to run model and loss in under torch.autocast, as
             training does. Off by default: rounding has no derivative.
         check: whether derivatives are compared with finite differences, once for each model, on a
@@ -176,6 +177,8 @@ class Problem:
         notes += self._once.get("linear loss", ())
         if self.seed is not None:
             notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
+        if self._in_double.needed:
+            notes.append("run in float64 also where the model says float32")
         if self.autocast is not None:
             notes.append(f"model and loss run under autocast to {self.autocast}")
         return tuple(notes)
