@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import requires
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +15,7 @@ import pytest
 
 from lossgeom.cli import main
 from lossgeom.cli.problem import LossName
+from lossgeom.extras import LAB
 from lossgeom.losses import as_loss
 
 TINY = [
@@ -56,6 +58,7 @@ def test_run(finished):
     assert {"id", "statement", "source", "measured", "expected", "statistic", "interval",
             "verdict"} <= claims[0].keys()  # fmt: skip
     assert len(list((folder / "out/runs").iterdir())) == 12
+    assert "cifar" not in (folder / "out/report.html").read_text()
     manifest = json.loads((folder / "out/manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert manifest["command"].startswith("lossgeom run progressive_sharpening --steps 40")
@@ -96,6 +99,33 @@ def read_terminal(descriptor):
         return os.read(descriptor, 4096)
     except OSError:  # how Linux says that the other side is closed
         return b""
+
+
+def test_what_a_study_needs_is_there_before_it_runs(tmp_path, capsys, monkeypatch):
+    needed = {re.split(r"[^a-z0-9-]", each)[0] for each in requires("lossgeom") if "'lab'" in each
+              or '"lab"' in each}  # fmt: skip
+    assert {name.replace("scikit-learn", "sklearn") for name in needed} == set(LAB)
+    for module in LAB:
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            assert main(["run", "planar_quadratic", "--out", str(tmp_path / "out")]) == 2
+        assert f"{module} is needed here and comes with the extra 'lab'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_terminals_and_folders_of_any_encoding(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    Path(folder, "net.py").write_text(NET)
+    few = ["--k", "1", "--probes", "2", "--steps", "3", "--matvecs", "4"]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = lossgeom(
+        "measure", f"{folder}/net.py:mlp", f"{folder}/net.py:data", *few, "--out", f"{folder}/a",
+        cwd=tmp_path, env={**os.environ, **plain},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert " +- " in done.stdout
+    assert done.stdout.endswith("caf\\udce9/a/report.html\n")
 
 
 def test_strict(finished):
@@ -231,6 +261,7 @@ def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
         (["run", "progressive_sharpening", "--out", "foreign/a.txt"], "is a file"),
         (["report", "foreign"], "foreign holds no record"),
         (["report"], "expected at least one folder"),
+        (["report", "a", "b"], "expected a file for a report on several folders, such as --out"),
         (["doctor"], "expected a function that returns the model: MODEL [DATA], such as net.py:mo"),
     ],
 )

@@ -203,8 +203,8 @@ def test_text(here, capsys):
     assert "note: checkpoint read from its entry 'state_dict'" in printed.out
     sharpness = lg.Record.open("runs/measure-model-trained").series("sharpness")[1][0]
     assert (
-        f"Sharpness is {sharpness / 7.6:.3g} times 7.6, up to which full-batch steps with learning "
-        in printed.out
+        f"Sharpness is {sharpness / 7.6:.3g} times 2 (1 + momentum)/lr = 7.6, up to which "
+        "full-batch steps with learning " in printed.out
     )
     assert printed.out.endswith("report: runs/measure-model-trained/report.html\n")
     assert "lossgeom: measuring 1 of 12: loss\n" in printed.err
@@ -223,6 +223,9 @@ def test_again_and_another_learning_rate(here, capsys):
     assert lg.Record.open("a").status == "finished"
     assert "Sharpness is" in again.out
     assert "Sharpness is" not in first.out
+    known = lg.Record.open("a").manifest
+    assert "2/lr = 1, up to which" in measured(capsys, *command).out  # is not forgotten
+    assert lg.Record.open("a").manifest["command"] == known["command"]
     (here / "a/report.html").unlink()
     assert main(["report", "a"]) == 0
     assert (

@@ -120,6 +120,13 @@ def test_interrupted(here, capsys):  # noqa: F811
     )
 
 
+def test_more_eigenvalues_than_there_are(here, capsys):  # noqa: F811
+    assert main(["measure", "net.py:model", "net.py:data", "--k", "500"]) == 2
+    message = "expected --k of at most 38, the number of parameters, got 500"
+    assert message in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
 def test_help(here, capsys):  # noqa: F811
     with pytest.raises(SystemExit):
         main(["measure", "--help"])

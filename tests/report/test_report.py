@@ -1,4 +1,7 @@
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,65 @@ def test_single_runs_are_shown_in_one_figure(tmp_path):
     assert page.count(">step</text>") == 1  # one column of panels
     assert "<dd>first: 0.1; second: 0.2</dd>" in page
     assert "<dt>seed</dt><dd>0</dd>" in page
+
+
+def test_legends_say_what_differs(tmp_path):
+    one = [make_run(tmp_path, n, config={"lr": lr, "seed": 0}) for n, lr in (("a", 0.1), ("b", 2))]
+    page = render(one, tmp_path / "one.html").read_text()
+    assert re.findall(r">(learning rate|0\.1|2)</text>", page)[:3] == ["learning rate", "0.1", "2"]
+    assert ">a</text>" not in page
+    both = [*one, make_run(tmp_path, "c", config={"lr": 2, "seed": 7})]
+    page = render(both, tmp_path / "both.html").read_text()
+    assert ">learning rate 2, seed 7</text>" in page
+    same = [*one, make_run(tmp_path, "d", config={"lr": 2, "seed": 0})]  # only names differ
+    assert ">d</text>" in render(same, tmp_path / "same.html").read_text()
+
+
+def test_each_run_keeps_its_own_threshold(tmp_path):
+    """By its formula, and with the run that it is for where they differ."""
+    formulas = {"loss": "2/lr"}
+    folders = [
+        make_run(
+            tmp_path, f"lr{lr}", config={"lr": lr}, thresholds={"loss": edge},
+            threshold_formulas=formulas,
+        )
+        for lr, edge in ((4.0, 0.5), (0.7, 20 / 7))
+    ]  # fmt: skip
+    page = render(folders, tmp_path / "both.html").read_text()
+    assert "2/lr = 0.5 (4)" in page
+    assert "2/lr = 2.86 (0.7), above" in page
+    alone = page_of(folders[1])
+    assert "2/lr = 2.86, above" in alone
+    assert "2/lr = 2.86 (" not in alone
+
+
+def test_one_early_value_does_not_flatten_the_rest(tmp_path):
+    def run(name, values):
+        with Record.create(tmp_path / name) as record:
+            for step, value in enumerate(values):
+                record.append({"step": step, "metric": "sharpness", "value": value})
+        return page_of(tmp_path / name)
+
+    values = [3.0 + step / 20 for step in range(20)]
+    said = "sharpness: 1 of 21 values are off the axis; all are from 3 to 900"
+    assert said in run("early", [900.0, *values])
+    assert "off the axis" not in run("even", values)
+    assert "off the axis" not in run("few", [900.0, 3.0, 3.1])
+    assert "off the axis" not in run("constant", [3.0] * 20)
+
+
+def test_only_settings_that_were_used_are_listed(tmp_path):
+    config = {"data": "digits", "folder": "data/cifar", "study": {"folder": "data/cifar", "lr": 1}}
+    page = page_of(make_run(tmp_path, config=config, idle_settings=["folder"]))
+    assert "cifar" not in page
+    assert "<dt>study</dt><dd>lr: 1</dd>" in page
+
+
+def test_pages_are_laid_out_for_phones(tmp_path):
+    page = page_of(make_run(tmp_path))
+    assert 'name="viewport"' in page
+    assert "@media (max-width: 700px)" in page
+    assert re.search(r'<div class="scroll"><svg', page)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
@@ -157,6 +219,62 @@ def test_a_damaged_row_is_named(tmp_path):
     (folder / "rows.jsonl").write_text('{"step": 0}\n[1]\n')
     with pytest.raises(RecordError, match=r"rows\.jsonl is damaged in line 2"):
         render([folder])
+
+
+def refused(message, folders, out=None):
+    with pytest.raises(ValueError, match=message):
+        render(folders, out)
+
+
+def test_a_report_of_several_leaves_theirs_alone(tmp_path):
+    a, b = (make_run(tmp_path, name, config={"lr": 1}) for name in "ab")
+    before = render([a]).read_bytes()
+    refused("expected a file for a report on several folders, such as --out both.html", [a, b])
+    refused(
+        r"report\.html is the report of the record in .*a alone; choose", [a, b], a / "report.html"
+    )
+    refused("is the report of the record in", [b], a / "report.html")
+    render([a, b], a / "both.html")
+    assert (a / "report.html").read_bytes() == before
+    assert (a / "both-figures/trajectories.png").exists()
+
+
+def test_only_what_is_ours_is_replaced(tmp_path):
+    run, mine = make_run(tmp_path), tmp_path / "mine.html"
+    mine.write_text("<p>lossgeom is nice</p>")
+    (tmp_path / "link.html").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.html")
+    for name in ("mine", "link", "pipe"):
+        refused(rf"{name}\.html is no file that lossgeom wrote", [run], tmp_path / f"{name}.html")
+    (tmp_path / "new-figures").mkdir()
+    (tmp_path / "new-figures/trajectories.pdf").write_text("of a user")
+    refused(r"trajectories\.pdf is no file that lossgeom wrote", [run], tmp_path / "new.html")
+    assert mine.read_text() == "<p>lossgeom is nice</p>"
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "new-figures/trajectories.pdf").unlink()
+    for _ in range(2):  # and what is ours is replaced, also figures whose page was never written
+        render([run], tmp_path / "new.html")
+    (tmp_path / "new.html").unlink()
+    render([run], tmp_path / "new.html")
+
+
+def test_names_that_are_not_in_utf_8(tmp_path):
+    folders = [
+        make_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")), name, config={"lr": 1})
+        for name in ("a\udce9", "b")
+    ]
+    page = render(folders, folders[0].parent / "both.html").read_text()
+    assert "<h1>a\\udce9, b</h1>" in page
+    assert ">a\\udce9</text>" in page
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_what_a_page_needs_is_there_before_it_is_begun(tmp_path, monkeypatch, missing):
+    folder = make_run(tmp_path)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=f"{missing} is needed here and comes with the extra"):
+        render([folder])
+    assert not (folder / "figures").exists()
 
 
 def test_errors(tmp_path):

@@ -1,0 +1,82 @@
+"""What a user sees of the library at a prompt."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.choices import one_of
+from lossgeom.linalg import Dense
+
+
+@pytest.fixture(scope="module")
+def problem():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    batches = [(torch.randn(50, 8), torch.randint(3, (50,))) for _ in range(2)]
+    return lg.Problem(model, "cross_entropy", batches)
+
+
+def test_dir_shows_what_is_public_and_nothing_else():
+    assert set(dir(lg)) == {*lg.__all__, "__version__"}
+    assert {"Problem", "Hessian", "sharpness", "metrics", "quadratic"} <= set(dir(lg))
+    assert all(hasattr(lg, name) for name in dir(lg))
+    with pytest.raises(AttributeError, match="module 'lossgeom' has no attribute 'Hesian'"):
+        lg.Hesian  # noqa: B018
+
+
+def test_torch_is_imported_when_it_is_needed():
+    code = "import sys, lossgeom, lossgeom.cli; assert 'torch' not in sys.modules; lossgeom.Hessian"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_operators_in_one_line(problem):
+    H = lg.Hessian(problem)
+    assert repr(H) == "Hessian(195 x 195, float32 on cpu)"
+    assert repr(lg.ParameterJacobian(problem)) == "ParameterJacobian(300 x 195, float32 on cpu)"
+    assert repr(2 * H) == "MatrixFree(195 x 195, float32 on cpu)"
+    assert repr(Dense(torch.eye(90).double())) == "Dense(90 x 90, float64 on cpu)"
+
+
+RESULTS = {
+    "EigenPairs": lambda p: lg.top_eigenpairs(lg.Hessian(p), k=2),
+    "SpectralDensity": lambda p: lg.spectral_density(lg.GaussNewton(p), probes=2, steps=5),
+    "Diagonal": lambda p: lg.diagonal(lg.GaussNewton(p), matvecs=10),
+    "Solution": lambda p: lg.conjugate_gradients(Dense(torch.eye(40)), torch.ones(40)),
+    "JacobianNorms": lg.jacobian_norms,
+    "LipschitzLower": lg.lipschitz_lower,
+    "Bracket": lambda p: lg.local_variation(p, radius=0.1),
+    "LogitChange": lambda p: lg.logit_change(p, eps=[0.1, 0.2]),
+    "Robustness": lambda p: lg.robustness(p, eps=[0.1]),
+    "MultiplicativeInequality": lambda p: lg.multiplicative_inequality(p)[1],
+    "LayerSummand": lambda p: lg.layer_summands(p)[0],
+    "RandomModels": lambda _: lg.quadratic.random_models(50, 5, 8, a=0.4, initial_curvature=1.5),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_in_one_line(problem, name):
+    shown = repr(RESULTS[name](problem))
+    assert shown.startswith(f"{name}(")
+    assert len(shown) < 420
+    assert "tensor(" not in shown
+    assert "\n" not in shown
+
+
+def test_the_numbers_that_matter_are_shown(problem):
+    norms = lg.jacobian_norms(problem)
+    low = norms.values.min().item()
+    assert f"values=(100,) from {low:.6g} to {norms.max:.6g}" in repr(norms)
+    assert "converged=100 of 100" in repr(norms)
+    pairs = lg.top_eigenpairs(lg.Hessian(problem), k=1)
+    assert f"values=[{pairs.top.value:.6g}], vectors=(195, 1)" in repr(pairs)
+
+
+def test_choices_are_sorted_and_in_english(unchecked):
+    message = "expected which to be one of largest, magnitude or smallest, got 'best'"
+    assert one_of(["b", "a", "c"]) == "a, b or c"
+    with pytest.raises(ValueError, match=message):
+        lg.top_eigenpairs(Dense(torch.eye(3)), which="best")
