@@ -6,19 +6,17 @@ sharpness. Cohen et al. (2021) find that sharpness rises until it reaches 2 / lr
 Both are tried here on real data: every smoothing is trained at a learning rate at which the edge
 is reached, and at a small one at which it is not, for the same training time lr * step.
 
-The configuration was chosen on seeds 100 to 102, and the ranges below were fixed on them, before
-seeds 10, 11, ... were run, which are those of the study. It had been a relu network at lr = 0.5, on
-which sharpness went to twice 2 / lr and then fell. Seen on the pilot seeds:
+The configuration was chosen on seeds 100 to 102, and what follows was fixed on them, before seeds
+10, 11, ... were run, which are those of the study. It had been a relu network at lr = 0.5, whose
+sharpness went to twice 2 / lr and then fell far below it. Seen on the pilot seeds:
 
-- Without smoothing, or with 0.05, digits are fitted within a hundred steps. The Hessian of a
-  cross-entropy that is saturated vanishes, and sharpness falls again to a tenth of the edge. Hence
-  the smoothings start at 0.1, with which it stays.
-- Sharpness rises fifteenfold or more to 2 / lr, overshoots it by up to 2 for some ten steps, and is
-  then at 0.75 to 1.1 times that. In all, 0.80 to 0.92 of the measurements since it first is there
-  are within a quarter of it.
-- At the small learning rate, the same runs are at 1.4 to 2.1 times that edge. With smoothings of
-  0.1 and 0.3 they get about as sharp as each other, and less with more, so that the rank correlation
-  is -0.9 for some seeds and -1 for others.
+- Without smoothing the digits are soon fitted, the Hessian of a saturated cross-entropy vanishes,
+  and sharpness falls again, to less than a tenth of 2 / lr. Hence smoothings start at 0.1.
+- Sharpness rises from 0.07 times 2 / lr, is 1.4 to 3 times that for ten to sixty steps, and 0.77 to
+  1.2 times from then on. Within a quarter of it are 0.80 to 0.92 of the measurements since it first
+  was there, of those at the small learning rate 0.05 to 0.27.
+- At the small learning rate, sharpness gets about as large with smoothings of 0.1 and 0.3, and less
+  with more: the rank correlation is -0.9 or -1.
 """
 
 from __future__ import annotations
@@ -304,7 +302,8 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         f"run's own median is then beyond {NEAR_THE_EDGE[1]:g} times {edge:g}"
     )
     stay_measured = (
-        f"share of the measurements, since sharpness first is {edge:g} or more, at which it is "
+        f"share of seeds with at least {MOSTLY[0]:g} of what is given for each seed, the share of "
+        f"the measurements, since sharpness first is {edge:g} or more, at which it is "
         f"{NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} times that; over the runs of a seed that get "
         "there"
     )
@@ -344,13 +343,13 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             else f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
             f"{unheld:.2f} times {edge:g} in that time.",
         ),
-        claim_over_seeds(
+        claim_of_seeds(
             "stays_at_the_edge",
             statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
             source=COHEN,
             measured=f"{stay_measured}, at lr = {config.lr:g}",
             values=[seed.stays(config.lr) for seed in seeds],
-            expected=MOSTLY,
+            inside=MOSTLY,
         ),
         claim_of_seeds(
             "rise_together",
@@ -373,14 +372,14 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             expected=NEAR_THE_EDGE,
             control=True,
         ),
-        claim_over_seeds(
+        claim_of_seeds(
             "control_stays_at_small_lr",
             statement=f"Negative control: sharpness that has reached {edge:g} stays near it at the "
             "small learning rate, too.",
             source="made to fail",
             measured=f"{stay_measured}, at lr = {config.small_lr:g}",
             values=[seed.stays(config.small_lr) for seed in seeds],
-            expected=MOSTLY,
+            inside=MOSTLY,
             control=True,
         ),
     ]
