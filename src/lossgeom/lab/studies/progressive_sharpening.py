@@ -256,7 +256,9 @@ class SeedRuns:
         for smoothing in self.config.label_smoothing:
             if self.records[lr, smoothing].status == "diverged":
                 return 0.0
-            ratios = [value * self.config.lr / 2 for value in self.series(lr, smoothing, SHARPNESS)[1]]
+            ratios = [
+                value * self.config.lr / 2 for value in self.series(lr, smoothing, SHARPNESS)[1]
+            ]
             since = itertools.dropwhile(lambda ratio: ratio < 1, ratios)
             found += [low <= ratio <= high for ratio in since]
         return statistics.fmean(found) if found else math.nan
