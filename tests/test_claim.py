@@ -71,7 +71,7 @@ def test_six_seeds_are_the_fewest_for_an_interval_of_the_median():
     assert median_interval([float(i) for i in range(9)])[1] == (
         1.0,
         7.0,
-    )  # P(Bin(9, 1/2) < 2) = .02
+    )
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30))

@@ -142,8 +142,10 @@ def test_why_a_run_is_left_out(tmp_path):
 
 
 def test_too_little_to_say(tmp_path):
-    """One seed has no interval, nor have seeds of which few runs interpolate."""
-    assert all(c.verdict == "inconclusive" for c in claims_of(tmp_path / "one", 1).values())
+    """One seed says little but where it is a counterexample; nor do a few runs that interpolate."""
+    one = claims_of(tmp_path / "one", 1)
+    assert one.pop("control_mispaired_inequality").verdict == "contradicted"
+    assert all(claim.verdict == "inconclusive" for claim in one.values())
     places = [(lr, size) for lr in CONFIG.lr for size in CONFIG.batch_size]
     found = claims_of(tmp_path / "few", 6, losses=dict.fromkeys(places[4:], 1.0))
     assert found["spearman_k1"].verdict == "inconclusive"

@@ -23,7 +23,7 @@ BELOW = {
     "held": math.nan,
     "sharpening": 1.0,
 }
-HELD = {"value": 0.8, "diverged": 0.0, "passed": 0.7, "risen": 1.0, "held": 1.98, "sharpening": 1.4}
+HELD = {"value": 0.8, "diverged": 0.0, "risen": 1.0, "held": 1.98, "sharpening": 1.4}
 GONE = {
     "value": 0.0,
     "diverged": 1.0,

@@ -29,7 +29,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_of_seeds, claim_over_seeds, rank_correlation
+from lossgeom.lab.statistics import (
+    claim_of_seeds,
+    claim_over_seeds,
+    rank_correlation,
+    seeds_with,
+)
 from lossgeom.lab.studies._descent import descend
 from lossgeom.lab.studies._network import (
     NETWORK_SETTINGS,
@@ -304,10 +309,9 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         f"run's own median is then beyond {NEAR_THE_EDGE[1]:g} times {edge:g}"
     )
     stay_measured = (
-        f"share of seeds with at least {MOSTLY[0]:g} of what is given for each seed, the share of "
-        f"the measurements, since sharpness first is {edge:g} or more, at which it is "
-        f"{NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} times that; over the runs of a seed that get "
-        "there"
+        f"{seeds_with(MOSTLY)} share of the measurements, since sharpness first is {edge:g} or "
+        f"more, at which it is {NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} times that; over the "
+        "runs of a seed that get there"
     )
     return [
         claim_of_seeds(
@@ -315,9 +319,8 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
             "model.",
             source=PAPER_A,
-            measured=f"share of seeds with at most {FALLS[1]:g} of what is given for each seed, the "
-            "rank correlation over its runs between label smoothing and the largest softmax "
-            f"Jacobian norm of the run, at lr = {config.lr:g}",
+            measured=f"{seeds_with(FALLS)} rank correlation over its runs between label smoothing "
+            f"and the largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
             values=[seed.falls_with_smoothing(config.lr, JACOBIAN) for seed in seeds],
             inside=FALLS,
         ),
@@ -326,9 +329,8 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             statement="More label smoothing gives a smaller maximum sharpness where the edge of "
             "stability is not reached.",
             source=PAPER_A,
-            measured=f"share of seeds with at most {FALLS[1]:g} of what is given for each seed, the "
-            "rank correlation over its runs between label smoothing and the largest sharpness of "
-            f"the run, at lr = {config.small_lr:g}",
+            measured=f"{seeds_with(FALLS)} rank correlation over its runs between label smoothing "
+            f"and the largest sharpness of the run, at lr = {config.small_lr:g}",
             values=[seed.sharpness_falls_with_smoothing() for seed in seeds],
             inside=FALLS,
         ),
@@ -357,9 +359,9 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             "rise_together",
             statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
             source=PAPER_A,
-            measured=f"share of seeds with at least {RISES_TOGETHER[0]:g} of what is given for each "
-            "seed, the rank correlation along a run between the largest softmax Jacobian norm and "
-            "sharpness until it reaches 2 / lr; mean over the runs of a seed that reach it",
+            measured=f"{seeds_with(RISES_TOGETHER)} rank correlation along a run between the "
+            "largest softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the runs "
+            "of a seed that reach it",
             values=[seed.rise_together() for seed in seeds],
             inside=RISES_TOGETHER,
             note="" if math.isnan(whole) else f"Over the whole of all runs it is {whole:.2f}.",
