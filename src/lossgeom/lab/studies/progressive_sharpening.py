@@ -360,8 +360,8 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
             statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
             source=PAPER_A,
             measured=f"{seeds_with(RISES_TOGETHER)} rank correlation along a run between the "
-            "largest softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the runs "
-            "of a seed that reach it",
+            "largest softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the "
+            "runs of a seed that reach it",
             values=[seed.rise_together() for seed in seeds],
             inside=RISES_TOGETHER,
             note="" if math.isnan(whole) else f"Over the whole of all runs it is {whole:.2f}.",
