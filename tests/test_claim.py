@@ -68,7 +68,10 @@ def test_six_seeds_are_the_fewest_for_an_interval_of_the_median():
     fewest = [float(i) for i in range(FEWEST_SEEDS)]
     assert median_interval(fewest) == (2.5, (0.0, 5.0))
     assert math.isnan(median_interval(fewest[1:])[1][0])
-    assert median_interval([float(i) for i in range(9)])[1] == (1.0, 7.0)  # P(Bin(9, 1/2) < 2) = .02
+    assert median_interval([float(i) for i in range(9)])[1] == (
+        1.0,
+        7.0,
+    )
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30))
@@ -94,6 +97,7 @@ def test_equal_seeds_do_not_give_an_interval_without_width():
     assert share_interval(6, 6)[1] == pytest.approx((0.025 ** (1 / 6), 1))
     assert share_interval(0, 6)[1] == pytest.approx((0, 1 - 0.025 ** (1 / 6)))
     assert math.isnan(median_interval([9.0] * 6)[1][0])
+    assert median_interval([math.inf] * 6)[1] == (math.inf, math.inf)  # all diverged
 
 
 PARTS = {"statement": "s", "source": "p", "measured": "m"}

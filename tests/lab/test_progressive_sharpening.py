@@ -26,6 +26,7 @@ def write(tmp_path, seed, jacobian_at, sharpness_at, diverged=()):
                 ("sharpness", sharpness_at(run.lr, run.label_smoothing, time)),
                 (study.JACOBIAN.name, jacobian_at(run.lr, run.label_smoothing, time)),
             ):
+                value *= 1 + 1e-3 * seed
                 record.append({"step": step, "metric": metric, "value": value})
         record.finish("diverged" if (run.lr, run.label_smoothing) in diverged else "finished")
         records.append(record)
@@ -48,13 +49,15 @@ def test_what_the_papers_say(tmp_path):
     def jacobian(lr, smoothing, time):
         return 1 - smoothing + time / 1000
 
-    records = [r for seed in range(3) for r in write(tmp_path, seed, jacobian, held)]
+    records = [r for seed in range(6) for r in write(tmp_path, seed, jacobian, held)]
     assert verdicts(records) == {
         "jacobian_falls_with_smoothing": "shown",
         "sharpness_falls_with_smoothing": "shown",
         "arrested_at_the_edge": "shown",
+        "stays_at_the_edge": "shown",
         "rise_together": "shown",
         "control_small_learning_rate": "contradicted",
+        "control_stays_at_small_lr": "contradicted",
     }
 
 
@@ -65,7 +68,7 @@ def test_every_claim_can_come_out_against_the_paper(tmp_path):
     def falling(lr, smoothing, time):
         return smoothing - time / 1000
 
-    records = [r for seed in range(3) for r in write(tmp_path, seed, falling, not_held)]
+    records = [r for seed in range(6) for r in write(tmp_path, seed, falling, not_held)]
     found = verdicts(records)
     assert found["jacobian_falls_with_smoothing"] == "contradicted"
     assert found["sharpness_falls_with_smoothing"] == "contradicted"
@@ -74,7 +77,7 @@ def test_every_claim_can_come_out_against_the_paper(tmp_path):
 
 
 def test_too_little_to_say(tmp_path):
-    """One seed has no interval; where nothing goes beyond the edge, nothing can be held at it."""
+    """One seed says little; where nothing goes beyond the edge, nothing can be held at it."""
 
     def flat(lr, smoothing, time):
         return 0.1 + time / 1e6
@@ -92,7 +95,7 @@ def test_runs_that_nothing_holds_are_not_at_the_edge(tmp_path):
     def same(lr, smoothing, time):
         return free(smoothing, time)
 
-    records = [r for seed in range(3) for r in write(tmp_path, seed, same, same)]
+    records = [r for seed in range(6) for r in write(tmp_path, seed, same, same)]
     assert verdicts(records)["arrested_at_the_edge"] == "contradicted"
 
 
@@ -100,8 +103,18 @@ def test_sharpness_at_the_edge_of_the_small_learning_rate_says_nothing(tmp_path)
     def beyond(lr, smoothing, time):
         return 4 * free(smoothing, time)
 
-    records = [r for seed in range(3) for r in write(tmp_path, seed, beyond, beyond)]
+    records = [r for seed in range(6) for r in write(tmp_path, seed, beyond, beyond)]
     assert verdicts(records)["sharpness_falls_with_smoothing"] == "inconclusive"
+
+
+def test_sharpness_that_falls_again_does_not_stay_at_the_edge(tmp_path):
+    """Up to the edge, as in the first test, and down again: without a plateau it is not there."""
+
+    def fallen(lr, smoothing, time):
+        return free(smoothing, time) * (1 if time < 20 else 0.3)
+
+    records = [r for seed in range(6) for r in write(tmp_path, seed, fallen, fallen)]
+    assert verdicts(records)["stays_at_the_edge"] == "contradicted"
 
 
 def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
@@ -110,16 +123,18 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
 
     records = [
         record
-        for seed in range(3)
-        for record in write(tmp_path, seed, held, held, diverged=[(0.5, 0.0)] * (seed == 2))
+        for seed in range(6)
+        for record in write(tmp_path, seed, held, held, diverged=[(0.5, 0.0)] * (seed > 2))
     ]
-    claim = next(c for c in study.claims(CONFIG, records) if c.id == "arrested_at_the_edge")
-    assert math.isinf(claim.per_seed[2])
+    found = {claim.id: claim for claim in study.claims(CONFIG, records)}
+    assert found["stays_at_the_edge"].per_seed[3:] == (0, 0, 0)
+    claim = found["arrested_at_the_edge"]
+    assert [math.isinf(value) for value in claim.per_seed] == [False] * 3 + [True] * 3
     assert claim.verdict == "inconclusive"
     places = [(0.5, smoothing) for smoothing in CONFIG.label_smoothing]
     records = [
         record
-        for seed in range(3)
+        for seed in range(6)
         for record in write(tmp_path / "all", seed, held, held, diverged=places)
     ]
     assert verdicts(records)["arrested_at_the_edge"] == "contradicted"
@@ -179,7 +194,7 @@ def test_divergence_is_recorded(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": -1.0}, r"expected 0 < small_lr < lr; got small_lr = 0\.08, lr = -1\.0$"),
+        ({"lr": -1.0}, r"expected 0 < small_lr < lr; got small_lr = 0\.25, lr = -1\.0$"),
         ({"lr": math.nan}, "expected 0 < small_lr < lr"),
         ({"label_smoothing": (0.1,)}, "three or more levels"),
         ({"label_smoothing": (0.1, 1.0)}, r"levels in \[0, 1\); got label_smoothing = "),

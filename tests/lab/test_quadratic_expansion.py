@@ -33,14 +33,17 @@ def write(folder, seed, sharpening=SHARPENING, errors=ERRORS, diverged=()):
         if run.model != "network":
             found |= {"taylor_error": errors[run.model], "distance": DISTANCES}
         record = Record.create(folder / run.name, asdict(run))
-        columns = {name: torch.tensor(values)[:, None].double() for name, values in found.items()}
+        factor = 1 + 1e-4 * seed * (1 + (run.model == "quadratic"))
+        columns = {
+            name: factor * torch.tensor(values)[:, None].double() for name, values in found.items()
+        }
         study.write(record, TIMES, columns)
         record.finish("diverged" if run.model in diverged else "finished")
         yield record
 
 
 def claims_of(folder, **arguments):
-    records = [record for seed in range(3) for record in write(folder, seed, **arguments)]
+    records = [record for seed in range(6) for record in write(folder, seed, **arguments)]
     return {claim.id: claim for claim in study.claims(CONFIG, records)}
 
 
@@ -49,9 +52,9 @@ def test_what_the_statements_say(tmp_path):
     assert len(found) == 8
     assert sum(claim.control for claim in found.values()) == 3
     assert all(claim.as_expected for claim in found.values())
-    assert found["network_at_the_edge"].statistic == pytest.approx(1.0)
-    assert found["quadratic_right_until_the_edge"].statistic == pytest.approx(0.05)
-    assert found["quadratic_reaches_further"].statistic == pytest.approx(3)
+    assert found["network_at_the_edge"].statistic == pytest.approx(1.0, abs=1e-3)
+    assert found["quadratic_right_until_the_edge"].statistic == pytest.approx(0.05, abs=1e-4)
+    assert found["quadratic_reaches_further"].statistic == pytest.approx(3, abs=1e-2)
     assert "That of the linear model is 0.60." in found["quadratic_departs_later"].note
     assert "1.00 (shown) times 2 / lr for the network" in study.summary(CONFIG, [*found.values()])
 

@@ -15,9 +15,23 @@ from lossgeom.quadratic.trajectory import Trajectory
 from tests.conftest import without_checks
 from tests.lab import varied
 
-BELOW = {"value": 0.0, "diverged": 0.0, "passed": 0.0, "risen": 0.0, "held": math.nan, "sharpening": 1.0}
-HELD = {"value": 0.8, "diverged": 0.0, "passed": 0.7, "risen": 1.0, "held": 1.98, "sharpening": 1.4}
-GONE = {"value": 0.0, "diverged": 1.0, "passed": 0.0, "risen": 0.0, "held": math.nan, "sharpening": math.nan}
+BELOW = {
+    "value": 0.0,
+    "diverged": 0.0,
+    "passed": 0.0,
+    "risen": 0.0,
+    "held": math.nan,
+    "sharpening": 1.0,
+}
+HELD = {"value": 0.8, "diverged": 0.0, "risen": 1.0, "held": 1.98, "sharpening": 1.4}
+GONE = {
+    "value": 0.0,
+    "diverged": 1.0,
+    "passed": 0.0,
+    "risen": 0.0,
+    "held": math.nan,
+    "sharpening": math.nan,
+}
 GOOD = {
     "small": BELOW, "edge": HELD, "large": GONE, "linear": BELOW,
     "acceleration": {"value": 1.01, "halved": 0.25, "limit": 1.14, "velocity": 0.001},

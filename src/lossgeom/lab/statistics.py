@@ -30,8 +30,8 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[floa
     It takes the values as independent and of the same distribution, whatever that is, and covers
     the median at least as often as it says. Values that are not finite count by their order.
 
-    Fewer than 6 values at a level of 95 % give an interval of NaN, and so do values that are all the
-    same: they do not say how much there is to vary.
+    Fewer than 6 values at a level of 95 % give an interval of NaN, and so do finite ones that are
+    all the same, for they do not say how much there is to vary.
 
     >>> median_interval([5.0, 3.0, 1.0, 6.0, 4.0, 2.0])
     (3.5, (1.0, 6.0))
@@ -43,7 +43,8 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[floa
         return math.nan, NO_INTERVAL
     below = required("scipy.stats").binom.cdf(range(n), n, 0.5)
     j = int((below <= (1 - level) / 2).sum())
-    interval = NO_INTERVAL if j == 0 or ordered[0] == ordered[-1] else (ordered[j - 1], ordered[-j])
+    equal = ordered[0] == ordered[-1] and math.isfinite(ordered[0])
+    interval = NO_INTERVAL if equal or j == 0 else (ordered[j - 1], ordered[-j])
     return statistics.median(ordered), interval
 
 
@@ -85,7 +86,7 @@ def claim_over_seeds(name: str, *, values: Sequence[float], note: str = "", **pa
     median, interval = median_interval(known)
     if len(known) < FEWEST_SEEDS:
         reason = f"{_counted(known, values)}; an interval needs {FEWEST_SEEDS}."
-    elif len(set(known)) == 1:
+    elif math.isnan(interval[0]):
         reason = "All seeds give the same value, which says nothing of how much it can vary."
     else:
         reason = _missing(known, values)
@@ -97,7 +98,7 @@ def claim_of_seeds(
 ) -> Claim:
     """A claim that the number of most seeds lies in a range; ``values`` are as above.
 
-    It is for counts and rank correlations, which few different values are possible of.
+    It is for counts, shares and rank correlations, of which all seeds may well have the same.
 
     >>> claim_of_seeds("a", statement="there are 9", source="A", measured="share of seeds with 9",
     ...     values=[9, 9, 9, 9, 9, 9], inside=(9, 9)).verdict
@@ -108,6 +109,17 @@ def claim_of_seeds(
     share, interval = share_interval(hits, len(known))
     note = _joined(_missing(known, values), note)
     return _claim(name, share, interval, known, note, {"expected": MOST, **parts})
+
+
+def seeds_with(inside: Interval) -> str:
+    """What :func:`claim_of_seeds` measures, up to the name of the number.
+
+    >>> seeds_with((0.9, math.inf))
+    'share of seeds with at least 0.9 of what is given for each seed, the'
+    """
+    low, high = inside
+    some = f"at least {low:g}" if math.isinf(high) else f"at most {high:g}"
+    return f"share of seeds with {some} of what is given for each seed, the"
 
 
 def claim_of_runs(

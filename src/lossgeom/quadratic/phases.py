@@ -88,8 +88,8 @@ def phase_diagram(
     Raises:
         ValueError: if a size is not positive, a value negative, or there is none.
 
-    Source: the phase diagram of Agarwala et al., arXiv:2210.04860, in coordinates derived here,
-    not compared with the paper's text.
+    Source: derived here, after the abstract of Agarwala, Pedregosa and Pennington,
+    arXiv:2210.04860.
 
     >>> diagram = phase_diagram([0.05, 4.0], [0.5], outputs=6, parameters=10, runs=5, steps=2000)
     >>> diagram.phase(0, 0), diagram.phase(1, 0)

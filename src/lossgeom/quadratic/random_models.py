@@ -39,8 +39,8 @@ class RandomModels(Ensemble):
         seed: of all.
         numbers: (R,) which models of this seed.
 
-    Source: the ensemble of section 3 of Agarwala, Pedregosa and Pennington, arXiv:2210.04860, in
-    coordinates derived here, not compared with the paper's text.
+    Source: ensemble and coordinates derived here, after the abstract of Agarwala, Pedregosa and
+    Pennington, arXiv:2210.04860.
     """
 
     outputs: int

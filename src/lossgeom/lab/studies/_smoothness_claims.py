@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lossgeom.claim import Claim, Interval
-from lossgeom.lab.statistics import claim_of_all, claim_over_seeds, rank_correlation
+from lossgeom.lab.statistics import claim_of_all, claim_of_seeds, rank_correlation, seeds_with
 from lossgeom.lab.studies._smoothness_metrics import (
     G_W,
     G_X,
@@ -148,13 +148,13 @@ def _mean(values: Iterable[float]) -> str:
 def _on_one_cloud(config: Config, seeds: Sequence[SeedRuns], k: int) -> Claim:
     runs = len(seeds) * len(config.lr) * len(config.batch_size)
     third = _mean(seed.correlation(G_W[3], G_X[3]) for seed in seeds)
-    return claim_over_seeds(
+    return claim_of_seeds(
         f"spearman_k{k}",
         statement=f"g_W and g_x of order k = {k} lie on one increasing cloud.",
         source=f"{PAPER_B}, scatter plot",
-        measured=f"rank correlation of g_W and g_x {_over(config)}",
+        measured=f"{seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and g_x {_over(config)}",
         values=[seed.correlation(G_W[k], G_X[k]) for seed in seeds],
-        expected=ON_ONE_CLOUD,
+        inside=ON_ONE_CLOUD,
         note=f"{sum(len(seed.kept) for seed in seeds)} of {runs} runs interpolate."
         if k == 1
         else f"For k = 3 it is {third}.",
@@ -162,15 +162,15 @@ def _on_one_cloud(config: Config, seeds: Sequence[SeedRuns], k: int) -> Claim:
 
 
 def _shuffled(config: Config, seeds: Sequence[SeedRuns], k: int) -> Claim:
-    return claim_over_seeds(
+    return claim_of_seeds(
         f"control_shuffled_k{k}",
         statement=f"Negative control: g_W of a run and g_x of another one, drawn at random, lie on "
         f"one increasing cloud, too (k = {k}).",
         source="made to fail",
-        measured=f"rank correlation of g_W and the g_x of another run {_over(config)}, in an order "
-        "drawn by the seed",
+        measured=f"{seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and the g_x of another "
+        f"run {_over(config)}, in an order drawn by the seed",
         values=[seed.correlation(G_W[k], G_X[k], shuffled=True) for seed in seeds],
-        expected=ON_ONE_CLOUD,
+        inside=ON_ONE_CLOUD,
         control=True,
     )
 
@@ -186,26 +186,28 @@ def _lower_left(config: Config, seeds: Sequence[SeedRuns]) -> list[Claim]:
         )
         return f"By {name}, mean of all seminorms: {', '.join(parts)}."
 
-    made = partial(claim_over_seeds, source=f"{PAPER_B}, scatter plot")
+    made = partial(claim_of_seeds, source=f"{PAPER_B}, scatter plot")
     measured = (
-        "mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
+        "{} mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
         f"{_over(config)}; the weaker one of g_W and g_x"
     )
     return [
         made(
             "larger_lr_lower_left",
             statement="A larger learning rate moves to the lower left where batches make noise.",
-            measured=measured.format("batch sizes below the full one", "learning rate"),
+            measured=measured.format(
+                seeds_with(FALLS), "batch sizes below the full one", "learning rate"
+            ),
             values=[seed.lower_left(0, noisy, max) for seed in seeds],
-            expected=FALLS,
+            inside=FALLS,
             note=note(0, config.batch_size, "batch size"),
         ),
         made(
             "smaller_batch_lower_left",
             statement="A smaller batch moves to the lower left.",
-            measured=measured.format("learning rates", "batch size"),
+            measured=measured.format(seeds_with(RISES), "learning rates", "batch size"),
             values=[seed.lower_left(1, config.lr, min) for seed in seeds],
-            expected=RISES,
+            inside=RISES,
             note=note(1, config.lr, "learning rate"),
         ),
     ]
@@ -250,13 +252,14 @@ def _predicts(config: Config, seeds: Sequence[SeedRuns]) -> Claim:
         f"{name} {_mean(seed.correlation(metric, TEST_LOSS) for seed in seeds)}"
         for name, metric in others.items()
     )
-    return claim_over_seeds(
+    return claim_of_seeds(
         "g_x_predicts_test_loss",
         statement="A smaller g_x goes with a smaller test loss.",
         source=PAPER_B,
-        measured=f"rank correlation of g_x of order 1 and the test loss {_over(config)}",
+        measured=f"{seeds_with(PREDICTS)} rank correlation of g_x of order 1 and the test loss "
+        f"{_over(config)}",
         values=[seed.correlation(G_X[1], TEST_LOSS) for seed in seeds],
-        expected=PREDICTS,
+        inside=PREDICTS,
         note=f"The same of {', '.join(found)}.",
     )
 
@@ -267,7 +270,7 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
     shown = sum(claim.verdict == "shown" for claim in statements)
     controls = [claim for claim in found if claim.control]
     failed = sum(claim.verdict == "contradicted" for claim in controls)
-    by_id = {claim.id: claim.statistic for claim in found}
+    by_id = {claim.id: statistics.median(claim.per_seed or [math.nan]) for claim in found}
     return (
         f"{shown} of {len(statements)} statements are shown on {config.data} with SGD. Over runs "
         f"that interpolate, g_W and g_x have a rank correlation of {by_id['spearman_k1']:.2f} for "

@@ -321,8 +321,8 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
         seeds,
         "outliers",
         make=claim_of_seeds,
-        measured=f"share of seeds with {ABOUT_C_MINUS_1[0]} to {ABOUT_C_MINUS_1[1]} outliers, whose "
-        f"number is given for each seed: how many of the {config.pairs} largest eigenvalues of the "
+        measured=f"share of seeds with {ABOUT_C_MINUS_1[0]} to {ABOUT_C_MINUS_1[1]} outliers, "
+        f"given for each seed: how many of the {config.pairs} largest eigenvalues of the "
         "Hessian lie above the largest relative gap between neighbours; none where no eigenvalue "
         f"is {GAP:g} times the next",
         inside=ABOUT_C_MINUS_1,
