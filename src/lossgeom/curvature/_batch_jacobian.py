@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +18,18 @@ AGAIN = {"retain_graph": True, "materialize_grads": True}
 class BatchJacobian:
     """J v and J^T u, with J the derivative of outputs in a leaf that they were computed from.
 
-    J v is the transpose of J^T u, by a second derivative of the outputs. Where the model has none,
-    J is computed row by row, and kept.
+    J v is the transpose of J^T u, by a second derivative of the outputs.
+
+    Args:
+        outputs: computed from the leaf.
+        leaf: what to differentiate in.
+        by_rows: whether J is computed row by row, and kept, where the model has none.
     """
 
-    def __init__(self, outputs: Tensor, leaf: Tensor) -> None:
+    def __init__(self, outputs: Tensor, leaf: Tensor, *, by_rows: bool = False) -> None:
         self.outputs = outputs
         self.leaf = leaf
+        self._by_rows = by_rows
         self._constant = not outputs.requires_grad
         if self._constant:
             return
@@ -34,10 +38,12 @@ class BatchJacobian:
             outputs, leaf, self._cotangent, create_graph=True, materialize_grads=True
         )
         self._rows: Tensor | None = None
-        with suppress(ValueError):
+        try:
             check_differentiable_again(self._pulled)
-            return
-        self._rows = self._by_rows()
+        except ValueError:
+            if not by_rows:
+                raise
+            self._rows = self._all_rows()
 
     def pull(self, u: Tensor) -> Tensor:
         """J^T u."""
@@ -54,10 +60,12 @@ class BatchJacobian:
             try:
                 return torch.autograd.grad(self._pulled, self._cotangent, v, **AGAIN)[0]
             except NotImplementedError:  # of a function whose backward has no derivative
-                self._rows = self._by_rows()
-        return (self._rows @ v).view_as(self.outputs)
+                if not self._by_rows:
+                    raise
+                self._rows = self._all_rows()
+        return (self._rows @ v.reshape(-1)).view_as(self.outputs)
 
-    def _by_rows(self) -> Tensor:
+    def _all_rows(self) -> Tensor:
         outputs, P = self.outputs.numel(), self.leaf.numel()
         if outputs * P * self.leaf.element_size() > LARGEST_ROWS:
             raise ValueError(

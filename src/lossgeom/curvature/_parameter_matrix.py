@@ -203,7 +203,7 @@ class OutputSandwich(ParameterMatrix):
         """The product with W at the outputs of a batch, and its number of terms."""
 
     def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta)
+        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta, by_rows=True)
         weigh, count = self.weighting(jacobian.outputs, batch)
         return lambda v: jacobian.pull(weigh(jacobian.push(v))), count
 

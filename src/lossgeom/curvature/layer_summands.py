@@ -216,13 +216,13 @@ def _factors(
         shift = theta.new_zeros(sizes[batch.index], requires_grad=True)
         with hooked(modules, Shift(shift)):
             outputs = problem.outputs(theta.detach(), batch)
-        return BatchJacobian(outputs, shift), 1.0
+        return BatchJacobian(outputs, shift, by_rows=True), 1.0
 
     def layer(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
         calls = Calls()
         with hooked(modules, calls, detach_inputs):
             problem.outputs(theta, batch)
-        return BatchJacobian(calls.flat(theta), theta), 1.0
+        return BatchJacobian(calls.flat(theta), theta, by_rows=True), 1.0
 
     tails = KeptGraphs(problem, with_graphs(tail), memory_budget)
     layers = KeptGraphs(problem, with_graphs(layer), memory_budget)

@@ -45,7 +45,7 @@ class ParameterJacobian(OnProblem):
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
         def linearize(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
-            return BatchJacobian(problem.outputs(theta, batch), theta), 1.0
+            return BatchJacobian(problem.outputs(theta, batch), theta, by_rows=True), 1.0
 
         self._graphs = KeptGraphs(problem, with_graphs(linearize), memory_budget, rows_will_do=True)
         self.problem = problem
