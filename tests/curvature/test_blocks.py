@@ -95,6 +95,6 @@ def test_probes_that_agree_do_not_make_a_share_exact():
     truth = (off.square().sum() / dense.square().sum()).item()
     for seed in range(20):
         found = lg.off_block_mass(H, ["a", "b"], probes=2, seed=seed)
-        assert 0 < abs(found.value - truth) <= found.stderr * 64 or found.stderr > 0
+        assert abs(found.value - truth) <= 64 * found.stderr  # t, one degree of freedom, 99 %
         assert found.stderr <= 1
     assert lg.off_block_mass(H, ["*"], probes=2).stderr == 0  # one block: nothing is off it
