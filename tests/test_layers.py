@@ -9,9 +9,16 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"estimate", "claim", "extras", "factories"},
+    {"estimate", "claim", "extras", "factories", "printable"},
     {"linalg", "tape"},
-    {"measuring", "private_copy", "batches", "likelihoods"},
+    {
+        "measuring",
+        "private_copy",
+        "batches",
+        "likelihoods",
+        "checkpoint_files",
+        "checkpoint_names",
+    },
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing"},
     {"problem"},
@@ -31,7 +38,7 @@ LAYERS = [
     {"cli"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"estimate", "extras", "files", "record", "report"}
+REPORT_MAY_IMPORT = {"estimate", "extras", "files", "printable", "record", "report"}
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
     "lab/studies", "report/sections",

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lossgeom.printable import printable
+
 if TYPE_CHECKING:
     from lossgeom.geometry import Part
     from lossgeom.lab.runner import Progress as StudyProgress
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 
 def show(text: str) -> None:
     """Print a result, to standard output."""
-    print(text)  # noqa: T201
+    print(printable(text, keep="\n"))  # noqa: T201
 
 
 def say(text: str) -> None:
     """Print a message, to standard error."""
-    print(f"lossgeom: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"lossgeom: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class ProgressDisplay:
