@@ -30,7 +30,8 @@ LAYERS = [
     {"smoothness"},
     {"stability", "geometry", "quadratic"},
     {"metrics"},
-    {"files"},
+    {"files", "environment"},
+    {"record_format"},
     {"record", "schedule"},
     {"tracker", "measurement"},
     {"lab"},
@@ -38,7 +39,15 @@ LAYERS = [
     {"cli"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"estimate", "extras", "files", "printable", "record", "report"}
+REPORT_MAY_IMPORT = {
+    "estimate",
+    "extras",
+    "files",
+    "printable",
+    "record",
+    "record_format",
+    "report",
+}
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
     "lab/studies", "report/sections",

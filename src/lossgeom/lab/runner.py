@@ -20,7 +20,7 @@ from lossgeom.claim import Claim
 from lossgeom.files import write_json
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._study import RunConfig, Study
-from lossgeom.record import MANIFEST, Record
+from lossgeom.record import MANIFEST_FILE, Record, run_folder
 
 POLL_SECONDS = 0.5
 
@@ -89,7 +89,7 @@ def run_study(
             planned_runs=[run.name for run in runs],
         )
         _run_missing(study, runs, out, workers, on_progress)
-        records = [Record.open(out / "runs" / run.name) for run in runs]
+        records = [Record.open(run_folder(out, run.name)) for run in runs]
         found = study.claims(config, records)
         write_json(out / "claims.json", [claim.to_json() for claim in found])
         record.update(summary=study.summary(config, found))
@@ -108,7 +108,7 @@ def _run_missing(
     workers: int,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    missing = [run for run in runs if not _is_over(out / "runs" / run.name)]
+    missing = [run for run in runs if not _is_over(run_folder(out, run.name))]
     finished = len(runs) - len(missing)
     on_progress(Progress(len(runs), finished, finished))
     if not missing:
@@ -122,7 +122,8 @@ def _run_missing(
     )
     try:
         names = {
-            pool.submit(_run_one, study.name, run, out / "runs" / run.name): run for run in missing
+            pool.submit(_run_one, study.name, run, run_folder(out, run.name)): run
+            for run in missing
         }
         pending: set[Future[None]] = set(names)
         while pending:
@@ -154,15 +155,15 @@ def _check(future: Future[None], run: RunConfig) -> None:
 
 
 def _is_over(path: Path) -> bool:
-    return (path / MANIFEST).exists() and Record.open(path).is_over
+    return (path / MANIFEST_FILE).exists() and Record.open(path).is_over
 
 
 def _share(run: RunConfig, out: Path) -> float:
     """The part of a run that is done, read off its record."""
-    rows = out / "runs" / run.name / "rows.jsonl"
-    if not rows.exists():
+    path = run_folder(out, run.name)
+    if not (path / MANIFEST_FILE).exists():
         return 0.0
-    measured = Record.open(rows.parent).measured
+    measured = Record.open(path).measured
     return max((step for step, _ in measured), default=0) / run.steps
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossgeom.extras import required
+from lossgeom.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def words(key: object) -> str:
 
 def literal(text: str) -> str:
     """Text as it is, with nothing left that matplotlib would typeset."""
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 def level(value: object) -> str:

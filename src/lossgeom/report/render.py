@@ -8,6 +8,7 @@ from typing import Any
 
 from lossgeom.extras import required
 from lossgeom.files import write_atomically
+from lossgeom.printable import printable
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.sections import SECTIONS
@@ -48,11 +49,17 @@ def _sections(source: Source, figures: Path) -> list[Section]:
     return [section for section in made if section is not None]
 
 
+def _shown(value: Any) -> Any:
+    """A value of a record as it may be in a page; figures are left alone."""
+    return printable(value, keep="\n") if type(value) is str else value
+
+
 def _environment() -> Any:
     jinja2 = required("jinja2")
     return jinja2.Environment(
         loader=jinja2.PackageLoader("lossgeom.report"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
