@@ -25,7 +25,9 @@ def trained():
     return checkpoints.trained()
 
 
-@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.pth", "a.bin"])
+@pytest.mark.parametrize(
+    "name", ["a.safetensors", "a.pt", "a.pth", "a.bin", "a.ckpt", "a.pth.tar", "a.tar"]
+)
 def test_round_trip(tmp_path, trained, name):
     model = net()
     assert load_checkpoint(model, saved(tmp_path / name, trained.state_dict())) == ()
@@ -40,7 +42,10 @@ def test_old_format_of_torch(tmp_path, trained):
     assert_same(model, trained)
 
 
-@pytest.mark.parametrize("entry", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize(
+    "entry",
+    ["state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights"],
+)
 def test_usual_entries(tmp_path, trained, entry):
     optimizer = torch.optim.Adam(trained.parameters())
     trained(torch.randn(9, 3)).sum().backward()
@@ -74,6 +79,72 @@ def test_wrapped_models(tmp_path, trained):
     partly = saved(tmp_path / "b.pt", compiled.state_dict())
     model = net()
     load_checkpoint(model, partly)
+    assert_same(model, trained)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.model.", "module.model.", "model._orig_mod."])
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_other_prefixes_of_all_names(tmp_path, trained, prefix, suffix):
+    state = {prefix + name: tensor for name, tensor in trained.state_dict().items()}
+    model = net()
+    notes = load_checkpoint(model, saved(tmp_path / f"a{suffix}", state))
+    assert notes == (f"names of the checkpoint read without {prefix.replace('_orig_mod.', '')!r}",)
+    assert_same(model, trained)
+
+
+def test_a_prefix_stays_where_not_all_names_would_fit(tmp_path, trained):
+    state = {f"model.{name}": tensor for name, tensor in trained.state_dict().items()}
+    for more in ("loss.weight", "model.head.weight"):
+        path = saved(tmp_path / "a.pt", {**state, more: torch.ones(1)})
+        with pytest.raises(CheckpointError, match=r"10 not in the model \(model.0.weight"):
+            load_checkpoint(net(), path)
+
+
+def test_names_that_would_become_one(tmp_path, trained):
+    state = {**trained.state_dict(), "_orig_mod.0.weight": torch.zeros(5, 3)}
+    with pytest.raises(CheckpointError, match=r"1 not in the model \(_orig_mod.0.weight\)"):
+        load_checkpoint(net(), saved(tmp_path / "a.pt", state))
+
+
+def lightning(model):
+    """As the framework saves it, with what else it puts beside the weights."""
+    return {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+        "optimizer_states": [torch.optim.SGD(model.parameters(), 0.1).state_dict()],
+        "lr_schedulers": [],
+        "hyper_parameters": {"lr": 0.1, "model": "mlp"},
+    }
+
+
+def test_lightning(tmp_path, trained):
+    model = net()
+    notes = load_checkpoint(model, saved(tmp_path / "last.ckpt", lightning(trained)))
+    assert notes == (
+        "checkpoint read from its entry 'state_dict'",
+        "names of the checkpoint read without 'model.'",
+    )
+    assert_same(model, trained)
+
+
+@pytest.mark.parametrize("key", ["teacher", "model"])
+def test_an_entry_by_its_key(tmp_path, trained, key):
+    everything = {"teacher": net(seed=2).state_dict(), "model": net(seed=3).state_dict()}
+    path = saved(tmp_path / "a.pt", {**everything, key: trained.state_dict()})
+    model = net()
+    assert load_checkpoint(model, path, key=key) == (f"checkpoint read from its entry {key!r}",)
+    assert_same(model, trained)
+
+
+def test_checksums_that_were_left_out(tmp_path, trained):
+    torch.serialization.set_crc32_options(compute_crc32=False)
+    try:
+        path = saved(tmp_path / "a.pt", trained.state_dict())
+    finally:
+        torch.serialization.set_crc32_options(compute_crc32=True)
+    model = net()
+    load_checkpoint(model, path)
     assert_same(model, trained)
 
 

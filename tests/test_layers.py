@@ -9,9 +9,9 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"choices", "estimate", "claim", "extras", "factories", "reprs"},
+    {"choices", "estimate", "claim", "extras", "factories", "printable", "reprs"},
     {"linalg", "tape", "written"},
-    {"undoing"},
+    {"undoing", "checkpoint_files", "checkpoint_names"},
     {"measuring", "private_copy", "batches", "double", "likelihoods"},
     {"network", "cross_entropy", "calling", "checkpoints"},
     {"losses", "probing", "first_look", "repeatable"},
@@ -25,7 +25,8 @@ LAYERS = [
     {"smoothness"},
     {"stability", "geometry", "quadratic"},
     {"metrics"},
-    {"files"},
+    {"files", "environment"},
+    {"record_format"},
     {"record", "schedule"},
     {"tracker", "measurement"},
     {"_public"},
@@ -35,7 +36,15 @@ LAYERS = [
     {"__main__"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"estimate", "extras", "files", "record", "report"}
+REPORT_MAY_IMPORT = {
+    "estimate",
+    "extras",
+    "files",
+    "printable",
+    "record",
+    "record_format",
+    "report",
+}
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
     "lab/studies", "report/sections",

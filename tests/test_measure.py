@@ -166,6 +166,15 @@ def test_a_whole_problem(here, capsys):
     assert untrained["quantities"][0]["value"] != found["quantities"][0]["value"]
 
 
+def test_an_entry_of_a_checkpoint(here, capsys):
+    state = safetensors.torch.load_file("trained.safetensors")
+    torch.save({"teacher": state, "model": {n: 0 * t for n, t in state.items()}}, "two.ckpt")
+    command = ["net.py:model", "net.py:data", "--checkpoint", "two.ckpt", "--key", "teacher", *FEW]
+    found, quantities = numbers(capsys, *command)
+    assert quantities["loss"]["value"] == pytest.approx(plain_problem().loss(), rel=1e-5)
+    assert "checkpoint read from its entry 'teacher'" in found["problem"]["notes"]
+
+
 def test_options(here, capsys):
     command = ["net.py:normed", "net.py:data", "--mode", "train", "--seed", "2", *FEW]
     found, _ = numbers(capsys, *command, "--examples", "15", "--parameters", "3.*")

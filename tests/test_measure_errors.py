@@ -31,7 +31,15 @@ from tests.test_measure import FEW, here, measured  # noqa: F401
         (["--examples", "21"], "take(21): the data has only 20 examples"),
         (["--parameters", "head.*"], "'head.*' to match trainable parameters, it matches none"),
         (["--checkpoint", "no.pt"], "found no file"),
-        (["--checkpoint", "net.py"], "expected a checkpoint in .safetensors, .pt, .pth, .bin, got"),
+        (
+            ["--checkpoint", "net.py"],
+            "expected a checkpoint in .safetensors, .pt, .pth, .bin, .ckpt",
+        ),
+        (["--key", "model"], "expected --checkpoint, too, with --key"),
+        (
+            ["--checkpoint", "wide.pt", "--key", "net"],
+            "at 'net', found one at top level; leave out",
+        ),
         (["--checkpoint", "wide.pt"], "0.weight is (7, 3) there and (6, 3) here"),
         (["--checkpoint", "unsafe.pt"], "found argparse.Namespace, which is not read because"),
         (["--out", "net.py"], "net.py is a file; expected a folder"),

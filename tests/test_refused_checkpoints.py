@@ -119,8 +119,9 @@ def test_torchscript(tmp_path):
         ({f"w{i}": i for i in range(9)}, "found a dict with 'w0', 'w1', 'w2', and 6 more"),
         (
             {"model": {"w": torch.ones(1)}, "state_dict": {"w": torch.zeros(1)}},
-            "found state dicts at 'state_dict' and at 'model'",
+            "found state dicts at 'model' and at 'state_dict'; say which with key (on a command",
         ),
+        ({"teacher": {"w": torch.ones(1)}, "epoch": 3}, "found a state dict at 'teacher'; say"),
     ],
 )
 def test_files_without_one_state_dict(tmp_path, content, message):
@@ -131,11 +132,26 @@ def test_files_without_one_state_dict(tmp_path, content, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        ("b", {"a": {"w": torch.ones(1)}}, "at 'b', found a state dict at 'a'; say which with key"),
+        ("a", {"a": {"epoch": 3}}, "one state dict, at 'a', found a dict with 'a'; save weights"),
+        ("a", {"w": torch.ones(1)}, "at 'a', found one at top level; leave out the key"),
+        ("a", [1], "one state dict, at 'a', found a list; save weights alone"),
+    ],
+)
+def test_keys_without_a_state_dict(tmp_path, key, content, message):
+    with pytest.raises(CheckpointError) as raised:
+        read_checkpoint(saved(tmp_path / "a.pt", content), key=key)
+    assert message in str(raised.value)
+
+
 def test_other_suffixes(tmp_path):
-    for name in ("a.ckpt", "a.npz", "a", "model.safetensors.index.json"):
+    for name in ("a.npz", "a", "model.safetensors.index.json"):
         (tmp_path / name).touch()
         with pytest.raises(
-            CheckpointError, match=f"in .safetensors, .pt, .pth, .bin, got '{name}'"
+            CheckpointError, match=f"in .safetensors, .pt, .pth, .bin, .ckpt, .tar, got '{name}'"
         ):
             read_checkpoint(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"expected a checkpoint at .*/b\.pt, found no file"):
@@ -153,10 +169,10 @@ def change(state, **changes):
          "there and (5,) here; 1.weight is (6,) there and (5,) here; and 4 more. Make the model"),
         (net(bias=False).state_dict(), "does not fit the model: 1 missing in the file (2.bias)."),
         (change(net().state_dict(), extra=torch.ones(1)), "1 not in the model (extra)."),
-        ({f"net.{k}": v for k, v in net().state_dict().items()}, "8 missing in the file (0.weight, "
-         "0.bias, 1.weight, and 5 more); 9 not in the model (net.0.weight, net.0.bias, "
-         "net.1.weight, and 6 more). Make the model with the settings that it was trained with, or "
-         "rename what the file holds"),
+        ({f"{k}.{k}": v for k, v in net().state_dict().items()}, "8 missing in the file (0.weight, "
+         "0.bias, 1.weight, and 5 more); 9 not in the model (0.weight.0.weight, 0.bias.0.bias, "
+         "1.weight.1.weight, and 6 more). Make the model with the settings that it was trained "
+         "with, or rename what the file holds"),
         (change(net().state_dict(), **{"2.bias": torch.ones(2, dtype=torch.int8)}),
          "2.bias is torch.int8 there and torch.float32 here"),
     ],

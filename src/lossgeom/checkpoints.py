@@ -7,46 +7,57 @@ import pickle
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from lossgeom.checkpoint_files import check_numbers, declared
+from lossgeom.checkpoint_names import PARALLEL, renamed
+from lossgeom.printable import printable
 from lossgeom.private_copy import unwrapped
 
 State = dict[str, Tensor]
 
-ENTRIES = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
-PARALLEL, COMPILED = "module.", "_orig_mod."  # what DataParallel and torch.compile put into names
+ENTRIES = (  # where training scripts put the weights
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights",
+)  # fmt: skip
 LEAST_TORCH = (2, 10)
 SAVE = (
     "save weights alone, with safetensors.torch.save_model(model, 'model.safetensors') or "
     "torch.save(model.state_dict(), 'model.pt')"
 )
-BROKEN = (RuntimeError, EOFError, SafetensorError, ValueError, KeyError, AttributeError, TypeError)
 NAMED = 3  # of the names in a list, in an error
 
 
 class CheckpointError(ValueError):
     """A file does not hold the weights of the model, or cannot be read safely."""
 
+    def __str__(self) -> str:
+        return printable(str(self.args[0]))
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> tuple[str, ...]:
+
+def load_checkpoint(
+    model: nn.Module, path: str | Path, *, key: str | None = None
+) -> tuple[str, ...]:
     """Put the weights of a file into a model, all of them, and nothing else.
 
-    Names are compared without what ``torch.compile`` and data-parallel wrappers put into them. A
-    weight that the model uses under several names may be in the file under one of them, as
-    ``transformers`` and safetensors save it. Types may differ in width: the model keeps its own.
+    Names are compared without what ``torch.compile`` and data-parallel wrappers put into them, and
+    without a prefix that all of them have, such as Lightning's ``model.``, where all are names of
+    the model then. A weight that the model uses under several names may be in the file under one of
+    them, as ``transformers`` and safetensors save it. Types may differ in width: the model keeps
+    its own. What the file declares is compared with the model before its numbers are read.
 
     Args:
         model: any module, also inside a wrapper; it is changed in place. After an error it may hold
             a part of the file.
         path: see :func:`read_checkpoint`.
+        key: see :func:`read_checkpoint`.
 
     Returns:
         Notes on what was different between the file and the model.
@@ -67,54 +78,91 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     [[1.0, 1.0]]
     """
     path = Path(path)
-    state, notes = read_checkpoint(path)
+    promised = _declared(path)
     inner, _ = unwrapped(model)
     own = {n: t for n, t in inner.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
-    state = _completed(_renamed(state, own), own, path)
-    _check_tensors(state, own, path)
+    found = _state_dicts(promised, key)
+    if len(found) == 1:
+        _check_tensors(renamed(next(iter(found.values())), own)[0], own, path)
+    state, notes = _read(path, promised, key)
+    state, prefix = renamed(state, own)
+    state = _completed(state, own, path)
     try:
         missing, unexpected = inner.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the model: {_first_line(error)}") from error
     _check_names(missing, unexpected, path)
-    return (*notes, *_conversions(state, own))
+    return (*notes, *_prefix_note(prefix), *_conversions(state, own))
 
 
-def read_checkpoint(path: str | Path) -> tuple[State, tuple[str, ...]]:
+def read_checkpoint(path: str | Path, *, key: str | None = None) -> tuple[State, tuple[str, ...]]:
     """The weights in a file, by name, on the CPU.
 
     Args:
-        path: ``.safetensors``; or ``.pt``, ``.pth`` or ``.bin`` with a state dict, at top level or
-            at ``"state_dict"``, ``"model_state_dict"`` or ``"model"``. Of these, torch reads
-            tensors and plain containers only, and nothing in them is run.
+        path: ``.safetensors``; or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or ``.tar`` as
+            ``torch.save`` writes it, with a state dict at top level or at one of ``"state_dict"``,
+            ``"model_state_dict"``, ``"model_state"``, ``"model"``, ``"net"``, ``"network"`` and
+            ``"weights"``. Of these, torch reads tensors and plain containers only, and nothing in
+            them is run.
+        key: the entry with the state dict, where it has another name or there are several.
 
     Returns:
         The weights, and notes on where they were found.
 
     Raises:
-        CheckpointError: for another suffix, no file, a file that is not complete, one that holds
-            more than weights, or a version of torch before 2.10, in which reading one can be
-            exploited (CVE-2025-32434, CVE-2026-24747).
+        CheckpointError: for another suffix, no file, a file that is not complete or damaged, one
+            that holds more than weights, or a version of torch before 2.10, in which reading one
+            can be exploited (CVE-2025-32434, CVE-2026-24747).
     """
     path = Path(path)
+    return _read(path, _declared(path), key)
+
+
+def _declared(path: Path) -> Any:
+    """What a file promises to hold, without reading its numbers."""
     if path.suffix not in READERS:
         raise CheckpointError(
             f"expected a checkpoint in {', '.join(READERS)}, got {path.name!r}; {SAVE}"
         )
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint at {path.absolute()}, found no file")
+    if path.suffix != ".safetensors":
+        _check_torch(path)
+    with _explained(path):
+        return declared(path)
+
+
+def _read(path: Path, promised: Any, key: str | None) -> tuple[State, tuple[str, ...]]:
+    """The weights, which are those that were promised."""
+    with _explained(path):
+        state, notes = _state_dict(READERS[path.suffix](path), path, key)
+        check_numbers(path, state.values())
+    expected, _ = _state_dict(promised, path, key)
+    forms = [{n: (t.shape, t.dtype) for n, t in each.items()} for each in (expected, state)]
+    if forms[0] != forms[1]:
+        raise CheckpointError(f"{path} is damaged: it does not hold the tensors that it declares")
+    return state, notes
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Raise what goes wrong with a file as one kind of error; a damaged one raises any kind."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded = READERS[path.suffix](path)
-    except BROKEN as error:
-        if isinstance(error, CheckpointError):
-            raise
+            yield
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"expected {path} to hold weights alone, found {_refused(error)}, which is not read "
+            f"because reading it could run code; where it was made, {SAVE}"
+        ) from error
+    except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read ({_first_line(error)}); is it complete? If it is something "
             f"else than a state dict, {SAVE}"
         ) from error
-    return _state_dict(loaded, path)
 
 
 def sha256(path: str | Path) -> str:
@@ -126,7 +174,7 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read_pickled(path: Path) -> Any:
+def _check_torch(path: Path) -> None:
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < LEAST_TORCH:
         raise CheckpointError(
@@ -135,13 +183,10 @@ def _read_pickled(path: Path) -> Any:
             "for (CVE-2025-32434, CVE-2026-24747); update torch, or save the weights as "
             ".safetensors"
         )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"expected {path} to hold weights alone, found {_refused(error)}, which is not read "
-            f"because reading it could run code; where it was made, {SAVE}"
-        ) from error
+
+
+def _read_pickled(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _refused(error: pickle.UnpicklingError) -> str:
@@ -155,6 +200,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".pt": _read_pickled,
     ".pth": _read_pickled,
     ".bin": _read_pickled,
+    ".ckpt": _read_pickled,
+    ".tar": _read_pickled,  # as in .pth.tar
 }
 
 
@@ -166,31 +213,41 @@ def _is_state_dict(thing: Any) -> bool:
     )
 
 
-def _state_dict(loaded: Any, path: Path) -> tuple[State, tuple[str, ...]]:
-    if _is_state_dict(loaded):
-        return dict(loaded), ()
-    entries = loaded if isinstance(loaded, Mapping) else {}
-    found = [entry for entry in ENTRIES if _is_state_dict(entries.get(entry))]
+def _state_dict(loaded: Any, path: Path, key: str | None) -> tuple[State, tuple[str, ...]]:
+    """The one state dict, and a note on where it was."""
+    found = _state_dicts(loaded, key)
     if len(found) == 1:
-        return dict(entries[found[0]]), (f"checkpoint read from its entry {found[0]!r}",)
-    what = (
-        f"state dicts at {' and at '.join(map(repr, found))}"
-        if found
-        else f"a {type(loaded).__name__}" + (f" with {_few(map(repr, entries))}" if entries else "")
-    )
-    raise CheckpointError(
-        f"expected {path} to hold one state dict, at top level or at "
-        f"{', '.join(map(repr, ENTRIES))}, found {what}; {SAVE}"
-    )
+        ((entry, state),) = found.items()
+        return dict(state), () if entry is None else (f"checkpoint read from its entry {entry!r}",)
+    where = "at top level or at " + ", ".join(map(repr, ENTRIES)) if key is None else f"at {key!r}"
+    raise CheckpointError(f"expected {path} to hold one state dict, {where}, found {_what(loaded)}")
 
 
-def _renamed(state: State, own: Mapping[str, Tensor]) -> State:
-    """With the model's names for what wrappers have renamed."""
-    names = {name.replace(COMPILED, ""): name for name in own}
-    plain = {name.replace(COMPILED, ""): tensor for name, tensor in state.items()}
-    while all(name.startswith(PARALLEL) for name in plain) and not plain.keys() & names.keys():
-        plain = {name.removeprefix(PARALLEL): tensor for name, tensor in plain.items()}
-    return {names.get(name, name): tensor for name, tensor in plain.items()}
+def _state_dicts(loaded: Any, key: str | None) -> dict[str | None, State]:
+    """At a key; or at top level, as None; or at the usual entries."""
+    if key is None and _is_state_dict(loaded):
+        return {None: loaded}
+    entries = loaded if isinstance(loaded, Mapping) else {}
+    names = ENTRIES if key is None else (key,)
+    return {name: entries[name] for name in names if _is_state_dict(entries.get(name))}
+
+
+def _what(loaded: Any) -> str:
+    """What a file holds, and what to do about it."""
+    if _is_state_dict(loaded):
+        return "one at top level; leave out the key"
+    entries = loaded if isinstance(loaded, Mapping) else {}
+    there = [repr(name) for name, entry in entries.items() if _is_state_dict(entry)]
+    if there:
+        some = "a state dict" if len(there) == 1 else "state dicts"
+        return f"{some} at {_few(there, ' and at ')}; say which with key (on a command line --key)"
+    kind = f"a {type(loaded).__name__}" + (f" with {_few(map(repr, entries))}" if entries else "")
+    return f"{kind}; {SAVE}"
+
+
+def _prefix_note(prefix: str) -> list[str]:
+    unexpected = prefix.replace(PARALLEL, "")
+    return [f"names of the checkpoint read without {prefix!r}"] if unexpected else []
 
 
 def _completed(state: State, own: Mapping[str, Tensor], path: Path) -> State:
@@ -217,6 +274,10 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _check_tensors(state: State, own: Mapping[str, Tensor], path: Path) -> None:
+    """Compare with the model what has names of its own; what has others, when that is loaded."""
+    strange = [name for name in state if name not in own]
+    if len(strange) > len(own):  # then nothing that a model does with names explains them
+        _check_names([name for name in own if name not in state], strange, path)
     wrong = []
     for name in (name for name in state if name in own):
         here, there = state[name], own[name]

@@ -80,8 +80,7 @@ def measure(
         record.update(notes=list(problem.notes))
         record.finish(status)
     else:
-        record.update(status=status)  # and when it ended stays as it is
-        record.close()
+        record.finish(status, ended=record.manifest.get("ended"))
     return estimates
 
 
@@ -113,14 +112,15 @@ def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
     facts = {**_facts(problem), "geometry": asdict(geometry)}
     if record.measured:
         _check_same(record, {key: record.manifest.get(key) for key in facts}, facts)
+        facts = {}
     else:
-        record.update(**facts, notes=list(problem.notes))
+        facts["notes"] = list(problem.notes)
     plan = [
         {"part": part.name, "matrix": part.matrix, "metric": name, "label": label}
         for part in geometry.parts(problem)
         for name, label in part.labels.items()
     ]
-    record.update(planned=plan)
+    record.update(**facts, planned=plan)
 
 
 def _check_same(record: Record, there: dict[str, Any], now: dict[str, Any]) -> None:

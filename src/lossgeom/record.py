@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
+import hashlib
 import json
 import os
-import platform
-import re
-import subprocess
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,15 +16,29 @@ import safetensors.torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from lossgeom.files import number, plain, write_atomically, write_json
+from lossgeom.batches import digest
+from lossgeom.environment import environment
+from lossgeom.files import is_temporary, plain, write_atomically, write_json
+from lossgeom.printable import printable
+from lossgeom.record_format import (
+    ARRAY,
+    MANIFEST,
+    SCHEMA,
+    checked_row,
+    mismatch,
+    read_json,
+    read_row,
+)
 
-SCHEMA = 1
-MANIFEST, ROWS, LOCK = "manifest.json", "rows.jsonl", ".lock"
+MANIFEST_FILE, ROWS, CLAIMS_FILE, LOCK = "manifest.json", "rows.jsonl", "claims.json", ".lock"
 LOCK_SECONDS = 5.0  # what the processes of a run that was killed may take to end
 
 
 class RecordError(Exception):
     """A folder is not what was expected; nothing has been written."""
+
+    def __str__(self) -> str:
+        return printable(str(self.args[0]))
 
 
 class Record:
@@ -35,6 +47,9 @@ class Record:
     The manifest holds the configuration, the versions, the machine and how the run ended; rows are
     measurements, appended one line at a time; arrays are safetensors files. A process killed at
     any instant loses at most the row that it was writing. One process writes at a time.
+
+    Files are compared with their form when they are read. A record that is over says how many rows
+    it has, and their checksum; arrays have one of their own.
 
     Make one with :meth:`create`, read one with :meth:`open`. At the end of a ``with`` block that
     raises nothing, a record is finished; otherwise call :meth:`finish`.
@@ -51,7 +66,11 @@ class Record:
         self.path = path
         self.manifest = manifest
         self._lock = lock
+        self._writing = threading.RLock()
         rows = self.rows()
+        self._size = (path / ROWS).stat().st_size
+        if "contents" in manifest:
+            self._check_contents(len(rows))
         self.measured = {(row["step"], row["metric"]) for row in rows if "metric" in row}
 
     # Making and opening
@@ -92,12 +111,17 @@ class Record:
             raise RecordError(f"{path} cannot be written: {error.strerror or error}") from None
         try:
             _check_may_write(path, asked, kind, resume)  # again, now that nobody else can write
+            _remove_temporaries(path)
             manifest = _read_manifest(path)
-            if manifest is None or manifest["status"] != "running":
-                manifest = {**(manifest or _new_manifest(kind, asked)), "status": "running"}
-                write_json(path / MANIFEST, manifest)
+            if manifest is None:
+                manifest = _new_manifest(kind, asked)
+                (path / ROWS).touch()  # first, so that a record without rows has lost them
+                write_json(path / MANIFEST_FILE, manifest)
             _drop_partial_row(path / ROWS)
-            return cls(path, manifest, lock)
+            record = cls(path, manifest, lock)
+            if record.is_over:
+                record._reopen()
+            return record
         except BaseException:
             lock.release()
             raise
@@ -111,7 +135,7 @@ class Record:
         """
         manifest = _read_manifest(Path(path))
         if manifest is None:
-            raise RecordError(f"{path} holds no record: expected a file {MANIFEST} in it")
+            raise RecordError(f"{path} holds no record: expected a file {MANIFEST_FILE} in it")
         return cls(Path(path), manifest, None)
 
     def close(self) -> None:
@@ -150,18 +174,59 @@ class Record:
         return self.status != "running"
 
     def update(self, **facts: Any) -> None:
-        """Write more facts into the manifest."""
-        self._check_writable()
-        self.manifest = {**self.manifest, **plain(facts)}
-        write_json(self.path / MANIFEST, self.manifest)
+        """Write more facts into the manifest.
 
-    def finish(self, status: str = "finished") -> None:
-        """Say how the run ended, and let go of the folder."""
-        if (self.path / ROWS).exists():
-            with (self.path / ROWS).open("rb") as rows:
-                os.fsync(rows.fileno())
-        self.update(status=status, ended=_now())
+        Raises:
+            ValueError: if what has a meaning in reports, such as ``title``, is of another form.
+            RecordError: if the record is not open for writing.
+        """
+        self._check_writable()
+        with self._writing:
+            manifest = {**self.manifest, **plain(facts)}
+            wrong = mismatch(manifest, MANIFEST)
+            if wrong is not None:
+                raise ValueError(f"{wrong}, which is not what a record holds under that name")
+            self.manifest = manifest
+            write_json(self.path / MANIFEST_FILE, self.manifest)
+
+    def finish(self, status: str = "finished", *, ended: str | None = None) -> None:
+        """Say how the run ended, with what it then holds, and let go of the folder.
+
+        Args:
+            status: how it ended.
+            ended: when, if it was before now.
+        """
+        with (self.path / ROWS).open("rb") as rows:
+            os.fsync(rows.fileno())
+        files = [name for name in (ROWS, CLAIMS_FILE) if (self.path / name).exists()]
+        contents = {
+            "rows": len(self.rows()),
+            "sha256": {name: _sha256(self.path / name) for name in files},
+            "arrays": sorted(path.stem for path in self.path.glob("arrays/*.safetensors")),
+        }
+        self.update(status=status, ended=ended or _now(), contents=contents)
         self.close()
+
+    def check(self, name: str) -> None:
+        """Raise a RecordError if a file is not what it was when the run ended."""
+        path, expected = self.path / name, self.manifest.get("contents", {}).get("sha256", {})
+        if name in expected and not path.exists():
+            raise RecordError(f"{path} is missing, which was there when this had ended")
+        if name in expected and _sha256(path) != expected[name]:
+            raise RecordError(f"{path} is damaged: it is not what it was when this had ended")
+
+    def _check_contents(self, rows: int) -> None:
+        expected = self.manifest["contents"]["rows"]
+        if rows != expected:
+            raise RecordError(
+                f"{self.path / ROWS} is damaged: it holds {rows} rows, and {expected} when the run "
+                "had ended"
+            )
+        self.check(ROWS)
+
+    def _reopen(self) -> None:
+        self.manifest = {k: v for k, v in self.manifest.items() if k != "contents"}
+        self.update(status="running")
 
     # Rows
 
@@ -169,40 +234,55 @@ class Record:
         """Write one row, in a single write at the end of the file.
 
         Raises:
-            ValueError: for a measurement (a row with ``metric``) without ``step`` or ``value``.
-            RecordError: if the record is not open for writing.
+            ValueError: for a measurement (a row with ``metric``) without a whole number as ``step``
+                and a number as ``value``.
+            RecordError: if the record is not open for writing, or the file is not as it was left.
             OSError: if the disk is full; the file ends with the last complete row then.
         """
         self._check_writable()
         if "metric" in row and not {"step", "value"} <= row.keys():
             raise ValueError(f"expected a row with step, metric and value, got {dict(row)}")
-        line = (json.dumps(plain(dict(row)), allow_nan=False) + "\n").encode()
-        descriptor = os.open(self.path / ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        content = plain(dict(row))
+        checked_row(content, str(self.manifest["kind"]))
+        line = (json.dumps(content, allow_nan=False) + "\n").encode()
+        with self._writing:
+            self._append(line)
+            if "metric" in content:
+                self.measured.add((content["step"], content["metric"]))
+
+    def _append(self, line: bytes) -> None:
+        path = self.path / ROWS
         try:
-            size = os.fstat(descriptor).st_size
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except FileNotFoundError:
+            raise RecordError(f"{path} is gone; it was there when the record was opened") from None
+        try:
+            if os.fstat(descriptor).st_size != self._size:
+                raise RecordError(f"{path} has been changed by something else; nothing is appended")
             if os.write(descriptor, line) < len(line):
-                os.ftruncate(descriptor, size)
-                raise OSError(errno.ENOSPC, "no space left for a row", str(self.path / ROWS))
+                os.ftruncate(descriptor, self._size)
+                raise OSError(errno.ENOSPC, "no space left for a row", str(path))
+            self._size += len(line)
         finally:
             os.close(descriptor)
-        if "metric" in row:
-            self.measured.add((row["step"], row["metric"]))
 
     def rows(self) -> list[dict[str, Any]]:
         """All complete rows, in the order of writing.
 
         Raises:
-            RecordError: if a row other than an incomplete last one cannot be read.
+            RecordError: if a row other than an incomplete last one cannot be read, or the file is
+                gone.
         """
         path = self.path / ROWS
-        if not path.exists():
-            return []
-        *lines, _incomplete = path.read_bytes().split(b"\n")
+        try:
+            *lines, _incomplete = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read: {error.strerror}") from None
         rows = []
         for i, line in enumerate(lines):
             try:
-                rows.append({key: number(value) for key, value in json.loads(line).items()})
-            except (ValueError, AttributeError) as error:
+                rows.append(read_row(line, self.manifest["kind"]))
+            except ValueError as error:
                 raise RecordError(f"{path} is damaged in line {i + 1}: {error}") from error
         return rows
 
@@ -219,20 +299,35 @@ class Record:
         self._check_writable()
         (self.path / "arrays").mkdir(exist_ok=True)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in arrays.items()}
-        blob = safetensors.torch.save(tensors, {"facts": json.dumps(plain(facts))})
-        write_atomically(self._array_path(name), blob)
+        described = json.dumps(plain(facts))
+        metadata = {"facts": described, "sha256": _sum(tensors, described)}
+        write_atomically(self._array_path(name), safetensors.torch.save(tensors, metadata))
 
     def load_arrays(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The tensors and facts under a name; None if there are none."""
+        """The tensors and facts under a name; None if there are none.
+
+        Raises:
+            RecordError: if they are damaged, or if they were there when the run ended and are not
+                any more.
+        """
         path = self._array_path(name)
         if not path.exists():
+            if name in self.manifest.get("contents", {}).get("arrays", ()):
+                raise RecordError(f"{path} is missing, which was there when this had ended")
             return None
-        content = path.read_bytes()  # safe_open takes no path that is not in UTF-8
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return safetensors.torch.load(content), json.loads(header["__metadata__"]["facts"])
+        try:
+            content = path.read_bytes()  # safe_open takes no path that is not in UTF-8
+            tensors = safetensors.torch.load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            metadata = header["__metadata__"]
+            if _sum(tensors, metadata["facts"]) != metadata["sha256"]:
+                raise ValueError("its checksum is another one")
+            return tensors, json.loads(metadata["facts"])
+        except Exception as error:
+            raise RecordError(f"{path} is damaged: {error}") from error
 
     def _array_path(self, name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        if not ARRAY.fullmatch(name):
             raise ValueError(f"expected a name of letters, digits, - and _, got {name!r}")
         return self.path / "arrays" / f"{name}.safetensors"
 
@@ -242,35 +337,6 @@ class Record:
                 f"{self.path} was opened for reading, or is closed; Record.create(path, config, "
                 "resume=True) opens it for writing"
             )
-
-
-def environment() -> dict[str, Any]:
-    """Versions, git commit and machine, for a manifest."""
-    packages = ("lossgeom", "torch", "numpy")
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-        "git_commit": _git_commit(),
-        "machine": {
-            "system": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        },
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the working folder, with + if it has changes; None outside a repository."""
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],  # noqa: S607
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return git.stdout.strip() or None
 
 
 def _new_manifest(kind: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -288,16 +354,50 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+def run_folder(study: Path, name: str) -> Path:
+    """Where a study has the record of a run, which is inside its own folder.
+
+    Raises:
+        RecordError: for a name that leads elsewhere.
+    """
+    path = study / "runs" / name
+    elsewhere = name in ("", ".", "..") or "\0" in name or Path(name).name != name
+    if elsewhere or not path.resolve().is_relative_to(study.resolve()):
+        raise RecordError(f"{study} names a run {name!r}, which is not a folder of its own runs")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sum(tensors: Mapping[str, Tensor], described: str) -> str:
+    """A checksum of tensors with their names, and of the facts about them."""
+    parts = [(n, str(t.dtype), tuple(t.shape), digest(t)) for n, t in sorted(tensors.items())]
+    return hashlib.sha256(repr((parts, described)).encode()).hexdigest()
+
+
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = read_json(path / MANIFEST_FILE, {"schema": int})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path / MANIFEST} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise RecordError(f"{path / MANIFEST} is not a record of schema {SCHEMA}")
-    return manifest
+    except ValueError as error:
+        if "cannot be read" in str(error):
+            raise RecordError(str(error)) from None
+        raise RecordError(f"{path / MANIFEST_FILE} is not a record of schema {SCHEMA}") from None
+    if manifest["schema"] != SCHEMA:
+        raise RecordError(
+            f"{path / MANIFEST_FILE} is a record of schema {manifest['schema']}, which another "
+            f"version of lossgeom wrote; this one reads schema {SCHEMA}. Run it again into another "
+            "folder"
+        )
+    wrong = mismatch(manifest, MANIFEST)
+    if wrong is None and manifest["status"] != "running" and "contents" not in manifest:
+        wrong = "contents is missing"
+    if wrong is not None:
+        raise RecordError(f"{path / MANIFEST_FILE} is damaged: {wrong}")
+    return dict(manifest)
 
 
 def _check_may_write(path: Path, config: dict[str, Any], kind: str, resume: bool) -> None:
@@ -326,7 +426,16 @@ def _check_may_write(path: Path, config: dict[str, Any], kind: str, resume: bool
 
 def _is_ours(path: Path) -> bool:
     """Whether a file is what a process killed before its first manifest leaves behind."""
-    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
+    empty_rows = path.name == ROWS and path.stat().st_size == 0
+    return path.name == LOCK or empty_rows or is_temporary(path)
+
+
+def _remove_temporaries(path: Path) -> None:
+    """Remove what killed processes have left of files that only the holder of the lock writes."""
+    for temporary in (*path.glob(f".{MANIFEST_FILE}.*"), *path.glob(f".{CLAIMS_FILE}.*"),
+                      *path.glob("arrays/.*")):  # fmt: skip
+        if is_temporary(temporary):
+            temporary.unlink(missing_ok=True)
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -152,7 +152,7 @@ def test_what_comes_from_records_is_escaped(tmp_path):
     folder = make_study(
         tmp_path / "study",
         [("a", {"lr": 0.5, "label_smoothing": evil}, (0, 1))],
-        ["a", evil],
+        ["a", evil.replace("/", "")],
     )
     page = page_of(folder)
     assert "<script" not in page
@@ -285,5 +285,5 @@ def test_errors(tmp_path):
         render([tmp_path])
     folder = make_study(tmp_path / "study", [], [])
     (folder / "claims.json").write_text("[")
-    with pytest.raises(RecordError, match=r"claims\.json is damaged"):
+    with pytest.raises(RecordError, match=r"claims\.json cannot be read"):
         render([folder])

@@ -74,7 +74,11 @@ class MeasureOptions(ProblemOptions):
     checkpoint: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """Weights: .safetensors, or a state dict in .pt, .pth or .bin. Nothing in it is run."""
+    """Weights: .safetensors, or a state dict in .pt, .pth, .bin, .ckpt or .tar; none is run."""
+    key: Annotated[
+        str | None, tyro.conf.arg(metavar="KEY", help_behavior_hint="(default: the usual ones)")
+    ] = None
+    """Entry of the checkpoint that holds the weights."""
     examples: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
     ] = None
@@ -170,10 +174,12 @@ def _with_caution(stability: dict[str, Any] | None, problem: Problem) -> dict[st
 
 def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
     """With the weights of the checkpoint, and notes on how they were put there."""
+    if options.key is not None and options.checkpoint is None:
+        raise ValueError("expected --checkpoint, too, with --key")
     notes: list[str] = []
 
     def load(model: nn.Module) -> None:
-        notes.extend(load_checkpoint(model, cast(Path, options.checkpoint)))
+        notes.extend(load_checkpoint(model, cast(Path, options.checkpoint), key=options.key))
 
     dtype = None if options.dtype is None else DTYPES[options.dtype]
     problem = make_problem(options, dtype, None if options.checkpoint is None else load)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey, not show
+from lossgeom.printable import printable
 
 
 def show(text: str) -> None:
@@ -25,7 +24,7 @@ def spelled(text: str, encoding: str) -> str:
     >>> spelled("4.60 ± 0.20 in caf\udce9", "ascii")
     '4.60 +- 0.20 in caf\\udce9'
     """
-    text = UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    text = printable(text, keep="\n\t")
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -24,7 +24,7 @@ from lossgeom.files import write_json
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import RunConfig, Study
-from lossgeom.record import MANIFEST, Record
+from lossgeom.record import MANIFEST_FILE, Record, run_folder
 
 POLL_SECONDS = 0.5
 
@@ -96,7 +96,7 @@ def run_study(
             planned_runs=[run.name for run in runs],
         )
         _run_missing(study, runs, out, workers, on_progress, idle_settings(config))
-        records = [Record.open(out / "runs" / run.name) for run in runs]
+        records = [Record.open(run_folder(out, run.name)) for run in runs]
         found = study.claims(config, records)
         write_json(out / "claims.json", [claim.to_json() for claim in found])
         record.update(summary=study.summary(config, found))
@@ -116,7 +116,7 @@ def _run_missing(
     on_progress: Callable[[Progress], None],
     idle: Sequence[str],
 ) -> None:
-    missing = [run for run in runs if not _is_over(out / "runs" / run.name)]
+    missing = [run for run in runs if not _is_over(run_folder(out, run.name))]
     finished = len(runs) - len(missing)
     on_progress(Progress(len(runs), finished, finished))
     if not missing:
@@ -131,7 +131,7 @@ def _run_missing(
     try:
         with _no_interrupts():  # workers are started here
             names = {
-                pool.submit(_run_one, study.name, run, out / "runs" / run.name, idle): run
+                pool.submit(_run_one, study.name, run, run_folder(out, run.name), idle): run
                 for run in missing
             }
         pending: set[Future[None]] = set(names)
@@ -175,15 +175,15 @@ def _check(future: Future[None], run: RunConfig) -> None:
 
 
 def _is_over(path: Path) -> bool:
-    return (path / MANIFEST).exists() and Record.open(path).is_over
+    return (path / MANIFEST_FILE).exists() and Record.open(path).is_over
 
 
 def _share(run: RunConfig, out: Path) -> float:
     """The part of a run that is done, read off its record."""
-    rows = out / "runs" / run.name / "rows.jsonl"
-    if not rows.exists():
+    path = run_folder(out, run.name)
+    if not (path / MANIFEST_FILE).exists():
         return 0.0
-    measured = Record.open(rows.parent).measured
+    measured = Record.open(path).measured
     return max((step for step, _ in measured), default=0) / run.steps
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossgeom.record import Record, RecordError
+from lossgeom.record import CLAIMS_FILE, MANIFEST_FILE, Record, RecordError, run_folder
+from lossgeom.record_format import CLAIMS, read_json
 
 MEASUREMENT = "measurement"  # the kind of its record
 
@@ -58,9 +58,12 @@ def read_sources(folders: Sequence[Path]) -> list[Source]:
     studies = [folder for folder, top in found.items() if top.manifest["kind"] == "study"]
     measured = {f: top for f, top in found.items() if top.manifest["kind"] == MEASUREMENT}
     runs = {f: top for f, top in found.items() if f not in studies and f not in measured}
-    sources = [_study(folder, found[folder].manifest) for folder in studies]
+    sources = [_study(folder, found[folder]) for folder in studies]
     sources += [_measurement(folder, record) for folder, record in measured.items()]
-    return [*sources, *([_single_runs(runs)] if runs else [])]
+    sources += [_single_runs(runs)] if runs else []
+    for source in sources:
+        _check_settings(source)
+    return sources
 
 
 def _measurement(folder: Path, record: Record) -> Source:
@@ -90,17 +93,37 @@ def _together(records: dict[str, Record]) -> dict[str, Any]:
     return together
 
 
-def _study(folder: Path, manifest: dict[str, Any]) -> Source:
+def _study(folder: Path, study: Record) -> Source:
+    manifest = study.manifest
     planned = tuple(manifest.get("planned_runs", ()))
     records = {}
     for name in planned:
-        path = folder / "runs" / name
-        if (path / "manifest.json").exists():
+        path = run_folder(folder, name)
+        if (path / MANIFEST_FILE).exists():
             records[name] = Record.open(path)
-    claims_path = folder / "claims.json"
-    try:
-        claims = json.loads(claims_path.read_text()) if claims_path.exists() else []
-    except ValueError as error:
-        raise RecordError(f"{claims_path} is damaged: {error}") from error
-    source = Source(folder, manifest, records, planned, tuple(claims))
+    study.check(CLAIMS_FILE)
+    source = Source(folder, manifest, records, planned, _claims(folder / CLAIMS_FILE))
     return source if source.complete else replace(source, claims=())  # they are of fewer runs
+
+
+def _claims(path: Path) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(read_json(path, CLAIMS))
+    except FileNotFoundError:
+        return ()
+    except ValueError as error:
+        raise RecordError(str(error)) from error
+
+
+def _check_settings(source: Source) -> None:
+    """Raise unless what figures are arranged by is a setting of every run, and has an order."""
+    figure, scatter = source.manifest.get("figure") or {}, source.manifest.get("scatter") or {}
+    keys = [figure.get("columns"), figure.get("colour"), scatter.get("colour"), scatter.get("size")]
+    for key in (key for key in keys if key is not None):
+        values = [record.config.get(key) for record in source.records.values()]
+        kinds = {float if isinstance(v, (int, float)) else type(v) for v in values}
+        if kinds - {float, str} or len(kinds) > 1:
+            raise RecordError(
+                f"{source.folder / MANIFEST_FILE} arranges its figures by the setting {key!r}, "
+                "which is not a number in every run, nor text in every run"
+            )

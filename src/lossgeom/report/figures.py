@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lossgeom.extras import required
 from lossgeom.files import write_atomically
+from lossgeom.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,16 +44,7 @@ def words(key: object) -> str:
 
 def literal(text: str) -> str:
     """Text as it is, with nothing left that matplotlib would typeset or could not write."""
-    return spelled(text).replace("$", r"\$")
-
-
-def spelled(text: str) -> str:
-    r"""Text of what a page can hold, such as for the name of a folder that is not in UTF-8.
-
-    >>> spelled("caf\udce9\x1b")
-    'caf\\udce9\\x1b'
-    """
-    return "".join(c if c.isprintable() or c in " \n" else repr(c)[1:-1] for c in text)
+    return printable(text, keep="\n").replace("$", r"\$")
 
 
 def level(value: object) -> str:

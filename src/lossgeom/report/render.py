@@ -9,7 +9,8 @@ from typing import Any
 
 from lossgeom.extras import required
 from lossgeom.files import write_atomically
-from lossgeom.record import MANIFEST
+from lossgeom.printable import printable
+from lossgeom.record import MANIFEST_FILE
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.figures import MARK
@@ -65,7 +66,7 @@ def _out(folders: Sequence[Path], out: Path | None) -> Path:
     if out.is_dir():
         raise ValueError(f"expected a file to write the report to, got the folder {out}")
     alone = [folder.resolve() for folder in folders] == [out.parent.resolve()]
-    if out.name == NAME and (out.parent / MANIFEST).exists() and not alone:
+    if out.name == NAME and (out.parent / MANIFEST_FILE).exists() and not alone:
         raise ValueError(
             f"{out} is the report of the record in {out.parent} alone; choose another file"
         )
@@ -88,11 +89,17 @@ def _sections(source: Source, figures: Path) -> list[Section]:
     return [section for section in made if section is not None]
 
 
+def _shown(value: Any) -> Any:
+    """A value of a record as it may be in a page; figures are left alone."""
+    return printable(value, keep="\n") if type(value) is str else value
+
+
 def _environment() -> Any:
     jinja2 = required("jinja2")
     return jinja2.Environment(
         loader=jinja2.PackageLoader("lossgeom.report"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

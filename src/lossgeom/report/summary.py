@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lossgeom.record import Record
+from lossgeom.record import MANIFEST_FILE, Record, RecordError
 
 PROBLEM = ("loss", "mode", "parameters", "dtype", "device", "examples", "batches", "terms")
 SETTING = ("geometry", "versions", "machine", "git_commit", "command", "created")
@@ -15,11 +15,15 @@ def summary(record: Record) -> dict[str, Any]:
     """All numbers of a measurement with their errors, and what they were measured on and with.
 
     A quantity that is not measured yet has the status ``"missing"``. Quantities of one ``part``
-    come from the same products, whose number and seconds each of them has.
+    come from the same products, whose number and seconds each of them has. Of a measurement that
+    was stopped before it began, the ``problem`` is None.
+
+    Raises:
+        RecordError: if the record does not say what was measured, and holds measurements.
     """
-    manifest = record.manifest
+    manifest = _described(record)
     rows = {row["metric"]: row for row in record.rows() if "metric" in row}
-    quantities = [_quantity(plan, rows.get(plan["metric"])) for plan in manifest["planned"]]
+    quantities = [_quantity(plan, rows.get(plan["metric"])) for plan in manifest.get("planned", ())]
     parts = {quantity["part"]: quantity for quantity in quantities}.values()
     return {
         "title": manifest.get("title", record.path.resolve().name),
@@ -39,7 +43,18 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
-def _problem(manifest: dict[str, Any]) -> dict[str, Any]:
+def _described(record: Record) -> dict[str, Any]:
+    """The manifest, which says what is measured unless the measurement has not begun."""
+    needed = (*PROBLEM, "notes", "planned")
+    absent = [key for key in needed if key not in record.manifest]
+    if absent and (record.is_over or record.measured or len(absent) < len(needed)):
+        raise RecordError(f"{record.path / MANIFEST_FILE} is damaged: {absent[0]} is missing")
+    return record.manifest
+
+
+def _problem(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    if "planned" not in manifest:
+        return None
     notes = [*manifest.get("checkpoint_notes", ()), *manifest["notes"]]
     return {**{key: manifest[key] for key in PROBLEM}, "notes": notes}
 
@@ -64,7 +79,7 @@ def _eigenvalues(record: Record, matrix: str) -> dict[str, list[Any]] | None:
 def _stability(
     stability: dict[str, float] | None, sharpness: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The threshold of an optimiser, and the sharpness as a part of it."""
+    """The threshold of an optimiser, and the sharpness as a part of it, None if it is not known."""
     if stability is None or sharpness is None:
-        return stability
+        return stability and {**stability, "ratio": None}
     return {**stability, "ratio": sharpness["value"] / float(stability["threshold"])}

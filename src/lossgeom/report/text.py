@@ -33,7 +33,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         quantity["message"]: None for quantity in found["quantities"] if quantity["message"]
     }
     yield from (f"There are values that are not finite: {message}." for message in messages)
-    yield from (f"note: {note}" for note in found["problem"]["notes"])
+    yield from (f"note: {note}" for note in (found["problem"] or {"notes": ()})["notes"])
     yield f"{found['products']} matrix-vector products in {found['seconds']:.3g} s"
 
 

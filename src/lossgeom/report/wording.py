@@ -21,8 +21,10 @@ NOT_CONVERGED = (
 )
 
 
-def setting(problem: dict[str, Any]) -> str:
+def setting(problem: dict[str, Any] | None) -> str:
     """What was measured on."""
+    if problem is None:
+        return "Nothing is measured yet"
     terms = problem["terms"]
     per = "" if terms in (None, problem["examples"]) else f" with {terms:,.10g} terms"
     return (
@@ -40,9 +42,11 @@ def verdict(stability: dict[str, Any]) -> str:
     'Sharpness is 0.75 times 2/lr = 2.86, up to which full-batch steps with learning rate 0.7 are
     stable.'
     """
+    known = stability["ratio"] is not None
+    ratio = f"{stability['ratio']:.3g} times" if known else "not measured yet; the edge is"
     momentum = f" and momentum {stability['momentum']:g}" if stability["momentum"] else ""
     return (
-        f"Sharpness is {stability['ratio']:.3g} times {named_threshold(stability)}, up to which "
+        f"Sharpness is {ratio} {named_threshold(stability)}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
         + (f" Warning: {stability['caution']}." if "caution" in stability else "")
     )

@@ -28,7 +28,7 @@ def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
         "groups": groups,
         "products": f"{found['products']:,}",
         "seconds": f"{found['seconds']:.3g}",
-        "notes": found["problem"]["notes"],
+        "notes": found["problem"]["notes"] if found["problem"] else [],
         "doubt": any(q["status"] == "not_converged" for q in found["quantities"]) and NOT_CONVERGED,
         "messages": sorted({q["message"] for q in found["quantities"] if q["message"]}),
     }

@@ -1,0 +1,38 @@
+"""Where a run was made: versions, git commit and machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from typing import Any
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git commit and machine, for a manifest."""
+    packages = ("lossgeom", "torch", "numpy")
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "git_commit": _git_commit(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder, with + if it has changes; None outside a repository."""
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],  # noqa: S607
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return git.stdout.strip() or None
