@@ -43,7 +43,7 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
     What is outside of the panel is said in words at the edge next to it.
     """
     bottom, top = axis.get_ylim()
-    sides = ((0.99, "right"), (0.01, "left"))  # by turns, so that neighbours can be read
+    sides = ((0.01, "left"), (0.99, "right"))  # by turns, first where curves have yet to rise
     for i, line in enumerate(lines):
         (x, align), (name, colour) = sides[i % 2], _whose(line, groups)
         text = f"{line.text}{f' ({name})' if name and len(lines) > 1 else ''}"
