@@ -1,19 +1,123 @@
-"""What a first batch shows of a model, besides what makes measuring wrong: what has to be said."""
+"""What a first batch shows of a model and its loss: what would be wrong, or has to be said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
+from lossgeom.calling import check_arguments
+from lossgeom.evaluation import Evaluation
+from lossgeom.examples import AGREEMENT, ROUNDED_AGREEMENT
+from lossgeom.probing import leaves_of_loss, notes_on_loss, probe
+from lossgeom.sum_and_count import is_sum_of_terms
 
-AGREEMENT = 1e-3  # relative, of outputs that only rounding tells apart
-ROUNDED_AGREEMENT = 5e-2  # under autocast
+Cut = Callable[[Batch], Batch]
+
+
+class FirstLook:
+    """What is found out once of a model in a mode, and its loss, from the first batches.
+
+    Args:
+        known: of an earlier look.
+    """
+
+    def __init__(self, known: dict[str, Any] | None = None) -> None:
+        self._known = dict(known or {})
+
+    def over(self) -> FirstLook:
+        """What is known, with the model taken as looked at."""
+        return FirstLook({"model": [], **self._known})
+
+    def take(
+        self, at: Evaluation, thetas: tuple[Tensor, Tensor], batch: Batch, live: nn.Module, cut: Cut
+    ) -> None:
+        """Look at what is not known yet.
+
+        Args:
+            at: the model and its loss.
+            thetas: two leaves with the same numbers.
+            batch: the one at hand.
+            live: the user's model.
+            cut: tells which tensors of a batch have examples as rows.
+
+        Raises:
+            TypeError, ValueError: for what would make every measurement wrong.
+        """
+        if self._known.keys() >= {"model", "loss", "sum", "others", "training"}:
+            return
+        theta = thetas[0].detach()
+        with at.network.undone():
+            outputs = self._look_at_model(at, thetas, batch, live)
+            self._look_at_loss(at, thetas, outputs, batch, live)
+        if "others" not in self._known:
+            self._known["others"] = depends_on_others(at, theta, outputs, batch, cut)
+        if "training" not in self._known:
+            self._known["training"] = training_note(at, theta, outputs, batch)
+
+    def _look_at_model(
+        self, at: Evaluation, thetas: tuple[Tensor, Tensor], batch: Batch, live: nn.Module
+    ) -> Tensor:
+        """The outputs, of which it is found out, if need be, that they are a function of theta."""
+        if "model" in self._known:
+            return at.outputs(thetas[0].detach(), batch).detach()
+        if at.forward is None:
+            check_arguments(at.network.module, batch)
+        with OpenedContexts(thetas[0].device, at.autocast) as contexts:
+            outputs, notes = probe(lambda theta: at.plain_outputs(theta, batch), thetas, live)
+        self._known["model"] = notes + contexts.notes
+        return outputs
+
+    def _look_at_loss(
+        self,
+        at: Evaluation,
+        thetas: tuple[Tensor, Tensor],
+        outputs: Tensor,
+        batch: Batch,
+        live: nn.Module,
+    ) -> None:
+        """Find out what the loss is a function of, once it can be evaluated."""
+        if "loss" not in self._known:
+            try:
+                leaves = leaves_of_loss(lambda leaf: at.terms(leaf, batch)[0], outputs)
+            except Exception:  # which is raised again where it is the loss that is measured
+                return
+            beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
+            self._known["loss"] = notes_on_loss(beside, live)
+        if "sum" not in self._known and (at.criterion.known or len(batch) > 1):
+            self._known["sum"] = at.criterion.known or is_sum_of_terms(at, outputs, batch)
+
+    @property
+    def training(self) -> str | None:
+        """How the model is another one in train mode, if it is."""
+        note: str | None = self._known.get("training")
+        return note
+
+    def notes(self, at: Evaluation, sizes: Sequence[int]) -> list[str]:
+        """What has to be said, with the numbers of examples in batches."""
+        notes = [*self._known.get("model", ()), *self._known.get("loss", ())]
+        if not sizes:
+            return notes
+        listed = ", ".join(map(str, sizes[:8])) + ", ..." * (len(sizes) > 8)
+        split = f"how the data is split, here into batches of {listed} examples"
+        if at.batch_statistics:
+            notes.append(f"BatchNorm uses the statistics of each batch, of {listed} examples")
+        if self._known.get("others"):
+            notes.append(
+                "the outputs of an example depend on the others in its batch, and so the loss "
+                f"depends on {split}"
+            )
+        if self._known.get("sum") is False:
+            notes.append(
+                f"the loss {at.criterion.name!r} is no sum over examples: it depends on {split}"
+            )
+        return notes
 
 
 class OpenedContexts(TorchFunctionMode):
@@ -57,45 +161,42 @@ def _computed(func: Any, args: Any) -> bool:
 
 
 def depends_on_others(
-    run: Callable[[Batch], Tensor], outputs: Tensor, batch: Batch, rounded: bool
+    at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, cut: Cut
 ) -> bool:
-    """Whether the outputs of the first half of a batch are others when it is alone.
+    """Whether an example's outputs depend on its batch, in a way that is not known anyway.
 
-    ``False`` also where that is not known, because it cannot be cut or run alone.
+    The first half of the batch is tried alone; ``False`` also where that cannot be done.
     """
+    if at.seed is not None or at.batch_statistics:
+        return False
     half = len(batch) // 2
     if not half or outputs.ndim == 0 or len(outputs) != len(batch):
         return False
+
+    def others(batch: Batch) -> bool:
+        alone = at.outputs(theta, batch.examples(0, half)).detach()
+        return alone.shape == outputs[:half].shape and not _same(alone, outputs[:half], at)
+
     with suppress(Exception):  # of whatever a model says to half of a batch
-        alone = run(batch.examples(0, half)).detach()
-        return alone.shape == outputs[:half].shape and not _same(alone, outputs[:half], rounded)
+        return others(batch) and others(cut(batch))
     return False
 
 
-def unset_mode_note(
-    outputs: Tensor,
-    in_training: Callable[[], Tensor],
-    losses: Callable[[], tuple[float, float]],
-    rounded: bool,
-) -> str | None:
-    """What to say where no mode was asked for, if the model is another one in train mode.
-
-    Args:
-        outputs: of a batch, in eval mode.
-        in_training: makes those in train mode.
-        losses: makes the loss of the batch in eval mode, and that in train mode.
-        rounded: whether autocast is on.
-    """
+def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> str | None:
+    """What to say where no mode was asked for, if the model is another one in train mode."""
+    if at.mode == "train":
+        return None
     said = "measured in mode='eval', because no mode= was given"
+    training = replace(at, mode="train", seed=at.seed or 0)
     try:
-        others = in_training()
+        others = training.outputs(theta, batch).detach()
     except Exception as error:  # of whatever a model says in train mode
         what = str(error).strip().partition("\n")[0]
         return f"{said}; in mode='train' the model raises {type(error).__name__}: {what}"
-    if others.shape == outputs.shape and _same(others, outputs, rounded):
+    if others.shape == outputs.shape and _same(others, outputs, at):
         return None
     try:
-        here, there = losses()
+        here, there = (_loss(mode, theta, batch) for mode in (at, training))
     except Exception:  # which the measurement raises again
         return f"{said}; in mode='train', in which models are trained, the outputs are others"
     return (
@@ -104,7 +205,13 @@ def unset_mode_note(
     )
 
 
-def _same(a: Tensor, b: Tensor, rounded: bool) -> bool:
-    tolerance = ROUNDED_AGREEMENT if rounded else AGREEMENT
+def _loss(at: Evaluation, theta: Tensor, batch: Batch) -> float:
+    with at.network.undone():  # what hooks store, for the loss
+        total, count = at.terms(at.outputs(theta, batch), batch)
+    return total.item() / (count if at.criterion.average else 1.0)
+
+
+def _same(a: Tensor, b: Tensor, at: Evaluation) -> bool:
+    tolerance = AGREEMENT if at.autocast is None else ROUNDED_AGREEMENT
     difference = (a - b).double().norm()
     return bool(difference <= tolerance * b.double().norm() or (a == b).all())

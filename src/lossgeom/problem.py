@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import glob
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -26,26 +25,20 @@ from lossgeom.batches import (
     tensors_of,
     to_parameters,
 )
-from lossgeom.calling import (
-    Forward,
-    batch_statistics_explained,
-    call_model,
-    check_arguments,
-)
+from lossgeom.calling import Forward
 from lossgeom.double import InDouble
+from lossgeom.evaluation import Evaluation
 from lossgeom.examples import AGREEMENT, ROUNDED_AGREEMENT, in_examples
-from lossgeom.first_look import OpenedContexts, depends_on_others, unset_mode_note
+from lossgeom.first_look import FirstLook
 from lossgeom.linalg import random_numbers
-from lossgeom.losses import LossLike, NonFiniteError, as_loss, checked_terms
+from lossgeom.losses import Loss, LossLike, NonFiniteError, as_loss
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
-from lossgeom.probing import leaves_of_loss, notes_on_loss, probe
 from lossgeom.repeatable import check_repeatable
-from lossgeom.sum_and_count import is_sum_of_terms
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 
-LOOKS = {"probe", "loss", "sum of terms", "depends on others", "unset mode"}  # at first batches
+MODE_GIVEN = {"training": None}  # of a first look: there is nothing to say of another mode
 T = TypeVar("T")
 NEARBY = 0.01  # relative distance of a point near theta
 Summand = TypeVar("Summand", float, Tensor)
@@ -126,13 +119,15 @@ class Problem:
         check_iterable(batches)
         self.model = model
         self._copying: dict[str, Any] = {"parameters": parameters, "dtype": dtype}
-        self.network = Network(model, **self._copying)
-        self.criterion = as_loss(loss, label_smoothing)
+        self.evaluation = Evaluation(
+            Network(model, **self._copying),
+            as_loss(loss, label_smoothing),
+            "eval" if mode is None else checked_mode(mode),
+            forward=forward,
+            seed=seed,
+            autocast=autocast,
+        )
         self.batches = batches
-        self.mode: Mode = "eval" if mode is None else checked_mode(mode)
-        self._mode_given = mode is not None
-        self.seed = seed
-        self.autocast = autocast
         self.check = check
         self.theta = self.network.theta
         if autocast is not None and self.theta.dtype != torch.float32:
@@ -143,12 +138,10 @@ class Problem:
         if seed is not None and seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
         check_repeatable(batches, self.theta.device)
-        self._forward = forward
         self._target = checked_target(target)
         self._seen = Passes()
+        self._first_look = FirstLook() if mode is None else FirstLook(MODE_GIVEN)
         self._once: dict[Hashable, Any] = {}
-        self._in_double = InDouble()
-        self._unsqueezed: dict[Hashable, bool] = {}
         self._cache: dict[Hashable, Any] = {}
 
     def __repr__(self) -> str:
@@ -158,27 +151,40 @@ class Problem:
         )
 
     @property
+    def network(self) -> Network:
+        """The copy of the model."""
+        return self.evaluation.network
+
+    @property
+    def criterion(self) -> Loss:
+        """The loss, as sums and counts."""
+        return self.evaluation.criterion
+
+    @property
+    def mode(self) -> Mode:
+        """Of the modules, ``"eval"`` or ``"train"``."""
+        return self.evaluation.mode
+
+    @property
+    def seed(self) -> int | None:
+        """What fixes draws of random numbers."""
+        return self.evaluation.seed
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The type that model and loss are run in, if that is not theirs."""
+        return self.evaluation.autocast
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, known after the first pass."""
-        notes = [*self.network.notes, *self._once.get("probe", ()), *self._once.get("loss", ())]
+        notes = [*self.network.notes, *self._first_look.notes(self.evaluation, self._seen.sizes)]
         notes += [] if self.unset_mode is None else [self.unset_mode]
-        sizes = ", ".join(map(str, self._seen.sizes[:8])) + ", ..." * (len(self._seen.sizes) > 8)
-        split = f"how the data is split, here into batches of {sizes} examples"
-        if self._batch_statistics and sizes:
-            notes.append(f"BatchNorm uses the statistics of each batch, of {sizes} examples")
-        if self._once.get("depends on others") and sizes:
-            notes.append(
-                "the outputs of an example depend on the others in its batch, and so the loss "
-                f"depends on {split}"
-            )
-        if self._once.get("sum of terms") is False and sizes:
-            name = self.criterion.name
-            notes.append(f"the loss {name!r} is no sum over examples: it depends on {split}")
+        if self.evaluation.in_double.needed:
+            notes.append("run in float64 also where the model says float32")
         notes += self._once.get("linear loss", ())
         if self.seed is not None:
             notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
-        if self._in_double.needed:
-            notes.append("run in float64 also where the model says float32")
         if self.autocast is not None:
             notes.append(f"model and loss run under autocast to {self.autocast}")
         return tuple(notes)
@@ -190,12 +196,7 @@ class Problem:
         Known after the first pass. What is compared with the edge of stability of training should
         be measured in the mode of training.
         """
-        note: str | None = self._once.get("unset mode")
-        return None if self._mode_given else note
-
-    @property
-    def _batch_statistics(self) -> bool:
-        return self.mode == "train" and self.network.has_batch_statistics
+        return self._first_look.training
 
     # Other problems like this one
 
@@ -221,8 +222,15 @@ class Problem:
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        network = Network(self.model, **self._copying)
-        return self._with(network=network, theta=network.theta)
+        return self._in(Network(self.model, **self._copying))
+
+    def _in(self, network: Network, **changes: Any) -> Problem:
+        evaluation = replace(self.evaluation, network=network)
+        return self._with(evaluation=evaluation, theta=network.theta, **changes)
+
+    def with_loss(self, loss: Loss) -> Problem:
+        """The same problem with another loss."""
+        return self._with(evaluation=replace(self.evaluation, criterion=loss))
 
     def with_parameters(self, parameters: str | Sequence[str]) -> Problem:
         """The same problem in some of its parameters, by patterns of names; the others are held.
@@ -234,7 +242,7 @@ class Problem:
         """
         network = self.network.restricted(self.theta, parameters)
         copying = {**self._copying, "parameters": [glob.escape(name) for name in network.names]}
-        return self._with(network=network, theta=network.theta, _copying=copying)
+        return self._in(network, _copying=copying)
 
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
@@ -257,54 +265,21 @@ class Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
         if checked_mode(mode) == self.mode:
             return self
-        return self._with(mode=mode, _mode_given=True, _once=self.once(("in mode", mode), dict))
+        return self._with(
+            evaluation=replace(self.evaluation, mode=mode),
+            _first_look=self.once(("first look", mode), lambda: FirstLook(MODE_GIVEN)),
+            _once=self.once(("in mode", mode), dict),
+        )
 
     # The two functions that every matrix is made from
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out for a batch at theta, differentiable in theta."""
-        try:
-            return self._outputs(theta, batch)
-        except RuntimeError as error:
-            if torch.is_grad_enabled() or "does not require grad" not in str(error):
-                raise
-        with torch.enable_grad():  # for a model that differentiates in its forward pass
-            return self._outputs(theta, batch).detach()
+        return self.evaluation.outputs(theta, batch)
 
-    def _outputs(self, theta: Tensor, batch: Batch) -> Tensor:
-        outputs = self._called(theta, batch)
-        if (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1 and _rows_in(batch.targets):
-            kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
-            if kind not in self._unsqueezed:
-                self._unsqueezed[kind] = self._squeezes(outputs.shape, batch)
-            outputs = outputs[None] if self._unsqueezed[kind] else outputs
-        return outputs.to(theta.dtype)
-
-    def _called(self, theta: Tensor, batch: Batch) -> Tensor:
-        with self._autocast(), batch_statistics_explained(batch):
-            outputs: Tensor = self.network(
-                theta, self._call(batch), self.mode, self._seed_of(batch)
-            )
-        return outputs
-
-    def _call(self, batch: Batch) -> Callable[[nn.Module], Tensor]:
-        if self.theta.dtype != torch.float64:
-            return partial(call_model, batch=batch.copied(), forward=self._forward)
-        copies = iter([batch.copied() for _ in range(self._in_double.calls)])
-
-        def call(module: nn.Module) -> Tensor:
-            return self._in_double(lambda: call_model(module, next(copies), self._forward))
-
-        return call
-
-    @torch.no_grad()
-    def _squeezes(self, alone: torch.Size, batch: Batch) -> bool:
-        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
-        try:
-            twice = self._called(self.theta, batch.each_row(lambda row: torch.cat([row, row])))
-        except Exception:  # of what does not run on other batches, and has no such dimension
-            return False
-        return twice.shape == (2, *alone)
+    def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss of outputs and the number of terms, both checked."""
+        return self.evaluation.terms(outputs, batch)
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
         """A batch that knows which of its tensors have a row for each example.
@@ -338,22 +313,6 @@ class Problem:
         except (NonFiniteError, RuntimeError):  # outside of the domain of the model
             return tried(evaluated)
 
-    def _seed_of(self, batch: Batch) -> tuple[int, int] | None:
-        return None if self.seed is None else (self.seed, batch.index)
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        if self.autocast is None:
-            yield
-        else:
-            with torch.autocast(self.theta.device.type, self.autocast, cache_enabled=False):
-                yield
-
-    def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss of outputs and the number of terms, both checked."""
-        with self._autocast():
-            return checked_terms(self.criterion, outputs, batch)
-
     # Passes over the data
 
     def over_batches(self, function: Callable[[Batch], T], skip: int = 0) -> list[T]:
@@ -378,91 +337,36 @@ class Problem:
 
     def on(self, batch: Batch, network: Network) -> Problem:
         """The same problem on one batch alone, with another copy of the model."""
+        same = network.theta.dtype == self.theta.dtype
         return self._with(
+            evaluation=replace(
+                self.evaluation,
+                network=network,
+                in_double=self.evaluation.in_double if same else InDouble(),
+            ),
             batches=[batch.raw],
-            network=network,
             theta=network.theta,
             _seen=Passes(),
-            _once={"probe": [], **{key: self._once[key] for key in LOOKS if key in self._once}},
-            _in_double=self._in_double if network.theta.dtype == self.theta.dtype else InDouble(),
+            _first_look=self._first_look.over(),
+            _once={},
         )
 
-    def inside_transforms(self, batch: Batch) -> Problem:
+    def inside_transforms(self, batch: Batch, *, seeded: bool = True) -> Problem:
         """The same problem on one batch alone, for the transforms of ``torch.func``.
 
         The state of a generator cannot be read inside these, so draws of random numbers are not
-        looked for.
+        looked for. Nor can it be set under vmap: there the problem must not be ``seeded``.
         """
         network = copy.copy(self.network)
         network.watched = False
-        return self.on(batch, network).at(self.theta)
+        alone = self.on(batch, network).at(self.theta)
+        if seeded:
+            return alone
+        return alone._with(evaluation=replace(alone.evaluation, seed=None))
 
     def _look(self, batch: Batch) -> None:
-        """Look once for what would make every measurement wrong, and for what has to be said."""
-        if self._once.keys() >= LOOKS:
-            return
-        thetas = self.leaf(), self.leaf()
-        with self.network.undone():
-            outputs = self._look_at_model(thetas, batch)
-            self._look_at_loss(thetas, outputs, batch)
-        self.once("depends on others", lambda: self._depends_on_others(outputs, batch))
-        self.once("unset mode", lambda: self._unset_mode(outputs, batch))
-
-    def _look_at_model(self, thetas: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
-        """The outputs, of which it is found out, if need be, that they are a function of theta."""
-        if "probe" in self._once:
-            return self.outputs(self.theta, batch).detach()
-        if self._forward is None:
-            check_arguments(self.network.module, batch)
-        contexts = OpenedContexts(self.theta.device, self.autocast)
-        with contexts:
-            outputs, notes = probe(lambda theta: self._outputs(theta, batch), thetas, self.model)
-        self._once["probe"] = notes + contexts.notes
-        return outputs
-
-    def _look_at_loss(self, thetas: tuple[Tensor, Tensor], outputs: Tensor, batch: Batch) -> None:
-        """Find out what the loss is a function of, once it can be evaluated."""
-        if "loss" not in self._once:
-            try:
-                leaves = leaves_of_loss(lambda leaf: self.terms(leaf, batch)[0], outputs)
-            except Exception:  # which is raised again where it is the loss that is measured
-                return
-            beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
-            self._once["loss"] = notes_on_loss(beside, self.model)
-        if "sum of terms" not in self._once and (self.criterion.known or len(batch) > 1):
-            rounding = 1e-4 if self.autocast is None else 2e-2
-            with self._autocast():
-                self._once["sum of terms"] = self.criterion.known or is_sum_of_terms(
-                    self.criterion, outputs, batch, rounding
-                )
-
-    def _depends_on_others(self, outputs: Tensor, batch: Batch) -> bool:
-        """Whether an example's outputs depend on its batch, in a way that is not known anyway."""
-        if self.seed is not None or self._batch_statistics:
-            return False
-        run, rounded = partial(self.outputs, self.theta), self.autocast is not None
-        if not depends_on_others(run, outputs, batch, rounded):
-            return False
-        with suppress(ValueError):  # of what cannot be cut into examples
-            batch = self.in_examples(batch, mixed=True)
-        return depends_on_others(run, outputs, batch, rounded)
-
-    def _unset_mode(self, outputs: Tensor, batch: Batch) -> str | None:
-        if self._mode_given:
-            return None
-        training = self._with(mode="train", seed=self.seed or 0)
-
-        def loss(problem: Problem) -> float:
-            with self.network.undone():
-                total, count = problem.terms(problem.outputs(self.theta, batch), batch)
-            return total.item() / (count if self.criterion.average else 1.0)
-
-        return unset_mode_note(
-            outputs,
-            lambda: training.outputs(self.theta, batch).detach(),
-            lambda: (loss(self), loss(training)),
-            self.autocast is not None,
-        )
+        thetas, cut = (self.leaf(), self.leaf()), partial(self.in_examples, mixed=True)
+        self._first_look.take(self.evaluation, thetas, batch, self.model, cut)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once for this model and mode, whatever its parameters."""
@@ -546,11 +450,6 @@ class Problem:
     def unflatten(self, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""
         return dict(zip(self.network.names, self.network.split(vector), strict=True))
-
-
-def _rows_in(targets: Any) -> bool:
-    """Whether targets, if there are any, have a dimension of examples for one of them."""
-    return not isinstance(targets, Tensor) or targets.shape[:1] == (1,)
 
 
 def checked_problem(problem: Problem) -> Problem:

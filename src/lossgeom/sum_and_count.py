@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors
-from lossgeom.losses import Loss, checked_terms
+from lossgeom.evaluation import Evaluation
 from lossgeom.measuring import seeded
 
+AGREEMENT = 1e-4  # of sums that only rounding tells apart, relative
+ROUNDED_AGREEMENT = 2e-2  # under autocast
 
-def is_sum_of_terms(
-    loss: Loss, outputs: Tensor, batch: Batch, tolerance: float = 1e-4
-) -> bool | None:
+
+def is_sum_of_terms(at: Evaluation, outputs: Tensor, batch: Batch) -> bool | None:
     """Whether a batch has the sum and the count of its two halves together.
 
     A loss that compares examples with each other, or has a term for every batch, has not, and
@@ -20,24 +21,24 @@ def is_sum_of_terms(
     is ``None``.
 
     Args:
-        loss: a user's own.
+        at: with a loss of a user's own.
         outputs: what the model puts out for the batch.
         batch: with rows that belong to those of the outputs.
-        tolerance: relative.
 
     Raises:
         ValueError: if the sum is that of a mean, and the count that of a sum.
     """
+    loss, tolerance = at.criterion, AGREEMENT if at.autocast is None else ROUNDED_AGREEMENT
     rows = len(outputs) if outputs.ndim else 0
     half = rows // 4 * 2 or rows // 2  # even, where there are pairs
     if not half:
         return None
     try:
         with seeded(outputs.device, 0):
-            if not checked_terms(loss, outputs, batch)[0]:  # such as at a perfect fit
+            if not at.terms(outputs, batch)[0]:  # such as at a perfect fit
                 outputs = outputs + torch.arange(outputs.numel()).cos().to(outputs).view_as(outputs)
-            total, count = _terms(loss, outputs, batch, slice(None))
-            parts = [_terms(loss, outputs, batch, s) for s in (slice(half), slice(half, None))]
+            total, count = _terms(at, outputs, batch, slice(None))
+            parts = [_terms(at, outputs, batch, s) for s in (slice(half), slice(half, None))]
     except Exception:  # of whatever a loss says to half of a batch
         return None
     sums, counts = zip(*parts, strict=True)
@@ -55,9 +56,9 @@ def is_sum_of_terms(
     return adds and (counts_add or not loss.average)
 
 
-def _terms(loss: Loss, outputs: Tensor, batch: Batch, rows: slice) -> tuple[float, float]:
+def _terms(at: Evaluation, outputs: Tensor, batch: Batch, rows: slice) -> tuple[float, float]:
     """Of some rows of the outputs, with the tensors of the batch that have as many."""
     of_rows = len(outputs)
     raw = map_tensors(lambda t: t[rows] if t.ndim and len(t) == of_rows else t, batch.raw)
-    total, count = checked_terms(loss, outputs[rows], batch.made_of(raw))
+    total, count = at.terms(outputs[rows], batch.made_of(raw))
     return total.item(), count

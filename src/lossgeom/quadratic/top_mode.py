@@ -116,7 +116,7 @@ def projected(problem: Problem, residuals: Residuals, v: Float[Tensor, " D"]) ->
         return (outputs * parts[batch.index].reshape(outputs.shape)).sum(), 1.0
 
     # whose derivatives are checked where those of the network's own loss are
-    return Hessian(problem._with(criterion=Loss("projected outputs", terms, average=False)))
+    return Hessian(problem.with_loss(Loss("projected outputs", terms, average=False)))
 
 
 def top_mode_residual(reference: Float[Tensor, " D"]) -> Observable:

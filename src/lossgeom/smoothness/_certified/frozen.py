@@ -60,7 +60,7 @@ class FrozenModel(nn.Module):
         super().__init__()
         self.module = _frozen_module(problem)
         self.batch = problem.first_batch()
-        self.forward_of = problem._forward
+        self.forward_of = problem.evaluation.forward
         self.undone = problem.network.undone
         self.training = False
         self._in_double = InDouble()
@@ -129,7 +129,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
         TypeError: if the model cannot be traced, or does something that no bound is known for.
         NonFiniteError: where parameters or outputs are NaN or infinite.
     """
-    if problem._forward is not None:
+    if problem.evaluation.forward is not None:
         raise TypeError(
             "expected a problem without forward=, because the model itself is traced; wrap what "
             "forward does in a module"
