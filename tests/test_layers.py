@@ -13,7 +13,7 @@ LAYERS = [
     {"linalg", "tape", "written"},
     {"undoing", "checkpoint_files", "checkpoint_names"},
     {"measuring", "private_copy", "batches", "double", "likelihoods"},
-    {"network", "cross_entropy", "calling", "checkpoints"},
+    {"network", "cross_entropy", "calling", "checkpoints", "passes"},
     {"losses", "probing", "repeatable"},
     {"evaluation", "examples"},
     {"sum_and_count"},

@@ -1,22 +1,18 @@
-"""Batches of any form, passed over again and again, always the same data."""
+"""Batches of any form, taken apart and cut into examples."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 TARGET_KEYS = ("labels", "label", "targets", "target")
 PLAIN = (int, float, str, bytes, type(None))
 
-Fingerprint = tuple[tuple[str, ...], ...]
 Target = int | str | Callable[[Any], Any] | None
 
 
@@ -140,7 +136,7 @@ class Batch:
         return replace(made, targets=self.targets, target=self.target)
 
     def __len__(self) -> int:
-        first = _first_dimensions(self.raw)[0]
+        first = first_dimensions(self.raw)[0]
         if self.rows is not None:
             first = next((t for t, row in self._marked() if row), first)
         elif isinstance(self.targets, Tensor) and self.targets.ndim:
@@ -228,7 +224,7 @@ def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     return coordinates.to_sparse(layout=tensor.layout)
 
 
-def _first_dimensions(raw: Any) -> list[Tensor]:
+def first_dimensions(raw: Any) -> list[Tensor]:
     """The tensors of a batch, of which the first says how many examples there are."""
     tensors = [tensor for tensor in tensors_of(raw) if tensor.ndim]
     if any(tensor.is_nested for tensor in tensors):
@@ -316,94 +312,6 @@ def to_parameters(raw: Any, theta: Tensor) -> Any:
     return map_tensors(moved, raw)
 
 
-@dataclass(frozen=True)
-class FirstExamples:
-    """The first n examples of some batches, the last batch cut to fit."""
-
-    batches: Iterable[Any]
-    n: int
-    in_examples: Callable[[Batch], Batch]
-    target: Target = None
-
-    def __iter__(self) -> Iterator[Any]:
-        left = self.n
-        for index, raw in enumerate(self.batches):
-            batch = Batch.of(raw, index, self.target)
-            if len(batch) > left:
-                batch = self.in_examples(batch).examples(0, left)
-            yield batch.raw
-            left -= len(batch)
-            if left <= 0:
-                return
-        raise ValueError(f"take({self.n}): the data has only {self.n - left} examples")
-
-
-def fingerprint(raw: Any) -> Fingerprint:
-    """What two passes over the same data in the same order agree in."""
-    return tuple((str(tuple(part.shape)), digest(part)) for part in tensors_of(raw))
-
-
-def digest(part: Tensor) -> str:
-    """The hash of a tensor's numbers."""
-    if part.layout != torch.strided:
-        part = part.to_dense()
-    plain = part.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return hashlib.blake2b(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-class Passes:
-    """Compares every pass over the data with the first one."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self._batches: list[Fingerprint] = []
-        self._ended = False
-
-    def over(self, batches: Iterable[Any], theta: Tensor, target: Target = None) -> Iterator[Batch]:
-        """Go over the data, checked, and moved to where theta is.
-
-        Raises:
-            TypeError: for batches of another form.
-            ValueError: if there are none, one is empty, or they are not those of the first pass.
-        """
-        index = -1
-        for index, raw in enumerate(batches):
-            self._check(raw, len(Batch.of(raw, index, target)), index)
-            yield Batch.of(to_parameters(raw, theta), index, target)
-        if index < 0:
-            raise ValueError(
-                "expected at least one batch, got none; if batches is a generator that is used up, "
-                "pass a list"
-            )
-        self._end(index + 1)
-
-    def _check(self, raw: Any, size: int, index: int) -> None:
-        """Compare a batch with that of the first pass, or note it down."""
-        tensors = _first_dimensions(raw)
-        if len(tensors[0]) == 0:
-            raise ValueError(
-                f"expected batch {index} to hold examples, got a tensor of shape "
-                f"{tuple(tensors[0].shape)}"
-            )
-        now = fingerprint(raw)
-        if index == len(self._batches) and not self._ended:
-            self._batches.append(now)
-            self.sizes.append(size)
-        elif index >= len(self._batches) or now != self._batches[index]:
-            raise ValueError(
-                f"batch {index} is not the one that an earlier pass gave, so there is no one loss "
-                "to measure; expected batches that come out the same each time: fix the shuffling "
-                "and augmentation, or pass list(batches)"
-            )
-
-    def _end(self, batches: int) -> None:
-        if batches != len(self._batches):
-            raise ValueError(
-                f"expected {len(self._batches)} batches, as in an earlier pass, got {batches}"
-            )
-        self._ended = True
-
-
 def checked_target(target: Target) -> Target:
     """Where targets are, if it is a way to say that."""
     if target is not None and not (isinstance(target, (int, str)) or callable(target)):
@@ -412,45 +320,3 @@ def checked_target(target: Target) -> Target:
             f"batch, got {type(target).__name__}"
         )
     return target
-
-
-def check_iterable(batches: Iterable[Any]) -> None:
-    """Refuse what cannot be iterated again and again without disturbing the caller."""
-    if isinstance(batches, Iterator):
-        raise TypeError(
-            "expected batches that can be iterated more than once, got a "
-            f"{type(batches).__name__}, which is used up after one pass; pass a list or a "
-            "DataLoader"
-        )
-    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
-        raise TypeError(
-            f"expected batches, got a {type(batches).__name__} of single examples; pass a "
-            "DataLoader(dataset, batch_size=...)"
-        )
-    if isinstance(batches, (Mapping, str)):
-        raise TypeError(
-            f"expected an iterable of batches, got {described(batches)}; a single batch goes in a "
-            "list, [batch]"
-        )
-    if isinstance(batches, DataLoader) and batches.persistent_workers:
-        raise ValueError(
-            "a DataLoader with persistent_workers=True has one iterator, so a pass over it would "
-            "end a training loop that is going on; pass one without persistent workers"
-        )
-
-
-@contextmanager
-def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
-    """Put the generators of a DataLoader back as they were."""
-    while isinstance(batches, FirstExamples):
-        batches = batches.batches
-    owners: list[Any] = []
-    if isinstance(batches, DataLoader):
-        owners = [batches, batches.sampler, getattr(batches.batch_sampler, "sampler", None)]
-    generators = [getattr(owner, "generator", None) for owner in owners]
-    states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from lossgeom.batches import Batch, digest, fingerprint
+from lossgeom.batches import Batch
 from lossgeom.estimate import Estimate
 from lossgeom.geometry import Found, Geometry, Part
+from lossgeom.passes import digest, fingerprint
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.record import Record, RecordError
 

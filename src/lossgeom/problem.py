@@ -14,17 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossgeom.batches import (
-    Batch,
-    FirstExamples,
-    Passes,
-    Target,
-    check_iterable,
-    checked_target,
-    generators_kept,
-    tensors_of,
-    to_parameters,
-)
+from lossgeom.batches import Batch, Target, checked_target, tensors_of, to_parameters
 from lossgeom.calling import Forward
 from lossgeom.double import InDouble
 from lossgeom.evaluation import Evaluation
@@ -34,6 +24,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.losses import Loss, LossLike, NonFiniteError, as_loss
 from lossgeom.measuring import measuring
 from lossgeom.network import Mode, Network, checked_mode
+from lossgeom.passes import FirstExamples, Passes, check_iterable, generators_kept
 from lossgeom.repeatable import check_repeatable
 
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]

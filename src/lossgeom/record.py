@@ -16,9 +16,9 @@ import safetensors.torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from lossgeom.batches import digest
 from lossgeom.environment import environment
 from lossgeom.files import is_temporary, plain, write_atomically, write_json
+from lossgeom.passes import digest
 from lossgeom.printable import printable
 from lossgeom.record_format import (
     ARRAY,

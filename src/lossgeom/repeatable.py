@@ -16,8 +16,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from lossgeom.batches import Fingerprint, fingerprint, generators_kept
 from lossgeom.measuring import seeded
+from lossgeom.passes import Fingerprint, fingerprint, generators_kept
 
 REMEDY = (
     "there is no one loss to measure; expected batches that come out the same each time: fix the "
