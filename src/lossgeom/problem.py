@@ -404,6 +404,8 @@ class Problem:
         thetas = self.leaf(), self.leaf()
         with self.network.undone():
             outputs = self._look_at_model(thetas, batch)
+            if outputs.isnan().any():  # of which nothing else can be seen
+                return
             self._look_at_loss(thetas, outputs, batch)
         self.once("depends on others", lambda: self._depends_on_others(outputs, batch))
         self.once("unset mode", lambda: self._unset_mode(outputs, batch))
@@ -443,7 +445,7 @@ class Problem:
         run, rounded = partial(self.outputs, self.theta), self.autocast is not None
         if not depends_on_others(run, outputs, batch, rounded):
             return False
-        with suppress(ValueError):  # of what cannot be cut into examples
+        with suppress(ValueError, NonFiniteError):  # of what cannot be cut into examples
             batch = self.in_examples(batch, mixed=True)
         return depends_on_others(run, outputs, batch, rounded)
 
