@@ -243,3 +243,18 @@ def test_a_look_at_a_loss_leaves_random_numbers_as_they_are():
     with warnings.catch_warnings():
         problem = lg.Problem(mlp(), noisy, [data()])
         assert problem.loss() == problem.at(problem.theta).loss()
+
+
+def own_loss(outputs, batch):
+    return nn.functional.cross_entropy(outputs, batch[1], reduction="sum"), len(outputs)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", own_loss])
+def test_of_outputs_that_are_nan_nothing_is_said_but_that(loss):
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
+    nn.init.constant_(model[0].weight, float("nan"))
+    problem = lg.Problem(model, loss, [(torch.ones(8, 4), torch.zeros(8, dtype=torch.long))])
+    assert problem.over_batches(len) == [8]
+    assert problem.notes == ()
+    with pytest.raises(lg.NonFiniteError):
+        problem.loss()

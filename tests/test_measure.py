@@ -313,5 +313,9 @@ def test_the_edge_beside_numbers_in_eval_mode(here, capsys):
     command = ("net.py:normed", "net.py:data", *FEW, "--lr", "0.5")
     printed = measured(capsys, *command, "--out", "unset")
     assert "Warning: measured in mode='eval', because no mode= was given; on the" in printed.out
-    assert "Warning" in (here / "unset/report.html").read_text()
+    assert "; --mode train, or Problem(..., mode='train'), compares the loss" in printed.out
+    page = (here / "unset/report.html").read_text()
+    assert "Warning" in page
+    assert "note: measured in" not in printed.out  # once is enough
+    assert "Note: measured in" not in page
     assert "Warning" not in measured(capsys, *command, "--out", "eval", "--mode", "eval").out

@@ -134,6 +134,16 @@ def test_thresholds_go_into_the_manifest(tmp_path):
     assert record.manifest["thresholds"] == {"sharpness": 4.0}
 
 
+def test_a_threshold_that_says_what_it_is_goes_there_too(tmp_path):
+    model, _, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    threshold = lg.stability_threshold(optimizer)
+    lg.Tracker(problem, METRICS, lg.Record.create(tmp_path), thresholds={"sharpness": threshold})
+    manifest = lg.Record.open(tmp_path).manifest
+    assert manifest["thresholds"] == {"sharpness": 4.0}
+    assert manifest["threshold_formulas"] == {"sharpness": "2/lr"}
+
+
 def test_a_threshold_of_no_metric_is_refused(tmp_path):
     _, _, problem = setup()
     message = "unknown threshold 'sharpnes': did you mean sharpness? expected logits_jacobian"

@@ -51,14 +51,16 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    if isinstance(value, float):  # also one that says more, such as a threshold's formula
+        return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.generic):
         return plain(value.item())
-    if value is None or isinstance(value, (str, bool, int, float)):
+    if value is None or isinstance(value, (str, bool)):
         return value
+    if isinstance(value, int):
+        return int(value)
     raise TypeError(
         f"expected what JSON can hold: text, numbers, lists and dicts of them; got a "
         f"{type(value).__name__}"

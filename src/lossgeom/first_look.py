@@ -55,6 +55,8 @@ class FirstLook:
         theta = thetas[0].detach()
         with at.network.undone():
             outputs = self._look_at_model(at, thetas, batch, live)
+            if outputs.isnan().any():  # of which nothing else can be seen
+                return
             self._look_at_loss(at, thetas, outputs, batch, live)
         if "others" not in self._known:
             self._known["others"] = depends_on_others(at, theta, outputs, batch, cut)

@@ -1,3 +1,4 @@
+import html
 import os
 import re
 import sys
@@ -72,7 +73,21 @@ def test_legends_say_what_differs(tmp_path):
     page = render(both, tmp_path / "both.html").read_text()
     assert ">learning rate 2, seed 7</text>" in page
     same = [*one, make_run(tmp_path, "d", config={"lr": 2, "seed": 0})]  # only names differ
-    assert ">d</text>" in render(same, tmp_path / "same.html").read_text()
+    page = render(same, tmp_path / "same.html").read_text()
+    assert re.findall(r">(0\.1|2 \(.\))</text>", page)[:3] == ["0.1", "2 (b)", "2 (d)"]
+    assert ">d</text>" in render([one[1], same[2]], tmp_path / "names.html").read_text()
+
+
+def test_what_is_said_of_one_run_names_it(tmp_path):
+    said = "measured in mode='eval'"
+    facts = {"notes": [said], "thresholds_caution": said}
+    folders = [make_run(tmp_path, "a", **facts), make_run(tmp_path, "b", notes=["in batches"])]
+    page = html.unescape(render(folders, tmp_path / "both.html").read_text())
+    assert "beside other numbers</strong>: a measured in mode='eval'." in page
+    assert "<dd>a: measured in mode='eval'; b: in batches</dd>" in page
+    page = html.unescape(page_of(folders[0]))
+    assert "beside other numbers</strong>: measured in mode='eval'." in page
+    assert "<dd>measured in mode='eval'</dd>" in page
 
 
 def test_each_run_keeps_its_own_threshold(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from lossgeom.batches import Batch
 from lossgeom.likelihoods import Gaussian
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.quadratic.point import Loss, squared_error
+from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,9 @@ class Residuals:
     outputs: tuple[Tensor, ...]
     targets: Float[Tensor, "1 D"] | float
     scale: float
-    loss: Loss
+    loss: Loss = field(repr=False)
+
+    __repr__ = short
 
     @classmethod
     def of(cls, problem: Problem) -> Residuals:

@@ -144,7 +144,7 @@ def network_point(point: Point) -> NetworkPoint:
     return point
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrueNetwork(NetworkModel):
     """The network itself, not a Taylor model of it; see :func:`network`."""
 

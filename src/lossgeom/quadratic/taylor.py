@@ -22,7 +22,7 @@ Order = Literal[1, 2]
 ORDERS: tuple[Order, ...] = (1, 2)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TaylorModel(NetworkModel):
     """A Taylor model of a network; see :func:`taylor`.
 

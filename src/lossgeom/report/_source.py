@@ -78,6 +78,9 @@ def _single_runs(runs: dict[Path, Record]) -> Source:
     records = dict(zip(names, runs.values(), strict=True))
     manifests = [record.manifest for record in records.values()]
     together = {**manifests[0], "title": ", ".join(names), "config": _together(records)}
+    notes = {name: record.manifest.get("notes", []) for name, record in records.items()}
+    if any(said != notes[names[0]] for said in notes.values()):
+        together["notes"] = {name: said for name, said in notes.items() if said}
     return Source(next(iter(runs)), together, records, tuple(names), ())
 
 

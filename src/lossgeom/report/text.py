@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lossgeom.report.wording import MATRICES, NOT_CONVERGED, error_of, rounded, setting, verdict
+from lossgeom.report.wording import (
+    MATRICES,
+    NOT_CONVERGED,
+    error_of,
+    notes_of,
+    rounded,
+    setting,
+    verdict,
+)
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -33,7 +41,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         quantity["message"]: None for quantity in found["quantities"] if quantity["message"]
     }
     yield from (f"There are values that are not finite: {message}." for message in messages)
-    yield from (f"note: {note}" for note in (found["problem"] or {"notes": ()})["notes"])
+    yield from (f"note: {note}" for note in notes_of(found))
     yield f"{found['products']} matrix-vector products in {found['seconds']:.3g} s"
 
 

@@ -21,6 +21,9 @@ NOT_CONVERGED = (
 )
 
 
+ASKED = "--mode train, or Problem(..., mode='train'), compares the loss that is trained"
+
+
 def setting(problem: dict[str, Any] | None) -> str:
     """What was measured on."""
     if problem is None:
@@ -48,8 +51,15 @@ def verdict(stability: dict[str, Any]) -> str:
     return (
         f"Sharpness is {ratio} {named_threshold(stability)}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
-        + (f" Warning: {stability['caution']}." if "caution" in stability else "")
+        + (f" Warning: {stability['caution']}; {ASKED}." if "caution" in stability else "")
     )
+
+
+def notes_of(found: dict[str, Any]) -> list[str]:
+    """What is measured differently from how the model runs, unless the verdict says it."""
+    notes = found["problem"]["notes"] if found["problem"] else []
+    caution = (found["stability"] or {}).get("caution")
+    return [note for note in notes if note != caution]
 
 
 def named_threshold(stability: dict[str, Any]) -> str:

@@ -8,7 +8,15 @@ from typing import Any
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
-from lossgeom.report.wording import MATRICES, NOT_CONVERGED, error_of, rounded, setting, verdict
+from lossgeom.report.wording import (
+    MATRICES,
+    NOT_CONVERGED,
+    error_of,
+    notes_of,
+    rounded,
+    setting,
+    verdict,
+)
 
 
 def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
@@ -28,7 +36,7 @@ def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
         "groups": groups,
         "products": f"{found['products']:,}",
         "seconds": f"{found['seconds']:.3g}",
-        "notes": found["problem"]["notes"] if found["problem"] else [],
+        "notes": notes_of(found),
         "doubt": any(q["status"] == "not_converged" for q in found["quantities"]) and NOT_CONVERGED,
         "messages": sorted({q["message"] for q in found["quantities"] if q["message"]}),
     }

@@ -133,15 +133,21 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         "nonfinite": sum(int(curve.nonfinite.sum()) for curve in every),
         "off": off,
         "runs": runs,
-        "cautions": sorted(
-            {
-                record.manifest["thresholds_caution"]
-                for record in records.values()
-                if "thresholds_caution" in record.manifest
-            }
-        ),
+        "cautions": _cautions(records),
     }
     return Section("Along training", "trajectories.html", values)
+
+
+def _cautions(records: dict[str, Record]) -> list[str]:
+    """What is said of thresholds, and of which runs if it is not said of all."""
+    found: dict[str, list[str]] = {}
+    for name, record in records.items():
+        if "thresholds_caution" in record.manifest:
+            found.setdefault(record.manifest["thresholds_caution"], []).append(name)
+    return [
+        said if len(names) == len(records) else f"{', '.join(names)} {said}"
+        for said, names in found.items()
+    ]
 
 
 def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, dict[str, list[str]]]:
@@ -159,8 +165,12 @@ def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, dict[s
         )
         for config in configs
     ]
-    if len(set(labels)) < len(labels) or max(map(len, labels)) > LONG:
+    if not differing or max(map(len, labels)) > LONG:
         return "run", {name: [name] for name in records}
+    labels = [
+        f"{label} ({name})" if labels.count(label) > 1 else label
+        for label, name in zip(labels, records, strict=True)
+    ]
     title = words(differing[0]) if one else "run"
     return title, {label: [name] for label, name in zip(labels, records, strict=True)}
 
