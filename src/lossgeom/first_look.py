@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from lossgeom.batches import Batch
 
 AGREEMENT = 1e-3  # relative, of outputs that only rounding tells apart
 ROUNDED_AGREEMENT = 5e-2  # under autocast
+OWN_FUNCTION = torch.autograd.Function.apply.__func__.__code__
 
 
 class OpenedContexts(TorchFunctionMode):
@@ -49,11 +52,22 @@ class OpenedContexts(TorchFunctionMode):
 
 
 def _computed(func: Any, args: Any) -> bool:
-    """Whether numbers are made of something that can be differentiated."""
+    """Whether numbers are made of something that can be differentiated, and is not by its owner."""
     if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
         return False
     parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    return differentiable and not _in_own_function()
+
+
+def _in_own_function() -> bool:
+    """Whether this is called in the forward of an autograd.Function, which has its backward."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is OWN_FUNCTION:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def depends_on_others(

@@ -46,6 +46,11 @@ from lossgeom.sum_and_count import is_sum_of_terms
 __all__ = ["NonFiniteError", "Problem", "checked_problem"]
 
 LOOKS = {"probe", "loss", "sum of terms", "depends on others", "unset mode"}  # at first batches
+BESIDE_OUTPUTS = (
+    "the loss depends on the parameters other than through the outputs, as one does that reads "
+    "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
+    "goes through the outputs"
+)
 T = TypeVar("T")
 NEARBY = 0.01  # relative distance of a point near theta
 Summand = TypeVar("Summand", float, Tensor)
@@ -192,6 +197,14 @@ class Problem:
         """
         note: str | None = self._once.get("unset mode")
         return None if self._mode_given else note
+
+    @property
+    def loss_beside_outputs(self) -> bool:
+        """Whether the loss depends on the parameters other than through the outputs.
+
+        Known after the first pass.
+        """
+        return BESIDE_OUTPUTS in self._once.get("loss", ())
 
     @property
     def _batch_statistics(self) -> bool:
@@ -424,11 +437,15 @@ class Problem:
         """Find out what the loss is a function of, once it can be evaluated."""
         if "loss" not in self._once:
             try:
-                leaves = leaves_of_loss(lambda leaf: self.terms(leaf, batch)[0], outputs)
+                leaves = leaves_of_loss(lambda leaf: self.terms(leaf, batch)[0], outputs, thetas)
             except Exception:  # which is raised again where it is the loss that is measured
                 return
             beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
             self._once["loss"] = notes_on_loss(beside, self.model)
+            if len(beside) < len(leaves):  # such as in what a hook stores
+                self._once["loss"].append(BESIDE_OUTPUTS)
+        if self.loss_beside_outputs:  # whose halves are not those of the outputs
+            self._once.setdefault("sum of terms", None)
         if "sum of terms" not in self._once and (self.criterion.known or len(batch) > 1):
             rounding = 1e-4 if self.autocast is None else 2e-2
             with self._autocast():
