@@ -16,7 +16,7 @@ from lossgeom.batches import Batch
 
 AGREEMENT = 1e-3  # relative, of outputs that only rounding tells apart
 ROUNDED_AGREEMENT = 5e-2  # under autocast
-OWN_FUNCTION = torch.autograd.Function.apply.__func__.__code__
+OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
 class OpenedContexts(TorchFunctionMode):
