@@ -149,6 +149,29 @@ def test_contexts_that_a_model_opens_itself():
     assert notes(torch.no_grad, looks) == ()
 
 
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return grad * s * (1 + x * (1 - s))
+
+
+def test_functions_with_a_backward_of_their_own_are_no_constants():
+    class Own(nn.Module):
+        def forward(self, x):
+            return Swish.apply(x)
+
+    model = mlp(Own())
+    model[0].register_full_backward_hook(lambda *_: None)
+    assert spoken(lg.Problem(model, "cross_entropy", [data()])) == ()
+
+
 # Sums and counts
 
 

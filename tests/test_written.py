@@ -304,6 +304,35 @@ def test_a_loss_and_a_forward_may_read_what_a_hook_stores():
     assert features == {"out": kept}
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_matrices_see_what_a_loss_reads_of_a_hook(emptied):
+    features = []
+
+    def loss(outputs, batch):
+        penalty = sum(out.square().sum() for out in features)
+        if emptied:
+            features.clear()
+        return F.cross_entropy(outputs, batch[1], reduction="sum") + penalty, len(outputs)
+
+    def whole(model, batch):
+        hidden = model[:2](batch[0])
+        return torch.cat([model[2](hidden), hidden], 1)
+
+    def of_whole(outputs, batch):
+        penalty = outputs[:, 3:].square().sum()
+        return F.cross_entropy(outputs[:, :3], batch[1], reduction="sum") + penalty, len(outputs)
+
+    model, plain = mlp(), mlp()
+    model[1].register_forward_hook(lambda m, i, o: features.append(o))
+    data = [(X[:5], Y[:5]), (X[5:], Y[5:])]
+    problem = lg.Problem(model, loss, data)
+    expected = lg.Hessian(lg.Problem(plain, of_whole, data, forward=whole))
+    v = torch.ones(expected.shape[1])
+    torch.testing.assert_close(lg.Hessian(problem) @ v, expected @ v, rtol=1e-4, atol=1e-6)
+    assert features == []
+    assert ["other than through the outputs" in note for note in problem.notes] == [True]
+
+
 def test_hooks_that_keep_state_are_refused():
     """Putting back what is written does not hide that a call depends on the one before."""
     model, calls = mlp(), []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import torch
@@ -19,6 +21,13 @@ from lossgeom.probing import leaves_of_loss, notes_on_loss, probe
 from lossgeom.sum_and_count import is_sum_of_terms
 
 Cut = Callable[[Batch], Batch]
+
+OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
+BESIDE_OUTPUTS = (
+    "the loss depends on the parameters other than through the outputs, as one does that reads "
+    "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
+    "goes through the outputs"
+)
 
 
 class FirstLook:
@@ -87,11 +96,14 @@ class FirstLook:
         """Find out what the loss is a function of, once it can be evaluated."""
         if "loss" not in self._known:
             try:
-                leaves = leaves_of_loss(lambda leaf: at.terms(leaf, batch)[0], outputs)
+                leaves = leaves_of_loss(lambda leaf: at.terms(leaf, batch)[0], outputs, thetas)
             except Exception:  # which is raised again where it is the loss that is measured
                 return
             beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
             self._known["loss"] = notes_on_loss(beside, live)
+            if len(beside) < len(leaves):  # such as in what a hook stores
+                self._known["loss"].append(BESIDE_OUTPUTS)
+                self._known["sum"] = None  # its halves are not those of the outputs
         if "sum" not in self._known and (at.criterion.known or len(batch) > 1):
             self._known["sum"] = at.criterion.known or is_sum_of_terms(at, outputs, batch)
 
@@ -100,6 +112,11 @@ class FirstLook:
         """How the model is another one in train mode, if it is."""
         note: str | None = self._known.get("training")
         return note
+
+    @property
+    def loss_beside_outputs(self) -> bool:
+        """Whether the loss depends on the parameters other than through the outputs."""
+        return BESIDE_OUTPUTS in self._known.get("loss", ())
 
     def notes(self, at: Evaluation, sizes: Sequence[int]) -> list[str]:
         """What has to be said, with the numbers of examples in batches."""
@@ -155,11 +172,22 @@ class OpenedContexts(TorchFunctionMode):
 
 
 def _computed(func: Any, args: Any) -> bool:
-    """Whether numbers are made of something that can be differentiated."""
+    """Whether numbers are made of something that can be differentiated, and is not by its owner."""
     if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
         return False
     parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    return differentiable and not _in_own_function()
+
+
+def _in_own_function() -> bool:
+    """Whether this is called in the forward of an autograd.Function, which has its backward."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is OWN_FUNCTION:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def depends_on_others(

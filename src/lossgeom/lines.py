@@ -61,7 +61,7 @@ class Point:
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs and loss at theta."""
-    with in_double(theta):
+    with in_double(theta), problem.network.undone():
         outputs = problem.outputs(theta, batch)
         return outputs, problem.terms(outputs, batch)[0]
 
@@ -71,6 +71,7 @@ class Pass:
 
     def __init__(self, problem: Problem, batch: Batch, theta: Tensor) -> None:
         self.leaf = theta.detach().requires_grad_()
+        self._beside_outputs = problem.loss_beside_outputs
         self.outputs, self.loss = forward(problem, batch, self.leaf)
 
     def last_gradient(self) -> Tensor:
@@ -85,6 +86,8 @@ class Pass:
         slopes, u = torch.zeros_like(self.outputs), torch.zeros_like(self.outputs).requires_grad_()
         if not self.outputs.requires_grad:
             return torch.zeros_like(self.leaf), u
+        if self._beside_outputs:
+            return self._whole_gradient(u), u
         if self.loss.requires_grad:
             (slopes,) = torch.autograd.grad(
                 self.loss, self.outputs, create_graph=True, materialize_grads=True
@@ -94,6 +97,15 @@ class Pass:
         )
         check_differentiable_again(gradient)
         return gradient, u
+
+    def _whole_gradient(self, u: Tensor) -> Tensor:
+        """Of a loss that depends on the leaf in other ways, too: with J^T u."""
+        zero = (self.outputs * u).sum()
+        (gradient,) = torch.autograd.grad(
+            self.loss + zero, self.leaf, create_graph=True, materialize_grads=True
+        )
+        check_differentiable_again(gradient)
+        return gradient
 
     @property
     def gradient(self) -> Tensor:

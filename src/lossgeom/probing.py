@@ -92,11 +92,18 @@ def _leaves(tensor: Tensor) -> Iterator[Tensor]:
     return (leaf for leaf in variables if leaf is not None)
 
 
-def leaves_of_loss(total: Callable[[Tensor], Tensor], outputs: Tensor) -> list[Tensor]:
-    """The leaves besides the outputs that a loss is computed from, by evaluating it twice."""
+def leaves_of_loss(
+    total: Callable[[Tensor], Tensor], outputs: Tensor, thetas: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """The leaves besides the outputs that a loss is computed from, by evaluating it twice.
+
+    Those of the parameters' leaves count from the first time on: a loss may empty what it reads.
+    """
     with seeded(outputs.device, 0), torch.enable_grad():
         first, second = (total(outputs.clone().requires_grad_()) for _ in range(2))
-    return leaves_before(first, second)
+    shared = leaves_before(first, second)
+    own = [leaf for leaf in _leaves(first) if any(leaf is theta for theta in thetas)]
+    return [*shared, *own]
 
 
 def notes_on_loss(leaves: list[Tensor], live: nn.Module) -> list[str]:

@@ -189,6 +189,14 @@ class Problem:
         """
         return self._first_look.training
 
+    @property
+    def loss_beside_outputs(self) -> bool:
+        """Whether the loss depends on the parameters other than through the outputs.
+
+        Known after the first pass.
+        """
+        return self._first_look.loss_beside_outputs
+
     # Other problems like this one
 
     def _with(self, **changes: Any) -> Problem:

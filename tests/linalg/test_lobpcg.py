@@ -122,6 +122,14 @@ def test_one_by_one_zero_and_nan():
     assert not pairs.converged.any()
 
 
+def test_nearly_all_pairs_of_a_small_matrix():
+    """Residuals come in several blocks, and the first of them fills the space."""
+    A = rotated(torch.arange(12.0).double())
+    pairs = lg.lobpcg(A, 10, tol=1e-6)
+    torch.testing.assert_close(pairs.values, torch.arange(11.0, 1.0, -1.0).double())
+    check_pairs(A, pairs, 1e-6)
+
+
 def test_same_seed_same_bits_and_global_generator_untouched():
     state, A = torch.get_rng_state(), rotated(SPECTRA["distinct"])
     first, again = (lg.lobpcg(A, 2, seed=5) for _ in range(2))

@@ -110,7 +110,7 @@ def _look(problem: Problem, batch: Batch) -> Look:
             torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
         return total
 
-    with measuring(theta.device):
+    with measuring(theta.device), small.network.undone():
         total, storages = with_bytes(total_and_gradient)
     held = max(sum(storages.values()) - theta.nbytes, 0)
     return Look(

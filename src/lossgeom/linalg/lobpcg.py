@@ -155,7 +155,8 @@ class _Iteration:
         if self.preconditioner is not None:
             W = self.preconditioner.matmat(W.T).T.to(W)
         for block in torch.split(W, BLOCK):
-            self.basis.add(block)
+            if self.basis.room:  # which the blocks before may have filled
+                self.basis.add(block)
 
 
 def _orthonormal_part(

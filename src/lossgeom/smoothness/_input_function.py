@@ -11,6 +11,7 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._linearized import Linearized
 from lossgeom.smoothness._outputs import Outputs, check_outputs, chosen
+from lossgeom.smoothness._variables import check_reached
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,7 @@ class InputFunction:
     def _called(self, batch: Batch) -> tuple[Tensor, Tensor]:
         tensor = self._input(batch)
         leaf = tensor.detach().requires_grad_()
+        check_reached(self.problem, batch, tensor)
         return leaf, self.problem.outputs(self.problem.theta, batch.with_tensor(tensor, leaf))
 
     def _input(self, batch: Batch) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.batches import Batch
+from lossgeom.batches import Batch, tensors_of
+from lossgeom.network import graph_nodes
 from lossgeom.problem import NonFiniteError, Problem
 
 Leaves = tuple[Tensor, ...]
@@ -78,6 +79,34 @@ def differentiable_input(batch: Batch) -> Tensor:
             f"expected floating-point inputs to differentiate in, got {batch.input.dtype}"
         )
     return batch.input
+
+
+def check_reached(problem: Problem, batch: Batch, tensor: Tensor) -> None:
+    """Refuse a model that takes an input out of the graph, whose derivative would pass for zero.
+
+    Looked at once for a model, shape of input and place of it.
+    """
+    place = [part is tensor for part in tensors_of(batch.inputs)]
+    key = ("reached", tensor.shape, tuple(place))
+    if not problem.once(key, lambda: _reached(problem, batch, tensor)):
+        raise ValueError(
+            "expected outputs to be differentiable in the input, but they change with it and have "
+            "no graph that leads there: the model detaches it (x.detach(), torch.no_grad(), or a "
+            "tensor made of its numbers). A model that differentiates in its own input can do so "
+            "in x.clone() under torch.enable_grad()"
+        )
+
+
+def _reached(problem: Problem, batch: Batch, tensor: Tensor) -> bool:
+    def outputs(other: Tensor) -> Tensor:
+        return problem.outputs(problem.theta, batch.with_tensor(tensor, other))
+
+    leaf = tensor.detach().requires_grad_()
+    here = outputs(leaf)
+    if any(getattr(node, "variable", None) is leaf for node in graph_nodes(here)):
+        return True
+    with torch.no_grad():  # as is right for a model that does not depend on it
+        return torch.equal(outputs(0.9 * tensor + 0.1 * tensor.flip(0) + 0.01), here)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from lossgeom.diagnosis import guard
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._linear_weights import parameter_norms
-from lossgeom.smoothness._variables import Input
+from lossgeom.smoothness._variables import Input, check_reached, differentiable_input
 
 Of = Literal["input", "parameters"]
 OF: tuple[Of, ...] = ("input", "parameters")
@@ -100,6 +100,7 @@ def sobolev_seminorms(
         batch = problem.in_examples(batch)
         if of == "parameters":
             return parameter_norms(problem, batch, every, memory_budget)
+        check_reached(problem, batch, differentiable_input(batch))
         return reduced_gradients(
             problem, Input(), batch, lambda G: power_norms(G, every), memory_budget
         )
