@@ -138,7 +138,7 @@ def checked_row(row: Any, kind: str) -> dict[str, Any]:
 
 
 def mismatch(value: Any, form: Form, at: str = "", depth: int = 0) -> str | None:
-    """Where a value is not of a form, in words; None if it is."""
+    """Say in words where a value is not of a form; None if it is."""
     if isinstance(form, dict) and isinstance(value, dict):
         return _wrong_fields(value, form, at, depth)
     if isinstance(form, list) and isinstance(value, list) and len(form) in (1, len(value)):
