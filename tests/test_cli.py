@@ -282,7 +282,7 @@ def test_another_configuration_in_the_same_folder(finished):
         "run", "progressive_sharpening", *TINY, "--lr", "0.7", "--out", "out", cwd=folder
     )
     assert other.returncode == 2
-    assert "out holds another study (lr: there 0.5, asked 0.7); choose another" in other.stderr
+    assert "out holds another study (lr: there 1.0, asked 0.7); choose another" in other.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):

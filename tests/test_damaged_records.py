@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.cli.terminal import say, show
+from lossgeom.cli.messages import say, show
 from lossgeom.files import write_json
 from lossgeom.record import Record, RecordError
 from lossgeom.report import as_text, render, summary
@@ -23,7 +23,10 @@ GEOMETRY = lg.Geometry(k=2, matvecs=4, probes=2, steps=2)
 def run(folder, name="run", over=True, seed=0):
     config = {"lr": 0.5 + seed, "widths": [3, 4], "seed": seed}
     record = Record.create(folder / name, config)
-    record.update(planned_steps=[0, 1, 2, 3], thresholds={"loss": 0.4}, notes=["a note"])
+    record.update(
+        planned_steps=[0, 1, 2, 3], notes=["a note"], idle_settings=["widths"],
+        thresholds={"loss": 0.4}, threshold_formulas={"loss": "2/lr"}, thresholds_caution="eval",
+    )  # fmt: skip
     for step in range(4 if over else 2):
         value = {"stderr": None, "status": "ok", "seconds": 0.1, "matvecs": 3}
         record.append({"step": step, "metric": "loss", "value": 1 / (step + 1), **value})
@@ -55,7 +58,8 @@ CLAIM = {
 
 def measurement(folder, name="measured", parts=None):
     record = Record.create(folder / name, {"k": 2}, kind="measurement")
-    record.update(stability={"lr": 0.1, "momentum": 0.0, "threshold": 20.0}, title="A model")
+    edge = {"lr": 0.1, "momentum": 0.0, "threshold": 20.0, "formula": "2/lr", "caution": "eval"}
+    record.update(stability=edge, title="A model")
     data = [(torch.ones(3, 2), torch.ones(3, 1))]
     problem = lg.Problem(nn.Linear(2, 1), "squared_error", data)
     try:
@@ -114,7 +118,7 @@ def test_a_measurement_that_was_interrupted(tmp_path, parts):
     found = summary(Record.open(folder))
     assert (found["stability"]["ratio"] is None) == (parts < 3)
     said = as_text(found)
-    assert ("Sharpness is not measured yet; the edge is 20, up to which" in said) == (parts < 3)
+    assert ("Sharpness is not measured yet; the edge is 2/lr = 20, up to" in said) == (parts < 3)
     assert "not measured yet" in said
     page = render([folder]).read_text()
     assert "This is not complete" in page
@@ -163,6 +167,22 @@ def test_claims_of_another_form(tmp_path, change, message):
     write_json(folder / "claims.json", [{**CLAIM, **change}])
     with pytest.raises(RecordError, match=message):
         render([folder])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("threshold_formulas", ["2/lr"], "an object of its form at threshold_formulas"),
+        ("threshold_formulas", {"loss": {}}, r"expected text at threshold_formulas\.loss"),
+        ("thresholds_caution", ["eval"], "expected text at thresholds_caution"),
+        ("idle_settings", 3, "expected a list of its form at idle_settings"),
+    ],
+)
+def test_what_a_figure_says_beside_its_curves(tmp_path, name, value, message):
+    path = run(tmp_path) / "manifest.json"
+    write_json(path, {**json.loads(path.read_text()), name: value})
+    with pytest.raises(RecordError, match=rf"manifest\.json is damaged: .*{message}"):
+        render([path.parent])
 
 
 @pytest.mark.parametrize("lr", [None, [1], "fast"])

@@ -206,6 +206,24 @@ def test_a_mean_with_the_count_of_a_sum(loss, n):
         lg.sharpness(lg.Problem(mlp(), loss, [data(1), data(n)]))
 
 
+def test_batches_of_one_are_not_looked_at_in_every_pass():
+    """They cannot be halved, so that whether a loss is a sum is never seen."""
+
+    class Counted(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            Counted.calls += 1
+            return super().forward(x)
+
+    x, y = data(6)
+    problem = lg.Problem(Counted(4, 3), summed, list(zip(x.split(1), y.split(1), strict=True)))
+    problem.gradient()
+    Counted.calls = 0
+    problem.at(2 * problem.theta).gradient()
+    assert Counted.calls == 6
+
+
 def test_a_mean_that_is_zero_here():
     x, _ = data()
     model = nn.Linear(4, 3)

@@ -1,7 +1,7 @@
 """Measurements in several threads, and threads that train beside one."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -71,14 +71,18 @@ def test_threads_that_measure_wait_for_one_another():
 
 
 class Meanwhile:
-    """Batches that let another thread do something while a measurement goes over them."""
+    """Batches that let another thread do something while a measurement goes over them.
 
-    def __init__(self, function):
-        self.function, self.results = function, []
+    When a problem is made of them, which looks at the first one, too, there is no function yet.
+    """
+
+    def __init__(self):
+        self.function, self.results = None, []
 
     def __iter__(self):
-        with ThreadPoolExecutor(1) as pool:
-            self.results.append(pool.submit(self.function).result(SECONDS))
+        if self.function is not None:
+            with ThreadPoolExecutor(1) as pool:
+                self.results.append(pool.submit(self.function).result(SECONDS))
         yield data()
 
 
@@ -98,8 +102,9 @@ def test_training_beside_a_measurement_goes_as_it_does_alone():
     """Also of the model that is measured."""
     expected = trained(Attending(0))
     model = Attending(0)
-    batches = Meanwhile(lambda: trained(model, steps=1))
+    batches = Meanwhile()
     problem = lg.Problem(model, "cross_entropy", batches)
+    batches.function = lambda: trained(model, steps=1)
     before = problem.theta.clone()
     assert len({problem.at(before).loss() for _ in range(3)}) == 1
     assert torch.equal(problem.theta, before)
@@ -116,7 +121,8 @@ def test_a_cache_of_parametrizations_in_another_thread():
             before = model.o.weight
             return before, model.o.weight
 
-    problem = lg.Problem(model, "cross_entropy", Meanwhile(cached))
+    problem = lg.Problem(model, "cross_entropy", Meanwhile())
+    problem.batches.function = cached
     twice = problem.at(2 * problem.theta)
     expected = twice.loss()
     with parametrize.cached():
@@ -139,8 +145,9 @@ def test_what_another_thread_sees_of_a_measurement():
             torch.is_autocast_enabled("cpu"),
         )
 
-    batches = Meanwhile(seen)
+    batches = Meanwhile()
     problem = lg.Problem(nn.Linear(4, 3), "cross_entropy", batches)
+    batches.function = seen
     torch.manual_seed(5)
     before = torch.get_rng_state()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -151,6 +158,51 @@ def test_what_another_thread_sees_of_a_measurement():
     assert drawn != torch.rand(()).item()  # and was of the measurement's numbers
     assert torch.backends.cuda.flash_sdp_enabled()
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_problem_is_not_made_while_another_thread_measures():
+    """Its batches are drawn with the generators of the process."""
+    order = []
+
+    class Noted:
+        def __iter__(self):
+            order.append("made")
+            yield data()
+
+    with ThreadPoolExecutor(1) as pool:
+
+        class Beside(Meanwhile):
+            def __iter__(self):
+                if self.function is not None:
+                    self.results.append(pool.submit(self.function))
+                    wait(self.results, timeout=0.3)
+                    order.append("measured")
+                yield data()
+
+        batches = Beside()
+        problem = lg.Problem(nn.Linear(4, 3), "cross_entropy", batches)
+        batches.function = lambda: lg.Problem(nn.Linear(4, 3), "cross_entropy", Noted())
+        problem.loss()
+        batches.results[0].result(SECONDS)
+    assert order[:2] == ["measured", "made"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_the_default_type_that_another_thread_sees(check):
+    """That of the process, which is float64 where a model is evaluated in float64."""
+    seen = []
+
+    class Looking(nn.Linear):
+        def forward(self, x):
+            with ThreadPoolExecutor(1) as pool:
+                default = pool.submit(torch.get_default_dtype).result(SECONDS)
+            seen.append((x.dtype, default))
+            return super().forward(x)
+
+    lg.Hessian(lg.Problem(Looking(4, 3), "cross_entropy", [data()], check=check)).dense()
+    assert {default for dtype, default in seen if dtype == torch.float32} == {torch.float32}
+    assert (torch.float64 in {default for _, default in seen}) == check
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_measurement_inside_another_does_not_wait_for_itself():

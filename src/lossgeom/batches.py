@@ -313,7 +313,7 @@ def to_parameters(raw: Any, theta: Tensor) -> Any:
 
 
 def checked_target(target: Target) -> Target:
-    """Where targets are, if it is a way to say that."""
+    """The place of the targets, if it is a way to say that."""
     if target is not None and not (isinstance(target, (int, str)) or callable(target)):
         raise TypeError(
             "expected target to be a place in the batch such as -1, a key, or a function of the "

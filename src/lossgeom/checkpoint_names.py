@@ -14,7 +14,7 @@ DEEPEST = 32  # prefixes that are tried
 def renamed(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str]:
-    """With the model's names for what wrappers have renamed, and the prefix that was taken off."""
+    """Use the model's names for what wrappers have renamed; also the prefix that was taken off."""
     names = {name.replace(COMPILED, ""): name for name in own}
     plain = {name.replace(COMPILED, ""): tensor for name, tensor in state.items()}
     if len(plain) < len(state):  # two names would become one

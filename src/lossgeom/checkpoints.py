@@ -224,7 +224,7 @@ def _state_dict(loaded: Any, path: Path, key: str | None) -> tuple[State, tuple[
 
 
 def _state_dicts(loaded: Any, key: str | None) -> dict[str | None, State]:
-    """At a key; or at top level, as None; or at the usual entries."""
+    """Those at a key; or at top level, as None; or at the usual entries."""
     if key is None and _is_state_dict(loaded):
         return {None: loaded}
     entries = loaded if isinstance(loaded, Mapping) else {}

@@ -84,7 +84,7 @@ def _doubled(argument: Any) -> Any:
 
 @contextmanager
 def in_double(theta: Tensor) -> Iterator[None]:
-    """For a model in float64, which goes on in it where it says float32."""
+    """Let a model in float64 go on in it where it says float32."""
     if theta.dtype != torch.float64:
         yield
         return

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, git commit and machine."""
+"""The place where a run was made: versions, git commit and machine."""
 
 from __future__ import annotations
 

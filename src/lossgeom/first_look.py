@@ -59,7 +59,8 @@ class FirstLook:
         Raises:
             TypeError, ValueError: for what would make every measurement wrong.
         """
-        if self._known.keys() >= {"model", "loss", "sum", "others", "training"}:
+        left = {"model", "loss", "sum", "others", "training"} - self._known.keys()
+        if not left or (left == {"sum"} and len(batch) < 2):  # of one, nothing is seen
             return
         theta = thetas[0].detach()
         with at.network.undone():

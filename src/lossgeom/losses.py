@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, described
+from lossgeom.choices import one_of
 from lossgeom.cross_entropy import CrossEntropy, Layout
 from lossgeom.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
 
@@ -106,8 +107,8 @@ def as_loss(loss: LossLike, label_smoothing: float = 0.0) -> Loss:
     if callable(loss):
         return _own(loss)
     raise ValueError(
-        f"expected loss to be one of {', '.join(map(repr, [*CROSS_ENTROPIES, 'squared_error']))}, "
-        f"a torch criterion, or a function (outputs, batch) -> (sum, count); got {loss!r}"
+        f"expected loss to be one of {one_of(map(repr, [*CROSS_ENTROPIES, 'squared_error']))}, a "
+        f"torch criterion, or a function (outputs, batch) -> (sum, count); got {loss!r}"
         f"{_meant(loss)}"
     )
 
@@ -336,7 +337,9 @@ def _nll(criterion: nn.NLLLoss) -> Loss:
                 "'cross_entropy'"
             )
         total, count = entropy.terms(outputs, batch)
-        return total if _normalised(outputs) else summed.to(outputs)(outputs, batch.targets), count
+        # of a graph it is the sum that it says: outputs may be normalised at these parameters alone
+        as_entropy = outputs.is_leaf and _normalised(outputs)
+        return total if as_entropy else summed.to(outputs)(outputs, batch.targets), count
 
     def weights(outputs: Tensor, batch: Batch) -> Tensor:
         if not _normalised(outputs):

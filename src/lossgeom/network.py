@@ -203,8 +203,9 @@ class Network:
             raise ValueError(
                 f"the model drew random numbers in mode={mode!r}, so its loss is not a function of "
                 "the parameters; fix them with Problem(..., seed=0), measure in mode='eval', or "
-                "remove what is random (dropout, noise, stochastic depth). If it draws none, another "
-                "thread does, of the generators of the process: let it wait while this one measures"
+                "remove what is random (dropout, noise, stochastic depth). If it draws none, "
+                "another thread does, of the generators of the process: let it wait while this "
+                "one measures"
             )
         return outputs
 

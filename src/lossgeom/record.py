@@ -355,7 +355,7 @@ def _now() -> str:
 
 
 def run_folder(study: Path, name: str) -> Path:
-    """Where a study has the record of a run, which is inside its own folder.
+    """The folder of a run of a study, which is inside the study's own.
 
     Raises:
         RecordError: for a name that leads elsewhere.

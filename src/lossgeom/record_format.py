@@ -22,7 +22,7 @@ ARRAY = re.compile(r"[A-Za-z0-9_-]+")
 Form = Any
 TEXT_OR_NONE = (str, None)
 DRAWN = ("curves", "heat_maps", "phase_planes", "predictions", "spectra")
-LISTS = ("notes", "checkpoint_notes", "planned_runs", "planned_at_end")
+LISTS = ("notes", "checkpoint_notes", "planned_runs", "planned_at_end", "idle_settings")
 QUANTITY = {"metric": str, "label": str}
 MANIFEST: Form = {
     "schema": SCHEMA,
@@ -41,8 +41,12 @@ MANIFEST: Form = {
     "terms?": (float, None),
     "geometry?": dict,
     "planned?": [{**QUANTITY, "part": str, "matrix": MATRICES}],
-    "stability?": ({"lr": float, "momentum": float, "threshold": float}, None),
+    "stability?": (
+        {"lr": float, "momentum": float, "threshold": float, "formula?": str, "caution?": str},
+        None,
+    ),
     "thresholds?": {"*": float},
+    "threshold_formulas?": {"*": str},
     "planned_steps?": [int],
     "figure?": {
         "columns": TEXT_OR_NONE,
@@ -62,7 +66,7 @@ MANIFEST: Form = {
     **{f"{name}?": [str] for name in LISTS},
     **dict.fromkeys(
         ("ended?", "title?", "source?", "summary?", "loss?", "mode?", "dtype?", "device?",
-         "left_out?"), str
+         "left_out?", "thresholds_caution?"), str
     ),
 }  # fmt: skip
 MEASURED: Form = {"step": int, "metric": str, "value": float, "status?": str, "message?": str}
@@ -134,7 +138,7 @@ def checked_row(row: Any, kind: str) -> dict[str, Any]:
 
 
 def mismatch(value: Any, form: Form, at: str = "", depth: int = 0) -> str | None:
-    """Where a value is not of a form, in words; None if it is."""
+    """Say in words where a value is not of a form; None if it is."""
     if isinstance(form, dict) and isinstance(value, dict):
         return _wrong_fields(value, form, at, depth)
     if isinstance(form, list) and isinstance(value, list) and len(form) in (1, len(value)):

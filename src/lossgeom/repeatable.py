@@ -16,6 +16,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.measuring import seeded
 from lossgeom.passes import Fingerprint, fingerprint, generators_kept
 
@@ -115,7 +116,7 @@ def _twice(
     """Two draws, each at the start of a pass; ``None`` where there is something else wrong."""
     drawn = []
     for _ in range(2):
-        with seeded(device, 0), generators_kept(batches):
+        with ONE_AT_A_TIME, seeded(device, 0), generators_kept(batches):
             try:
                 drawn.append(draw())
             except Exception:  # which the first pass raises, in its own words

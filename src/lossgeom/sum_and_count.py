@@ -57,7 +57,7 @@ def is_sum_of_terms(at: Evaluation, outputs: Tensor, batch: Batch) -> bool | Non
 
 
 def _terms(at: Evaluation, outputs: Tensor, batch: Batch, rows: slice) -> tuple[float, float]:
-    """Of some rows of the outputs, with the tensors of the batch that have as many."""
+    """The terms of some rows of the outputs, with the tensors of the batch that have as many."""
     of_rows = len(outputs)
     raw = map_tensors(lambda t: t[rows] if t.ndim and len(t) == of_rows else t, batch.raw)
     total, count = at.terms(outputs[rows], batch.made_of(raw))

@@ -136,9 +136,9 @@ def test_standard_errors_over_the_examples():
 
 
 def test_jacobian_norm_settings(unchecked):
-    with pytest.raises(ValueError, match="expected norm in"):
+    with pytest.raises(ValueError, match="expected norm to be one of frobenius or spectral, got"):
         lg.metrics.ParameterJacobianNorm(norm="nuclear")
-    with pytest.raises(ValueError, match="expected over in"):
+    with pytest.raises(ValueError, match="expected over to be one of max or mean, got"):
         lg.metrics.JacobianNorm(over="median")
 
 
@@ -181,7 +181,7 @@ def test_local_variation_from_both_sides(over):
 
 
 def test_settings_of_robustness(unchecked):
-    with pytest.raises(ValueError, match="expected side in"):
+    with pytest.raises(ValueError, match="expected side to be one of lower or upper, got"):
         lg.metrics.LocalVariation(side="both")
     with pytest.raises(ValueError, match="expected a finite radius >= 0, got -1"):
         lg.metrics.LocalVariation(-1.0)

@@ -271,6 +271,9 @@ def test_only_what_is_ours_is_replaced(tmp_path):
         render([run], tmp_path / "new.html")
     (tmp_path / "new.html").unlink()
     render([run], tmp_path / "new.html")
+    (tmp_path / "new-figures/trajectories.png").write_text("of a user")  # beside a page of ours
+    refused(r"trajectories\.png is no file that lossgeom wrote", [run], tmp_path / "new.html")
+    assert (tmp_path / "new-figures/trajectories.png").read_text() == "of a user"
 
 
 def test_names_that_are_not_in_utf_8(tmp_path):

@@ -1,5 +1,8 @@
 """Lower estimates are below certified bounds, however small the ball and large the numbers."""
 
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +36,19 @@ def test_changes_of_outputs(kind, scale, norm, unchecked):
     assert (change.lower[-1] > 0).all() or kind != "linear"
     assert (found.certified_accuracy <= found.accuracy_under_attack).all()
     assert (found.accuracy_under_attack <= found.clean_accuracy).all()
+
+
+def test_a_bound_that_is_too_small_is_seen(unchecked, monkeypatch):
+    """What rounding may hide is made to fit, and nothing else is."""
+    module = sys.modules["lossgeom.smoothness.logit_change"]
+    upper = module._upper
+    monkeypatch.setattr(module, "_upper", lambda *args: 0.5 * upper(*args))
+    found = lg.robustness(problem("linear", 1.0), SIZES, **SEARCH)
+    assert (found.logit_change.lower[-2:] > found.logit_change.upper[-2:]).any()
+    flipped = found.attacked_margins[-1] <= -1e-3
+    assert flipped.any()
+    sure = replace(found, certified_radii=torch.full_like(found.certified_radii, 2.0))
+    assert not sure.withstood[-1][flipped].any()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])

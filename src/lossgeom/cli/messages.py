@@ -9,22 +9,22 @@ from lossgeom.printable import printable
 
 def show(text: str) -> None:
     """Print a result, to standard output."""
-    print(spelled(text, sys.stdout.encoding or "utf-8"), flush=True)  # noqa: T201
+    print(spelled(text, sys.stdout.encoding or "utf-8", keep="\n\t"), flush=True)  # noqa: T201
 
 
 def say(text: str) -> None:
-    """Print a message, to standard error."""
+    """Print a message of one line, to standard error."""
     message = spelled(f"lossgeom: {text}", sys.stderr.encoding or "utf-8")
     print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def spelled(text: str, encoding: str) -> str:
-    r"""Text in characters that an encoding has, and that a terminal shows.
+def spelled(text: str, encoding: str, keep: str = "") -> str:
+    r"""Text in characters that an encoding has, and that a terminal shows, but for those to keep.
 
     >>> spelled("4.60 ± 0.20 in caf\udce9", "ascii")
     '4.60 +- 0.20 in caf\\udce9'
     """
-    text = printable(text, keep="\n\t")
+    text = printable(text, keep)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

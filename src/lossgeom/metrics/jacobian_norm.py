@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
 from lossgeom.smoothness import JacobianNorms, jacobian_norms
@@ -61,7 +62,9 @@ def check_settings(metric: object, allowed: Mapping[str, Sequence[str]]) -> None
     """Raise for a setting that is not among those there are."""
     for name, values in allowed.items():
         if getattr(metric, name) not in values:
-            raise ValueError(f"expected {name} in {values}, got {getattr(metric, name)!r}")
+            raise ValueError(
+                f"expected {name} to be one of {one_of(values)}, got {getattr(metric, name)!r}"
+            )
 
 
 def over_examples(norms: JacobianNorms, over: Over) -> Estimate:

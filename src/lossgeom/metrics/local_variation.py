@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lossgeom.estimate import Estimate
+from lossgeom.metrics.jacobian_norm import check_settings
 from lossgeom.problem import Problem
 from lossgeom.smoothness import local_variation_lower, local_variation_upper
 from lossgeom.smoothness.lipschitz import check_radius
@@ -34,9 +35,7 @@ class LocalVariation:
 
     def __post_init__(self) -> None:
         check_radius(self.radius)
-        for name, values in ALLOWED.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"expected {name} in {values}, got {getattr(self, name)!r}")
+        check_settings(self, ALLOWED)
 
     @property
     def name(self) -> str:

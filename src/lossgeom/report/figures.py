@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ def threshold(formula: str, value: float) -> str:
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PDF and PNG, and return it as SVG to put into a page."""
     folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("pdf", "png"):
+        check_ours(folder / f"{name}.{kind}")
     marks = {"pdf": {"CreationDate": None, "Creator": MARK}, "png": {"Software": MARK}}
     for kind, metadata in marks.items():
         content = io.BytesIO()
@@ -73,6 +76,17 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
     return re.sub(r"<metadata>.*?</metadata>", "", _from_root(buffer.getvalue()), flags=re.DOTALL)
+
+
+def check_ours(path: Path) -> None:
+    """Raise for anything that would be replaced and is not a report, or a figure of one."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file() or MARK.encode() not in path.read_bytes():
+        raise ValueError(
+            f"{path} is no file that lossgeom wrote, and only those are replaced; choose another "
+            "file, or move that one away"
+        )
 
 
 def _from_root(svg: str) -> str:

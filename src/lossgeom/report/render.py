@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lossgeom.printable import printable
 from lossgeom.record import MANIFEST_FILE
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
-from lossgeom.report.figures import MARK
+from lossgeom.report.figures import MARK, check_ours
 from lossgeom.report.sections import SECTIONS
 
 NAME = "report.html"
@@ -41,7 +40,7 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     required("matplotlib")
     out = _out(folders, out)
     figures = out.with_name("figures" if out.name == NAME else f"{out.stem}-figures")
-    _check_ours(out, figures)
+    check_ours(out)
     parts = []
     sources = read_sources(folders)
     for i, source in enumerate(sources):
@@ -56,7 +55,7 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _out(folders: Sequence[Path], out: Path | None) -> Path:
-    """Where to write, which is not where the report of another record is."""
+    """The file to write, which is not the report of another record."""
     if out is None and len(folders) > 1:
         raise ValueError(
             "expected a file for a report on several folders, such as --out both.html; each of "
@@ -71,17 +70,6 @@ def _out(folders: Sequence[Path], out: Path | None) -> Path:
             f"{out} is the report of the record in {out.parent} alone; choose another file"
         )
     return out
-
-
-def _check_ours(out: Path, figures: Path) -> None:
-    """Raise for anything that would be replaced and is not a report, or a figure of one."""
-    with_page = os.path.lexists(out)
-    for path in [out] if with_page else figures.rglob("*.p??"):
-        if path.is_symlink() or not path.is_file() or MARK.encode() not in path.read_bytes():
-            raise ValueError(
-                f"{path} is no file that lossgeom wrote, and only those are replaced; choose "
-                "another file, or move that one away"
-            )
 
 
 def _sections(source: Source, figures: Path) -> list[Section]:

@@ -32,6 +32,7 @@ class Found:
         at_example: the margin at the examples.
         slope: the first-order change per unit of eps.
         converged: whether that is the maximum to first order.
+        size: of the outputs at the examples.
     """
 
     change: Float[Tensor, "K N"]
@@ -39,6 +40,7 @@ class Found:
     at_example: Float[Tensor, " N"]
     slope: Float[Tensor, " N"]
     converged: Bool[Tensor, " N"]
+    size: Float[Tensor, " N"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,10 @@ class _Piece:
         examples = Examples(self.inputs.flatten(1), logits, self.targets)
         seen = [self.seen(eps, examples, slope) for eps in self.search.eps]
         change, margin = self.nested(seen)
-        return Found(change, margin, Seen.at(examples).margin, slope.value, slope.converged)
+        return Found(
+            change, margin, Seen.at(examples).margin, slope.value, slope.converged,
+            logits.norm(dim=-1),
+        )  # fmt: skip
 
     def seen(self, eps: float, examples: Examples, slope: FirstOrder) -> Seen:
         """What all attacks of a size find, which begin at the example, beside it and at random."""

@@ -13,7 +13,7 @@ from lossgeom.measuring import measuring
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
 from lossgeom.smoothness._ball import Box, Norm
-from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model, graph_of
+from lossgeom.smoothness._certified.frozen import TOLERANCE, all_inputs, frozen_model, graph_of
 from lossgeom.smoothness._certified.graph import Graph
 from lossgeom.smoothness._certified.propagation import MARGIN
 from lossgeom.smoothness._own_attack import OwnAttack
@@ -161,7 +161,8 @@ def side_by_side(
     if graph is not None:
         with measuring(inputs.device):
             upper = torch.stack([_upper(graph, inputs, size, search.norm) for size in search.eps])
-        change = torch.where(change <= upper, change, 0)  # no more than rounding is seen there
+        hidden = TOLERANCE * found.size.max()  # below it, no more than rounding may be seen
+        change = torch.where((change > upper) & (change <= hidden), 0, change)
     exact, lower = (slopes, None) if search.norm == "l2" else (None, slopes)
     return LogitChange(eps, change, exact, lower, upper, notes)
 

@@ -11,7 +11,7 @@ from lossgeom.measuring import measuring
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
 from lossgeom.smoothness._ball import Box, Norm
-from lossgeom.smoothness._certified.frozen import all_inputs, frozen_model
+from lossgeom.smoothness._certified.frozen import TOLERANCE, all_inputs, frozen_model
 from lossgeom.smoothness._classes import classes
 from lossgeom.smoothness._own_attack import AttackFunction, OwnAttack
 from lossgeom.smoothness.certified_radius import radii
@@ -62,11 +62,11 @@ class Robustness:
     def withstood(self) -> Bool[Tensor, "K N"]:
         """Which examples are right at all inputs that were tried, or proved to be.
 
-        Where that is proved, a margin that is not positive is rounding.
+        Where that is proved, a margin that is barely not positive is rounding.
         """
-        tried = self.attacked_margins > 0
-        proved = self._certified
-        return tried if proved is None else tried | proved
+        tried, proved = self.attacked_margins > 0, self._certified
+        rounding = TOLERANCE * self.margins.abs().max()
+        return tried if proved is None else tried | (proved & (self.attacked_margins >= -rounding))
 
     @property
     def _certified(self) -> Bool[Tensor, "K N"] | None:

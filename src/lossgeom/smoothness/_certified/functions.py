@@ -100,7 +100,7 @@ def _same(builder: Builder, value: Value) -> Value:  # noqa: ARG001
 
 
 def _to(builder: Builder, value: Value, *settings: Any, **options: Any) -> Value:  # noqa: ARG001
-    """To another floating type, which changes nothing where all arithmetic is in float64."""
+    """Convert to another floating type, which changes nothing where all is in float64."""
     if not all(part in (torch.float32, torch.float64) for part in (*settings, *options.values())):
         raise UnknownArguments
     return value
