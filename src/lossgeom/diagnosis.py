@@ -149,11 +149,9 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     """
     if problem.check and problem.theta.numel() <= LARGEST:
         names = frozenset(problem.network.names)
-        key = ("derivatives", order, rows_will_do)
-        checked: list[frozenset[str]] = problem.once(key, list)
-        if not any(names <= others for others in checked):
-            _guard(problem, batch, order, rows_will_do)
-            checked.append(names)
+        checked: list[tuple[frozenset[str], bool]] = problem.once(("derivatives", order), list)
+        if not any(names <= others and (all_there or rows_will_do) for others, all_there in checked):
+            checked.append((names, _guard(problem, batch, order, rows_will_do)))
 
 
 def check_derivatives(problem: Problem, order: int = 2) -> None:
@@ -181,11 +179,14 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
     _guard(problem, problem.first_batch(), order)
 
 
-def _guard(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> None:
+def _guard(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> bool:
+    """Whether all derivatives are there; an error if one is wrong, or missing and needed."""
+    all_there = True
     small = few_examples(problem, batch)
     model = examine(small, [name for name in ORDERS[order] if name != "nested forward"])
     for name, finding in model.items():
         if rows_will_do and name == "second" and finding.status == "unsupported":
+            all_there = False
             continue
         if finding.status in ("wrong", "unsupported"):
             modules = examine_modules(small, model, 0)
@@ -200,6 +201,7 @@ def _guard(problem: Problem, batch: Batch, order: int, rows_will_do: bool = Fals
                 f"the {name} derivative{where} {said}; {_advice(name, finding)}. "
                 "lossgeom.doctor(problem) says more"
             )
+    return all_there
 
 
 def _advice(order: Order, finding: Finding) -> str:
