@@ -150,7 +150,7 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     if problem.check and problem.theta.numel() <= LARGEST:
         names = frozenset(problem.network.names)
         checked: list[tuple[frozenset[str], bool]] = problem.once(("derivatives", order), list)
-        if not any(names <= others and (all_there or rows_will_do) for others, all_there in checked):
+        if not any(names <= others and (there or rows_will_do) for others, there in checked):
             checked.append((names, _guard(problem, batch, order, rows_will_do)))
 
 

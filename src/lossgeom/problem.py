@@ -173,7 +173,7 @@ class Problem:
         notes += [] if self.unset_mode is None else [self.unset_mode]
         if self.evaluation.in_double.needed:
             notes.append("run in float64 also where the model says float32")
-        notes += self._once.get("linear loss", ())
+        notes += self._cache.get("linear loss", ())
         if self.seed is not None:
             notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
         if self.autocast is not None:

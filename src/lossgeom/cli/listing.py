@@ -37,4 +37,4 @@ def main(arguments: list[str]) -> int:
 
 
 def _first_line(thing: Any) -> str:
-    return str(thing.__doc__).strip().split("\n")[0]
+    return str(thing.__doc__).strip().split("\n")[0].replace("``", "")

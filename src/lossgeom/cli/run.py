@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ HELP = """\
 examples:
   lossgeom run {study.name}                        quick, into runs/{study.name}
   lossgeom run {study.name} --seeds 10 --out DIR   more seeds, which make intervals narrower
-  lossgeom run {study.name} --preset paper         the paper's own data and model
+  lossgeom run {study.name} --preset paper         the paper's own settings, such as its data
 
 A run that was stopped goes on when the same command is given again."""
 
@@ -128,10 +129,8 @@ def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
 def _print_claims(found: Sequence[Claim]) -> None:
     for claim in found:
         low, high = claim.interval
+        interval = "no interval" if math.isnan(low) else f"[{low:6.3f}, {high:6.3f}]"
         control = " (control)" if claim.control else ""
-        show(
-            f"{claim.verdict:<13} {claim.statistic:6.3f} [{low:6.3f}, {high:6.3f}]  "
-            f"{claim.id}{control}"
-        )
+        show(f"{claim.verdict:<13} {claim.statistic:6.3f} {interval:<16}  {claim.id}{control}")
         if claim.verdict == "inconclusive" and claim.note:
             show(f"              {claim.note}")

@@ -10,8 +10,8 @@ from lossgeom.problem import Problem
 
 
 def say_if_linear(problem: Problem) -> None:
-    """Put a note on the problem, if its loss has no curvature in the outputs of any batch."""
-    problem.once("linear loss", lambda: _note(problem))
+    """Put a note on the problem, if its loss has no curvature here in the outputs of any batch."""
+    problem.cached("linear loss", lambda: _note(problem))
 
 
 def _note(problem: Problem) -> list[str]:
