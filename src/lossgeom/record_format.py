@@ -82,7 +82,7 @@ MEASUREMENT: Form = {
 CLAIMS: Form = [
     {
         **dict.fromkeys(("id", "statement", "source", "measured", "note"), str),
-        **dict.fromkeys(("control", "as_expected", "every"), bool),
+        **dict.fromkeys(("control", "as_expected", "every?"), bool),
         "statistic": float,
         "per_seed": [float],
         "interval": [float, float],
