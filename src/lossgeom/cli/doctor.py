@@ -6,6 +6,7 @@ import dataclasses
 
 import tyro
 
+from lossgeom.cli.arguments import REGISTRY
 from lossgeom.cli.messages import show
 from lossgeom.cli.problem import ProblemOptions, make_problem
 from lossgeom.diagnosis import doctor
@@ -50,7 +51,9 @@ class DoctorOptions(ProblemOptions):
 
 def main(arguments: list[str]) -> int:
     """Print the diagnosis of a model; return 1 if a derivative is not to be trusted."""
-    options = tyro.cli(DoctorOptions, args=arguments, prog="lossgeom doctor", description=HELP)
+    options = tyro.cli(
+        DoctorOptions, args=arguments, prog="lossgeom doctor", description=HELP, registry=REGISTRY
+    )
     names = options.factories()
     with importable(*names):
         problem = make_problem(options)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import SGD
 
 from lossgeom.checkpoints import load_checkpoint, sha256
+from lossgeom.cli.arguments import REGISTRY
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import ProblemOptions, make_problem
 from lossgeom.cli.terminal import PartDisplay
@@ -126,7 +127,9 @@ class MeasureOptions(ProblemOptions):
 
 def main(arguments: list[str]) -> int:
     """Measure, print and write it; return the exit status."""
-    options = tyro.cli(MeasureOptions, args=arguments, prog="lossgeom measure", description=HELP)
+    options = tyro.cli(
+        MeasureOptions, args=arguments, prog="lossgeom measure", description=HELP, registry=REGISTRY
+    )
     geometry, stability = _geometry(options), _stability(options)
     names = options.factories()
     with importable(*names):

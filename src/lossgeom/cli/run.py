@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lossgeom.choices import one_of, unknown
+from lossgeom.cli.arguments import REGISTRY
 from lossgeom.cli.messages import show
 from lossgeom.cli.terminal import ProgressDisplay
 
@@ -122,6 +123,7 @@ def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
         args=arguments,
         prog=f"lossgeom run {study.name}",
         description=HELP.format(study=study),
+        registry=REGISTRY,
     )
     return parsed.options, parsed.settings
 

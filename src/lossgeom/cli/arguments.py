@@ -1,0 +1,56 @@
+"""Errors in words where an argument of a command line is none of what there is, or no number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from lossgeom.choices import unknown
+
+REGISTRY = ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def _choice_or_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """How to read one of some names or a number, each also where it need not be given."""
+    kind = _without_none(info.type)
+    if get_origin(kind) is Literal:
+        names = get_args(kind)
+        return _spec(f"{{{','.join(names)}}}", lambda text: _one_of(names, text))
+    if kind is int or kind is float:
+        return _spec(kind.__name__.upper(), lambda text: _number(kind, text))
+    return None
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    others = [part for part in get_args(kind) if part is not NoneType]
+    return others[0] if len(others) == 1 else kind
+
+
+def _one_of(names: tuple[str, ...], text: str) -> str:
+    if text not in names:
+        raise ValueError(unknown("choice", text, names))
+    return text
+
+
+def _number(kind: type[int] | type[float], text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        words = "a whole number" if kind is int else "a number"
+        raise ValueError(f"expected {words}, got {text!r}") from None
+
+
+def _spec(metavar: str, read: Callable[[str], Any]) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda texts: read(texts[0]),
+        is_instance=lambda value: value is None or isinstance(value, (str, int, float)),
+        str_from_instance=lambda value: [str(value)],
+    )
