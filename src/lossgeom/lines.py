@@ -99,7 +99,7 @@ class Pass:
         return gradient, u
 
     def _whole_gradient(self, u: Tensor) -> Tensor:
-        """Of a loss that depends on the leaf in other ways, too: with J^T u."""
+        """The gradient of a loss that depends on the leaf in other ways, too, with J^T u."""
         zero = (self.outputs * u).sum()
         (gradient,) = torch.autograd.grad(
             self.loss + zero, self.leaf, create_graph=True, materialize_grads=True

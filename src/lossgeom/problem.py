@@ -153,7 +153,7 @@ class Problem:
 
     @property
     def mode(self) -> Mode:
-        """Of the modules, ``"eval"`` or ``"train"``."""
+        """The mode of the modules, ``"eval"`` or ``"train"``."""
         return self.evaluation.mode
 
     @property
