@@ -14,12 +14,12 @@ from benchmarks.cases import Case
 from benchmarks.peers import lossgeom
 from benchmarks.plain import gradient, unit_vectors
 from benchmarks.timing import Lap, timed, unit
-from lossgeom import problem
+from lossgeom import first_look
 from lossgeom.curvature import _kept_graphs, _microbatches
 from lossgeom.curvature._parameter_matrix import ParameterMatrix
 
 CHECKS: dict[str, tuple[Any, str]] = {
-    "two evaluations of the model": (problem, "probe"),
+    "two evaluations of the model": (first_look, "probe"),
     "derivatives beside differences, on 4 examples": (_kept_graphs, "guard"),
     "the size of a graph, on 2 examples": (_microbatches, "_look"),
     "pieces beside whole batches": (_microbatches, "_apart"),

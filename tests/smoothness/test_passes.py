@@ -25,7 +25,7 @@ def test_a_second_measurement_looks_at_the_model_no_more(mode, monkeypatch):
         monkeypatch.setattr(Counted, "examples", 0)
         lg.jacobian_norms(problem)
         spent.append(Counted.examples)
-    looks = 2 * 6 + 3 + (6 + 4)  # two probes of the batch, and half of it; it beside four alone
+    looks = 2 * 6 + 3 + (6 + 4) + 4  # two probes, half; all beside four alone; is input reached
     assert spent == [looks + 4 + 6, 4 + 6]  # a few, and all
 
 

@@ -84,10 +84,10 @@ def differentiable_input(batch: Batch) -> Tensor:
 def check_reached(problem: Problem, batch: Batch, tensor: Tensor) -> None:
     """Refuse a model that takes an input out of the graph, whose derivative would pass for zero.
 
-    Looked at once for a model, shape of input and place of it.
+    Looked at once for a model, shape of an example and place of it.
     """
     place = [part is tensor for part in tensors_of(batch.inputs)]
-    key = ("reached", tensor.shape, tuple(place))
+    key = ("reached", tensor.shape[1:], tuple(place))
     if not problem.once(key, lambda: _reached(problem, batch, tensor)):
         raise ValueError(
             "expected outputs to be differentiable in the input, but they change with it and have "
