@@ -14,9 +14,9 @@ from benchmarks.cases import Case
 from benchmarks.peers import lossgeom
 from benchmarks.plain import gradient, unit_vectors
 from benchmarks.timing import Lap, timed, unit
-from lossgeom import first_look
 from lossgeom.curvature import _kept_graphs, _microbatches
 from lossgeom.curvature._parameter_matrix import ParameterMatrix
+from lossgeom.problem import first_look
 
 CHECKS: dict[str, tuple[Any, str]] = {
     "two evaluations of the model": (first_look, "probe"),

@@ -1,6 +1,7 @@
 """A layer imports only from the layers before it."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -9,28 +10,16 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"choices", "estimate", "claim", "extras", "factories", "printable", "reprs"},
-    {"linalg", "tape", "written"},
-    {"undoing", "checkpoint_files", "checkpoint_names"},
-    {"measuring", "private_copy", "batches", "double", "likelihoods"},
-    {"network", "cross_entropy", "calling", "checkpoints", "passes"},
-    {"losses", "probing", "repeatable"},
-    {"evaluation", "examples"},
-    {"sum_and_count"},
-    {"first_look"},
+    {"estimate", "claim", "extras", "wording", "reprs", "batches"},
+    {"linalg", "losses"},
     {"problem"},
-    {"lines"},
-    {"derivatives"},
-    {"modules_alone"},
-    {"diagnosis"},
-    {"curvature"},
-    {"smoothness"},
-    {"stability", "geometry", "quadratic"},
+    {"checkpoints", "autodiff"},
+    {"trust"},
+    {"curvature", "smoothness"},
+    {"lipschitz", "quadratic"},
+    {"adversarial", "stability"},
     {"metrics"},
-    {"files", "environment"},
-    {"record_format"},
-    {"record", "schedule"},
-    {"tracker", "measurement"},
+    {"recording"},
     {"_public"},
     {"lab"},
     {"report"},
@@ -38,15 +27,7 @@ LAYERS = [
     {"__main__"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {
-    "estimate",
-    "extras",
-    "files",
-    "printable",
-    "record",
-    "record_format",
-    "report",
-}
+REPORT_MAY_IMPORT = {"estimate", "extras", "recording", "report", "wording"}
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
     "lab/studies", "report/sections",
@@ -102,3 +83,38 @@ def imports_of_init(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             names |= {(node.module or "").split(".")[-1], *(alias.name for alias in node.names)}
     return names
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """The files of lossgeom that a file imports, with their packages' names, dotted."""
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in modules()}
+    names |= {name.removesuffix(".__init__") for name in names}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lossgeom."):
+            module = node.module.removeprefix("lossgeom.")
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)} & names
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_room_reaches_into_the_underscored_files_of_another(path):
+    own = layer_of(path)
+    for module in modules_imported_by(path):
+        room, *rest = module.split(".")
+        assert room == own or not any(part.startswith("_") for part in rest), module
+
+
+def test_the_imports_have_no_circle():
+    """Those for type checkers count, too."""
+    graph = {}
+    for path in modules():
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = modules_imported_by(path) - {name}
+    order = graphlib.TopologicalSorter(graph)
+    order.prepare()  # raises where there is one
+
+
+def test_the_rooms_can_be_counted_on_one_page():
+    rooms = {layer_of(path) for path in modules()}
+    assert len(rooms) <= 25

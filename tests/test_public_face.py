@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.choices import one_of
 from lossgeom.linalg import Dense
+from lossgeom.wording import one_of
 
 
 @pytest.fixture(scope="module")

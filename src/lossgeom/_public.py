@@ -2,7 +2,14 @@
 
 from importlib.metadata import version
 
-from lossgeom import metrics, quadratic, schedule
+from lossgeom import metrics, quadratic
+from lossgeom.adversarial import (
+    LogitChange,
+    Robustness,
+    certified_radius,
+    logit_change,
+    robustness,
+)
 from lossgeom.checkpoints import CheckpointError, load_checkpoint
 from lossgeom.claim import Claim
 from lossgeom.curvature import (
@@ -27,9 +34,7 @@ from lossgeom.curvature import (
     preconditioner,
     sharpness,
 )
-from lossgeom.diagnosis import DerivativeError, Diagnosis, check_derivatives, doctor
 from lossgeom.estimate import Estimate
-from lossgeom.geometry import Geometry
 from lossgeom.linalg import (
     Diagonal,
     EigenPairs,
@@ -46,36 +51,36 @@ from lossgeom.linalg import (
     top_eigenpairs,
     trace,
 )
-from lossgeom.losses import Loss
-from lossgeom.measurement import measure
-from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.record import Record, RecordError
-from lossgeom.smoothness import (
+from lossgeom.lipschitz import (
     Bracket,
-    JacobianNorms,
-    LargestJacobianNorm,
     LipschitzLower,
-    LogitChange,
-    MultiplicativeInequality,
-    Robustness,
-    SobolevSeminorms,
-    certified_radius,
-    jacobian_norms,
-    largest_jacobian_norm,
     lipschitz_global,
     lipschitz_local,
     lipschitz_lower,
     local_variation,
     local_variation_lower,
     local_variation_upper,
-    logit_change,
+)
+from lossgeom.losses import Loss
+from lossgeom.metrics import Geometry
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.recording import schedule
+from lossgeom.recording.record import Record, RecordError
+from lossgeom.recording.snapshot import measure
+from lossgeom.recording.tracker import Tracker
+from lossgeom.smoothness import (
+    JacobianNorms,
+    LargestJacobianNorm,
+    MultiplicativeInequality,
+    SobolevSeminorms,
+    jacobian_norms,
+    largest_jacobian_norm,
     multiplicative_inequality,
     parameter_jacobian_norms,
-    robustness,
     sobolev_seminorms,
 )
 from lossgeom.stability import stability_threshold
-from lossgeom.tracker import Tracker
+from lossgeom.trust.doctor import DerivativeError, Diagnosis, check_derivatives, doctor
 
 __version__ = version("lossgeom")
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.autodiff.tape import Tape
 from lossgeom.curvature import _microbatches, _parameter_matrix
-from lossgeom.tape import Tape
 from tests.problems import CASES
 
 KINDS = (lg.Hessian, lg.GaussNewton, lg.Residual, lg.EmpiricalFisher, lg.MonteCarloFisher)

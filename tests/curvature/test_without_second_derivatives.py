@@ -94,6 +94,6 @@ def test_what_is_wrong_is_measured_anyway_if_asked():
 
 
 def test_a_jacobian_that_is_too_large_by_rows(monkeypatch):
-    monkeypatch.setattr("lossgeom.curvature._batch_jacobian.LARGEST_ROWS", 100)
+    monkeypatch.setattr("lossgeom.autodiff.batch_jacobian.LARGEST_ROWS", 100)
     with pytest.raises(ValueError, match=r"a batch, 24 x 40, is too large .* use smaller batches"):
         lg.GaussNewton(problem(Prototypes("donot_"))) @ torch.ones(40, dtype=torch.float64)

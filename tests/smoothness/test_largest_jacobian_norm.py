@@ -6,7 +6,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.smoothness import _pieces
-from lossgeom.smoothness._exact import from_gram, gram, gram_bound, row_norm
+from lossgeom.smoothness.exact import from_gram, gram, gram_bound, row_norm
 from tests.problems import mlp
 
 

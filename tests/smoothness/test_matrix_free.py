@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.autodiff.softmax import SoftmaxJacobian
 from lossgeom.smoothness import _matrix_free
-from lossgeom.smoothness._softmax import SoftmaxJacobian
 from tests.problems import mlp
 
 

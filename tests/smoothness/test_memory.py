@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.smoothness import _pieces, _ways
+from lossgeom.smoothness import _pieces
 from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness._search import Search
+from lossgeom.smoothness.search import Search
+from lossgeom.trust import ways as _ways
 from tests.problems import CASES
 
 BY_NAME = {case.name: case for case in CASES}

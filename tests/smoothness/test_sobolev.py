@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 import lossgeom as lg
-from lossgeom.smoothness import _ways
+from lossgeom.trust import ways as _ways
 from tests import reference
 from tests.problems import CASES, mlp
 

@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Mistakes of the user's, and RuntimeError, which is a failure."""
-    record = sys.modules.get("lossgeom.record")  # it takes seconds to import, and raised nothing if
+    record = sys.modules.get(
+        "lossgeom.recording.record"
+    )  # it takes seconds to import, and raised nothing if
     others = () if record is None else (record.RecordError,)  # it is not there
     return (ValueError, ImportError, OSError, RuntimeError, *others)
 
@@ -92,7 +94,7 @@ def _command(arguments: list[str]) -> int:
         return 0 if arguments else USAGE_ERROR
     name, *rest = arguments
     if name not in COMMANDS:
-        from lossgeom.choices import unknown
+        from lossgeom.wording import unknown
 
         raise ValueError(unknown("command", name, COMMANDS))
     command = importlib.import_module(f"lossgeom.cli.{COMMANDS[name]}")

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from lossgeom.choices import unknown
+from lossgeom.wording import unknown
 
 REGISTRY = ConstructorRegistry()
 

@@ -9,8 +9,8 @@ import tyro
 from lossgeom.cli.arguments import REGISTRY
 from lossgeom.cli.messages import show
 from lossgeom.cli.problem import ProblemOptions, make_problem
-from lossgeom.diagnosis import doctor
-from lossgeom.factories import explained, importable
+from lossgeom.cli.user_code import explained, importable
+from lossgeom.trust.doctor import doctor
 
 HELP = """\
 Compare the derivatives of a model with finite differences, and name the layers to blame.

@@ -19,14 +19,14 @@ from lossgeom.cli.arguments import REGISTRY
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import ProblemOptions, make_problem
 from lossgeom.cli.terminal import PartDisplay
-from lossgeom.diagnosis import DerivativeError
-from lossgeom.factories import explained, importable
-from lossgeom.files import plain, write_json
-from lossgeom.geometry import Geometry
-from lossgeom.measurement import KIND, measure
+from lossgeom.cli.user_code import explained, importable
+from lossgeom.metrics.geometry import Geometry
 from lossgeom.problem import Problem
-from lossgeom.record import Record, RecordError
+from lossgeom.recording.files import plain, write_json
+from lossgeom.recording.record import Record, RecordError
+from lossgeom.recording.snapshot import KIND, measure
 from lossgeom.stability import stability_threshold
+from lossgeom.trust.doctor import DerivativeError
 
 HELP = """\
 Measure the geometry of a loss at a checkpoint, or where a function leaves the model.
@@ -121,7 +121,7 @@ class MeasureOptions(ProblemOptions):
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print all numbers as JSON instead of as text."""
 
-    def beside_model(self) -> list[str]:  # noqa: D102
+    def beside_model(self) -> list[str]:
         return super().beside_model() + ["--dtype"] * (self.dtype is not None)
 
 

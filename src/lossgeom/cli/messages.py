@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lossgeom.printable import printable
+from lossgeom.wording import printable
 
 
 def show(text: str) -> None:

@@ -11,9 +11,9 @@ import torch
 import tyro
 from torch import nn
 
-from lossgeom.factories import FactoryError, explained, make
-from lossgeom.network import MODES, Mode
+from lossgeom.cli.user_code import FactoryError, explained, make
 from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.network import MODES, Mode
 
 LossName = Literal[
     "cross_entropy", "token_cross_entropy", "next_token_cross_entropy", "squared_error"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lossgeom.choices import one_of, unknown
 from lossgeom.cli.arguments import REGISTRY
 from lossgeom.cli.messages import show
 from lossgeom.cli.terminal import ProgressDisplay
+from lossgeom.wording import one_of, unknown
 
 if TYPE_CHECKING:
     from lossgeom.claim import Claim

@@ -20,9 +20,9 @@ from rich.progress import (
 from lossgeom.cli.messages import say
 
 if TYPE_CHECKING:
-    from lossgeom.geometry import Part
     from lossgeom.lab.runner import Progress as StudyProgress
-    from lossgeom.record import Record
+    from lossgeom.metrics.geometry import Part
+    from lossgeom.recording.record import Record
 
 
 class ProgressDisplay:

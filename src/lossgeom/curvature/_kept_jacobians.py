@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lossgeom.curvature._batch_jacobian import BatchJacobian
+from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.curvature._kept_graphs import KeptGraphs
 from lossgeom.linalg import plain_arithmetic
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from lossgeom.autodiff.batch_jacobian import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.problem import Problem
 
 

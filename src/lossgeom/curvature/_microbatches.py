@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lossgeom.autodiff.saved_tensors import with_bytes
 from lossgeom.batches import Batch, holds_only_tensors
-from lossgeom.curvature._kept_graphs import with_bytes
-from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import random_numbers
-from lossgeom.measuring import measuring
-from lossgeom.network import graph_nodes
 from lossgeom.problem import Problem
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.network import graph_nodes
+from lossgeom.trust.doctor import few_examples
 
 FEW_EXAMPLES = 2  # to look at, where derivatives are not compared with differences
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lossgeom.private_copy import unwrapped
 from lossgeom.problem import Problem
+from lossgeom.problem.model_copy import unwrapped
 
 Entry = Callable[[Tensor, dict[str, Any], dict[str, Any]], Tensor]
 

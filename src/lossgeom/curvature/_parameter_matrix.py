@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import BatchJacobian
+from lossgeom.autodiff.forward_mode import derivative_along
+from lossgeom.autodiff.tape import NotRecordable, record
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import BatchJacobian
-from lossgeom.curvature._forward_mode import derivative_along
 from lossgeom.curvature._kept_graphs import (
     MEMORY_BUDGET,
     KeptGraphs,
@@ -23,12 +24,11 @@ from lossgeom.curvature._kept_graphs import (
     with_graphs,
 )
 from lossgeom.curvature._microbatches import FEW_EXAMPLES, batch_bytes, look, pieces
-from lossgeom.diagnosis import few_examples
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
-from lossgeom.measuring import measuring
-from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
-from lossgeom.tape import NotRecordable, record
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.network import check_differentiable_again
+from lossgeom.trust.doctor import few_examples
 
 Result = TypeVar("Result")
 Product = Callable[[Tensor], Tensor]

@@ -54,7 +54,7 @@ class BlockDiagonal(OnParameters):
         self.problem = matrix.problem
         self.blocks = parameter_blocks(matrix.problem, patterns)
 
-    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         with plain_arithmetic(self.device):
             result = torch.zeros_like(V)
             for inside in self.blocks.values():

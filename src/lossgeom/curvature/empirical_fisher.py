@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import LossAtOutputs
 from lossgeom.batches import Batch, tensors_of
-from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.curvature._observations import rows, unrows
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
-from lossgeom.examples import SecondDimensionError
-from lossgeom.likelihoods import Softmax
+from lossgeom.losses.likelihoods import Softmax
 from lossgeom.problem import Problem
+from lossgeom.problem.examples import SecondDimensionError
 
 
 class EmpiricalFisher(OutputSandwich):
@@ -47,7 +47,7 @@ class EmpiricalFisher(OutputSandwich):
             [0., 8.]])
     """
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
         problem = self.problem  # so that the product does not hold this matrix
         if not isinstance(problem.criterion.likelihood, Softmax):
             _check_first_dimension(problem, outputs, batch)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.curvature._linear_losses import say_if_linear
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
 
@@ -47,12 +47,12 @@ class GaussNewton(OutputSandwich):
             [1., 2.]])
     """
 
-    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         product = super().matmat(V)
         if not product.any() and V.any():
             say_if_linear(self.problem)
         return product
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
         loss = LossAtOutputs.of(self.problem, outputs, batch)
         return loss.curve, loss.count

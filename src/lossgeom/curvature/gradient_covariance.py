@@ -51,7 +51,7 @@ class GradientCovariance(OnParameters):
         self._second_moment = EmpiricalFisher(problem, memory_budget=memory_budget)
         self.problem = problem
 
-    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         scale = self.problem.cached("observations per term", self._observations_per_term)
         gradient = self.problem.cached("gradient", self.problem.gradient)
         with plain_arithmetic(self.device):

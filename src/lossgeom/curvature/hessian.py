@@ -38,9 +38,7 @@ class Hessian(GradientDerivative):
             [1., 2.]])
     """
 
-    def gradient(  # noqa: D102
-        self, theta: Tensor, batch: Batch, *, create_graph: bool
-    ) -> tuple[Tensor, float]:
+    def gradient(self, theta: Tensor, batch: Batch, *, create_graph: bool) -> tuple[Tensor, float]:
         total, count = self.problem.terms(self.problem.outputs(theta, batch), batch)
         if not total.requires_grad:  # a loss that does not depend on theta
             return torch.zeros_like(theta), count

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossgeom.autodiff.batch_jacobian import BatchJacobian
+from lossgeom.autodiff.hooks import Calls, Shift, detach_inputs, hooked, size_of_calls
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import BatchJacobian
 from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs, with_graphs
 from lossgeom.curvature._kept_jacobians import pull_blocks, pull_rows, push_blocks, push_rows
-from lossgeom.curvature._layer_calls import Calls, Shift, detach_inputs, hooked, size_of_calls
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
 from lossgeom.curvature.output_root import OutputRoot
 from lossgeom.curvature.parameter_jacobian import output_sizes
-from lossgeom.diagnosis import guard
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
@@ -31,6 +30,7 @@ from lossgeom.linalg import (
 )
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
+from lossgeom.trust.doctor import guard
 
 AGREEMENT = 1e-3  # relative, of J_l v and T_l (D_l v)
 

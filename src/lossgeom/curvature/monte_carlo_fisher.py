@@ -74,7 +74,7 @@ class MonteCarloFisher(OutputSandwich):
         self.samples = samples
         self._drawn_before: dict[int, int] = {0: 0}
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:  # noqa: D102
+    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
         outputs = outputs.detach()
         _, count = self.problem.terms(outputs, batch)
         likelihood = self.likelihood  # so that the product does not hold this matrix

@@ -57,7 +57,7 @@ class ObjectiveHessian(OnParameters):
         self.problem = problem
         self.weight_decay = _decay(problem, weight_decay)[:, None]
 
-    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         with plain_arithmetic(self.device):
             return self._hessian.matmat(V) + self.weight_decay * V
 

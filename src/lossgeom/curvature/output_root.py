@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.curvature._linear_losses import say_if_linear
 from lossgeom.curvature._parameter_matrix import OnProblem
 from lossgeom.curvature.parameter_jacobian import output_sizes
-from lossgeom.likelihoods import Likelihood
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
+from lossgeom.losses.likelihoods import Likelihood
 from lossgeom.problem import Problem, checked_problem
 
 LARGEST_BLOCK = 2048  # outputs of one example whose loss Hessian is decomposed densely
@@ -58,17 +58,17 @@ class OutputRoot(OnProblem):
         self.problem = checked_problem(problem)
 
     @property
-    def shape(self) -> tuple[int, int]:  # noqa: D102
+    def shape(self) -> tuple[int, int]:
         NC = sum(output_sizes(self.problem))
         return NC, NC
 
     @property
-    def T(self) -> LinearOperator:  # noqa: D102, N802
+    def T(self) -> LinearOperator:  # noqa: N802
         return MatrixFree.like(
             self, lambda U: self._multiply(U, transposed=True), lambda: self, size=self.shape
         )
 
-    def matmat(self, V: Float[Tensor, "NC k"]) -> Float[Tensor, "NC k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "NC k"]) -> Float[Tensor, "NC k"]:
         return self._multiply(V, transposed=False)
 
     def _multiply(self, U: Tensor, transposed: bool) -> Tensor:

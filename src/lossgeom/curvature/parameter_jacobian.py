@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import BatchJacobian
 from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs, with_graphs
 from lossgeom.curvature._kept_jacobians import pull_rows, push_rows
 from lossgeom.curvature._parameter_matrix import OnProblem
@@ -51,14 +51,14 @@ class ParameterJacobian(OnProblem):
         self.problem = problem
 
     @property
-    def shape(self) -> tuple[int, int]:  # noqa: D102
+    def shape(self) -> tuple[int, int]:
         return sum(output_sizes(self.problem)), self.problem.theta.numel()
 
     @property
-    def T(self) -> LinearOperator:  # noqa: D102, N802
+    def T(self) -> LinearOperator:  # noqa: N802
         return MatrixFree.like(self, self.rmatmat, lambda: self, size=self.shape[::-1])
 
-    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:
         return push_rows(self._graphs, V)
 
     def rmatmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "P k"]:

@@ -67,7 +67,7 @@ class PreconditionedHessian(OnParameters):
             )
         self.scaling = preconditioner(problem, optimizer).rsqrt()[:, None]
 
-    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         with plain_arithmetic(self.device):
             return self.scaling * self._hessian.matmat(self.scaling * V)
 

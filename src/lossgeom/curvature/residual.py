@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._batch_jacobian import LossAtOutputs
 from lossgeom.curvature._parameter_matrix import GradientDerivative
 
 
@@ -40,9 +40,7 @@ class Residual(GradientDerivative):
             [0., 0., 0.]])
     """
 
-    def gradient(  # noqa: D102
-        self, theta: Tensor, batch: Batch, *, create_graph: bool
-    ) -> tuple[Tensor, float]:
+    def gradient(self, theta: Tensor, batch: Batch, *, create_graph: bool) -> tuple[Tensor, float]:
         outputs = self.problem.outputs(theta, batch)
         loss = LossAtOutputs.of(self.problem, outputs, batch)
         if not outputs.requires_grad:

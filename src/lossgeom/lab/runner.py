@@ -20,11 +20,11 @@ import torch
 
 from lossgeom.claim import Claim
 from lossgeom.extras import require_lab
-from lossgeom.files import write_json
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import RunConfig, Study
-from lossgeom.record import MANIFEST_FILE, Record, run_folder
+from lossgeom.recording.files import write_json
+from lossgeom.recording.record import MANIFEST_FILE, Record, run_folder
 
 POLL_SECONDS = 0.5
 

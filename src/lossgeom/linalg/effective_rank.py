@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import real_operator
 from lossgeom.linalg.frobenius_norm import squared_frobenius_norm
@@ -17,6 +16,7 @@ from lossgeom.linalg.operator import LinearOperator, as_operator
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
+from lossgeom.wording import one_of
 
 RankKind = Literal["stable", "intrinsic", "participation"]
 KINDS: tuple[RankKind, ...] = ("stable", "intrinsic", "participation")

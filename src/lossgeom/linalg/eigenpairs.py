@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._checks import DTYPES
 from lossgeom.linalg._orthonormal import OrthonormalBasis, lengths
@@ -17,6 +16,7 @@ from lossgeom.linalg._ritz import WHICH, Ritz, Which
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import BLOCK
 from lossgeom.reprs import short
+from lossgeom.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
 

@@ -137,22 +137,22 @@ class Dense(LinearOperator):
     matrix: Float[Tensor, "m n"]
 
     @property
-    def shape(self) -> tuple[int, int]:  # noqa: D102
+    def shape(self) -> tuple[int, int]:
         return self.matrix.shape[0], self.matrix.shape[1]
 
     @property
-    def dtype(self) -> torch.dtype:  # noqa: D102
+    def dtype(self) -> torch.dtype:
         return self.matrix.dtype
 
     @property
-    def device(self) -> torch.device:  # noqa: D102
+    def device(self) -> torch.device:
         return self.matrix.device
 
     @property
-    def T(self) -> LinearOperator:  # noqa: D102, N802
+    def T(self) -> LinearOperator:  # noqa: N802
         return Dense(self.matrix.T)
 
-    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
         return self.matrix @ V
 
 
@@ -184,22 +184,22 @@ class MatrixFree(LinearOperator):
         return cls(size or other.shape, other.dtype, other.device, product, transpose)
 
     @property
-    def shape(self) -> tuple[int, int]:  # noqa: D102
+    def shape(self) -> tuple[int, int]:
         return self.size
 
     @property
-    def dtype(self) -> torch.dtype:  # noqa: D102
+    def dtype(self) -> torch.dtype:
         return self.vector_dtype
 
     @property
-    def device(self) -> torch.device:  # noqa: D102
+    def device(self) -> torch.device:
         return self.vector_device
 
     @property
-    def T(self) -> LinearOperator:  # noqa: D102, N802
+    def T(self) -> LinearOperator:  # noqa: N802
         return self.transpose()
 
-    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:  # noqa: D102
+    def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
         return self.product(V)
 
 

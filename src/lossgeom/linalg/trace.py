@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._arithmetic import plain_arithmetic
 from lossgeom.linalg._checks import check_at_least, square_operator
@@ -24,6 +23,7 @@ from lossgeom.linalg.probes import (
     random_numbers,
     sign_probes,
 )
+from lossgeom.wording import one_of
 
 Method = Literal["adaptive", "hutchinson"]
 METHODS: tuple[Method, ...] = ("adaptive", "hutchinson")

@@ -4,6 +4,7 @@ from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.accuracy import Accuracy
 from lossgeom.metrics.accuracy_under_attack import AccuracyUnderAttack
 from lossgeom.metrics.certified_accuracy import CertifiedAccuracy
+from lossgeom.metrics.geometry import Geometry
 from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.lipschitz_global import LipschitzGlobal
 from lossgeom.metrics.local_variation import LocalVariation
@@ -30,6 +31,7 @@ __all__ = [
     "Accuracy",
     "AccuracyUnderAttack",
     "CertifiedAccuracy",
+    "Geometry",
     "JacobianNorm",
     "LipschitzGlobal",
     "LocalVariation",

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from lossgeom.adversarial import robustness
 from lossgeom.estimate import Estimate
+from lossgeom.lipschitz.ball import Norm, check_norm
 from lossgeom.problem import Problem
-from lossgeom.smoothness import robustness
-from lossgeom.smoothness._ball import Norm, check_norm
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
 from lossgeom.smoothness import JacobianNorms, jacobian_norms
-from lossgeom.smoothness._outputs import NAMED_OUTPUTS, NamedOutputs
 from lossgeom.smoothness.norms import NORMS, Norm
+from lossgeom.smoothness.outputs import NAMED_OUTPUTS, NamedOutputs
+from lossgeom.wording import one_of
 
 Over = Literal["max", "mean"]
 OVER: tuple[Over, ...] = ("max", "mean")

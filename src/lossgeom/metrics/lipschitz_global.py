@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from lossgeom.estimate import Estimate
+from lossgeom.lipschitz import lipschitz_global
 from lossgeom.problem import Problem
-from lossgeom.smoothness import lipschitz_global
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lossgeom.estimate import Estimate
+from lossgeom.lipschitz import local_variation_lower, local_variation_upper
+from lossgeom.lipschitz.lipschitz import check_radius
 from lossgeom.metrics.jacobian_norm import check_settings
 from lossgeom.problem import Problem
-from lossgeom.smoothness import local_variation_lower, local_variation_upper
-from lossgeom.smoothness.lipschitz import check_radius
 
 Side = Literal["lower", "upper"]
 Over = Literal["max", "mean"]

@@ -6,8 +6,8 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics.jacobian_norm import OVER, Over, check_settings, over_examples
 from lossgeom.problem import Problem
 from lossgeom.smoothness import parameter_jacobian_norms
-from lossgeom.smoothness._outputs import NAMED_OUTPUTS, NamedOutputs
 from lossgeom.smoothness.norms import NORMS, Norm
+from lossgeom.smoothness.outputs import NAMED_OUTPUTS, NamedOutputs
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from lossgeom.choices import one_of
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
 from lossgeom.smoothness.sobolev import OF, Of, SobolevSeminorms, checked_orders
+from lossgeom.wording import one_of
 
 ORDERS = (1, 2, 3)  # measured together: one more costs little
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.likelihoods import Gaussian
+from lossgeom.losses.likelihoods import Gaussian
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.quadratic.point import Loss, squared_error
 from lossgeom.reprs import short

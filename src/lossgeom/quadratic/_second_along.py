@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.parameter_jacobian import Graph, Linearized, pulled
 from lossgeom.batches import Batch
-from lossgeom.derivatives import COARSE, DIRECTIONS, RAISED, TOLERANCE, disagreement
-from lossgeom.diagnosis import LARGEST, DerivativeError, few_examples
-from lossgeom.double import in_double
-from lossgeom.lines import STEPS, Point
-from lossgeom.measuring import measuring
-from lossgeom.network import check_differentiable_again
 from lossgeom.problem import Problem
-from lossgeom.quadratic._linearized import Graph, Linearized, pulled
+from lossgeom.problem.double import in_double
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.network import check_differentiable_again
+from lossgeom.trust.comparisons import COARSE, DIRECTIONS, RAISED, TOLERANCE, disagreement
+from lossgeom.trust.doctor import LARGEST, DerivativeError, few_examples
+from lossgeom.trust.finite_differences import STEPS, Point
 
 # Of a batch and d: f + J d + Q(d, d) / 2 and J + Q(d, .).
 Expanded = tuple[Tensor, Linearized]

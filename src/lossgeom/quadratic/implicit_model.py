@@ -47,21 +47,21 @@ class ImplicitModel(Model):
         check_tensor("start", self.start, (None, None), "(R, P)")
 
     @property
-    def runs(self) -> int:  # noqa: D102
+    def runs(self) -> int:
         return len(self.start)
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         return 4 * self.start.shape[1] * self.start.itemsize
 
     @property
-    def origin(self) -> Float[Tensor, "R P"]:  # noqa: D102
+    def origin(self) -> Float[Tensor, "R P"]:
         return torch.zeros_like(self.start)
 
-    def rows(self, index: Rows) -> ImplicitModel:  # noqa: D102
+    def rows(self, index: Rows) -> ImplicitModel:
         return ImplicitModel(self.residuals, self.start[index])
 
-    def at(self, theta: Float[Tensor, "R P"]) -> Point:  # noqa: D102
+    def at(self, theta: Float[Tensor, "R P"]) -> Point:
         return _ImplicitPoint(self.residuals, self.start + theta)
 
 

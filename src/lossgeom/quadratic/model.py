@@ -98,19 +98,19 @@ class QuadraticModel(Model):
         check_same_dtype(y=self.y.dtype, G=self.G.dtype, Q=self.Q.dtype)
 
     @property
-    def runs(self) -> int:  # noqa: D102
+    def runs(self) -> int:
         return len(self.y)
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         state = self.Q.outputs * (self.Q.parameters + 1) + self.Q.parameters
         return state * self.y.itemsize + self.Q.bytes_per_run
 
     @property
-    def origin(self) -> Float[Tensor, "R P"]:  # noqa: D102
+    def origin(self) -> Float[Tensor, "R P"]:
         return self.y.new_zeros(self.runs, self.Q.parameters)
 
-    def rows(self, index: Rows) -> QuadraticModel:  # noqa: D102
+    def rows(self, index: Rows) -> QuadraticModel:
         return QuadraticModel(self.y[index], self.G[index], self.Q.rows(index))
 
     def at(self, theta: Float[Tensor, "R P"]) -> Expansion:

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.parameter_jacobian import Graph, jacobian_of
 from lossgeom.batches import Batch
-from lossgeom.diagnosis import guard
 from lossgeom.linalg import LinearOperator, top_eigenpairs
 from lossgeom.linalg.eigenpairs import EigenPairs
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.quadratic._linearized import Graph, jacobian_of
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Expansion, Loss, Point
 from lossgeom.quadratic.second_derivative import Rows
 from lossgeom.reprs import short
+from lossgeom.trust.doctor import guard
 
 TOL = 1e-4  # of eigenpairs: an eigenvalue is then good to about eight digits
 
@@ -50,15 +50,15 @@ class NetworkModel(Model):
         return self.residuals.loss
 
     @property
-    def runs(self) -> int:  # noqa: D102
+    def runs(self) -> int:
         return 1
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         return 4 * self.problem.theta.numel() * self.problem.theta.itemsize
 
     @property
-    def origin(self) -> Float[Tensor, "1 P"]:  # noqa: D102
+    def origin(self) -> Float[Tensor, "1 P"]:
         return torch.zeros_like(self.problem.theta)[None]
 
     @property
@@ -66,7 +66,7 @@ class NetworkModel(Model):
         """Where d = 0."""
         return self.residuals.z(self.residuals.outputs)
 
-    def rows(self, index: Rows) -> NetworkModel:  # noqa: D102, ARG002
+    def rows(self, index: Rows) -> NetworkModel:  # noqa: ARG002
         return self  # the only run there is; ``at`` is called without one when it has ended
 
     def at(self, theta: Float[Tensor, "R P"]) -> Point:
@@ -126,7 +126,7 @@ class NetworkPoint(Point):
 
     __repr__ = short
 
-    def pullback(self, u: Float[Tensor, "1 D"]) -> Float[Tensor, "1 P"]:  # noqa: D102
+    def pullback(self, u: Float[Tensor, "1 D"]) -> Float[Tensor, "1 P"]:
         return (self.tangent.jacobian.T @ u[0])[None]
 
     def largest_ntk_eigenvalues(self) -> Float[Tensor, " 1"]:
@@ -148,7 +148,7 @@ def network_point(point: Point) -> NetworkPoint:
 class TrueNetwork(NetworkModel):
     """The network itself, not a Taylor model of it; see :func:`network`."""
 
-    def expand(self, d: Float[Tensor, " P"]) -> NetworkPoint:  # noqa: D102
+    def expand(self, d: Float[Tensor, " P"]) -> NetworkPoint:
         there = self.problem.at(self.problem.theta + d)
         leaf = there.leaf()
 

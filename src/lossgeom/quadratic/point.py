@@ -47,7 +47,7 @@ class Expansion(Point):
 
     __repr__ = short
 
-    def pullback(self, u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:  # noqa: D102
+    def pullback(self, u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:
         return (u[:, None] @ self.J)[:, 0]
 
     def largest_ntk_eigenvalues(self) -> Float[Tensor, " R"]:

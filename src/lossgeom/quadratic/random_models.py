@@ -53,11 +53,11 @@ class RandomModels(Ensemble):
     __repr__ = short
 
     @property
-    def runs(self) -> int:  # noqa: D102
+    def runs(self) -> int:
         return len(self.numbers)
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         D, P = self.outputs, self.parameters
         return 8 * (D * P * (P + 1) + D + P)
 

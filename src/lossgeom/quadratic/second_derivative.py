@@ -100,23 +100,23 @@ class Dense(SecondDerivative):
             _check_symmetric(self.Q)
 
     @property
-    def outputs(self) -> int:  # noqa: D102
+    def outputs(self) -> int:
         return self.Q.shape[-3]
 
     @property
-    def parameters(self) -> int:  # noqa: D102
+    def parameters(self) -> int:
         return self.Q.shape[-1]
 
     @property
-    def runs(self) -> int | None:  # noqa: D102
+    def runs(self) -> int | None:
         return len(self.Q) if self.Q.ndim == 4 else None
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         return 0 if self.runs is None else self.Q[0].numel() * self.Q.itemsize
 
     @property
-    def dtype(self) -> torch.dtype | None:  # noqa: D102
+    def dtype(self) -> torch.dtype | None:
         return self.Q.dtype
 
     @cached_property
@@ -124,17 +124,17 @@ class Dense(SecondDerivative):
         """As a matrix that a row is multiplied with from the left, which is the faster side."""
         return self.Q.transpose(-3, -2).flatten(-2)
 
-    def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:  # noqa: D102
+    def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:
         product = s @ self._matrix if self.runs is None else (s[:, None] @ self._matrix)[:, 0]
         return product.view(len(s), self.outputs, self.parameters)
 
-    def subtract(self, J: Float[Tensor, "R D P"], s: Float[Tensor, "R P"]) -> None:  # noqa: D102
+    def subtract(self, J: Float[Tensor, "R D P"], s: Float[Tensor, "R P"]) -> None:
         if self.runs is None:
             J.view(len(J), -1).addmm_(s, self._matrix, alpha=-1)
         else:
             J.view(len(J), 1, -1).baddbmm_(s[:, None], self._matrix, alpha=-1)
 
-    def rows(self, index: Rows) -> SecondDerivative:  # noqa: D102
+    def rows(self, index: Rows) -> SecondDerivative:
         return self if self.runs is None else Dense(self.Q[index], check=False)
 
 
@@ -184,33 +184,33 @@ class LowRank(SecondDerivative):
         check_same_dtype(W=self.W.dtype, U=self.U.dtype)
 
     @property
-    def outputs(self) -> int:  # noqa: D102
+    def outputs(self) -> int:
         return self.W.shape[-2]
 
     @property
-    def parameters(self) -> int:  # noqa: D102
+    def parameters(self) -> int:
         return self.U.shape[-1]
 
     @property
-    def runs(self) -> int | None:  # noqa: D102
+    def runs(self) -> int | None:
         return len(self.W) if self.W.ndim == 3 else None
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         entries = self.outputs * self.W.shape[-1]  # of W scaled by U s, which every product makes
         if self.runs is not None:
             entries += self.W[0].numel() + self.U[0].numel()
         return entries * self.W.itemsize
 
     @property
-    def dtype(self) -> torch.dtype | None:  # noqa: D102
+    def dtype(self) -> torch.dtype | None:
         return self.W.dtype
 
-    def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:  # noqa: D102
+    def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:
         along = self.U @ s[:, :, None] if self.runs is not None else (s @ self.U.T)[:, :, None]
         return (self.W * along.mT) @ self.U
 
-    def rows(self, index: Rows) -> SecondDerivative:  # noqa: D102
+    def rows(self, index: Rows) -> SecondDerivative:
         return self if self.runs is None else LowRank(self.W[index], self.U[index])
 
     def dense(self) -> Dense:
@@ -244,22 +244,22 @@ class Implicit(SecondDerivative):
         check_at_least(1, outputs=self.outputs, parameters=self.parameters)
 
     @property
-    def outputs(self) -> int:  # noqa: D102
+    def outputs(self) -> int:
         return self.shape[0]
 
     @property
-    def parameters(self) -> int:  # noqa: D102
+    def parameters(self) -> int:
         return self.shape[1]
 
     @property
-    def runs(self) -> int | None:  # noqa: D102
+    def runs(self) -> int | None:
         return None
 
     @property
-    def bytes_per_run(self) -> int:  # noqa: D102
+    def bytes_per_run(self) -> int:
         return 8 * self.outputs * self.parameters
 
-    def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:  # noqa: D102
+    def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:
         found = self.product(s)
         if tuple(found.shape) != (len(s), *self.shape):
             raise ValueError(
@@ -268,5 +268,5 @@ class Implicit(SecondDerivative):
             )
         return found
 
-    def rows(self, index: Rows) -> SecondDerivative:  # noqa: D102, ARG002
+    def rows(self, index: Rows) -> SecondDerivative:  # noqa: ARG002
         return self

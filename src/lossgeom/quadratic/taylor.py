@@ -9,14 +9,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.choices import one_of
+from lossgeom.autodiff.parameter_jacobian import jacobian_of
 from lossgeom.curvature import ParameterJacobian
-from lossgeom.diagnosis import guard
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.quadratic._linearized import jacobian_of
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic._second_along import Way, way_for
 from lossgeom.quadratic.network_model import NetworkModel, NetworkPoint, Tangent
+from lossgeom.trust.doctor import guard
+from lossgeom.wording import one_of
 
 Order = Literal[1, 2]
 ORDERS: tuple[Order, ...] = (1, 2)
@@ -32,7 +32,7 @@ class TaylorModel(NetworkModel):
 
     order: Order
 
-    def expand(self, d: Float[Tensor, " P"]) -> NetworkPoint:  # noqa: D102
+    def expand(self, d: Float[Tensor, " P"]) -> NetworkPoint:
         return self._linear(d) if self.order == 1 else self._quadratic(d)
 
     def _linear(self, d: Float[Tensor, " P"]) -> NetworkPoint:

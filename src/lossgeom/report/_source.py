@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossgeom.record import CLAIMS_FILE, MANIFEST_FILE, Record, RecordError, run_folder
-from lossgeom.record_format import CLAIMS, read_json
+from lossgeom.recording.record import CLAIMS_FILE, MANIFEST_FILE, Record, RecordError, run_folder
+from lossgeom.recording.record_format import CLAIMS, read_json
 
 MEASUREMENT = "measurement"  # the kind of its record
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossgeom.extras import required
-from lossgeom.files import write_atomically
-from lossgeom.printable import printable
+from lossgeom.recording.files import write_atomically
+from lossgeom.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
-from lossgeom.files import write_atomically
-from lossgeom.printable import printable
-from lossgeom.record import MANIFEST_FILE
+from lossgeom.recording.files import write_atomically
+from lossgeom.recording.record import MANIFEST_FILE
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.figures import MARK, check_ours
 from lossgeom.report.sections import SECTIONS
+from lossgeom.wording import printable
 
 NAME = "report.html"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lossgeom.record import MANIFEST_FILE, Record, RecordError
+from lossgeom.recording.record import MANIFEST_FILE, Record, RecordError
 
 PROBLEM = ("loss", "mode", "parameters", "dtype", "device", "examples", "batches", "terms")
 SETTING = ("geometry", "versions", "machine", "git_commit", "command", "created")

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.saved_tensors import with_sizes
+from lossgeom.autodiff.variables import Variables, finite_outputs, leaves_of, size_of
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._graph_size import with_sizes
-from lossgeom.smoothness._variables import Variables, finite_outputs, leaves_of, size_of
-from lossgeom.smoothness._ways import Pull, fastest_way, few_of, finite, nearby
+from lossgeom.trust.ways import Pull, fastest_way, few_of, finite, nearby
 
 MEMORY_BUDGET = 2**26  # on a CPU, more of it is slower
 CACHE_NUMBERS = 2**17  # powers are taken of as many numbers at a time, in float64

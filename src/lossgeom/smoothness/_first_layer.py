@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lossgeom.autodiff.variables import Leaves, differentiable_input
 from lossgeom.batches import Batch
+from lossgeom.linalg.operator_norms import convolution_norm, dense_norm
 from lossgeom.problem import Problem
-from lossgeom.smoothness._certified.operator_norms import convolution_norm, dense_norm
-from lossgeom.smoothness._variables import Leaves, differentiable_input
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LINEAR = (nn.Linear, *CONVOLUTIONS)

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lossgeom.autodiff.linearized import Linearized
+from lossgeom.autodiff.variables import check_reached
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.smoothness._linearized import Linearized
-from lossgeom.smoothness._outputs import Outputs, check_outputs, chosen
-from lossgeom.smoothness._variables import check_reached
+from lossgeom.smoothness.outputs import Outputs, check_outputs, chosen
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.linearized import Linearized
+from lossgeom.autodiff.variables import Parameters
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.smoothness._linear_weights import Names, hooked, inputs_of, linear_layers, modules_of
-from lossgeom.smoothness._linearized import Linearized
-from lossgeom.smoothness._outputs import Outputs, chosen
-from lossgeom.smoothness._variables import Parameters
-from lossgeom.smoothness._ways import agree, few_of, nearby, pulled, random_cotangents
+from lossgeom.smoothness.outputs import Outputs, chosen
+from lossgeom.trust.ways import agree, few_of, nearby, pulled, random_cotangents
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lossgeom.autodiff.variables import Leaves, Parameters
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.smoothness._example_gradients import power_norms, reduced_gradients
-from lossgeom.smoothness._variables import Leaves, Parameters
-from lossgeom.smoothness._ways import agree, few_of, finite, nearby, pulled, random_cotangents
+from lossgeom.trust.ways import agree, few_of, finite, nearby, pulled, random_cotangents
 
 Names = tuple[str, ...]
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from lossgeom.curvature._batch_jacobian import BatchJacobian
-from lossgeom.smoothness._exact import checked
-from lossgeom.smoothness._linearized import Linearized
+from lossgeom.autodiff.batch_jacobian import BatchJacobian
+from lossgeom.autodiff.linearized import Linearized
+from lossgeom.smoothness.exact import checked
 from lossgeom.smoothness.norms import Piece
 
 Apply = Callable[[Tensor], Tensor]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+from lossgeom.autodiff.linearized import Linearized
+from lossgeom.autodiff.saved_tensors import with_sizes
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._graph_size import with_sizes
-from lossgeom.smoothness._linearized import Linearized
-from lossgeom.smoothness._search import Search
 from lossgeom.smoothness.norms import Method
+from lossgeom.smoothness.search import Search
 
 FEW = 4  # examples that show whether they depend on each other, and how large they are
 PIECE_BYTES = 32 * 2**20  # about what is worked on at a time: more is no faster

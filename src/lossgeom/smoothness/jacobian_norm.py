@@ -5,10 +5,10 @@ from __future__ import annotations
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.smoothness._input_function import InputFunction
-from lossgeom.smoothness._outputs import Outputs
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness._search import Search
 from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
+from lossgeom.smoothness.outputs import Outputs
+from lossgeom.smoothness.search import Search
 
 
 def jacobian_norms(

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.smoothness._exact import all_rows, checked, from_gram, gram, gram_bound, row_norm
 from lossgeom.smoothness._input_function import InputFunction
-from lossgeom.smoothness._linearized import Linearized
-from lossgeom.smoothness._outputs import Outputs
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness._search import Search
+from lossgeom.smoothness.exact import all_rows, checked, from_gram, gram, gram_bound, row_norm
 from lossgeom.smoothness.norms import TIE
+from lossgeom.smoothness.outputs import Outputs
+from lossgeom.smoothness.search import Search
 
 TOGETHER = 8  # eigenproblems between two looks at the maximum
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.choices import one_of
 from lossgeom.reprs import short
+from lossgeom.wording import one_of
 
 Norm = Literal["spectral", "frobenius"]
 Method = Literal["exact", "lanczos", "hutchinson"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._layer_outputs import layer_outputs
-from lossgeom.smoothness._linearized import Linearized
-from lossgeom.smoothness._outputs import Outputs, check_outputs, chosen
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness._search import Search
 from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
+from lossgeom.smoothness.outputs import Outputs, check_outputs, chosen
+from lossgeom.smoothness.search import Search
 
 FEW = 4
 AGREEMENT = 1e-3  # of outputs of an example with others beside it and alone

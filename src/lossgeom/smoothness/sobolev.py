@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.variables import Input, check_reached, differentiable_input
 from lossgeom.batches import Batch
-from lossgeom.choices import one_of
-from lossgeom.diagnosis import guard
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._linear_weights import parameter_norms
-from lossgeom.smoothness._variables import Input, check_reached, differentiable_input
+from lossgeom.trust.doctor import guard
+from lossgeom.wording import one_of
 
 Of = Literal["input", "parameters"]
 OF: tuple[Of, ...] = ("input", "parameters")

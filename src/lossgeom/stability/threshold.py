@@ -15,7 +15,7 @@ class Threshold(float):
 
     formula: str
 
-    def __new__(cls, value: float, formula: str = "threshold") -> Threshold:  # noqa: D102
+    def __new__(cls, value: float, formula: str = "threshold") -> Threshold:
         made = super().__new__(cls, value)
         made.formula = formula
         return made

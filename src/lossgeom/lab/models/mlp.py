@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from lossgeom.choices import one_of
+from lossgeom.wording import one_of
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

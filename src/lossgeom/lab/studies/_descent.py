@@ -9,7 +9,7 @@ from torch import nn
 
 from lossgeom.lab.training import gradient_descent
 from lossgeom.problem import Problem
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 
 def never(step: int) -> bool:  # noqa: ARG001

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab.statistics import claim_over_seeds
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 if TYPE_CHECKING:
     from lossgeom.lab.studies.quadratic_expansion import Config

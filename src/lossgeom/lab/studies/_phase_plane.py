@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossgeom.quadratic import Planar, edge_limit
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 Box = tuple[tuple[float, float], tuple[float, float]]
 WHOLE: Box = ((-0.85, 0.75), (0.0, 3.2))  # of z and T(0)

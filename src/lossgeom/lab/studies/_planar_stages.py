@@ -19,7 +19,7 @@ from lossgeom.quadratic import (
     invariant,
     residuals,
 )
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 if TYPE_CHECKING:
     from lossgeom.lab.studies.planar_quadratic import Run

@@ -22,7 +22,7 @@ from lossgeom.quadratic import (
     random_models,
 )
 from lossgeom.quadratic.phases import BAND
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 if TYPE_CHECKING:
     from lossgeom.lab.studies.random_quadratic import Config, Run

@@ -24,7 +24,7 @@ from lossgeom.lab.studies._smoothness_metrics import (
     Form,
 )
 from lossgeom.metrics import Metric
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 if TYPE_CHECKING:
     from lossgeom.lab.studies.input_smoothness import Config

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lossgeom.claim import Claim
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 Stage = Callable[[Any, Record], Mapping[str, float]]
 NO_TRAJECTORIES: dict[str, Any] = {"columns": None, "colour": None, "panels": []}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from lossgeom.claim import Claim
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 FIRST_SEED = 10
 """Seeds 0 to 9 may have been looked at before the claims had the statistics that they have now."""

@@ -54,8 +54,8 @@ from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.linalg import spectral_density, top_eigenpairs
 from lossgeom.metrics import Accuracy, Loss, Metric
 from lossgeom.problem import Problem
-from lossgeom.record import Record
-from lossgeom.tracker import Tracker
+from lossgeom.recording.record import Record
+from lossgeom.recording.tracker import Tracker
 
 MACDONALD = "MacDonald et al., arXiv:2305.14683, section 3"
 PAPYAN = "Papyan, arXiv:1811.07062; Sagun et al., arXiv:1611.07476"

@@ -47,8 +47,8 @@ from lossgeom.lab.studies._smoothness_metrics import AT_END, G_W, G_X, LOSS, ORD
 from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.lab.training import sgd
 from lossgeom.problem import Problem
-from lossgeom.record import Record
-from lossgeom.tracker import Tracker
+from lossgeom.recording.record import Record
+from lossgeom.recording.tracker import Tracker
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from lossgeom.lab.studies._network import check_settings
 from lossgeom.lab.studies._planar_stages import STAGES, STEPS
 from lossgeom.lab.studies._stages import NO_TRAJECTORIES, counted, over_seeds, run_stages
 from lossgeom.lab.studies._study import Study, fresh
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 PAPER_D = "Agarwala et al., arXiv:2210.04860"
 ABSTRACT = f"{PAPER_D}, abstract"

@@ -46,8 +46,8 @@ from lossgeom.lab.studies._network import (
 from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
-from lossgeom.record import Record
-from lossgeom.tracker import Tracker
+from lossgeom.recording.record import Record
+from lossgeom.recording.tracker import Tracker
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 1"
 COHEN = "Cohen et al., arXiv:2103.00065, figure 1"

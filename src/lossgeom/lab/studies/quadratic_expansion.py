@@ -46,7 +46,7 @@ from lossgeom.quadratic import (
     taylor,
     taylor_error,
 )
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 ALL_DIGITS, ALL_IMAGES = 1796, 50_000  # out of which the two classes are taken
 

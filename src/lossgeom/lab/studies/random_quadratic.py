@@ -31,7 +31,7 @@ from lossgeom.lab.studies._random_stages import POINTS, RISE, STAGES
 from lossgeom.lab.studies._stages import NO_TRAJECTORIES, counted, over_seeds, run_stages
 from lossgeom.lab.studies._study import Study, fresh
 from lossgeom.quadratic.phases import BAND
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 
 PAPER_D = "Agarwala et al., arXiv:2210.04860"
 ABSTRACT = f"{PAPER_D}, abstract"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lossgeom.extras import required
-from lossgeom.record import Record
+from lossgeom.recording.record import Record
 from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source

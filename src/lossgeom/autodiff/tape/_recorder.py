@@ -1,0 +1,192 @@
+"""Sees every operator that is called, and notes down those that depend on an input."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import TensorWeakRef
+
+from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
+
+aten = torch.ops.aten
+Kind = tuple[torch.Size, torch.dtype]
+
+
+class NotRecordable(Exception):  # noqa: N818 - it is no error, the caller goes another way
+    """A function does something that cannot be replayed."""
+
+
+# What these return depends on the shapes of their arguments only.
+VALUE_FREE = {
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten.is_same_size.default,
+    aten._has_same_storage_numel.default,
+}
+NO_MEMORY = aten._efficientzerotensor.default
+ZEROS = {aten.zeros_like.default, aten.new_zeros.default, aten.zeros.default, NO_MEMORY}
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, records the operations that depend on an input.
+
+    What is computed without the input is computed once, now, and is a constant of the recording.
+    Changes in place become results of their own. What cannot be told apart with certainty, such as
+    memory shared by a constant and a result, is refused.
+
+    Attributes:
+        operations: what was recorded, in order.
+        kinds: shape and dtype of every result, the input first.
+        zeros: ids of those constants that are known to be zero.
+    """
+
+    def __init__(self, input: Tensor) -> None:  # noqa: A002
+        TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+        self.kinds: list[Kind] = []
+        self.zeros: set[int] = set()
+        self._known: dict[int, tuple[TensorWeakRef, Slot]] = {}  # by id, if it is still alive
+        self._sharing: dict[int, list[TensorWeakRef]] = {}  # results by storage
+        self._constants: set[int] = set()  # storages
+        self._zeros: dict[int, TensorWeakRef] = {}  # by storage
+        self._input_storage = _storage(input)
+        self._new_slot(input)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """The compiler, which takes seconds to import, has no part in this."""
+        return False
+
+    def slot(self, tensor: Any) -> Slot | None:
+        """Where a tensor is in the recording; None if it does not depend on the input."""
+        found = self._known.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        depends = func not in VALUE_FREE and self._depends((*args, *kwargs.values()))
+        if _written(func):
+            self._check_change(func, args, kwargs, depends)
+        if depends:
+            return self._recorded(func, args, kwargs)
+        if func is NO_MEMORY:  # kernels read its null pointer in a dispatch mode
+            result = torch.zeros((), **kwargs).expand(args[0])
+        else:
+            result = func(*args, **kwargs)
+        if func in ZEROS:
+            self._zeros[_storage(result)] = TensorWeakRef(result)
+        return result
+
+    def _depends(self, arguments: Any) -> bool:
+        depends = False
+        for leaf in arguments:
+            if isinstance(leaf, (list, tuple)):
+                depends |= self._depends(leaf)
+            elif isinstance(leaf, Tensor):
+                if self.slot(leaf) is not None:
+                    depends = True
+                elif self._alive(_storage(leaf)):
+                    raise NotRecordable("a constant shares its memory with a result")
+        return depends
+
+    def _check_change(self, func: Any, args: Any, kwargs: Any, depends: bool) -> None:
+        changed = [
+            args[place] if place < len(args) else kwargs.get(name) for place, name in _written(func)
+        ]
+        for tensor in changed:
+            if not isinstance(tensor, Tensor):
+                raise NotRecordable(f"{func} changes a list of tensors")
+            storage = _storage(tensor)
+            self._zeros.pop(storage, None)
+            if storage in self._constants:
+                raise NotRecordable(f"{func} changes a constant of the recording")
+            if not depends:
+                continue
+            alone = len(self._alive(storage)) == 1 and self.slot(tensor) is not None
+            if not alone or storage == self._input_storage or len(changed) > 1:
+                raise NotRecordable(f"{func} changes what other tensors share")
+
+    def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
+        given = tuple(map_leaves(self._argument, part) for part in args)
+        named = {name: map_leaves(self._argument, part) for name, part in kwargs.items()}
+        result = func(*args, **kwargs)
+        several = isinstance(result, (tuple, list))
+        parts = result if several else (result,)
+        if not all(part is None or isinstance(part, Tensor) for part in parts):
+            raise NotRecordable(f"{func} takes a number out of a tensor")
+        if _written(func):
+            func = _out_of_place(func)
+            self._sharing.pop(_storage(result), None)
+        shares = _returns_views(func) or any(
+            self._alive(_storage(part)) for part in parts if part is not None
+        )
+        outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
+        self.operations.append(Operation(func, given, named, outputs, several, shares))
+        return result
+
+    def _argument(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        slot = self.slot(leaf)
+        if slot is not None:
+            return slot
+        storage = _storage(leaf)
+        zero = self._zeros.get(storage)
+        if zero is not None and zero() is not None:
+            self.zeros.add(id(leaf))
+        self._constants.add(storage)
+        return leaf
+
+    def _new_slot(self, tensor: Tensor) -> Slot:
+        slot, reference = Slot(len(self.kinds)), TensorWeakRef(tensor)
+        self.kinds.append((tensor.shape, tensor.dtype))
+        self._known[id(tensor)] = (reference, slot)
+        storage = _storage(tensor)
+        self._sharing[storage] = [*self._alive(storage), reference]
+        return slot
+
+    def _alive(self, storage: int) -> list[TensorWeakRef]:
+        """The results in it that are still there."""
+        return [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+@cache
+def _written(func: Any) -> Any:
+    """Places and names of the arguments that an operator changes."""
+    return tuple(
+        (place, argument.name)
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+
+
+@cache
+def _returns_views(func: Any) -> bool:
+    """Whether an operator says so; some return views and do not."""
+    return any(returned.alias_info is not None for returned in func._schema.returns)
+
+
+@cache
+def _out_of_place(func: Any) -> Any:
+    """The operator that returns what another one writes into its first argument."""
+    name = func._schema.name.removeprefix("aten::")
+    packet = getattr(aten, name.removesuffix("_"), None)
+    overload = getattr(packet, func._overloadname, None)
+    if not name.endswith("_") or overload is None or _written(func)[0][0] != 0:
+        raise NotRecordable(f"{func} has no variant that leaves its arguments alone")
+    return overload

@@ -1,0 +1,91 @@
+"""A linear function of a vector, recorded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lossgeom.autodiff.tape._operation import Operation, Slot
+from lossgeom.autodiff.tape._recorder import Kind, NotRecordable, Recorder
+from lossgeom.autodiff.tape._replay import Program
+from lossgeom.autodiff.tape._simplify import fused, in_place, needed, reshaping, without_zeros
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """The operations that lead from a vector to a linear function of it.
+
+    What does not depend on the vector is held as constants, so a replay costs what the linear
+    function costs, and not what it took to get there.
+
+    Attributes:
+        operations: those needed, in order; the input is slot 0.
+        kinds: shape and dtype of every slot.
+        result: the slot that is returned.
+
+    >>> x = torch.tensor([2.0, 3.0])
+    >>> tape, _ = record(lambda v: x.exp() * v + v, torch.ones(2))
+    >>> len(tape.operations), tape(torch.tensor([1.0, 0.0]))
+    (2, tensor([8.3891, 0.0000]))
+    """
+
+    operations: Sequence[Operation]
+    kinds: Sequence[Kind]
+    result: Slot
+
+    @cached_property
+    def storages(self) -> dict[int, int]:
+        """Bytes of the memory that the constants take, by where it is."""
+        storages = (
+            constant.untyped_storage()
+            for operation in self.operations
+            for constant in operation.constants()
+        )
+        return {storage._cdata: storage.nbytes() for storage in storages}
+
+    @cached_property
+    def _program(self) -> Program:
+        operations = fused(self.operations, self.kinds, self.result)
+        return Program(in_place(operations, self.kinds, self.result), len(self.kinds), self.result)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """The function of another vector, of the same shape."""
+        with torch.no_grad():
+            return self._program(v)
+
+
+def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tensor]:
+    """Call a function that is linear in v, and keep what it did with v.
+
+    It sees what PyTorch does, and not what NumPy or Python make of a tensor's memory.
+
+    Args:
+        function: may do anything that does not depend on v; what does is recorded.
+        v: any vector; replays take others of its shape.
+
+    Returns:
+        The tape, and the function of v. It is called once.
+
+    Raises:
+        NotRecordable: where a replay could differ from another call of the function.
+
+    >>> tape, value = record(lambda v: 3 * v, torch.ones(2))
+    >>> value.tolist(), tape(torch.tensor([1.0, 2.0])).tolist()
+    ([3.0, 3.0], [3.0, 6.0])
+    """
+    with torch.no_grad():
+        v = v.detach().clone()  # an object of its own, which nothing else can know
+    with Recorder(v) as recorder:
+        value = function(v)
+    result = recorder.slot(value)
+    if result is None:
+        raise NotRecordable("the result does not depend on the input")
+    operations, stands_for = without_zeros(
+        reshaping(recorder.operations), recorder.kinds, recorder.zeros
+    )
+    result = stands_for.get(result, result)
+    return Tape(needed(operations, result), tuple(recorder.kinds), result), value.detach()

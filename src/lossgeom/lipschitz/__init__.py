@@ -1,0 +1,25 @@
+"""How fast a model and its Jacobian can change with the input: estimates and certified bounds."""
+
+from lossgeom.lipschitz.lipschitz import (
+    LipschitzLower,
+    lipschitz_global,
+    lipschitz_local,
+    lipschitz_lower,
+)
+from lossgeom.lipschitz.local_variation import (
+    Bracket,
+    local_variation,
+    local_variation_lower,
+    local_variation_upper,
+)
+
+__all__ = [
+    "Bracket",
+    "LipschitzLower",
+    "lipschitz_global",
+    "lipschitz_local",
+    "lipschitz_lower",
+    "local_variation",
+    "local_variation_lower",
+    "local_variation_upper",
+]

@@ -1,0 +1,238 @@
+"""Affine layers as maps of one example, with bounds of their norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lossgeom.linalg.operator_norms import EPSILON, convolution_norm, dense_norm
+
+SMALL = 2**20  # numbers of a convolution that is written out as a matrix to know its norm
+VANISHING = 1e-250  # a sum of squares of numbers up to 1 of which some may have come out as 0
+LARGE = 2**22  # of a matrix whose norm is no longer computed once for each example
+CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``x -> A x + b`` for one example, with A given by its weight.
+
+    Attributes:
+        kind: what the weight means.
+        weight: of the layer.
+        bias: broadcast against the output.
+        magnitude: what bias was summed from, in absolute values, to judge its rounding by.
+        through: ``(weight, inputs (K, *input_shape))`` to ``A x`` for another weight in its place.
+        layer_norm: an upper bound of the norm of A for a weight.
+        input_shape: of one example.
+        output_shape: of one example.
+    """
+
+    kind: Literal["dense", "convolution", "scale", "picking"]
+    weight: Tensor
+    bias: Tensor
+    magnitude: Tensor
+    through: Callable[[Tensor, Tensor], Tensor]
+    layer_norm: Callable[[Tensor], float]
+    input_shape: Shape
+    output_shape: Shape
+
+    def _apply(self, weight: Tensor, x: Tensor) -> Tensor:
+        lead = x.shape[: x.ndim - len(self.input_shape)]
+        flat = self.through(weight, x.reshape(math.prod(lead), *self.input_shape))
+        return flat.reshape(*lead, *self.output_shape)
+
+    def linear(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+        """A x, for x with any leading dimensions."""
+        return self._apply(self.weight, x)
+
+    def absolute(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+        """|A| x, with the absolute values of the entries of A."""
+        return self._apply(self.weight.abs(), x)
+
+    def row_norms(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """Lengths of the rows of A diag(scale)."""
+        weight, largest = self.weight / _size(self.weight), _size(scale)
+        squares = self._apply(weight.square(), (scale / largest).square())
+        sums = self.absolute(scale)  # never less, and exact where squares vanish
+        rows = squares.sqrt() * (largest * _size(self.weight))
+        return torch.where(squares > VANISHING, rows, sums)
+
+    @cached_property
+    def rounding(self) -> float:
+        """The relative error of a sum over the inputs of one output, twice over."""
+        return 2 * (self.weight[0].numel() + 2) * EPSILON
+
+    @cached_property
+    def column_sums(self) -> Float[Tensor, " ..."]:
+        """Sums of |A| over the outputs."""
+        x = torch.zeros(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
+        with torch.enable_grad():
+            (sums,) = torch.autograd.grad(self.absolute(x.requires_grad_()).sum(), x)
+        return sums[0]
+
+    def schur_norm(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+        """sqrt(||A S||_1 ||A S||_inf), at least the norm even of |A S|; S = diag(scale) >= 0."""
+        rows = self.absolute(scale).flatten(1).amax(1)
+        columns = (scale * self.column_sums).flatten(1).amax(1)
+        return rows.sqrt() * columns.sqrt()
+
+    @cached_property
+    def absolute_norm(self) -> float:
+        """An upper bound of the norm of |A|."""
+        ones = torch.ones(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
+        return self.schur_norm(ones).item()
+
+    @cached_property
+    def norm(self) -> float:
+        """The smallest of the upper bounds of the norm of A."""
+        bounds = [self.layer_norm(self.weight), self.absolute_norm]
+        n = math.prod(self.input_shape)
+        if self.kind == "convolution" and n * math.prod(self.output_shape) <= SMALL:
+            unit = torch.eye(n, dtype=torch.float64, device=self.weight.device)
+            columns = self.linear(unit.reshape(n, *self.input_shape))
+            bounds.append(dense_norm(columns.reshape(n, -1)).item())
+        return min(bounds)
+
+    def scaled_norm(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+        """Upper bounds of the norm of A diag(d) over all d with |d| <= scale."""
+        bound = torch.minimum(self.norm * scale.flatten(1).amax(1), self.schur_norm(scale))
+        if self.kind == "dense" and self.weight.numel() <= LARGE:
+            rows = scale.reshape(len(scale), -1, 1, scale.shape[-1])
+            bound = torch.minimum(bound, dense_norm(self.weight * rows).amax(1))
+        return bound
+
+
+def _size(x: Tensor) -> Tensor:
+    """The largest magnitude, or 1 where all are zero."""
+    largest = x.abs().amax()
+    return torch.where(largest > 0, largest, 1)
+
+
+def dense(weight: Tensor, bias: Tensor | None, shape: Shape) -> Affine:
+    """A linear layer on the last dimension."""
+    bias = weight.new_zeros(1) if bias is None else bias
+    return Affine(
+        "dense", weight, bias, bias.abs(), _dense, _dense_norm, shape, (*shape[:-1], len(weight))
+    )
+
+
+def _dense(weight: Tensor, x: Tensor) -> Tensor:
+    return F.linear(x, weight)
+
+
+def _dense_norm(weight: Tensor) -> float:
+    return dense_norm(weight).item()
+
+
+def convolution(
+    weight: Tensor,
+    bias: Tensor | None,
+    shape: Shape,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Affine:
+    """A convolution with zero padding, or an average pooling written as one."""
+    settings = (tuple(stride), tuple(padding), tuple(dilation), groups)
+    convolve = CONVOLVE[len(shape) - 2]
+
+    def through(weight: Tensor, x: Tensor) -> Tensor:
+        return convolve(x, weight, None, *settings)
+
+    bias = weight.new_zeros(1) if bias is None else bias.reshape(-1, *[1] * (len(shape) - 1))
+    output = tuple(through(weight, weight.new_zeros(1, *shape)).shape[1:])
+    norm = partial(convolution_norm, size=shape[1:], stride=settings[0], padding=settings[1],
+                   dilation=settings[2], groups=groups)  # fmt: skip
+    return Affine("convolution", weight, bias, bias.abs(), through, norm, shape, output)
+
+
+def scaling(weight: Tensor, bias: Tensor, magnitude: Tensor, shape: Shape) -> Affine:
+    """``weight * x + bias`` with one number for each channel."""
+    channels = (math.prod(shape[:1]), *[1] * (len(shape) - 1))
+    return Affine(
+        "scale",
+        weight.expand(channels[0]).reshape(channels),
+        bias.expand(channels[0]).reshape(channels),
+        magnitude.expand(channels[0]).reshape(channels),
+        lambda weight, x: weight * x,
+        lambda weight: float(weight.abs().amax()),
+        shape,
+        shape,
+    )
+
+
+def picking(places: Int[Tensor, " M"], shape: Shape, output: Shape) -> Affine:
+    """The numbers at some places of the flattened input, in another shape.
+
+    Its Gram matrix is diagonal, with how often each place is picked.
+    """
+    one, zero = torch.ones(1).to(places.device).double(), torch.zeros(1).to(places.device).double()
+    most = places.bincount().amax().item()
+    in_order = len(places) == math.prod(shape) and bool((places.diff() == 1).all())
+
+    def through(weight: Tensor, x: Tensor) -> Tensor:
+        flat = x.flatten(1) if in_order else x.flatten(1)[:, places]
+        return weight * flat.reshape(len(x), *output)
+
+    return Affine(
+        "picking",
+        one,
+        zero,
+        zero,
+        through,
+        lambda weight: float(weight.abs().amax()) * math.sqrt(most),
+        shape,
+        output,
+    )
+
+
+def folded(first: Affine, second: Affine) -> Affine | None:
+    """The two maps in one layer, where one of them scales channels; ``None`` where they do not fit.
+
+    Only products of single numbers are formed, which do not cancel.
+    """
+    if second.kind == "scale" and _has_channels(first):
+        return replace(
+            first,
+            weight=first.weight * second.weight.reshape(-1, *[1] * (first.weight.ndim - 1)),
+            bias=second.weight * first.bias + second.bias,
+            magnitude=second.weight.abs() * first.magnitude + second.magnitude,
+        )
+    if first.kind == "scale" and _has_channels(second) and second.kind != "scale":
+        everywhere = torch.zeros(first.input_shape, dtype=torch.float64).to(first.weight)
+        return replace(
+            second,
+            weight=_scaled_inputs(second, first.weight.flatten()),
+            bias=second.linear(everywhere + first.bias) + second.bias,
+            magnitude=second.absolute(everywhere + first.magnitude) + second.magnitude,
+        )
+    return None
+
+
+def _has_channels(layer: Affine) -> bool:
+    """Whether the first dimension of its inputs and outputs is that of its weight."""
+    return layer.kind in ("convolution", "scale") or (
+        layer.kind == "dense" and len(layer.input_shape) == 1
+    )
+
+
+def _scaled_inputs(layer: Affine, channels: Float[Tensor, " I"]) -> Tensor:
+    if layer.kind == "dense":
+        return layer.weight * channels
+    inputs = layer.weight.shape[1]
+    groups = len(channels) // inputs
+    by_group = channels.reshape(groups, 1, inputs).expand(-1, len(layer.weight) // groups, -1)
+    return layer.weight * by_group.reshape(
+        len(layer.weight), inputs, *[1] * (layer.weight.ndim - 2)
+    )

@@ -1,0 +1,109 @@
+"""Bounds of Jacobians of a network on l2 balls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.lipschitz.certified.activations import Activation
+from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.max_pooling import MaxPool
+from lossgeom.lipschitz.certified.propagation import MARGIN, Ball
+from lossgeom.lipschitz.certified.states import State
+
+BLOCK_NUMBERS = 2**22  # of the blocks of one value and example, beyond which none are held
+CHUNK_NUMBERS = 2**24  # of those of a chunk of examples
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What holds on the ball round each example.
+
+    Attributes:
+        norm: upper bound of ||J(x)||.
+        variation: upper bound of ||J(x) - J(x')||.
+        lower: of the outputs.
+        upper: of the outputs.
+    """
+
+    norm: Float[Tensor, " B"]
+    variation: Float[Tensor, " B"]
+    lower: Float[Tensor, "B C"]
+    upper: Float[Tensor, "B C"]
+
+
+def bounds(
+    graph: Graph, centres: Float[Tensor, "N ..."], radius: float | Float[Tensor, " N"]
+) -> Bounds:
+    r"""Bounds on balls of one radius, or of one for each example, which may be infinite.
+
+    Every Jacobian of the network on the ball is a product of known matrices and of diagonal ones,
+    with the slopes of activations, which the propagation knows in intervals. Several bounds are
+    carried along, and the smallest is taken:
+
+    *Norms.* ``||A D J|| <= ||A S|| ||J||`` for ``|D| <= S``, because ``D = S T`` with ``||T|| <=
+    1``; sums add. Differences telescope: ``D J - D' J' = D (J - J') + (D - D') J'``.
+
+    *Blocks.* With the middle C and the half width R of the intervals, ``D = C + R^1/2 T R^1/2``,
+    and by induction ``J = X_input + sum_k X_k T_k G_k`` with ``G_k = R_k^1/2 J_k`` for the
+    Jacobian ``J_k`` before activation k, where the X are products of known matrices. Hence
+    ``||J|| <= ||X_input|| + sum_k ||X_k|| gain_k``, where the gain of k bounds ``||G_k||`` in the
+    same way, and ``||J(x) - J(x')|| <= 2 sum_k ||X_k|| gain_k``.
+
+    *Entries.* ``|J - X_input| <= E`` entry by entry, by ``E <- |A| E`` and ``E <- |D| E + R |X|``.
+    Hence ``||J|| <= ||X_input|| + ||E||`` and ``|| |X_input| + E ||``, and ``||J(x) - J(x')|| <=
+    2 ||E||``. It knows that units are far apart, where the blocks know that signs cancel.
+
+    *Second derivatives*, of smooth activations, for what the Jacobian varies on a finite ball.
+
+    The intervals themselves follow from the rows of J (which all of these bound too), by the mean
+    value theorem on the ball, and from interval arithmetic.
+    """
+    numbers = _block_numbers(graph)
+    chunk = max(1, CHUNK_NUMBERS // min(numbers, BLOCK_NUMBERS))
+    radii = torch.as_tensor(radius, dtype=centres.dtype, device=centres.device).expand(len(centres))
+    with torch.no_grad():
+        parts = [
+            _of_chunk(graph, part, Ball(part_radii, numbers <= BLOCK_NUMBERS))
+            for part, part_radii in zip(
+                torch.split(centres, chunk), torch.split(radii, chunk), strict=True
+            )
+        ]
+    names = [each.name for each in fields(Bounds)]
+    return Bounds(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def _block_numbers(graph: Graph) -> int:
+    """How many numbers the bounds of one example take at most, at the largest value."""
+    D = math.prod(graph.input_shape)
+    columns = 2 * D  # of the Jacobian, and of what it may deviate by
+    most = columns * D
+    for step in graph.steps:
+        if isinstance(step.operation, (Activation, MaxPool)):
+            columns += math.prod(step.shape)
+        most = max(most, columns * math.prod(step.shape))
+    return most
+
+
+def _of_chunk(graph: Graph, x: Float[Tensor, "B ..."], ball: Ball) -> Bounds:
+    states = [ball.start(x)]
+    for number, step in enumerate(graph.steps):
+        states.append(ball.step(step.operation, [states[i] for i in step.arguments], number))
+    output = states[-1]
+    norm = ball.deviations.norm(output)
+    variation = torch.fmin(_variation(output, ball), 2 * norm)
+    norm, variation = ((MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation))
+    return Bounds(norm, variation, output.lower.flatten(1), output.upper.flatten(1))
+
+
+def _variation(output: State, ball: Ball) -> Float[Tensor, " B"]:
+    """The smallest bound apart from twice that of the norm."""
+    variation = torch.fmin(output.variation, 2 * ball.deviations.spread(output))
+    if output.entries is None or ball.radius.isinf().all():
+        return variation
+    curved = 2 * ball.radius * ball.deviations.lipschitz(output)
+    return torch.where(ball.radius.isinf(), variation, torch.fmin(variation, curved))

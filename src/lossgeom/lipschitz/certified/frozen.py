@@ -1,0 +1,163 @@
+"""The model at the parameters of a problem, in float64 and eval mode, and its inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossgeom.batches import Batch
+from lossgeom.linalg.probes import random_numbers
+from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.trace import traced
+from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.problem.double import InDouble, in_double
+from lossgeom.problem.forward import call_model
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.model_copy import deep_copy
+
+Model = Callable[[Tensor], Tensor]
+FEW = 4  # examples that are compared with what they are alone
+CHUNK = 64  # examples that are compared at a time
+TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to the largest output
+
+
+def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
+    """The inputs of all examples, in float64."""
+    evaluated = checked_problem(problem).in_mode("eval")
+
+    def inputs(batch: Batch) -> Tensor:
+        tensor = batch.input
+        if not tensor.is_floating_point():
+            raise ValueError(f"expected floating-point inputs to move in, got {tensor.dtype}")
+        return evaluated.in_examples(batch).input.double()
+
+    batches = evaluated.over_batches(inputs)
+    shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"expected inputs of one shape in all batches, got examples of {shapes}; measure "
+            "those of one shape at a time"
+        )
+    return torch.cat(batches)
+
+
+class FrozenModel(nn.Module):
+    """A model as a function of its inputs, one flat row of outputs for each.
+
+    Attributes:
+        module: the model, a copy.
+        batch: the batch whose input is replaced.
+        forward_of: how the model is called, or ``None``.
+        undone: puts back what its hooks write.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.module = _frozen_module(problem)
+        self.batch = problem.first_batch()
+        self.forward_of = problem.evaluation.forward
+        self.undone = problem.network.undone
+        self.training = False
+        self._in_double = InDouble()
+
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+        """The outputs of the model."""
+        with self.undone():
+            outputs = self._in_double(partial(self._called, inputs))
+            if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
+                outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
+        if outputs.ndim == 0 or len(outputs) != len(inputs):
+            raise ValueError(
+                f"expected one row of outputs per example, got outputs of shape "
+                f"{tuple(outputs.shape)} for {len(inputs)} examples"
+            )
+        return outputs.reshape(len(outputs), -1)
+
+    @torch.no_grad()
+    def _squeezes(self, alone: torch.Size, inputs: Tensor) -> bool:
+        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
+        try:
+            twice = self._in_double(partial(self._called, torch.cat([inputs, inputs])))
+        except RuntimeError:  # of what is not made for other batches
+            return False
+        return twice.shape == (2, *alone)
+
+    def _called(self, inputs: Tensor) -> Tensor:
+        batch = self.batch.with_tensor(self.batch.input, inputs.clone())
+        return call_model(self.module, batch, self.forward_of)
+
+
+def frozen_model(problem: Problem) -> FrozenModel:
+    """The model of a problem, checked on a few examples."""
+    model = FrozenModel(problem)
+    _check_alone(model, model.batch.input.double())
+    return model
+
+
+def _frozen_module(problem: Problem) -> nn.Module:
+    def copied(module: nn.Module) -> nn.Module:
+        return deep_copy(module).double().requires_grad_(False)
+
+    module: nn.Module = problem.in_mode("eval").network(problem.theta.detach(), copied, "eval")
+    return module
+
+
+@torch.no_grad()
+def _check_alone(model: Model, inputs: Tensor) -> None:
+    """One example with others about must be what it is alone."""
+    with measuring(inputs.device):
+        outputs = model(inputs[:FEW])
+        alone = torch.cat([model(one) for one in torch.split(inputs[:FEW], 1)])
+    if not outputs.isfinite().all():
+        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+    if not torch.allclose(outputs, alone, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError(
+            "expected the outputs of one example to depend on its own inputs alone, but they "
+            "depend on other examples in the batch"
+        )
+
+
+def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
+    """The model as a graph of layers, compared with the model itself on all inputs and on others.
+
+    Raises:
+        TypeError: if the model cannot be traced, or does something that no bound is known for.
+        NonFiniteError: where parameters or outputs are NaN or infinite.
+    """
+    if problem.evaluation.forward is not None:
+        raise TypeError(
+            "expected a problem without forward=, because the model itself is traced; wrap what "
+            "forward does in a module"
+        )
+    model = frozen_model(problem)
+    undone = problem.network.undone()
+    with measuring(inputs.device), torch.device(inputs.device), torch.no_grad(), undone:
+        with in_double(inputs):  # what the model makes on its way, too
+            graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
+        for part in torch.split(inputs, CHUNK):
+            for x in (part, _elsewhere(part)):
+                _check_same(graph(x).flatten(1), model(x))
+    return graph
+
+
+def _elsewhere(inputs: Tensor) -> Tensor:
+    """Random inputs of the same size, where other units are active."""
+    generator = random_numbers(0)
+    drawn = torch.randn(inputs.shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(inputs) * inputs.square().mean().sqrt().clamp(min=1)
+
+
+def _check_same(actual: Tensor, expected: Tensor) -> None:
+    scale = expected.abs().amax().item()
+    if not math.isfinite(scale):
+        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+    if actual.shape != expected.shape or (actual - expected).abs().amax() > TOLERANCE * scale:
+        raise TypeError(
+            "the layers that torch.fx has seen do not compute what the model does, because of "
+            "hooks or of work in place; remove them for a certified bound"
+        )

@@ -1,0 +1,158 @@
+"""How much the input-output Jacobian varies on balls round the examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.linalg.probes import random_numbers
+from lossgeom.lipschitz._ascent import Ascent
+from lossgeom.lipschitz.certified.frozen import all_inputs, frozen_model, graph_of
+from lossgeom.lipschitz.lipschitz import certified, check_ascent, check_radius
+from lossgeom.problem import Problem
+from lossgeom.problem.isolation import measuring
+from lossgeom.reprs import short
+
+
+@dataclass(frozen=True, eq=False)
+class Bracket:
+    """A number for each example that is known to lie between two others.
+
+    Attributes:
+        lower: reached at points that were found.
+        upper: certified.
+
+    >>> bracket = Bracket(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]))
+    >>> bracket.max, bracket.tightness.tolist()
+    ((1.0, 2.0), [0.5, 1.0])
+    """
+
+    lower: Float[Tensor, " N"]
+    upper: Float[Tensor, " N"]
+
+    __repr__ = short
+
+    @property
+    def max(self) -> tuple[float, float]:
+        """What the largest of the numbers lies between."""
+        return self.lower.max().item(), self.upper.max().item()
+
+    @property
+    def tightness(self) -> Float[Tensor, " N"]:
+        """Lower over upper: 1 where the number is known, and where both are zero."""
+        return torch.where(self.upper > 0, self.lower / self.upper, 1.0)
+
+
+def local_variation(
+    problem: Problem, radius: float, *, steps: int = 50, restarts: int = 2, seed: int = 0
+) -> Bracket:
+    r"""The local variation of the Jacobian on the l2 ball round every example, from both sides.
+
+    .. math:: V_{B(x_i, r)}(J f) = \sup_{x, x' \in B(x_i, r)} \|J f(x) - J f(x')\|_2
+
+    The lower side is the best pair of points that :func:`local_variation_lower` finds, the upper
+    side is certified by :func:`local_variation_upper`.
+
+    Args:
+        problem: as for :func:`lossgeom.lipschitz_global`.
+        radius: of the balls.
+        steps: of gradient ascent on the pairs.
+        restarts: ascents from each example.
+        seed: of the pairs that the ascents begin at, drawn on the CPU.
+
+    Raises:
+        TypeError, ValueError, NonFiniteError: as :func:`lossgeom.lipschitz_local`.
+
+    Source: MacDonald et al., arXiv:2305.14683, section 4, which defines it.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh())
+    >>> _ = nn.init.constant_(model[0].weight, 2.0)
+    >>> problem = Problem(model, "squared_error", [(torch.zeros(1, 1), torch.zeros(1, 1))])
+    >>> bracket = local_variation(problem, radius=0.5)  # 2 - 2 / cosh(1)^2 is 1.160
+    >>> [round(number, 3) for number in bracket.max]
+    [1.16, 1.16]
+    """
+    upper = local_variation_upper(problem, radius)
+    lower = local_variation_lower(problem, radius, steps=steps, restarts=restarts, seed=seed)
+    return Bracket(lower, upper)
+
+
+def local_variation_lower(
+    problem: Problem, radius: float, *, steps: int = 50, restarts: int = 2, seed: int = 0
+) -> Float[Tensor, " N"]:
+    r"""Lower estimates of the local variation of the Jacobian, from pairs of points.
+
+    Gradient ascent on both points of a pair, projected to the ball, from antipodal starts. Where
+    the network is piecewise linear, gradients say nothing and the search is at random.
+
+    Cost: restarts x (steps + 6) products with second derivatives for two points per example.
+
+    Args:
+        problem: of any model with a single floating-point input.
+        radius: of the balls.
+        steps: of gradient ascent, each shorter than the one before.
+        restarts: ascents from each example.
+        seed: of the pairs that the ascents begin at, drawn on the CPU.
+
+    Raises:
+        ValueError: if the radius is negative or infinite, steps < 0 or restarts < 1, or the outputs
+            of one example depend on another.
+
+    >>> from torch import nn
+    >>> data = [(torch.zeros(1, 2), torch.zeros(1, 1))]
+    >>> problem = Problem(nn.Linear(2, 1), "squared_error", data)
+    >>> local_variation_lower(problem, radius=1.0)
+    tensor([0.], dtype=torch.float64)
+    """
+    check_radius(radius)
+    check_ascent(radius, steps, restarts)
+    inputs = all_inputs(problem)
+    generator = random_numbers(seed)
+    ascent = Ascent(frozen_model(problem), (1.0, -1.0), radius, steps, restarts, generator)
+    with measuring(inputs.device):
+        return ascent(inputs)[0]
+
+
+def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"]:
+    r"""Certified upper bounds of the local variation of the Jacobian.
+
+    With the notation of :func:`lossgeom.lipschitz_local`, every Jacobian on the ball is
+    :math:`\bar J + \sum_k X_k T_k G_k`, so that two of them differ by at most
+
+    .. math:: 2 \sum_k \|X_k\| g_k.
+
+    The smallest of this, of :math:`2 \|E\|` with entrywise bounds :math:`|J - \bar J| \le E`, of a
+    telescoping sum over layers (:math:`\|D J - D' J'\| \le \|D\| \|J - J'\| + \|D - D'\|
+    \|J'\|`), of twice the certified bound of the Jacobian itself and, where slopes do not jump, of
+
+    .. math:: 2 r \, \mathrm{Lip}(J) \le 2 r \sum_k \| \mathrm{diag}(c_k s_k)^{1/2} J_k \|^2
+
+    with the largest second derivatives s of activation k and the largest lengths c of the columns
+    of the Jacobian from there to the output. It is never above 2 r Lip(J) from the recursion over
+    layers, nor, for one hidden layer and one output, above :math:`2 r \sup|\phi''| \,
+    \|W_1^T \mathrm{diag}|W_2| W_1\|`. Proof: differentiate :math:`J` along a segment, of length 2 r
+    at most; each activation contributes :math:`Y_k \, \mathrm{diag}(\phi_k'' J_k h) J_k`.
+
+    Args:
+        problem: as for :func:`lossgeom.lipschitz_global`.
+        radius: of the balls.
+
+    Raises:
+        TypeError, ValueError, NonFiniteError: as :func:`lossgeom.lipschitz_local`.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
+    >>> _ = nn.init.constant_(model[0].weight, 3.0)
+    >>> data = [(torch.tensor([[1.0], [0.1]]), torch.zeros(2, 1))]
+    >>> problem = Problem(model, "squared_error", data)
+    >>> [round(bound, 4) for bound in local_variation_upper(problem, radius=0.5).tolist()]
+    [0.0, 3.0]
+    """
+    check_radius(radius)
+    inputs = all_inputs(problem)
+    with measuring(inputs.device):
+        return certified(graph_of(problem, inputs), inputs, radius).variation

@@ -1,0 +1,12 @@
+"""Losses as sums of terms and their number, and the likelihoods that they belong to."""
+
+from lossgeom.losses.loss import (
+    ELEMENTWISE,
+    Loss,
+    LossLike,
+    NonFiniteError,
+    as_loss,
+    checked_terms,
+)
+
+__all__ = ["ELEMENTWISE", "Loss", "LossLike", "NonFiniteError", "as_loss", "checked_terms"]

@@ -1,0 +1,6 @@
+"""A loss of a model on data, at one point."""
+
+from lossgeom.losses import NonFiniteError
+from lossgeom.problem.problem import Problem, checked_problem
+
+__all__ = ["NonFiniteError", "Problem", "checked_problem"]

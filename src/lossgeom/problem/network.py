@@ -1,0 +1,287 @@
+"""A module as a pure function of one flat parameter vector."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lossgeom.linalg import ONE_AT_A_TIME
+from lossgeom.problem.isolation import random_state, seeded
+from lossgeom.problem.model_copy import private_copy
+from lossgeom.problem.undoing import Undoing
+
+Mode = Literal["eval", "train"]
+MODES: tuple[Mode, ...] = ("eval", "train")
+Call = Callable[[nn.Module], Any]
+NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
+
+
+class Network:
+    """A private copy of a module, evaluated at any flat vector of its trainable parameters.
+
+    The user's module is copied once and never touched again, so nothing done here can leave a
+    trace in it. Each parameter has one place in the flat vector, however many modules share it;
+    the others are part of the copy, and so are hooks, which are called as ever; what they write is
+    put back. Buffers are put back after every evaluation, so that batch statistics can be used
+    without running averages moving on.
+
+    Args:
+        model: any module; torch.compile and data-parallel wrappers are taken off.
+        parameters: patterns of the names of the trainable parameters that theta holds, such as
+            ``"encoder.*"``; all of them by default.
+        dtype: to measure in, see :func:`lossgeom.problem.model_copy.private_copy`.
+
+    Raises:
+        TypeError: if it is not a module, or its parameters are complex or sharded.
+        ValueError: if it has no trainable parameter or lazy ones, or cannot be copied, or a
+            pattern matches none.
+
+    >>> network = Network(nn.Linear(2, 1))
+    >>> network.names, network.theta.shape
+    (('weight', 'bias'), torch.Size([3]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: str | Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.module, notes = private_copy(model, dtype)
+        self._undoing = Undoing(self.module)
+        trainable = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        if sum(p.numel() for p in trainable.values()) == 0:
+            raise ValueError(
+                "the model has no trainable parameters: expected at least one with "
+                "requires_grad=True"
+            )
+        devices = sorted({str(p.device) for p in trainable.values()})
+        if len(devices) > 1:
+            raise TypeError(f"expected all parameters on one device, got {devices}")
+        self.frozen_names = tuple(
+            n for n, p in self.module.named_parameters() if n not in trainable
+        )
+        with torch.inference_mode(False), torch.no_grad():
+            self.theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
+        for p in trainable.values():
+            if type(p) is nn.Parameter:
+                p.__class__ = _AtRest
+        self._name(list(trainable), [p.shape for p in trainable.values()])
+        place = {id(p): i for i, p in enumerate(trainable.values())}
+        self.slots = [
+            (module, name, place[id(p)])
+            for module in self.module.modules()
+            for name, p in module._parameters.items()
+            if id(p) in place
+        ]
+        self._held: list[tuple[nn.Module, str, Tensor]] = []
+        self._aliases: list[set[str]] = [set() for _ in trainable]
+        for name, p in self.module.named_parameters(remove_duplicate=False):
+            if id(p) in place:
+                self._aliases[place[id(p)]].add(name)
+        self.has_batch_statistics = any(isinstance(m, _BatchNorm) for m in self.module.modules())
+        self._cudnn = not (
+            self.theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in self.module.modules())
+        )
+        if not self._cudnn:
+            notes.append("recurrent layers measured without cuDNN, which has no second derivatives")
+        self._notes = tuple(notes)
+        self.watched = True  # whether draws of random numbers are looked for
+        if parameters is not None:
+            self._restrict(self.theta, parameters)
+
+    def _name(self, names: list[str], shapes: list[torch.Size]) -> None:
+        self.names = tuple(names)
+        self.shapes = tuple(shapes)
+        self._sizes = [shape.numel() for shape in shapes]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is different from the user's module."""
+        held = [f"parameters held fixed: {len(self.frozen_names)}"] * bool(self.frozen_names)
+        padding = "the padding row of an embedding has no gradient: what reads it sees a constant"
+        return (*self._notes, *held, *[padding] * bool(self.without_gradient().any()))
+
+    def restricted(self, theta: Float[Tensor, " P"], patterns: str | Sequence[str]) -> Network:
+        """The same function of some of the parameters, the others held where theta has them."""
+        other = copy.copy(self)
+        other._restrict(theta, patterns)
+        return other
+
+    def _restrict(self, theta: Tensor, patterns: str | Sequence[str]) -> None:
+        chosen = self.matching(patterns)
+        if not any(self.shapes[i].numel() for i in chosen):
+            raise ValueError(f"parameters={patterns!r} matches only parameters without numbers")
+        with torch.inference_mode(False):
+            pieces = [piece.detach().clone() for piece in self.split(theta)]
+        self.frozen_names += tuple(n for i, n in enumerate(self.names) if i not in chosen)
+        self._held = [
+            *self._held,
+            *((module, name, pieces[i]) for module, name, i in self.slots if i not in chosen),
+        ]
+        place = {i: new for new, i in enumerate(chosen)}
+        self.slots = [(m, name, place[i]) for m, name, i in self.slots if i in place]
+        self._aliases = [self._aliases[i] for i in chosen]
+        with torch.inference_mode(False):
+            self.theta = torch.cat([pieces[i].reshape(-1) for i in chosen])
+        self._name([self.names[i] for i in chosen], [self.shapes[i] for i in chosen])
+
+    def matching(self, patterns: str | Sequence[str]) -> list[int]:
+        """Places of the parameters that one of the patterns matches, under any of their names."""
+        chosen: set[int] = set()
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            found = {
+                i
+                for i, aliases in enumerate(self._aliases)
+                if any(fnmatchcase(name, pattern) for name in aliases)
+            }
+            if not found:
+                fixed = any(fnmatchcase(name, pattern) for name in self.frozen_names)
+                raise ValueError(
+                    f"expected parameters={pattern!r} to match trainable parameters, it matches "
+                    f"{'only such as are held fixed' if fixed else 'none'}; there are "
+                    f"{', '.join(self.names)}"
+                )
+            chosen |= found
+        return sorted(chosen)
+
+    def without_gradient(self) -> Bool[Tensor, " P"]:
+        """Where autograd gives no gradient whatever the loss: padding rows of embeddings."""
+        blocked = [torch.zeros(shape, dtype=torch.bool) for shape in self.shapes]
+        for module, _, place in self.slots:
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                blocked[place][module.padding_idx] = True
+        return torch.cat([flags.reshape(-1) for flags in blocked]).to(self.theta.device)
+
+    def constants(self) -> Iterator[Tensor]:
+        """The parameters that theta does not hold."""
+        yield from self.module.parameters()
+        yield from (value for _, _, value in self._held)
+
+    def split(self, vector: Float[Tensor, " P"]) -> list[Tensor]:
+        """Cut a flat vector into tensors of the parameters' shapes."""
+        pieces = torch.split(vector, self._sizes)
+        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def __call__(
+        self, theta: Float[Tensor, " P"], call: Call, mode: Mode, seed: Sequence[int] | None = None
+    ) -> Any:
+        """What ``call(module)`` returns with the module's parameters at theta.
+
+        Raises:
+            ValueError: if it draws random numbers, as Dropout in train mode does, without a seed
+                that fixes them.
+        """
+        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode):
+            return self._called(call, mode, seed)
+
+    def undone(self) -> AbstractContextManager[None]:
+        """Put back what modules keep of their calls, and what the user's hooks write, in the end.
+
+        Everything that is called inside still sees it, such as a loss of what a hook stores.
+        """
+        return self._undoing.undone()
+
+    def _called(self, call: Call, mode: Mode, seed: Sequence[int] | None) -> Any:
+        device = self.theta.device
+        if seed is not None:
+            with seeded(device, *seed):
+                return call(self.module)
+        if not self.watched:
+            return call(self.module)
+        before = random_state(device)
+        outputs = call(self.module)
+        if random_state(device) != before:
+            raise ValueError(
+                f"the model drew random numbers in mode={mode!r}, so its loss is not a function of "
+                "the parameters; fix them with Problem(..., seed=0), measure in mode='eval', or "
+                "remove what is random (dropout, noise, stochastic depth). If it draws none, "
+                "another thread does, of the generators of the process: let it wait while this "
+                "one measures"
+            )
+        return outputs
+
+    @contextmanager
+    def _at(self, theta: Tensor, mode: Mode) -> Iterator[None]:
+        pieces = self.split(theta)
+        values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self._held]
+        kept = [module._parameters[name] for module, name, _ in values]
+        buffers = [(module, dict(module._buffers)) for module in self.module.modules()]
+        with ExitStack() as stack:
+            if not self._cudnn:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            try:
+                self.module.train(mode == "train")
+                for module, name, value in values:
+                    module._parameters[name] = value  # type: ignore[assignment]
+                fresh: dict[int, Tensor] = {}  # a buffer that modules share stays one
+                for module, own in buffers:
+                    for name, buffer in own.items():
+                        if buffer is not None:
+                            clone = fresh.setdefault(id(buffer), buffer.clone())
+                            module._buffers[name] = clone
+                yield
+            finally:
+                for (module, name, _), parameter in zip(values, kept, strict=True):
+                    module._parameters[name] = parameter
+                for module, own in buffers:
+                    module._buffers.clear()
+                    module._buffers.update(own)
+
+
+class ReentryError(ValueError):
+    """A backward pass calls a module of the model again."""
+
+
+class _AtRest(nn.Parameter):
+    """A parameter of the copy between evaluations, which no backward pass must use.
+
+    While one runs, theta is no longer in the place of the parameters.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch._C._current_graph_task_id() != -1:
+            raise ReentryError(
+                "the backward pass of the model calls a module again, after its parameters have "
+                "been put back, so its derivatives would be wrong: adjoint ODE solvers, activation "
+                "checkpointing and reversible networks do so. Measure with the variant that keeps "
+                "the graph of its forward pass, such as odeint in the place of odeint_adjoint"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
+def graph_nodes(tensor: Tensor) -> Iterator[Any]:
+    """The nodes of the graph that a tensor was computed by, each once."""
+    seen, todo = set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo += [following for following, _ in node.next_functions]
+
+
+def check_differentiable_again(gradient: Tensor) -> None:
+    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
+    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
+        raise ValueError(
+            "the model uses an operation without second derivatives (such as a "
+            "once_differentiable function); what is made of them would be wrong"
+        )
+
+
+def checked_mode(mode: Mode) -> Mode:
+    """The mode, if it is one."""
+    if mode not in MODES:
+        raise ValueError(f"expected mode to be 'eval' or 'train', got {mode!r}")
+    return mode

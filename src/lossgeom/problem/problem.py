@@ -1,0 +1,458 @@
+"""A loss at one point: model, loss and data, with the parameters frozen."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossgeom.batches import Batch, Target, checked_target, tensors_of, to_parameters
+from lossgeom.linalg import random_numbers
+from lossgeom.losses import Loss, LossLike, NonFiniteError, as_loss
+from lossgeom.problem.double import InDouble
+from lossgeom.problem.evaluation import Evaluation
+from lossgeom.problem.examples import AGREEMENT, ROUNDED_AGREEMENT, in_examples
+from lossgeom.problem.first_look import FirstLook
+from lossgeom.problem.forward import Forward
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.network import Mode, Network, checked_mode
+from lossgeom.problem.passes import FirstExamples, Passes, check_iterable, generators_kept
+from lossgeom.problem.repeatable import check_repeatable
+
+__all__ = ["NonFiniteError", "Problem", "checked_problem"]
+
+MODE_GIVEN = {"training": None}  # of a first look: there is nothing to say of another mode
+T = TypeVar("T")
+NEARBY = 0.01  # relative distance of a point near theta
+Summand = TypeVar("Summand", float, Tensor)
+
+
+class Problem:
+    r"""The empirical loss of a model on data, at a frozen copy of its parameters.
+
+    .. math:: L(\theta) = \sum_b s_b(\theta) / \sum_b n_b
+
+    with the sum of terms s and their number n of each batch b, so that ragged batches and ignored
+    targets weigh what they should, however the data is split.
+
+    Parameters, buffers and frozen parameters are copied: training can go on while they are
+    measured, and ``refreshed()`` is the same problem where the model is then. Nothing that is
+    measured changes the model, its gradients, its mode, or the state of a random generator. In
+    train mode BatchNorm uses the statistics of each batch, so the value depends on how the data is
+    split, and its running averages stay as they are. What is measured differently from how the
+    model runs in training is said in ``notes``.
+
+    Args:
+        model: any module with trainable parameters. A compiled or data-parallel one is measured
+            without its wrapper. Narrow floating types are measured in a float32 copy, a mixture
+            with float64 in float64.
+        loss: ``"cross_entropy"``, ``"token_cross_entropy"``, ``"next_token_cross_entropy"``,
+            ``"squared_error"``, a torch criterion, or a function ``(outputs, batch) -> (sum,
+            count)``; see :func:`lossgeom.losses.as_loss`.
+        batches: something that can be iterated again and again: a list, a DataLoader. It is not
+            copied. A loader that shuffles or augments does so in the same way in every pass, or is
+            refused. A
+            batch is ``(inputs, targets)`` or a mapping with the targets at ``"labels"``; see
+            :meth:`lossgeom.batches.Batch.of`.
+        label_smoothing: of the cross-entropies.
+        mode: ``"eval"`` or ``"train"``, for BatchNorm, Dropout and their like. Left out, it is
+            ``"eval"``, and ``notes`` say so where the model is another one in train mode, with the
+            losses of the first batch in both.
+        parameters: patterns of the names of the parameters to measure in, such as ``"head.*"``;
+            all that are trainable by default. The others are held fixed.
+        forward: ``(model, batch) -> outputs``, where calling the model with the inputs is not it.
+        target: where the targets are in batches of another form: a place such as -1 among three
+            parts, a key of a mapping, or a function that makes them of the batch.
+        seed: fixes what the model draws at random, as Dropout in train mode does: one draw for
+            each batch, the same in every pass. Without it, random models are refused.
+        dtype: torch.float32 or torch.float64, to measure in. In float64, a model that says float32
+            on its way goes on in float64; the default type of torch is float64 meanwhile.
+        autocast: a type such as torch.bfloat16 to run model and loss in under torch.autocast, as
+            training does. Off by default: rounding has no derivative.
+        check: whether derivatives are compared with finite differences, once for each model, on a
+            few examples; see :func:`lossgeom.check_derivatives`.
+
+    Raises:
+        TypeError, ValueError: for input that cannot be measured; each says what was expected.
+        NonFiniteError: from a measurement, where outputs or loss are NaN or infinite.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> _ = nn.init.ones_(model.weight)
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    >>> Problem(model, "squared_error", [(x, torch.zeros(2, 1))]).loss()
+    2.5
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossLike,
+        batches: Iterable[Any],
+        *,
+        label_smoothing: float = 0.0,
+        mode: Mode | None = None,
+        parameters: str | Sequence[str] | None = None,
+        forward: Forward | None = None,
+        target: Target = None,
+        seed: int | None = None,
+        dtype: torch.dtype | None = None,
+        autocast: torch.dtype | None = None,
+        check: bool = True,
+    ) -> None:
+        check_iterable(batches)
+        self.model = model
+        self._copying: dict[str, Any] = {"parameters": parameters, "dtype": dtype}
+        self.evaluation = Evaluation(
+            Network(model, **self._copying),
+            as_loss(loss, label_smoothing),
+            "eval" if mode is None else checked_mode(mode),
+            forward=forward,
+            seed=seed,
+            autocast=autocast,
+        )
+        self.batches = batches
+        self.check = check
+        self.theta = self.network.theta
+        if autocast is not None and self.theta.dtype != torch.float32:
+            raise ValueError(
+                f"autocast={autocast} rounds float32 only, and this is measured in "
+                f"{self.theta.dtype}; leave one of the two out"
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(f"expected a seed >= 0, got {seed}")
+        check_repeatable(batches, self.theta.device)
+        self._target = checked_target(target)
+        self._seen = Passes()
+        self._first_look = FirstLook() if mode is None else FirstLook(MODE_GIVEN)
+        self._once: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"Problem({type(self.model).__name__}, {self.criterion.name!r}, "
+            f"P={self.theta.numel()}, mode={self.mode!r})"
+        )
+
+    @property
+    def network(self) -> Network:
+        """The copy of the model."""
+        return self.evaluation.network
+
+    @property
+    def criterion(self) -> Loss:
+        """The loss, as sums and counts."""
+        return self.evaluation.criterion
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the modules, ``"eval"`` or ``"train"``."""
+        return self.evaluation.mode
+
+    @property
+    def seed(self) -> int | None:
+        """What fixes draws of random numbers."""
+        return self.evaluation.seed
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The type that model and loss are run in, if that is not theirs."""
+        return self.evaluation.autocast
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is measured differently from how the model runs, known after the first pass."""
+        notes = [*self.network.notes, *self._first_look.notes(self.evaluation, self._seen.sizes)]
+        notes += [] if self.unset_mode is None else [self.unset_mode]
+        if self.evaluation.in_double.needed:
+            notes.append("run in float64 also where the model says float32")
+        notes += self._cache.get("linear loss", ())
+        if self.seed is not None:
+            notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
+        if self.autocast is not None:
+            notes.append(f"model and loss run under autocast to {self.autocast}")
+        return tuple(notes)
+
+    @property
+    def unset_mode(self) -> str | None:
+        """A note for a model that is another one in train mode, if no ``mode=`` was given.
+
+        Known after the first pass. What is compared with the edge of stability of training should
+        be measured in the mode of training.
+        """
+        return self._first_look.training
+
+    @property
+    def loss_beside_outputs(self) -> bool:
+        """Whether the loss depends on the parameters other than through the outputs.
+
+        Known after the first pass.
+        """
+        return self._first_look.loss_beside_outputs
+
+    # Other problems like this one
+
+    def _with(self, **changes: Any) -> Problem:
+        other = copy.copy(self)
+        other.__dict__.update(changes, _cache={})
+        return other
+
+    def take(self, n: int) -> Problem:
+        """The same problem on the first n examples; fewer than n in the data is an error.
+
+        Examples are the rows of what the model puts out, and of the tensors in a batch; those that
+        all examples share stay whole, see :meth:`in_examples`.
+
+        Raises:
+            ValueError: from a measurement, where examples cannot be taken out of a batch.
+        """
+        if n < 1:
+            raise ValueError(f"expected to take at least one example, got n={n}")
+        whole = partial(self.in_examples, mixed=True)
+        first = FirstExamples(self.batches, n, whole, self._target)
+        return self._with(batches=first, _seen=Passes())
+
+    def refreshed(self) -> Problem:
+        """The same problem at the parameters and buffers that the model has now."""
+        return self._in(Network(self.model, **self._copying))
+
+    def _in(self, network: Network, **changes: Any) -> Problem:
+        evaluation = replace(self.evaluation, network=network)
+        return self._with(evaluation=evaluation, theta=network.theta, **changes)
+
+    def with_loss(self, loss: Loss) -> Problem:
+        """The same problem with another loss."""
+        return self._with(evaluation=replace(self.evaluation, criterion=loss))
+
+    def with_parameters(self, parameters: str | Sequence[str]) -> Problem:
+        """The same problem in some of its parameters, by patterns of names; the others are held.
+
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> problem = Problem(model, "squared_error", [(torch.ones(1, 2), torch.ones(1, 1))])
+        >>> problem.with_parameters("1.*").network.names
+        ('1.weight', '1.bias')
+        """
+        network = self.network.restricted(self.theta, parameters)
+        copying = {**self._copying, "parameters": [glob.escape(name) for name in network.names]}
+        return self._in(network, _copying=copying)
+
+    def at(self, theta: Float[Tensor, " P"]) -> Problem:
+        """The same problem at other parameters; the model keeps its own."""
+        if theta.shape != self.theta.shape:
+            raise ValueError(
+                f"expected theta of shape {tuple(self.theta.shape)}, got {tuple(theta.shape)}"
+            )
+        return self._with(theta=theta.detach().to(self.theta).clone())
+
+    def nearby(self) -> Problem:
+        """The same problem at a random point near theta.
+
+        No accident, such as weights of zero, hides there what depends on what.
+        """
+        theta = self.theta
+        noise = torch.randn(len(theta), generator=random_numbers(0)).to(theta)
+        return self.at(theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise)
+
+    def in_mode(self, mode: Mode) -> Problem:
+        """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
+        if checked_mode(mode) == self.mode:
+            return self
+        return self._with(
+            evaluation=replace(self.evaluation, mode=mode),
+            _first_look=self.once(("first look", mode), lambda: FirstLook(MODE_GIVEN)),
+            _once=self.once(("in mode", mode), dict),
+        )
+
+    # The two functions that every matrix is made from
+
+    def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
+        """What the model puts out for a batch at theta, differentiable in theta."""
+        return self.evaluation.outputs(theta, batch)
+
+    def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss of outputs and the number of terms, both checked."""
+        return self.evaluation.terms(outputs, batch)
+
+    def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
+        """A batch that knows which of its tensors have a row for each example.
+
+        That is tried on single examples, in eval mode, once for a model and shape of batches. A
+        tensor that all examples share, such as a grid or a mask, is none of them, also where it
+        has as many rows by accident.
+
+        Args:
+            batch: all of it.
+            mixed: whether outputs of an example may depend on other examples.
+
+        Raises:
+            ValueError: if examples cannot be taken out of the batch, with the tensors it is about
+                and what to do: their outputs depend on others, or are no rows.
+            NonFiniteError: if outputs are NaN or infinite.
+        """
+        kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
+        rows = self.once(("rows", kind, mixed), lambda: self._rows(batch, mixed))
+        return replace(batch, rows=rows)
+
+    def _rows(self, batch: Batch, mixed: bool) -> tuple[bool, ...] | None:
+        evaluated, batch = self.in_mode("eval"), batch.moved(self.theta)
+        tolerance = AGREEMENT if self.autocast is None else ROUNDED_AGREEMENT
+
+        def tried(at: Problem) -> tuple[bool, ...] | None:
+            return in_examples(partial(at.outputs, at.theta), batch, tolerance, mixed).rows
+
+        try:
+            return tried(evaluated.nearby())
+        except (NonFiniteError, RuntimeError):  # outside of the domain of the model
+            return tried(evaluated)
+
+    # Passes over the data
+
+    def over_batches(self, function: Callable[[Batch], T], skip: int = 0) -> list[T]:
+        """Call a function on every batch but the first few, the same batches in every pass."""
+        results = []
+        with measuring(self.theta.device), generators_kept(self.batches):
+            for batch in self._seen.over(self.batches, self.theta, self._target):
+                self._look(batch)
+                if batch.index >= skip:
+                    with self.network.undone():
+                        results.append(function(batch))
+        return results
+
+    def first_batch(self) -> Batch:
+        """The first batch, for a look at the model that needs no more."""
+        with measuring(self.theta.device), generators_kept(self.batches):
+            for raw in self.batches:
+                batch = Batch.of(to_parameters(raw, self.theta), target=self._target)
+                self._look(batch)
+                return batch
+        raise ValueError("expected at least one batch, got none")
+
+    def on(self, batch: Batch, network: Network) -> Problem:
+        """The same problem on one batch alone, with another copy of the model."""
+        same = network.theta.dtype == self.theta.dtype
+        return self._with(
+            evaluation=replace(
+                self.evaluation,
+                network=network,
+                in_double=self.evaluation.in_double if same else InDouble(),
+            ),
+            batches=[batch.raw],
+            theta=network.theta,
+            _seen=Passes(),
+            _first_look=self._first_look.over(),
+            _once={},
+        )
+
+    def inside_transforms(self, batch: Batch, *, seeded: bool = True) -> Problem:
+        """The same problem on one batch alone, for the transforms of ``torch.func``.
+
+        The state of a generator cannot be read inside these, so draws of random numbers are not
+        looked for. Nor can it be set under vmap: there the problem must not be ``seeded``.
+        """
+        network = copy.copy(self.network)
+        network.watched = False
+        alone = self.on(batch, network).at(self.theta)
+        if seeded:
+            return alone
+        return alone._with(evaluation=replace(alone.evaluation, seed=None))
+
+    def _look(self, batch: Batch) -> None:
+        thetas, cut = (self.leaf(), self.leaf()), partial(self.in_examples, mixed=True)
+        self._first_look.take(self.evaluation, thetas, batch, self.model, cut)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Compute something once for this model and mode, whatever its parameters."""
+        if key not in self._once:
+            self._once[key] = compute()
+        return cast(T, self._once[key])
+
+    def divisor(self, counts: Iterable[float]) -> float:
+        """What a sum over all batches is divided by: the number of terms, or 1 for a sum."""
+        if not self.criterion.average:
+            return 1.0
+        count = math.fsum(counts)
+        if not count > 0:
+            raise ValueError(
+                f"expected the loss {self.criterion.name!r} to have terms, got a count of {count}; "
+                "are all targets ignored?"
+            )
+        return count
+
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Compute something once at this point."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return cast(T, self._cache[key])
+
+    # Values
+
+    def loss(self) -> float:
+        """The empirical loss; costs one forward pass."""
+
+        @torch.no_grad()
+        def terms(batch: Batch) -> tuple[float, float]:
+            total, count = self.terms(self.outputs(self.theta, batch), batch)
+            return total.item(), count
+
+        return self.cached("loss", lambda: self.mean(terms))
+
+    def label_entropy(self) -> float:
+        """The least value that the labels allow the loss; costs one forward pass.
+
+        Raises:
+            ValueError: for a loss whose least value is not known.
+        """
+        entropy = self.criterion.label_entropy
+        if entropy is None:
+            raise ValueError(
+                "the label entropy is known for unweighted cross-entropy, not for "
+                f"{self.criterion.name!r}"
+            )
+
+        @torch.no_grad()
+        def terms(batch: Batch) -> tuple[float, float]:
+            outputs = self.outputs(self.theta, batch)
+            return entropy(outputs, batch), self.terms(outputs, batch)[1]
+
+        return self.cached("label_entropy", lambda: self.mean(terms))
+
+    def gradient(self) -> Float[Tensor, " P"]:
+        """The gradient of the empirical loss at theta."""
+        theta = self.leaf()
+
+        def terms(batch: Batch) -> tuple[Tensor, float]:
+            total, count = self.terms(self.outputs(theta, batch), batch)
+            if not total.requires_grad:  # a loss that does not depend on theta
+                return torch.zeros_like(theta), count
+            return torch.autograd.grad(total, theta, materialize_grads=True)[0], count
+
+        return self.mean(terms)
+
+    def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
+        """Sums over batches, divided by the number of terms, from one batch's sum and number."""
+        totals, counts = zip(*self.over_batches(terms), strict=True)
+        total: Summand = sum(totals[1:], start=totals[0])
+        return total / self.divisor(counts)
+
+    def leaf(self) -> Float[Tensor, " P"]:
+        """The parameters as a fresh leaf to differentiate in."""
+        with torch.inference_mode(False):
+            return self.theta.detach().clone().requires_grad_()
+
+    def unflatten(self, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
+        """A flat vector as tensors by parameter name."""
+        return dict(zip(self.network.names, self.network.split(vector), strict=True))
+
+
+def checked_problem(problem: Problem) -> Problem:
+    """A problem, or an error that says what to make."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"expected a Problem(model, loss, batches), got {type(problem).__name__}")
+    return problem

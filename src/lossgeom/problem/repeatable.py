@@ -1,0 +1,124 @@
+"""Whether data comes out the same in every pass, as far as a glance at it can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
+
+from lossgeom.linalg import ONE_AT_A_TIME
+from lossgeom.problem.isolation import seeded
+from lossgeom.problem.passes import Fingerprint, fingerprint, generators_kept
+
+REMEDY = (
+    "there is no one loss to measure; expected batches that come out the same each time: fix the "
+    "shuffling and augmentation (torch's generators, and NumPy's and Python's own, are fixed here; "
+    "others are not), or pass list(batches)"
+)
+
+
+def check_repeatable(batches: Iterable[Any], device: torch.device) -> None:
+    """Refuse batches that are seen to be others in every pass, before anything is measured.
+
+    Little is drawn, each twice: of a DataLoader the first indices and one example, and of anything
+    else that is no list or tuple, the first batch. Worker processes are not started, and generators
+    come out as they went in. What this does not show, a later pass does.
+
+    Raises:
+        TypeError: for what is used up after one pass.
+        ValueError: if the two draws differ.
+    """
+    if isinstance(batches, DataLoader):
+        _check_loader(batches, device)
+    elif type(batches) not in (list, tuple):
+        _check_iterations(batches, device)
+
+
+def _check_loader(loader: DataLoader[Any], device: torch.device) -> None:
+    for part in (loader.dataset, loader.sampler, loader.batch_sampler):
+        if isinstance(part, Iterator):
+            raise TypeError(
+                "expected batches that can be iterated more than once, got a DataLoader with a "
+                f"{type(part).__name__}, which is used up after one pass"
+            )
+    if isinstance(loader.dataset, IterableDataset):
+        if loader.num_workers == 0:
+            _check_iterations(loader, device)
+        return
+    sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    if not _draws_by_torch(sampler):
+        drawn = _twice(lambda: next(iter(sampler)), loader, device)
+        if drawn is not None and drawn[0] != drawn[1]:
+            raise ValueError(
+                f"{type(sampler).__name__} gives other indices in every pass, so {REMEDY}"
+            )
+    if loader.num_workers == 0 and not _of_tensors(loader.dataset):
+        _check_example(loader, sampler, device)
+
+
+def _draws_by_torch(sampler: Any) -> bool:
+    """Whether indices are in order or from a generator that is put back."""
+    own = sampler.sampler if type(sampler) is BatchSampler else sampler
+    return type(own) in (SequentialSampler, RandomSampler)
+
+
+def _of_tensors(dataset: Any) -> bool:
+    while type(dataset) is Subset:
+        dataset = dataset.dataset
+    return type(dataset) is TensorDataset
+
+
+def _check_example(loader: DataLoader[Any], sampler: Any, device: torch.device) -> None:
+    def example() -> Fingerprint:
+        first = next(iter(sampler))
+        if loader.batch_sampler is None:
+            return fingerprint(loader.collate_fn(loader.dataset[first]))
+        return fingerprint(loader.collate_fn([loader.dataset[first[0]]]))
+
+    drawn = _twice(example, loader, device)
+    if drawn is not None and drawn[0] != drawn[1]:
+        raise ValueError(
+            f"an example of {type(loader.dataset).__name__} is another one each time it is read, "
+            f"so {REMEDY}"
+        )
+
+
+def _check_iterations(batches: Iterable[Any], device: torch.device) -> None:
+    iterators = _twice(lambda: iter(batches), batches, device)
+    if iterators is None:
+        return
+    if iterators[0] is iterators[1]:
+        raise TypeError(
+            "expected batches that can be iterated more than once, got a "
+            f"{type(batches).__name__} with one iterator, which is used up after one pass"
+        )
+    left = list(iterators)
+    firsts = _twice(lambda: fingerprint(next(left.pop())), batches, device)
+    if firsts is not None and firsts[0] != firsts[1]:
+        raise ValueError(
+            f"the first batch of {type(batches).__name__} is another one in every pass, so {REMEDY}"
+        )
+
+
+def _twice(
+    draw: Callable[[], Any], batches: Iterable[Any], device: torch.device
+) -> tuple[Any, Any] | None:
+    """Two draws, each at the start of a pass; ``None`` where there is something else wrong."""
+    drawn = []
+    for _ in range(2):
+        with ONE_AT_A_TIME, seeded(device, 0), generators_kept(batches):
+            try:
+                drawn.append(draw())
+            except Exception:  # which the first pass raises, in its own words
+                return None
+    return drawn[0], drawn[1]

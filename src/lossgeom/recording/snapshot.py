@@ -1,0 +1,186 @@
+"""The geometry of a loss at one point, written to a record part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from lossgeom.batches import Batch
+from lossgeom.estimate import Estimate
+from lossgeom.metrics.geometry import Found, Geometry, Part
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.passes import digest, fingerprint
+from lossgeom.recording.record import Record, RecordError
+
+KIND = "measurement"
+SAME_LOSS = 1e-4  # relative; what rounding on another machine may change
+
+
+def measure(
+    problem: Problem,
+    record: Record,
+    geometry: Geometry | None = None,
+    *,
+    around: Callable[[Part], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, Estimate]:
+    """Measure the geometry of a loss into a record, of which ``lossgeom report`` makes a page.
+
+    Each part is written when it is known. What the record holds already is not measured again, so a
+    measurement that was stopped goes on where it was. A loss that is NaN or infinite is a result
+    like any other.
+
+    Args:
+        problem: the loss and where to take it.
+        record: where to, made with ``Record.create(folder, kind="measurement", resume=True)``. It
+            is finished at the end: with the status ``"finished"``, or ``"diverged"`` where a number
+            is NaN or infinite.
+        geometry: what to measure; ``Geometry()`` by default.
+        around: a context that each part is measured in, such as one that shows progress.
+
+    Returns:
+        All estimates by name, also those that were there before.
+
+    Raises:
+        RecordError: if the record is not of this kind, or holds a measurement of another problem.
+
+    >>> import tempfile
+    >>> from torch import nn
+    >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(torch.ones(3, 2), torch.ones(3, 1))])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = measure(problem, Record.create(folder, kind="measurement"))
+    >>> round(found["sharpness"].value, 4)
+    3.0
+    """
+    geometry = Geometry() if geometry is None else geometry
+    if record.manifest["kind"] != KIND:
+        raise RecordError(
+            f"{record.path} is a {record.manifest['kind']}; expected a record that was made with "
+            f"Record.create(folder, kind={KIND!r})"
+        )
+    _describe(problem, record, geometry)
+    new = False
+    for part in geometry.parts(problem):
+        if all((0, name) in record.measured for name in part.labels):
+            continue
+        with around(part):
+            started = time.perf_counter()
+            found = part.measure()
+            seconds = time.perf_counter() - started
+        _write(record, part, found, seconds)
+        new = True
+    estimates = _estimates(record)
+    status = _status(estimates)
+    if new:
+        record.update(notes=list(problem.notes))
+        record.finish(status)
+    else:
+        record.finish(status, ended=record.manifest.get("ended"))
+    return estimates
+
+
+def _status(estimates: Mapping[str, Estimate]) -> str:
+    finite = all(math.isfinite(estimate.value) for estimate in estimates.values())
+    return "finished" if finite else "diverged"
+
+
+def _write(record: Record, part: Part, found: Found, seconds: float) -> None:
+    if found.arrays:
+        record.save_arrays(part.name, found.arrays)
+    message = {} if found.message is None else {"message": found.message}
+    for name, estimate in found.estimates.items():
+        row = {"step": 0, "metric": name, **asdict(estimate), "status": estimate.status}
+        record.append({**row, "seconds": round(seconds, 6), **message})
+
+
+def _estimates(record: Record) -> dict[str, Estimate]:
+    fields = ("value", "stderr", "residual", "converged", "matvecs")
+    rows = [row for row in record.rows() if "metric" in row]
+    return {
+        row["metric"]: Estimate(**{key: row[key] for key in fields}, verified=row.get("verified"))
+        for row in rows
+    }
+
+
+def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
+    """Write down what is measured, which must be what was measured before."""
+    facts = {**_facts(problem), "geometry": asdict(geometry)}
+    if record.measured:
+        _check_same(record, {key: record.manifest.get(key) for key in facts}, facts)
+        facts = {}
+    else:
+        facts["notes"] = list(problem.notes)
+    plan = [
+        {"part": part.name, "matrix": part.matrix, "metric": name, "label": label}
+        for part in geometry.parts(problem)
+        for name, label in part.labels.items()
+    ]
+    record.update(**facts, planned=plan)
+
+
+def _check_same(record: Record, there: dict[str, Any], now: dict[str, Any]) -> None:
+    other = [key for key in now if key != "loss_value" and there[key] != now[key]]
+    if not (other or _close(there["loss_value"], now["loss_value"])):
+        other = ["loss_value"]
+    if other:
+        words = "; ".join(f"{WORDS.get(k, k)}: there {there[k]}, now {now[k]}" for k in other)
+        raise RecordError(
+            f"{record.path} holds a measurement of something else ({words}); choose another "
+            "folder. If model and data are meant to be the same, let the functions that make them "
+            "fix their seeds"
+        )
+
+
+WORDS = {"weights": "hash of the weights", "data": "hash of the data", "loss_value": "loss"}
+
+
+def _close(a: float | str | None, b: float | str | None) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=SAME_LOSS, abs_tol=1e-30)
+    return a == b
+
+
+def _facts(problem: Problem) -> dict[str, Any]:
+    """What problem it is, as far as one pass over the data can tell."""
+
+    @torch.no_grad()
+    def seen(batch: Batch) -> tuple[int, Any, float, float]:
+        try:
+            total, terms = problem.terms(problem.outputs(problem.theta, batch), batch)
+        except NonFiniteError:
+            return len(batch), fingerprint(batch.raw), math.nan, math.nan
+        return len(batch), fingerprint(batch.raw), total.item(), terms
+
+    sizes, prints, totals, terms = zip(*problem.over_batches(seen), strict=True)
+    count = math.fsum(terms)
+    finite = math.isfinite(count)
+    return {
+        "loss": problem.criterion.name,
+        "mode": problem.mode,
+        "parameters": problem.theta.numel(),
+        "dtype": str(problem.theta.dtype),
+        "device": problem.theta.device.type,
+        "examples": sum(sizes),
+        "batches": len(sizes),
+        "terms": count if finite else None,
+        "loss_value": math.fsum(totals) / problem.divisor(terms) if finite else None,
+        "weights": _hash_of_weights(problem),
+        "data": _hash(prints),
+    }
+
+
+def _hash_of_weights(problem: Problem) -> str:
+    """Of the parameters that are measured in, of those held fixed, and of buffers."""
+    tensors = {"theta": problem.theta, **problem.network.module.state_dict()}
+    names = problem.network.names
+    return _hash((names, [(n, digest(t)) for n, t in tensors.items() if torch.is_tensor(t)]))
+
+
+def _hash(thing: object) -> str:
+    return hashlib.sha256(repr(thing).encode()).hexdigest()[:16]

@@ -1,0 +1,74 @@
+"""Which norms of Jacobians, and how well to know them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lossgeom.autodiff.linearized import Linearized
+from lossgeom.linalg import random_numbers
+from lossgeom.smoothness import _matrix_free, exact
+from lossgeom.smoothness.norms import Method, Norm, Piece, check_choice
+
+FEW_OUTPUTS = 32  # from which on a few products cost less than all rows
+ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made from
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Settings, and the random numbers of a pass over the data."""
+
+    norm: Norm = "spectral"
+    method: Method | None = None
+    tol: float = 1e-3
+    max_steps: int = 100
+    probes: int = 30
+    seed: int = 0
+    _generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_choice(self.norm, self.method)
+        if not 0 < self.tol < 1:
+            raise ValueError(f"expected a tolerance 0 < tol < 1, got {self.tol}")
+        for name, least in {"max_steps": 1, "probes": 2, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+        object.__setattr__(self, "_generator", random_numbers(self.seed))
+
+    def choice(self, point: Linearized) -> Method:
+        """The method that was asked for, or the cheaper one."""
+        if self.method is not None:
+            return self.method
+        if self.norm == "frobenius":
+            return "exact" if max(FEW_OUTPUTS, self.probes) >= point.C else "hutchinson"
+        held = point.C * point.D * point.outputs.element_size()
+        return "lanczos" if point.C > FEW_OUTPUTS or held > ROWS_BYTES else "exact"
+
+    def numbers(self, point: Linearized, method: Method) -> int:
+        """How many are held for an example, beside its graph."""
+        n = min(point.C, point.D)
+        if method == "lanczos":
+            return 2 * n * min(self.max_steps, n)  # a basis and its image
+        if method == "hutchinson":
+            return point.D
+        if self.norm == "frobenius":
+            return min(point.C, exact.ROWS) * point.D
+        return point.C * point.D + 4 * n**2  # a Gram matrix in float64, and again in its solver
+
+    def of(self, point: Linearized, method: Method) -> Piece:
+        """The norms of some examples, which come in the order of the data."""
+        if method == "lanczos":
+            return _matrix_free.lanczos(point, self._start(point), self.tol, self.max_steps)
+        if method == "hutchinson":
+            shape = (len(point), self.probes, point.C)
+            signs = torch.randint(2, shape, generator=self._generator, dtype=torch.int8)
+            return _matrix_free.hutchinson(point, signs.mul_(2).sub_(1))
+        of = exact.spectral if self.norm == "spectral" else exact.frobenius
+        return Piece.exact(of(point))
+
+    def _start(self, point: Linearized) -> Tensor:
+        """A random vector, the same for all examples."""
+        n = min(point.C, point.D)
+        return torch.randn(n, generator=random_numbers(self.seed), dtype=torch.float64)

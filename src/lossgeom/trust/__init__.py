@@ -1,0 +1,1 @@
+"""Whether a derivative, or a shorter way to it, can be trusted."""

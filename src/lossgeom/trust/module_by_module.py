@@ -1,0 +1,142 @@
+"""Derivatives of the modules of a model, one by one, with the inputs that they get in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossgeom.batches import map_tensors
+from lossgeom.problem import Problem
+from lossgeom.problem.isolation import measuring
+from lossgeom.trust.comparisons import Finding, Order, examine
+
+
+@dataclass(frozen=True)
+class ModuleFinding:
+    """What was found of the modules of one type.
+
+    Attributes:
+        kind: name of the type.
+        name: of the module that was examined, the first one of its type.
+        findings: by order of derivative.
+    """
+
+    kind: str
+    name: str
+    findings: dict[Order, Finding]
+
+    def bad(self, order: Order) -> bool:
+        """Whether a derivative is wrong or does not exist."""
+        return order in self.findings and self.findings[order].status in ("wrong", "unsupported")
+
+
+def examine_modules(
+    small: Problem, model: dict[Order, Finding], seed: int
+) -> Iterator[ModuleFinding]:
+    """Each type of module without children; others only to find what those do not explain."""
+    calls = _calls(small)
+    leaves = [
+        name for name in calls if not any(small.network.module.get_submodule(name).children())
+    ]
+    bad: set[str] = set()
+    unexplained = {o for o, finding in model.items() if finding.status in ("wrong", "unsupported")}
+    kinds: set[type] = set()
+    for name in [*leaves, *reversed([name for name in calls if name not in leaves])]:
+        module = small.network.module.get_submodule(name)
+        orders = list(model) if name in leaves else [o for o in model if o in unexplained]
+        inside = any(other.startswith(f"{name}." if name else "") for other in bad)
+        if type(module) in kinds or not orders or (name not in leaves and inside):
+            continue
+        kinds.add(type(module))
+        alone = _alone(small, module, *calls[name])
+        if alone is None:
+            continue
+        findings = examine(alone, orders, seed)
+        found = ModuleFinding(type(module).__name__, name, findings)
+        now = {order for order in orders if found.bad(order)}
+        unexplained -= now
+        if now:
+            bad.add(name)
+        yield found
+
+
+def _calls(small: Problem) -> dict[str, tuple[Any, Any]]:
+    """The arguments of the first call of every module, in the order of the calls' beginnings."""
+    calls: dict[str, tuple[Any, Any]] = {}
+    with ExitStack() as stack:
+        for name, module in small.network.module.named_modules():
+
+            def note(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:  # noqa: ARG001
+                calls.setdefault(name, (_frozen(args), _frozen(kwargs)))
+
+            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        stack.enter_context(measuring(small.theta.device))
+        # what was called before the model raises, if it does, can still be examined
+        with suppress(ArithmeticError, RuntimeError, TypeError, ValueError):
+            small.outputs(small.theta, small.first_batch())
+    return calls
+
+
+def _frozen(arguments: Any) -> Any:
+    return map_tensors(lambda tensor: tensor.detach().clone(), arguments, strict=False)
+
+
+def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
+    """A module as a problem in its parameters and inputs."""
+    try:
+        return Problem(
+            _Alone(module, args, kwargs),
+            _uneven,
+            [(torch.zeros(1), torch.zeros(1))],
+            mode=small.mode,
+            seed=small.seed,
+            forward=lambda alone, batch: alone(),  # noqa: ARG005
+            dtype=torch.float64,
+            check=False,
+        )
+    except (TypeError, ValueError):
+        return None  # nothing to differentiate
+
+
+class _Alone(nn.Module):
+    """A module with its floating inputs as parameters, and all it puts out as one row."""
+
+    def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        nn.Module.__init__(self)
+        self.module = module
+        self.inputs = nn.ParameterList()
+        self.arguments = map_tensors(self._kept, [args, kwargs], strict=False)
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        self.inputs.append(nn.Parameter(tensor))
+        return tensor.new_tensor(len(self.inputs) - 1)  # its place, for forward
+
+    def forward(self) -> Tensor:
+        def given(tensor: Tensor) -> Tensor:
+            return self.inputs[int(tensor)] * 1 if tensor.is_floating_point() else tensor
+
+        args, kwargs = map_tensors(given, self.arguments, strict=False)
+        outputs: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point():
+                outputs.append(tensor.reshape(-1))
+            return tensor
+
+        map_tensors(collect, self.module(*args, **kwargs), strict=False)
+        if not outputs:
+            raise TypeError("the module puts out no floating tensors")
+        return torch.cat([output.to(outputs[0].dtype) for output in outputs])[None]
+
+
+def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
+    """A smooth function of a module's outputs whose derivatives all differ."""
+    weights = torch.arange(1.0, outputs.numel() + 1).cos().to(outputs)
+    return (outputs.flatten() @ weights) + 0.5 * outputs.square().sum(), 1

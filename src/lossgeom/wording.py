@@ -1,0 +1,41 @@
+"""Names, choices and foreign text, as messages show them."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def one_of(choices: Iterable[object]) -> str:
+    """Some choices, sorted.
+
+    >>> one_of(["run", "list", "report"]), one_of(["digits"])
+    ('list, report or run', 'digits')
+    """
+    *others, last = sorted(map(str, choices))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
+    """What to say of a name that there is not.
+
+    >>> unknown("command", "lsit", ["run", "list"])
+    "unknown command 'lsit': did you mean list? expected list or run"
+    """
+    known = list(choices)
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    meant = f": did you mean {near[0]}?" if near else ";"
+    return f"unknown {kind} {name!r}{meant} expected {one_of(known)}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text with every character that is not printed, but for those to keep, as its escape.
+
+    >>> printable("a\x1b[2Jb"), printable("1\n2", keep="\n")
+    ('a\\x1b[2Jb', '1\n2')
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -1,0 +1,216 @@
+"""A recording replayed is the function itself, or is refused."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.weak import TensorWeakRef
+
+from lossgeom.autodiff.tape import NotRecordable, record
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def vector(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+X = vector(1, 6)
+M = vector(2, 6, 6)
+
+
+def change_in_place(v):
+    w = v * X
+    w.mul_(3).add_(v)
+    return w
+
+
+def sum_with_zeros(v):
+    return torch.zeros_like(v) + v * X + torch.zeros(6, dtype=v.dtype) - torch.zeros_like(X)
+
+
+def products_that_fuse(v):
+    square = v.reshape(2, 3) @ M[:3, :3]
+    total = M[:2, :3] * v.sum() + square
+    return (total - v.reshape(2, 3) * X[:3]).reshape(-1)
+
+
+def several_results(v):
+    first, second = v.split(3)
+    return torch.cat([second.mul(2), first])
+
+
+def views_written_over(v):
+    w = (v * 2).reshape(2, 3)
+    kept = w.t() * M[:3, :2]
+    return (w + 1 * w).reshape(-1) + kept.t().reshape(-1)
+
+
+def parts_that_are_views_in_secret(v):
+    """unsafe_split does not say that it returns views."""
+    w = v * X
+    first, second = torch.unsafe_split(w, 3)
+    return torch.cat([first * 3 + second, w[:3]])
+
+
+def used_twice(v):
+    w = v * X
+    return w + w * w.detach().sign().abs() + w
+
+
+def values_not_needed(v):
+    return torch.ones_like(v) * v + torch.empty_like(v).fill_(2) * v
+
+
+FUNCTIONS = [
+    change_in_place,
+    sum_with_zeros,
+    products_that_fuse,
+    several_results,
+    views_written_over,
+    parts_that_are_views_in_secret,
+    used_twice,
+    values_not_needed,
+    lambda v: v,
+    lambda v: v.view(2, 3).t().reshape(6),
+    lambda v: torch.where(X > 0, v, -v),
+    lambda v: v[torch.tensor([2, 2, 0, 5, 1, 1])],
+    lambda v: torch.zeros_like(v).index_add(0, torch.tensor([0, 0, 1, 2, 3, 3]), v),
+    lambda v: torch.stack([v, 2 * v]).sum(0).cumsum(0),
+    lambda v: (M @ v).copy_(v * X),
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_replay_is_another_call(function):
+    tape, _ = record(function, vector(3, 6))
+    for seed in (4, 5, 4):
+        v = vector(seed, 6)
+        before = v.clone()
+        torch.testing.assert_close(tape(v), function(v), rtol=1e-14, atol=1e-14)
+        assert torch.equal(v, before)
+
+
+STEPS = {
+    "times": lambda v, x: v * x,
+    "plus": lambda v, x: v + x * v,
+    "minus": lambda v, x: x * v - v,
+    "matrix": lambda v, x: M @ v,
+    "reversed": lambda v, x: v.flip(0),
+    "in place": lambda v, x: v.clone().mul_(x).add_(v),
+    "through a view": lambda v, x: (v.view(2, 3) * x.view(2, 3)).t().reshape(-1),
+    "broadcast": lambda v, x: (v[:, None] * x).sum(1) + v,
+    "scaled": lambda v, x: (v * 2).div(3) - v * 0.5,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 5)), max_size=8),
+    again=st.lists(st.integers(0, 7), max_size=3),
+)
+def test_any_chain_of_steps_is_replayed(steps, again):
+    def function(v):
+        seen = [v]
+        for name, seed in steps:
+            seen.append(STEPS[name](seen[-1], vector(10 + seed, 6)))
+        return sum((seen[i % len(seen)] for i in again), start=1 * seen[-1])
+
+    tape, _ = record(function, vector(3, 6))
+    v = vector(4, 6)
+    torch.testing.assert_close(tape(v), function(v), rtol=1e-12, atol=1e-12)
+
+
+def test_what_does_not_depend_on_the_vector_is_done_once():
+    calls = []
+
+    def function(v):
+        calls.append(1)
+        return v * X.exp().cos()
+
+    tape, _ = record(function, X)
+    tape(X)
+    tape(X)
+    assert len(calls) == 1
+    assert len(tape.operations) == 1
+
+
+def test_zeros_products_and_dead_ends_cost_nothing():
+    def function(v):
+        _ = v.exp()
+        return torch.zeros_like(v) + (v * X + v)
+
+    tape, _ = record(function, X)
+    assert [str(o.function) for o in tape.operations] == ["aten.mul.Tensor", "aten.add.Tensor"]
+    assert len(tape._program._steps) == 1
+
+
+def shared_constant(v):
+    x = X.clone()
+    y = v * x
+    x.add_(1)
+    return y
+
+
+def constant_written(v):
+    x = torch.zeros(6, dtype=torch.float64)
+    x.copy_(v)
+    return x
+
+
+def part_written(v):
+    w = v * 2
+    w[:3].mul_(3)
+    return w
+
+
+def input_written(v):
+    return v.mul_(2)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (shared_constant, "changes a constant"),
+        (constant_written, "changes what other tensors share"),
+        (part_written, "changes what other tensors share"),
+        (lambda v: v * v.sum().item(), "takes a number"),
+        (lambda v: X * 2, "does not depend"),
+        (input_written, "changes what other tensors share"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(function, reason):
+    with pytest.raises(NotRecordable) as refused:
+        record(function, X)
+    assert reason in str(refused.value)
+
+
+def test_recording_changes_nothing_for_the_caller():
+    v, before = X.clone(), X.clone()
+    record(lambda v: v * 2, v)
+    with pytest.raises(NotRecordable):
+        record(input_written, v)
+    assert torch.equal(v, before)
+
+
+def test_a_tape_and_its_constants_go_with_the_last_reference():
+    gc.disable()
+    try:
+        constant = vector(5, 6)
+        tape, _ = record(lambda v: v * constant.exp(), X)
+        (held,) = (c for o in tape.operations for c in o.constants())
+        tape(X)
+        references = [weakref.ref(tape), TensorWeakRef(held)]
+        del tape, held
+        assert [reference() for reference in references] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_the_memory_of_constants_is_counted_once():
+    x = vector(5, 6)
+    tape, _ = record(lambda v: v * x + v[:3].sum() * x.view(2, 3).reshape(6), X)
+    assert sum(tape.storages.values()) == 6 * 8
