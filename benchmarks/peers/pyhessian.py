@@ -66,12 +66,12 @@ def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) 
 @contextmanager
 def eig_put_back() -> Iterator[None]:
     """The one function that PyHessian 0.1 needs of an older torch; today's only raises."""
-    before = torch.eig  # type: ignore[attr-defined]
-    torch.eig = _eig  # type: ignore[attr-defined, assignment]
+    before = torch.eig
+    torch.eig = _eig  # type: ignore[assignment]
     try:
         yield
     finally:
-        torch.eig = before  # type: ignore[attr-defined]
+        torch.eig = before
 
 
 def _eig(T: Tensor, eigenvectors: bool) -> tuple[Tensor, Tensor]:  # noqa: ARG001

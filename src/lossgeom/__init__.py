@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        public = importlib.import_module("lossgeom._public")
-        if name in ("__all__", "__version__", *public.__all__):
-            return getattr(public, name)
+        if name == "__all__":
+            return [name for name in __dir__() if not name.startswith("_")]
+        if name == "__version__" or not name.startswith("_"):
+            public = importlib.import_module("lossgeom._public")
+            if hasattr(public, name):
+                return getattr(public, name)
         raise AttributeError(f"module 'lossgeom' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     public = importlib.import_module("lossgeom._public")
-    return [*public.__all__, "__version__"]
+    return sorted(name for name in vars(public) if name == "__version__" or name[0] != "_")

@@ -3,5 +3,3 @@
 from lossgeom.adversarial.certified_radius import certified_radius
 from lossgeom.adversarial.logit_change import LogitChange, logit_change
 from lossgeom.adversarial.robustness import Robustness, robustness
-
-__all__ = ["LogitChange", "Robustness", "certified_radius", "logit_change", "robustness"]

@@ -6,5 +6,3 @@ from lossgeom.checkpoints.loading import (
     read_checkpoint,
     sha256,
 )
-
-__all__ = ["CheckpointError", "load_checkpoint", "read_checkpoint", "sha256"]

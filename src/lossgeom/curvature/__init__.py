@@ -31,28 +31,3 @@ MATRICES = (
     NTK,
     ConjugateGaussNewton,
 )
-
-__all__ = [
-    "MATRICES",
-    "NTK",
-    "BlockDiagonal",
-    "ConjugateGaussNewton",
-    "EmpiricalFisher",
-    "GaussNewton",
-    "GradientCovariance",
-    "Hessian",
-    "LayerSummand",
-    "Mediators",
-    "MonteCarloFisher",
-    "ObjectiveHessian",
-    "OutputRoot",
-    "ParameterJacobian",
-    "PreconditionedHessian",
-    "Residual",
-    "block",
-    "layer_summands",
-    "off_block_mass",
-    "parameter_blocks",
-    "preconditioner",
-    "sharpness",
-]

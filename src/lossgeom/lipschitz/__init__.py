@@ -12,14 +12,3 @@ from lossgeom.lipschitz.local_variation import (
     local_variation_lower,
     local_variation_upper,
 )
-
-__all__ = [
-    "Bracket",
-    "LipschitzLower",
-    "lipschitz_global",
-    "lipschitz_local",
-    "lipschitz_lower",
-    "local_variation",
-    "local_variation_lower",
-    "local_variation_upper",
-]

@@ -8,5 +8,3 @@ from lossgeom.losses.loss import (
     as_loss,
     checked_terms,
 )
-
-__all__ = ["ELEMENTWISE", "Loss", "LossLike", "NonFiniteError", "as_loss", "checked_terms"]

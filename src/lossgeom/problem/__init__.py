@@ -2,5 +2,3 @@
 
 from lossgeom.losses import NonFiniteError
 from lossgeom.problem.problem import Problem, checked_problem
-
-__all__ = ["NonFiniteError", "Problem", "checked_problem"]

@@ -27,8 +27,6 @@ from lossgeom.problem.network import Mode, Network, checked_mode
 from lossgeom.problem.passes import FirstExamples, Passes, check_iterable, generators_kept
 from lossgeom.problem.repeatable import check_repeatable
 
-__all__ = ["NonFiniteError", "Problem", "checked_problem"]
-
 MODE_GIVEN = {"training": None}  # of a first look: there is nothing to say of another mode
 T = TypeVar("T")
 NEARBY = 0.01  # relative distance of a point near theta

@@ -3,5 +3,3 @@
 from lossgeom.report.render import render
 from lossgeom.report.summary import summary
 from lossgeom.report.text import as_text
-
-__all__ = ["as_text", "render", "summary"]

@@ -9,15 +9,3 @@ from lossgeom.smoothness.multiplicative_inequality import (
 from lossgeom.smoothness.norms import JacobianNorms
 from lossgeom.smoothness.parameter_jacobian_norm import parameter_jacobian_norms
 from lossgeom.smoothness.sobolev import SobolevSeminorms, sobolev_seminorms
-
-__all__ = [
-    "JacobianNorms",
-    "LargestJacobianNorm",
-    "MultiplicativeInequality",
-    "SobolevSeminorms",
-    "jacobian_norms",
-    "largest_jacobian_norm",
-    "multiplicative_inequality",
-    "parameter_jacobian_norms",
-    "sobolev_seminorms",
-]

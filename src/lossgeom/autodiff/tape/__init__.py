@@ -2,5 +2,3 @@
 
 from lossgeom.autodiff.tape._recorder import NotRecordable
 from lossgeom.autodiff.tape.tape import Tape, record
-
-__all__ = ["NotRecordable", "Tape", "record"]

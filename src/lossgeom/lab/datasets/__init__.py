@@ -5,5 +5,3 @@ from lossgeom.lab.datasets.cifar10 import cifar10
 from lossgeom.lab.datasets.digits import digits
 
 DATASETS = {"digits": digits, "cifar10": cifar10}
-
-__all__ = ["DATASETS", "Dataset", "cifar10", "digits"]

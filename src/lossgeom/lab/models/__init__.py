@@ -5,5 +5,3 @@ from lossgeom.lab.models.resnet18 import resnet18
 from lossgeom.lab.models.vgg11 import vgg11
 
 MODELS = {"mlp": mlp, "resnet18": resnet18, "vgg11": vgg11}
-
-__all__ = ["MODELS", "mlp", "resnet18", "vgg11"]

@@ -21,5 +21,3 @@ STUDIES = {
         random_quadratic.STUDY,
     )
 }
-
-__all__ = ["STUDIES", "RunConfig", "Study"]

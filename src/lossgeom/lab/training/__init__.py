@@ -4,5 +4,3 @@ from lossgeom.lab.training.gradient_descent import gradient_descent
 from lossgeom.lab.training.sgd import sgd
 
 TRAINING = {"gradient_descent": gradient_descent, "sgd": sgd}
-
-__all__ = ["TRAINING", "gradient_descent", "sgd"]

@@ -34,5 +34,3 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     runs,
     setup,
 )
-
-__all__ = ["SECTIONS"]
