@@ -7,7 +7,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.checkpoints import CheckpointError, load_checkpoint, sha256
-from tests import checkpoints
+from tests.checkpoints import files as checkpoints
 from tests.checkpoints.files import net, saved
 from tests.real_models.hugging_face import gpt2
 from tests.real_models.models import GPT, built

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lossgeom.checkpoints import CheckpointError, load_checkpoint, read_checkpoint
-from tests import checkpoints
+from tests.checkpoints import files as checkpoints
 from tests.checkpoints.files import net, saved
 
 
