@@ -65,7 +65,8 @@ from lossgeom.losses import Loss
 from lossgeom.metrics import Geometry
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording import schedule
-from lossgeom.recording.record import Record, RecordError
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.recording.tracker import Tracker
 from lossgeom.smoothness import (

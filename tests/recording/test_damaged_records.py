@@ -10,8 +10,9 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.cli.messages import say, show
-from lossgeom.recording.files import write_json
-from lossgeom.recording.record import Record, RecordError
+from lossgeom.recording.json_files import write_json
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 from lossgeom.report import as_text, render, summary
 from lossgeom.report._source import read_sources
 from lossgeom.report.sections import SECTIONS

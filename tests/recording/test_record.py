@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lossgeom as lg
-from lossgeom.recording import record as record_module
-from lossgeom.recording.files import write_atomically
-from lossgeom.recording.record import Record, RecordError, run_folder
+from lossgeom.recording import crash_safety
+from lossgeom.recording.crash_safety import write_atomically
+from lossgeom.recording.folder import run_folder
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 
 WRITER = """
 import sys
@@ -141,7 +143,7 @@ def snapshot(folder: Path):
 
 
 def test_refuses_a_second_writer(tmp_path, monkeypatch):
-    monkeypatch.setattr(record_module, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(crash_safety, "LOCK_SECONDS", 0.01)
     with Record.create(tmp_path):
         with pytest.raises(RecordError, match="being written by another process"):
             Record.create(tmp_path, resume=True)

@@ -76,10 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Mistakes of the user's, and RuntimeError, which is a failure."""
-    record = sys.modules.get(
-        "lossgeom.recording.record"
-    )  # it takes seconds to import, and raised nothing if
-    others = () if record is None else (record.RecordError,)  # it is not there
+    # torch takes seconds to import, and where this is not there, nothing has raised its error
+    record = sys.modules.get("lossgeom.recording.record_format")
+    others = () if record is None else (record.RecordError,)
     return (ValueError, ImportError, OSError, RuntimeError, *others)
 
 

@@ -22,9 +22,10 @@ from lossgeom.cli.terminal import PartDisplay
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.metrics.geometry import Geometry
 from lossgeom.problem import Problem
-from lossgeom.recording.files import plain, write_json
-from lossgeom.recording.record import Record, RecordError
-from lossgeom.recording.snapshot import KIND, measure
+from lossgeom.recording.json_files import plain, write_json
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import MEASUREMENT, RecordError
+from lossgeom.recording.snapshot import measure
 from lossgeom.stability import stability_threshold
 from lossgeom.trust.doctor import DerivativeError
 
@@ -134,7 +135,7 @@ def main(arguments: list[str]) -> int:
     names = options.factories()
     with importable(*names):
         problem, notes = _problem(options)
-        record = Record.create(_folder(options), _config(options), kind=KIND, resume=True)
+        record = Record.create(_folder(options), _config(options), kind=MEASUREMENT, resume=True)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
             record.update(title=_title(options), checkpoint_notes=notes)
             if stability is not None or record.manifest.get("stability") is None:

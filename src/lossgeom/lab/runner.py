@@ -23,8 +23,9 @@ from lossgeom.extras import require_lab
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import RunConfig, Study
-from lossgeom.recording.files import write_json
-from lossgeom.recording.record import MANIFEST_FILE, Record, run_folder
+from lossgeom.recording.folder import is_record, run_folder
+from lossgeom.recording.json_files import write_json
+from lossgeom.recording.record import Record
 
 POLL_SECONDS = 0.5
 
@@ -175,13 +176,13 @@ def _check(future: Future[None], run: RunConfig) -> None:
 
 
 def _is_over(path: Path) -> bool:
-    return (path / MANIFEST_FILE).exists() and Record.open(path).is_over
+    return is_record(path) and Record.open(path).is_over
 
 
 def _share(run: RunConfig, out: Path) -> float:
     """The part of a run that is done, read off its record."""
     path = run_folder(out, run.name)
-    if not (path / MANIFEST_FILE).exists():
+    if not is_record(path):
         return 0.0
     measured = Record.open(path).measured
     return max((step for step, _ in measured), default=0) / run.steps

@@ -17,9 +17,9 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics.geometry import Found, Geometry, Part
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.passes import digest, fingerprint
-from lossgeom.recording.record import Record, RecordError
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import MEASUREMENT, RecordError
 
-KIND = "measurement"
 SAME_LOSS = 1e-4  # relative; what rounding on another machine may change
 
 
@@ -59,10 +59,10 @@ def measure(
     3.0
     """
     geometry = Geometry() if geometry is None else geometry
-    if record.manifest["kind"] != KIND:
+    if record.manifest["kind"] != MEASUREMENT:
         raise RecordError(
             f"{record.path} is a {record.manifest['kind']}; expected a record that was made with "
-            f"Record.create(folder, kind={KIND!r})"
+            f"Record.create(folder, kind={MEASUREMENT!r})"
         )
     _describe(problem, record, geometry)
     new = False

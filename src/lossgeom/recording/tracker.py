@@ -12,7 +12,8 @@ from dataclasses import asdict
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.recording.record import Record, RecordError
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
 from lossgeom.stability import Threshold
 from lossgeom.wording import unknown

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossgeom.recording.record import CLAIMS_FILE, MANIFEST_FILE, Record, RecordError, run_folder
-from lossgeom.recording.record_format import CLAIMS, read_json
-
-MEASUREMENT = "measurement"  # the kind of its record
+from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE, is_record, run_folder
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import CLAIMS, MEASUREMENT, RecordError, read_json
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def _study(folder: Path, study: Record) -> Source:
     records = {}
     for name in planned:
         path = run_folder(folder, name)
-        if (path / MANIFEST_FILE).exists():
+        if is_record(path):
             records[name] = Record.open(path)
     study.check(CLAIMS_FILE)
     source = Source(folder, manifest, records, planned, _claims(folder / CLAIMS_FILE))

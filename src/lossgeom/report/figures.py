@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossgeom.extras import required
-from lossgeom.recording.files import write_atomically
+from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.wording import printable
 
 if TYPE_CHECKING:

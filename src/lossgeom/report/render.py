@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
-from lossgeom.recording.files import write_atomically
-from lossgeom.recording.record import MANIFEST_FILE
+from lossgeom.recording.crash_safety import write_atomically
+from lossgeom.recording.folder import is_record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.figures import MARK, check_ours
@@ -65,7 +65,7 @@ def _out(folders: Sequence[Path], out: Path | None) -> Path:
     if out.is_dir():
         raise ValueError(f"expected a file to write the report to, got the folder {out}")
     alone = [folder.resolve() for folder in folders] == [out.parent.resolve()]
-    if out.name == NAME and (out.parent / MANIFEST_FILE).exists() and not alone:
+    if out.name == NAME and is_record(out.parent) and not alone:
         raise ValueError(
             f"{out} is the report of the record in {out.parent} alone; choose another file"
         )

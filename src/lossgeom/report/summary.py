@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lossgeom.recording.record import MANIFEST_FILE, Record, RecordError
+from lossgeom.recording.folder import MANIFEST_FILE
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 
 PROBLEM = ("loss", "mode", "parameters", "dtype", "device", "examples", "batches", "terms")
 SETTING = ("geometry", "versions", "machine", "git_commit", "command", "created")

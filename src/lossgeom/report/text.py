@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lossgeom.recording.record_format import MATRICES
 from lossgeom.report.wording import (
-    MATRICES,
     NOT_CONVERGED,
     error_of,
     notes_of,

@@ -7,14 +7,6 @@ from typing import Any
 
 from lossgeom.report.figures import threshold
 
-MATRICES = {
-    "loss": "Loss",
-    "hessian": "Hessian H",
-    "gauss_newton": "Gauss-Newton matrix G",
-    "residual": "Residual term H - G",
-}
-
-
 NOT_CONVERGED = (
     "What has not converged is known no better than its residual says; --max-matvecs allows more "
     "products, and --tol asks for less."

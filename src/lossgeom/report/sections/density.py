@@ -10,11 +10,12 @@ import numpy as np
 
 from lossgeom.extras import required
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import MATRICES
 from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
-from lossgeom.report.wording import MATRICES, named_threshold
+from lossgeom.report.wording import named_threshold
 
 DEEPEST = 0.1  # of the height of one eigenvalue, below which the figure ends
 

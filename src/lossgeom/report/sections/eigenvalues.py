@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
+from lossgeom.recording.record_format import MATRICES
 from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
-from lossgeom.report.wording import MATRICES, rounded
+from lossgeom.report.wording import rounded
 
 MARKERS = {"hessian": "o", "gauss_newton": "s"}
 DECADE = 10.0  # beyond which values are shown on a logarithmic axis

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lossgeom.recording.record_format import MATRICES
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
 from lossgeom.report.wording import (
-    MATRICES,
     NOT_CONVERGED,
     error_of,
     notes_of,

@@ -1,0 +1,116 @@
+"""The folder of a record: its files, its manifest, and whether a run may write there."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lossgeom.recording.crash_safety import LOCK, is_temporary
+from lossgeom.recording.environment import environment
+from lossgeom.recording.forms import mismatch
+from lossgeom.recording.record_format import MANIFEST, SCHEMA, RecordError, read_json
+
+MANIFEST_FILE, ROWS, CLAIMS_FILE = "manifest.json", "rows.jsonl", "claims.json"
+
+
+def new_manifest(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a record that is begun now, here."""
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "config": config,
+        "status": "running",
+        "created": now(),
+        **environment(),
+    }
+
+
+def now() -> str:
+    """The time, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def is_record(folder: Path) -> bool:
+    """Whether a folder holds a record, which may be damaged."""
+    return (folder / MANIFEST_FILE).exists()
+
+
+def run_folder(study: Path, name: str) -> Path:
+    """The folder of a run of a study, which is inside the study's own.
+
+    Raises:
+        RecordError: for a name that leads elsewhere.
+    """
+    path = study / "runs" / name
+    elsewhere = name in ("", ".", "..") or "\0" in name or Path(name).name != name
+    if elsewhere or not path.resolve().is_relative_to(study.resolve()):
+        raise RecordError(f"{study} names a run {name!r}, which is not a folder of its own runs")
+    return path
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest in a folder; None if there is none.
+
+    Raises:
+        RecordError: if it is damaged, or is not one that this version reads.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = read_json(path, {"schema": int})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        if "cannot be read" in str(error):
+            raise RecordError(str(error)) from None
+        raise RecordError(f"{path} is not a record of schema {SCHEMA}") from None
+    if manifest["schema"] != SCHEMA:
+        raise RecordError(
+            f"{path} is a record of schema {manifest['schema']}, which another version of lossgeom "
+            f"wrote; this one reads schema {SCHEMA}. Run it again into another folder"
+        )
+    wrong = mismatch(manifest, MANIFEST)
+    if wrong is None and manifest["status"] != "running" and "contents" not in manifest:
+        wrong = "contents is missing"
+    if wrong is not None:
+        raise RecordError(f"{path} is damaged: {wrong}")
+    return dict(manifest)
+
+
+def check_may_write(path: Path, config: dict[str, Any], kind: str, resume: bool) -> None:
+    """Raise a RecordError unless a folder is new or empty, or holds this very run to go on with."""
+    existing = read_manifest(path)
+    if existing is None:
+        _check_is_empty(path)
+    elif not resume:
+        raise RecordError(
+            f"{path} holds a {existing['kind']} already ({existing['status']}); choose another "
+            "folder, or pass resume=True to go on with that very one"
+        )
+    elif existing["kind"] != kind or existing["config"] != config:
+        raise RecordError(
+            f"{path} holds another {existing['kind']} ({_difference(existing['config'], config)}); "
+            "choose another folder"
+        )
+
+
+def _check_is_empty(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RecordError(f"{path} is a file; expected a folder, or nothing there yet")
+    strangers = [p.name for p in path.iterdir() if not _is_ours(p)] if path.exists() else []
+    if strangers:
+        raise RecordError(
+            f"{path} holds other things ({', '.join(sorted(strangers)[:3])}); expected an empty "
+            "folder, or nothing there yet"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is what a process killed before its first manifest leaves behind."""
+    empty_rows = path.name == ROWS and path.stat().st_size == 0
+    return path.name == LOCK or empty_rows or is_temporary(path)
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{k}: there {old.get(k)!r}, asked {new.get(k)!r}" for k in keys) or "its kind"
