@@ -10,6 +10,7 @@ from torch import nn
 import lossgeom as lg
 from lossgeom.autodiff.tape import Tape
 from lossgeom.curvature import _microbatches, _parameter_matrix
+from lossgeom.problem.model_facts import Key
 from tests.problems import CASES
 
 KINDS = (lg.Hessian, lg.GaussNewton, lg.Residual, lg.EmpiricalFisher, lg.MonteCarloFisher)
@@ -31,8 +32,8 @@ def force(monkeypatch):
 
 
 def forward_mode(A) -> bool | None:
-    key = ("forward mode", type(A).__name__, A.problem.network.names)
-    return A.problem._once.get(key)
+    key = Key(type(A), A.problem.network.names)
+    return A.problem.facts.known(key, lambda: None)
 
 
 def vectors(P: int, k: int = 3) -> torch.Tensor:
@@ -249,7 +250,7 @@ def test_convolutions_on_large_batches_are_recorded(convolutions, limit, monkeyp
     model(data[0][0])
     problem = lg.Problem(model, "cross_entropy", data)
     lg.Hessian(problem) @ torch.ones(problem.theta.numel())
-    recorded = any("forward mode" in key for key in problem._once)
+    recorded = Key(lg.Hessian, problem.network.names) in problem.facts
     assert recorded == (convolutions and limit == 0)
 
 

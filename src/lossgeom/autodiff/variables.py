@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import graph_nodes
 
 Leaves = tuple[Tensor, ...]
@@ -87,8 +88,8 @@ def check_reached(problem: Problem, batch: Batch, tensor: Tensor) -> None:
     Looked at once for a model, shape of an example and place of it.
     """
     place = [part is tensor for part in tensors_of(batch.inputs)]
-    key = ("reached", tensor.shape[1:], tuple(place))
-    if not problem.once(key, lambda: _reached(problem, batch, tensor)):
+    key = Key(check_reached, (tensor.shape[1:], tuple(place)))
+    if not problem.facts.known(key, lambda: _reached(problem, batch, tensor)):
         raise ValueError(
             "expected outputs to be differentiable in the input, but they change with it and have "
             "no graph that leads there: the model detaches it (x.detach(), torch.no_grad(), or a "

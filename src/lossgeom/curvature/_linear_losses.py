@@ -11,10 +11,10 @@ from lossgeom.problem import Problem
 
 def say_if_linear(problem: Problem) -> None:
     """Put a note on the problem, if its loss has no curvature here in the outputs of any batch."""
-    problem.cached("linear loss", lambda: _note(problem))
+    problem.cached(_note)
 
 
-def _note(problem: Problem) -> list[str]:
+def _note(problem: Problem) -> None:
     @torch.no_grad()
     def outputs(batch: Batch) -> torch.Tensor:
         return problem.outputs(problem.theta, batch)
@@ -25,9 +25,9 @@ def _note(problem: Problem) -> list[str]:
         return bool(loss.curve(u.view_as(loss.outputs)).any())
 
     if any(problem.over_batches(curved)):
-        return []
-    return [
+        return
+    problem.cache.notes.append(
         f"the loss {problem.criterion.name!r} has no curvature in the outputs here (it is linear "
         "in them, at least piecewise), so the Gauss-Newton matrix is zero, and all curvature is in "
         "the residual term; of a model that puts out log-probabilities, measure the cross-entropy"
-    ]
+    )

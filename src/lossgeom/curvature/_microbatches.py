@@ -14,6 +14,7 @@ from lossgeom.batches import Batch, holds_only_tensors
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import graph_nodes
 from lossgeom.trust.doctor import few_examples
 
@@ -37,7 +38,8 @@ def pieces(problem: Problem, batch: Batch) -> list[Batch]:
     size = math.ceil(len(batch) / parts)
     with suppress(TypeError, ValueError):  # tensors that are no rows of examples
         cut = [batch.examples(i, i + size) for i in range(0, len(batch), size)]
-        if problem.cached(("cut", batch.index, size), lambda: _apart(problem, batch, cut)):
+        key = Key(_apart, (batch.index, size))
+        if problem.cache.value(key, lambda: _apart(problem, batch, cut)):
             return cut
     return [batch]
 
@@ -97,7 +99,7 @@ def batch_bytes(problem: Problem, batch: Batch) -> float:
 
 def look(problem: Problem, batch: Batch) -> Look:
     """Look at a few examples, once for a model."""
-    return problem.once("look", lambda: _look(problem, batch))
+    return problem.facts.known(Key(look), lambda: _look(problem, batch))
 
 
 def _look(problem: Problem, batch: Batch) -> Look:

@@ -27,6 +27,7 @@ from lossgeom.curvature._microbatches import FEW_EXAMPLES, batch_bytes, look, pi
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.doctor import few_examples
 
@@ -153,8 +154,8 @@ class ParameterMatrix(OnParameters):
         """Whether to use it: where it is worth while, and right on a few examples."""
         if self.sampled or not worth_recording(self.problem, batch):
             return False
-        key = ("forward mode", type(self).__name__, self.problem.network.names)
-        return self.problem.once(key, lambda: self._forward_agrees(batch))
+        key = Key(type(self), self.problem.network.names)
+        return self.problem.facts.known(key, lambda: self._forward_agrees(batch))
 
     def _forward_agrees(self, batch: Batch) -> bool:
         small = copy.copy(self)

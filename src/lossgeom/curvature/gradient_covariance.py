@@ -52,22 +52,21 @@ class GradientCovariance(OnParameters):
         self.problem = problem
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
-        scale = self.problem.cached("observations per term", self._observations_per_term)
-        gradient = self.problem.cached("gradient", self.problem.gradient)
+        scale = self.problem.cached(_observations_per_term)
+        gradient = self.problem.cached(Problem.gradient)
         with plain_arithmetic(self.device):
             return scale * self._second_moment.matmat(V) - gradient[:, None] * (gradient @ V)
 
-    def _observations_per_term(self) -> float:
-        problem = self.problem
-        likelihood = problem.criterion.likelihood
 
-        @torch.no_grad()
-        def counts(batch: Batch) -> tuple[int, float]:
-            outputs = problem.outputs(problem.theta, batch)
-            _, terms = problem.terms(outputs, batch)
-            if likelihood is None:
-                return len(outputs), terms
-            return int((likelihood.weights(outputs, batch) != 0).any(1).sum()), terms
+def _observations_per_term(problem: Problem) -> float:
+    likelihood = problem.criterion.likelihood
 
-        observations, terms = zip(*problem.over_batches(counts), strict=True)
-        return float(sum(observations)) / problem.divisor(terms)
+    @torch.no_grad()
+    def counts(batch: Batch) -> tuple[float, float]:
+        outputs = problem.outputs(problem.theta, batch)
+        _, terms = problem.terms(outputs, batch)
+        if likelihood is None:
+            return len(outputs), terms
+        return float((likelihood.weights(outputs, batch) != 0).any(1).sum()), terms
+
+    return problem.mean(counts)

@@ -72,7 +72,7 @@ class OutputRoot(OnProblem):
         return self._multiply(V, transposed=False)
 
     def _multiply(self, U: Tensor, transposed: bool) -> Tensor:
-        blocks: list[_BatchRoot] = self.problem.cached("output root", self._blocks)
+        blocks = self.problem.cached(_blocks)
         pieces = torch.split(U, [block.outputs.numel() for block in blocks])
         with plain_arithmetic(self.device):
             results = []
@@ -82,22 +82,24 @@ class OutputRoot(OnProblem):
                 results.append(torch.stack([c.reshape(-1) for c in columns], dim=1))
             return torch.cat(results)
 
-    def _blocks(self) -> list[_BatchRoot]:
-        found = self.problem.over_batches(self._block)
-        if self.problem.criterion.likelihood is None:
-            say_if_linear(self.problem)
-        divisor = self.problem.divisor(block.count for block in found)
-        return [block.scaled(divisor**-0.5) for block in found]
 
-    def _block(self, batch: Batch) -> _BatchRoot:
-        problem, likelihood = self.problem, self.problem.criterion.likelihood
+def _blocks(problem: Problem) -> list[_BatchRoot]:
+    found = problem.over_batches(lambda batch: _block(problem, batch))
+    if problem.criterion.likelihood is None:
+        say_if_linear(problem)
+    divisor = problem.divisor(block.count for block in found)
+    return [block.scaled(divisor**-0.5) for block in found]
+
+
+def _block(problem: Problem, batch: Batch) -> _BatchRoot:
+    likelihood = problem.criterion.likelihood
+    with torch.no_grad():
+        outputs = problem.outputs(problem.theta, batch)
+    if likelihood is not None:
         with torch.no_grad():
-            outputs = problem.outputs(problem.theta, batch)
-        if likelihood is not None:
-            with torch.no_grad():
-                _, count = problem.terms(outputs, batch)
-                return _from_likelihood(likelihood, outputs, batch, count)
-        return _from_blocks(LossAtOutputs.of(problem, outputs, batch), problem.criterion.name)
+            _, count = problem.terms(outputs, batch)
+            return _from_likelihood(likelihood, outputs, batch, count)
+    return _from_blocks(LossAtOutputs.of(problem, outputs, batch), problem.criterion.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from lossgeom.curvature._kept_jacobians import pull_rows, push_rows
 from lossgeom.curvature._parameter_matrix import OnProblem
 from lossgeom.linalg import LinearOperator, MatrixFree
 from lossgeom.problem import Problem
+from lossgeom.problem.model_facts import Key
 
 
 class ParameterJacobian(OnProblem):
@@ -73,4 +74,4 @@ def output_sizes(problem: Problem) -> list[int]:
     def size(batch: Batch) -> int:
         return math.prod(problem.outputs(problem.theta, batch).shape)
 
-    return problem.cached("output sizes", lambda: problem.over_batches(size))
+    return problem.cache.value(Key(output_sizes), lambda: problem.over_batches(size))

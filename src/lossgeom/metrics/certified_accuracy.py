@@ -39,7 +39,5 @@ class CertifiedAccuracy:
         Raises:
             TypeError: for a model that no bound is known for.
         """
-        radii = problem.cached(
-            ("certified_radius", self.norm), lambda: certified_radius(problem, norm=self.norm)
-        )
+        radii = problem.cached(certified_radius, norm=self.norm)
         return Estimate((radii > self.eps).double().mean().item())

@@ -46,16 +46,10 @@ class JacobianNorm:
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        settings = (self.norm, self.wrt, self.embedding)
         norms = problem.cached(
-            ("jacobian_norms", self.outputs, *settings), lambda: self._measured(problem)
+            jacobian_norms, self.outputs, norm=self.norm, wrt=self.wrt, embedding=self.embedding
         )
         return over_examples(norms, self.over)
-
-    def _measured(self, problem: Problem) -> JacobianNorms:
-        return jacobian_norms(
-            problem, self.outputs, norm=self.norm, wrt=self.wrt, embedding=self.embedding
-        )
 
 
 def check_settings(metric: object, allowed: Mapping[str, Sequence[str]]) -> None:

@@ -36,8 +36,5 @@ class ParameterJacobianNorm:
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        norms = problem.cached(
-            ("parameter_jacobian_norms", self.outputs, self.norm),
-            lambda: parameter_jacobian_norms(problem, self.outputs, norm=self.norm),
-        )
+        norms = problem.cached(parameter_jacobian_norms, self.outputs, norm=self.norm)
         return over_examples(norms, self.over)

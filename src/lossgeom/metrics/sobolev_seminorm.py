@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
-from lossgeom.smoothness.sobolev import OF, Of, SobolevSeminorms, checked_orders
+from lossgeom.smoothness.sobolev import OF, Of, checked_orders
 from lossgeom.wording import one_of
 
 ORDERS = (1, 2, 3)  # measured together: one more costs little
@@ -40,8 +40,5 @@ class SobolevSeminorm:
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
         orders = ORDERS if self.k in ORDERS else (self.k,)
-        found: SobolevSeminorms = problem.cached(
-            ("sobolev_seminorms", self.of, orders),
-            lambda: sobolev_seminorms(problem, self.of, orders),
-        )
+        found = problem.cached(sobolev_seminorms, self.of, orders)
         return Estimate((found.euclidean if self.euclidean else found.elementwise)[self.k])

@@ -30,6 +30,7 @@ class Evaluation:
         forward: calls the model, if that is not done with the inputs of a batch.
         seed: fixes what the model draws at random.
         autocast: a type to run both in.
+        watched: whether draws of random numbers are looked for.
         in_double: how the model is run in float64, shared by all that are at the same parameters.
         unsqueezed: whether a dimension is put back, by shapes of batches.
     """
@@ -40,6 +41,7 @@ class Evaluation:
     forward: Forward | None = None
     seed: int | None = None
     autocast: torch.dtype | None = None
+    watched: bool = True
     in_double: InDouble = field(default_factory=InDouble)
     unsqueezed: dict[Hashable, bool] = field(default_factory=dict)
 
@@ -75,8 +77,9 @@ class Evaluation:
 
     def _called(self, theta: Tensor, batch: Batch) -> Tensor:
         seed = None if self.seed is None else (self.seed, batch.index)
+        call = self._call(theta, batch)
         with self._rounding(), batch_statistics_explained(batch):
-            outputs: Tensor = self.network(theta, self._call(theta, batch), self.mode, seed)
+            outputs: Tensor = self.network(theta, call, self.mode, seed, watched=self.watched)
         return outputs
 
     def _call(self, theta: Tensor, batch: Batch) -> Callable[[nn.Module], Any]:

@@ -94,7 +94,6 @@ class Network:
         if not self._cudnn:
             notes.append("recurrent layers measured without cuDNN, which has no second derivatives")
         self._notes = tuple(notes)
-        self.watched = True  # whether draws of random numbers are looked for
         if parameters is not None:
             self._restrict(self.theta, parameters)
 
@@ -172,16 +171,28 @@ class Network:
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def __call__(
-        self, theta: Float[Tensor, " P"], call: Call, mode: Mode, seed: Sequence[int] | None = None
+        self,
+        theta: Float[Tensor, " P"],
+        call: Call,
+        mode: Mode,
+        seed: Sequence[int] | None = None,
+        watched: bool = True,
     ) -> Any:
         """What ``call(module)`` returns with the module's parameters at theta.
+
+        Args:
+            theta: the parameters.
+            call: what is done with the module.
+            mode: of its modules.
+            seed: fixes what it draws at random.
+            watched: whether draws of random numbers are looked for, where there is no seed.
 
         Raises:
             ValueError: if it draws random numbers, as Dropout in train mode does, without a seed
                 that fixes them.
         """
         with ONE_AT_A_TIME, self.undone(), self._at(theta, mode):
-            return self._called(call, mode, seed)
+            return self._called(call, mode, seed, watched)
 
     def undone(self) -> AbstractContextManager[None]:
         """Put back what modules keep of their calls, and what the user's hooks write, in the end.
@@ -190,12 +201,12 @@ class Network:
         """
         return self._undoing.undone()
 
-    def _called(self, call: Call, mode: Mode, seed: Sequence[int] | None) -> Any:
+    def _called(self, call: Call, mode: Mode, seed: Sequence[int] | None, watched: bool) -> Any:
         device = self.theta.device
         if seed is not None:
             with seeded(device, *seed):
                 return call(self.module)
-        if not self.watched:
+        if not watched:
             return call(self.module)
         before = random_state(device)
         outputs = call(self.module)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import glob
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,16 +22,19 @@ from lossgeom.problem.examples import AGREEMENT, ROUNDED_AGREEMENT, in_examples
 from lossgeom.problem.first_look import FirstLook
 from lossgeom.problem.forward import Forward
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.model_facts import MODE_GIVEN, Key, ModelFacts, PointCache
 from lossgeom.problem.network import Mode, Network, checked_mode
 from lossgeom.problem.passes import FirstExamples, Passes, check_iterable, generators_kept
 from lossgeom.problem.repeatable import check_repeatable
 
-MODE_GIVEN = {"training": None}  # of a first look: there is nothing to say of another mode
+Parameters = str | Sequence[str] | None  # patterns of the names of those to measure in
 T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
 NEARBY = 0.01  # relative distance of a point near theta
 Summand = TypeVar("Summand", float, Tensor)
 
 
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Problem:
     r"""The empirical loss of a model on data, at a frozen copy of its parameters.
 
@@ -89,6 +91,18 @@ class Problem:
     2.5
     """
 
+    model: nn.Module
+    evaluation: Evaluation
+    theta: Float[Tensor, " P"]
+    batches: Iterable[Any]
+    check: bool
+    facts: ModelFacts
+    cache: PointCache
+    _parameters: Parameters
+    _dtype: torch.dtype | None
+    _target: Target
+    _seen: Passes
+
     def __init__(
         self,
         model: nn.Module,
@@ -106,32 +120,42 @@ class Problem:
         check: bool = True,
     ) -> None:
         check_iterable(batches)
-        self.model = model
-        self._copying: dict[str, Any] = {"parameters": parameters, "dtype": dtype}
-        self.evaluation = Evaluation(
-            Network(model, **self._copying),
+        network = Network(model, parameters, dtype)
+        evaluation = Evaluation(
+            network,
             as_loss(loss, label_smoothing),
             "eval" if mode is None else checked_mode(mode),
             forward=forward,
             seed=seed,
             autocast=autocast,
         )
-        self.batches = batches
-        self.check = check
-        self.theta = self.network.theta
-        if autocast is not None and self.theta.dtype != torch.float32:
+        if autocast is not None and network.theta.dtype != torch.float32:
             raise ValueError(
                 f"autocast={autocast} rounds float32 only, and this is measured in "
-                f"{self.theta.dtype}; leave one of the two out"
+                f"{network.theta.dtype}; leave one of the two out"
             )
         if seed is not None and seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
-        check_repeatable(batches, self.theta.device)
-        self._target = checked_target(target)
-        self._seen = Passes()
-        self._first_look = FirstLook() if mode is None else FirstLook(MODE_GIVEN)
-        self._once: dict[Hashable, Any] = {}
-        self._cache: dict[Hashable, Any] = {}
+        check_repeatable(batches, network.theta.device)
+        first_look = FirstLook() if mode is None else FirstLook(MODE_GIVEN)
+        self._fill(
+            model=model,
+            evaluation=evaluation,
+            theta=network.theta,
+            batches=batches,
+            check=check,
+            facts=ModelFacts.of(evaluation.mode, first_look),
+            cache=PointCache(),
+            _parameters=parameters,
+            _dtype=dtype,
+            _target=checked_target(target),
+            _seen=Passes(),
+        )
+
+    def _fill(self, **values: Any) -> None:
+        """Give a new problem its fields, which stay as they are from then on."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, values[field.name])
 
     def __repr__(self) -> str:
         return (
@@ -167,11 +191,12 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, known after the first pass."""
-        notes = [*self.network.notes, *self._first_look.notes(self.evaluation, self._seen.sizes)]
+        first_look = self.facts.first_look
+        notes = [*self.network.notes, *first_look.notes(self.evaluation, self._seen.sizes)]
         notes += [] if self.unset_mode is None else [self.unset_mode]
         if self.evaluation.in_double.needed:
             notes.append("run in float64 also where the model says float32")
-        notes += self._cache.get("linear loss", ())
+        notes += self.cache.notes
         if self.seed is not None:
             notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
         if self.autocast is not None:
@@ -185,7 +210,7 @@ class Problem:
         Known after the first pass. What is compared with the edge of stability of training should
         be measured in the mode of training.
         """
-        return self._first_look.training
+        return self.facts.first_look.training
 
     @property
     def loss_beside_outputs(self) -> bool:
@@ -193,13 +218,14 @@ class Problem:
 
         Known after the first pass.
         """
-        return self._first_look.loss_beside_outputs
+        return self.facts.first_look.loss_beside_outputs
 
     # Other problems like this one
 
     def _with(self, **changes: Any) -> Problem:
-        other = copy.copy(self)
-        other.__dict__.update(changes, _cache={})
+        """The same problem but for some fields; nothing has been measured at its point yet."""
+        other = object.__new__(Problem)
+        other._fill(**{**vars(self), "cache": PointCache(), **changes})
         return other
 
     def take(self, n: int) -> Problem:
@@ -219,7 +245,7 @@ class Problem:
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        return self._in(Network(self.model, **self._copying))
+        return self._in(Network(self.model, self._parameters, self._dtype))
 
     def _in(self, network: Network, **changes: Any) -> Problem:
         evaluation = replace(self.evaluation, network=network)
@@ -238,8 +264,7 @@ class Problem:
         ('1.weight', '1.bias')
         """
         network = self.network.restricted(self.theta, parameters)
-        copying = {**self._copying, "parameters": [glob.escape(name) for name in network.names]}
-        return self._in(network, _copying=copying)
+        return self._in(network, _parameters=[glob.escape(name) for name in network.names])
 
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
@@ -263,9 +288,7 @@ class Problem:
         if checked_mode(mode) == self.mode:
             return self
         return self._with(
-            evaluation=replace(self.evaluation, mode=mode),
-            _first_look=self.once(("first look", mode), lambda: FirstLook(MODE_GIVEN)),
-            _once=self.once(("in mode", mode), dict),
+            evaluation=replace(self.evaluation, mode=mode), facts=self.facts.in_mode(mode)
         )
 
     # The two functions that every matrix is made from
@@ -295,7 +318,8 @@ class Problem:
             NonFiniteError: if outputs are NaN or infinite.
         """
         kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
-        rows = self.once(("rows", kind, mixed), lambda: self._rows(batch, mixed))
+        key = Key(Problem.in_examples, (kind, mixed))
+        rows = self.facts.known(key, lambda: self._rows(batch, mixed))
         return replace(batch, rows=rows)
 
     def _rows(self, batch: Batch, mixed: bool) -> tuple[bool, ...] | None:
@@ -344,8 +368,7 @@ class Problem:
             batches=[batch.raw],
             theta=network.theta,
             _seen=Passes(),
-            _first_look=self._first_look.over(),
-            _once={},
+            facts=ModelFacts.of(self.mode, self.facts.first_look.over()),
         )
 
     def inside_transforms(self, batch: Batch, *, seeded: bool = True) -> Problem:
@@ -354,22 +377,13 @@ class Problem:
         The state of a generator cannot be read inside these, so draws of random numbers are not
         looked for. Nor can it be set under vmap: there the problem must not be ``seeded``.
         """
-        network = copy.copy(self.network)
-        network.watched = False
-        alone = self.on(batch, network).at(self.theta)
-        if seeded:
-            return alone
-        return alone._with(evaluation=replace(alone.evaluation, seed=None))
+        alone = self.on(batch, self.network).at(self.theta)
+        evaluation = replace(alone.evaluation, watched=False)
+        return alone._with(evaluation=evaluation if seeded else replace(evaluation, seed=None))
 
     def _look(self, batch: Batch) -> None:
         thetas, cut = (self.leaf(), self.leaf()), partial(self.in_examples, mixed=True)
-        self._first_look.take(self.evaluation, thetas, batch, self.model, cut)
-
-    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Compute something once for this model and mode, whatever its parameters."""
-        if key not in self._once:
-            self._once[key] = compute()
-        return cast(T, self._once[key])
+        self.facts.first_look.take(self.evaluation, thetas, batch, self.model, cut)
 
     def divisor(self, counts: Iterable[float]) -> float:
         """What a sum over all batches is divided by: the number of terms, or 1 for a sum."""
@@ -383,11 +397,15 @@ class Problem:
             )
         return count
 
-    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Compute something once at this point."""
-        if key not in self._cache:
-            self._cache[key] = compute()
-        return cast(T, self._cache[key])
+    def cached(
+        self,
+        function: Callable[Concatenate[Problem, Arguments], T],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> T:
+        """A function of this problem and of settings, computed once at this point."""
+        key = Key(function, (args, frozenset(kwargs.items())))
+        return self.cache.value(key, lambda: function(self, *args, **kwargs))
 
     # Values
 
@@ -399,7 +417,7 @@ class Problem:
             total, count = self.terms(self.outputs(self.theta, batch), batch)
             return total.item(), count
 
-        return self.cached("loss", lambda: self.mean(terms))
+        return self.cache.value(Key(Problem.loss), lambda: self.mean(terms))
 
     def label_entropy(self) -> float:
         """The least value that the labels allow the loss; costs one forward pass.
@@ -419,7 +437,7 @@ class Problem:
             outputs = self.outputs(self.theta, batch)
             return entropy(outputs, batch), self.terms(outputs, batch)[1]
 
-        return self.cached("label_entropy", lambda: self.mean(terms))
+        return self.cache.value(Key(Problem.label_entropy), lambda: self.mean(terms))
 
     def gradient(self) -> Float[Tensor, " P"]:
         """The gradient of the empirical loss at theta."""

@@ -15,6 +15,7 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.problem.double import in_double
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.comparisons import COARSE, DIRECTIONS, RAISED, TOLERANCE, disagreement
 from lossgeom.trust.doctor import LARGEST, DerivativeError, few_examples
@@ -90,7 +91,7 @@ def way_for(problem: Problem) -> Way:
     """
     if not problem.check or problem.theta.numel() > LARGEST:
         return by_reverse_mode
-    return problem.once(("way", problem.network.names), lambda: _tried(problem))
+    return problem.facts.known(Key(way_for, problem.network.names), lambda: _tried(problem))
 
 
 def _tried(problem: Problem) -> Way:

@@ -12,6 +12,7 @@ from lossgeom.autodiff.saved_tensors import with_sizes
 from lossgeom.autodiff.variables import Variables, finite_outputs, leaves_of, size_of
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.trust.ways import Pull, fastest_way, few_of, finite, nearby
 
 MEMORY_BUDGET = 2**26  # on a CPU, more of it is slower
@@ -48,8 +49,8 @@ def reduced_gradients(
     def look(near: Problem) -> tuple[Pull, float, float]:
         return fastest_way(near, variables, few), *_graph_bytes(near, variables, few)
 
-    key = ("gradients of examples", variables.name, kind)
-    pull, graph, live = problem.once(key, lambda: nearby(problem, look))
+    key = Key(reduced_gradients, (variables.name, kind))
+    pull, graph, live = problem.facts.known(key, lambda: nearby(problem, look))
     row = (size_of(variables, problem, batch) + outputs.shape[1]) * outputs.element_size() + live
 
     def reduced(G: Tensor) -> Tensor:

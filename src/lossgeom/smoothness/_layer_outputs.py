@@ -14,6 +14,7 @@ from lossgeom.autodiff.linearized import Linearized
 from lossgeom.autodiff.variables import Parameters
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._linear_weights import Names, hooked, inputs_of, linear_layers, modules_of
 from lossgeom.smoothness.outputs import Outputs, chosen
 from lossgeom.trust.ways import agree, few_of, nearby, pulled, random_cotangents
@@ -63,8 +64,8 @@ def _lengths(layer: Any, x: Float[Tensor, "B m"]) -> Float[Tensor, "B 1"]:
 def layer_outputs(problem: Problem, outputs: Outputs, batch: Batch) -> LayerOutputs | None:
     """The function, for models that are nothing but such layers and what has no parameters."""
     few, kind = few_of(batch)
-    key = ("layer outputs", problem.network.names, kind)
-    layers = problem.once(key, lambda: nearby(problem, lambda near: _alone(near, few)))
+    key = Key(layer_outputs, (problem.network.names, kind))
+    layers = problem.facts.known(key, lambda: nearby(problem, lambda near: _alone(near, few)))
     return LayerOutputs(problem, outputs, layers) if layers else None
 
 

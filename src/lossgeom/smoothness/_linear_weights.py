@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lossgeom.autodiff.variables import Leaves, Parameters
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._example_gradients import power_norms, reduced_gradients
 from lossgeom.trust.ways import agree, few_of, finite, nearby, pulled, random_cotangents
 
@@ -32,14 +33,16 @@ def parameter_norms(
     layers' outputs are put in their place, if a few examples show that this is right.
     """
     few, kind = few_of(batch)
-    key = ("linear weights", problem.network.names, kind)
-    layers, rest = problem.once(key, lambda: nearby(problem, lambda near: _left_out(near, few)))
+    key = Key(_left_out, (problem.network.names, kind))
+    layers, rest = problem.facts.known(
+        key, lambda: nearby(problem, lambda near: _left_out(near, few))
+    )
     if not layers:
         parameters = Parameters(problem.network.names)
         return reduced_gradients(
             problem, parameters, batch, lambda G: power_norms(G, orders), memory_budget
         )
-    held = problem.cached(("holding", rest), lambda: _holding(problem, rest))
+    held = problem.cached(_holding, rest)
     widths = [layer.out_features for layer in modules_of(problem, layers)]
     sizes = [held.theta.numel(), *widths]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.reprs import short
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._first_layer import FirstLayer, first_layer
@@ -134,13 +135,16 @@ def multiplicative_inequality(
         raise ValueError(
             "expected a problem without autocast, which rounds by more than what is compared here"
         )
-    key = ("first layer", layer)
 
     def of_batch(batch: Batch) -> _Sides:
         batch = problem.in_examples(batch)
         few, kind = few_of(batch)
-        first = problem.cached((*key, kind), lambda: first_layer(problem, few, layer))
-        norms = problem.cached((*key, kind, orders), lambda: first.transposed_norms(orders))
+        key = Key(first_layer, (layer, kind))
+        first = problem.cache.value(key, lambda: first_layer(problem, few, layer))
+        norms = problem.cache.value(
+            Key(FirstLayer.transposed_norms, (first, orders)),
+            lambda: first.transposed_norms(orders),
+        )
         return _sides(problem, batch, first, norms, memory_budget)
 
     batches = problem.over_batches(of_batch)

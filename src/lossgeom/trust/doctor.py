@@ -10,6 +10,7 @@ import torch
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import Network
 from lossgeom.trust.comparisons import Finding, Order, examine
 from lossgeom.trust.module_by_module import ModuleFinding, examine_modules
@@ -149,7 +150,7 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     """
     if problem.check and problem.theta.numel() <= LARGEST:
         names = frozenset(problem.network.names)
-        checked: list[tuple[frozenset[str], bool]] = problem.once(("derivatives", order), list)
+        checked: list[tuple[frozenset[str], bool]] = problem.facts.known(Key(guard, order), list)
         if not any(names <= others and (there or rows_will_do) for others, there in checked):
             checked.append((names, _guard(problem, batch, order, rows_will_do)))
 

@@ -45,10 +45,8 @@ class InequalityRatio:
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        found = problem.cached(
-            "multiplicative_inequality", lambda: multiplicative_inequality(problem, ORDERS)
-        )[self.k]
-        return Estimate(self._ratio(found))
+        found = problem.cached(multiplicative_inequality, ORDERS)
+        return Estimate(self._ratio(found[self.k]))
 
     def _ratio(self, found: MultiplicativeInequality) -> float:
         if self.form == "largest":

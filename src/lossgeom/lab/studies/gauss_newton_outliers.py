@@ -163,12 +163,9 @@ def plan(config: Config, seeds: int) -> list[Run]:
 
 
 def tops(problem: Problem, pairs: int) -> Tops:
-    """The largest eigenpairs, once at every point."""
+    """The largest eigenpairs of both matrices."""
     solve = partial(top_eigenpairs, k=pairs, tol=TOL)
-    return problem.cached(
-        ("tops", pairs),
-        lambda: Tops(solve(Hessian(problem)), solve(GaussNewton(problem)), MOST, GAP),
-    )
+    return Tops(solve(Hessian(problem)), solve(GaussNewton(problem)), MOST, GAP)
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ class Comparison:
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        found = tops(problem, self.pairs)
+        found = problem.cached(tops, self.pairs)
         value = found.numbers()[self.name]
         return Estimate(value, converged=found.converged, matvecs=found.matvecs)
 

@@ -1,0 +1,70 @@
+"""What is known of a model and of a point, and what is not carried over."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.problem.model_facts import Key
+
+
+def problem_of(model=None, **settings):
+    data = [(torch.ones(3, 2), torch.ones(3, 1))]
+    return lg.Problem(model or nn.Linear(2, 1), "squared_error", data, **settings)
+
+
+def finding():
+    calls = []
+
+    def find(*of):
+        calls.append(of)
+        return len(calls)
+
+    return find, calls
+
+
+def test_a_problem_stays_as_it_is():
+    problem = problem_of()
+    with pytest.raises(FrozenInstanceError):
+        problem.theta = torch.zeros(3)
+    assert problem.at(torch.zeros(3)).theta.tolist() == [0, 0, 0] != problem.theta.tolist()
+
+
+def test_facts_hold_at_every_point_and_values_at_one():
+    problem, (find, calls) = problem_of(), finding()
+    for other in (problem, problem, problem.at(torch.zeros(3)), problem.refreshed()):
+        assert other.facts.known(Key(find), find) == 1
+    assert problem.facts.known(Key(find, "other"), find) == 2
+    assert problem.cached(find, "x") == problem.cached(find, "x") == 3
+    assert problem.cached(find, "y") == 4
+    assert problem.at(problem.theta).cached(find, "x") == 5
+    assert [len(call) for call in calls] == [0, 0, 2, 2, 2]
+
+
+def test_what_is_known_in_a_mode_is_known_when_one_comes_back_to_it():
+    problem, (find, calls) = problem_of(mode="eval"), finding()
+    train = problem.in_mode("train")
+    assert problem.facts.known(Key(find), find) == 1
+    assert train.facts.known(Key(find), find) == 2
+    assert train.in_mode("eval").facts.known(Key(find), find) == 1
+    assert train.in_mode("eval").in_mode("train").facts.known(Key(find), find) == 2
+    assert len(calls) == 2
+
+
+class Counted(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        type(self).calls += 1
+        return super().forward(x)
+
+
+def test_a_mode_is_looked_at_once():
+    problem = problem_of(Counted(2, 1), mode="train")
+    problem.loss()
+    there_and_back = problem.in_mode("eval").in_mode("train")
+    before = Counted.calls
+    assert there_and_back.loss() == problem.loss()
+    assert Counted.calls == before + 1
