@@ -81,6 +81,7 @@ from lossgeom.smoothness import (
     sobolev_seminorms,
 )
 from lossgeom.stability import stability_threshold
-from lossgeom.trust.doctor import DerivativeError, Diagnosis, check_derivatives, doctor
+from lossgeom.trust.doctor import Diagnosis, check_derivatives, doctor
+from lossgeom.trust.trial import DerivativeError
 
 __version__ = _metadata.version("lossgeom")

@@ -11,7 +11,7 @@ from lossgeom.problem import NonFiniteError
 from lossgeom.quadratic import network, squared_error, taylor
 from lossgeom.quadratic._second_along import by_forward_mode, by_reverse_mode, way_for
 from lossgeom.quadratic.point import slope
-from lossgeom.trust.doctor import DerivativeError
+from lossgeom.trust.trial import DerivativeError
 from tests.problems import mlp
 from tests.quadratic.models import double, normal
 from tests.quadratic.networks import (

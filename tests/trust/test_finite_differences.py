@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 import lossgeom as lg
-from lossgeom.trust.comparisons import DIRECTIONS, examine
-from lossgeom.trust.doctor import EXAMPLES, few_examples
-from lossgeom.trust.finite_differences import STEPS, Line, Point
+from lossgeom.trust.finite_differences import DIRECTIONS, STEPS, Line, Point, examine
+from lossgeom.trust.trial import EXAMPLES, examined, on_few
 from tests.sentinels import hung_into
 from tests.trust.test_doctor import Hidden, RootMeanSquare, problem
 
@@ -22,7 +21,7 @@ ORDERS = ("first", "second")
 def small(*layers: nn.Module, loss="cross_entropy", **options):
     p = problem(*layers, **options)
     p = lg.Problem(p.model, loss, p.batches, **options)
-    return few_examples(p, p.first_batch())
+    return on_few(p, p.first_batch(), lambda few: few, double=True)
 
 
 def counted(run, *layers: nn.Module) -> int:
@@ -41,20 +40,20 @@ def counted(run, *layers: nn.Module) -> int:
 
 
 def statuses(p) -> list[str]:
-    return [finding.status for finding in examine(p, ORDERS).values()]
+    return [finding.status for finding in examine(Point(p), ORDERS).values()]
 
 
 @pytest.mark.parametrize("layer", [nn.Tanh(), nn.ReLU(), nn.BatchNorm1d(16)])
 def test_a_healthy_model_is_called_three_times(layer):
-    assert counted(lambda p: examine(p, ORDERS), layer) == 3
-    assert counted(lambda p: examine(p, ["first"]), layer) == 3
+    assert counted(lambda p: examine(Point(p), ORDERS), layer) == 3
+    assert counted(lambda p: examine(Point(p), ["first"]), layer) == 3
 
 
 def test_orders_share_the_passes_of_every_step_and_direction():
     most = 1 + 2 * DIRECTIONS * len(STEPS)
-    assert counted(lambda p: examine(p, ORDERS), Hidden(), nn.Tanh()) == most
+    assert counted(lambda p: examine(Point(p), ORDERS), Hidden(), nn.Tanh()) == most
     deep = [m for _ in range(6) for m in (RootMeanSquare(), nn.Linear(16, 16), nn.ReLU())]
-    assert counted(lambda p: examine(p, ORDERS), *deep) < most / 2
+    assert counted(lambda p: examine(Point(p), ORDERS), *deep) < most / 2
 
 
 def test_directions_are_drawn_when_they_are_needed(monkeypatch):
@@ -169,7 +168,8 @@ class OnlyHere(nn.Module):
 
 
 def test_a_model_that_cannot_be_evaluated_nearby():
-    findings = examine(small(OnlyHere()), ORDERS)
+    whole = problem(OnlyHere())
+    _, findings = examined(whole, whole.first_batch(), ORDERS)
     assert [finding.status for finding in findings.values()] == ["unchecked"] * 2
     assert "elsewhere" in findings["second"].message
     lg.check_derivatives(problem(OnlyHere()))
@@ -188,7 +188,7 @@ class Ignoring(nn.Module):
 
 def test_outputs_that_do_not_depend_on_the_parameters():
     p = lg.Problem(Ignoring(), "squared_error", [(torch.ones(4, 3), torch.zeros(4, 2))])
-    assert statuses(few_examples(p, p.first_batch())) == ["right", "right"]
+    assert statuses(p) == ["right", "right"]
 
 
 @pytest.mark.parametrize("layer", [nn.Tanh(), Hidden(), Applied(Once)])
@@ -198,7 +198,7 @@ def test_no_graph_outlives_the_comparison(layer):
     gc.collect()
     gc.disable()  # no cycle may keep them until the next collection
     try:
-        examine(p, ORDERS)
+        examine(Point(p), ORDERS)
         assert len(sentinels) >= 3
         assert all(reference() is None for reference in sentinels)
     finally:

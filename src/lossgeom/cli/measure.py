@@ -27,7 +27,7 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import MEASUREMENT, RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.stability import stability_threshold
-from lossgeom.trust.doctor import DerivativeError
+from lossgeom.trust.trial import DerivativeError
 
 HELP = """\
 Measure the geometry of a loss at a checkpoint, or where a function leaves the model.

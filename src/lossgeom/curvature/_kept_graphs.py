@@ -13,7 +13,7 @@ from lossgeom.batches import Batch
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.undoing import global_hooks_undone
-from lossgeom.trust.doctor import guard
+from lossgeom.trust.trial import guard
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -51,7 +51,7 @@ class KeptGraphs(Generic[Linear]):
         memory_budget: bytes to keep between passes.
         cut: cuts a batch in pieces; by default it stays whole.
         again: makes products in later passes, for what is not kept; by default like the first time.
-        rows_will_do: as of :func:`lossgeom.trust.doctor.guard`.
+        rows_will_do: as of :func:`lossgeom.trust.trial.guard`.
     """
 
     def __init__(

@@ -13,14 +13,13 @@ from lossgeom.autodiff.saved_tensors import with_bytes
 from lossgeom.batches import Batch, holds_only_tensors
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
+from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import graph_nodes
-from lossgeom.trust.doctor import few_examples
+from lossgeom.trust.trial import on_few
 
-FEW_EXAMPLES = 2  # to look at, where derivatives are not compared with differences
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
-AGREEMENT = 1e-4  # of what the pieces give with what the whole batch does
 
 
 def pieces(problem: Problem, batch: Batch) -> list[Batch]:
@@ -57,26 +56,20 @@ def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
                 cut, torch.split(u, rows), torch.split(whole, rows), strict=True
             ):
                 outputs = problem.outputs(nearby, piece)
-                if not _agree(outputs, expected):
+                if not agree(outputs, expected, REORDERED):
                     return False
                 gradient += _pulled(outputs, nearby, one)
                 total = total + problem.terms(outputs.detach(), piece)[0]
         except Exception:
             return False
-        agree = _agree(total, problem.terms(whole.detach(), batch)[0])
-        return agree and _agree(gradient, _pulled(whole, nearby, u))
+        same = agree(total, problem.terms(whole.detach(), batch)[0], REORDERED)
+        return same and agree(gradient, _pulled(whole, nearby, u), REORDERED)
 
 
 def _pulled(outputs: Tensor, theta: Tensor, u: Tensor) -> Tensor:
     if not outputs.requires_grad:
         return torch.zeros_like(theta)
     return torch.autograd.grad(outputs, theta, u, materialize_grads=True)[0]
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
-        return False
-    return bool((found - expected).norm() <= AGREEMENT * expected.norm())
 
 
 @dataclass(frozen=True)
@@ -99,11 +92,10 @@ def batch_bytes(problem: Problem, batch: Batch) -> float:
 
 def look(problem: Problem, batch: Batch) -> Look:
     """Look at a few examples, once for a model."""
-    return problem.facts.known(Key(look), lambda: _look(problem, batch))
+    return problem.facts.known(Key(look), lambda: on_few(problem, batch, _look))
 
 
-def _look(problem: Problem, batch: Batch) -> Look:
-    small = few_examples(problem, batch, FEW_EXAMPLES)
+def _look(small: Problem) -> Look:
     few, theta = small.first_batch(), small.leaf()
 
     def total_and_gradient() -> Tensor:
@@ -112,10 +104,9 @@ def _look(problem: Problem, batch: Batch) -> Look:
             torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
         return total
 
-    with measuring(theta.device), small.network.undone():
+    with small.network.undone():
         total, storages = with_bytes(total_and_gradient)
-    held = max(sum(storages.values()) - theta.nbytes, 0)
     return Look(
-        held / len(few) * problem.theta.element_size() / theta.element_size(),
+        max(sum(storages.values()) - theta.nbytes, 0) / len(few),
         any("Convolution" in node.name() for node in graph_nodes(total)),
     )

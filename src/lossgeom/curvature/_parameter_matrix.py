@@ -23,20 +23,19 @@ from lossgeom.curvature._kept_graphs import (
     Linearization,
     with_graphs,
 )
-from lossgeom.curvature._microbatches import FEW_EXAMPLES, batch_bytes, look, pieces
+from lossgeom.curvature._microbatches import batch_bytes, look, pieces
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.problem import Problem
-from lossgeom.problem.isolation import measuring
+from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import check_differentiable_again
-from lossgeom.trust.doctor import few_examples
+from lossgeom.trust.trial import on_few
 
 Result = TypeVar("Result")
 Product = Callable[[Tensor], Tensor]
 Block = Callable[[Float[Tensor, "k P"]], Float[Tensor, "k P"]]
 
 TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: smaller ones are not worth a recording
-TAPE_AGREEMENT = 1e-4  # of forward over reverse mode with reverse mode twice
 CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
 
@@ -155,21 +154,22 @@ class ParameterMatrix(OnParameters):
         if self.sampled or not worth_recording(self.problem, batch):
             return False
         key = Key(type(self), self.problem.network.names)
-        return self.problem.facts.known(key, lambda: self._forward_agrees(batch))
+        return self.problem.facts.known(
+            key, lambda: on_few(self.problem, batch, self._forward_agrees, double=True)
+        )
 
-    def _forward_agrees(self, batch: Batch) -> bool:
-        small = copy.copy(self)
-        small.problem = few_examples(self.problem, batch, FEW_EXAMPLES)
-        theta, few = small.problem.leaf(), small.problem.first_batch()
+    def _forward_agrees(self, small: Problem) -> bool:
+        on_few = copy.copy(self)
+        on_few.problem = small
+        theta, few = small.leaf(), small.first_batch()
         generator = random_numbers(0)
         v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
-        with measuring(theta.device):
-            by_graphs = small.linearize(theta, few)[0](v)
-            try:
-                recorded = small._recorded(theta, few, torch.ones_like(v)).linear(v[None])[0]
-            except CANNOT:
-                return False
-        return bool((recorded - by_graphs).norm() <= TAPE_AGREEMENT * by_graphs.norm())
+        by_graphs = on_few.linearize(theta, few)[0](v)
+        try:
+            recorded = on_few._recorded(theta, few, torch.ones_like(v)).linear(v[None])[0]
+        except CANNOT:
+            return False
+        return agree(recorded, by_graphs, REORDERED)
 
 
 class GradientDerivative(ParameterMatrix):

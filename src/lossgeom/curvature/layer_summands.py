@@ -29,10 +29,9 @@ from lossgeom.linalg import (
     trace,
 )
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.agreement import ALONE, agree
 from lossgeom.reprs import short
-from lossgeom.trust.doctor import guard
-
-AGREEMENT = 1e-3  # relative, of J_l v and T_l (D_l v)
+from lossgeom.trust.trial import guard
 
 
 @dataclass(frozen=True)
@@ -260,5 +259,4 @@ def _agree(jacobian: LinearOperator, tail: LinearOperator, layer: LinearOperator
     generator = random_numbers(0)
     v = torch.randn(jacobian.shape[1], generator=generator, dtype=torch.float64)
     v = v.to(jacobian.device, jacobian.dtype)
-    direct = jacobian @ v
-    return bool((tail @ (layer @ v) - direct).norm() <= AGREEMENT * direct.norm())
+    return agree(tail @ (layer @ v), jacobian @ v, ALONE)

@@ -13,13 +13,13 @@ from torch import Tensor
 from lossgeom.autodiff.parameter_jacobian import Graph, Linearized, pulled
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
+from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import check_differentiable_again
-from lossgeom.trust.comparisons import COARSE, DIRECTIONS, RAISED, TOLERANCE, disagreement
-from lossgeom.trust.doctor import LARGEST, DerivativeError, few_examples
-from lossgeom.trust.finite_differences import STEPS, Point
+from lossgeom.trust.finite_differences import DIRECTIONS, RAISED, STEPS, Point, disagreement
+from lossgeom.trust.trial import LARGEST, DerivativeError, on_few
 
 # Of a batch and d: f + J d + Q(d, d) / 2 and J + Q(d, .).
 Expanded = tuple[Tensor, Linearized]
@@ -96,13 +96,13 @@ def way_for(problem: Problem) -> Way:
 
 def _tried(problem: Problem) -> Way:
     """Along further directions only where one was at a kink for all ways."""
-    small = few_examples(problem, problem.first_batch())
+    small = on_few(problem, problem.first_batch(), lambda few: Point(few).problem, double=True)
     exact = small.theta.dtype == torch.float64
     for seed in range(DIRECTIONS):
         said = []
         for way in WAYS:
             error, what = _tried_once(small, way, seed)
-            if error <= (TOLERANCE if exact else COARSE):
+            if error <= (DIFFERENCES if exact else COARSE):
                 return way
             said.append(f"{way.__name__.replace('_', ' ')} {what}")
     if not exact:  # where differences are too coarse to tell

@@ -20,7 +20,7 @@ from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Expansion, Loss, Point
 from lossgeom.quadratic.second_derivative import Rows
 from lossgeom.reprs import short
-from lossgeom.trust.doctor import guard
+from lossgeom.trust.trial import guard
 
 TOL = 1e-4  # of eigenpairs: an eigenvalue is then good to about eight digits
 

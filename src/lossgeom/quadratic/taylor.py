@@ -15,7 +15,7 @@ from lossgeom.problem import Problem, checked_problem
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic._second_along import Way, way_for
 from lossgeom.quadratic.network_model import NetworkModel, NetworkPoint, Tangent
-from lossgeom.trust.doctor import guard
+from lossgeom.trust.trial import guard
 from lossgeom.wording import one_of
 
 Order = Literal[1, 2]

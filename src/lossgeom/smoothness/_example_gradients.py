@@ -12,8 +12,8 @@ from lossgeom.autodiff.saved_tensors import with_sizes
 from lossgeom.autodiff.variables import Variables, finite_outputs, leaves_of, size_of
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.problem.model_facts import Key
-from lossgeom.trust.ways import Pull, fastest_way, few_of, finite, nearby
+from lossgeom.trust.trial import Trial, tried
+from lossgeom.trust.ways import Pull, fastest_way, finite
 
 MEMORY_BUDGET = 2**26  # on a CPU, more of it is slower
 CACHE_NUMBERS = 2**17  # powers are taken of as many numbers at a time, in float64
@@ -44,13 +44,7 @@ def reduced_gradients(
     if memory_budget < 1:
         raise ValueError(f"expected memory_budget to be at least 1 byte, got {memory_budget}")
     outputs = finite_outputs(problem, batch)
-    few, kind = few_of(batch)
-
-    def look(near: Problem) -> tuple[Pull, float, float]:
-        return fastest_way(near, variables, few), *_graph_bytes(near, variables, few)
-
-    key = Key(reduced_gradients, (variables.name, kind))
-    pull, graph, live = problem.facts.known(key, lambda: nearby(problem, look))
+    pull, graph, live = tried(problem, batch, _way, variables)
     row = (size_of(variables, problem, batch) + outputs.shape[1]) * outputs.element_size() + live
 
     def reduced(G: Tensor) -> Tensor:
@@ -61,6 +55,12 @@ def reduced_gradients(
         for piece, cotangents in _blocks(batch, outputs, graph, row, memory_budget)
     ]
     return finite(torch.cat(found))
+
+
+def _way(trial: Trial, variables: Variables) -> tuple[Pull, float, float]:
+    """The fastest way to the gradients, and the bytes that it needs."""
+    sizes = _graph_bytes(trial.problem, variables, trial.batch)
+    return fastest_way(trial, variables), *sizes
 
 
 def _graph_bytes(problem: Problem, variables: Variables, few: Batch) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from lossgeom.problem import Problem
 from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._linear_weights import Names, hooked, inputs_of, linear_layers, modules_of
 from lossgeom.smoothness.outputs import Outputs, chosen
-from lossgeom.trust.ways import agree, few_of, nearby, pulled, random_cotangents
+from lossgeom.trust.trial import Trial, tried
+from lossgeom.trust.ways import pulled, random_cotangents
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +64,13 @@ def _lengths(layer: Any, x: Float[Tensor, "B m"]) -> Float[Tensor, "B 1"]:
 
 def layer_outputs(problem: Problem, outputs: Outputs, batch: Batch) -> LayerOutputs | None:
     """The function, for models that are nothing but such layers and what has no parameters."""
-    few, kind = few_of(batch)
-    key = Key(layer_outputs, (problem.network.names, kind))
-    layers = problem.facts.known(key, lambda: nearby(problem, lambda near: _alone(near, few)))
+    layers = tried(problem, batch, _alone)
     return LayerOutputs(problem, outputs, layers) if layers else None
 
 
-def _alone(problem: Problem, few: Batch) -> Names:
+def _alone(trial: Trial) -> Names:
     """All layers, where every parameter is a weight or bias of one, used nowhere else."""
+    problem, few = trial.problem, trial.batch
     places = linear_layers(problem)
     if not _cover(problem, list(places)):
         return ()
@@ -78,7 +78,7 @@ def _alone(problem: Problem, few: Batch) -> Names:
     for place, calls in zip(places.values(), inputs_of(problem, places, few), strict=True):
         if [x.shape for x in calls] != [(len(few), shapes[place][1])]:
             return ()
-    return tuple(places) if _same_lengths(problem, few, tuple(places)) else ()
+    return tuple(places) if _same_lengths(trial, tuple(places)) else ()
 
 
 def _cover(problem: Problem, layers: Sequence[str]) -> bool:
@@ -93,8 +93,9 @@ def _cover(problem: Problem, layers: Sequence[str]) -> bool:
     return len(used) == len(problem.network.names) and set(used) == own
 
 
-def _same_lengths(problem: Problem, few: Batch, layers: Names) -> bool:
+def _same_lengths(trial: Trial, layers: Names) -> bool:
     """Whether gradients of examples along random cotangents are as long in shifts as in theta."""
+    problem, few = trial.problem, trial.batch
     point = LayerOutputs(problem, lambda f, _: f, layers).at(few)
     if point.constant:
         return False
@@ -105,4 +106,4 @@ def _same_lengths(problem: Problem, few: Batch, layers: Names) -> bool:
         pulled(problem, parameters, few.examples(i, i + 1), u[None, i : i + 1])[0][0].norm()
         for i in range(len(few))
     ]
-    return agree(problem, of_rows, torch.stack(lengths))
+    return trial.agree(of_rows, torch.stack(lengths))

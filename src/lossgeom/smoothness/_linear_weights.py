@@ -18,7 +18,8 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._example_gradients import power_norms, reduced_gradients
-from lossgeom.trust.ways import agree, few_of, finite, nearby, pulled, random_cotangents
+from lossgeom.trust.trial import Trial, tried
+from lossgeom.trust.ways import finite, pulled, random_cotangents
 
 Names = tuple[str, ...]
 
@@ -32,11 +33,7 @@ def parameter_norms(
     that of u times that of x. So such weights are left out of what is differentiated in, and the
     layers' outputs are put in their place, if a few examples show that this is right.
     """
-    few, kind = few_of(batch)
-    key = Key(_left_out, (problem.network.names, kind))
-    layers, rest = problem.facts.known(
-        key, lambda: nearby(problem, lambda near: _left_out(near, few))
-    )
+    layers, rest = tried(problem, batch, _left_out)
     if not layers:
         parameters = Parameters(problem.network.names)
         return reduced_gradients(
@@ -141,8 +138,9 @@ def _input_norms(
     return torch.stack([torch.ones_like(norms[0]), *norms], 2)
 
 
-def _left_out(problem: Problem, few: Batch) -> tuple[Names, Names]:
+def _left_out(trial: Trial) -> tuple[Names, Names]:
     """Names of layers to treat so, and of the parameters that are left; at least one is."""
+    problem, few = trial.problem, trial.batch
     places = linear_layers(problem)
     shapes, names = problem.network.shapes, problem.network.names
     for part in (few, few.examples(0, 1)):  # of which one may have as many rows by accident
@@ -152,7 +150,7 @@ def _left_out(problem: Problem, few: Batch) -> tuple[Names, Names]:
     if len(places) == sum(shape.numel() > 0 for shape in shapes):
         del places[min(places, key=lambda layer: shapes[places[layer]].numel())]
     rest = tuple(name for place, name in enumerate(names) if place not in places.values())
-    if places and _agree(problem, few, places, rest):
+    if places and _agree(trial, places, rest):
         return tuple(places), rest
     return (), names
 
@@ -169,8 +167,9 @@ def linear_layers(problem: Problem) -> dict[str, int]:
     }
 
 
-def _agree(problem: Problem, few: Batch, places: dict[str, int], rest: Names) -> bool:
+def _agree(trial: Trial, places: dict[str, int], rest: Names) -> bool:
     """Whether u x^T is all of the gradient in each of these weights, on a random cotangent."""
+    problem, few = trial.problem, trial.batch
     held = _holding(problem, rest)
     u = random_cotangents(problem, few)[None]
     (whole,) = pulled(problem, Parameters(problem.network.names), few, u)[0]
@@ -178,6 +177,6 @@ def _agree(problem: Problem, few: Batch, places: dict[str, int], rest: Names) ->
     _, *shifts = pulled(held, Factored(rest, tuple(places)), few, u)[0]
     inputs = [x for (x,) in inputs_of(problem, places, few)]
     return all(
-        agree(problem, g.T @ x.to(g), pieces[place])
+        trial.agree(g.T @ x.to(g), pieces[place])
         for g, x, place in zip(shifts, inputs, places.values(), strict=True)
     )

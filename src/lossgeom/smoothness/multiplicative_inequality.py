@@ -17,7 +17,7 @@ from lossgeom.reprs import short
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._first_layer import FirstLayer, first_layer
 from lossgeom.smoothness.sobolev import checked_orders, seminorm
-from lossgeom.trust.ways import few_of
+from lossgeom.trust.trial import few_of
 
 
 @dataclass(frozen=True, eq=False)

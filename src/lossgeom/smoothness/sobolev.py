@@ -15,7 +15,7 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._linear_weights import parameter_norms
-from lossgeom.trust.doctor import guard
+from lossgeom.trust.trial import guard
 from lossgeom.wording import one_of
 
 Of = Literal["input", "parameters"]

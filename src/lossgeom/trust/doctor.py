@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import glob
-from contextlib import suppress
 from dataclasses import dataclass
 
-import torch
-
-from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.model_facts import Key
-from lossgeom.problem.network import Network
-from lossgeom.trust.comparisons import Finding, Order, examine
+from lossgeom.trust.finite_differences import Finding, Order
 from lossgeom.trust.module_by_module import ModuleFinding, examine_modules
+from lossgeom.trust.trial import ORDERS, check_order, examined
 
-EXAMPLES = 4  # of the first batch, which derivatives are compared on
-LARGEST = 2 * 10**8  # parameters that are copied in float64 for it
-
-ORDERS: dict[int, tuple[Order, ...]] = {
-    1: ("first",),
-    2: ("first", "second"),
-    3: ("first", "second", "third", "nested forward"),
-}
 NEEDED_FOR: dict[Order, str] = {
     "first": "gradients",
     "second": "Hessian, Gauss-Newton and Fisher matrices, tangent kernels, sharpness",
     "third": "gradients of curvature, such as that of sharpness",
     "nested forward": "second derivatives by jvp of jvp",
 }
-
-
-class DerivativeError(ValueError):
-    """A derivative that PyTorch computes disagrees with finite differences, or does not exist."""
 
 
 @dataclass(frozen=True)
@@ -133,26 +115,9 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
     (('first', 'second'), ['LayerNorm'])
     """
     checked_problem(problem)
-    small = few_examples(problem, problem.first_batch())
-    model = examine(small, ORDERS[3 if third else 2], seed)
+    orders = (*ORDERS[3], "nested forward") if third else ORDERS[2]
+    small, model = examined(problem, problem.first_batch(), orders, seed)
     return Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)
-
-
-def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = False) -> None:
-    """Compare derivatives on a batch, once for a model, unless the problem was told not to.
-
-    Args:
-        problem: the loss and where to take it.
-        batch: of which some examples are taken.
-        order: of the derivatives.
-        rows_will_do: whether gradients of the outputs one by one take the place of a second
-            derivative that does not exist.
-    """
-    if problem.check and problem.theta.numel() <= LARGEST:
-        names = frozenset(problem.network.names)
-        checked: list[tuple[frozenset[str], bool]] = problem.facts.known(Key(guard, order), list)
-        if not any(names <= others and (there or rows_will_do) for others, there in checked):
-            checked.append((names, _guard(problem, batch, order, rows_will_do)))
 
 
 def check_derivatives(problem: Problem, order: int = 2) -> None:
@@ -177,58 +142,4 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
     if order not in ORDERS:
         raise ValueError(f"expected order 1, 2 or 3, got {order}")
     checked_problem(problem)
-    _guard(problem, problem.first_batch(), order)
-
-
-def _guard(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> bool:
-    """Whether all derivatives are there; an error if one is wrong, or missing and needed."""
-    all_there = True
-    small = few_examples(problem, batch)
-    model = examine(small, [name for name in ORDERS[order] if name != "nested forward"])
-    for name, finding in model.items():
-        if rows_will_do and name == "second" and finding.status == "unsupported":
-            all_there = False
-            continue
-        if finding.status in ("wrong", "unsupported"):
-            modules = examine_modules(small, model, 0)
-            blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
-            where = " in " + " and ".join(blamed) if blamed else ""
-            said = (
-                f"disagrees with finite differences (relative error {finding.error:.1e})"
-                if finding.status == "wrong"
-                else f"is not there ({finding.message})"
-            )
-            raise DerivativeError(
-                f"the {name} derivative{where} {said}; {_advice(name, finding)}. "
-                "lossgeom.doctor(problem) says more"
-            )
-    return all_there
-
-
-def _advice(order: Order, finding: Finding) -> str:
-    if finding.status == "wrong":
-        return "what needs it would be wrong, and Problem(..., check=False) measures it anyway"
-    if order == "second":
-        return (
-            "what needs no second derivative of the model, such as GaussNewton, EmpiricalFisher "
-            "and NTK, can be measured"
-        )
-    return "what needs it cannot be measured"
-
-
-def few_examples(problem: Problem, batch: Batch, examples: int = EXAMPLES) -> Problem:
-    """A problem on some examples of a batch, in float64 where the model runs in it."""
-    candidates = [batch]
-    if len(batch) > examples:
-        with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
-            candidates.insert(0, batch.examples(0, examples))
-    names = [glob.escape(name) for name in problem.network.names]
-    network = Network(problem.network.module, names, dtype=torch.float64)
-    for few in candidates:
-        small = problem.on(few, network)
-        try:
-            small.loss()
-        except Exception:  # noqa: S112 - whatever the model says to fewer examples
-            continue
-        return small
-    return problem.on(batch, problem.network)
+    check_order(problem, problem.first_batch(), order)

@@ -1,30 +1,65 @@
-"""The loss along random lines near the parameters, every pass made once."""
+"""Derivatives by autograd beside finite differences of what they are derivatives of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.linalg import random_numbers
-from lossgeom.problem import Problem
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
-from lossgeom.problem.network import check_differentiable_again
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.network import ReentryError, check_differentiable_again
+
+Order = Literal["first", "second", "third", "nested forward"]
+Status = Literal["right", "wrong", "unsupported", "unchecked"]
 
 # Relative to the parameters, the likeliest first: so small that a ReLU hardly ever switches inside
 # a difference, smaller still, then large enough for models that round to float32.
 STEPS = (1e-8, 1e-9, 1e-5, 1e-4, 1e-3, 1e-7, 1e-6, 1e-2)
 AWAY = 1e-2  # how far to go from the parameters, so that no kink is hit exactly
+DIRECTIONS = 3
+FLOOR = 1e-7  # below this part of the function's own size, a derivative is as good as zero
+RAISED = (RuntimeError, TypeError, ValueError, NonFiniteError)  # where there is no derivative
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How a derivative compares with finite differences.
+
+    Attributes:
+        status: ``"right"``; ``"wrong"``; ``"unsupported"`` where autograd raises; ``"unchecked"``
+            where the function itself cannot be evaluated in float64.
+        error: the relative difference, at the best of several steps and directions; NaN if none.
+        message: what autograd said, where it raised.
+    """
+
+    status: Status
+    error: float = math.nan
+    message: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """Whether the derivative is wrong or does not exist."""
+        return self.status in ("wrong", "unsupported")
 
 
 class Point:
-    """A random point near a problem's parameters."""
+    """A random point near a problem's parameters, at which its first batch has been evaluated.
 
-    def __init__(self, problem: Problem, seed: int) -> None:
+    Raises:
+        Exception: what the model or the loss says there.
+    """
+
+    def __init__(self, problem: Problem, seed: int = 0) -> None:
         self.problem, self.batch = problem, problem.first_batch()
         theta, network = problem.theta.detach(), problem.network
         sizes = [
@@ -35,19 +70,17 @@ class Point:
         self._scale = torch.cat(sizes).masked_fill_(network.without_gradient(), 0)
         self._generator = random_numbers(seed)
         self.theta = theta + AWAY * self.direction()
+        with measuring(theta.device):
+            try:
+                self.here  # noqa: B018
+            except Exception:  # or only where gradients are wanted, which every order meets again
+                forward(problem, self.batch, self.theta)
 
     def direction(self) -> Tensor:
         """The next one of the seed's sequence."""
         # in float32, which is drawn seven times as fast and points as well in some direction
         noise = torch.randn(self._scale.shape, generator=self._generator, dtype=torch.float32)
         return noise.to(self._scale) * self._scale
-
-    def check_runs(self) -> None:
-        """Raise what the loss itself raises here."""
-        try:
-            self.here  # noqa: B018
-        except Exception:  # or only where gradients are wanted, which every order meets again
-            forward(self.problem, self.batch, self.theta)
 
     @cached_property
     def here(self) -> Pass:
@@ -71,8 +104,8 @@ class Pass:
 
     def __init__(self, problem: Problem, batch: Batch, theta: Tensor) -> None:
         self.leaf = theta.detach().requires_grad_()
-        self._beside_outputs = problem.loss_beside_outputs
         self.outputs, self.loss = forward(problem, batch, self.leaf)
+        self._u = torch.zeros_like(self.outputs).requires_grad_()
 
     def last_gradient(self) -> Tensor:
         """The gradient of the loss, which frees the graph."""
@@ -81,45 +114,22 @@ class Pass:
         return torch.autograd.grad(self.loss, self.leaf, materialize_grads=True)[0]
 
     @cached_property
-    def _gradient(self) -> tuple[Tensor, Tensor]:
-        """J^T (s + u), with the slopes s of the loss in the outputs, and u, which is zero."""
-        slopes, u = torch.zeros_like(self.outputs), torch.zeros_like(self.outputs).requires_grad_()
-        if not self.outputs.requires_grad:
-            return torch.zeros_like(self.leaf), u
-        if self._beside_outputs:
-            return self._whole_gradient(u), u
-        if self.loss.requires_grad:
-            (slopes,) = torch.autograd.grad(
-                self.loss, self.outputs, create_graph=True, materialize_grads=True
-            )
+    def gradient(self) -> Tensor:
+        """The gradient of the loss, with a graph, from which J^T u is not missing: u is zero."""
+        total = self.loss + (self.outputs * self._u).sum()
         (gradient,) = torch.autograd.grad(
-            self.outputs, self.leaf, slopes + u, create_graph=True, materialize_grads=True
-        )
-        check_differentiable_again(gradient)
-        return gradient, u
-
-    def _whole_gradient(self, u: Tensor) -> Tensor:
-        """The gradient of a loss that depends on the leaf in other ways, too, with J^T u."""
-        zero = (self.outputs * u).sum()
-        (gradient,) = torch.autograd.grad(
-            self.loss + zero, self.leaf, create_graph=True, materialize_grads=True
+            total, self.leaf, create_graph=True, materialize_grads=True
         )
         check_differentiable_again(gradient)
         return gradient
 
-    @property
-    def gradient(self) -> Tensor:
-        """The gradient of the loss, by a graph that is kept."""
-        return self._gradient[0].detach()
-
     def products(self, v: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """H v and J v, the derivatives of <J^T (s + u), v> in theta and in u."""
-        gradient, u = self._gradient
-        if not gradient.requires_grad:
-            return torch.zeros_like(self.leaf), torch.zeros_like(u)
+        """H v and J v, the derivatives of the gradient's product with v in theta and in u."""
+        if not self.gradient.requires_grad:
+            return torch.zeros_like(self.leaf), torch.zeros_like(self._u)
         product, pushed = torch.autograd.grad(
-            gradient,
-            (self.leaf, u),
+            self.gradient,
+            (self.leaf, self._u),
             v,
             create_graph=create_graph,
             retain_graph=True,
@@ -137,25 +147,144 @@ class Differences(NamedTuple):
     slope: Tensor
 
 
+@dataclass(frozen=True, eq=False)
 class Line:
     """A line through a point, with the differences along it, each taken once."""
 
-    def __init__(self, point: Point, v: Tensor) -> None:
-        self.point, self.v = point, v
-        self._taken: dict[float, Differences] = {}
+    point: Point
+    v: Tensor
+    _taken: dict[float, Differences] = field(default_factory=dict)
 
     def differences(self) -> Iterator[Differences]:
-        """For one step size after the other."""
+        """Yield the differences at each step size, likeliest first."""
         for step in STEPS:
             if step not in self._taken:
-                self._taken[step] = self._differences(step)
+                ends = []
+                for shift in (step, -step):
+                    end = self.point.at(self.point.theta + shift * self.v)
+                    ends.append((end.loss.detach(), end.outputs.detach(), end.last_gradient()))
+                loss, outputs, gradient = (
+                    (up - down) / (2 * step) for up, down in zip(*ends, strict=True)
+                )
+                slope = (ends[0][2] @ self.v + ends[1][2] @ self.v) / 2
+                self._taken[step] = Differences(loss, outputs, gradient, slope)
             yield self._taken[step]
 
-    def _differences(self, step: float) -> Differences:
-        ends = []
-        for shift in (step, -step):
-            end = self.point.at(self.point.theta + shift * self.v)
-            ends.append((end.loss.detach(), end.outputs.detach(), end.last_gradient()))
-        loss, outputs, gradient = ((up - down) / (2 * step) for up, down in zip(*ends, strict=True))
-        slope = (ends[0][2] @ self.v + ends[1][2] @ self.v) / 2
-        return Differences(loss, outputs, gradient, slope)
+
+def disagreement(pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor) -> float:
+    """The relative error of a derivative, at the best of some step sizes.
+
+    Args:
+        pairs: the derivative and its difference at each step size.
+        size: of the function, beside which a derivative may be as good as zero.
+    """
+    best = math.inf
+    floor = FLOOR * float(size.norm()) + 1e-300
+    for exact, difference in pairs:
+        scale = max(float(difference.norm()), float(exact.norm()), floor)
+        error = float((exact - difference).norm()) / scale
+        best = min(best, error if math.isfinite(error) else math.inf)
+        if best <= DIFFERENCES:
+            break
+    return best
+
+
+def _first(line: Line) -> float:
+    pairs = ((d.slope, d.loss) for d in line.differences())
+    return disagreement(pairs, line.point.here.loss.detach())
+
+
+def _second(line: Line) -> float:
+    here = line.point.here
+    product, pushed = here.products(line.v)
+    gradients = ((product, d.gradient) for d in line.differences())
+    outputs = ((pushed, d.outputs) for d in line.differences())
+    return max(
+        disagreement(gradients, here.gradient.detach()),
+        disagreement(outputs, here.outputs.detach()),
+    )
+
+
+def _third(line: Line) -> float:
+    point, v = line.point, line.v
+    product, _ = point.here.products(v, create_graph=True)
+    exact = torch.zeros_like(product)
+    if product.requires_grad:
+        (exact,) = torch.autograd.grad(
+            product @ v, point.here.leaf, retain_graph=True, materialize_grads=True
+        )
+
+    def curved(step: float) -> Tensor:
+        up, down = (point.at(point.theta + shift * v).products(v)[0] for shift in (step, -step))
+        return (up - down) / (2 * step)
+
+    return disagreement(((exact, curved(step)) for step in STEPS), product.detach())
+
+
+def _nested_forward(line: Line) -> float:
+    point, v = line.point, line.v
+    unwatched = point.problem.inside_transforms(point.batch)
+
+    def loss(theta: Tensor) -> Tensor:
+        return forward(unwatched, point.batch, theta)[1]
+
+    def slope(theta: Tensor) -> Any:
+        return torch.func.jvp(loss, (theta,), (v,))[1]
+
+    # Gradients stay on: without them, autograd pushes through backward kernels of its own for SiLU
+    # and Mish, which have no derivative in forward mode.
+    exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1].detach()
+    gradient = point.at(point.theta).last_gradient()
+    pairs = ((exact, d.gradient @ v) for d in line.differences())
+    return disagreement(pairs, gradient.norm() * v.norm())
+
+
+COMPARISONS: dict[Order, Callable[[Line], float]] = {
+    "first": _first,
+    "second": _second,
+    "third": _third,
+    "nested forward": _nested_forward,
+}
+
+
+def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
+    """Compare derivatives of the loss at a point, along random directions.
+
+    A further direction is taken only where a derivative disagreed along those before.
+    """
+    findings = dict.fromkeys(orders, Finding("unchecked", math.inf))
+    with measuring(point.theta.device):
+        for _ in range(DIRECTIONS):
+            unsettled = [o for o, f in findings.items() if f.status in ("wrong", "unchecked")]
+            if not unsettled:
+                break
+            line = Line(point, point.direction())
+            for order in unsettled:
+                findings[order] = _compared(line, order, findings[order].error)
+    return findings
+
+
+def _compared(line: Line, order: Order, best: float) -> Finding:
+    """What is known after one more direction, with the error of those before."""
+    try:
+        best = min(best, COMPARISONS[order](line))
+    except ReentryError:
+        raise
+    except RAISED as error:
+        return Finding("unsupported", message=first_line(error))
+    exact = line.point.theta.dtype == torch.float64
+    if best <= (DIFFERENCES if exact else COARSE):
+        return Finding("right", best)
+    if exact:
+        return Finding("wrong", best)
+    return Finding("unchecked", best, "in float32 only, where differences are too coarse")
+
+
+def unchecked(orders: Iterable[Order], error: Exception) -> dict[Order, Finding]:
+    """Findings on a function that cannot be evaluated."""
+    return dict.fromkeys(orders, Finding("unchecked", message=first_line(error)))
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error, and how its text begins."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.trust.comparisons import Finding, Order, examine
+from lossgeom.trust.finite_differences import Finding, Order, Point, examine, unchecked
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ModuleFinding:
 
     def bad(self, order: Order) -> bool:
         """Whether a derivative is wrong or does not exist."""
-        return order in self.findings and self.findings[order].status in ("wrong", "unsupported")
+        return order in self.findings and self.findings[order].bad
 
 
 def examine_modules(
@@ -44,7 +44,7 @@ def examine_modules(
         name for name in calls if not any(small.network.module.get_submodule(name).children())
     ]
     bad: set[str] = set()
-    unexplained = {o for o, finding in model.items() if finding.status in ("wrong", "unsupported")}
+    unexplained = {order for order, finding in model.items() if finding.bad}
     kinds: set[type] = set()
     for name in [*leaves, *reversed([name for name in calls if name not in leaves])]:
         module = small.network.module.get_submodule(name)
@@ -56,7 +56,12 @@ def examine_modules(
         alone = _alone(small, module, *calls[name])
         if alone is None:
             continue
-        findings = examine(alone, orders, seed)
+        try:
+            point = Point(alone, seed)
+        except Exception as error:  # of whatever a module is, away from the user's own point
+            findings = unchecked(orders, error)
+        else:
+            findings = examine(point, orders)
         found = ModuleFinding(type(module).__name__, name, findings)
         now = {order for order in orders if found.bad(order)}
         unexplained -= now

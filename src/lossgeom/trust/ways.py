@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.variables import Leaves, Variables, finite_outputs, leaves_of, rows_of
-from lossgeom.batches import Batch, tensors_of
+from lossgeom.batches import Batch
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.problem.examples import AGREEMENT, ROUNDED_AGREEMENT
+from lossgeom.trust.trial import Trial
 
-FEW_EXAMPLES = 4  # that the ways of computing are compared on
-
-T = TypeVar("T")
 Pull = Callable[[Problem, Variables, Batch, Tensor], Tensor]
-Kind = tuple[torch.Size, ...]
 
 
-def few_of(batch: Batch) -> tuple[Batch, Kind]:
-    """The first examples of a batch, and what tells them from those that have to be tried anew."""
-    few = batch.examples(0, FEW_EXAMPLES)
-    return few, tuple(tensor.shape for tensor in tensors_of(few.raw))
-
-
-def nearby(problem: Problem, look: Callable[[Problem], T]) -> T:
-    """What is seen at a random point near theta, where no accident hides it, such as zero weights.
-
-    At theta itself, where that point is outside of the domain of the model.
-    """
-    try:
-        return look(problem.nearby())
-    except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
-        return look(problem)
-
-
-def fastest_way(problem: Problem, variables: Variables, few: Batch) -> Pull:
+def fastest_way(trial: Trial, variables: Variables) -> Pull:
     """The fastest that gives the gradients of a whole batch, tried on random ones."""
+    problem, few = trial.problem, trial.batch
     u = random_cotangents(problem, few)
     whole = pulled(problem, variables, few, u[None])[0]
     expected = finite(torch.cat([gradient.flatten() for gradient in whole]))
@@ -51,7 +30,7 @@ def fastest_way(problem: Problem, variables: Variables, few: Batch) -> Pull:
             if pull is one_by_one:
                 raise
             continue  # of what has no batched form, such as recurrent layers
-        if agree(problem, _totals(variables, found, whole), expected):
+        if trial.agree(_totals(variables, found, whole), expected):
             return pull
     raise ValueError(
         "expected the outputs of one example to depend on its own inputs alone, but they depend "
@@ -64,12 +43,6 @@ def finite(gradients: Tensor) -> Tensor:
     if not gradients.isfinite().all():
         raise NonFiniteError("a gradient of an output is NaN or infinite at these parameters")
     return gradients
-
-
-def agree(problem: Problem, found: Tensor, expected: Tensor) -> bool:
-    """Whether a gradient is another one, up to rounding."""
-    tolerance = AGREEMENT if problem.autocast is None else ROUNDED_AGREEMENT
-    return bool((found - expected).norm() <= tolerance * expected.norm())
 
 
 def random_cotangents(problem: Problem, batch: Batch) -> Float[Tensor, "B C"]:

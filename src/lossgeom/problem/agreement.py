@@ -1,0 +1,20 @@
+"""When two ways of computing the same thing count as agreeing."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+# Relative to the norm of what is expected.
+EXACT = 1e-8  # of layers seen one by one and the whole model, both in float64
+REORDERED = 1e-4  # of the same sums in another order, and of derivatives taken in another order
+ALONE = 1e-3  # of examples alone and in a batch, in single precision
+ROUNDED = 5e-2  # where autocast rounds
+DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
+COARSE = 5e-2  # of such in float32
+
+
+def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether a tensor is another one, up to a tolerance relative to the latter's norm."""
+    if found.shape != expected.shape:
+        return False
+    return bool((found - expected).norm() <= tolerance * expected.norm())

@@ -1,0 +1,178 @@
+"""Short cuts, and derivatives, tried on a few examples before they are trusted."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lossgeom.batches import Batch, tensors_of
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.agreement import ALONE, ROUNDED, agree
+from lossgeom.problem.isolation import measuring
+from lossgeom.problem.model_facts import Key
+from lossgeom.problem.network import Network
+from lossgeom.trust.finite_differences import Finding, Order, Point, examine, unchecked
+from lossgeom.trust.module_by_module import examine_modules
+
+EXAMPLES = 4
+LARGEST = 2 * 10**8  # parameters that are copied in float64
+
+ORDERS: dict[int, tuple[Order, ...]] = {
+    1: ("first",),
+    2: ("first", "second"),
+    3: ("first", "second", "third"),
+}
+
+T = TypeVar("T")
+
+
+class DerivativeError(ValueError):
+    """A derivative that PyTorch computes disagrees with finite differences, or does not exist."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A few examples and a point near theta, at which two ways should give the same.
+
+    Attributes:
+        problem: at that point.
+        batch: those examples.
+    """
+
+    problem: Problem
+    batch: Batch
+
+    def agree(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether a tensor is another one, up to rounding."""
+        return agree(found, expected, ALONE if self.problem.autocast is None else ROUNDED)
+
+
+def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Hashable) -> T:
+    """What a trial shows, made once for a model, its mode and the shapes in a batch.
+
+    It is made at a random point near theta, where no accident, such as weights of zero, hides what
+    depends on what; at theta itself, where that point is outside of the domain of the model.
+
+    Args:
+        problem: the model, and where to take it.
+        batch: of which the first examples are taken.
+        look: ``(trial, *given)`` to what is found out; it says by its error that a model cannot be
+            measured at all.
+        given: settings of the look.
+    """
+    few, shapes = few_of(batch)
+
+    def found() -> T:
+        try:
+            return look(Trial(problem.nearby(), few), *given)
+        except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
+            return look(Trial(problem, few), *given)
+
+    return problem.facts.known(Key(look, (problem.network.names, shapes, *given)), found)
+
+
+def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
+    """The first examples of a batch, and their shapes."""
+    few = batch.examples(0, EXAMPLES)
+    return few, tuple(tensor.shape for tensor in tensors_of(few.raw))
+
+
+def on_few(
+    problem: Problem, batch: Batch, look: Callable[[Problem], T], *, double: bool = False
+) -> T:
+    """What a look at a few examples sees; at the whole batch, where a model runs on no fewer.
+
+    Args:
+        problem: the model.
+        batch: of which the first examples are taken, whatever the model does with them.
+        look: is given a problem on them alone, and raises where it cannot see anything.
+        double: whether to look at a copy in float64, where the model runs in it.
+    """
+    networks, batches = [problem.network], [batch]
+    if double and problem.theta.dtype != torch.float64 and problem.theta.numel() <= LARGEST:
+        names = [glob.escape(name) for name in problem.network.names]
+        networks.insert(0, Network(problem.network.module, names, dtype=torch.float64))
+    if len(batch) > EXAMPLES:
+        with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
+            batches.insert(0, batch.examples(0, EXAMPLES))
+    *places, last = [problem.on(few, network) for network in networks for few in batches]
+    with measuring(problem.theta.device):
+        for place in places:
+            with suppress(Exception):  # whatever the model says to fewer examples
+                return look(place)
+        return look(last)
+
+
+def examined(
+    problem: Problem, batch: Batch, orders: Iterable[Order], seed: int = 0
+) -> tuple[Problem, dict[Order, Finding]]:
+    """Compare derivatives with finite differences, on a few examples.
+
+    Returns:
+        The problem on those examples, in float64 where the model runs in it, and the findings.
+    """
+    try:
+        point = on_few(problem, batch, lambda small: Point(small, seed), double=True)
+    except Exception as error:  # of whatever a module is, away from the user's own point
+        return on_few(problem, batch, lambda small: small), unchecked(orders, error)
+    return point.problem, examine(point, orders)
+
+
+def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = False) -> None:
+    """Compare derivatives on a batch, once for a model, unless the problem was told not to.
+
+    Args:
+        problem: the loss and where to take it.
+        batch: of which some examples are taken.
+        order: of the derivatives.
+        rows_will_do: whether gradients of the outputs one by one take the place of a second
+            derivative that does not exist.
+    """
+    if problem.check and problem.theta.numel() <= LARGEST:
+        names = frozenset(problem.network.names)
+        checked: list[tuple[frozenset[str], bool]] = problem.facts.known(Key(guard, order), list)
+        if not any(names <= others and (there or rows_will_do) for others, there in checked):
+            checked.append((names, check_order(problem, batch, order, rows_will_do)))
+
+
+def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> bool:
+    """Raise if a derivative is wrong, or missing and needed.
+
+    Returns:
+        Whether all of them are there.
+    """
+    all_there = True
+    small, findings = examined(problem, batch, ORDERS[order])
+    for name, finding in findings.items():
+        if rows_will_do and name == "second" and finding.status == "unsupported":
+            all_there = False
+        elif finding.bad:
+            modules = examine_modules(small, findings, 0)
+            blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
+            where = " in " + " and ".join(blamed) if blamed else ""
+            raise DerivativeError(
+                f"the {name} derivative{where} {_said(name, finding)}. "
+                "lossgeom.doctor(problem) says more"
+            )
+    return all_there
+
+
+def _said(order: Order, finding: Finding) -> str:
+    """How a derivative is bad, and what follows."""
+    if finding.status == "wrong":
+        return (
+            f"disagrees with finite differences (relative error {finding.error:.1e}); what needs "
+            "it would be wrong, and Problem(..., check=False) measures it anyway"
+        )
+    return f"is not there ({finding.message}); " + (
+        "what needs no second derivative of the model, such as GaussNewton, EmpiricalFisher and "
+        "NTK, can be measured"
+        if order == "second"
+        else "what needs it cannot be measured"
+    )
