@@ -9,6 +9,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.smoothness import _linear_weights
+from lossgeom.trust.trial import Trial, tried
 from tests.problems import mlp
 
 x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
@@ -80,7 +81,7 @@ def problem_of(model):
 
 
 def left_out(problem):
-    return _linear_weights._left_out(problem, problem.first_batch())[0]
+    return _linear_weights._left_out(Trial(problem, problem.first_batch()))[0]
 
 
 def values(problem):
@@ -102,15 +103,15 @@ def test_multiplied_out_is_the_same(monkeypatch, model, layers):
     problem = problem_of(model)
     assert left_out(problem) == layers
     found = values(problem)
-    monkeypatch.setattr(_linear_weights, "_left_out", lambda p, few: ((), p.network.names))
+    none = lambda trial: ((), trial.problem.network.names)  # noqa: E731
+    monkeypatch.setattr(_linear_weights, "_left_out", none)
     assert found == pytest.approx(values(problem_of(model)), rel=1e-12)
 
 
 @pytest.mark.parametrize("model", [AlsoOutside(), zero_head(AlsoOutside())], ids=["", "zero head"])
 def test_weights_used_outside_of_their_layers_are_multiplied_out(model):
     problem = problem_of(model)
-    batch = problem.first_batch()
-    found = _linear_weights.nearby(problem, lambda near: _linear_weights._left_out(near, batch))
+    found = tried(problem, problem.first_batch(), _linear_weights._left_out)
     assert found == ((), problem.network.names)
     J = lg.ParameterJacobian(problem).dense()
     expected = (J.square().sum() / 6).sqrt().item()
