@@ -27,7 +27,7 @@ LAYERS = [
     {"__main__"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"estimate", "extras", "recording", "report", "wording"}
+REPORT_MAY_IMPORT = {"claim", "estimate", "extras", "recording", "report", "wording"}
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
     "lab/studies", "report/sections",

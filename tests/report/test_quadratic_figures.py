@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lossgeom import Record
+from lossgeom.recording.for_report import Curves, HeatMap, PhasePlane, Prediction
 from lossgeom.report import render
 from lossgeom.report.sections._saved import Saved
 from lossgeom.report.sections.curves import draw as draw_curves
@@ -57,6 +58,7 @@ def cells():
     return arrays, facts
 
 
+CLASSES = {plane: PhasePlane, points: Prediction, runs: Curves, cells: HeatMap}
 KINDS = [
     ("phase_planes", "phase_plane", plane),
     ("predictions", "predictions", points),
@@ -85,7 +87,7 @@ def test_a_run_that_was_killed_before_has_none(tmp_path, key, name, make):
 def saved(make, n=1):
     arrays, facts = make()
     numbers = {name: value.double().numpy() for name, value in arrays.items()}
-    return Saved((numbers,) * n, {**LABELS, **facts})
+    return Saved(CLASSES[make](**LABELS, **facts), (numbers,) * n)
 
 
 def test_paths_are_joined_every_second_step():

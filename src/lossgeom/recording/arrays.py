@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lossgeom.problem.passes import digest
 from lossgeom.recording.crash_safety import write_atomically
+from lossgeom.recording.forms import ARRAY
 from lossgeom.recording.json_files import plain
-from lossgeom.recording.record_format import ARRAY, RecordError
+from lossgeom.recording.record_format import RecordError
 
 Arrays = tuple[dict[str, Tensor], dict[str, Any]]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from lossgeom.recording.for_report import Drawing
-from lossgeom.recording.forms import made, mismatch
+from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
@@ -33,9 +33,11 @@ def save_drawing(
         ValueError: if an array is missing, or a field is of another type.
     """
     kind, described = type(drawing), plain(asdict(drawing))
-    wrong = _mismatch(kind, described, arrays)
-    if wrong is not None:
-        raise ValueError(f"expected a {kind.__name__} to save as {name!r}, but {wrong}")
+    try:
+        parse(kind, described)
+        _check_arrays(drawing, arrays)
+    except ValueError as error:
+        raise ValueError(f"expected a {kind.__name__} to save as {name!r}, but {error}") from None
     record.save_arrays(name, arrays, **facts, **described)
     listed = record.manifest.get(kind.key, [])
     if name not in listed:
@@ -52,20 +54,17 @@ def load_drawing(record: Record, name: str, kind: type[D]) -> tuple[D, dict[str,
     if found is None:
         return None
     arrays, facts = found
-    described = {each.name: facts[each.name] for each in fields(kind) if each.name in facts}
-    wrong = _mismatch(kind, described, arrays)
-    if wrong is not None:
+    try:
+        drawing: D = parse(kind, facts, others=True)
+        _check_arrays(drawing, arrays)
+    except ValueError as error:
         raise RecordError(
-            f"{record.path} holds arrays {name!r} that are no {kind.__name__}: {wrong}"
-        )
-    return made(kind, described), arrays
+            f"{record.path} holds arrays {name!r} that are no {kind.__name__}: {error}"
+        ) from None
+    return drawing, arrays
 
 
-def _mismatch(
-    kind: type[Any], described: dict[str, Any], arrays: Mapping[str, Tensor]
-) -> str | None:
-    wrong = mismatch(described, kind)
-    if wrong is None:
-        missing = [name for name in made(kind, described).arrays if name not in arrays]
-        wrong = f"there is no array {missing[0]!r}" if missing else None
-    return wrong
+def _check_arrays(drawing: Drawing, arrays: Mapping[str, Tensor]) -> None:
+    for name in drawing.arrays:
+        if name not in arrays:
+            raise ValueError(f"there is no array {name!r}")

@@ -8,8 +8,7 @@ from typing import Any
 
 from lossgeom.recording.crash_safety import LOCK, is_temporary
 from lossgeom.recording.environment import environment
-from lossgeom.recording.forms import mismatch
-from lossgeom.recording.record_format import MANIFEST, SCHEMA, RecordError, read_json
+from lossgeom.recording.record_format import SCHEMA, RecordError, check_manifest, read_json
 
 MANIFEST_FILE, ROWS, CLAIMS_FILE = "manifest.json", "rows.jsonl", "claims.json"
 
@@ -57,23 +56,23 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest = read_json(path, {"schema": int})
+        manifest = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        if "cannot be read" in str(error):
-            raise RecordError(str(error)) from None
-        raise RecordError(f"{path} is not a record of schema {SCHEMA}") from None
-    if manifest["schema"] != SCHEMA:
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if type(schema) is not int:
+        raise RecordError(f"{path} is not a record of schema {SCHEMA}")
+    if schema != SCHEMA:
         raise RecordError(
-            f"{path} is a record of schema {manifest['schema']}, which another version of lossgeom "
-            f"wrote; this one reads schema {SCHEMA}. Run it again into another folder"
+            f"{path} is a record of schema {schema}, which another version of lossgeom wrote; this "
+            f"one reads schema {SCHEMA}. Run it again into another folder"
         )
-    wrong = mismatch(manifest, MANIFEST)
-    if wrong is None and manifest["status"] != "running" and "contents" not in manifest:
-        wrong = "contents is missing"
-    if wrong is not None:
-        raise RecordError(f"{path} is damaged: {wrong}")
+    try:
+        check_manifest(manifest)
+        if manifest["status"] != "running" and manifest.get("contents") is None:
+            raise ValueError("contents is missing")
+    except ValueError as error:
+        raise RecordError(f"{path} is damaged: {error}") from None
     return dict(manifest)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
+from lossgeom.recording.forms import ArrayName
+
 # Figures of metrics, which are told once for a study
 
 
@@ -212,7 +214,6 @@ class Spectra:
 
 
 Drawing = Curves | HeatMap | PhasePlane | Prediction | Spectra
-DRAWINGS = (Curves, HeatMap, PhasePlane, Prediction, Spectra)
 
 
 # The manifest
@@ -249,11 +250,11 @@ class ForReport:
     notes: tuple[str, ...] = ()
     figure: Trajectories | None = None
     scatter: Scatter | None = None
-    curves: tuple[str, ...] = ()
-    heat_maps: tuple[str, ...] = ()
-    phase_planes: tuple[str, ...] = ()
-    predictions: tuple[str, ...] = ()
-    spectra: tuple[str, ...] = ()
+    curves: tuple[ArrayName, ...] = ()
+    heat_maps: tuple[ArrayName, ...] = ()
+    phase_planes: tuple[ArrayName, ...] = ()
+    predictions: tuple[ArrayName, ...] = ()
+    spectra: tuple[ArrayName, ...] = ()
     planned_runs: tuple[str, ...] = ()
     planned_steps: tuple[int, ...] = ()
     planned_at_end: tuple[str, ...] = ()

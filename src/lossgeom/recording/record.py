@@ -30,9 +30,9 @@ from lossgeom.recording.folder import (
     read_manifest,
 )
 from lossgeom.recording.for_report import ForReport
-from lossgeom.recording.forms import made, mismatch
+from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain, write_json
-from lossgeom.recording.record_format import MANIFEST, RecordError, checked_row, read_rows
+from lossgeom.recording.record_format import RecordError, check_manifest, checked_row, read_rows
 
 
 class Record:
@@ -161,7 +161,8 @@ class Record:
     @property
     def for_report(self) -> ForReport:
         """What the manifest tells the report."""
-        return made(ForReport, self.manifest)
+        told: ForReport = parse(ForReport, self.manifest, others=True)
+        return told
 
     def describe(self, told: ForReport) -> None:
         """Tell the report more; what is not told here stays as it is.
@@ -182,9 +183,12 @@ class Record:
         self._check_writable()
         with self._writing:
             manifest = {**self.manifest, **plain(facts)}
-            wrong = mismatch(manifest, MANIFEST)
-            if wrong is not None:
-                raise ValueError(f"{wrong}, which is not what a record holds under that name")
+            try:
+                check_manifest(manifest)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}, which is not what a record holds under that name"
+                ) from None
             self.manifest = manifest
             write_json(self.path / MANIFEST_FILE, self.manifest)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lossgeom.recording.for_report import DRAWINGS, ForReport
-from lossgeom.recording.forms import Form, fields_of, mismatch, number
+from lossgeom.claim import Claim
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.forms import ArrayName, number, parse
 from lossgeom.wording import printable
 
 SCHEMA = 2
-ARRAY = re.compile(r"[A-Za-z0-9_-]+")
 MEASUREMENT = "measurement"  # the kind of a record of one point
 MATRICES = {
     "loss": "Loss",
@@ -20,54 +21,6 @@ MATRICES = {
     "gauss_newton": "Gauss-Newton matrix G",
     "residual": "Residual term H - G",
 }
-
-TEXT_OR_NONE = (str, None)
-MANIFEST: Form = {
-    **fields_of(ForReport),
-    **{f"{drawing.key}?": [ARRAY] for drawing in DRAWINGS},
-    "schema": SCHEMA,
-    "kind": str,
-    "config": dict,
-    "status": str,
-    "created": str,
-    "versions": {"lossgeom": str, "torch": str, "*": str},
-    "git_commit": TEXT_OR_NONE,
-    "machine": dict,
-    "contents?": {"rows": int, "sha256": {"*": str}, "arrays": [ARRAY]},
-    "parameters?": int,
-    "examples?": int,
-    "batches?": int,
-    "terms?": (float, None),
-    "geometry?": dict,
-    "planned?": [{"part": str, "matrix": set(MATRICES), "metric": str, "label": str}],
-    "stability?": (
-        {"lr": float, "momentum": float, "threshold": float, "formula?": str, "caution?": str},
-        None,
-    ),
-    "checkpoint_notes?": [str],
-    **dict.fromkeys(("ended?", "loss?", "mode?", "dtype?", "device?"), str),
-}
-MEASURED: Form = {"step": int, "metric": str, "value": float, "status?": str, "message?": str}
-ESTIMATED: Form = {
-    **MEASURED,
-    "status": str,
-    "stderr": (float, None),
-    "residual": (float, None),
-    "converged": bool,
-    "matvecs": int,
-    "seconds": float,
-}
-CLAIMS: Form = [
-    {
-        **dict.fromkeys(("id", "statement", "source", "measured", "note"), str),
-        **dict.fromkeys(("control", "as_expected", "every?"), bool),
-        "statistic": float,
-        "per_seed": [float],
-        "interval": [float, float],
-        "expected": [float, float],
-        "verdict": {"shown", "contradicted", "inconclusive"},
-    }
-]
 
 
 class RecordError(Exception):
@@ -77,23 +30,110 @@ class RecordError(Exception):
         return printable(str(self.args[0]))
 
 
-def read_json(path: Path, form: Form) -> Any:
-    """Read a file, whose content has to be of a form.
+@dataclass(frozen=True)
+class Contents:
+    """What a record that is over holds: how many rows, checksums of files, names of arrays."""
+
+    rows: int
+    sha256: Mapping[str, str]
+    arrays: tuple[ArrayName, ...]
+
+
+@dataclass(frozen=True)
+class PlannedQuantity:
+    """A number that is to be measured at a point, and what it is a number of."""
+
+    part: str
+    matrix: Annotated[str, MATRICES]
+    metric: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Stability:
+    """The edge of stability of an optimiser, to compare the sharpness at a point with."""
+
+    lr: float
+    momentum: float
+    threshold: float
+    formula: str | None = None
+    caution: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest holds besides what it tells the report, and besides facts of one's own."""
+
+    schema: int
+    kind: str
+    config: dict[str, Any]
+    status: str
+    created: str
+    versions: Mapping[str, str]
+    git_commit: str | None
+    machine: dict[str, Any]
+    ended: str | None = None
+    contents: Contents | None = None
+    loss: str | None = None
+    mode: str | None = None
+    parameters: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    examples: int | None = None
+    batches: int | None = None
+    terms: float | None = None
+    geometry: dict[str, Any] | None = None
+    planned: tuple[PlannedQuantity, ...] | None = None
+    stability: Stability | None = None
+    checkpoint_notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row with a number."""
+
+    step: int
+    metric: str
+    value: float
+    status: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A row of a measurement at a point."""
+
+    step: int
+    metric: str
+    value: float
+    status: str
+    stderr: float | None
+    residual: float | None
+    converged: bool
+    matvecs: int
+    seconds: float
+    message: str | None = None
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raise a ValueError with what is wrong with a manifest."""
+    for kind in (Manifest, ForReport):
+        parse(kind, manifest, others=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a file holds.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: with what is wrong, if it cannot be read or is of another form.
+        RecordError: if it cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    wrong = mismatch(content, form)
-    if wrong is not None:
-        raise ValueError(f"{path} is damaged: {wrong}")
-    return content
+        raise RecordError(f"{path} cannot be read: {error}") from None
 
 
 def checked_row(row: Any, kind: str) -> dict[str, Any]:
@@ -102,14 +142,12 @@ def checked_row(row: Any, kind: str) -> dict[str, Any]:
     Raises:
         ValueError: with what is wrong.
     """
-    form: Form = dict
+    form: Any = dict
     if isinstance(row, dict):
         row = {key: number(value) for key, value in row.items()}
         if "metric" in row:
-            form = ESTIMATED if kind == MEASUREMENT else MEASURED
-    wrong = mismatch(row, form)
-    if wrong is not None:
-        raise ValueError(wrong)
+            form = Estimated if kind == MEASUREMENT else Measured
+    parse(form, row, others=True)
     return dict(row)
 
 
@@ -130,3 +168,23 @@ def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{path} is damaged in line {i + 1}: {error}") from error
     return rows
+
+
+def read_claims(path: Path) -> tuple[Claim, ...]:
+    """The claims that a file holds, with the verdicts that follow from their numbers.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        RecordError: if it is damaged.
+    """
+    content, claims = read_json(path), []
+    try:
+        for i, each in enumerate(parse(tuple[dict[str, Any], ...], content)):
+            claim = parse(Claim, each, f"[{i}]", others=True)
+            if each.get("verdict") != claim.verdict:
+                found = printable(repr(each.get("verdict"))[:40])
+                raise ValueError(f"expected {claim.verdict} at [{i}].verdict, found {found}")
+            claims.append(claim)
+    except ValueError as error:
+        raise RecordError(f"{path} is damaged: {error}") from None
+    return tuple(claims)

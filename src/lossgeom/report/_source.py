@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lossgeom.claim import Claim
 from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE, is_record, run_folder
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
-from lossgeom.recording.record_format import CLAIMS, MEASUREMENT, RecordError, read_json
+from lossgeom.recording.record_format import MEASUREMENT, RecordError, read_claims
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Source:
     Attributes:
         folder: where it is.
         manifest: of the study, or of the first run with the settings of all.
+        told: what the manifest tells the report, with a title and the notes of all runs.
         records: of the runs that have been started, by name.
         planned: names of all runs, whether started or not.
         claims: what ``claims.json`` holds; none for a study that is not complete.
@@ -26,14 +29,10 @@ class Source:
 
     folder: Path
     manifest: dict[str, Any]
+    told: ForReport
     records: dict[str, Record]
     planned: tuple[str, ...]
-    claims: tuple[dict[str, Any], ...]
-
-    @property
-    def title(self) -> str:
-        """Over its part of the page."""
-        return str(self.manifest.get("title", self.folder.name))
+    claims: tuple[Claim, ...] = ()
 
     @property
     def measurement(self) -> Record | None:
@@ -54,20 +53,18 @@ def read_sources(folders: Sequence[Path]) -> list[Source]:
         RecordError: if a folder holds no record, or a damaged one.
     """
     found = {folder: Record.open(folder) for folder in folders}
-    studies = [folder for folder, top in found.items() if top.manifest["kind"] == "study"]
-    measured = {f: top for f, top in found.items() if top.manifest["kind"] == MEASUREMENT}
-    runs = {f: top for f, top in found.items() if f not in studies and f not in measured}
-    sources = [_study(folder, found[folder]) for folder in studies]
-    sources += [_measurement(folder, record) for folder, record in measured.items()]
+
+    def of(kind: str) -> dict[Path, Record]:
+        return {f: record for f, record in found.items() if record.manifest["kind"] == kind}
+
+    studies, measured = of("study"), of(MEASUREMENT)
+    runs = {f: record for f, record in found.items() if f not in studies and f not in measured}
+    sources = [_study(folder, record) for folder, record in studies.items()]
+    sources += [_single_runs({folder: record}) for folder, record in measured.items()]
     sources += [_single_runs(runs)] if runs else []
     for source in sources:
         _check_settings(source)
     return sources
-
-
-def _measurement(folder: Path, record: Record) -> Source:
-    name = folder.resolve().name
-    return Source(folder, record.manifest, {name: record}, (name,), ())
 
 
 def _single_runs(runs: dict[Path, Record]) -> Source:
@@ -75,12 +72,19 @@ def _single_runs(runs: dict[Path, Record]) -> Source:
     if len(set(names)) < len(names):
         names = [str(folder) for folder in runs]
     records = dict(zip(names, runs.values(), strict=True))
-    manifests = [record.manifest for record in records.values()]
-    together = {**manifests[0], "title": ", ".join(names), "config": _together(records)}
-    notes = {name: record.manifest.get("notes", []) for name, record in records.items()}
-    if any(said != notes[names[0]] for said in notes.values()):
-        together["notes"] = {name: said for name, said in notes.items() if said}
-    return Source(next(iter(runs)), together, records, tuple(names), ())
+    folder, first = next(iter(runs.items()))
+    title = first.for_report.title if first.manifest["kind"] == MEASUREMENT else None
+    told = replace(first.for_report, title=title or ", ".join(names), notes=_notes(records))
+    manifest = {**first.manifest, "config": _together(records)}
+    return Source(folder, manifest, told, records, tuple(names))
+
+
+def _notes(records: dict[str, Record]) -> tuple[str, ...]:
+    """The notes of several runs, each with the name of its run where they differ."""
+    notes = {name: record.for_report.notes for name, record in records.items()}
+    if len(set(notes.values())) == 1:
+        return next(iter(notes.values()))
+    return tuple(f"{name}: {'; '.join(said)}" for name, said in notes.items() if said)
 
 
 def _together(records: dict[str, Record]) -> dict[str, Any]:
@@ -90,37 +94,31 @@ def _together(records: dict[str, Record]) -> dict[str, Any]:
     together = {}
     for key in keys:
         values = {name: config.get(key) for name, config in configs.items()}
-        same = all(value == next(iter(values.values())) for value in values.values())
-        together[key] = next(iter(values.values())) if same else values
+        first = next(iter(values.values()))
+        together[key] = first if all(value == first for value in values.values()) else values
     return together
 
 
 def _study(folder: Path, study: Record) -> Source:
-    manifest = study.manifest
-    planned = tuple(manifest.get("planned_runs", ()))
-    records = {}
-    for name in planned:
-        path = run_folder(folder, name)
-        if is_record(path):
-            records[name] = Record.open(path)
+    told = study.for_report
+    told = replace(told, title=told.title or folder.resolve().name)
+    records = {
+        name: Record.open(path)
+        for name in told.planned_runs
+        if is_record(path := run_folder(folder, name))
+    }
     study.check(CLAIMS_FILE)
-    source = Source(folder, manifest, records, planned, _claims(folder / CLAIMS_FILE))
+    there = (folder / CLAIMS_FILE).exists()
+    claims = read_claims(folder / CLAIMS_FILE) if there else ()
+    source = Source(folder, study.manifest, told, records, told.planned_runs, claims)
     return source if source.complete else replace(source, claims=())  # they are of fewer runs
-
-
-def _claims(path: Path) -> tuple[dict[str, Any], ...]:
-    try:
-        return tuple(read_json(path, CLAIMS))
-    except FileNotFoundError:
-        return ()
-    except ValueError as error:
-        raise RecordError(str(error)) from error
 
 
 def _check_settings(source: Source) -> None:
     """Raise unless what figures are arranged by is a setting of every run, and has an order."""
-    figure, scatter = source.manifest.get("figure") or {}, source.manifest.get("scatter") or {}
-    keys = [figure.get("columns"), figure.get("colour"), scatter.get("colour"), scatter.get("size")]
+    figure, scatter = source.told.figure, source.told.scatter
+    keys = [figure.columns, figure.colour] if figure else []
+    keys += [scatter.colour, scatter.size] if scatter else []
     for key in (key for key in keys if key is not None):
         values = [record.config.get(key) for record in source.records.values()]
         kinds = {float if isinstance(v, (int, float)) else type(v) for v in values}

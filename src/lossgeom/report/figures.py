@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lossgeom.extras import required
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.wording import printable
@@ -30,6 +32,23 @@ STYLE = {
     "svg.hashsalt": "lossgeom",
 }
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+SHORT_DASHES = (0, (2, 2))
+THRESHOLD: dict[str, Any] = {"color": "black", "linestyle": SHORT_DASHES, "linewidth": 1}
+
+
+def panels(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, **sharing: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of so many inches, and its axes (rows, columns)."""
+    figure = required("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
+
+
+def label(axis: Any, drawing: Any) -> None:
+    """Write the title and the labels of a drawing around its panel."""
+    axis.set_title(words(drawing.title))
+    axis.set_xlabel(words(drawing.x_label))
+    axis.set_ylabel(words(drawing.y_label))
 
 
 def colours(n: int) -> list[Any]:
@@ -65,17 +84,19 @@ def threshold(formula: str, value: float) -> str:
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PDF and PNG, and return it as SVG to put into a page."""
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("pdf", "png"):
-        check_ours(folder / f"{name}.{kind}")
     marks = {"pdf": {"CreationDate": None, "Creator": MARK}, "png": {"Software": MARK}}
+    for kind in marks:
+        check_ours(folder / f"{name}.{kind}")
     for kind, metadata in marks.items():
         content = io.BytesIO()
         figure.savefig(content, format=kind, dpi=200, metadata=metadata)
         write_atomically(folder / f"{name}.{kind}", content.getvalue())
-    buffer = io.StringIO()
+    text = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
-    return re.sub(r"<metadata>.*?</metadata>", "", _from_root(buffer.getvalue()), flags=re.DOTALL)
+    figure.savefig(text, format="svg", metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]  # without the XML header and the reference to a DTD
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
 
 
 def check_ours(path: Path) -> None:
@@ -87,8 +108,3 @@ def check_ours(path: Path) -> None:
             f"{path} is no file that lossgeom wrote, and only those are replaced; choose another "
             "file, or move that one away"
         )
-
-
-def _from_root(svg: str) -> str:
-    """Without the XML header and the reference to a DTD."""
-    return svg[svg.index("<svg") :]

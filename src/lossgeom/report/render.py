@@ -11,7 +11,7 @@ from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.folder import is_record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
-from lossgeom.report.figures import MARK, check_ours
+from lossgeom.report.figures import MARK, STYLE, check_ours
 from lossgeom.report.sections import SECTIONS
 from lossgeom.wording import printable
 
@@ -33,22 +33,21 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         RecordError: if a folder holds no record, or a damaged one.
         ValueError: if out is not given for several folders, is a folder, is the report of a record
-            and these are others, or would replace what is not a report of ours.
+            and these are others, or would replace a file that is not a report.
         ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
     """
-    environment = _environment()
-    required("matplotlib")
+    template, matplotlib = _environment().get_template("page.html"), required("matplotlib")
     out = _out(folders, out)
     figures = out.with_name("figures" if out.name == NAME else f"{out.stem}-figures")
     check_ours(out)
-    parts = []
     sources = read_sources(folders)
-    for i, source in enumerate(sources):
-        place = figures / (str(i + 1) if len(sources) > 1 else "")
-        parts.append({"source": source, "sections": _sections(source, place)})
-    page = environment.get_template("page.html").render(
-        parts=parts, mark=MARK, figures=figures.name
-    )
+    with matplotlib.rc_context(STYLE):
+        parts = [
+            {"source": source, "sections": _sections(source, figures / number)}
+            for i, source in enumerate(sources)
+            for number in [str(i + 1) if len(sources) > 1 else ""]
+        ]
+    page = template.render(parts=parts, mark=MARK, figures=figures.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page.encode(errors="backslashreplace"))
     return out

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lossgeom.recording.for_report import Panel
 from lossgeom.recording.record import Record
-from lossgeom.report import figures as drawing
+from lossgeom.report.figures import THRESHOLD, colours, threshold, words
 
 PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 LINE = 0.11  # of text, as a part of a panel
@@ -22,23 +23,22 @@ class Line:
     names: tuple[str, ...]
 
 
-def lines_of(records: dict[str, Record], names: Sequence[str], panel: dict[str, Any]) -> list[Line]:
+def lines_of(records: dict[str, Record], names: Sequence[str], panel: Panel) -> list[Line]:
     """The thresholds of some runs, smallest first; one for all that have it in common."""
     found: dict[tuple[float, str], list[str]] = {}
     for name in names:
-        manifest, metric = records[name].manifest, panel["metric"]
-        if metric in manifest.get("thresholds", {}):
-            formula = panel.get("threshold") or manifest.get("threshold_formulas", {}).get(metric)
-            value = float(manifest["thresholds"][metric])
-            found.setdefault((value, formula or "threshold"), []).append(name)
+        told = records[name].for_report
+        if panel.metric in told.thresholds:
+            formula = panel.threshold or told.threshold_formulas.get(panel.metric, "threshold")
+            found.setdefault((told.thresholds[panel.metric], formula), []).append(name)
     return [
-        Line(value, drawing.threshold(formula, value), tuple(having))
+        Line(value, threshold(formula, value), tuple(having))
         for (value, formula), having in sorted(found.items())
     ]
 
 
 def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -> None:
-    """One for all runs is black; else each has the colour and the name of the runs that it is for.
+    """Draw a line for all runs in black, and others in the colour and with the name of their runs.
 
     What is outside of the panel is said in words at the edge next to it.
     """
@@ -48,8 +48,8 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
         (x, align), (name, colour) = sides[i % 2], _whose(line, groups)
         text = f"{line.text}{f' ({name})' if name and len(lines) > 1 else ''}"
         if bottom <= line.value <= top:
-            colour = colour if len(lines) > 1 else "black"
-            axis.axhline(line.value, color=colour, linestyle=(0, (2, 2)), linewidth=1)
+            own = {"color": colour} if len(lines) > 1 else {}
+            axis.axhline(line.value, **{**THRESHOLD, **own})
             axis.text(x, line.value, text, ha=align, va="bottom", bbox=PAPER,
                       transform=axis.get_yaxis_transform())  # fmt: skip
             continue
@@ -61,6 +61,7 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
 
 def _whose(line: Line, groups: dict[str, list[str]]) -> tuple[str, Any]:
     """The name and the colour of the runs of a line, if they are of one group."""
-    palette = drawing.colours(len(groups))
     of = [i for i, names in enumerate(groups.values()) if {*names} & {*line.names}]
-    return (drawing.words(list(groups)[of[0]]), palette[of[0]]) if len(of) == 1 else ("", "black")
+    if len(of) > 1:
+        return "", "black"
+    return words(list(groups)[of[0]]), colours(len(groups))[of[0]]

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lossgeom.claim import Claim
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 
@@ -19,15 +20,15 @@ def claims(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     return Section("Claims", "claims.html", {"claims": [_row(claim) for claim in source.claims]})
 
 
-def _row(claim: dict[str, Any]) -> dict[str, Any]:
-    low, high = (float(end) for end in claim["interval"])
+def _row(claim: Claim) -> dict[str, Any]:
+    low, high = claim.interval
     return {
-        **claim,
-        "symbol": SYMBOLS[claim["verdict"]],
-        "statistic": number(float(claim["statistic"])),
+        **claim.to_json(),
+        "symbol": SYMBOLS[claim.verdict],
+        "statistic": number(claim.statistic),
         "interval": f"[{number(low)}, {number(high)}]" if low == low else "no interval",
-        "expected": expected(*(float(end) for end in claim["expected"])),
-        "per_seed": ", ".join(number(float(value)) for value in claim["per_seed"]),
+        "expected": expected(*claim.expected),
+        "per_seed": ", ".join(map(number, claim.per_seed)),
     }
 
 

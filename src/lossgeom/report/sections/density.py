@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from lossgeom.extras import required
-from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import MATRICES
-from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
+from lossgeom.report.figures import THRESHOLD, colours, panels, save
 from lossgeom.report.summary import summary
 from lossgeom.report.wording import named_threshold
 
@@ -33,13 +31,10 @@ def density(source: Source, figures: Path) -> Section | None:
     }
     if not arrays:
         return None
-    with required("matplotlib").rc_context(drawing.STYLE):
-        svg = _figure(record, arrays, figures)
-    first = next(iter(arrays.values()))
-    probes, steps = first["nodes"].shape
+    probes, steps = next(iter(arrays.values()))["nodes"].shape
     widths = [f"{float(c['width']):.2g} ({MATRICES[matrix]})" for matrix, c in arrays.items()]
     values = {
-        "svg": svg,
+        "svg": _figure(summary(record), arrays, figures),
         "exact": probes == 1,
         "probes": probes,
         "steps": steps,
@@ -48,26 +43,21 @@ def density(source: Source, figures: Path) -> Section | None:
     return Section("Spectral density", "density.html", values)
 
 
-def _figure(record: Record, arrays: dict[str, Any], figures: Path) -> str:
-    found = summary(record)
-    figure = required("matplotlib.figure").Figure(
-        figsize=(8, 0.6 + 2.4 * len(arrays)), layout="constrained"
-    )
-    axes = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (matrix, columns), colour in zip(
-        axes, arrays.items(), drawing.colours(3)[: len(arrays)], strict=True
-    ):
+def _figure(found: dict[str, Any], arrays: dict[str, Any], figures: Path) -> str:
+    figure, axes = panels(8, 0.6 + 2.4 * len(arrays), rows=len(arrays), sharex=True)
+    for axis, (matrix, columns), colour in zip(axes.flat, arrays.items(), colours(3), strict=False):
         _draw(axis, columns, found["problem"]["parameters"], colour)
         _mark(axis, found["eigenvalues"].get(matrix), colour)
         axis.set_ylabel("density")
         axis.set_title(MATRICES[matrix], loc="left")
-    _threshold(axes, found["stability"])
-    axes[-1].set_xlabel("eigenvalue")
-    return drawing.save(figure, figures, "spectral_density")
+    if found["stability"] is not None:
+        _draw_threshold(axes.flat, found["stability"])
+    axes[-1, 0].set_xlabel("eigenvalue")
+    return save(figure, figures, "spectral_density")
 
 
 def _draw(axis: Any, columns: dict[str, Any], P: int, colour: Any) -> None:
-    """The mean over probes with its standard error, and how high one eigenvalue would be."""
+    """Draw the mean over probes with its standard error, and how high one eigenvalue would be."""
     one = 1 / (P * float(columns["width"]) * math.sqrt(2 * math.pi))
     floor = DEEPEST * one
     grid, mean, error = columns["grid"], columns["density"], columns["stderr"]
@@ -82,7 +72,7 @@ def _draw(axis: Any, columns: dict[str, Any], P: int, colour: Any) -> None:
 
 
 def _mark(axis: Any, pairs: dict[str, list[Any]] | None, colour: Any) -> None:
-    """The largest eigenvalues as triangles, hollow where they have not converged."""
+    """Draw the largest eigenvalues as triangles, hollow where they have not converged."""
     if pairs is None:
         return
     for value, converged in zip(pairs["values"], pairs["converged"], strict=True):
@@ -94,14 +84,12 @@ def _mark(axis: Any, pairs: dict[str, list[Any]] | None, colour: Any) -> None:
             )  # fmt: skip
 
 
-def _threshold(axes: Any, stability: dict[str, float] | None) -> None:
-    """The edge of stability, if it is in sight."""
-    if stability is None:
-        return
+def _draw_threshold(axes: Any, stability: dict[str, float]) -> None:
+    """Draw the edge of stability, if it is in sight."""
     value = stability["threshold"]
     low, high = axes[0].get_xlim()
     for axis in axes if low <= value <= high + 0.5 * (high - low) else ():
-        axis.axvline(value, color="black", linestyle=(0, (2, 2)), linewidth=1)
+        axis.axvline(value, **THRESHOLD)
         axis.annotate(
             named_threshold(stability), (value, 0.98), (-3, 0),
             xycoords=axis.get_xaxis_transform(), textcoords="offset points",

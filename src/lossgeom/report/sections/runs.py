@@ -11,7 +11,7 @@ from lossgeom.report._source import Source
 
 
 def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
-    """A row per planned run: how it ended, its rows, and the rows that are not there.
+    """A row per planned run: how it ended, its rows, and how many are missing.
 
     Before them, the runs that are left out of the claims, with the reason in their manifests.
     """
@@ -19,8 +19,8 @@ def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
         return None
     rows = [_row(name, source.records.get(name)) for name in source.planned]
     over = sum(record.is_over for record in source.records.values())
-    manifests = {name: record.manifest for name, record in source.records.items()}
-    left_out = {name: found["left_out"] for name, found in manifests.items() if "left_out" in found}
+    reasons = {name: record.for_report.left_out for name, record in source.records.items()}
+    left_out = {name: reason for name, reason in reasons.items() if reason is not None}
     values = {"runs": rows, "over": over, "planned": len(rows), "left_out": left_out}
     return Section("Runs", "runs.html", values)
 
@@ -28,19 +28,14 @@ def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
 def _row(name: str, record: Record | None) -> dict[str, Any]:
     if record is None:
         return {"name": name, "status": "not started", "rows": 0, "missing": "all", "doubtful": 0}
-    rows = record.rows()
-    status = record.status if record.is_over else "stopped or still running"
-    metrics = {metric for _, metric in record.measured}
-    planned = record.manifest.get("planned_steps", [])
-    at_end = set(record.manifest.get("planned_at_end", []))
-    during = metrics - at_end
-    missing = sum((step, metric) not in record.measured for step in planned for metric in during)
-    missing += len(at_end - metrics)
-    doubtful = sum(row.get("status", "ok") != "ok" for row in rows)
+    rows, told = record.rows(), record.for_report
+    metrics, at_end = {metric for _, metric in record.measured}, set(told.planned_at_end)
+    planned = {(step, metric) for step in told.planned_steps for metric in metrics - at_end}
+    missing = len(planned - record.measured) + len(at_end - metrics)
     return {
         "name": name,
-        "status": status,
+        "status": record.status if record.is_over else "stopped or still running",
         "rows": len(rows),
         "missing": missing if metrics else "all",
-        "doubtful": doubtful,
+        "doubtful": sum(row.get("status", "ok") != "ok" for row in rows),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,30 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
         "Configuration and environment",
         "setup.html",
         {
-            "config": {key: _text(value) for key, value in _used(manifest).items()},
+            "config": {
+                key: _text(value)
+                for key, value in _used(manifest["config"], source.told.idle_settings).items()
+            },
             "environment": {
                 **manifest["versions"],
                 "git commit": manifest["git_commit"] or "not in a repository",
                 **{name: _text(fact) for name, fact in manifest["machine"].items()},
-                **({"measured": _text(manifest["notes"])} if manifest.get("notes") else {}),
+                **({"measured": "; ".join(source.told.notes)} if source.told.notes else {}),
                 "created": manifest["created"],
                 "ended": manifest.get("ended", "not yet"),
             },
-            "command": manifest.get("command"),
+            "command": source.told.command,
         },
     )
 
 
-def _used(manifest: dict[str, Any]) -> dict[str, Any]:
+def _used(settings: dict[str, Any], idle: Collection[str]) -> dict[str, Any]:
     """The settings that the run made use of, also those of its study."""
-    idle = manifest.get("idle_settings", ())
-
-    def used(settings: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: used(value) if isinstance(value, dict) else value
-            for key, value in settings.items()
-            if key not in idle
-        }
-
-    return used(manifest["config"])
+    return {
+        key: _used(value, idle) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in idle
+    }
 
 
 def _text(value: object) -> str:

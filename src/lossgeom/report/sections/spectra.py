@@ -2,79 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lossgeom.extras import required
-from lossgeom.recording.record import Record
-from lossgeom.report import figures as drawing
+from lossgeom.recording.for_report import Spectra
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.density import draw_density
-from lossgeom.report.figures import words
+from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save, words
+from lossgeom.report.sections._saved import Saved, saved_by
 
 MARKERS = ("o", "x", "+")
 
-
-@dataclass(frozen=True)
-class Spectra:
-    """The spectra of some matrices at one point.
-
-    They come from the arrays that the record's manifest lists under ``spectra``. For each matrix m
-    those hold ``m_values``, descending eigenvalues, and may hold ``m_grid``, ``m_density``,
-    ``m_stderr`` and ``m_one_eigenvalue``, the height of a single eigenvalue in the density.
-
-    Attributes:
-        arrays: by name.
-        matrices: how to call each matrix.
-        column: in which column of panels it belongs.
-        row: what the point is.
-        marked: how many of the largest eigenvalues to mark.
-        marked_as: what that number is.
-    """
-
-    arrays: dict[str, np.ndarray]
-    matrices: dict[str, str]
-    column: str
-    row: str
-    marked: int
-    marked_as: str
-
-    @classmethod
-    def of(cls, record: Record, name: str) -> Spectra | None:
-        """What a record holds under a name; None if it does not, yet."""
-        found = record.load_arrays(name)
-        if found is None:
-            return None
-        tensors, facts = found
-        arrays = {key: tensor.double().numpy() for key, tensor in tensors.items()}
-        names = ("matrices", "column", "row", "marked", "marked_as")
-        return cls(arrays, **{key: facts[key] for key in names})
-
-    @property
-    def with_densities(self) -> bool:
-        """Whether there is a density of each matrix."""
-        return all(f"{matrix}_density" in self.arrays for matrix in self.matrices)
-
-
-Cells = dict[tuple[int, str], Spectra]  # by row and column
+Cell = Saved[Spectra]
+Cells = dict[tuple[int, str], Cell]  # by row and column
 
 
 def spectra(source: Source, figures: Path) -> Section | None:
-    """Of the first run of each column that has them, as a grid of points by columns."""
+    """A grid of points by columns, of the first run of each column that has them."""
     cells = _cells(source)
     if not cells:
         return None
-    dense = {place: cell for place, cell in cells.items() if cell.with_densities}
-    values: dict[str, Any] = {"densities": None, "marked_as": next(iter(cells.values())).marked_as}
-    with required("matplotlib").rc_context(drawing.STYLE):
-        if dense:
-            values["densities"] = _figure(dense, _density_panel, "spectra", figures)
-        values["eigenvalues"] = _figure(cells, _eigenvalue_panel, "eigenvalues", figures)
+    dense = {place: cell for place, cell in cells.items() if _has_densities(cell)}
+    values = {
+        "densities": _figure(dense, _density_panel, "spectra", figures) if dense else None,
+        "eigenvalues": _figure(cells, _eigenvalue_panel, "eigenvalues", figures),
+        "marked_as": next(iter(cells.values())).drawing.marked_as,
+    }
     return Section("Spectra", "spectra.html", values)
 
 
@@ -82,87 +39,80 @@ def _cells(source: Source) -> Cells:
     """One record's spectra for each place: with densities rather than without, then the first."""
     cells: Cells = {}
     for record in source.records.values():
-        for row, name in enumerate(record.manifest.get("spectra", ())):
-            cell = Spectra.of(record, name)
-            if cell is None:
-                continue
-            there = cells.get((row, cell.column))
-            if there is None or (cell.with_densities and not there.with_densities):
-                cells[row, cell.column] = cell
+        for row, _, cell in saved_by(record, Spectra):
+            there = cells.get((row, cell.drawing.column))
+            if there is None or (_has_densities(cell) and not _has_densities(there)):
+                cells[row, cell.drawing.column] = cell
     return cells
 
 
-def _figure(cells: Cells, draw: Callable[[Any, Spectra], None], name: str, figures: Path) -> str:
+def _has_densities(cell: Cell) -> bool:
+    return all(f"{matrix}_density" in cell.first for matrix in cell.drawing.matrices)
+
+
+def _figure(cells: Cells, draw: Callable[[Any, Cell], None], name: str, figures: Path) -> str:
+    """Panels by row and column, with labels at the left and at the bottom, and one legend."""
     rows = sorted({row for row, _ in cells})
     columns = list(dict.fromkeys(column for _, column in cells))
-    figure = required("matplotlib.figure").Figure(
-        figsize=(1.5 + 3.9 * max(2, len(columns)), 0.8 + 2.1 * len(rows)), layout="constrained"
-    )
-    axes = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False)
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            cell = cells.get((row, column))
-            if cell is None:
-                axes[i, j].set_axis_off()
-                continue
-            draw(axes[i, j], cell)
-            axes[i, j].set_title(words(f"{cell.column}: {cell.row}"))
-    _label(figure, axes)
-    return drawing.save(figure, figures, name)
-
-
-def _label(figure: Any, axes: np.ndarray) -> None:
-    """Names on the outer axes, and one legend."""
-    drawn = [axis for axis in axes.flat if axis.axison]
+    width, height = 1.5 + 3.9 * max(2, len(columns)), 0.8 + 2.1 * len(rows)
+    figure, axes = panels(width, height, rows=len(rows), columns=len(columns), sharey="row")
+    places = [(row, column) for row in rows for column in columns]
+    labels: tuple[Any, Any] = ((), ())
+    for place, axis in zip(places, axes.flat, strict=True):
+        if place not in cells:
+            axis.set_axis_off()
+            continue
+        drawing = cells[place].drawing
+        draw(axis, cells[place])
+        axis.set_title(words(f"{drawing.column}: {drawing.row}"))
+        labels = labels if labels[0] else axis.get_legend_handles_labels()
+        if place[0] == rows[-1]:
+            axis.set_xlabel(X_LABELS[name])
     for axis in axes[:, 0]:
-        axis.set_ylabel(drawn[0].get_ylabel())
-    for axis in axes[:, 1:].flat:
-        axis.set_ylabel("")
-    for axis in axes[:-1].flat:
-        axis.set_xlabel("")
-    handles, labels = drawn[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        axis.set_ylabel(Y_LABELS[name])
+    figure.legend(*labels, loc="outside upper center", ncols=len(labels[0]))
+    return save(figure, figures, name)
 
 
-def _styles(cell: Spectra) -> Sequence[tuple[str, str, Any, str, Any]]:
+X_LABELS = {"spectra": "eigenvalue", "eigenvalues": "place in the list, from the largest"}
+Y_LABELS = {"spectra": "spectral density", "eigenvalues": "eigenvalue"}
+
+
+def _styles(cell: Cell) -> Iterator[tuple[str, str, Any, str, Any]]:
     """Key, name, colour, marker and dashes of each matrix."""
-    palette = drawing.colours(len(cell.matrices) + 1)
-    return [
-        (key, words(name), palette[i], MARKERS[i % len(MARKERS)], drawing.DASHES[i])
-        for i, (key, name) in enumerate(cell.matrices.items())
-    ]
+    matrices = cell.drawing.matrices
+    palette = colours(len(matrices) + 1)
+    for i, (key, name) in enumerate(matrices.items()):
+        yield key, words(name), palette[i], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]
 
 
-def _density_panel(axis: Any, cell: Spectra) -> None:
+def _density_panel(axis: Any, cell: Cell) -> None:
     for i, (key, name, colour, marker, dashes) in enumerate(_styles(cell)):
         draw_density(
             axis,
-            *(cell.arrays[f"{key}_{part}"] for part in ("grid", "density", "stderr")),
-            outliers=cell.arrays[f"{key}_values"][: cell.marked],
-            one_eigenvalue=float(cell.arrays[f"{key}_one_eigenvalue"]),
+            *(cell.first[f"{key}_{part}"] for part in ("grid", "density", "stderr")),
+            outliers=cell.first[f"{key}_values"][: cell.drawing.marked],
+            one_eigenvalue=float(cell.first[f"{key}_one_eigenvalue"]),
             label=name,
             marker=marker,
             mark_height=0.03 + 0.05 * i,
             color=colour,
             linestyle=dashes,
         )
-    axis.set_ylabel("spectral density")
-    axis.set_xlabel("eigenvalue")
 
 
-def _eigenvalue_panel(axis: Any, cell: Spectra) -> None:
+def _eigenvalue_panel(axis: Any, cell: Cell) -> None:
+    marked = cell.drawing.marked
     for key, name, colour, marker, _ in _styles(cell):
-        values = cell.arrays[f"{key}_values"]
+        values = cell.first[f"{key}_values"]
         shown = np.where(values > 0, values, np.nan)
         axis.plot(
             np.arange(1, len(values) + 1), shown, marker, color=colour, label=name,
             markersize=5, fillstyle="none",
         )  # fmt: skip
     axis.set_yscale("log")
-    axis.axvline(cell.marked + 0.5, color="0.4", linestyle=(0, (2, 2)), linewidth=1)
-    across = axis.get_xaxis_transform()
-    text = f" {words(cell.marked_as)} = {cell.marked}"
-    axis.text(cell.marked + 0.5, 0.03, text, ha="left", va="bottom", transform=across, color="0.3")
+    axis.axvline(marked + 0.5, color="0.4", linestyle=SHORT_DASHES, linewidth=1)
+    text = f" {words(cell.drawing.marked_as)} = {marked}"
+    axis.text(marked + 0.5, 0.03, text, ha="left", va="bottom", color="0.3",
+              transform=axis.get_xaxis_transform())  # fmt: skip
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set_ylabel("eigenvalue")
-    axis.set_xlabel("place in the list, from the largest")

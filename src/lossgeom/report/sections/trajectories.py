@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lossgeom.extras import required
+from lossgeom.recording.for_report import Panel, Trajectories
 from lossgeom.recording.record import Record
-from lossgeom.report import figures as drawing
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import level, words
+from lossgeom.report.figures import DASHES, colours, level, panels, save, words
 from lossgeom.report.sections._thresholds import draw_lines, lines_of
 
 FEW_STEPS = 30  # up to here, every point has a marker
@@ -23,35 +22,7 @@ LONG = 60  # characters, beyond which a legend had better name folders
 FEW_FAR, FAR = 0.05, 4.0  # values that are this few and times the range of the others away
 MANY = 3  # values that have to be left
 
-
-@dataclass(frozen=True)
-class Layout:
-    """How to draw, from the manifest's ``figure``; without one, every metric of every run.
-
-    Attributes:
-        columns: config key with one column of panels per value; none for a single column.
-        colour: config key with one colour per value; none for a colour per run.
-        panels: one dict per row of panels: ``metric``, ``label``, ``log``, and how to call its
-            ``threshold`` if it has one.
-    """
-
-    columns: str | None
-    colour: str | None
-    panels: Sequence[dict[str, Any]]
-
-    @classmethod
-    def of(cls, source: Source) -> Layout:
-        """What the manifest says, or what the rows suggest."""
-        if "figure" in source.manifest:
-            return cls(**source.manifest["figure"])
-        metrics = {
-            row["metric"]: None
-            for record in source.records.values()
-            for row in record.rows()
-            if "metric" in row
-        }
-        panels = [{"metric": m, "label": m.replace("_", " "), "log": False} for m in metrics]
-        return cls(None, None, panels)
+Groups = dict[str, list[str]]  # names of runs, by what to call them
 
 
 @dataclass(frozen=True)
@@ -74,84 +45,81 @@ class Curve:
     def of(cls, records: Sequence[Record], metric: str) -> Curve | None:
         """From the records; None if the metric is in none of them."""
         series = [dict(zip(*record.series(metric), strict=True)) for record in records]
-        plans = [set(record.manifest.get("planned_steps", ())) for record in records]
         if not any(series):
             return None
+        plans = [set(record.for_report.planned_steps) for record in records]
         steps = sorted(set().union(*plans, *series))
         values = np.array([[points.get(step, math.nan) for step in steps] for points in series])
         values[np.isinf(values)] = math.nan
         measured = np.array([[step in points for step in steps] for points in series])
-        missing = [
-            [step in plan and step not in points for step in steps]
-            for plan, points in zip(plans, series, strict=True)
-        ]
-        return cls(np.array(steps), values, np.array(missing), np.isnan(values) & measured)
+        planned = np.array([[step in plan for step in steps] for plan in plans])
+        return cls(np.array(steps), values, planned & ~measured, np.isnan(values) & measured)
 
 
 def trajectories(source: Source, figures: Path) -> Section | None:
     """The figure: the median over runs with the range between the least and the largest."""
-    layout = Layout.of(source)
     records = source.records
-    if source.measurement is not None:
-        return None
+    layout = _layout(source)
     if not layout.panels or not any(record.measured for record in records.values()):
         return None
     columns = _settings(records, layout.columns) if layout.columns else {"": list(records)}
     title, groups = _groups(records, layout.colour)
-    off: list[str] = []
-    with required("matplotlib").rc_context(drawing.STYLE):
-        figure = required("matplotlib.figure").Figure(
-            figsize=(1.5 + max(7.8, 2.4 * len(columns)), 0.8 + 2.1 * len(layout.panels)),
-            layout="constrained",
-        )
-        axes = figure.subplots(
-            len(layout.panels), len(columns), sharex="col", sharey="row", squeeze=False
-        )
-        drawn: list[list[Curve]] = [[] for _ in layout.panels]
-        for column, inside in enumerate(columns.values()):
-            for row, curves in enumerate(
-                _draw_column(axes[:, column], layout, groups, inside, records)
-            ):
-                drawn[row] += curves
-            axes[-1, column].set_xlabel("step")
-        for column, value in enumerate(columns):
-            if layout.columns:
-                axes[0, column].set_title(f"{words(layout.columns)} {words(value)}")
+    height, width = 0.8 + 2.1 * len(layout.panels), 1.5 + max(7.8, 2.4 * len(columns))
+    figure, axes = panels(
+        width, height, rows=len(layout.panels), columns=len(columns), sharex="col", sharey="row"
+    )
+    drawn: list[list[Curve]] = [[] for _ in layout.panels]
+    for column, (value, inside) in enumerate(columns.items()):
         for row, panel in enumerate(layout.panels):
-            axes[row, 0].set_ylabel(words(panel["label"]))
-            cut = _finish_row(axes[row], panel, drawn[row])
-            off += [f"{panel['label']}: {cut}".replace("\n", " ")] if cut else []
-            for axis, inside in zip(axes[row], columns.values(), strict=True):
-                draw_lines(axis, lines_of(records, inside, panel), groups)
-        _legend(figure, axes, title, len(groups))
-        svg = drawing.save(figure, figures, "trajectories")
-    runs = max(len(names) for names in groups.values())
+            drawn[row] += _draw_panel(axes[row, column], panel, groups, inside, records)
+        axes[-1, column].set_xlabel("step")
+        if layout.columns:
+            axes[0, column].set_title(f"{words(layout.columns)} {words(value)}")
+    off: list[str] = []
+    for row, panel in enumerate(layout.panels):
+        axes[row, 0].set_ylabel(words(panel.label))
+        cut = "" if panel.log or not drawn[row] else _cut(axes[row, 0], drawn[row])
+        off += [f"{panel.label}: {cut}".replace("\n", " ")] if cut else []
+        for axis, inside in zip(axes[row], columns.values(), strict=True):
+            draw_lines(axis, lines_of(records, inside, panel), groups)
+    if len(groups) > 1:
+        _legend(figure, axes, title)
     every = [curve for curves in drawn for curve in curves]
     values = {
-        "svg": svg,
+        "svg": save(figure, figures, "trajectories"),
         "missing": sum(int(curve.missing.sum()) for curve in every),
         "nonfinite": sum(int(curve.nonfinite.sum()) for curve in every),
         "off": off,
-        "runs": runs,
+        "runs": max(len(names) for names in groups.values()),
         "cautions": _cautions(records),
     }
     return Section("Along training", "trajectories.html", values)
 
 
+def _layout(source: Source) -> Trajectories:
+    """What the manifest says to draw; without it, every metric of every run."""
+    if source.told.figure is not None or source.measurement is not None:
+        return source.told.figure or Trajectories()
+    rows = [row for record in source.records.values() for row in record.rows()]
+    metrics = dict.fromkeys(row["metric"] for row in rows if "metric" in row)
+    return Trajectories(panels=tuple(Panel(metric, metric.replace("_", " ")) for metric in metrics))
+
+
 def _cautions(records: dict[str, Record]) -> list[str]:
     """What is said of thresholds, and of which runs if it is not said of all."""
-    found: dict[str, list[str]] = {}
+    found: Groups = {}
     for name, record in records.items():
-        if "thresholds_caution" in record.manifest:
-            found.setdefault(record.manifest["thresholds_caution"], []).append(name)
+        caution = record.for_report.thresholds_caution
+        if caution is not None:
+            found.setdefault(caution, []).append(name)
     return [
         said if len(names) == len(records) else f"{', '.join(names)} {said}"
         for said, names in found.items()
     ]
 
 
-def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, dict[str, list[str]]]:
-    """The runs of each colour, by what to call them, and what that is."""
+def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, Groups]:
+    """What the colours stand for, and the runs of each."""
     if colour:
         return words(colour), _settings(records, colour)
     configs = [record.config for record in records.values()]
@@ -167,16 +135,15 @@ def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, dict[s
     ]
     if not differing or max(map(len, labels)) > LONG:
         return "run", {name: [name] for name in records}
-    labels = [
-        f"{label} ({name})" if labels.count(label) > 1 else label
+    groups = {
+        f"{label} ({name})" if labels.count(label) > 1 else label: [name]
         for label, name in zip(labels, records, strict=True)
-    ]
-    title = words(differing[0]) if one else "run"
-    return title, {label: [name] for label, name in zip(labels, records, strict=True)}
+    }
+    return words(differing[0]) if one else "run", groups
 
 
-def _settings(records: dict[str, Record], key: str) -> dict[str, list[str]]:
-    """Names of the runs by the value of a setting."""
+def _settings(records: dict[str, Record], key: str) -> Groups:
+    """The runs for each value of a setting."""
     values = sorted({record.config[key] for record in records.values()})
     return {
         level(value): [name for name, record in records.items() if record.config[key] == value]
@@ -184,34 +151,42 @@ def _settings(records: dict[str, Record], key: str) -> dict[str, list[str]]:
     }
 
 
-def _draw_column(
-    axes: np.ndarray,
-    layout: Layout,
-    groups: dict[str, list[str]],
-    inside: list[str],
-    records: dict[str, Record],
-) -> list[list[Curve]]:
-    """The curves that were drawn, panel by panel."""
-    drawn: list[list[Curve]] = [[] for _ in layout.panels]
-    for row, panel in enumerate(layout.panels):
-        for i, (label, names) in enumerate(groups.items()):
-            chosen = [records[name] for name in names if name in inside]
-            curve = Curve.of(chosen, panel["metric"])
-            if curve is None:
-                continue
-            style = {
-                "color": drawing.colours(len(groups))[i],
-                "linestyle": drawing.DASHES[i % len(drawing.DASHES)],
-                "marker": "o" if len(curve.steps) <= FEW_STEPS else None,
-            }
-            _draw_curve(axes[row], curve, style, words(label), bool(panel["log"]))
-            drawn[row].append(curve)
+def _draw_panel(
+    axis: Any, panel: Panel, groups: Groups, inside: Sequence[str], records: dict[str, Record]
+) -> list[Curve]:
+    """Draw a curve for each group of runs that has one; return them."""
+    drawn = []
+    for i, (label, names) in enumerate(groups.items()):
+        curve = Curve.of([records[name] for name in names if name in inside], panel.metric)
+        if curve is not None:
+            colour, dashes = colours(len(groups))[i], DASHES[i % len(DASHES)]
+            _draw_curve(axis, curve, colour, panel.log, linestyle=dashes, label=words(label))
+            drawn.append(curve)
+    if panel.log:
+        axis.set_yscale("log")
     return drawn
 
 
-def _legend(figure: Any, axes: np.ndarray, title: str, groups: int) -> None:
-    if groups < 2:
-        return
+def _draw_curve(axis: Any, curve: Curve, colour: Any, log: bool, **style: Any) -> None:
+    values = np.ma.masked_invalid(curve.values)
+    if log:
+        values = np.ma.masked_less_equal(values, 0)
+    middle: np.ma.MaskedArray[Any, Any] = np.ma.median(values, axis=0)  # type: ignore[no-untyped-call]
+    marker = "o" if len(curve.steps) <= FEW_STEPS else None
+    axis.plot(curve.steps, middle.filled(np.nan), color=colour, marker=marker, **style)
+    if len(curve.values) > 1:
+        low, high = values.min(axis=0).filled(np.nan), values.max(axis=0).filled(np.nan)
+        axis.fill_between(curve.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    marks = ((curve.missing, "|", 0.02, "0.4"), (curve.nonfinite, "x", 0.98, colour))
+    for where, mark, height, shade in marks:
+        steps = curve.steps[where.any(axis=0)]
+        if len(steps):
+            axis.plot(steps, np.full(len(steps), height), mark, color=shade,
+                      transform=axis.get_xaxis_transform())  # fmt: skip
+
+
+def _legend(figure: Any, axes: np.ndarray, title: str) -> None:
+    """Name each colour once, whichever panels it is in."""
     found: dict[str, Any] = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -221,32 +196,8 @@ def _legend(figure: Any, axes: np.ndarray, title: str, groups: int) -> None:
     )
 
 
-def _draw_curve(axis: Any, curve: Curve, style: dict[str, Any], label: str, log: bool) -> None:
-    values = np.ma.masked_invalid(curve.values)
-    if log:
-        values = np.ma.masked_less_equal(values, 0)
-    middle: np.ma.MaskedArray[Any, Any] = np.ma.median(values, axis=0)  # type: ignore[no-untyped-call]
-    axis.plot(curve.steps, middle.filled(np.nan), label=label, **style)
-    low, high = values.min(axis=0).filled(np.nan), values.max(axis=0).filled(np.nan)
-    if len(curve.values) > 1:
-        axis.fill_between(curve.steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    for where, marker, height in ((curve.missing, "|", 0.02), (curve.nonfinite, "x", 0.98)):
-        steps = curve.steps[where.any(axis=0)]
-        if len(steps):
-            across = axis.get_xaxis_transform()
-            colour = style["color"] if marker == "x" else "0.4"
-            axis.plot(steps, np.full(len(steps), height), marker, color=colour, transform=across)
-
-
-def _finish_row(axes: np.ndarray, panel: dict[str, Any], drawn: Sequence[Curve]) -> str:
-    """Set the axis; says what is out of its sight."""
-    if panel["log"]:
-        axes[0].set_yscale("log")
-    return "" if panel["log"] or not drawn else _cut(axes[0], drawn)
-
-
 def _cut(axis: Any, curves: Sequence[Curve]) -> str:
-    """Let few values that are far away not flatten the others; says what is out of sight."""
+    """Keep few values that are far away from flattening the others; say what is out of sight."""
     values = np.sort(np.concatenate([curve.values.ravel() for curve in curves]))
     values = values[np.isfinite(values)]
     few = max(1, int(FEW_FAR * len(values)))
