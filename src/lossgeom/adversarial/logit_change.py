@@ -13,7 +13,7 @@ from lossgeom.adversarial._own_attack import OwnAttack
 from lossgeom.adversarial._worst_case import Found, WorstCase
 from lossgeom.adversarial.certified_radius import in_l2
 from lossgeom.lipschitz.ball import Box, Norm
-from lossgeom.lipschitz.certified.frozen import TOLERANCE, all_inputs, frozen_model, graph_of
+from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.propagation import MARGIN
 from lossgeom.lipschitz.lipschitz import certified

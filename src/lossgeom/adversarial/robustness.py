@@ -19,7 +19,7 @@ from lossgeom.adversarial.logit_change import (
     side_by_side,
 )
 from lossgeom.lipschitz.ball import Box, Norm
-from lossgeom.lipschitz.certified.frozen import TOLERANCE, all_inputs, frozen_model
+from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
-from lossgeom.lipschitz.certified.bounds import Bounds, bounds
-from lossgeom.lipschitz.certified.frozen import all_inputs, frozen_model, graph_of
+from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, bounds
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short

@@ -13,9 +13,9 @@ from torch import Tensor
 from lossgeom.linalg.operator_norms import lengths
 from lossgeom.lipschitz.certified.activations import Activation
 from lossgeom.lipschitz.certified.affine_maps import Affine
-from lossgeom.lipschitz.certified.deviations import Deviations
 from lossgeom.lipschitz.certified.graph import Concatenation, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
+from lossgeom.lipschitz.certified.slope_deviations import Deviations
 from lossgeom.lipschitz.certified.states import (
     INPUT,
     Block,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz.certified.graph import Graph
-from lossgeom.lipschitz.certified.trace import traced
+from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.double import InDouble, in_double
 from lossgeom.problem.forward import call_model

@@ -63,7 +63,7 @@ def bounds(
     The intervals themselves follow from the rows of J (which all of these bound too), by the mean
     value theorem on the ball, and from interval arithmetic.
     """
-    numbers = _block_numbers(graph)
+    numbers = _block_numbers(graph, centres[0].numel())
     chunk = max(1, CHUNK_NUMBERS // min(numbers, BLOCK_NUMBERS))
     radii = torch.as_tensor(radius, dtype=centres.dtype, device=centres.device).expand(len(centres))
     with torch.no_grad():
@@ -77,9 +77,8 @@ def bounds(
     return Bounds(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def _block_numbers(graph: Graph) -> int:
+def _block_numbers(graph: Graph, D: int) -> int:
     """How many numbers the bounds of one example take at most, at the largest value."""
-    D = math.prod(graph.input_shape)
     columns = 2 * D  # of the Jacobian, and of what it may deviate by
     most = columns * D
     for step in graph.steps:
