@@ -15,8 +15,8 @@ from lossgeom.adversarial.certified_radius import in_l2
 from lossgeom.lipschitz.ball import Box, Norm
 from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.jacobian_bounds import certified
 from lossgeom.lipschitz.certified.propagation import MARGIN
-from lossgeom.lipschitz.lipschitz import certified
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short

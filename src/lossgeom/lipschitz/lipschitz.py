@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
-from lossgeom.lipschitz.certified.graph import Graph
-from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, bounds
+from lossgeom.lipschitz.certified.jacobian_bounds import certified, everywhere
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
@@ -165,11 +163,6 @@ def lipschitz_global(problem: Problem) -> float:
         return everywhere(graph_of(problem, inputs), inputs).norm.item()
 
 
-def everywhere(graph: Graph, inputs: Float[Tensor, "N ..."]) -> Bounds:
-    """The bounds for all inputs of a shape."""
-    return bounds(graph, torch.zeros_like(inputs[:1]), math.inf)
-
-
 def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     r"""Certified upper bounds of the Lipschitz constant on the l2 ball round every example.
 
@@ -225,11 +218,3 @@ def check_radius(radius: float) -> None:
     """Refuse what is no radius of a ball."""
     if not (radius >= 0 and math.isfinite(radius)):
         raise ValueError(f"expected a finite radius >= 0, got {radius}")
-
-
-def certified(graph: Graph, inputs: Float[Tensor, "N ..."], radius: float) -> Bounds:
-    """The bounds on balls, none of them above those for all inputs."""
-    local, anywhere = bounds(graph, inputs, radius), everywhere(graph, inputs)
-    norm = torch.minimum(local.norm, anywhere.norm)
-    variation = torch.minimum(local.variation, anywhere.variation)
-    return replace(local, norm=norm, variation=torch.minimum(variation, 2 * norm))

@@ -11,7 +11,8 @@ from torch import Tensor
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
-from lossgeom.lipschitz.lipschitz import certified, check_ascent, check_radius
+from lossgeom.lipschitz.certified.jacobian_bounds import certified
+from lossgeom.lipschitz.lipschitz import check_ascent, check_radius
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
