@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lossgeom.lipschitz.ball import Ball
+from lossgeom.lipschitz.ball import FIRST_STEP, Ball
 from lossgeom.problem import NonFiniteError
 
 ROUNDING = 1e-12  # of outputs in double precision, relative; thousands of units in the last place
-FIRST_STEP = 0.5  # of eps; the steps shrink to zero linearly
 
 Model = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]

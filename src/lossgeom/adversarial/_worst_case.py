@@ -161,7 +161,7 @@ class _Piece:
 
     def flat(self, points: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
         """The model of flat inputs."""
-        outputs: Tensor = self.model(points.reshape(-1, *self.inputs.shape[1:]))
+        outputs: Tensor = self.model(points)
         return outputs
 
     def starts(self, ball: Ball, first: Float[Tensor, "F B D"]) -> Float[Tensor, "R B D"]:

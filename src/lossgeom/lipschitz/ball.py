@@ -1,4 +1,4 @@
-"""The inputs that an attack may choose from."""
+"""The inputs that an ascent may choose from."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ NORMS: tuple[Norm, ...] = ("l2", "linf")
 Box = tuple[float | Tensor, float | Tensor]
 ULP = 2.0**-50  # of what adding a step to an input can round, relative to their lengths
 HALVINGS = 20  # of what a step is multiplied with; the shorter end is taken
+FIRST_STEP = 0.5  # of the radius, in an ascent whose steps shrink to zero linearly
 ROUNDING = 1e-6  # of inputs that an attack hands back in float32, relative to their size
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
-from lossgeom.lipschitz.certified.jacobian_bounds import certified, everywhere
+from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, certified, everywhere
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
@@ -85,29 +85,19 @@ def lipschitz_lower(
     >>> round(lower.at_data, 3), round(lower.value, 3)  # the slope of tanh(3 x) at 0.5 and at 0
     (0.542, 3.0)
     """
-    check_ascent(radius, steps, restarts)
     if starts < 1:
         raise ValueError(f"expected to start from at least one example, got starts={starts}")
     inputs = all_inputs(problem)
+    ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
     norms = jacobian_norms(problem).values.double()
     best = norms.topk(min(starts, len(norms))).indices
-    ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
+    centres = inputs[best].flatten(1)
     with measuring(norms.device):
-        at_data = ascent.at(inputs[best])
-        values, points = ascent(inputs[best])
+        at_data = ascent.at(centres)
+        values, points = ascent(centres)
     top = int(values.argmax())
-    largest = at_data.max().item()
-    return LipschitzLower(values[top].item(), points[0, top], int(best[top]), largest)
-
-
-def check_ascent(radius: float, steps: int, restarts: int) -> None:
-    """Refuse settings that leave nothing to do."""
-    if not radius >= 0:
-        raise ValueError(f"expected a radius >= 0, got {radius}")
-    if steps < 0 or restarts < 1:
-        raise ValueError(
-            f"expected steps >= 0 and restarts >= 1, got steps={steps} and restarts={restarts}"
-        )
+    point = points[0, top].reshape(inputs.shape[1:])
+    return LipschitzLower(values[top].item(), point, int(best[top]), at_data.max().item())
 
 
 def lipschitz_global(problem: Problem) -> float:
@@ -208,10 +198,15 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     >>> [round(bound, 4) for bound in lipschitz_local(problem, radius=0.5).tolist()]
     [3.0, 0.0, 3.0]
     """
+    return certified_on_balls(problem, radius).norm
+
+
+def certified_on_balls(problem: Problem, radius: float) -> Bounds:
+    """All that is certified on the balls round the examples."""
     check_radius(radius)
     inputs = all_inputs(problem)
     with measuring(inputs.device):
-        return certified(graph_of(problem, inputs), inputs, radius).norm
+        return certified(graph_of(problem, inputs), inputs, radius)
 
 
 def check_radius(radius: float) -> None:
