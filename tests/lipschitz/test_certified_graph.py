@@ -47,7 +47,7 @@ class Adding(nn.Module):
 def test_what_is_refused(unchecked, model, text):
     if text.endswith(("arguments", "getitem")):
         module, x = model.eval().double(), torch.randn(2, 2, 6, 6).double()
-        from lossgeom.lipschitz.certified.trace import traced
+        from lossgeom.lipschitz.certified.tracing import traced
 
         with pytest.raises(TypeError, match=text):
             traced(module, tuple(x.shape[1:]))

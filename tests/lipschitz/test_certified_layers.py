@@ -16,7 +16,7 @@ from lossgeom.linalg.operator_norms import (
     lengths,
 )
 from lossgeom.lipschitz.certified.activations import ACTIVATIONS as KNOWN
-from lossgeom.lipschitz.certified.modules import layer_of
+from lossgeom.lipschitz.certified.torch_modules import layer_of
 from tests.smoothness.networks import ACTIVATIONS, jacobians, norms
 
 
@@ -53,7 +53,7 @@ def test_convolution_norms_are_above_the_matrix_and_near_it(module, shape):
     module = module.double()
     exact = torch.linalg.matrix_norm(matrix_of(module, shape), ord=2).item()
     layer = layer_of(module, shape)
-    fourier = layer.layer_norm(layer.weight)
+    fourier = layer.fourier_norm(layer.weight)
     assert exact * (1 - 1e-12) <= fourier <= 1.6 * exact
     assert exact * (1 - 1e-12) <= layer.absolute_norm
     assert exact * (1 - 1e-12) <= layer.norm <= exact * (1 + 1e-7)

@@ -145,14 +145,14 @@ def test_dead_units_drop_out():
 
 
 def test_without_blocks_bounds_are_looser_and_still_hold(monkeypatch):
-    from lossgeom.lipschitz.certified import bounds
+    from lossgeom.lipschitz.certified import jacobian_bounds
 
     tight = {}
     chosen = {name: NETWORKS[name] for name in ("relu", "tanh", "pooled", "residual", "branches")}
     for name, (model, x) in chosen.items():
         with without_checks():
             tight[name] = lg.lipschitz_local(problem(model, x), 0.3)
-    monkeypatch.setattr(bounds, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(jacobian_bounds, "BLOCK_NUMBERS", 1)
     generator = torch.Generator().manual_seed(2)
     for name, (model, x) in chosen.items():
         with without_checks():
@@ -180,11 +180,11 @@ def test_weights_of_extreme_sizes(scale):
 
 
 def test_chunks_change_nothing(monkeypatch):
-    from lossgeom.lipschitz.certified import bounds
+    from lossgeom.lipschitz.certified import jacobian_bounds
 
     model, x = NETWORKS["pooled"]
     whole = lg.lipschitz_local(problem(model, x), 0.3)
-    monkeypatch.setattr(bounds, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(jacobian_bounds, "CHUNK_NUMBERS", 1)
     torch.testing.assert_close(lg.lipschitz_local(problem(model, x), 0.3), whole)
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lossgeom.lipschitz.ball import Ball
+from lossgeom.lipschitz.ball import FIRST_STEP, Ball
 from lossgeom.problem import NonFiniteError
 
 ROUNDING = 1e-12  # of outputs in double precision, relative; thousands of units in the last place
-FIRST_STEP = 0.5  # of eps; the steps shrink to zero linearly
 
 Model = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]
@@ -29,14 +28,16 @@ def margins(logits: Float[Tensor, "*R B C"], targets: Int64[Tensor, " B"]) -> Fl
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Some examples, with what the model puts out for them.
+    """Some examples, with what the model puts out for them and what attacks on them raise.
 
     Attributes:
+        model: of inputs (B, D).
         inputs: (B, D), flat.
         logits: at the inputs.
         targets: classes; ``None`` where only the change of the outputs is asked for.
     """
 
+    model: Model
     inputs: Float[Tensor, "B D"]
     logits: Float[Tensor, "B C"]
     targets: Int64[Tensor, " B"] | None
@@ -54,7 +55,7 @@ class Examples:
         return (logits - self.logits).square().sum(-1)
 
     def margin(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
-        """That of the target; infinite without one."""
+        """The margin of the target; infinite without one."""
         if self.targets is None:
             return torch.full_like(logits[..., 0], math.inf)
         return margins(logits, self.targets)
@@ -76,74 +77,27 @@ class Examples:
         )
         return torch.cat([-margins(logits[:1], self.targets), aimed[..., 0]])
 
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """The worst that attacks have come across, for each example.
-
-    Attributes:
-        change: the largest change of the outputs.
-        margin: the smallest margin.
-    """
-
-    change: Float[Tensor, " B"]
-    margin: Float[Tensor, " B"]
-
-    @classmethod
-    def at(cls, examples: Examples) -> Seen:
-        """Before any attack."""
-        return cls(torch.zeros_like(examples.logits[:, 0]), examples.margin(examples.logits))
-
-    def with_(self, examples: Examples, logits: Float[Tensor, "R B C"]) -> Seen:
-        """After a look at the outputs of attacked inputs."""
-        return Seen(
-            torch.maximum(self.change, examples.change(logits).amax(0)),
-            torch.minimum(self.margin, examples.margin(logits).amin(0)),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Attack:
-    """Ascents in a ball, all from their starts at once.
-
-    Attributes:
-        model: of inputs (B, D).
-        ball: that they stay in.
-        steps: of each ascent.
-    """
-
-    model: Model
-    ball: Ball
-    steps: int
-
-    def look(self, points: Float[Tensor, "R B D"], examples: Examples, seen: Seen) -> Seen:
-        """What is at points that are given."""
-        with torch.no_grad():
-            return seen.with_(examples, self.outputs(points))
-
-    def ascend(
-        self, starts: Float[Tensor, "R B D"], examples: Examples, objective: Objective, seen: Seen
-    ) -> Seen:
-        """What is on the way up."""
-        points = self.ball.project(starts, examples.inputs)
-        for step in range(self.steps):
-            points = points.detach().requires_grad_()
-            logits = self.outputs(points)
-            seen = seen.with_(examples, logits.detach())
-            if not logits.requires_grad:
-                return seen
-            (up,) = torch.autograd.grad(objective(logits).sum(), points, materialize_grads=True)
-            length = FIRST_STEP * (1 - step / self.steps) * self.ball.eps
-            moved = points.detach() + length * self.ball.steepest(up)
-            points = self.ball.project(moved, examples.inputs)
-        return self.look(points, examples, seen)
-
-    def outputs(self, points: Float[Tensor, "R B D"]) -> Float[Tensor, "R B C"]:
-        """Of the model, which must be finite."""
+    def outputs(self, points: Float[Tensor, "R B D"], ball: Ball) -> Float[Tensor, "R B C"]:
+        """What the model puts out for inputs in a ball, which must be finite."""
         logits = torch.unflatten(self.model(points.flatten(0, 1)), 0, points.shape[:2])
         if not logits.isfinite().all():
             raise NonFiniteError(
                 "the output of the model is NaN or infinite at an input within "
-                f"eps={self.ball.eps:g} of an example"
+                f"eps={ball.eps:g} of an example"
             )
         return logits
+
+    def ascent(
+        self, ball: Ball, starts: Float[Tensor, "R B D"], objective: Objective, steps: int
+    ) -> Iterator[Float[Tensor, "R B C"]]:
+        """Yield the outputs on the way up in a ball, from all starts at once."""
+        points = ball.project(starts, self.inputs)
+        for step in range(steps + 1):
+            points = points.detach().requires_grad_(step < steps)
+            logits = self.outputs(points, ball)
+            yield logits.detach()
+            if step == steps or not logits.requires_grad:
+                return
+            (up,) = torch.autograd.grad(objective(logits).sum(), points, materialize_grads=True)
+            length = FIRST_STEP * (1 - step / steps) * ball.eps
+            points = ball.project(points.detach() + length * ball.steepest(up), self.inputs)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import repeat
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from lossgeom.adversarial._attack import Attack, Examples, Seen
+from lossgeom.adversarial._attack import Examples
 from lossgeom.adversarial._first_order import FirstOrder, first_order
-from lossgeom.adversarial._own_attack import OwnAttack
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.autodiff.saved_tensors import with_bytes
 from lossgeom.linalg.probes import random_numbers
@@ -20,6 +21,9 @@ from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
 from lossgeom.problem import NonFiniteError
 
 PIECE_BYTES = 2**27  # about what is worked on at a time
+
+Eps = float | Sequence[float]
+OwnAttack = Callable[[Ball, Examples], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,7 @@ class Found:
 class WorstCase:
     """Settings of the search."""
 
-    eps: tuple[float, ...]
+    eps: Eps
     norm: Norm
     steps: int
     restarts: int
@@ -56,11 +60,18 @@ class WorstCase:
 
     def __post_init__(self) -> None:
         check_norm(self.norm)
-        if not self.eps or not all(eps >= 0 and math.isfinite(eps) for eps in self.eps):
-            raise ValueError(f"expected attack sizes 0 <= eps < infinity, got {list(self.eps)}")
+        if not self.sizes or not all(eps >= 0 and math.isfinite(eps) for eps in self.sizes):
+            raise ValueError(f"expected attack sizes 0 <= eps < infinity, got {self.sizes}")
         for name, least in {"steps": 0, "restarts": 1, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+
+    @property
+    def sizes(self) -> list[float]:
+        """The sizes of attack."""
+        return [
+            float(size) for size in (self.eps if isinstance(self.eps, Sequence) else [self.eps])
+        ]
 
     def of(
         self,
@@ -70,15 +81,14 @@ class WorstCase:
         own: OwnAttack | None = None,
     ) -> Found:
         """Search round all examples, also by an attack of the user's."""
-        box, generator = self._box(inputs), random_numbers(self.seed)
-        shape = (inputs[0].numel(), self.restarts)
+        box, generator, flat = self._box(inputs), random_numbers(self.seed), inputs.flatten(1)
+        shape = (flat.shape[1], self.restarts)
         probes = torch.randn(shape, generator=generator, dtype=torch.float64)
-        pieces = []
+        balls = [Ball(size, self.norm, box) for size in self.sizes]
+        search = _Search(self, model, balls, probes, own, generator)
         size = self._piece_size(model, inputs)
-        for start in range(0, len(inputs), size):
-            x = inputs[start : start + size]
-            y = None if targets is None else targets[start : start + size]
-            pieces.append(_Piece(self, model, box, x, y, own, generator).found(probes))
+        ys = repeat(None) if targets is None else torch.split(targets, size)
+        pieces = [search.found(x, y) for x, y in zip(torch.split(flat, size), ys, strict=False)]
         names = [each.name for each in fields(Found)]
         return Found(*(torch.cat([getattr(p, n) for p in pieces], dim=-1) for n in names))
 
@@ -112,70 +122,68 @@ class WorstCase:
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
-    """Some of the examples, and all that it takes to attack them."""
+class _Search:
+    """All that it takes to attack some examples."""
 
-    search: WorstCase
+    settings: WorstCase
     model: nn.Module
-    box: Box | None
-    inputs: Float[Tensor, "B ..."]
-    targets: Int64[Tensor, " B"] | None
+    balls: list[Ball]
+    probes: Float[Tensor, "D k"]
     own: OwnAttack | None
     generator: torch.Generator
 
-    def found(self, probes: Float[Tensor, "D k"]) -> Found:
-        """For all sizes."""
-        leaf = self.inputs.detach().requires_grad_()
-        point = Linearized.of(leaf, self.model(leaf))
+    def found(self, x: Float[Tensor, "B D"], targets: Int64[Tensor, " B"] | None) -> Found:
+        """The worst in every ball; what was found in one is in every larger one, too."""
+        leaf = x.detach().requires_grad_()
+        point = Linearized(leaf, self.model(leaf))
         logits = point.outputs.detach()
         if not logits.isfinite().all():
             raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-        slope = first_order(point, self.search.norm, probes)
+        slope = first_order(point, self.settings.norm, self.probes)
         del point  # and its graph
-        examples = Examples(self.inputs.flatten(1), logits, self.targets)
-        seen = [self.seen(eps, examples, slope) for eps in self.search.eps]
-        change, margin = self.nested(seen)
+        examples = Examples(self.model, x, logits, targets)
+        worst = [self._worst(ball, examples, slope) for ball in self.balls]
+        changes, margins = (torch.stack(part) for part in zip(*worst, strict=True))
+        inside = [[ball.eps <= size for ball in self.balls] for size in self.settings.sizes]
         return Found(
-            change, margin, Seen.at(examples).margin, slope.value, slope.converged,
+            torch.stack([changes[smaller].amax(0) for smaller in inside]),
+            torch.stack([margins[smaller].amin(0) for smaller in inside]),
+            examples.margin(logits),
+            slope.value,
+            slope.converged,
             logits.norm(dim=-1),
-        )  # fmt: skip
+        )
 
-    def seen(self, eps: float, examples: Examples, slope: FirstOrder) -> Seen:
-        """What all attacks of a size find, which begin at the example, beside it and at random."""
-        seen, centre = Seen.at(examples), examples.inputs
-        if eps == 0:
-            return seen
-        ball = Ball(eps, self.search.norm, self.box)
-        attack = Attack(self.flat, ball, self.search.steps)
-        step = eps * slope.direction
-        ends = self.starts(ball, torch.stack([centre + step, centre - step]))
-        seen = attack.ascend(ends, examples, examples.squared_change, seen)
-        if self.targets is None:
-            return seen
-        starts = self.starts(ball, centre[None])
-        seen = attack.ascend(starts, examples, examples.towards_others, seen)
-        if self.own is None:
-            return seen
-        points = self.own.points(ball, self.inputs, self.targets)
-        return attack.look(points[None], examples, seen)
+    def _worst(
+        self, ball: Ball, examples: Examples, slope: FirstOrder
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """The largest change and the smallest margin that all attacks in a ball come across."""
+        margin = examples.margin(examples.logits)
+        change = torch.zeros_like(margin)
+        for logits in self._seen(ball, examples, slope):
+            change = torch.maximum(change, examples.change(logits).amax(0))
+            margin = torch.minimum(margin, examples.margin(logits).amin(0))
+        return change, margin
 
-    def flat(self, points: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
-        """The model of flat inputs."""
-        outputs: Tensor = self.model(points.reshape(-1, *self.inputs.shape[1:]))
-        return outputs
+    def _seen(
+        self, ball: Ball, examples: Examples, slope: FirstOrder
+    ) -> Iterator[Float[Tensor, "R B C"]]:
+        """Yield outputs from attacks that begin at the example, beside it and at random."""
+        centre, steps = examples.inputs, self.settings.steps
+        if ball.eps == 0:
+            return
+        step = ball.eps * slope.direction
+        ends = self._starts(ball, centre, centre + step, centre - step)
+        yield from examples.ascent(ball, ends, examples.squared_change, steps)
+        if examples.targets is not None:
+            starts = self._starts(ball, centre, centre)
+            yield from examples.ascent(ball, starts, examples.towards_others, steps)
+        if self.own is not None:
+            yield examples.outputs(self.own(ball, examples)[None], ball)
 
-    def starts(self, ball: Ball, first: Float[Tensor, "F B D"]) -> Float[Tensor, "R B D"]:
-        """The first points, and random ones for the other restarts."""
-        steps = ball.drawn((self.search.restarts - 1, *first.shape[1:]), self.generator)
-        return torch.cat([first, self.inputs.flatten(1) + steps.to(first)])
-
-    def nested(self, seen: list[Seen]) -> tuple[Float[Tensor, "K B"], Float[Tensor, "K B"]]:
-        """What was found in a ball is in every larger ball, too."""
-        change = torch.stack([each.change for each in seen])
-        margin = torch.stack([each.margin for each in seen])
-        eps = torch.tensor(self.search.eps, dtype=torch.float64, device=change.device)
-        inside = [eps <= size for size in eps]
-        return (
-            torch.stack([change[smaller].amax(0) for smaller in inside]),
-            torch.stack([margin[smaller].amin(0) for smaller in inside]),
+    def _starts(self, ball: Ball, centre: Float[Tensor, "B D"], *first: Tensor) -> Tensor:
+        """The first points, and random ones in the ball for the other restarts."""
+        shape = (self.settings.restarts - 1, *centre.shape)
+        return torch.cat(
+            [torch.stack(first), centre + ball.drawn(shape, self.generator).to(centre)]
         )

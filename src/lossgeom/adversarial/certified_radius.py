@@ -11,11 +11,10 @@ from torch import Tensor
 from lossgeom.adversarial._attack import margins
 from lossgeom.adversarial._classes import classes
 from lossgeom.lipschitz.ball import Norm, check_norm
-from lossgeom.lipschitz.certified.bounds import bounds
-from lossgeom.lipschitz.certified.frozen import all_inputs, graph_of
+from lossgeom.lipschitz.certified.frozen_model import all_inputs, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.jacobian_bounds import bounds, everywhere
 from lossgeom.lipschitz.certified.propagation import MARGIN
-from lossgeom.lipschitz.lipschitz import everywhere
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 

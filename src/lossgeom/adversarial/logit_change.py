@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lossgeom.adversarial._own_attack import OwnAttack
-from lossgeom.adversarial._worst_case import Found, WorstCase
+from lossgeom.adversarial._worst_case import Eps, Found, OwnAttack, WorstCase
 from lossgeom.adversarial.certified_radius import in_l2
 from lossgeom.lipschitz.ball import Box, Norm
-from lossgeom.lipschitz.certified.frozen import TOLERANCE, all_inputs, frozen_model, graph_of
+from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.jacobian_bounds import certified
 from lossgeom.lipschitz.certified.propagation import MARGIN
-from lossgeom.lipschitz.lipschitz import certified
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
-
-Eps = float | Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,69 +102,48 @@ def logit_change(
     >>> change.lower.item(), change.first_order.item(), change.upper.item()  # tanh(1) is 0.7616
     (0.7615..., 1.0, 1.0...)
     """
-    search = search_of(eps, norm, steps, restarts, seed, bounds)
+    search = WorstCase(eps, norm, steps, restarts, seed, bounds)
     inputs = all_inputs(checked_problem(problem))
-    found = found_by(problem, search, inputs)
-    graph, notes = graph_or_note(problem, inputs) if certify else (None, ())
-    return side_by_side(search, inputs, found, graph, notes)
+    return measured(problem, search, inputs, certify=certify)[0]
 
 
-def search_of(
-    eps: Eps, norm: Norm, steps: int, restarts: int, seed: int, bounds: Box | None
-) -> WorstCase:
-    """The settings, checked."""
-    sizes = tuple(float(size) for size in (eps if isinstance(eps, Sequence) else [eps]))
-    return WorstCase(sizes, norm, steps, restarts, seed, bounds)
-
-
-def found_by(
+def measured(
     problem: Problem,
     search: WorstCase,
     inputs: Float[Tensor, "N ..."],
     targets: Int64[Tensor, " N"] | None = None,
     own: OwnAttack | None = None,
-) -> Found:
-    """What the search comes across."""
+    *,
+    certify: bool,
+) -> tuple[LogitChange, Found, Graph | None]:
+    """Put what is found beside what is predicted and certified; the graph is ``None`` without."""
     model = frozen_model(problem)
     with measuring(inputs.device):
-        return search.of(model, inputs, targets, own)
-
-
-def graph_or_note(
-    problem: Problem, inputs: Float[Tensor, "N ..."]
-) -> tuple[Graph | None, tuple[str, ...]]:
-    """The graph, or why there is none."""
-    try:
-        return graph_of(problem, inputs), ()
-    except TypeError as error:
-        return None, (f"nothing is certified: {error}",)
-
-
-def side_by_side(
-    search: WorstCase,
-    inputs: Float[Tensor, "N ..."],
-    found: Found,
-    graph: Graph | None,
-    notes: tuple[str, ...],
-) -> LogitChange:
-    """What was found beside what is predicted and certified."""
-    eps = torch.tensor(search.eps, dtype=torch.float64, device=inputs.device)
-    slopes = eps[:, None] * found.slope
+        found = search.of(model, inputs, targets, own)
+        graph, notes = _graph_or_note(problem, inputs) if certify else (None, [])
+        eps = torch.tensor(search.sizes, dtype=torch.float64, device=inputs.device)
+        upper = None if graph is None else _upper(graph, inputs, search)
+    slopes, change = eps[:, None] * found.slope, found.change
     left = int((~found.converged).sum())
     if search.norm == "l2" and left:
-        notes = (*notes, f"Lanczos iteration has not converged for {left} examples")
-    upper, change = None, found.change
-    if graph is not None:
-        with measuring(inputs.device):
-            upper = torch.stack([_upper(graph, inputs, size, search.norm) for size in search.eps])
+        notes.append(f"Lanczos iteration has not converged for {left} examples")
+    if upper is not None:
         hidden = TOLERANCE * found.size.max()  # below it, no more than rounding may be seen
         change = torch.where((change > upper) & (change <= hidden), 0, change)
     exact, lower = (slopes, None) if search.norm == "l2" else (None, slopes)
-    return LogitChange(eps, change, exact, lower, upper, notes)
+    return LogitChange(eps, change, exact, lower, upper, tuple(notes)), found, graph
 
 
-def _upper(
-    graph: Graph, inputs: Float[Tensor, "N ..."], eps: float, norm: Norm
-) -> Float[Tensor, " N"]:
-    radius = in_l2(eps, norm, inputs)
-    return certified(graph, inputs, radius).norm * radius * MARGIN
+def _graph_or_note(
+    problem: Problem, inputs: Float[Tensor, "N ..."]
+) -> tuple[Graph | None, list[str]]:
+    """The graph, or why there is none."""
+    try:
+        return graph_of(problem, inputs), []
+    except TypeError as error:
+        return None, [f"nothing is certified: {error}"]
+
+
+def _upper(graph: Graph, inputs: Float[Tensor, "N ..."], search: WorstCase) -> Float[Tensor, "K N"]:
+    radii = [in_l2(size, search.norm, inputs) for size in search.sizes]
+    return torch.stack([certified(graph, inputs, r).norm * r * MARGIN for r in radii])

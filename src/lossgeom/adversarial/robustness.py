@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.adversarial._classes import classes
-from lossgeom.adversarial._own_attack import AttackFunction, OwnAttack
+from lossgeom.adversarial._own_attack import AttackFunction, attacked_inputs
+from lossgeom.adversarial._worst_case import Eps, WorstCase
 from lossgeom.adversarial.certified_radius import radii
-from lossgeom.adversarial.logit_change import (
-    Eps,
-    LogitChange,
-    found_by,
-    graph_or_note,
-    search_of,
-    side_by_side,
-)
+from lossgeom.adversarial.logit_change import LogitChange, measured
 from lossgeom.lipschitz.ball import Box, Norm
-from lossgeom.lipschitz.certified.frozen import TOLERANCE, all_inputs, frozen_model
+from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
@@ -154,14 +149,14 @@ def robustness(
     >>> found.certified_radii, found.logit_change.lower[:, 0]
     (tensor([1.4142, 0.3536], dtype=torch.float64), tensor([0.1000, 1.0000], dtype=torch.float64))
     """
-    search = search_of(eps, norm, steps, restarts, seed, bounds)
+    search = WorstCase(eps, norm, steps, restarts, seed, bounds)
     inputs, targets = all_inputs(checked_problem(problem)), classes(problem)
-    own = None if attack is None else OwnAttack(attack, frozen_model(problem))
-    found = found_by(problem, search, inputs, targets, own)
-    graph, notes = graph_or_note(problem, inputs) if certify else (None, ())
+    own = None
+    if attack is not None:
+        own = partial(attacked_inputs, attack, frozen_model(problem), inputs.shape[1:])
+    change, found, graph = measured(problem, search, inputs, targets, own, certify=certify)
     certain = None
     if graph is not None:
         with measuring(inputs.device):
             certain = radii(graph, inputs, targets, norm)
-    change = side_by_side(search, inputs, found, graph, notes)
     return Robustness(norm, change.eps, found.at_example, found.margin, certain, change)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
-from lossgeom.lipschitz.certified.bounds import Bounds, bounds
-from lossgeom.lipschitz.certified.frozen import all_inputs, frozen_model, graph_of
-from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
+from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, certified, everywhere
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
@@ -87,29 +85,19 @@ def lipschitz_lower(
     >>> round(lower.at_data, 3), round(lower.value, 3)  # the slope of tanh(3 x) at 0.5 and at 0
     (0.542, 3.0)
     """
-    check_ascent(radius, steps, restarts)
     if starts < 1:
         raise ValueError(f"expected to start from at least one example, got starts={starts}")
     inputs = all_inputs(problem)
+    ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
     norms = jacobian_norms(problem).values.double()
     best = norms.topk(min(starts, len(norms))).indices
-    ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
+    centres = inputs[best].flatten(1)
     with measuring(norms.device):
-        at_data = ascent.at(inputs[best])
-        values, points = ascent(inputs[best])
+        at_data = ascent.at(centres)
+        values, points = ascent(centres)
     top = int(values.argmax())
-    largest = at_data.max().item()
-    return LipschitzLower(values[top].item(), points[0, top], int(best[top]), largest)
-
-
-def check_ascent(radius: float, steps: int, restarts: int) -> None:
-    """Refuse settings that leave nothing to do."""
-    if not radius >= 0:
-        raise ValueError(f"expected a radius >= 0, got {radius}")
-    if steps < 0 or restarts < 1:
-        raise ValueError(
-            f"expected steps >= 0 and restarts >= 1, got steps={steps} and restarts={restarts}"
-        )
+    point = points[0, top].reshape(inputs.shape[1:])
+    return LipschitzLower(values[top].item(), point, int(best[top]), at_data.max().item())
 
 
 def lipschitz_global(problem: Problem) -> float:
@@ -165,11 +153,6 @@ def lipschitz_global(problem: Problem) -> float:
         return everywhere(graph_of(problem, inputs), inputs).norm.item()
 
 
-def everywhere(graph: Graph, inputs: Float[Tensor, "N ..."]) -> Bounds:
-    """The bounds for all inputs of a shape."""
-    return bounds(graph, torch.zeros_like(inputs[:1]), math.inf)
-
-
 def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     r"""Certified upper bounds of the Lipschitz constant on the l2 ball round every example.
 
@@ -215,21 +198,18 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     >>> [round(bound, 4) for bound in lipschitz_local(problem, radius=0.5).tolist()]
     [3.0, 0.0, 3.0]
     """
+    return certified_on_balls(problem, radius).norm
+
+
+def certified_on_balls(problem: Problem, radius: float) -> Bounds:
+    """All that is certified on the balls round the examples."""
     check_radius(radius)
     inputs = all_inputs(problem)
     with measuring(inputs.device):
-        return certified(graph_of(problem, inputs), inputs, radius).norm
+        return certified(graph_of(problem, inputs), inputs, radius)
 
 
 def check_radius(radius: float) -> None:
     """Refuse what is no radius of a ball."""
     if not (radius >= 0 and math.isfinite(radius)):
         raise ValueError(f"expected a finite radius >= 0, got {radius}")
-
-
-def certified(graph: Graph, inputs: Float[Tensor, "N ..."], radius: float) -> Bounds:
-    """The bounds on balls, none of them above those for all inputs."""
-    local, anywhere = bounds(graph, inputs, radius), everywhere(graph, inputs)
-    norm = torch.minimum(local.norm, anywhere.norm)
-    variation = torch.minimum(local.variation, anywhere.variation)
-    return replace(local, norm=norm, variation=torch.minimum(variation, 2 * norm))

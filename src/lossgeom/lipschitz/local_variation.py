@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
-from lossgeom.lipschitz.certified.frozen import all_inputs, frozen_model, graph_of
-from lossgeom.lipschitz.lipschitz import certified, check_ascent, check_radius
+from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model
+from lossgeom.lipschitz.lipschitz import certified_on_balls, check_radius
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
@@ -109,12 +109,11 @@ def local_variation_lower(
     tensor([0.], dtype=torch.float64)
     """
     check_radius(radius)
-    check_ascent(radius, steps, restarts)
     inputs = all_inputs(problem)
     generator = random_numbers(seed)
     ascent = Ascent(frozen_model(problem), (1.0, -1.0), radius, steps, restarts, generator)
     with measuring(inputs.device):
-        return ascent(inputs)[0]
+        return ascent(inputs.flatten(1))[0]
 
 
 def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"]:
@@ -152,7 +151,4 @@ def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"
     >>> [round(bound, 4) for bound in local_variation_upper(problem, radius=0.5).tolist()]
     [0.0, 3.0]
     """
-    check_radius(radius)
-    inputs = all_inputs(problem)
-    with measuring(inputs.device):
-        return certified(graph_of(problem, inputs), inputs, radius).variation
+    return certified_on_balls(problem, radius).variation

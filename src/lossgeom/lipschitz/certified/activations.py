@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, cosh, exp, nn, sigmoid, tanh
 
 ROUNDING = 1e-14  # of slopes, all of which are of order one
 FAR = 100.0  # where the slopes of smooth functions have come to their limits
@@ -35,17 +35,11 @@ class Monotone:
 
     Attributes:
         function: of each number.
-        breaks: points where it jumps or turns, with its values or limits there.
+        breaks: points where it turns or jumps, with its values or limits there.
     """
 
     function: Elementwise
     breaks: tuple[tuple[float, ...], ...] = ()
-
-    @classmethod
-    def between(cls, function: Elementwise, *points: float) -> Monotone:
-        """A continuous function, from the points where it turns."""
-        there = [function(torch.tensor(point, dtype=torch.float64)).item() for point in points]
-        return cls(function, tuple(zip(points, there, strict=True)))
 
     def range(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
         """The extremes on intervals, which are at their ends and at breaks."""
@@ -58,6 +52,32 @@ class Monotone:
         return least, largest
 
 
+def turning(function: Elementwise, *points: float) -> Monotone:
+    """A continuous function, from the points where it turns."""
+    return Monotone(function, tuple((point, _at(function, point)) for point in points))
+
+
+def joined(*pieces: Elementwise, at: tuple[float, ...]) -> Monotone:
+    """Pieces that follow each other at some points, each monotone where it is used."""
+
+    def function(z: Tensor) -> Tensor:
+        value = pieces[0](z)
+        for point, piece in zip(at, pieces[1:], strict=True):
+            value = torch.where(z > point, piece(z), value)
+        return value
+
+    neighbours = zip(at, pieces[:-1], pieces[1:], strict=True)
+    return Monotone(function, tuple((z, _at(f, z), _at(g, z)) for z, f, g in neighbours))
+
+
+def _at(function: Elementwise, point: float) -> float:
+    return function(torch.tensor(point, dtype=torch.float64)).item()
+
+
+def _constant(number: float) -> Elementwise:
+    return lambda z: torch.full_like(z, number)
+
+
 @dataclass(frozen=True, eq=False)
 class Activation:
     """An elementwise function with what is known of its derivatives.
@@ -65,18 +85,25 @@ class Activation:
     Attributes:
         value: the function.
         slope: its derivative.
-        curvature: its second derivative, infinite at jumps of the slope.
+        curvature: its second derivative where the slope does not jump.
         rounding: of the slope and, relative to one plus its size, of the value.
+        far: how far from zero the derivatives have come to their limits, and are no longer
+            evaluated.
     """
 
     value: Monotone
     slope: Monotone
     curvature: Monotone
     rounding: float = ROUNDING
+    far: float = math.inf
+
+    def __call__(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+        """The function itself."""
+        return self.value.function(x)
 
     def slopes(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
         """Bounds of the slope on intervals."""
-        least, largest = self.slope.range(lower, upper)
+        least, largest = self.slope.range(*self._near(lower, upper))
         return least - self.rounding, largest + self.rounding
 
     def values(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
@@ -88,9 +115,13 @@ class Activation:
     def bend(
         self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]
     ) -> Float[Tensor, " ..."]:
-        """Bounds of the magnitude of the second derivative on intervals."""
-        least, largest = self.curvature.range(lower, upper)
-        return torch.maximum(-least, largest) + self.rounding
+        """Bounds of the magnitude of the second derivative on intervals; infinite with jumps."""
+        least, largest = self.curvature.range(*self._near(lower, upper))
+        bend = torch.maximum(-least, largest) + self.rounding
+        for point, *limits in self.slope.breaks:
+            if min(limits) < max(limits):
+                bend = bend.masked_fill((lower <= point) & (point <= upper), math.inf)
+        return bend
 
     @cached_property
     def lipschitz(self) -> float:
@@ -99,62 +130,54 @@ class Activation:
         least, largest = self.slopes(-everywhere, everywhere)
         return max(-least.item(), largest.item())
 
-
-def _smooth(value: Monotone, slope: Monotone, curvature: Monotone) -> Activation:
-    """A function whose slope comes to its limits far out."""
-
-    def tamed(function: Monotone) -> Monotone:
-        return Monotone(lambda z: function.function(z.clamp(-FAR, FAR)), function.breaks)
-
-    return Activation(value, tamed(slope), tamed(curvature))
+    def _near(self, *ends: Tensor) -> list[Tensor]:
+        return [z.clamp(-self.far, self.far) for z in ends]
 
 
-def _bent(below: Elementwise, above: Elementwise, at: float, *limits: float) -> Monotone:
-    """One function up to a point, another one beyond."""
-    return Monotone(lambda z: torch.where(z > at, above(z), below(z)), ((at, *limits),))
-
-
-def _exponential(value: Elementwise, scale: float, alpha: float, width: float) -> Activation:
-    """``scale z`` above zero and ``scale alpha (exp(z / width) - 1)`` below."""
-    below = scale * alpha / width
-    bend = below / width if below == scale else math.inf
-
-    def decay(z: Tensor) -> Tensor:
-        return torch.exp(z.clamp(max=0) / width)
-
-    return Activation(
-        Monotone(value, ((0.0, 0.0),)),
-        _bent(lambda z: below * decay(z), lambda z: torch.full_like(z, scale), 0.0, below, scale),
-        _bent(lambda z: below / width * decay(z), torch.zeros_like, 0.0, bend, 0.0),
-        ROUNDING * (1 + abs(scale) + abs(below)),
-    )
-
-
-def _celu(alpha: float) -> Activation:
-    """With the error of torch's own slope, for which 1 / alpha is rounded to single precision."""
-    inverse = torch.tensor(1 / alpha, dtype=torch.float32).item()
-    exact = _exponential(lambda z: F.celu(z, alpha), 1.0, alpha, alpha)
-    return replace(exact, rounding=exact.rounding + 2 * abs(inverse * alpha - 1))
+def _linear_pieces(value: Monotone, *slopes: float, at: tuple[float, ...]) -> Activation:
+    """A function of straight pieces, whose slopes are exact."""
+    slope = joined(*map(_constant, slopes), at=at)
+    return Activation(value, slope, Monotone(torch.zeros_like), rounding=0.0)
 
 
 def _leaky(below: float) -> Activation:
-    return Activation(
-        Monotone(lambda z: F.leaky_relu(z, below), ((0.0, 0.0),)),
-        _bent(lambda z: torch.full_like(z, below), torch.ones_like, 0.0, below, 1.0),
-        Monotone(torch.zeros_like, ((0.0, 0.0 if below == 1 else math.inf),)),
-        rounding=0.0,
-    )
+    return _linear_pieces(turning(lambda z: F.leaky_relu(z, below), 0.0), below, 1.0, at=(0.0,))
 
 
 def _clipped(least: float, largest: float) -> Activation:
+    value = Monotone(lambda z: z.clamp(least, largest))
+    return _linear_pieces(value, 0.0, 1.0, 0.0, at=(least, largest))
+
+
+def _hardswish(module: nn.Hardswish) -> Activation:  # noqa: ARG001
+    """``z (z + 3) / 6`` between -3 and 3."""
+    zero, third = _constant(0.0), _constant(1 / 3)
     return Activation(
-        Monotone(lambda z: z.clamp(least, largest)),
-        Monotone(
-            lambda z: ((z > least) & (z < largest)).to(z), ((least, 0.0, 1.0), (largest, 1.0, 0.0))
-        ),
-        Monotone(torch.zeros_like, ((least, math.inf), (largest, math.inf))),
-        rounding=0.0,
+        turning(F.hardswish, -1.5),
+        joined(zero, lambda z: (2 * z + 3) / 6, _constant(1.0), at=(-3.0, 3.0)),
+        joined(zero, third, zero, at=(-3.0, 3.0)),
     )
+
+
+def _exponential(
+    value: Elementwise, scale: float, alpha: float, width: float = 1.0, inexact: float = 0.0
+) -> Activation:
+    """``scale z`` above zero and ``scale alpha (exp(z / width) - 1)`` below."""
+    below = scale * alpha / width
+    return Activation(
+        turning(value, 0.0),
+        joined(lambda z: below * exp(z / width), _constant(scale), at=(0.0,)),
+        joined(lambda z: below / width * exp(z / width), _constant(0.0), at=(0.0,)),
+        ROUNDING * (1 + abs(scale) + abs(below)) + inexact,
+    )
+
+
+def _celu(module: nn.CELU) -> Activation:
+    """Add the error of torch's own slope, for which 1 / alpha is rounded to single precision."""
+    alpha = float(module.alpha)
+    inverse = torch.tensor(1 / alpha, dtype=torch.float32).item()
+    inexact = 2 * abs(inverse * alpha - 1)
+    return _exponential(lambda z: F.celu(z, alpha), 1.0, alpha, alpha, inexact)
 
 
 def _softplus(module: nn.Softplus) -> Activation:
@@ -165,20 +188,16 @@ def _softplus(module: nn.Softplus) -> Activation:
             f"where torch's function hardly jumps; got beta={beta} and threshold={threshold}; no "
             "bound is known for it"
         )
-
-    def bend(z: Tensor) -> Tensor:
-        return beta * torch.sigmoid(beta * z) * torch.sigmoid(-beta * z)
-
     return Activation(
         Monotone(lambda z: F.softplus(z, beta, threshold)),
-        Monotone(lambda z: torch.sigmoid(beta * z)),
-        Monotone.between(bend, 0.0),
+        Monotone(lambda z: sigmoid(beta * z)),
+        turning(lambda z: beta * sigmoid(beta * z) * sigmoid(-beta * z), 0.0),
         ROUNDING + math.exp(-threshold) * max(1.0, 1 / beta),  # of going on linearly
     )
 
 
 def _density(z: Tensor) -> Tensor:
-    return torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    return exp(-z.square() / 2) / math.sqrt(2 * math.pi)
 
 
 def _gelu(module: nn.GELU) -> Activation:
@@ -186,9 +205,9 @@ def _gelu(module: nn.GELU) -> Activation:
         return _tanh_gelu()
     root = math.sqrt(2)
     return _smooth(
-        Monotone.between(F.gelu, GELU_LOWEST),
-        Monotone.between(lambda z: torch.special.ndtr(z) + z * _density(z), -root, root),
-        Monotone.between(lambda z: (2 - z.square()) * _density(z), -2.0, 0.0, 2.0),
+        turning(F.gelu, GELU_LOWEST),
+        turning(lambda z: torch.special.ndtr(z) + z * _density(z), -root, root),
+        turning(lambda z: (2 - z.square()) * _density(z), -2.0, 0.0, 2.0),
     )
 
 
@@ -202,81 +221,45 @@ def _tanh_gelu() -> Activation:
 
     def slope(z: Tensor) -> Tensor:
         u, du = c * (z + a * z**3), c * (1 + 3 * a * z.square())
-        return torch.sigmoid(2 * u) * (1 + 2 * z * du * torch.sigmoid(-2 * u))
+        return sigmoid(2 * u) * (1 + 2 * z * du * sigmoid(-2 * u))
 
     return _smooth(
-        Monotone.between(lambda z: F.gelu(z, approximate="tanh"), TANH_GELU_LOWEST),
-        Monotone.between(slope, -TANH_GELU_TURN, TANH_GELU_TURN),
-        Monotone(lambda z: torch.full_like(z, math.inf)),
+        turning(lambda z: F.gelu(z, approximate="tanh"), TANH_GELU_LOWEST),
+        turning(slope, -TANH_GELU_TURN, TANH_GELU_TURN),
+        Monotone(_constant(math.inf)),
     )
 
 
-def _silu_slope(z: Tensor) -> Tensor:
-    slope: Tensor = torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))
-    return slope
+_smooth = partial(Activation, far=FAR)
 
-
-def _silu_curvature(z: Tensor) -> Tensor:
-    return torch.sigmoid(z) * torch.sigmoid(-z) * (2 - z * torch.tanh(z / 2))
-
-
-def _silu() -> Activation:
-    return _smooth(
-        Monotone.between(F.silu, SILU_LOWEST),
-        Monotone.between(_silu_slope, -SILU_TURN, SILU_TURN),
-        Monotone.between(_silu_curvature, -SILU_BEND, 0.0, SILU_BEND),
-    )
-
-
-def _tanh() -> Activation:
-    return _smooth(
-        Monotone(torch.tanh),
-        Monotone.between(lambda z: 1 / torch.cosh(z).square(), 0.0),
-        Monotone.between(
-            lambda z: -2 * torch.tanh(z) / torch.cosh(z).square(), -TANH_BEND, TANH_BEND
-        ),
-    )
-
-
-def _sigmoid() -> Activation:
-    def slope(z: Tensor) -> Tensor:
-        return torch.sigmoid(z) * torch.sigmoid(-z)
-
-    return _smooth(
-        Monotone(torch.sigmoid),
-        Monotone.between(slope, 0.0),
-        Monotone.between(lambda z: -slope(z) * torch.tanh(z / 2), -SIGMOID_BEND, SIGMOID_BEND),
-    )
-
-
-def _hardswish() -> Activation:
-    """``z (z + 3) / 6`` between -3 and 3."""
-
-    def inside(z: Tensor) -> Tensor:
-        return ((z > -3) & (z < 3)).to(z)
-
-    return Activation(
-        Monotone(F.hardswish, ((-1.5, -0.375),)),
-        Monotone(
-            lambda z: torch.where(z < 3, inside(z) * (2 * z.clamp(-3, 3) + 3) / 6, 1.0),
-            ((-3.0, 0.0, -0.5), (3.0, 1.5, 1.0)),
-        ),
-        Monotone(lambda z: inside(z) / 3, ((-3.0, math.inf), (3.0, math.inf))),
-    )
-
+SIGMOID = _smooth(
+    Monotone(sigmoid),
+    turning(lambda z: sigmoid(z) * sigmoid(-z), 0.0),
+    turning(lambda z: -sigmoid(z) * sigmoid(-z) * tanh(z / 2), -SIGMOID_BEND, SIGMOID_BEND),
+)
+SILU = _smooth(
+    turning(F.silu, SILU_LOWEST),
+    turning(lambda z: sigmoid(z) * (1 + z * sigmoid(-z)), -SILU_TURN, SILU_TURN),
+    turning(lambda z: sigmoid(z) * sigmoid(-z) * (2 - z * tanh(z / 2)), -SILU_BEND, 0.0, SILU_BEND),
+)
+TANH = _smooth(
+    Monotone(tanh),
+    turning(lambda z: 1 / cosh(z).square(), 0.0),
+    turning(lambda z: -2 * tanh(z) / cosh(z).square(), -TANH_BEND, TANH_BEND),
+)
 
 ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.ReLU: lambda _: _leaky(0.0),
     nn.LeakyReLU: lambda module: _leaky(float(module.negative_slope)),
     nn.ReLU6: lambda _: _clipped(0.0, 6.0),
     nn.Hardtanh: lambda module: _clipped(float(module.min_val), float(module.max_val)),
-    nn.Hardswish: lambda _: _hardswish(),
-    nn.Tanh: lambda _: _tanh(),
-    nn.Sigmoid: lambda _: _sigmoid(),
-    nn.SiLU: lambda _: _silu(),
+    nn.Hardswish: _hardswish,
+    nn.Tanh: lambda _: TANH,
+    nn.Sigmoid: lambda _: SIGMOID,
+    nn.SiLU: lambda _: SILU,
     nn.GELU: _gelu,
-    nn.ELU: lambda module: _exponential(lambda z: F.elu(z, module.alpha), 1.0, module.alpha, 1.0),
-    nn.CELU: lambda module: _celu(float(module.alpha)),
-    nn.SELU: lambda _: _exponential(F.selu, SELU_SCALE, SELU_ALPHA, 1.0),
+    nn.ELU: lambda module: _exponential(lambda z: F.elu(z, module.alpha), 1.0, module.alpha),
+    nn.CELU: _celu,
+    nn.SELU: lambda _: _exponential(F.selu, SELU_SCALE, SELU_ALPHA),
     nn.Softplus: _softplus,
 }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,41 +31,42 @@ class Affine:
         weight: of the layer.
         bias: broadcast against the output.
         magnitude: what bias was summed from, in absolute values, to judge its rounding by.
-        through: ``(weight, inputs (K, *input_shape))`` to ``A x`` for another weight in its place.
-        layer_norm: an upper bound of the norm of A for a weight.
         input_shape: of one example.
-        output_shape: of one example.
+        through: ``(weight, inputs (K, *input_shape))`` to ``A x`` for another weight in its place.
+        fourier_norm: an upper bound of the norm of a convolution with a weight.
     """
 
     kind: Literal["dense", "convolution", "scale", "picking"]
     weight: Tensor
     bias: Tensor
     magnitude: Tensor
-    through: Callable[[Tensor, Tensor], Tensor]
-    layer_norm: Callable[[Tensor], float]
     input_shape: Shape
-    output_shape: Shape
+    through: Callable[[Tensor, Tensor], Tensor]
+    fourier_norm: Callable[[Tensor], float] | None = None
 
-    def _apply(self, weight: Tensor, x: Tensor) -> Tensor:
-        lead = x.shape[: x.ndim - len(self.input_shape)]
-        flat = self.through(weight, x.reshape(math.prod(lead), *self.input_shape))
-        return flat.reshape(*lead, *self.output_shape)
+    def __call__(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+        """A x + b, for x with any leading dimensions."""
+        return self.linear(x) + self.bias
 
     def linear(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
-        """A x, for x with any leading dimensions."""
+        """A x."""
         return self._apply(self.weight, x)
 
     def absolute(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
         """|A| x, with the absolute values of the entries of A."""
         return self._apply(self.weight.abs(), x)
 
+    def _apply(self, weight: Tensor, x: Tensor) -> Tensor:
+        lead = x.shape[: x.ndim - len(self.input_shape)]
+        flat = self.through(weight, x.reshape(math.prod(lead), *self.input_shape))
+        return flat.reshape(*lead, *flat.shape[1:])
+
     def row_norms(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """Lengths of the rows of A diag(scale)."""
-        weight, largest = self.weight / _size(self.weight), _size(scale)
-        squares = self._apply(weight.square(), (scale / largest).square())
+        size, largest = _size(self.weight), _size(scale)
+        squares = self._apply((self.weight / size).square(), (scale / largest).square())
         sums = self.absolute(scale)  # never less, and exact where squares vanish
-        rows = squares.sqrt() * (largest * _size(self.weight))
-        return torch.where(squares > VANISHING, rows, sums)
+        return torch.where(squares > VANISHING, squares.sqrt() * (largest * size), sums)
 
     @cached_property
     def rounding(self) -> float:
@@ -73,11 +74,15 @@ class Affine:
         return 2 * (self.weight[0].numel() + 2) * EPSILON
 
     @cached_property
+    def _ones(self) -> Tensor:
+        return torch.ones(1, *self.input_shape).to(self.weight)
+
+    @cached_property
     def column_sums(self) -> Float[Tensor, " ..."]:
         """Sums of |A| over the outputs."""
-        x = torch.zeros(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
         with torch.enable_grad():
-            (sums,) = torch.autograd.grad(self.absolute(x.requires_grad_()).sum(), x)
+            x = self._ones.clone().requires_grad_()
+            (sums,) = torch.autograd.grad(self.absolute(x).sum(), x)
         return sums[0]
 
     def schur_norm(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
@@ -89,18 +94,20 @@ class Affine:
     @cached_property
     def absolute_norm(self) -> float:
         """An upper bound of the norm of |A|."""
-        ones = torch.ones(1, *self.input_shape, dtype=torch.float64, device=self.weight.device)
-        return self.schur_norm(ones).item()
+        return self.schur_norm(self._ones).item()
 
     @cached_property
     def norm(self) -> float:
         """The smallest of the upper bounds of the norm of A."""
-        bounds = [self.layer_norm(self.weight), self.absolute_norm]
-        n = math.prod(self.input_shape)
-        if self.kind == "convolution" and n * math.prod(self.output_shape) <= SMALL:
-            unit = torch.eye(n, dtype=torch.float64, device=self.weight.device)
-            columns = self.linear(unit.reshape(n, *self.input_shape))
-            bounds.append(dense_norm(columns.reshape(n, -1)).item())
+        bounds = [self.absolute_norm]  # exact for one number of each channel, and for picking
+        if self.kind == "dense":
+            bounds.append(dense_norm(self.weight).item())
+        if self.fourier_norm is not None:
+            bounds.append(self.fourier_norm(self.weight))
+            n = math.prod(self.input_shape)
+            if n * self.linear(self._ones).numel() <= SMALL:
+                columns = self.linear(torch.eye(n).to(self.weight).reshape(n, *self.input_shape))
+                bounds.append(dense_norm(columns.reshape(n, -1)).item())
         return min(bounds)
 
     def scaled_norm(self, scale: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
@@ -121,17 +128,7 @@ def _size(x: Tensor) -> Tensor:
 def dense(weight: Tensor, bias: Tensor | None, shape: Shape) -> Affine:
     """A linear layer on the last dimension."""
     bias = weight.new_zeros(1) if bias is None else bias
-    return Affine(
-        "dense", weight, bias, bias.abs(), _dense, _dense_norm, shape, (*shape[:-1], len(weight))
-    )
-
-
-def _dense(weight: Tensor, x: Tensor) -> Tensor:
-    return F.linear(x, weight)
-
-
-def _dense_norm(weight: Tensor) -> float:
-    return dense_norm(weight).item()
+    return Affine("dense", weight, bias, bias.abs(), shape, lambda weight, x: F.linear(x, weight))
 
 
 def convolution(
@@ -144,32 +141,23 @@ def convolution(
     groups: int,
 ) -> Affine:
     """A convolution with zero padding, or an average pooling written as one."""
-    settings = (tuple(stride), tuple(padding), tuple(dilation), groups)
+    settings: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     convolve = CONVOLVE[len(shape) - 2]
-
-    def through(weight: Tensor, x: Tensor) -> Tensor:
-        return convolve(x, weight, None, *settings)
-
     bias = weight.new_zeros(1) if bias is None else bias.reshape(-1, *[1] * (len(shape) - 1))
-    output = tuple(through(weight, weight.new_zeros(1, *shape)).shape[1:])
-    norm = partial(convolution_norm, size=shape[1:], stride=settings[0], padding=settings[1],
-                   dilation=settings[2], groups=groups)  # fmt: skip
-    return Affine("convolution", weight, bias, bias.abs(), through, norm, shape, output)
+    return Affine(
+        "convolution", weight, bias, bias.abs(), shape,
+        lambda weight, x: convolve(x, weight, None, **settings),
+        partial(convolution_norm, size=shape[1:], **settings),
+    )  # fmt: skip
 
 
 def scaling(weight: Tensor, bias: Tensor, magnitude: Tensor, shape: Shape) -> Affine:
     """``weight * x + bias`` with one number for each channel."""
     channels = (math.prod(shape[:1]), *[1] * (len(shape) - 1))
-    return Affine(
-        "scale",
-        weight.expand(channels[0]).reshape(channels),
-        bias.expand(channels[0]).reshape(channels),
-        magnitude.expand(channels[0]).reshape(channels),
-        lambda weight, x: weight * x,
-        lambda weight: float(weight.abs().amax()),
-        shape,
-        shape,
+    weight, bias, magnitude = (
+        numbers.expand(channels[0]).reshape(channels) for numbers in (weight, bias, magnitude)
     )
+    return Affine("scale", weight, bias, magnitude, shape, torch.mul)
 
 
 def picking(places: Int[Tensor, " M"], shape: Shape, output: Shape) -> Affine:
@@ -178,23 +166,13 @@ def picking(places: Int[Tensor, " M"], shape: Shape, output: Shape) -> Affine:
     Its Gram matrix is diagonal, with how often each place is picked.
     """
     one, zero = torch.ones(1).to(places.device).double(), torch.zeros(1).to(places.device).double()
-    most = places.bincount().amax().item()
     in_order = len(places) == math.prod(shape) and bool((places.diff() == 1).all())
 
     def through(weight: Tensor, x: Tensor) -> Tensor:
         flat = x.flatten(1) if in_order else x.flatten(1)[:, places]
         return weight * flat.reshape(len(x), *output)
 
-    return Affine(
-        "picking",
-        one,
-        zero,
-        zero,
-        through,
-        lambda weight: float(weight.abs().amax()) * math.sqrt(most),
-        shape,
-        output,
-    )
+    return Affine("picking", one, zero, zero, shape, through)
 
 
 def folded(first: Affine, second: Affine) -> Affine | None:
@@ -210,10 +188,10 @@ def folded(first: Affine, second: Affine) -> Affine | None:
             magnitude=second.weight.abs() * first.magnitude + second.magnitude,
         )
     if first.kind == "scale" and _has_channels(second) and second.kind != "scale":
-        everywhere = torch.zeros(first.input_shape, dtype=torch.float64).to(first.weight)
+        everywhere = torch.zeros(first.input_shape).to(first.weight)
         return replace(
             second,
-            weight=_scaled_inputs(second, first.weight.flatten()),
+            weight=_scaled_inputs(second.weight, first.weight),
             bias=second.linear(everywhere + first.bias) + second.bias,
             magnitude=second.absolute(everywhere + first.magnitude) + second.magnitude,
         )
@@ -227,12 +205,8 @@ def _has_channels(layer: Affine) -> bool:
     )
 
 
-def _scaled_inputs(layer: Affine, channels: Float[Tensor, " I"]) -> Tensor:
-    if layer.kind == "dense":
-        return layer.weight * channels
-    inputs = layer.weight.shape[1]
-    groups = len(channels) // inputs
-    by_group = channels.reshape(groups, 1, inputs).expand(-1, len(layer.weight) // groups, -1)
-    return layer.weight * by_group.reshape(
-        len(layer.weight), inputs, *[1] * (layer.weight.ndim - 2)
-    )
+def _scaled_inputs(weight: Float[Tensor, "O I ..."], channels: Tensor) -> Tensor:
+    """The weight of a layer whose input channels, I in each group, are scaled first."""
+    groups = channels.numel() // weight.shape[1]
+    factors = channels.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+    return (torch.unflatten(weight, 0, (groups, -1)) * factors).flatten(0, 1)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossgeom.lipschitz.certified.activations import Activation
-from lossgeom.lipschitz.certified.affine_maps import Affine, folded
+from lossgeom.lipschitz.certified.affine_maps import Affine, Shape, folded
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
-from lossgeom.lipschitz.certified.modules import layer_of
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Sum:
     """The sum of two values."""
 
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """The sum."""
+        return x + y
+
 
 @dataclass(frozen=True)
 class Concatenation:
     """Values after one another, each flattened."""
 
+    def __call__(self, *x: Tensor) -> Tensor:
+        """One row for each example."""
+        return torch.cat([part.flatten(1) for part in x], dim=1)
 
-Operation = Affine | Activation | MaxPool | Sum | Concatenation
+
+Layer = Affine | Activation | MaxPool
+Operation = Layer | Sum | Concatenation
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,99 +48,64 @@ class Step:
 class Graph:
     """Steps in order: step i computes value i + 1, and the last one the output."""
 
-    input_shape: Shape
     steps: tuple[Step, ...]
 
     def __call__(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """The outputs of the network."""
         values = [x]
         for step in self.steps:
-            values.append(_value(step.operation, *(values[i] for i in step.arguments)))
+            values.append(step.operation(*(values[i] for i in step.arguments)))
         return values[-1]
 
 
-def _value(operation: Operation, *x: Tensor) -> Tensor:
-    match operation:
-        case Affine():
-            return operation.linear(x[0]) + operation.bias
-        case Activation():
-            return operation.value.function(x[0])
-        case MaxPool():
-            return operation(x[0])
-        case Sum():
-            return x[0] + x[1]
-        case Concatenation():
-            return torch.cat([part.flatten(1) for part in x], dim=1)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor of a network.
+    """A tensor of a network whose graph is being put together.
 
     Attributes:
-        index: its place among the values.
         shape: of one example.
-        storage: the same number for all that may share memory.
+        index: its place among the values.
+        steps: all so far, a list that the values of a network share.
+        storage: the same object for all values that may share memory.
     """
 
-    index: int
     shape: Shape
-    storage: int
+    index: int = 0
+    steps: list[Step] = field(default_factory=list)
+    storage: object = field(default_factory=object)
 
-
-class Builder:
-    """Puts a graph together, a step at a time."""
-
-    def __init__(self, input_shape: Shape) -> None:
-        self.input_shape = input_shape
-        self.steps: list[Step] = []
-        self.storages = itertools.count()
-
-    def input(self) -> Value:
-        """What the network is given."""
-        return Value(0, self.input_shape, next(self.storages))
-
-    def copy(self, value: Value) -> Value:
+    def copy(self) -> Value:
         """The same numbers in memory of their own."""
-        return replace(value, storage=next(self.storages))
+        return replace(self, storage=object())
 
-    def layer(self, module: nn.Module, value: Value) -> Value:
-        """The result of a module that takes one tensor."""
-        operation = layer_of(module, value.shape)
-        return value if operation is None else self.add(operation, value)
+    def then(self, operation: Operation | None, *others: Value) -> Value:
+        """The result of one step more, or of none.
 
-    def add(self, operation: Operation, *values: Value) -> Value:
-        """One step more; an affine one is folded with an affine one before it where that fits."""
+        An affine step is folded with an affine one before it where that fits.
+        """
+        if operation is None:
+            return self
+        values = (self, *others)
         arguments = tuple(value.index for value in values)
-        if isinstance(operation, Affine) and arguments[0] > 0:
-            before = self.steps[arguments[0] - 1]
-            both = (
-                folded(before.operation, operation)
-                if isinstance(before.operation, Affine)
-                else None
-            )
-            if both is not None:
-                operation, arguments = both, before.arguments
-        shape = values[0].shape
-        if isinstance(operation, (Affine, MaxPool)):
-            shape = operation.output_shape
-        elif isinstance(operation, Concatenation):
-            shape = (sum(math.prod(value.shape) for value in values),)
-        self.steps.append(Step(operation, arguments, shape))
+        zeros = [torch.zeros(1, *value.shape, dtype=torch.float64) for value in values]
+        step = Step(operation, arguments, tuple(operation(*zeros).shape[1:]))
+        before = self.steps[self.index - 1] if self.index else None
+        if before and isinstance(before.operation, Affine) and isinstance(operation, Affine):
+            both = folded(before.operation, operation)
+            step = Step(both, before.arguments, step.shape) if both else step
+        self.steps.append(step)
         moved = isinstance(operation, Affine) and operation.kind == "picking"
-        storage = values[0].storage if moved else next(self.storages)
-        return Value(len(self.steps), shape, storage)
+        storage = self.storage if moved else object()
+        return replace(self, shape=step.shape, index=len(self.steps), storage=storage)
 
-    def graph(self, output: Value) -> Graph:
-        """The steps that an output needs."""
-        needed = {output.index}
-        for i in range(output.index, 0, -1):
+    def graph(self) -> Graph:
+        """The steps that lead here."""
+        needed = {0, self.index}
+        for i in range(self.index, 0, -1):
             if i in needed:
                 needed.update(self.steps[i - 1].arguments)
-        places = {old: new for new, old in enumerate(sorted({0} | needed))}
-        steps = [
-            Step(step.operation, tuple(places[a] for a in step.arguments), step.shape)
-            for i, step in enumerate(self.steps, start=1)
-            if i in needed
-        ]
-        return Graph(self.input_shape, tuple(steps))
+        places = {old: new for new, old in enumerate(sorted(needed))}
+        steps = [self.steps[i - 1] for i in places if i > 0]
+        return Graph(
+            tuple(replace(s, arguments=tuple(places[a] for a in s.arguments)) for s in steps)
+        )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -28,18 +29,16 @@ class MaxPool:
     input_shape: Shape
     output_shape: Shape
 
-    def gathered(self, x: Float[Tensor, "B ..."], padding: float) -> Float[Tensor, "B O k"]:
-        """The numbers of each window."""
-        flat = torch.nn.functional.pad(x.flatten(1), (0, 1), value=padding)
-        return flat[:, self.windows]
+    def _gathered(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B O k"]:
+        return F.pad(x.flatten(1), (0, 1), value=-math.inf)[:, self.windows]
 
     def __call__(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """The largest number of each window."""
-        return self.gathered(x, -math.inf).amax(2).reshape(len(x), *self.output_shape)
+        return self._gathered(x).amax(2).reshape(len(x), *self.output_shape)
 
     @cached_property
     def multiplicity(self) -> int:
-        """In how many windows an input is at most."""
+        """The largest number of windows that an input is in."""
         counts = self.windows.flatten().bincount(minlength=math.prod(self.input_shape) + 1)
         return int(counts[:-1].max())
 
@@ -65,20 +64,18 @@ class MaxPool:
         self, lower: Float[Tensor, "B ..."], upper: Float[Tensor, "B ..."]
     ) -> tuple[Int[Tensor, "B O"], Bool[Tensor, "B O"]]:
         """The place of each window's likely winner, and whether it wins for all inputs between."""
-        least, largest = self.gathered(lower, -math.inf), self.gathered(upper, -math.inf)
-        best = least.max(2)
-        others = largest.scatter(2, best.indices[..., None], -math.inf).amax(2)
-        places = self.windows.expand(len(lower), -1, -1).gather(2, best.indices[..., None])
-        return places[..., 0], best.values > others
+        best = self._gathered(lower).max(2, keepdim=True)
+        others = self._gathered(upper).scatter(2, best.indices, -math.inf).amax(2)
+        places = self.windows.expand(len(lower), -1, -1).gather(2, best.indices)
+        return places[..., 0], best.values[..., 0] > others
 
     def chosen(
         self, columns: Float[Tensor, "B K ..."], places: Tensor, certain: Tensor
     ) -> Float[Tensor, "B K ..."]:
         """The numbers at the places of certain winners, and zeros elsewhere."""
-        padded = torch.nn.functional.pad(columns.flatten(2), (0, 1))
-        index = places[:, None].expand(-1, padded.shape[1], -1)
-        picked = padded.gather(2, index) * certain[:, None]
-        return torch.unflatten(picked, 2, self.output_shape)
+        padded = F.pad(columns.flatten(2), (0, 1))
+        picked = padded.gather(2, places[:, None].expand(-1, padded.shape[1], -1))
+        return torch.unflatten(picked * certain[:, None], 2, self.output_shape)
 
     def columnwise(self, columns: Float[Tensor, "B K ..."]) -> Float[Tensor, "B K ..."]:
         """The largest number of each window, in every column."""
@@ -86,10 +83,9 @@ class MaxPool:
 
     def touched(self, windows: Bool[Tensor, "B O"]) -> Bool[Tensor, "B ..."]:
         """Which inputs are in one of some windows."""
-        n = math.prod(self.input_shape)
-        hits = torch.zeros(len(windows), n + 1, dtype=torch.float64, device=windows.device)
+        hits = torch.zeros(len(windows), math.prod(self.input_shape) + 1).to(self.windows)
         index = self.windows.flatten().expand(len(windows), -1)
-        hits.scatter_add_(1, index, windows.repeat_interleave(self.windows.shape[1], 1).double())
+        hits.scatter_add_(1, index, windows.repeat_interleave(self.windows.shape[1], 1).to(hits))
         return (hits[:, :-1] > 0).reshape(len(windows), *self.input_shape)
 
 
@@ -103,38 +99,21 @@ def max_pool(
     ceil_mode: bool,
 ) -> MaxPool:
     """Windows over the last dimensions, in every channel."""
-    channels, *sizes = shape
-    along = [
-        _windows(*settings, ceil_mode)
-        for settings in zip(sizes, kernel, stride, padding, dilation, strict=True)
-    ]
-    places = reduce(_combined, zip(along, sizes, strict=True), torch.arange(channels)[:, None])
-    outside = places < 0
+    places = torch.arange(math.prod(shape)).reshape(shape)
+    along = zip(kernel, stride, padding, dilation, strict=True)
+    for dim, (k, step, pad, apart) in enumerate(along, start=1):
+        reach = apart * (k - 1) + 1
+        room, beyond = shape[dim] + 2 * pad - reach, 0
+        if ceil_mode and room % step and (room // step + 1) * step < shape[dim] + pad:
+            beyond = step - room % step  # a last window that begins inside and ends outside
+        padded = F.pad(places.movedim(dim, -1), (pad, pad + beyond), value=-1)
+        places = padded.unfold(-1, reach, step)[..., ::apart].movedim(-2, dim)
+    output_shape = tuple(places.shape[: len(shape)])
+    windows = places.reshape(math.prod(output_shape), -1)
+    outside = windows < 0
     if outside.all(1).any():
         raise TypeError(
             f"no bound is known for max-pooling of examples of shape {shape} with windows that lie "
             "in the padding, whose largest number is -inf; use less padding or dilation"
         )
-    places = places.masked_fill(outside, math.prod(shape))
-    return MaxPool(places, shape, (channels, *(len(windows) for windows in along)))
-
-
-def _windows(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> Tensor:
-    """(outputs, kernel): places along one dimension, -1 outside of it."""
-    room = size + 2 * padding - dilation * (kernel - 1) - 1
-    outputs = room // stride + 1
-    if ceil_mode and room % stride and outputs * stride < size + padding:
-        outputs += 1  # a last window that begins inside and ends outside
-    places = torch.arange(outputs)[:, None] * stride - padding + torch.arange(kernel) * dilation
-    return places.masked_fill((places < 0) | (places >= size), -1)
-
-
-def _combined(places: Tensor, dimension: tuple[Tensor, int]) -> Tensor:
-    """Windows over one more dimension; -1 stays -1."""
-    windows, size = dimension
-    there = (places[:, None, :, None] >= 0) & (windows[None, :, None, :] >= 0)
-    combined = places[:, None, :, None] * size + windows[None, :, None, :]
-    flat = torch.where(there, combined, -1)
-    return flat.flatten(2).flatten(0, 1)
+    return MaxPool(windows.masked_fill(outside, math.prod(shape)), shape, output_shape)

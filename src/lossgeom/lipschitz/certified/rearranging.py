@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.lipschitz.certified.affine_maps import Affine, picking
+from lossgeom.lipschitz.certified.affine_maps import Affine, Shape, picking
 
-Shape = tuple[int, ...]
 EXAMPLES = 2  # in the batch that functions are tried on, so that mixing them shows
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch
 from lossgeom.linalg.probes import random_numbers
 from lossgeom.lipschitz.certified.graph import Graph
-from lossgeom.lipschitz.certified.trace import traced
+from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.double import InDouble, in_double
 from lossgeom.problem.forward import call_model
@@ -47,7 +47,7 @@ def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
 
 
 class FrozenModel(nn.Module):
-    """A model as a function of its inputs, one flat row of outputs for each.
+    """A model as a function of its inputs, flat or not, with one flat row of outputs for each.
 
     Attributes:
         module: the model, a copy.
@@ -88,7 +88,8 @@ class FrozenModel(nn.Module):
         return twice.shape == (2, *alone)
 
     def _called(self, inputs: Tensor) -> Tensor:
-        batch = self.batch.with_tensor(self.batch.input, inputs.clone())
+        shaped = inputs.reshape(len(inputs), *self.batch.input.shape[1:]).clone()
+        batch = self.batch.with_tensor(self.batch.input, shaped)
         return call_model(self.module, batch, self.forward_of)
 
 

@@ -1,4 +1,4 @@
-"""What is known of torch's modules as layers of one example."""
+"""Torch's modules as layers of one example."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lossgeom.lipschitz.certified.activations import ACTIVATIONS, Activation
-from lossgeom.lipschitz.certified.affine_maps import (
-    Affine,
-    convolution,
-    dense,
-    scaling,
-)
+from lossgeom.lipschitz.certified.activations import ACTIVATIONS
+from lossgeom.lipschitz.certified.affine_maps import Affine, Shape, convolution, dense, scaling
+from lossgeom.lipschitz.certified.graph import Layer
 from lossgeom.lipschitz.certified.max_pooling import MaxPool, max_pool
 from lossgeom.lipschitz.certified.rearranging import UnknownArguments, rearranged
 
-Shape = tuple[int, ...]
-Layer = Affine | Activation | MaxPool
-KNOWN_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+NORMALISED_DIMENSIONS: dict[type[nn.Module], tuple[int, ...]] = {
+    nn.BatchNorm1d: (1, 2),
+    nn.BatchNorm2d: (3,),
+    nn.BatchNorm3d: (4,),
+}
+IDENTITY = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
@@ -32,7 +31,7 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
         TypeError: for a module, or a setting of one, of which nothing is known.
     """
     kind = type_before_parametrizations(module)
-    if kind in KNOWN_NOTHING:
+    if kind in IDENTITY:
         return None
     if kind in ACTIVATIONS:
         return ACTIVATIONS[kind](module)
@@ -45,16 +44,12 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
     )
 
 
-def mean_over(shape: Shape, kernel: Sequence[int], stride: Sequence[int],
-              padding: Sequence[int]) -> Affine:  # fmt: skip
-    """Averages over windows of every channel, padding counted as zeros."""
-    weight = torch.full((shape[0], 1, *kernel), 1 / math.prod(kernel), dtype=torch.float64)
-    ones = [1] * len(kernel)
-    return convolution(weight, None, shape, stride, padding, ones, groups=shape[0])
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().double()
 
 
-def _doubled(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().double()
+def _double_bias(module: Any) -> Tensor | None:
+    return None if module.bias is None else _double(module.bias)
 
 
 def _each(setting: Any, dimensions: int) -> tuple[int, ...]:
@@ -70,31 +65,23 @@ def _refuse(module: nn.Module, **settings: bool) -> None:
             )
 
 
-def _check_dimensions(module: nn.Module, shape: Shape, expected: int) -> None:
-    if len(shape) != expected:
+def _check_dimensions(module: nn.Module, shape: Shape, *expected: int) -> None:
+    if len(shape) not in expected:
         raise TypeError(
-            f"expected examples of {expected} dimensions in {type(module).__name__}, got shape "
+            f"expected examples of {expected[0]} dimensions in {type(module).__name__}, got shape "
             f"{shape}; give every example its own row in the batch"
         )
 
 
 def _linear(module: nn.Linear, shape: Shape) -> Affine:
-    return dense(module.weight.detach().double(), _doubled(module.bias), shape)
+    return dense(_double(module.weight), _double_bias(module), shape)
 
 
 def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, shape: Shape) -> Affine:
     _check_dimensions(module, shape, len(module.kernel_size) + 1)
     _refuse(module, padding_mode=module.padding_mode != "zeros")
-    padding = _padding(module)
-    return convolution(
-        module.weight.detach().double(),
-        _doubled(module.bias),
-        shape,
-        module.stride,
-        padding,
-        module.dilation,
-        module.groups,
-    )
+    weight, bias, padding = _double(module.weight), _double_bias(module), _padding(module)
+    return convolution(weight, bias, shape, module.stride, padding, module.dilation, module.groups)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
@@ -110,19 +97,11 @@ def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
 def _batch_norm(module: Any, shape: Shape) -> Affine:
     """``gamma (x - mean) / sqrt(var + eps) + beta``, with the running averages."""
     _refuse(module, track_running_stats=module.running_mean is None)
-    expected: dict[type, tuple[int, ...]] = {
-        nn.BatchNorm1d: (1, 2),
-        nn.BatchNorm2d: (3,),
-        nn.BatchNorm3d: (4,),
-    }
-    dimensions = expected[type_before_parametrizations(module)]
-    if len(shape) not in dimensions:
-        _check_dimensions(module, shape, dimensions[0])
-    mean, var = module.running_mean.detach().double(), module.running_var.detach().double()
-    scale = (var + module.eps).rsqrt()
+    _check_dimensions(module, shape, *NORMALISED_DIMENSIONS[type_before_parametrizations(module)])
+    mean, scale = _double(module.running_mean), (_double(module.running_var) + module.eps).rsqrt()
     shift = torch.zeros_like(mean)
     if module.affine:
-        scale, shift = scale * module.weight.detach().double(), module.bias.detach().double()
+        scale, shift = scale * _double(module.weight), _double(module.bias)
     return scaling(scale, shift - mean * scale, shift.abs() + (mean * scale).abs(), shape)
 
 
@@ -133,32 +112,35 @@ def _pooled_dimensions(module: nn.Module, shape: Shape) -> int:
     return dimensions
 
 
+def _mean(shape: Shape, kernel: Sequence[int], stride: Sequence[int],
+          padding: Sequence[int]) -> Affine:  # fmt: skip
+    """Averages over windows of every channel, padding counted as zeros."""
+    weight = torch.full((shape[0], 1, *kernel), 1 / math.prod(kernel), dtype=torch.float64)
+    return convolution(weight, None, shape, stride, padding, [1] * len(kernel), groups=shape[0])
+
+
 def _average_pool(module: Any, shape: Shape) -> Affine:
     dimensions = _pooled_dimensions(module, shape)
-    padding = _each(module.padding, dimensions)
+    kernel, stride, padding = (
+        _each(setting, dimensions)
+        for setting in (module.kernel_size, module.stride, module.padding)
+    )
     _refuse(
         module,
         ceil_mode=module.ceil_mode,
         count_include_pad=any(padding) and not module.count_include_pad,
         divisor_override=getattr(module, "divisor_override", None) is not None,
     )
-    kernel = _each(module.kernel_size, dimensions)
-    return mean_over(shape, kernel, _each(module.stride, dimensions), padding)
+    return _mean(shape, kernel, stride, padding)
 
 
 def _adaptive_average_pool(module: Any, shape: Shape) -> Affine:
-    given, sizes = module.output_size, shape[1:]
-    dimensions = _pooled_dimensions(module, shape)
+    dimensions, given, sizes = _pooled_dimensions(module, shape), module.output_size, shape[1:]
     outputs = given if isinstance(given, (tuple, list)) else (given,) * dimensions
-    wanted = [
-        size if output is None else output for output, size in zip(outputs, sizes, strict=True)
-    ]
-    _refuse(
-        module,
-        output_size=any(size % output for size, output in zip(sizes, wanted, strict=True)),
-    )
-    kernel = [size // output for size, output in zip(sizes, wanted, strict=True)]
-    return mean_over(shape, kernel, kernel, [0] * len(kernel))
+    pairs = [(size, output or size) for size, output in zip(sizes, outputs, strict=True)]
+    _refuse(module, output_size=any(size % output for size, output in pairs))
+    kernel = [size // output for size, output in pairs]
+    return _mean(shape, kernel, kernel, [0] * len(kernel))
 
 
 def _max_pool(module: Any, shape: Shape) -> MaxPool:
@@ -183,7 +165,7 @@ def _rearranged(module: nn.Module, shape: Shape) -> Affine | None:
 LAYERS: dict[type[nn.Module], Callable[[Any, Shape], Layer | None]] = {
     nn.Linear: _linear,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    **dict.fromkeys(NORMALISED_DIMENSIONS, _batch_norm),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
     **dict.fromkeys(
         (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_average_pool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -12,8 +12,7 @@ from torch import Tensor
 from lossgeom.lipschitz.certified.activations import Activation
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
-from lossgeom.lipschitz.certified.propagation import MARGIN, Ball
-from lossgeom.lipschitz.certified.states import State
+from lossgeom.lipschitz.certified.propagation import MARGIN, propagated
 
 BLOCK_NUMBERS = 2**22  # of the blocks of one value and example, beyond which none are held
 CHUNK_NUMBERS = 2**24  # of those of a chunk of examples
@@ -63,23 +62,19 @@ def bounds(
     The intervals themselves follow from the rows of J (which all of these bound too), by the mean
     value theorem on the ball, and from interval arithmetic.
     """
-    numbers = _block_numbers(graph)
+    numbers = _numbers(graph, centres[0].numel())
     chunk = max(1, CHUNK_NUMBERS // min(numbers, BLOCK_NUMBERS))
     radii = torch.as_tensor(radius, dtype=centres.dtype, device=centres.device).expand(len(centres))
+    chunks = zip(torch.split(centres, chunk), torch.split(radii, chunk), strict=True)
+    expanded = numbers <= BLOCK_NUMBERS
     with torch.no_grad():
-        parts = [
-            _of_chunk(graph, part, Ball(part_radii, numbers <= BLOCK_NUMBERS))
-            for part, part_radii in zip(
-                torch.split(centres, chunk), torch.split(radii, chunk), strict=True
-            )
-        ]
+        parts = [_of_chunk(graph, *both, expanded=expanded) for both in chunks]
     names = [each.name for each in fields(Bounds)]
     return Bounds(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def _block_numbers(graph: Graph) -> int:
+def _numbers(graph: Graph, D: int) -> int:
     """How many numbers the bounds of one example take at most, at the largest value."""
-    D = math.prod(graph.input_shape)
     columns = 2 * D  # of the Jacobian, and of what it may deviate by
     most = columns * D
     for step in graph.steps:
@@ -89,21 +84,29 @@ def _block_numbers(graph: Graph) -> int:
     return most
 
 
-def _of_chunk(graph: Graph, x: Float[Tensor, "B ..."], ball: Ball) -> Bounds:
-    states = [ball.start(x)]
-    for number, step in enumerate(graph.steps):
-        states.append(ball.step(step.operation, [states[i] for i in step.arguments], number))
-    output = states[-1]
-    norm = ball.deviations.norm(output)
-    variation = torch.fmin(_variation(output, ball), 2 * norm)
+def _of_chunk(
+    graph: Graph, x: Float[Tensor, "B ..."], radius: Float[Tensor, " B"], *, expanded: bool
+) -> Bounds:
+    output = propagated(graph, x, radius, expanded=expanded)
+    norm, variation, expansion = output.norm, output.variation, output.expansion
+    if expansion is not None:
+        norm = torch.minimum(norm, expansion.norm())
+        variation = torch.fmin(variation, 2 * expansion.deviation_norm())
+        if not radius.isinf().all():
+            variation = torch.fmin(variation, 2 * radius * expansion.lipschitz())
+    variation = torch.fmin(variation, 2 * norm)
     norm, variation = ((MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation))
     return Bounds(norm, variation, output.lower.flatten(1), output.upper.flatten(1))
 
 
-def _variation(output: State, ball: Ball) -> Float[Tensor, " B"]:
-    """The smallest bound apart from twice that of the norm."""
-    variation = torch.fmin(output.variation, 2 * ball.deviations.spread(output))
-    if output.entries is None or ball.radius.isinf().all():
-        return variation
-    curved = 2 * ball.radius * ball.deviations.lipschitz(output)
-    return torch.where(ball.radius.isinf(), variation, torch.fmin(variation, curved))
+def everywhere(graph: Graph, inputs: Float[Tensor, "N ..."]) -> Bounds:
+    """The bounds for all inputs of a shape."""
+    return bounds(graph, torch.zeros_like(inputs[:1]), math.inf)
+
+
+def certified(graph: Graph, inputs: Float[Tensor, "N ..."], radius: float) -> Bounds:
+    """The bounds on balls, none of them above those for all inputs."""
+    local, anywhere = bounds(graph, inputs, radius), everywhere(graph, inputs)
+    norm = torch.minimum(local.norm, anywhere.norm)
+    variation = torch.minimum(local.variation, anywhere.variation)
+    return replace(local, norm=norm, variation=torch.minimum(variation, 2 * norm))

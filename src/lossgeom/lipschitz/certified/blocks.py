@@ -1,0 +1,135 @@
+"""Sums of products of known matrices and unknown ones, which Jacobians are written as."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.linalg.operator_norms import EPSILON, dense_norm, lengths
+from lossgeom.lipschitz.certified.affine_maps import Affine
+from lossgeom.lipschitz.certified.max_pooling import MaxPool
+
+FAIR = 1e150  # weights up to which, and down to whose inverse, no number of a block vanishes
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A known matrix X of each example, in a product X T G with ||T|| <= 1.
+
+    Attributes:
+        columns: of X.
+        error: how far rounding may have moved X.
+        gain: upper bound of ||G||.
+    """
+
+    columns: Float[Tensor, "B K ..."]
+    error: Float[Tensor, " B"]
+    gain: Float[Tensor, " B"]
+
+    @cached_property
+    def norm(self) -> Float[Tensor, " B"]:
+        """An upper bound of the spectral norm of X."""
+        return dense_norm(self.columns.flatten(2)) + self.error
+
+    def rows(self) -> Float[Tensor, "B ..."]:
+        """Upper bounds of the lengths of the rows."""
+        rows = lengths(self.columns, 1)
+        return rows + over(self.error, rows)
+
+    def lengths(self) -> Float[Tensor, "B K"]:
+        """Upper bounds of the lengths of the columns."""
+        return lengths(self.columns.flatten(2), 2) + self.error[:, None]
+
+    def size(self) -> Float[Tensor, " B"]:
+        """The Frobenius norm."""
+        return lengths(self.columns.flatten(1), 1) + self.error
+
+    def magnitudes(self) -> Float[Tensor, "B K ..."]:
+        """Upper bounds of the entries' magnitudes."""
+        return self.columns.abs() + over(self.error, self.columns)
+
+    def mapped(self, layer: Affine) -> Block:
+        """A X; rounding is at most that of sums of magnitudes, in the Frobenius norm."""
+        rounding = layer.rounding * layer.absolute_norm * self.size()
+        error = layer.norm * self.error + rounding
+        return replace(self, columns=layer.linear(self.columns), error=error)
+
+    def scaled(self, scale: Float[Tensor, "B ..."]) -> Block:
+        """diag(scale) X."""
+        error = largest(scale.abs()) * (self.error + EPSILON * self.size())
+        return replace(self, columns=scale[:, None] * self.columns, error=error)
+
+    def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor) -> Block:
+        """The rows of the inputs that win for certain, and zeros elsewhere."""
+        columns = pool.chosen(self.columns, places, certain)
+        return replace(self, columns=columns, error=pool.norm * self.error)
+
+
+def diagonal(scale: Float[Tensor, "B ..."], gain: Float[Tensor, " B"]) -> Block:
+    """diag(scale), without the columns that are zero for all examples."""
+    flat = scale.flatten(1)
+    columns = torch.diag_embed(flat)[:, (flat != 0).any(0)]
+    return Block(torch.unflatten(columns, 2, scale.shape[1:]), torch.zeros_like(gain), gain)
+
+
+def added(x: dict[Key, Block], y: dict[Key, Block]) -> dict[Key, Block]:
+    """The blocks of a sum."""
+    blocks = {**x, **y}
+    for k in x.keys() & y.keys():
+        a, b = x[k], y[k]
+        rounding = EPSILON * (a.size() + b.size())
+        blocks[k] = Block(a.columns + b.columns, a.error + b.error + rounding, a.gain)
+    return blocks
+
+
+def stacked(parts: Sequence[dict[Key, Block]], sizes: Sequence[int]) -> dict[Key, Block]:
+    """The blocks of values that come after one another, with zeros where there is none."""
+    blocks: dict[Key, Block] = {}
+    for i, part in enumerate(parts):
+        around = (sum(sizes[:i]), sum(sizes[i + 1 :]))
+        padded = {
+            k: replace(b, columns=torch.nn.functional.pad(b.columns.flatten(2), around))
+            for k, b in part.items()
+        }
+        blocks = added(blocks, padded)
+    return blocks
+
+
+def norm_of_sum(blocks: Collection[Block]) -> Float[Tensor, " B"]:
+    r"""An upper bound of the norm of sum_k X_k T_k G_k, with ||T_k|| <= 1, ||G_k|| <= g_k.
+
+    With s = sum_k ||X_k|| g_k and w_k^2 = g_k / ||X_k||, it is the product of a row of blocks
+    and a column, hence at most ||(w_1 X_1, w_2 X_2, ...)|| sqrt(s), which is at most s.
+    """
+    s = torch.stack([block.norm * block.gain for block in blocks]).sum(0)
+    if len(blocks) == 1:
+        return s
+    weights = torch.stack([_weight(block) for block in blocks])
+    fair = (weights < FAIR) & ((weights == 0) | (weights > 1 / FAIR))
+    scaled = [w[:, None, None] * b.columns.flatten(2) for w, b in zip(weights, blocks, strict=True)]
+    error = (weights * torch.stack([block.error for block in blocks])).sum(0)
+    row = (dense_norm(torch.cat(scaled, dim=1)) + error) * s.sqrt()
+    return torch.where(fair.all(0), torch.fmin(s, row), s)
+
+
+def _weight(block: Block) -> Float[Tensor, " B"]:
+    """The root of gain over norm; 0 only for what is zero."""
+    weight = (block.gain.sqrt() / block.norm.sqrt()).clamp(min=1 / (2 * FAIR))
+    return torch.where((block.gain > 0) & (block.norm > 0), weight, 0)
+
+
+def over(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers of the first dimensions of a tensor, to broadcast against it."""
+    return numbers.reshape(*numbers.shape, *[1] * (like.ndim - numbers.ndim))
+
+
+def largest(x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+    """The largest number of each example."""
+    return x.flatten(1).amax(1)

@@ -1,0 +1,183 @@
+"""Jacobians on balls, expanded in how far slopes deviate from the middle of their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.linalg.operator_norms import dense_norm, lengths
+from lossgeom.lipschitz.certified.affine_maps import Affine
+from lossgeom.lipschitz.certified.blocks import (
+    Block,
+    added,
+    diagonal,
+    largest,
+    norm_of_sum,
+    over,
+    stacked,
+)
+from lossgeom.lipschitz.certified.max_pooling import MaxPool
+
+
+@dataclass(frozen=True, eq=False)
+class Deviation:
+    r"""The slopes of a layer less their middle: D = C + S T S' with T at most 1 in norm.
+
+    Attributes:
+        norm: upper bound of ||J||, for the Jacobian J before the layer.
+        before: the expansion of J.
+        root: the diagonal of S, which for activations is S', too.
+        columns: upper bounds of the lengths of the columns of S' times the derivative of the value
+            before the layer in the deviating columns of each earlier one.
+        curvature: upper bounds of the second derivative; ``None`` for layers that only have jumps.
+    """
+
+    norm: Float[Tensor, " B"]
+    before: Expansion
+    root: Float[Tensor, "B ..."]
+    columns: dict[Deviation, Float[Tensor, "B K"]]
+    curvature: Float[Tensor, "B ..."] | None
+
+    def lipschitz(self, columns: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
+        """Its part of :meth:`Expansion.lipschitz`, from the lengths of the columns behind it."""
+        if self.curvature is None:
+            return torch.where(largest(self.root) > 0, math.inf, 0.0)
+        factors, root = torch.zeros_like(self.root).flatten(1), self.root.flatten(1)
+        factors[:, (root != 0).any(0)] = columns
+        scale = torch.where(root > 0, factors * self.curvature.flatten(1) / root, 0).sqrt()
+        return self.before.scaled_norm(scale.view_as(self.root), self.norm).square()
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    r"""A Jacobian on a ball as J = X_input + sum_k X_k T_k G_k, with ||T_k|| <= 1.
+
+    Attributes:
+        blocks: the X, by the deviations k; that of the input is the block of ``None``.
+        entries: upper bounds of abs(J - X_input), entry by entry.
+    """
+
+    blocks: dict[Deviation | None, Block]
+    entries: Float[Tensor, "B D ..."]
+
+    @classmethod
+    def of_input(cls, x: Float[Tensor, "B ..."]) -> Expansion:
+        """The identity."""
+        unit = diagonal(torch.ones_like(x), x.new_ones(len(x)))
+        return cls({None: unit}, torch.zeros_like(unit.columns))
+
+    # From layer to layer
+
+    def mapped(self, layer: Affine) -> Expansion:
+        """A J."""
+        blocks = {k: block.mapped(layer) for k, block in self.blocks.items()}
+        return Expansion(blocks, layer.absolute(self.entries))
+
+    def scaled(self, scale: Float[Tensor, "B ..."]) -> Expansion:
+        """diag(scale) J."""
+        blocks = {k: block.scaled(scale) for k, block in self.blocks.items()}
+        return Expansion(blocks, scale.abs()[:, None] * self.entries)
+
+    def activated(
+        self, least: Tensor, most: Tensor, curvature: Tensor, norm: Float[Tensor, " B"]
+    ) -> Expansion:
+        """diag(d) J with slopes d between two bounds, if norm is an upper bound of ||J||."""
+        half, steepest = (most - least) / 2, torch.maximum(least.abs(), most.abs())
+        blocks = {k: block.scaled((least + most) / 2) for k, block in self.blocks.items()}
+        entries = steepest[:, None] * self.entries + half[:, None] * self.blocks[None].magnitudes()
+        if half.any():
+            root = half.sqrt()
+            deviation = Deviation(norm, self, root, self.scaled(root).columns(), curvature)
+            blocks[deviation] = diagonal(root, self.scaled_norm(root, norm))
+        return Expansion(blocks, entries)
+
+    def pooled(
+        self, pool: MaxPool, places: Tensor, certain: Tensor, norm: Float[Tensor, " B"]
+    ) -> Expansion:
+        """The rows of J that win for certain, and deviations where several may win."""
+        uncertain = (~certain).double().reshape(-1, *pool.output_shape)
+        blocks = {k: block.pooled(pool, places, certain) for k, block in self.blocks.items()}
+        entries = pool.chosen(self.entries, places, certain)
+        entries = entries + uncertain[:, None] * pool.columnwise(self.magnitudes())
+        if uncertain.any():
+            gain = pool.norm * self.scaled_norm(pool.touched(~certain).double(), norm)
+            blocks[Deviation(norm, self, uncertain, {}, None)] = diagonal(uncertain, gain)
+        return Expansion(blocks, entries)
+
+    def __add__(self, other: Expansion) -> Expansion:
+        return Expansion(added(self.blocks, other.blocks), self.entries + other.entries)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Expansion]) -> Expansion:
+        """Flattened Jacobians below one another."""
+        entries = [part.entries.flatten(2) for part in parts]
+        sizes = [part.shape[2] for part in entries]
+        return cls(stacked([part.blocks for part in parts], sizes), torch.cat(entries, dim=2))
+
+    # What is known of J
+
+    def magnitudes(self) -> Float[Tensor, "B D ..."]:
+        """Upper bounds of abs(J), entry by entry."""
+        return self.blocks[None].magnitudes() + self.entries
+
+    def rows(self) -> Float[Tensor, "B ..."]:
+        """Upper bounds of the lengths of the rows of J."""
+        paths = [block.rows() for block in self.blocks.values()]
+        paths = [p * over(b.gain, p) for p, b in zip(paths, self.blocks.values(), strict=True)]
+        return torch.fmin(torch.stack(paths).sum(0), lengths(self.magnitudes(), 1))
+
+    def norm(self) -> Float[Tensor, " B"]:
+        """An upper bound of ||J||."""
+        entrywise = self.blocks[None].norm + _norm(self.entries)
+        entrywise = torch.fmin(entrywise, _norm(self.magnitudes()))
+        return torch.fmin(entrywise, norm_of_sum(self.blocks.values()))
+
+    def scaled_norm(
+        self, scale: Float[Tensor, "B ..."], norm: Float[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
+        """An upper bound of ||diag(scale) J||, also from one of ||J||."""
+        return torch.minimum(largest(scale.abs()) * norm, self.scaled(scale).norm())
+
+    def _deviating(self) -> dict[Deviation, Block]:
+        return {k: block for k, block in self.blocks.items() if k is not None}
+
+    def deviation_norm(self) -> Float[Tensor, " B"]:
+        """An upper bound of ||J - X_input||."""
+        blocks = self._deviating().values()
+        if not blocks:
+            return torch.zeros_like(self.blocks[None].error)
+        return torch.fmin(norm_of_sum(blocks), _norm(self.entries))
+
+    def columns(self) -> dict[Deviation, Float[Tensor, "B K"]]:
+        r"""Upper bounds of the lengths of the columns of derivatives in what deviates.
+
+        That in the columns of k is X_k + sum_m X_m T_m Y_mk over the layers m between, by the same
+        expansion as for the input; the columns of the Y_mk are known.
+        """
+        columns = {k: block.lengths() for k, block in self._deviating().items()}
+        for m, block in self._deviating().items():
+            for k, between in m.columns.items():
+                there = columns.get(k, torch.zeros_like(between))
+                columns[k] = there + block.norm[:, None] * between
+        return columns
+
+    def lipschitz(self) -> Float[Tensor, " B"]:
+        r"""An upper bound of the Lipschitz constant of J as a function of the input.
+
+        Its derivative along h is sum_k Y_k diag(phi''(z_k) J_k h) J_k, with the derivative Y_k in
+        the activations of layer k. For unit vectors u, h and w, with c the columns of Y_k,
+
+        .. math:: u^T (DJ[h]) w \le \sum_k \sum_i |c_{ki}| |\phi''_{ki}| |J_k h|_i |J_k w|_i
+            \le \sum_k \| \mathrm{diag}(|c_k| |\phi''_k|)^{1/2} J_k \|^2.
+        """
+        parts = [k.lipschitz(columns) for k, columns in self.columns().items()]
+        return torch.stack([torch.zeros_like(self.blocks[None].error), *parts]).sum(0)
+
+
+def _norm(entries: Float[Tensor, "B K ..."]) -> Float[Tensor, " B"]:
+    return dense_norm(entries.flatten(2))
