@@ -28,7 +28,7 @@ def as_pair(inputs: Inputs, targets: Tensor) -> Any:
     return inputs, targets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself alone, so that what is made of it can be kept
 class Case:
     """A model and data with the loss in torch's own words.
 

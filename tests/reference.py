@@ -22,10 +22,14 @@ def trainable(case: Case, model: nn.Module) -> list[nn.Parameter]:
     ]
 
 
+@functools.cache
+def _copy_for_writing(case: Case) -> nn.Module:
+    return _copied(case.model).train(case.options.get("mode") == "train")
+
+
 def with_parameters(case: Case, theta: Tensor) -> nn.Module:
-    """A copy of the model with theta written into its parameters."""
-    model = _copied(case.model)
-    model.train(case.options.get("mode") == "train")
+    """The copy of a case's model with theta written into its parameters, the same one each time."""
+    model = _copy_for_writing(case)
     offset = 0
     for parameter in trainable(case, model):
         piece = theta[offset : offset + parameter.numel()]
@@ -75,6 +79,7 @@ def outputs(case: Case, theta: Tensor) -> Tensor:
 def gradient(case: Case, theta: Tensor) -> Tensor:
     """By one backward pass into .grad."""
     model = with_parameters(case, theta)
+    model.zero_grad()
     case.criterion(run(case, model), case.targets).backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable(case, model)]
     return torch.cat([grad.reshape(-1) for grad in grads])
@@ -90,32 +95,19 @@ def central_differences(function: Callable[[Tensor], Tensor], x: Tensor, h: floa
     return torch.stack(columns, dim=-1)
 
 
-def remembered(function: Callable[[Case], Tensor]) -> Callable[[Case], Tensor]:
-    """Computed once for each case, by its name."""
-    found: dict[str, Tensor] = {}
-
-    @functools.wraps(function)
-    def once(case: Case) -> Tensor:
-        if case.name not in found:
-            found[case.name] = function(case)
-        return found[case.name]
-
-    return once
-
-
-@remembered
+@functools.cache
 def hessian(case: Case) -> Tensor:
     """Central differences of the gradient, so that no second derivative of autograd is used."""
     H = central_differences(lambda t: gradient(case, t), theta_of(case))
     return (H + H.T) / 2
 
 
-@remembered
+@functools.cache
 def parameter_jacobian(case: Case) -> Tensor:
     return central_differences(lambda t: outputs(case, t).reshape(-1), theta_of(case))
 
 
-@remembered
+@functools.cache
 def output_hessian(case: Case) -> Tensor:
     """The Hessian of the empirical loss in all outputs."""
     at = outputs(case, theta_of(case))
@@ -129,7 +121,7 @@ def output_hessian(case: Case) -> Tensor:
     return (H + H.T) / 2
 
 
-@remembered
+@functools.cache
 def gauss_newton(case: Case) -> Tensor:
     J = parameter_jacobian(case)
     return J.T @ output_hessian(case) @ J
@@ -139,7 +131,7 @@ def residual(case: Case) -> Tensor:
     return hessian(case) - gauss_newton(case)
 
 
-@remembered
+@functools.cache
 def observation_gradients(case: Case) -> Tensor:
     """The gradient of every observation's term of the summed loss, M x P."""
 
