@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,13 @@ class Batch:
     rows: tuple[bool, ...] | None = None
 
     @classmethod
-    def of(cls, raw: Any, index: int = 0, target: Target = None) -> Batch:
+    def of(
+        cls,
+        raw: Any,
+        index: int = 0,
+        target: Target = None,
+        rows: tuple[bool, ...] | None = None,
+    ) -> Batch:
         """Take a batch apart.
 
         ``(x, y)`` has inputs x and targets y; x may be a tuple of positional or a mapping of
@@ -52,21 +59,18 @@ class Batch:
             target: the place of the targets among the parts, or their key, where all the rest are
                 inputs; or a function that makes them of the batch, which leaves the inputs as they
                 are.
+            rows: whether a tensor has a row for each example, if that is known.
 
         Raises:
             TypeError: for a batch of another form, or one without such a target.
         """
-        made = target(raw) if callable(target) else None
         where = None if callable(target) else target
-        if isinstance(raw, Mapping):
-            inputs, targets = _apart(raw, where, index)
-        else:
-            inputs, targets = _parts(raw, where, index)
-        return cls(index, raw, inputs, made if callable(target) else targets, target)
+        inputs, targets = (_apart if isinstance(raw, Mapping) else _parts)(raw, where, index)
+        return cls(index, raw, inputs, target(raw) if callable(target) else targets, target, rows)
 
     def made_of(self, raw: Any) -> Batch:
         """The same batch with other tensors in it."""
-        return replace(Batch.of(raw, self.index, self.target), rows=self.rows)
+        return Batch.of(raw, self.index, self.target, self.rows)
 
     @property
     def arguments(self) -> tuple[Any, ...] | dict[str, Any]:
@@ -120,48 +124,41 @@ class Batch:
 
     def with_tensor(self, old: Tensor, new: Tensor) -> Batch:
         """The same batch with another tensor in the place of one of its inputs."""
-        return self._with_inputs_of(map_tensors(lambda t: new if t is old else t, self.raw))
-
-    def copied(self) -> Batch:
-        """The same batch in tensors of its own, for a model that works in place on its input."""
-        return self._with_inputs_of(map_tensors(torch.clone, self.raw))
+        raw = map_tensors(lambda t: new if t is old else t, self.raw)
+        where = None if callable(self.target) else self.target  # a function's answer stays
+        made = Batch.of(raw, self.index, where)
+        return replace(self, raw=raw, inputs=made.inputs)
 
     def moved(self, theta: Tensor) -> Batch:
-        """The same batch where the parameters are, in their dtype."""
-        return self.made_of(to_parameters(self.raw, theta))
+        """A copy of the batch where the parameters are, its floating tensors in their dtype.
 
-    def _with_inputs_of(self, raw: Any) -> Batch:
-        where = None if callable(self.target) else self.target
-        made = replace(self, target=where).made_of(raw)
-        return replace(made, targets=self.targets, target=self.target)
+        A copy even where nothing has to move, because its owner may fill the same memory again.
+        """
+        return self.made_of(map_tensors(partial(_like_parameters, theta=theta), self.raw))
 
     def __len__(self) -> int:
         first = first_dimensions(self.raw)[0]
         if self.rows is not None:
-            first = next((t for t, row in self._marked() if row), first)
+            rows = zip(tensors_of(self.raw), self.rows, strict=True)
+            first = next((tensor for tensor, row in rows if row), first)
         elif isinstance(self.targets, Tensor) and self.targets.ndim:
             n = len(self.targets)
             if any(n in tensor.shape[:2] for tensor in tensors_of(self.inputs)):
                 return n  # also where a tensor that all examples share comes first
         return len(first)
 
-    def _marked(self) -> Iterator[tuple[Tensor, bool]]:
-        """The tensors, and whether they have a row for each example."""
-        tensors = list(tensors_of(self.raw))
-        if self.rows is not None:
-            return zip(tensors, self.rows, strict=True)
-        n = len(self)
-        return ((tensor, tensor.ndim > 0 and len(tensor) == n) for tensor in tensors)
-
     def has_rows(self, tensor: Tensor) -> bool:
         """Whether a tensor of the batch has a row for each example, as far as that was tried."""
-        return self.rows is None or any(row for other, row in self._marked() if other is tensor)
+        if self.rows is None:
+            return True
+        rows = zip(tensors_of(self.raw), self.rows, strict=True)
+        return any(row for other, row in rows if other is tensor)
 
     def each_row(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with a function of the tensors that have a row for each example."""
-        marks = iter([row for _, row in self._marked()])
-        raw = map_tensors(lambda t: function(t) if next(marks) else t, self.raw)
-        return self.made_of(raw)
+        n, tensors = len(self), tensors_of(self.raw)
+        rows = iter(self.rows or [t.ndim > 0 and len(t) == n for t in tensors])
+        return self.made_of(map_tensors(lambda t: function(t) if next(rows) else t, self.raw))
 
     def examples(self, start: int, stop: int) -> Batch:
         """Some of the examples: rows of the tensors that have one for each, and all of the others.
@@ -169,7 +166,7 @@ class Batch:
         Which these are is known of a batch in examples, see :meth:`lossgeom.Problem.in_examples`;
         of others it is those whose first dimension is the number of examples.
         """
-        return self.each_row(lambda tensor: _rows(tensor, start, stop))
+        return self.each_row(partial(_cut, start=start, stop=stop))
 
 
 def _apart(
@@ -216,7 +213,8 @@ def _parts(raw: Any, where: int | str | None, index: int) -> tuple[Any, Any]:
     return tuple(rest[0]) if positional else (rest[0],), targets
 
 
-def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+def _cut(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """Some rows of a tensor, also of a sparse one."""
     if tensor.layout == torch.strided:
         return tensor[start:stop]
     places = torch.arange(len(tensor), device=tensor.device)[start:stop]
@@ -255,7 +253,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = 
         return other
     if isinstance(tree, (tuple, list)):
         parts = [map_tensors(function, part, strict) for part in tree]
-        return type(tree)(*parts) if _is_named(tree) else type(tree)(parts)
+        named = type(tree) is not tuple and _is_named(tree)
+        return type(tree)(*parts) if named else type(tree)(parts)
     if isinstance(tree, PLAIN) or not strict:
         return tree
     array = type(tree).__module__ == "numpy"
@@ -279,11 +278,11 @@ def _is_named(tree: Any) -> bool:
     return isinstance(tree, tuple) and "_fields" in dir(type(tree))
 
 
-def tensors_of(tree: Any) -> Iterator[Tensor]:
+def tensors_of(tree: Any) -> list[Tensor]:
     """The tensors of a batch, in order."""
     found: list[Tensor] = []
     map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
-    yield from found
+    return found
 
 
 def described(thing: Any) -> str:
@@ -297,26 +296,8 @@ def described(thing: Any) -> str:
     return f"a {type(thing).__name__}"
 
 
-def to_parameters(raw: Any, theta: Tensor) -> Any:
-    """Copy a batch to the parameters' device, and its floating tensors to their dtype.
-
-    A copy even where nothing has to move, because its owner may fill the same memory again.
-    """
-
-    def moved(part: Tensor) -> Tensor:
-        dtype = theta.dtype if part.is_floating_point() else part.dtype
-        if part.is_complex():
-            dtype = theta.dtype.to_complex()
-        return part.detach().to(theta.device, dtype, copy=True)
-
-    return map_tensors(moved, raw)
-
-
-def checked_target(target: Target) -> Target:
-    """The place of the targets, if it is a way to say that."""
-    if target is not None and not (isinstance(target, (int, str)) or callable(target)):
-        raise TypeError(
-            "expected target to be a place in the batch such as -1, a key, or a function of the "
-            f"batch, got {type(target).__name__}"
-        )
-    return target
+def _like_parameters(tensor: Tensor, theta: Tensor) -> Tensor:
+    dtype = theta.dtype if tensor.is_floating_point() else tensor.dtype
+    if tensor.is_complex():
+        dtype = theta.dtype.to_complex()
+    return tensor.detach().to(theta.device, dtype, copy=True)

@@ -38,7 +38,7 @@ def test_forms_of_a_batch():
         assert batch.inputs == inputs
         assert batch.targets is y
         assert len(batch) == 2
-        for other in (batch.examples(0, 2), batch.copied(), batch.with_tensor(x, x + 1)):
+        for other in (batch.examples(0, 2), batch.with_tensor(x, x + 1)):
             assert torch.equal(other.targets, y)
             assert len(other.inputs) == len(inputs)
         assert len(batch.examples(0, 1)) == 1

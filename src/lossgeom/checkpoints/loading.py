@@ -6,8 +6,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,19 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
-from lossgeom.checkpoints.files import check_numbers, declared
-from lossgeom.checkpoints.names import PARALLEL, renamed
+from lossgeom.checkpoints.integrity import check_numbers, declared
+from lossgeom.checkpoints.names import renamed
+from lossgeom.checkpoints.weights import (
+    CheckpointError,
+    State,
+    check_names,
+    check_tensors,
+    completed,
+    differences,
+    few,
+)
 from lossgeom.problem.model_copy import unwrapped
-from lossgeom.wording import printable
-
-State = dict[str, Tensor]
 
 ENTRIES = (  # where training scripts put the weights
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights",
@@ -32,14 +36,6 @@ SAVE = (
     "save weights alone, with safetensors.torch.save_model(model, 'model.safetensors') or "
     "torch.save(model.state_dict(), 'model.pt')"
 )
-NAMED = 3  # of the names in a list, in an error
-
-
-class CheckpointError(ValueError):
-    """A file does not hold the weights of the model, or cannot be read safely."""
-
-    def __str__(self) -> str:
-        return printable(str(self.args[0]))
 
 
 def load_checkpoint(
@@ -83,16 +79,16 @@ def load_checkpoint(
     own = {n: t for n, t in inner.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     found = _state_dicts(promised, key)
     if len(found) == 1:
-        _check_tensors(renamed(next(iter(found.values())), own)[0], own, path)
+        check_tensors(renamed(next(iter(found.values())), own)[0], own, path)
     state, notes = _read(path, promised, key)
     state, prefix = renamed(state, own)
-    state = _completed(state, own, path)
+    state = completed(state, own, path)
     try:
         missing, unexpected = inner.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the model: {_first_line(error)}") from error
-    _check_names(missing, unexpected, path)
-    return (*notes, *_prefix_note(prefix), *_conversions(state, own))
+    check_names(missing, unexpected, path)
+    return (*notes, *differences(prefix, state, own))
 
 
 def read_checkpoint(path: str | Path, *, key: str | None = None) -> tuple[State, tuple[str, ...]]:
@@ -240,88 +236,9 @@ def _what(loaded: Any) -> str:
     there = [repr(name) for name, entry in entries.items() if _is_state_dict(entry)]
     if there:
         some = "a state dict" if len(there) == 1 else "state dicts"
-        return f"{some} at {_few(there, ' and at ')}; say which with key (on a command line --key)"
-    kind = f"a {type(loaded).__name__}" + (f" with {_few(map(repr, entries))}" if entries else "")
+        return f"{some} at {few(there, ' and at ')}; say which with key (on a command line --key)"
+    kind = f"a {type(loaded).__name__}" + (f" with {few(map(repr, entries))}" if entries else "")
     return f"{kind}; {SAVE}"
-
-
-def _prefix_note(prefix: str) -> list[str]:
-    unexpected = prefix.replace(PARALLEL, "")
-    return [f"names of the checkpoint read without {prefix!r}"] if unexpected else []
-
-
-def _completed(state: State, own: Mapping[str, Tensor], path: Path) -> State:
-    """With a value for every name of a weight that has several, if there is one for any."""
-    places = defaultdict(list)
-    for name, tensor in own.items():
-        places[id(tensor)].append(name)
-    complete = dict(state)
-    for names in places.values():
-        given = [name for name in names if name in state]
-        if not all(_equal(state[given[0]], state[name]) for name in given[1:]):
-            raise CheckpointError(
-                f"{_few(given)} are one weight in the model and different ones in {path}; make "
-                "the model without sharing them"
-            )
-        if given:
-            complete.update((name, state[given[0]]) for name in names if name not in state)
-    return complete
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """In every number; a NaN is equal to a NaN."""
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
-
-
-def _check_tensors(state: State, own: Mapping[str, Tensor], path: Path) -> None:
-    """Compare with the model what has names of its own; what has others, when that is loaded."""
-    strange = [name for name in state if name not in own]
-    if len(strange) > len(own):  # then nothing that a model does with names explains them
-        _check_names([name for name in own if name not in state], strange, path)
-    wrong = []
-    for name in (name for name in state if name in own):
-        here, there = state[name], own[name]
-        if isinstance(there, UninitializedParameter):
-            continue
-        if here.shape != there.shape:
-            wrong.append(f"{name} is {tuple(here.shape)} there and {tuple(there.shape)} here")
-        elif _kind(here) != _kind(there):
-            wrong.append(f"{name} is {here.dtype} there and {there.dtype} here")
-    if wrong:
-        raise CheckpointError(
-            f"{path} does not fit the model: {_few(wrong, '; ')}. Make the model with the settings "
-            "that it was trained with"
-        )
-
-
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    """What a cast must not change: integers are no weights, and scales of quantised ones differ."""
-    return tensor.is_floating_point(), tensor.is_complex()
-
-
-def _check_names(missing: list[str], unexpected: list[str], path: Path) -> None:
-    found = {"missing in the file": missing, "not in the model": unexpected}
-    said = [f"{len(names)} {what} ({_few(names)})" for what, names in found.items() if names]
-    if said:
-        raise CheckpointError(
-            f"{path} does not fit the model: {'; '.join(said)}. Make the model with the settings "
-            "that it was trained with, or rename what the file holds"
-        )
-
-
-def _conversions(state: State, own: Mapping[str, Tensor]) -> list[str]:
-    pairs = {(str(t.dtype), str(own[n].dtype)) for n, t in state.items() if n in own}
-    return [
-        f"checkpoint in {there}, put into a model in {here}"
-        for there, here in sorted(pairs)
-        if there != here
-    ]
-
-
-def _few(things: Iterable[object], separator: str = ", ") -> str:
-    listed = list(map(str, things))
-    more = f"{separator}and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return separator.join(listed[:NAMED]) + more
 
 
 def _first_line(error: Exception) -> str:

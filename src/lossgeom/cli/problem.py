@@ -13,7 +13,7 @@ from torch import nn
 
 from lossgeom.cli.user_code import FactoryError, explained, make
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.problem.network import MODES, Mode
+from lossgeom.problem.model_facts import MODES, Mode
 
 LossName = Literal[
     "cross_entropy", "token_cross_entropy", "next_token_cross_entropy", "squared_error"

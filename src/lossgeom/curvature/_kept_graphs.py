@@ -12,7 +12,7 @@ from lossgeom.autodiff.saved_tensors import with_bytes
 from lossgeom.batches import Batch
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.undoing import global_hooks_undone
+from lossgeom.problem.isolation import hooks_undone
 from lossgeom.trust.trial import guard
 
 MEMORY_BUDGET = 2 * 2**30
@@ -81,7 +81,7 @@ class KeptGraphs(Generic[Linear]):
 
     def over_batches(self, use: Callable[[Linear], Result]) -> list[Result]:
         """Call a function on what every piece has, in order."""
-        with plain_arithmetic(self.problem.theta.device), global_hooks_undone():
+        with plain_arithmetic(self.problem.theta.device), hooks_undone():
             if self._all_kept:
                 return [use(linear) for linear in self._kept.values()]
             if self._divisor is None:
@@ -109,7 +109,7 @@ class KeptGraphs(Generic[Linear]):
 
         passed = self.problem.over_batches(linearized)
         found = [one for results in passed for one in results]
-        self._divisor = self.problem.divisor(count for _, count in found)
+        _, self._divisor = self.problem.reduced((0.0, count) for _, count in found)
         self._kept, self._all_kept = kept, len(kept) == pieces
         return [result for result, _ in found]
 

@@ -87,7 +87,7 @@ def _blocks(problem: Problem) -> list[_BatchRoot]:
     found = problem.over_batches(lambda batch: _block(problem, batch))
     if problem.criterion.likelihood is None:
         say_if_linear(problem)
-    divisor = problem.divisor(block.count for block in found)
+    _, divisor = problem.reduced((0.0, block.count) for block in found)
     return [block.scaled(divisor**-0.5) for block in found]
 
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossgeom.batches import Batch
+from lossgeom.losses.likelihoods import Softmax
+from lossgeom.losses.loss import Loss
 
 INDICES = "Class indices are targets.long(), one for each row of outputs"
 Layout = Literal["classes second", "classes last", "next token"]
@@ -34,27 +36,37 @@ class CrossEntropy:
     label_smoothing: float = 0.0
     layout: Layout = "classes second"
 
-    @property
-    def class_dim(self) -> int:
-        """Where the classes are in the outputs."""
-        return 1 if self.layout == "classes second" else -1
+    def loss(self, name: str, average: bool = True) -> Loss:
+        """The loss of this name, a mean or a sum over targets."""
+        return Loss(
+            name,
+            self.terms,
+            average,
+            label_entropy=self.label_entropy if self.weight is None else None,
+            likelihood=Softmax(1 if self.layout == "classes second" else -1, self.term_weights),
+            needs_targets=True,
+            known=True,
+        )
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """The sum over targets, and what torch divides a mean by."""
-        outputs, targets = self._in_torch_layout(outputs, batch)
+        outputs, targets, weight = self._in_torch_layout(outputs, batch)
         total = F.cross_entropy(
             outputs,
             targets,
-            weight=self._weight_for(outputs),
+            weight=weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return total, target_count(outputs, targets, self._weight_for(outputs), self.ignore_index)
+        if targets.is_floating_point():
+            return total, outputs.numel() // outputs.shape[1]
+        valid = targets != self.ignore_index
+        return total, valid.sum() if weight is None else weight[targets[valid]].sum()
 
     def label_entropy(self, outputs: Tensor, batch: Batch) -> float:
         """The summed entropy of the labels."""
-        outputs, targets = self._in_torch_layout(outputs, batch)
+        outputs, targets, _ = self._in_torch_layout(outputs, batch)
         classes, smoothing = outputs.shape[1], self.label_smoothing
         if targets.is_floating_point():
             smoothed = (1 - smoothing) * targets + smoothing / classes
@@ -70,9 +82,8 @@ class CrossEntropy:
 
         with the class weights and the (smoothed) label q; 0 for an ignored target.
         """
-        outputs, targets = self._in_torch_layout(outputs, batch)
+        outputs, targets, weight = self._in_torch_layout(outputs, batch)
         C, smoothing = outputs.shape[1], self.label_smoothing
-        weight = self._weight_for(outputs)
         weight = outputs.new_ones(C) if weight is None else weight
         everywhere = smoothing / C * weight.sum()
         if targets.is_floating_point():
@@ -81,10 +92,10 @@ class CrossEntropy:
         of_target = weight[torch.where(valid, targets, 0)]
         return torch.where(valid, (1 - smoothing) * of_target + everywhere, 0.0)
 
-    def _weight_for(self, outputs: Tensor) -> Tensor | None:
-        return None if self.weight is None else self.weight.clone().to(outputs)
-
-    def _in_torch_layout(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _in_torch_layout(
+        self, outputs: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Outputs, targets and the weights of classes as torch has them, if they fit."""
         targets: Tensor = batch.targets
         if self.layout == "next token":
             if targets.ndim != 2 or targets.is_floating_point():
@@ -98,61 +109,46 @@ class CrossEntropy:
             outputs = outputs.movedim(-1, 1)
             if targets.is_floating_point():
                 targets = targets.movedim(-1, 1)
-        _check_classes(outputs, targets, self.layout)
-        if not targets.is_floating_point():
-            named = self.layout == "classes second"
-            _check_range(outputs.shape[1], targets, self.ignore_index, batch.index, named)
-        return outputs, targets
+        floating, C = targets.is_floating_point(), outputs.shape[1] if outputs.ndim > 1 else 0
+        wanted = outputs.shape if floating else (*outputs.shape[:1], *outputs.shape[2:])
+        if not C or targets.shape != wanted or not (floating or targets.dtype == torch.int64):
+            raise _misfit(outputs, targets, self.layout)
+        counted = targets[:0] if floating else targets[targets != self.ignore_index]
+        if counted.numel():  # on a GPU, torch cannot go on after a class index that is none
+            low, high = (int(end) for end in counted.aminmax())
+            if low < 0 or high >= C:
+                raise self._out_of_range(C, low, high, batch.index)
+        return outputs, targets, None if self.weight is None else self.weight.clone().to(outputs)
+
+    def _out_of_range(self, C: int, low: int, high: int, index: int) -> ValueError:
+        remedy = (
+            f"nn.CrossEntropyLoss(ignore_index={high if high >= C else low})"
+            if self.layout == "classes second"
+            else f"putting {self.ignore_index} in its place"
+        )
+        return ValueError(
+            f"expected class indices from 0 to {C - 1} for {C} outputs, or {self.ignore_index} for "
+            f"what does not count; the targets of batch {index} go from {low} to {high}. Shift "
+            f"labels that start at 1; what has no class is left out by {remedy}"
+        )
 
 
-def target_count(
-    outputs: Tensor, targets: Tensor, weight: Tensor | None, ignore_index: int
-) -> Tensor | float:
-    """The number torch's cross-entropy and NLL divide a mean by."""
-    if targets.is_floating_point():
-        return outputs.numel() // outputs.shape[1]
-    valid = targets != ignore_index
-    return valid.sum() if weight is None else weight[targets[valid]].sum()
-
-
-def _check_classes(outputs: Tensor, targets: Tensor, layout: Layout) -> None:
-    """Check torch's layout: classes are the second dimension of the outputs."""
-    probabilities = targets.is_floating_point() and targets.shape == outputs.shape
-    indices = targets.dtype == torch.int64 and targets.shape == (
-        outputs.shape[0],
-        *outputs.shape[2:],
+def _misfit(outputs: Tensor, targets: Tensor, layout: Layout) -> ValueError:
+    """Say what outputs and targets were expected, in the layout that was asked for."""
+    second = layout == "classes second"
+    expected = "(B, C, ...)" if second else "(B, ..., C)"
+    hint = (
+        "Outputs with the classes last go with 'token_cross_entropy', or with "
+        "'next_token_cross_entropy' for language models"
+        if second
+        else "Outputs with the classes second go with 'cross_entropy'"
     )
-    if outputs.ndim < 2 or not (probabilities or indices):
-        expected = "(B, C, ...)" if layout == "classes second" else "(B, ..., C)"
-        hint = (
-            "Outputs with the classes last go with 'token_cross_entropy', or with "
-            "'next_token_cross_entropy' for language models"
-            if layout == "classes second"
-            else "Outputs with the classes second go with 'cross_entropy'"
-        )
-        back = (0, *range(2, outputs.ndim), 1) if layout != "classes second" else None
-        shape = tuple(outputs.permute(back).shape if back else outputs.shape)
-        raise ValueError(
-            f"expected outputs {expected} and targets that are class indices (B, ...) in int64 or "
-            f"probabilities {expected}; got outputs {shape} and targets {tuple(targets.shape)} in "
-            f"{targets.dtype}. {hint if outputs.ndim > 2 else INDICES}"
-        )
-
-
-def _check_range(C: int, targets: Tensor, ignored: int, index: int, named: bool) -> None:
-    """Check that class indices are some; on a GPU, torch cannot go on after one that is none."""
-    counted = targets[targets != ignored]
-    if not counted.numel():
-        return
-    low, high = (int(end) for end in counted.aminmax())
-    if low < 0 or high >= C:
-        say = f"nn.CrossEntropyLoss(ignore_index={high if high >= C else low})"
-        raise ValueError(
-            f"expected class indices from 0 to {C - 1} for {C} outputs, or {ignored} for what does "
-            f"not count; the targets of batch {index} go from {low} to {high}. Shift labels that "
-            "start at 1; what has no class is left out by "
-            + (say if named else f"putting {ignored} in its place")
-        )
+    shape = tuple((outputs if second else outputs.movedim(1, -1)).shape)
+    return ValueError(
+        f"expected outputs {expected} and targets that are class indices (B, ...) in int64 or "
+        f"probabilities {expected}; got outputs {shape} and targets {tuple(targets.shape)} in "
+        f"{targets.dtype}. {hint if outputs.ndim > 2 else INDICES}"
+    )
 
 
 def _entr(p: float) -> float:

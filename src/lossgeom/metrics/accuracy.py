@@ -39,7 +39,7 @@ class Accuracy:
         """
 
         @torch.no_grad()
-        def terms(batch: Batch) -> tuple[int, int]:
+        def terms(batch: Batch) -> tuple[torch.Tensor, float]:
             outputs, targets = problem.outputs(problem.theta, batch), batch.targets
             if outputs.ndim < 2 or outputs.shape[1] < 2:
                 raise ValueError(
@@ -58,9 +58,10 @@ class Accuracy:
                 )
             valid = classes != self.ignore_index
             right = (predicted == classes) & valid
-            return int(right.sum()), int(valid.sum())
+            return torch.stack([right.sum(), valid.sum()]), 1.0
 
-        right, valid = (sum(part) for part in zip(*problem.over_batches(terms), strict=True))
+        total, _ = problem.reduced(problem.over_batches(terms))
+        right, valid = total.tolist()
         if valid == 0:
             raise ValueError("expected targets to score, but all of them are ignored")
         return Estimate(right / valid)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch, tensors_of
+from lossgeom.batches import TARGET_KEYS, Batch, map_tensors, tensors_of
 from lossgeom.losses import Loss, checked_terms
-from lossgeom.problem.double import InDouble
-from lossgeom.problem.forward import Forward, batch_statistics_explained, call_model
-from lossgeom.problem.network import Mode, Network
+from lossgeom.problem.model_facts import Key, Mode, ModelFacts
+from lossgeom.problem.network import Network
+
+Forward = Callable[[nn.Module, Any], Tensor]
+TARGETS = ", ".join(map(repr, TARGET_KEYS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,7 @@ class Evaluation:
         seed: fixes what the model draws at random.
         autocast: a type to run both in.
         watched: whether draws of random numbers are looked for.
-        in_double: how the model is run in float64, shared by all that are at the same parameters.
-        unsqueezed: whether a dimension is put back, by shapes of batches.
+        facts: what is known of the model in this mode.
     """
 
     network: Network
@@ -42,32 +44,26 @@ class Evaluation:
     seed: int | None = None
     autocast: torch.dtype | None = None
     watched: bool = True
-    in_double: InDouble = field(default_factory=InDouble)
-    unsqueezed: dict[Hashable, bool] = field(default_factory=dict)
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
-    @property
-    def batch_statistics(self) -> bool:
-        """Whether BatchNorm uses those of each batch."""
-        return self.mode == "train" and self.network.has_batch_statistics
+    def in_mode(self, mode: Mode) -> Evaluation:
+        """The same in another mode."""
+        return replace(self, mode=mode, facts=self.facts.in_mode(self.mode, mode))
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
-        """What the model puts out at theta, also where it needs gradients for that."""
+        """What the model puts out, with a dimension of examples also where there is only one."""
         try:
-            return self.plain_outputs(theta, batch)
+            outputs = self._called(theta, batch)
         except RuntimeError as error:
             if torch.is_grad_enabled() or "does not require grad" not in str(error):
                 raise
-        with torch.enable_grad():  # for a model that differentiates in its forward pass
-            return self.plain_outputs(theta, batch).detach()
-
-    def plain_outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
-        """What the model puts out, with a dimension of examples also where there is only one."""
-        outputs = self._called(theta, batch)
+            with torch.enable_grad():  # for a model that differentiates in its forward pass
+                outputs = self._called(theta, batch).detach()
         if (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1 and _rows_in(batch.targets):
-            kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
-            if kind not in self.unsqueezed:
-                self.unsqueezed[kind] = self._squeezes(theta.detach(), outputs.shape, batch)
-            outputs = outputs[None] if self.unsqueezed[kind] else outputs
+            key = Key(Evaluation.outputs, tuple(tensor.shape for tensor in tensors_of(batch.raw)))
+            alone = outputs.shape
+            if self.facts.known(key, lambda: self._squeezes(theta.detach(), alone, batch)):
+                outputs = outputs[None]
         return outputs.to(theta.dtype)
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
@@ -77,20 +73,16 @@ class Evaluation:
 
     def _called(self, theta: Tensor, batch: Batch) -> Tensor:
         seed = None if self.seed is None else (self.seed, batch.index)
-        call = self._call(theta, batch)
-        with self._rounding(), batch_statistics_explained(batch):
-            outputs: Tensor = self.network(theta, call, self.mode, seed, watched=self.watched)
+        call = partial(call_model, batch=batch, forward=self.forward)
+        if theta.dtype == torch.float64:
+            call = partial(self.facts.in_double, call)
+        try:
+            with self._rounding():
+                outputs: Tensor = self.network(theta, call, self.mode, seed, watched=self.watched)
+        except ValueError as error:
+            _explain_batch_statistics(error, batch)
+            raise
         return outputs
-
-    def _call(self, theta: Tensor, batch: Batch) -> Callable[[nn.Module], Any]:
-        if theta.dtype != torch.float64:
-            return partial(call_model, batch=batch.copied(), forward=self.forward)
-        copies = iter([batch.copied() for _ in range(self.in_double.calls)])
-
-        def call(module: nn.Module) -> Tensor:
-            return self.in_double(lambda: call_model(module, next(copies), self.forward))
-
-        return call
 
     @torch.no_grad()
     def _squeezes(self, theta: Tensor, alone: torch.Size, batch: Batch) -> bool:
@@ -101,16 +93,74 @@ class Evaluation:
             return False
         return twice.shape == (2, *alone)
 
-    @contextmanager
-    def _rounding(self) -> Iterator[None]:
+    def _rounding(self) -> AbstractContextManager[object]:
         if self.autocast is None:
-            yield
-        else:
-            device = self.network.theta.device.type
-            with torch.autocast(device, self.autocast, cache_enabled=False):
-                yield
+            return nullcontext()
+        return torch.autocast(self.network.theta.device.type, self.autocast, cache_enabled=False)
 
 
 def _rows_in(targets: Any) -> bool:
     """Whether targets, if there are any, have a dimension of examples for one of them."""
     return not isinstance(targets, Tensor) or targets.shape[:1] == (1,)
+
+
+def call_model(module: nn.Module, batch: Batch, forward: Forward | None) -> Tensor:
+    """The outputs for a batch, by ``forward(module, batch as its owner wrote it)`` if given.
+
+    The model gets tensors of its own, which it may work on in place.
+
+    Raises:
+        TypeError: if the answer is neither a tensor nor a mapping with one at ``"logits"``.
+    """
+    given = map_tensors(torch.clone, batch.raw if forward is not None else batch.arguments)
+    if forward is not None:
+        outputs = forward(module, given)
+    else:
+        outputs = module(**given) if isinstance(given, dict) else module(*given)
+    if isinstance(outputs, Mapping) and "logits" in outputs:  # of Hugging Face
+        outputs = outputs["logits"]
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            "expected the model to return a tensor, or a mapping with its outputs at 'logits', "
+            f"got {type(outputs).__name__}; say which with Problem(..., forward=lambda model, "
+            "batch: ...). For a loss of several, let forward= join them, such as torch.cat([a, b], "
+            "1), and the loss take them apart again"
+        )
+    return outputs
+
+
+def _explain_batch_statistics(error: ValueError, batch: Batch) -> None:
+    """Say which batch is too small for BatchNorm in train mode."""
+    if "Expected more than 1 value per channel" in str(error):
+        raise ValueError(
+            f"batch {batch.index}, of {len(batch)} example{'s' * (len(batch) != 1)}, has too few "
+            f"for the batch statistics of BatchNorm in mode='train' ({error}): leave it out, such "
+            "as with DataLoader(..., drop_last=True), use larger batches, or measure in "
+            "mode='eval'"
+        ) from error
+
+
+def check_arguments(module: nn.Module, batch: Batch) -> None:
+    """Say what a model takes, where that is not what a batch has.
+
+    Raises:
+        TypeError: if the inputs of the batch are not arguments of the model, or not known.
+    """
+    arguments = batch.arguments
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return  # of something that is not written in Python
+    try:
+        if isinstance(arguments, dict):
+            where = "" if batch.targets is not None else f", and no targets at {TARGETS}"
+            given = f"keywords {sorted(arguments)}{where}"
+            signature.bind(**arguments)
+        else:
+            given = f"{len(arguments)} arguments"
+            signature.bind(*arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"{type(module).__name__} takes {signature}, and batch {batch.index} has {given} for "
+            f"it ({error}); say how to call it with Problem(..., forward=lambda model, batch: ...)"
+        ) from None

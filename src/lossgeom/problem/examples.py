@@ -9,14 +9,18 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors, tensors_of
+from lossgeom.linalg import random_numbers
 from lossgeom.losses import NonFiniteError
+from lossgeom.problem.evaluation import Evaluation
 
 FEW = 2  # examples at either end of a batch that are tried
 AGREEMENT = 1e-3  # of the outputs of an example alone with those in the batch, relative
 ROUNDED_AGREEMENT = 5e-2  # under autocast
+NEARBY = 0.01  # relative distance of a point near theta
 LEFT_WHOLE = 5  # tensors of as many rows as there are examples, of which all choices are tried
 
 T = TypeVar("T")
@@ -100,6 +104,29 @@ class Trial:
             return self.call(self.batch.made_of(raw))
 
         return all(self.agrees(alone(i), self.whole.narrow(dim, i, 1)) for i in self.places(n))
+
+
+def nearby(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """A random point near theta."""
+    noise = torch.randn(len(theta), generator=random_numbers(0)).to(theta)
+    return theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise
+
+
+def rows_of_examples(
+    at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, mixed: bool
+) -> tuple[bool, ...] | None:
+    """Which tensors of a batch have a row for each example, see :func:`in_examples`.
+
+    That is tried at a point near theta, where no accident hides what depends on what; and at theta,
+    where the other is outside of the domain of the model.
+    """
+    at = at if at.mode == "eval" else at.in_mode("eval")
+    batch = batch.moved(theta)
+    tolerance = AGREEMENT if at.autocast is None else ROUNDED_AGREEMENT
+    try:
+        return in_examples(partial(at.outputs, nearby(theta)), batch, tolerance, mixed).rows
+    except (NonFiniteError, RuntimeError):
+        return in_examples(partial(at.outputs, theta), batch, tolerance, mixed).rows
 
 
 @torch.no_grad()

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.examples import AGREEMENT, ROUNDED_AGREEMENT
-from lossgeom.problem.forward import check_arguments
-from lossgeom.problem.model_checks import leaves_of_loss, notes_on_loss, probe
+from lossgeom.problem.isolation import seeded
+from lossgeom.problem.model_checks import checked_outputs, leaves_of, names_among
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 
-Cut = Callable[[Batch], Batch]
-
-OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
     "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
@@ -30,193 +23,154 @@ BESIDE_OUTPUTS = (
 )
 
 
-class FirstLook:
-    """What is found out once of a model in a mode, and its loss, from the first batches.
+def look_at(
+    at: Evaluation,
+    thetas: tuple[Tensor, Tensor],
+    batch: Batch,
+    live: nn.Module,
+    cut: Callable[[Batch], Batch],
+) -> None:
+    """Look at what is not known yet of a model in a mode, and of its loss.
 
     Args:
-        known: of an earlier look.
+        at: the model and its loss.
+        thetas: two leaves with the same numbers.
+        batch: the one at hand.
+        live: the user's model.
+        cut: tells which tensors of a batch have examples as rows.
+
+    Raises:
+        TypeError, ValueError: for what would make every measurement wrong.
     """
-
-    def __init__(self, known: dict[str, Any] | None = None) -> None:
-        self._known = dict(known or {})
-
-    def over(self) -> FirstLook:
-        """What is known, with the model taken as looked at."""
-        return FirstLook({"model": [], **self._known})
-
-    def take(
-        self, at: Evaluation, thetas: tuple[Tensor, Tensor], batch: Batch, live: nn.Module, cut: Cut
-    ) -> None:
-        """Look at what is not known yet.
-
-        Args:
-            at: the model and its loss.
-            thetas: two leaves with the same numbers.
-            batch: the one at hand.
-            live: the user's model.
-            cut: tells which tensors of a batch have examples as rows.
-
-        Raises:
-            TypeError, ValueError: for what would make every measurement wrong.
-        """
-        left = {"model", "loss", "sum", "others", "training"} - self._known.keys()
-        if not left or (left == {"sum"} and len(batch) < 2):  # of one, nothing is seen
+    seen = at.facts.first_look
+    known = at.criterion.known or seen.loss_beside_outputs or seen.is_sum is not None
+    untold = not known and len(batch) > 1  # of one example, nothing is seen
+    if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
+        return
+    theta = thetas[0].detach()
+    with at.network.undone():
+        if seen.model is None:
+            outputs, seen.model = checked_outputs(at, thetas, batch, live)
+        else:
+            outputs = at.outputs(theta, batch).detach()
+        if outputs.isnan().any():  # of which nothing else can be seen
             return
-        theta = thetas[0].detach()
-        with at.network.undone():
-            outputs = self._look_at_model(at, thetas, batch, live)
-            if outputs.isnan().any():  # of which nothing else can be seen
-                return
-            self._look_at_loss(at, thetas, outputs, batch, live)
-        if "others" not in self._known:
-            self._known["others"] = depends_on_others(at, theta, outputs, batch, cut)
-        if "training" not in self._known:
-            self._known["training"] = training_note(at, theta, outputs, batch)
+        if seen.loss is None and at.criterion.known:
+            seen.loss = []
+        elif seen.loss is None:
+            _look_at_loss(at, thetas, outputs, batch, live)
+        if untold and seen.loss is not None and not seen.loss_beside_outputs:
+            adds = is_sum_of_terms(at, outputs, batch)
+            seen.is_sum = "cannot tell" if adds is None else adds
+    if seen.mixed is None:
+        seen.mixed = mixes_examples(at, theta, outputs, batch, cut)
+    if seen.training is None:
+        seen.training = training_note(at, theta, outputs, batch)
 
-    def _look_at_model(
-        self, at: Evaluation, thetas: tuple[Tensor, Tensor], batch: Batch, live: nn.Module
-    ) -> Tensor:
-        """The outputs, of which it is found out, if need be, that they are a function of theta."""
-        if "model" in self._known:
-            return at.outputs(thetas[0].detach(), batch).detach()
-        if at.forward is None:
-            check_arguments(at.network.module, batch)
-        with OpenedContexts(thetas[0].device, at.autocast) as contexts:
-            outputs, notes = probe(lambda theta: at.plain_outputs(theta, batch), thetas, live)
-        self._known["model"] = notes + contexts.notes
-        return outputs
 
-    def _look_at_loss(
-        self,
-        at: Evaluation,
-        thetas: tuple[Tensor, Tensor],
-        outputs: Tensor,
-        batch: Batch,
-        live: nn.Module,
-    ) -> None:
-        """Find out what the loss is a function of, once it can be evaluated."""
-        if "loss" not in self._known:
-            try:
-                leaves = leaves_of_loss(lambda leaf: at.terms(leaf, batch)[0], outputs, thetas)
-            except Exception:  # which is raised again where it is the loss that is measured
-                return
-            beside = [leaf for leaf in leaves if not any(leaf is theta for theta in thetas)]
-            self._known["loss"] = notes_on_loss(beside, live)
-            if len(beside) < len(leaves):  # such as in what a hook stores
-                self._known["loss"].append(BESIDE_OUTPUTS)
-                self._known["sum"] = None  # its halves are not those of the outputs
-        if "sum" not in self._known and (at.criterion.known or len(batch) > 1):
-            self._known["sum"] = at.criterion.known or is_sum_of_terms(at, outputs, batch)
+def _look_at_loss(
+    at: Evaluation, thetas: tuple[Tensor, ...], outputs: Tensor, batch: Batch, live: nn.Module
+) -> None:
+    """Evaluate the loss twice, to find what it is a function of besides the outputs.
 
-    @property
-    def training(self) -> str | None:
-        """How the model is another one in train mode, if it is."""
-        note: str | None = self._known.get("training")
-        return note
+    Leaves of the parameters count from the first time on: a loss may empty what it reads.
 
-    @property
-    def loss_beside_outputs(self) -> bool:
-        """Whether the loss depends on the parameters other than through the outputs."""
-        return BESIDE_OUTPUTS in self._known.get("loss", ())
-
-    def notes(self, at: Evaluation, sizes: Sequence[int]) -> list[str]:
-        """What has to be said, with the numbers of examples in batches."""
-        notes = [*self._known.get("model", ()), *self._known.get("loss", ())]
-        if not sizes:
-            return notes
-        listed = ", ".join(map(str, sizes[:8])) + ", ..." * (len(sizes) > 8)
-        split = f"how the data is split, here into batches of {listed} examples"
-        if at.batch_statistics:
-            notes.append(f"BatchNorm uses the statistics of each batch, of {listed} examples")
-        if self._known.get("others"):
-            notes.append(
-                "the outputs of an example depend on the others in its batch, and so the loss "
-                f"depends on {split}"
+    Raises:
+        ValueError: if these are parameters of the user's model.
+    """
+    try:
+        with seeded(outputs.device, 0), torch.enable_grad():
+            first, second = (
+                leaves_of(at.terms(outputs.clone().requires_grad_(), batch)[0]) for _ in range(2)
             )
-        if self._known.get("sum") is False:
-            notes.append(
-                f"the loss {at.criterion.name!r} is no sum over examples: it depends on {split}"
-            )
-        return notes
+    except Exception:  # which is raised again where it is the loss that is measured
+        return
+    seen = at.facts.first_look
+    ours = {id(theta) for theta in thetas}
+    beside = [leaf for key, leaf in second.items() if key in first and key not in ours]
+    if beside and (own := names_among(live, beside)):
+        raise ValueError(
+            f"the loss uses parameters of your own model ({own}), not those that are measured in, "
+            "so what depends on them would count as a constant. Compute it from the model that "
+            "forward= is given, Problem(..., forward=lambda model, batch: ...), and return it with "
+            "the outputs; ObjectiveHessian adds weight decay"
+        )
+    numbers = sum(leaf.numel() for leaf in beside)
+    seen.loss = [f"parameters of the loss held fixed: {numbers} numbers"] * bool(beside)
+    if ours & first.keys():  # such as in what a hook stores
+        seen.loss.append(BESIDE_OUTPUTS)
+        seen.loss_beside_outputs = True  # so that its halves are not those of the outputs
 
 
-class OpenedContexts(TorchFunctionMode):
-    """Notices contexts that a model opens itself, around what is computed from its parameters.
+def notes_on(at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]) -> list[str]:
+    """What has to be said of the model and the loss, where they are evaluated.
 
     Args:
-        device: of the parameters.
-        autocast: the type that is asked for.
+        at: what is known of them.
+        sizes: the numbers of examples in batches.
+        at_point: what was seen at one point.
     """
-
-    def __init__(self, device: torch.device, autocast: torch.dtype | None) -> None:
-        TorchFunctionMode.__init__(self)
-        self.notes: list[str] = []
-        self._kind, self._autocast = device.type, autocast
-        self._unseen = {"autocast", "no_grad"}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if "autocast" in self._unseen and torch.is_autocast_enabled(self._kind):
-            dtype = torch.get_autocast_dtype(self._kind)
-            if dtype != self._autocast:
-                self._unseen.remove("autocast")
-                self.notes.append(
-                    f"the model opens torch.autocast itself: what is in it is rounded to {dtype}"
-                )
-        if "no_grad" in self._unseen and not torch.is_grad_enabled() and _computed(func, args):
-            self._unseen.remove("no_grad")
-            self.notes.append(
-                "the model opens torch.no_grad itself: what it computes of its parameters in there "
-                "counts as a constant"
-            )
-        return result
+    seen = at.facts.first_look
+    notes = [*at.network.notes, *(seen.model or ()), *(seen.loss or ()), *_on_batches(at, sizes)]
+    notes += [seen.training] if seen.training else []
+    if at.facts.in_double.needed:
+        notes.append("run in float64 also where the model says float32")
+    notes += at_point
+    if at.seed is not None:
+        notes.append(f"random numbers of the model fixed by seed {at.seed}, one draw a batch")
+    if at.autocast is not None:
+        notes.append(f"model and loss run under autocast to {at.autocast}")
+    return notes
 
 
-def _computed(func: Any, args: Any) -> bool:
-    """Whether numbers are made of something that can be differentiated, and is not by its owner."""
-    if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
-        return False
-    parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
-    return differentiable and not _in_own_function()
+def _on_batches(at: Evaluation, sizes: Sequence[int]) -> list[str]:
+    """How the numbers depend on the batches."""
+    if not sizes:
+        return []
+    notes, seen = [], at.facts.first_look
+    listed = ", ".join(map(str, sizes[:8])) + ", ..." * (len(sizes) > 8)
+    split = f"how the data is split, here into batches of {listed} examples"
+    if at.mode == "train" and at.network.has_batch_statistics:
+        notes.append(f"BatchNorm uses the statistics of each batch, of {listed} examples")
+    if seen.mixed:
+        notes.append(
+            "the outputs of an example depend on the others in its batch, and so the loss "
+            f"depends on {split}"
+        )
+    if seen.is_sum is False:
+        notes.append(
+            f"the loss {at.criterion.name!r} is no sum over examples: it depends on {split}"
+        )
+    return notes
 
 
-def _in_own_function() -> bool:
-    """Whether this is called in the forward of an autograd.Function, which has its backward."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is OWN_FUNCTION:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def depends_on_others(
-    at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, cut: Cut
+def mixes_examples(
+    at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, cut: Callable[[Batch], Batch]
 ) -> bool:
     """Whether an example's outputs depend on its batch, in a way that is not known anyway.
 
     The first half of the batch is tried alone; ``False`` also where that cannot be done.
     """
-    if at.seed is not None or at.batch_statistics:
+    known = at.mode == "train" and at.network.has_batch_statistics
+    if known or at.seed is not None:
         return False
     half = len(batch) // 2
     if not half or outputs.ndim == 0 or len(outputs) != len(batch):
         return False
-
-    def others(batch: Batch) -> bool:
-        alone = at.outputs(theta, batch.examples(0, half)).detach()
-        return alone.shape == outputs[:half].shape and not _same(alone, outputs[:half], at)
-
     with suppress(Exception):  # of whatever a model says to half of a batch
-        return others(batch) and others(cut(batch))
+        for whole in (None, cut):  # where it seems so, it may be that too much was cut
+            rows = batch if whole is None else whole(batch)
+            alone = at.outputs(theta, rows.examples(0, half)).detach()
+            if alone.shape != outputs[:half].shape or _same(alone, outputs[:half], at):
+                return False
+        return True
     return False
 
 
-def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> str | None:
+def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> str:
     """What to say where no mode was asked for, if the model is another one in train mode."""
     if at.mode == "train":
-        return None
+        return ""
     said = "measured in mode='eval', because no mode= was given"
     training = replace(at, mode="train", seed=at.seed or 0)
     try:
@@ -225,7 +179,7 @@ def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) 
         what = str(error).strip().partition("\n")[0]
         return f"{said}; in mode='train' the model raises {type(error).__name__}: {what}"
     if others.shape == outputs.shape and _same(others, outputs, at):
-        return None
+        return ""
     try:
         here, there = (_loss(mode, theta, batch) for mode in (at, training))
     except Exception:  # which the measurement raises again

@@ -1,18 +1,27 @@
-"""What every measurement runs under, whatever the caller has switched on."""
+"""What every measurement runs under, and what it puts back of all that it touches."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules import module as all_modules
 
 from lossgeom.linalg import plain_arithmetic
-from lossgeom.problem.undoing import global_hooks_undone
+from lossgeom.problem.written import ATOMS, OF_EVERY_MODULE, Written
+
+GLOBAL_HOOKS = (
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+)
 
 
 @contextmanager
@@ -28,7 +37,7 @@ def measuring(device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(plain_arithmetic(device))  # first, it waits for other threads
         fast_attention = torch.backends.mha.get_fastpath_enabled()
-        stack.enter_context(global_hooks_undone())
+        stack.enter_context(hooks_undone())
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(seeded(device, 0))
@@ -70,3 +79,63 @@ def _generators(device: torch.device) -> Any:
         index = torch.cuda.current_device() if device.index is None else device.index
         return [torch.default_generator, torch.cuda.default_generators[index]]
     return [torch.default_generator]
+
+
+@contextmanager
+def hooks_undone(hooks: Iterable[Any] = ()) -> Iterator[None]:
+    """Put back what these hooks write, and those on all modules of the process."""
+    everywhere = [hook for name in GLOBAL_HOOKS for hook in getattr(all_modules, name).values()]
+    acting = [*hooks, *everywhere]
+    written = Written(acting) if acting else None
+    try:
+        yield
+    finally:
+        if written is not None:
+            written.put_back()
+
+
+class ModuleState:
+    """What the modules of a private copy keep of a call, to be put back after it.
+
+    Args:
+        module: the copy, as nobody has called it.
+
+    Attributes:
+        active: whether somebody will put it back.
+        hooks: those on the modules.
+        attributes: those of every module, and what they were.
+        inside: what can be written to in them, if there is anything.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parts = list(module.modules())
+        self.active = False
+        self.hooks = [
+            hook
+            for part in parts
+            for hooks in (part._forward_pre_hooks, part._forward_hooks)
+            for hook in hooks.values()
+        ]
+        for part in parts:
+            for hooks in (part._backward_pre_hooks, part._backward_hooks):
+                for number, hook in hooks.items():
+                    hooks[number] = hook if isinstance(hook, _Undone) else _Undone(hook)
+        self.attributes = [(vars(part), dict(vars(part))) for part in parts]
+        written = {
+            id(thing): thing
+            for own, _ in self.attributes
+            for name, thing in own.items()
+            if name not in OF_EVERY_MODULE and not isinstance(thing, ATOMS)
+        }
+        self.inside = Written(attributes=written.values()) if written else None
+
+
+class _Undone:
+    """A backward hook that acts and leaves no trace: backward passes may run at any time."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+
+    def __call__(self, *args: Any) -> Any:
+        with hooks_undone([self.hook]):
+            return self.hook(*args)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -11,44 +12,59 @@ from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from lossgeom.problem.isolation import seeded
+from lossgeom.batches import Batch
+from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.network import graph_nodes
 
+OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
+CHECKPOINTING = (
+    "activation checkpointing computes parts of the model again after the parameters have been "
+    "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
+)
 
-def probe(
-    evaluated: Callable[[Tensor], Tensor], thetas: tuple[Tensor, Tensor], live: nn.Module
+
+def checked_outputs(
+    at: Evaluation, thetas: tuple[Tensor, Tensor], batch: Batch, live: nn.Module
 ) -> tuple[Tensor, list[str]]:
     """Evaluate a model twice, to find what makes it something else than a function of theta.
 
     Args:
-        evaluated: its outputs at theta, for the same inputs each time.
+        at: the model.
         thetas: two leaves with the same numbers.
+        batch: its inputs.
         live: the user's model, whose parameters must not be used.
 
     Returns:
-        The outputs, and notes on what had to be switched in the evaluation.
+        The outputs, and notes on what was switched in the evaluation, or is by the model.
 
     Raises:
+        TypeError: if the inputs of the batch are not arguments of the model, or not known.
         ValueError: if the model keeps state from call to call, reaches tensors that require
             gradients other than through its parameters, or uses activation checkpointing.
     """
     with disable_saved_tensors_hooks(CHECKPOINTING):
         try:
-            with _Attention() as attention:
-                first, second = map(evaluated, thetas)
+            with _Watch(thetas[0].device.type, at.autocast) as watch:
+                first, second = (at.outputs(theta, batch) for theta in thetas)
         except RuntimeError as error:
             if CHECKPOINTING in str(error):
                 raise ValueError(CHECKPOINTING) from None
             raise
-    beside = leaves_before(first, second)
-    kept = any(leaf is thetas[0] for leaf in beside)  # of the first call, in the second one
+        except TypeError:
+            if at.forward is None:
+                check_arguments(at.network.module, batch)
+            raise
+    before, leaves = leaves_of(first), leaves_of(second)
+    # what a call makes for itself, such as coordinates to differentiate in, is another each time
+    beside = [leaf for key, leaf in leaves.items() if key in before]
+    kept = id(thetas[0]) in leaves  # of the first call, in the second one
     if kept or not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ValueError(
             "two evaluations of the model at the same parameters and inputs differ, so its loss is "
             "not a function of the parameters; remove what it keeps from call to call"
         )
-    own = _named(live, beside)
     if beside:
+        own = names_among(live, beside)
         raise ValueError(
             "the model uses tensors that require gradients and are not reached as parameters of "
             "its modules (kept in a list, or by a function that holds the module); make them "
@@ -56,10 +72,9 @@ def probe(
             + f". They are {own} of your own model: use the model that forward= is given"
             * bool(own)
         )
-    made = [leaf for leaf in _leaves(second) if leaf is not thetas[1]]
-    if made:
+    if made := [leaf for leaf in leaves.values() if leaf is not thetas[1]]:
         _check_backward(second, made)
-    return first.detach(), attention.notes
+    return first.detach(), watch.notes
 
 
 def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
@@ -71,77 +86,72 @@ def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
             raise ValueError(CHECKPOINTING) from None
 
 
-def _named(live: nn.Module, leaves: list[Tensor]) -> str:
+def names_among(live: nn.Module, leaves: list[Tensor]) -> str:
     """Names of the parameters of the user's model among some leaves."""
     found = {id(leaf) for leaf in leaves}
     names = [name for name, p in live.named_parameters() if id(p) in found]
     return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
-def leaves_before(first: Tensor, second: Tensor) -> list[Tensor]:
-    """The leaves that two graphs share, which are those that were there before both calls.
-
-    What a call makes for itself, such as coordinates to differentiate in, is another each time.
-    """
-    earlier = {id(leaf): leaf for leaf in _leaves(first)}  # alive, so that ids stay theirs
-    return [leaf for leaf in _leaves(second) if id(leaf) in earlier]
-
-
-def _leaves(tensor: Tensor) -> Iterator[Tensor]:
+def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
+    """The leaves that a tensor was computed from, by their ids."""
     variables = (getattr(node, "variable", None) for node in graph_nodes(tensor))
-    return (leaf for leaf in variables if leaf is not None)
+    return {id(leaf): leaf for leaf in variables if leaf is not None}
 
 
-def leaves_of_loss(
-    total: Callable[[Tensor], Tensor], outputs: Tensor, thetas: tuple[Tensor, ...]
-) -> list[Tensor]:
-    """The leaves besides the outputs that a loss is computed from, by evaluating it twice.
+class _Watch(TorchFunctionMode):
+    """Notices attention, and contexts that a model opens around what depends on its parameters.
 
-    Those of the parameters' leaves count from the first time on: a loss may empty what it reads.
+    Args:
+        kind: of the parameters' device.
+        autocast: the type that is asked for.
     """
-    with seeded(outputs.device, 0), torch.enable_grad():
-        first, second = (total(outputs.clone().requires_grad_()) for _ in range(2))
-    shared = leaves_before(first, second)
-    own = [leaf for leaf in _leaves(first) if any(leaf is theta for theta in thetas)]
-    return [*shared, *own]
 
-
-def notes_on_loss(leaves: list[Tensor], live: nn.Module) -> list[str]:
-    """What to say of such leaves.
-
-    Raises:
-        ValueError: if they are parameters of the user's model.
-    """
-    own = _named(live, leaves)
-    if own:
-        raise ValueError(
-            f"the loss uses parameters of your own model ({own}), not those that are measured in, "
-            "so what depends on them would count as a constant. Compute it from the model that "
-            "forward= is given, Problem(..., forward=lambda model, batch: ...), and return it with "
-            "the outputs; ObjectiveHessian adds weight decay"
-        )
-    numbers = sum(leaf.numel() for leaf in leaves)
-    return [f"parameters of the loss held fixed: {numbers} numbers"] * bool(leaves)
-
-
-CHECKPOINTING = (
-    "activation checkpointing computes parts of the model again after the parameters have been "
-    "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
-)
-
-
-class _Attention(TorchFunctionMode):
-    """Notices the function whose default back end cannot be differentiated twice."""
-
-    def __init__(self) -> None:
+    def __init__(self, kind: str, autocast: torch.dtype | None) -> None:
         TorchFunctionMode.__init__(self)
+        self.kind, self.autocast = kind, autocast
         self.notes: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
         inside = func is F.multi_head_attention_forward and not (kwargs or {}).get("need_weights")
-        if (inside or func is F.scaled_dot_product_attention) and not self.notes:
-            self.notes.append(
+        if inside or func is F.scaled_dot_product_attention:
+            self._note(
                 "scaled_dot_product_attention switched to its math back end, which has second "
                 "derivatives"
             )
-        return func(*args, **(kwargs or {}))
+        if torch.is_autocast_enabled(self.kind):
+            dtype = torch.get_autocast_dtype(self.kind)
+            if dtype != self.autocast:
+                self._note(
+                    f"the model opens torch.autocast itself: what is in it is rounded to {dtype}"
+                )
+        if not torch.is_grad_enabled() and _computed(func, args):
+            self._note(
+                "the model opens torch.no_grad itself: what it computes of its parameters in there "
+                "counts as a constant"
+            )
+        return result
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _computed(func: Any, args: Any) -> bool:
+    """Whether numbers are made of something that can be differentiated, and is not by its owner."""
+    if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
+        return False
+    parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
+    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    return differentiable and not _in_own_function()
+
+
+def _in_own_function() -> bool:
+    """Whether this is called in the forward of an autograd.Function, which has its backward."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is OWN_FUNCTION:
+            return True
+        frame = frame.f_back
+    return False

@@ -15,7 +15,11 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 WRAPPERS = (DataParallel, DistributedDataParallel)
+COMPILED = "OptimizedModule"  # the type of what torch.compile makes of a module
 UNCOMPILED = "measured without torch.compile, which has no second derivatives"
+PARAMETRIZED_NORM = ("torch.nn.utils.parametrizations", "_WeightNorm")
+HOOKED_NORM = ("torch.nn.utils.weight_norm", "WeightNorm")
+PLAIN_WEIGHT_NORM = "weight norm computed from its definition; torch's second derivative is wrong"
 MEASURED = (torch.float32, torch.float64)
 
 
@@ -39,16 +43,34 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
             "a TorchScript module cannot be evaluated at other parameters; measure the module that "
             "it was made from"
         )
-    _check_parameters(inner)
+    wanted = _measured_type(inner, dtype)
     if any(module._compiled_call_impl is not None for module in inner.modules()):
         notes.append(UNCOMPILED)  # a copy does not have what module.compile() has made
-    module = _without_compiled_parts(deep_copy(inner), notes)
-    module = _with_plain_weight_norm(_without_autocast_wrappers(module, notes), notes)
-    _convert(module, _measured_type(inner, dtype), notes)
-    for part in module.modules():  # saved for its numbers, not for what they are called elsewhere
-        part._state_dict_hooks.clear()
+    module = deep_copy(inner)
+    _repair(module, notes)
+    _convert(module, wanted, notes)
+    return module, list(dict.fromkeys(notes))
+
+
+def _repair(module: nn.Module, notes: list[str]) -> None:
+    """Take out of a copy what cannot be differentiated twice, or not rightly."""
+    for part in list(module.modules()):
+        if "_original_forward" in vars(part):
+            _take_off_autocast(part, notes)
+        for name, child in part._modules.items():
+            if type(child).__name__ == COMPILED:
+                part._modules[name] = cast(nn.Module, cast(Any, child)._orig_mod)
+                notes.append(f"{name} measured without torch.compile")
+            elif (type(child).__module__, type(child).__name__) == PARAMETRIZED_NORM:
+                part._modules[name] = _PlainWeightNorm(_dimension(child))
+                notes.append(PLAIN_WEIGHT_NORM)
+        for number, hook in part._forward_pre_hooks.items():
+            if (type(hook).__module__, type(hook).__name__) == HOOKED_NORM:
+                name = str(getattr(hook, "name", ""))
+                part._forward_pre_hooks[number] = _PlainWeightNormHook(name, _dimension(hook))
+                notes.append(PLAIN_WEIGHT_NORM)
+        part._state_dict_hooks.clear()  # saved for its numbers, not for what they are called
         part._state_dict_pre_hooks.clear()
-    return module, notes
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
@@ -61,56 +83,16 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
                 note += "; the data is this process's own"
             notes.append(note)
             model = cast(nn.Module, model.module)
-        elif _is_compiled(model):
+        elif type(model).__name__ == COMPILED:
             notes.append(UNCOMPILED)
             model = cast(nn.Module, model._orig_mod)
         else:
             return model, notes
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    return type(module).__name__ == "OptimizedModule"
-
-
-def _without_compiled_parts(module: nn.Module, notes: list[str]) -> nn.Module:
-    """Put the originals in the places of submodules that torch.compile wraps."""
-    for parent in list(module.modules()):
-        for name, child in parent._modules.items():
-            if child is not None and _is_compiled(child):
-                parent._modules[name] = cast(nn.Module, child._orig_mod)
-                notes.append(f"{name} measured without torch.compile")
-    return module
-
-
-def _without_autocast_wrappers(module: nn.Module, notes: list[str]) -> nn.Module:
-    """Undo what ``Accelerator.prepare`` does for mixed precision, as Trainer does, too.
-
-    It puts ``forward`` under autocast and keeps the one that it found as ``_original_forward``.
-    """
-    for part in module.modules():
-        own = vars(part)
-        if "forward" in own and "_original_forward" in own:
-            del own["forward"]
-            found = own.pop("_original_forward")
-            bound = isinstance(found, MethodType)
-            original = _prepared_once(found.__func__ if bound else found)
-            if original is not type(part).forward:  # but the user's own
-                own["forward"] = MethodType(original, part) if bound else original
-            notes.append(
-                "measured without the autocast that accelerate puts around the model's forward; "
-                "Problem(..., autocast=torch.bfloat16) measures under it"
-            )
-    return module
-
-
-def _prepared_once(forward: Any) -> Any:
-    """What a model had before it was prepared again, as a second Trainer does."""
-    while type(getattr(forward, "__wrapped__", None)).__name__ == "ConvertOutputsToFp32":
-        forward = forward.__wrapped__.model_forward.__wrapped__
-    return forward
-
-
-def _check_parameters(model: nn.Module) -> None:
+def _measured_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
+    """The type to measure in, where all parameters can be measured."""
+    kinds = set()
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise ValueError(
@@ -121,6 +103,16 @@ def _check_parameters(model: nn.Module) -> None:
                 f"{name} is sharded over processes; measure a model whose parameters are whole, "
                 "such as one loaded from its full state dict"
             )
+        if parameter.is_complex():
+            raise TypeError(
+                f"expected real parameters, got some in {parameter.dtype}; make each a real one, "
+                "nn.Parameter(torch.view_as_real(w)), and let the model read it as "
+                "torch.view_as_complex(w)"
+            )
+        kinds.add(parameter.dtype)
+    if dtype is not None and dtype not in MEASURED:
+        raise TypeError(f"expected dtype to be torch.float32 or torch.float64, got {dtype}")
+    return dtype or (torch.float64 if torch.float64 in kinds else torch.float32)
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
@@ -133,14 +125,21 @@ def deep_copy(model: nn.Module) -> nn.Module:
         ValueError: if the model cannot be copied.
     """
     try:
-        with torch.inference_mode(False), _Detached():
-            module = copy.deepcopy(model)
+        with torch.inference_mode(False):
+            try:
+                module = copy.deepcopy(model)
+            except RuntimeError:  # of torch, of such a tensor
+                with _Detached():
+                    module = copy.deepcopy(model)
     except Exception as error:
         raise ValueError(
             f"the model could not be copied with copy.deepcopy ({error}); a measurement works on "
             "a copy so that yours stays as it is: remove what cannot be copied"
         ) from error
-    return _without_cache(module)
+    for part in module.modules():
+        if parametrize.is_parametrized(part):
+            _take_off_cache(part)
+    return module
 
 
 class _Detached(TorchFunctionMode):
@@ -153,25 +152,48 @@ class _Detached(TorchFunctionMode):
         return memo.setdefault(id(tensor), tensor.detach().clone())
 
 
-def _without_cache(module: nn.Module) -> nn.Module:
-    """Parametrized tensors as they are now, also inside ``parametrize.cached()``.
+def _take_off_cache(part: nn.Module) -> None:
+    """Compute parametrized tensors as they are now, also inside ``parametrize.cached()``.
 
     That is a cache of the process, which knows a copy by its original: a copy would get weights of
     another point out of it, and the original those of the copy.
     """
-    for part in module.modules():
-        if parametrize.is_parametrized(part):
-            kind = type(part)
-            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-            for name in cast(nn.ModuleDict, part.parametrizations):
-                setter = vars(kind)[name].fset
-                own[name] = property(partial(_parametrized, name), setter)
-            part.__class__ = type(kind.__name__, kind.__bases__, own)
-    return module
+    kind = type(part)
+    own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    for name in cast(nn.ModuleDict, part.parametrizations):
+        own[name] = property(partial(_parametrized, name), vars(kind)[name].fset)
+    part.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
 def _parametrized(name: str, module: Any) -> Any:
     return module.parametrizations[name]()
+
+
+def _take_off_autocast(part: nn.Module, notes: list[str]) -> None:
+    """Undo what ``Accelerator.prepare`` does for mixed precision, as Trainer does, too.
+
+    It puts ``forward`` under autocast and keeps the one that it found as ``_original_forward``.
+    """
+    own = vars(part)
+    if "forward" not in own:
+        return
+    del own["forward"]
+    found = own.pop("_original_forward")
+    bound = isinstance(found, MethodType)
+    original = _prepared_once(found.__func__ if bound else found)
+    if original is not type(part).forward:  # but the user's own
+        own["forward"] = MethodType(original, part) if bound else original
+    notes.append(
+        "measured without the autocast that accelerate puts around the model's forward; "
+        "Problem(..., autocast=torch.bfloat16) measures under it"
+    )
+
+
+def _prepared_once(forward: Any) -> Any:
+    """What a model had before it was prepared again, as a second Trainer does."""
+    while type(getattr(forward, "__wrapped__", None)).__name__ == "ConvertOutputsToFp32":
+        forward = forward.__wrapped__.model_forward.__wrapped__
+    return forward
 
 
 class _PlainWeightNorm(nn.Module):
@@ -201,45 +223,8 @@ class _PlainWeightNormHook:
         setattr(module, self.name, self.norm(g, v))
 
 
-def _with_plain_weight_norm(module: nn.Module, notes: list[str]) -> nn.Module:
-    replaced = False
-    for parent in list(module.modules()):
-        for key, child in parent._modules.items():
-            if _is(child, "torch.nn.utils.parametrizations", "_WeightNorm"):
-                parent._modules[key] = _PlainWeightNorm(_dimension(child))
-                replaced = True
-        for number, hook in parent._forward_pre_hooks.items():
-            if _is(hook, "torch.nn.utils.weight_norm", "WeightNorm"):
-                plain = _PlainWeightNormHook(str(getattr(hook, "name", "")), _dimension(hook))
-                parent._forward_pre_hooks[number] = plain
-                replaced = True
-    if replaced:
-        notes.append("weight norm computed from its definition; torch's second derivative is wrong")
-    return module
-
-
-def _is(thing: Any, module: str, name: str) -> bool:
-    return (type(thing).__module__, type(thing).__name__) == (module, name)
-
-
 def _dimension(norm: Any) -> int:
     return -1 if norm.dim is None else int(norm.dim)
-
-
-def _measured_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
-    kinds = {parameter.dtype for parameter in model.parameters()}
-    complex_kinds = sorted(str(kind) for kind in kinds if kind.is_complex)
-    if complex_kinds:
-        raise TypeError(
-            f"expected real parameters, got some in {', '.join(complex_kinds)}; make "
-            "each a real one, nn.Parameter(torch.view_as_real(w)), and let the model read it as "
-            "torch.view_as_complex(w)"
-        )
-    if dtype is not None:
-        if dtype not in MEASURED:
-            raise TypeError(f"expected dtype to be torch.float32 or torch.float64, got {dtype}")
-        return dtype
-    return torch.float64 if torch.float64 in kinds else torch.float32
 
 
 def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:

@@ -6,10 +6,18 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from lossgeom.problem.first_look import FirstLook
+from lossgeom.problem.double import InDouble
 
+Mode = Literal["eval", "train"]
+MODES: tuple[Mode, ...] = ("eval", "train")
 T = TypeVar("T")
-MODE_GIVEN = {"training": None}  # of a first look: there is nothing to say of another mode
+
+
+def checked_mode(mode: Mode) -> Mode:
+    """The mode, if it is one."""
+    if mode not in MODES:
+        raise ValueError(f"expected mode to be 'eval' or 'train', got {mode!r}")
+    return mode
 
 
 class Key(NamedTuple):
@@ -42,17 +50,40 @@ class PointCache:
         return cast(T, self._values[key])
 
 
+@dataclass
+class FirstLook:
+    """What the first batches show of a model and its loss; ``None`` where it is not known yet.
+
+    Attributes:
+        model: notes on the model.
+        loss: notes on the loss.
+        loss_beside_outputs: whether the loss depends on the parameters other than through outputs.
+        is_sum: whether the loss is a sum over examples, or why that is not known.
+        mixed: whether the outputs of an example depend on the others in its batch.
+        training: a note on the model in train mode; empty where there is nothing to say.
+    """
+
+    model: list[str] | None = None
+    loss: list[str] | None = None
+    loss_beside_outputs: bool = False
+    is_sum: bool | Literal["cannot tell"] | None = None
+    mixed: bool | None = None
+    training: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
     """What was found out about a model and its loss in one mode, whatever the parameters.
 
     Attributes:
-        first_look: what the first batch shows.
+        first_look: what the first batches show.
+        in_double: how the model is run in float64.
         modes: the facts of every mode, shared by all of them.
     """
 
-    first_look: FirstLook
-    modes: dict[Literal["eval", "train"], ModelFacts]
+    first_look: FirstLook = field(default_factory=FirstLook)
+    in_double: InDouble = field(default_factory=InDouble)
+    modes: dict[Mode, ModelFacts] = field(default_factory=dict)
     _known: dict[Hashable, Any] = field(default_factory=dict)
 
     def known(self, key: Hashable, find: Callable[[], T]) -> T:
@@ -64,15 +95,8 @@ class ModelFacts:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._known
 
-    def in_mode(self, mode: Literal["eval", "train"]) -> ModelFacts:
-        """The facts of another mode, as far as they are known."""
-        if mode not in self.modes:
-            self.modes[mode] = ModelFacts(FirstLook(MODE_GIVEN), self.modes)
-        return self.modes[mode]
-
-    @classmethod
-    def of(cls, mode: Literal["eval", "train"], first_look: FirstLook) -> ModelFacts:
-        """Of a model that nothing is known of yet."""
-        facts = cls(first_look, {})
-        facts.modes[mode] = facts
-        return facts
+    def in_mode(self, here: Mode, there: Mode) -> ModelFacts:
+        """The facts of another mode than the one that these are of, as far as they are known."""
+        self.modes[here] = self
+        asked = FirstLook(training="")  # there is nothing to say of a mode that was not asked for
+        return self.modes.setdefault(there, ModelFacts(asked, modes=self.modes))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lossgeom.linalg import ONE_AT_A_TIME
-from lossgeom.problem.isolation import random_state, seeded
+from lossgeom.problem.isolation import ModuleState, hooks_undone, random_state, seeded
 from lossgeom.problem.model_copy import private_copy
-from lossgeom.problem.undoing import Undoing
+from lossgeom.problem.model_facts import Mode
 
-Mode = Literal["eval", "train"]
-MODES: tuple[Mode, ...] = ("eval", "train")
 Call = Callable[[nn.Module], Any]
 NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 
+@dataclass(frozen=True, eq=False)
 class Network:
     """A private copy of a module, evaluated at any flat vector of its trainable parameters.
 
@@ -33,31 +32,59 @@ class Network:
     put back. Buffers are put back after every evaluation, so that batch statistics can be used
     without running averages moving on.
 
-    Args:
-        model: any module; torch.compile and data-parallel wrappers are taken off.
-        parameters: patterns of the names of the trainable parameters that theta holds, such as
-            ``"encoder.*"``; all of them by default.
-        dtype: to measure in, see :func:`lossgeom.problem.model_copy.private_copy`.
+    Attributes:
+        module: the copy.
+        theta: where the parameters were.
+        names: of the parameters that theta holds, in order.
+        shapes: theirs.
+        aliases: all names of each, of those that modules share.
+        slots: every module and name that a parameter has a place at, and which one it is.
+        held: every module and name whose value is held fixed, with the value.
+        frozen_names: of the parameters that theta does not hold.
+        has_batch_statistics: whether there is any BatchNorm.
+        cudnn: whether it may be used.
 
-    Raises:
-        TypeError: if it is not a module, or its parameters are complex or sharded.
-        ValueError: if it has no trainable parameter or lazy ones, or cannot be copied, or a
-            pattern matches none.
-
-    >>> network = Network(nn.Linear(2, 1))
+    >>> network = Network.of(nn.Linear(2, 1))
     >>> network.names, network.theta.shape
     (('weight', 'bias'), torch.Size([3]))
     """
 
-    def __init__(
-        self,
+    module: nn.Module
+    theta: Float[Tensor, " P"]
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    aliases: tuple[frozenset[str], ...]
+    slots: tuple[tuple[nn.Module, str, int], ...]
+    held: tuple[tuple[nn.Module, str, Tensor], ...]
+    frozen_names: tuple[str, ...]
+    has_batch_statistics: bool
+    cudnn: bool
+    _notes: tuple[str, ...]
+    _state: ModuleState
+
+    @classmethod
+    def of(
+        cls,
         model: nn.Module,
         parameters: str | Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
-    ) -> None:
-        self.module, notes = private_copy(model, dtype)
-        self._undoing = Undoing(self.module)
-        trainable = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+    ) -> Network:
+        """Copy a model.
+
+        Args:
+            model: any module; torch.compile and data-parallel wrappers are taken off.
+            parameters: patterns of the names of the trainable parameters that theta holds, such as
+                ``"encoder.*"``; all of them by default.
+            dtype: to measure in, see :func:`lossgeom.problem.model_copy.private_copy`.
+
+        Raises:
+            TypeError: if it is not a module, or its parameters are complex or sharded.
+            ValueError: if it has no trainable parameter or lazy ones, or cannot be copied, or a
+                pattern matches none.
+        """
+        module, notes = private_copy(model, dtype)
+        state, modules = ModuleState(module), list(module.modules())
+        trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if sum(p.numel() for p in trainable.values()) == 0:
             raise ValueError(
                 "the model has no trainable parameters: expected at least one with "
@@ -66,41 +93,36 @@ class Network:
         devices = sorted({str(p.device) for p in trainable.values()})
         if len(devices) > 1:
             raise TypeError(f"expected all parameters on one device, got {devices}")
-        self.frozen_names = tuple(
-            n for n, p in self.module.named_parameters() if n not in trainable
-        )
         with torch.inference_mode(False), torch.no_grad():
-            self.theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
+            theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
+        cudnn = not (theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in modules))
+        if not cudnn:
+            notes.append("recurrent layers measured without cuDNN, which has no second derivatives")
+        place = {id(p): i for i, p in enumerate(trainable.values())}
+        named = list(module.named_parameters(remove_duplicate=False))
+        network = cls(
+            module,
+            theta,
+            tuple(trainable),
+            tuple(p.shape for p in trainable.values()),
+            tuple(frozenset(n for n, q in named if q is p) for p in trainable.values()),
+            slots=tuple(
+                (part, name, place[id(p)])
+                for part in modules
+                for name, p in part._parameters.items()
+                if id(p) in place
+            ),
+            held=(),
+            frozen_names=tuple(n for n, _ in module.named_parameters() if n not in trainable),
+            has_batch_statistics=any(isinstance(m, _BatchNorm) for m in modules),
+            cudnn=cudnn,
+            _notes=tuple(notes),
+            _state=state,
+        )
         for p in trainable.values():
             if type(p) is nn.Parameter:
                 p.__class__ = _AtRest
-        self._name(list(trainable), [p.shape for p in trainable.values()])
-        place = {id(p): i for i, p in enumerate(trainable.values())}
-        self.slots = [
-            (module, name, place[id(p)])
-            for module in self.module.modules()
-            for name, p in module._parameters.items()
-            if id(p) in place
-        ]
-        self._held: list[tuple[nn.Module, str, Tensor]] = []
-        self._aliases: list[set[str]] = [set() for _ in trainable]
-        for name, p in self.module.named_parameters(remove_duplicate=False):
-            if id(p) in place:
-                self._aliases[place[id(p)]].add(name)
-        self.has_batch_statistics = any(isinstance(m, _BatchNorm) for m in self.module.modules())
-        self._cudnn = not (
-            self.theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in self.module.modules())
-        )
-        if not self._cudnn:
-            notes.append("recurrent layers measured without cuDNN, which has no second derivatives")
-        self._notes = tuple(notes)
-        if parameters is not None:
-            self._restrict(self.theta, parameters)
-
-    def _name(self, names: list[str], shapes: list[torch.Size]) -> None:
-        self.names = tuple(names)
-        self.shapes = tuple(shapes)
-        self._sizes = [shape.numel() for shape in shapes]
+        return network if parameters is None else network.restricted(theta, parameters)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,27 +133,25 @@ class Network:
 
     def restricted(self, theta: Float[Tensor, " P"], patterns: str | Sequence[str]) -> Network:
         """The same function of some of the parameters, the others held where theta has them."""
-        other = copy.copy(self)
-        other._restrict(theta, patterns)
-        return other
-
-    def _restrict(self, theta: Tensor, patterns: str | Sequence[str]) -> None:
         chosen = self.matching(patterns)
         if not any(self.shapes[i].numel() for i in chosen):
             raise ValueError(f"parameters={patterns!r} matches only parameters without numbers")
+        place = {i: new for new, i in enumerate(chosen)}
         with torch.inference_mode(False):
             pieces = [piece.detach().clone() for piece in self.split(theta)]
-        self.frozen_names += tuple(n for i, n in enumerate(self.names) if i not in chosen)
-        self._held = [
-            *self._held,
-            *((module, name, pieces[i]) for module, name, i in self.slots if i not in chosen),
-        ]
-        place = {i: new for new, i in enumerate(chosen)}
-        self.slots = [(m, name, place[i]) for m, name, i in self.slots if i in place]
-        self._aliases = [self._aliases[i] for i in chosen]
-        with torch.inference_mode(False):
-            self.theta = torch.cat([pieces[i].reshape(-1) for i in chosen])
-        self._name([self.names[i] for i in chosen], [self.shapes[i] for i in chosen])
+            part = torch.cat([pieces[i].reshape(-1) for i in chosen])
+        held = ((module, name, pieces[i]) for module, name, i in self.slots if i not in place)
+        others = (name for i, name in enumerate(self.names) if i not in place)
+        return replace(
+            self,
+            theta=part,
+            names=tuple(self.names[i] for i in chosen),
+            shapes=tuple(self.shapes[i] for i in chosen),
+            aliases=tuple(self.aliases[i] for i in chosen),
+            slots=tuple((m, name, place[i]) for m, name, i in self.slots if i in place),
+            held=(*self.held, *held),
+            frozen_names=(*self.frozen_names, *others),
+        )
 
     def matching(self, patterns: str | Sequence[str]) -> list[int]:
         """Places of the parameters that one of the patterns matches, under any of their names."""
@@ -139,8 +159,8 @@ class Network:
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             found = {
                 i
-                for i, aliases in enumerate(self._aliases)
-                if any(fnmatchcase(name, pattern) for name in aliases)
+                for i, names in enumerate(self.aliases)
+                if any(fnmatchcase(name, pattern) for name in names)
             }
             if not found:
                 fixed = any(fnmatchcase(name, pattern) for name in self.frozen_names)
@@ -163,11 +183,11 @@ class Network:
     def constants(self) -> Iterator[Tensor]:
         """The parameters that theta does not hold."""
         yield from self.module.parameters()
-        yield from (value for _, _, value in self._held)
+        yield from (value for _, _, value in self.held)
 
     def split(self, vector: Float[Tensor, " P"]) -> list[Tensor]:
         """Cut a flat vector into tensors of the parameters' shapes."""
-        pieces = torch.split(vector, self._sizes)
+        pieces = torch.split(vector, [shape.numel() for shape in self.shapes])
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def __call__(
@@ -191,44 +211,53 @@ class Network:
             ValueError: if it draws random numbers, as Dropout in train mode does, without a seed
                 that fixes them.
         """
+        device = self.theta.device
         with ONE_AT_A_TIME, self.undone(), self._at(theta, mode):
-            return self._called(call, mode, seed, watched)
+            if seed is not None:
+                with seeded(device, *seed):
+                    return call(self.module)
+            before = random_state(device) if watched else None
+            outputs = call(self.module)
+            if watched and random_state(device) != before:
+                raise ValueError(
+                    f"the model drew random numbers in mode={mode!r}, so its loss is not a "
+                    "function of the parameters; fix them with Problem(..., seed=0), measure in "
+                    "mode='eval', or remove what is random (dropout, noise, stochastic depth). If "
+                    "it draws none, another thread does, of the generators of the process: let it "
+                    "wait while this one measures"
+                )
+            return outputs
 
-    def undone(self) -> AbstractContextManager[None]:
-        """Put back what modules keep of their calls, and what the user's hooks write, in the end.
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Put back what modules keep of their calls, and what hooks write, at the outermost end.
 
         Everything that is called inside still sees it, such as a loss of what a hook stores.
         """
-        return self._undoing.undone()
-
-    def _called(self, call: Call, mode: Mode, seed: Sequence[int] | None, watched: bool) -> Any:
-        device = self.theta.device
-        if seed is not None:
-            with seeded(device, *seed):
-                return call(self.module)
-        if not watched:
-            return call(self.module)
-        before = random_state(device)
-        outputs = call(self.module)
-        if random_state(device) != before:
-            raise ValueError(
-                f"the model drew random numbers in mode={mode!r}, so its loss is not a function of "
-                "the parameters; fix them with Problem(..., seed=0), measure in mode='eval', or "
-                "remove what is random (dropout, noise, stochastic depth). If it draws none, "
-                "another thread does, of the generators of the process: let it wait while this "
-                "one measures"
-            )
-        return outputs
+        state = self._state
+        if state.active:
+            yield
+            return
+        state.active = True
+        try:
+            with hooks_undone(state.hooks):
+                yield
+        finally:
+            state.active = False
+            for own, before in state.attributes:
+                own.clear()
+                own.update(before)
+            if state.inside is not None:
+                state.inside.put_back()
 
     @contextmanager
     def _at(self, theta: Tensor, mode: Mode) -> Iterator[None]:
+        """With parameters at theta, and buffers that may be written to."""
         pieces = self.split(theta)
-        values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self._held]
+        values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self.held]
         kept = [module._parameters[name] for module, name, _ in values]
         buffers = [(module, dict(module._buffers)) for module in self.module.modules()]
-        with ExitStack() as stack:
-            if not self._cudnn:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        with nullcontext() if self.cudnn else torch.backends.cudnn.flags(enabled=False):
             try:
                 self.module.train(mode == "train")
                 for module, name, value in values:
@@ -289,10 +318,3 @@ def check_differentiable_again(gradient: Tensor) -> None:
             "the model uses an operation without second derivatives (such as a "
             "once_differentiable function); what is made of them would be wrong"
         )
-
-
-def checked_mode(mode: Mode) -> Mode:
-    """The mode, if it is one."""
-    if mode not in MODES:
-        raise ValueError(f"expected mode to be 'eval' or 'train', got {mode!r}")
-    return mode

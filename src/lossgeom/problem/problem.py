@@ -13,24 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch, Target, checked_target, tensors_of, to_parameters
-from lossgeom.linalg import random_numbers
-from lossgeom.losses import Loss, LossLike, NonFiniteError, as_loss
+from lossgeom.batches import Batch, Target, tensors_of
+from lossgeom.losses import Loss, LossLike, as_loss
 from lossgeom.problem.double import InDouble
-from lossgeom.problem.evaluation import Evaluation
-from lossgeom.problem.examples import AGREEMENT, ROUNDED_AGREEMENT, in_examples
-from lossgeom.problem.first_look import FirstLook
-from lossgeom.problem.forward import Forward
+from lossgeom.problem.evaluation import Evaluation, Forward
+from lossgeom.problem.examples import nearby, rows_of_examples
+from lossgeom.problem.first_look import look_at, notes_on
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.model_facts import MODE_GIVEN, Key, ModelFacts, PointCache
-from lossgeom.problem.network import Mode, Network, checked_mode
-from lossgeom.problem.passes import FirstExamples, Passes, check_iterable, generators_kept
+from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
+from lossgeom.problem.network import Network
+from lossgeom.problem.passes import Data, generators_kept
 from lossgeom.problem.repeatable import check_repeatable
 
 Parameters = str | Sequence[str] | None  # patterns of the names of those to measure in
 T = TypeVar("T")
 Arguments = ParamSpec("Arguments")
-NEARBY = 0.01  # relative distance of a point near theta
 Summand = TypeVar("Summand", float, Tensor)
 
 
@@ -94,14 +91,11 @@ class Problem:
     model: nn.Module
     evaluation: Evaluation
     theta: Float[Tensor, " P"]
-    batches: Iterable[Any]
+    data: Data
     check: bool
-    facts: ModelFacts
     cache: PointCache
     _parameters: Parameters
     _dtype: torch.dtype | None
-    _target: Target
-    _seen: Passes
 
     def __init__(
         self,
@@ -119,43 +113,58 @@ class Problem:
         autocast: torch.dtype | None = None,
         check: bool = True,
     ) -> None:
-        check_iterable(batches)
-        network = Network(model, parameters, dtype)
-        evaluation = Evaluation(
-            network,
-            as_loss(loss, label_smoothing),
-            "eval" if mode is None else checked_mode(mode),
-            forward=forward,
-            seed=seed,
-            autocast=autocast,
-        )
-        if autocast is not None and network.theta.dtype != torch.float32:
-            raise ValueError(
-                f"autocast={autocast} rounds float32 only, and this is measured in "
-                f"{network.theta.dtype}; leave one of the two out"
+        if target is not None and not (isinstance(target, (int, str)) or callable(target)):
+            raise TypeError(
+                "expected target to be a place in the batch such as -1, a key, or a function of "
+                f"the batch, got {type(target).__name__}"
             )
         if seed is not None and seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
-        check_repeatable(batches, network.theta.device)
-        first_look = FirstLook() if mode is None else FirstLook(MODE_GIVEN)
+        network = Network.of(model, parameters, dtype)
+        theta = network.theta
+        if autocast is not None and theta.dtype != torch.float32:
+            raise ValueError(
+                f"autocast={autocast} rounds float32 only, and this is measured in {theta.dtype}; "
+                "leave one of the two out"
+            )
+        if type(batches) not in (list, tuple):
+            check_repeatable(batches, theta.device)
         self._fill(
             model=model,
-            evaluation=evaluation,
-            theta=network.theta,
-            batches=batches,
+            evaluation=Evaluation(
+                network,
+                as_loss(loss, label_smoothing),
+                "eval" if mode is None else checked_mode(mode),
+                forward=forward,
+                seed=seed,
+                autocast=autocast,
+                facts=ModelFacts(FirstLook(training=None if mode is None else "")),
+            ),
+            theta=theta,
+            data=Data(batches, target),
             check=check,
-            facts=ModelFacts.of(evaluation.mode, first_look),
             cache=PointCache(),
             _parameters=parameters,
             _dtype=dtype,
-            _target=checked_target(target),
-            _seen=Passes(),
         )
 
     def _fill(self, **values: Any) -> None:
         """Give a new problem its fields, which stay as they are from then on."""
         for field in fields(self):
             object.__setattr__(self, field.name, values[field.name])
+
+    def _with(self, **changes: Any) -> Problem:
+        """The same problem but for some fields; nothing has been measured at its point yet."""
+        other = object.__new__(Problem)
+        other._fill(**{**vars(self), "cache": PointCache(), **changes})
+        return other
+
+    def _evaluated(self, **changes: Any) -> Problem:
+        """The same problem, evaluated in another way."""
+        evaluation = replace(self.evaluation, **changes)
+        network = changes.get("network")
+        theta = self.theta if network is None else network.theta
+        return self._with(evaluation=evaluation, theta=theta)
 
     def __repr__(self) -> str:
         return (
@@ -189,19 +198,19 @@ class Problem:
         return self.evaluation.autocast
 
     @property
+    def batches(self) -> Iterable[Any]:
+        """The data."""
+        return self.data.batches
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model in this mode, whatever its parameters."""
+        return self.evaluation.facts
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, known after the first pass."""
-        first_look = self.facts.first_look
-        notes = [*self.network.notes, *first_look.notes(self.evaluation, self._seen.sizes)]
-        notes += [] if self.unset_mode is None else [self.unset_mode]
-        if self.evaluation.in_double.needed:
-            notes.append("run in float64 also where the model says float32")
-        notes += self.cache.notes
-        if self.seed is not None:
-            notes.append(f"random numbers of the model fixed by seed {self.seed}, one draw a batch")
-        if self.autocast is not None:
-            notes.append(f"model and loss run under autocast to {self.autocast}")
-        return tuple(notes)
+        return tuple(notes_on(self.evaluation, self.data.sizes, self.cache.notes))
 
     @property
     def unset_mode(self) -> str | None:
@@ -210,23 +219,9 @@ class Problem:
         Known after the first pass. What is compared with the edge of stability of training should
         be measured in the mode of training.
         """
-        return self.facts.first_look.training
-
-    @property
-    def loss_beside_outputs(self) -> bool:
-        """Whether the loss depends on the parameters other than through the outputs.
-
-        Known after the first pass.
-        """
-        return self.facts.first_look.loss_beside_outputs
+        return self.facts.first_look.training or None
 
     # Other problems like this one
-
-    def _with(self, **changes: Any) -> Problem:
-        """The same problem but for some fields; nothing has been measured at its point yet."""
-        other = object.__new__(Problem)
-        other._fill(**{**vars(self), "cache": PointCache(), **changes})
-        return other
 
     def take(self, n: int) -> Problem:
         """The same problem on the first n examples; fewer than n in the data is an error.
@@ -237,23 +232,15 @@ class Problem:
         Raises:
             ValueError: from a measurement, where examples cannot be taken out of a batch.
         """
-        if n < 1:
-            raise ValueError(f"expected to take at least one example, got n={n}")
-        whole = partial(self.in_examples, mixed=True)
-        first = FirstExamples(self.batches, n, whole, self._target)
-        return self._with(batches=first, _seen=Passes())
+        return self._with(data=self.data.first(n, partial(self.in_examples, mixed=True)))
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        return self._in(Network(self.model, self._parameters, self._dtype))
-
-    def _in(self, network: Network, **changes: Any) -> Problem:
-        evaluation = replace(self.evaluation, network=network)
-        return self._with(evaluation=evaluation, theta=network.theta, **changes)
+        return self._evaluated(network=Network.of(self.model, self._parameters, self._dtype))
 
     def with_loss(self, loss: Loss) -> Problem:
         """The same problem with another loss."""
-        return self._with(evaluation=replace(self.evaluation, criterion=loss))
+        return self._evaluated(criterion=loss)
 
     def with_parameters(self, parameters: str | Sequence[str]) -> Problem:
         """The same problem in some of its parameters, by patterns of names; the others are held.
@@ -264,7 +251,8 @@ class Problem:
         ('1.weight', '1.bias')
         """
         network = self.network.restricted(self.theta, parameters)
-        return self._in(network, _parameters=[glob.escape(name) for name in network.names])
+        names = [glob.escape(name) for name in network.names]
+        return self._evaluated(network=network)._with(_parameters=names)
 
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
@@ -279,17 +267,35 @@ class Problem:
 
         No accident, such as weights of zero, hides there what depends on what.
         """
-        theta = self.theta
-        noise = torch.randn(len(theta), generator=random_numbers(0)).to(theta)
-        return self.at(theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise)
+        return self.at(nearby(self.theta))
 
     def in_mode(self, mode: Mode) -> Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
         if checked_mode(mode) == self.mode:
             return self
+        return self._with(evaluation=self.evaluation.in_mode(mode))
+
+    def on(self, batch: Batch, network: Network) -> Problem:
+        """The same problem on one batch alone, with another copy of the model."""
+        seen = replace(self.facts.first_look, model=self.facts.first_look.model or [])
+        same = network.theta.dtype == self.theta.dtype
+        facts = ModelFacts(seen, self.facts.in_double if same else InDouble())
         return self._with(
-            evaluation=replace(self.evaluation, mode=mode), facts=self.facts.in_mode(mode)
+            evaluation=replace(self.evaluation, network=network, facts=facts),
+            theta=network.theta,
+            data=Data([batch.raw], self.data.target),
         )
+
+    def inside_transforms(self, batch: Batch, *, seeded: bool = True) -> Problem:
+        """The same problem on one batch alone, for the transforms of ``torch.func``.
+
+        The state of a generator cannot be read inside these, so draws of random numbers are not
+        looked for. Nor can it be set under vmap: there the problem must not be ``seeded``.
+        """
+        alone = self.on(batch, self.network)._evaluated(
+            watched=False, seed=self.seed if seeded else None
+        )
+        return alone.at(self.theta)
 
     # The two functions that every matrix is made from
 
@@ -300,6 +306,32 @@ class Problem:
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """The summed loss of outputs and the number of terms, both checked."""
         return self.evaluation.terms(outputs, batch)
+
+    # Passes over the data
+
+    def over_batches(self, function: Callable[[Batch], T], skip: int = 0) -> list[T]:
+        """Call a function on every batch but the first few, the same batches in every pass."""
+        results = []
+        with measuring(self.theta.device), generators_kept(self.data.batches):
+            for batch in self.data.over(self.theta):
+                self._look(batch)
+                if batch.index >= skip:
+                    with self.network.undone():
+                        results.append(function(batch))
+        return results
+
+    def first_batch(self) -> Batch:
+        """The first batch, for a look at the model that needs no more."""
+        with measuring(self.theta.device), generators_kept(self.data.batches):
+            for raw in self.data.batches:
+                batch = Batch.of(raw, target=self.data.target).moved(self.theta)
+                self._look(batch)
+                return batch
+        raise ValueError("expected at least one batch, got none")
+
+    def _look(self, batch: Batch) -> None:
+        thetas, cut = (self.leaf(), self.leaf()), partial(self.in_examples, mixed=True)
+        look_at(self.evaluation, thetas, batch, self.model, cut)
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
         """A batch that knows which of its tensors have a row for each example.
@@ -317,85 +349,42 @@ class Problem:
                 and what to do: their outputs depend on others, or are no rows.
             NonFiniteError: if outputs are NaN or infinite.
         """
-        kind = tuple(tensor.shape for tensor in tensors_of(batch.raw))
-        key = Key(Problem.in_examples, (kind, mixed))
-        rows = self.facts.known(key, lambda: self._rows(batch, mixed))
+        key = Key(rows_of_examples, (tuple(t.shape for t in tensors_of(batch.raw)), mixed))
+        rows = self.facts.known(
+            key, lambda: rows_of_examples(self.evaluation, self.theta, batch, mixed)
+        )
         return replace(batch, rows=rows)
 
-    def _rows(self, batch: Batch, mixed: bool) -> tuple[bool, ...] | None:
-        evaluated, batch = self.in_mode("eval"), batch.moved(self.theta)
-        tolerance = AGREEMENT if self.autocast is None else ROUNDED_AGREEMENT
+    def reduced(self, parts: Iterable[tuple[Summand, float]]) -> tuple[Summand, float]:
+        """The sum of what all batches have, and what it is divided by.
 
-        def tried(at: Problem) -> tuple[bool, ...] | None:
-            return in_examples(partial(at.outputs, at.theta), batch, tolerance, mixed).rows
+        All that is made of several batches is summed here, and nowhere else.
 
-        try:
-            return tried(evaluated.nearby())
-        except (NonFiniteError, RuntimeError):  # outside of the domain of the model
-            return tried(evaluated)
+        Args:
+            parts: of each batch, or each part of one, a number or tensor and the number of terms.
 
-    # Passes over the data
-
-    def over_batches(self, function: Callable[[Batch], T], skip: int = 0) -> list[T]:
-        """Call a function on every batch but the first few, the same batches in every pass."""
-        results = []
-        with measuring(self.theta.device), generators_kept(self.batches):
-            for batch in self._seen.over(self.batches, self.theta, self._target):
-                self._look(batch)
-                if batch.index >= skip:
-                    with self.network.undone():
-                        results.append(function(batch))
-        return results
-
-    def first_batch(self) -> Batch:
-        """The first batch, for a look at the model that needs no more."""
-        with measuring(self.theta.device), generators_kept(self.batches):
-            for raw in self.batches:
-                batch = Batch.of(to_parameters(raw, self.theta), target=self._target)
-                self._look(batch)
-                return batch
-        raise ValueError("expected at least one batch, got none")
-
-    def on(self, batch: Batch, network: Network) -> Problem:
-        """The same problem on one batch alone, with another copy of the model."""
-        same = network.theta.dtype == self.theta.dtype
-        return self._with(
-            evaluation=replace(
-                self.evaluation,
-                network=network,
-                in_double=self.evaluation.in_double if same else InDouble(),
-            ),
-            batches=[batch.raw],
-            theta=network.theta,
-            _seen=Passes(),
-            facts=ModelFacts.of(self.mode, self.facts.first_look.over()),
-        )
-
-    def inside_transforms(self, batch: Batch, *, seeded: bool = True) -> Problem:
-        """The same problem on one batch alone, for the transforms of ``torch.func``.
-
-        The state of a generator cannot be read inside these, so draws of random numbers are not
-        looked for. Nor can it be set under vmap: there the problem must not be ``seeded``.
+        Returns:
+            The sum, and the number of all terms, or 1 for a loss that is a sum itself.
         """
-        alone = self.on(batch, self.network).at(self.theta)
-        evaluation = replace(alone.evaluation, watched=False)
-        return alone._with(evaluation=evaluation if seeded else replace(evaluation, seed=None))
-
-    def _look(self, batch: Batch) -> None:
-        thetas, cut = (self.leaf(), self.leaf()), partial(self.in_examples, mixed=True)
-        self.facts.first_look.take(self.evaluation, thetas, batch, self.model, cut)
-
-    def divisor(self, counts: Iterable[float]) -> float:
-        """What a sum over all batches is divided by: the number of terms, or 1 for a sum."""
-        if not self.criterion.average:
-            return 1.0
-        count = math.fsum(counts)
-        if not count > 0:
+        total: Any = 0  # the first part is added to it as a copy, the others in place
+        counts = []
+        for part, count in parts:
+            total += part
+            counts.append(count)
+        terms = math.fsum(counts)
+        if self.criterion.average and not terms > 0:
             raise ValueError(
-                f"expected the loss {self.criterion.name!r} to have terms, got a count of {count}; "
+                f"expected the loss {self.criterion.name!r} to have terms, got a count of {terms}; "
                 "are all targets ignored?"
             )
-        return count
+        return total, terms if self.criterion.average else 1.0
+
+    def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
+        """What batches have in sum, divided by the number of terms, from what one batch has."""
+        total, divisor = self.reduced(self.over_batches(terms))
+        return total / divisor
+
+    # Values
 
     def cached(
         self,
@@ -407,8 +396,6 @@ class Problem:
         key = Key(function, (args, frozenset(kwargs.items())))
         return self.cache.value(key, lambda: function(self, *args, **kwargs))
 
-    # Values
-
     def loss(self) -> float:
         """The empirical loss; costs one forward pass."""
 
@@ -417,7 +404,7 @@ class Problem:
             total, count = self.terms(self.outputs(self.theta, batch), batch)
             return total.item(), count
 
-        return self.cache.value(Key(Problem.loss), lambda: self.mean(terms))
+        return self.cache.value(Key(Problem.loss), partial(self.mean, terms))
 
     def label_entropy(self) -> float:
         """The least value that the labels allow the loss; costs one forward pass.
@@ -437,7 +424,7 @@ class Problem:
             outputs = self.outputs(self.theta, batch)
             return entropy(outputs, batch), self.terms(outputs, batch)[1]
 
-        return self.cache.value(Key(Problem.label_entropy), lambda: self.mean(terms))
+        return self.cache.value(Key(Problem.label_entropy), partial(self.mean, terms))
 
     def gradient(self) -> Float[Tensor, " P"]:
         """The gradient of the empirical loss at theta."""
@@ -450,12 +437,6 @@ class Problem:
             return torch.autograd.grad(total, theta, materialize_grads=True)[0], count
 
         return self.mean(terms)
-
-    def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
-        """Sums over batches, divided by the number of terms, from one batch's sum and number."""
-        totals, counts = zip(*self.over_batches(terms), strict=True)
-        total: Summand = sum(totals[1:], start=totals[0])
-        return total / self.divisor(counts)
 
     def leaf(self) -> Float[Tensor, " P"]:
         """The parameters as a fresh leaf to differentiate in."""

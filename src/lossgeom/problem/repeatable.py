@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -16,6 +17,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from lossgeom.batches import described
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.isolation import seeded
 from lossgeom.problem.passes import Fingerprint, fingerprint, generators_kept
@@ -25,6 +27,31 @@ REMEDY = (
     "shuffling and augmentation (torch's generators, and NumPy's and Python's own, are fixed here; "
     "others are not), or pass list(batches)"
 )
+
+
+def check_iterable(batches: Iterable[Any]) -> None:
+    """Refuse what cannot be iterated again and again without disturbing the caller."""
+    if isinstance(batches, Iterator):
+        raise TypeError(
+            "expected batches that can be iterated more than once, got a "
+            f"{type(batches).__name__}, which is used up after one pass; pass a list or a "
+            "DataLoader"
+        )
+    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
+        raise TypeError(
+            f"expected batches, got a {type(batches).__name__} of single examples; pass a "
+            "DataLoader(dataset, batch_size=...)"
+        )
+    if isinstance(batches, (Mapping, str)):
+        raise TypeError(
+            f"expected an iterable of batches, got {described(batches)}; a single batch goes in a "
+            "list, [batch]"
+        )
+    if isinstance(batches, DataLoader) and batches.persistent_workers:
+        raise ValueError(
+            "a DataLoader with persistent_workers=True has one iterator, so a pass over it would "
+            "end a training loop that is going on; pass one without persistent workers"
+        )
 
 
 def check_repeatable(batches: Iterable[Any], device: torch.device) -> None:
@@ -38,9 +65,10 @@ def check_repeatable(batches: Iterable[Any], device: torch.device) -> None:
         TypeError: for what is used up after one pass.
         ValueError: if the two draws differ.
     """
+    check_iterable(batches)
     if isinstance(batches, DataLoader):
         _check_loader(batches, device)
-    elif type(batches) not in (list, tuple):
+    else:
         _check_iterations(batches, device)
 
 

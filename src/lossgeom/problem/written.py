@@ -34,27 +34,23 @@ class Written:
     the functions names, and from there lists, dictionaries, sets, arrays and tensors.
 
     Args:
-        functions: of which it is.
+        functions: that may write.
+        attributes: things that may be written to wherever they are reached.
     """
 
-    def __init__(self, functions: Iterable[Any] = ()) -> None:
+    def __init__(self, functions: Iterable[Any] = (), attributes: Iterable[Any] = ()) -> None:
         self._undo: list[Callable[[], None]] = []
         self._seen: dict[tuple[int, Names | None], Any] = {}  # alive, so that ids stay theirs
         self._bytes = 0
         for function in functions:
             self._note(function, IMPLICIT, DEPTH)
+        for thing in attributes:
+            self._note(thing, None, DEPTH)
 
     def put_back(self) -> None:
         """Undo what has changed since."""
         for undo in self._undo:
             undo()
-
-    def note_module(self, module: nn.Module) -> None:
-        """Note all that a module keeps in attributes of its own."""
-        own = vars(module)
-        self._undo.append(partial(_put_back_dict, own, dict(own)))
-        for name in own.keys() - OF_EVERY_MODULE:
-            self._note(own[name], None, DEPTH)
 
     def _note(self, thing: Any, names: Names | None, depth: int) -> None:
         """Note a thing down; without names, all of its attributes, but no function's."""

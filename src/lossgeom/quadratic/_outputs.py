@@ -49,7 +49,7 @@ class Residuals:
             return outputs, batch, problem.terms(outputs, batch)[1]
 
         outputs, batches, counts = zip(*problem.over_batches(look), strict=True)
-        divisor = problem.divisor(counts)
+        _, divisor = problem.reduced((0.0, count) for count in counts)
         likelihood = problem.criterion.likelihood
         if isinstance(likelihood, Gaussian):
             y = in_a_row([batch.targets.to(outputs[0]) for batch in batches])

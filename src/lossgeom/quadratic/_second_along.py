@@ -116,7 +116,7 @@ def _tried(problem: Problem) -> Way:
 
 def _tried_once(small: Problem, way: Way, seed: int) -> tuple[float, str]:
     try:
-        with measuring(small.theta.device), in_double(small.theta):
+        with measuring(small.theta.device), in_double(small.theta.dtype):
             error = _error(small, way, seed)
     except RAISED as raised:
         return torch.inf, f"{type(raised).__name__}: {raised}"

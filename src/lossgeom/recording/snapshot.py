@@ -158,8 +158,8 @@ def _facts(problem: Problem) -> dict[str, Any]:
         return len(batch), fingerprint(batch.raw), total.item(), terms
 
     sizes, prints, totals, terms = zip(*problem.over_batches(seen), strict=True)
-    count = math.fsum(terms)
-    finite = math.isfinite(count)
+    finite = all(map(math.isfinite, terms))
+    total, divisor = problem.reduced(zip(totals, terms, strict=True)) if finite else (0.0, 1.0)
     return {
         "loss": problem.criterion.name,
         "mode": problem.mode,
@@ -168,8 +168,8 @@ def _facts(problem: Problem) -> dict[str, Any]:
         "device": problem.theta.device.type,
         "examples": sum(sizes),
         "batches": len(sizes),
-        "terms": count if finite else None,
-        "loss_value": math.fsum(totals) / problem.divisor(terms) if finite else None,
+        "terms": problem.reduced(zip(terms, terms, strict=True))[0] if finite else None,
+        "loss_value": total / divisor if finite else None,
         "weights": _hash_of_weights(problem),
         "data": _hash(prints),
     }

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lossgeom.batches import Batch
+from lossgeom.batches import Batch, map_tensors
 from lossgeom.losses.likelihoods import Softmax
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.wording import one_of
@@ -31,7 +31,7 @@ def chosen(problem: Problem, outputs: Outputs, found: Tensor, batch: Batch) -> T
     """(B, C) of what a model has put out, or (B, S, C) before a softmax over C."""
     _check_rows(found, batch, "the model")
     if callable(outputs):
-        found = outputs(found.clone(), batch.copied().raw)
+        found = outputs(found.clone(), map_tensors(torch.clone, batch.raw))
         if not isinstance(found, Tensor):
             raise TypeError(
                 f"expected outputs= to return a tensor, got a {type(found).__name__}; return one "

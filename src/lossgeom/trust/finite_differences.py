@@ -94,7 +94,7 @@ class Point:
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs and loss at theta."""
-    with in_double(theta), problem.network.undone():
+    with in_double(theta.dtype), problem.network.undone():
         outputs = problem.outputs(theta, batch)
         return outputs, problem.terms(outputs, batch)[0]
 

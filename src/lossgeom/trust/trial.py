@@ -96,8 +96,9 @@ def on_few(
     """
     networks, batches = [problem.network], [batch]
     if double and problem.theta.dtype != torch.float64 and problem.theta.numel() <= LARGEST:
-        names = [glob.escape(name) for name in problem.network.names]
-        networks.insert(0, Network(problem.network.module, names, dtype=torch.float64))
+        held = problem.network.held
+        names = [glob.escape(name) for name in problem.network.names] if held else None
+        networks.insert(0, Network.of(problem.network.module, names, dtype=torch.float64))
     if len(batch) > EXAMPLES:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
             batches.insert(0, batch.examples(0, EXAMPLES))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,7 +15,7 @@ from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.double import InDouble, in_double
-from lossgeom.problem.forward import call_model
+from lossgeom.problem.evaluation import call_model
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import deep_copy
 
@@ -68,7 +67,7 @@ class FrozenModel(nn.Module):
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
         with self.undone():
-            outputs = self._in_double(partial(self._called, inputs))
+            outputs = self._in_double(self._called, inputs)
             if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
                 outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
         if outputs.ndim == 0 or len(outputs) != len(inputs):
@@ -82,7 +81,7 @@ class FrozenModel(nn.Module):
     def _squeezes(self, alone: torch.Size, inputs: Tensor) -> bool:
         """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
         try:
-            twice = self._in_double(partial(self._called, torch.cat([inputs, inputs])))
+            twice = self._in_double(self._called, torch.cat([inputs, inputs]))
         except RuntimeError:  # of what is not made for other batches
             return False
         return twice.shape == (2, *alone)
@@ -138,7 +137,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
     model = frozen_model(problem)
     undone = problem.network.undone()
     with measuring(inputs.device), torch.device(inputs.device), torch.no_grad(), undone:
-        with in_double(inputs):  # what the model makes on its way, too
+        with in_double(inputs.dtype):  # what the model makes on its way, too
             graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
