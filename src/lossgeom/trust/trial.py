@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class Trial:
         return agree(found, expected, ALONE if self.problem.autocast is None else ROUNDED)
 
 
-def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Hashable) -> T:
+def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -> T:
     """What a trial shows, made once for a model, its mode and the shapes in a batch.
 
     It is made at a random point near theta, where no accident, such as weights of zero, hides what
@@ -64,7 +64,7 @@ def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Hashab
         batch: of which the first examples are taken.
         look: ``(trial, *given)`` to what is found out; it says by its error that a model cannot be
             measured at all.
-        given: settings of the look.
+        given: settings of the look, which can be compared.
     """
     few, shapes = few_of(batch)
 
