@@ -10,7 +10,7 @@ import lossgeom
 
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"estimate", "claim", "extras", "wording", "reprs", "batches"},
+    {"estimate", "claim", "extras", "wording", "checks", "reprs", "batches"},
     {"linalg", "losses"},
     {"problem"},
     {"checkpoints", "autodiff"},

@@ -45,7 +45,6 @@ from lossgeom.linalg import (
     diagonal,
     effective_rank,
     frobenius_norm,
-    lobpcg,
     spectral_density,
     spectral_norm,
     top_eigenpairs,

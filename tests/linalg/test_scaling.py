@@ -55,7 +55,6 @@ def norm(A):
 # what is measured, and the power of the scale that it has
 MEASURED = {
     "top_eigenpairs": (pairs(lg.top_eigenpairs), 1),
-    "lobpcg": (pairs(lg.lobpcg), 1),
     "spectral_norm": (norm, 1),
     "trace": (lambda A: values(lg.trace(A, matvecs=40)), 1),
     "diagonal": (diagonal, 1),

@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lossgeom.linalg.operator_norms import (
-    convolution_norm,
-    dense_norm,
-    lengths,
-)
+from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.operator_norms import convolution_norm, dense_norm
 from lossgeom.lipschitz.certified.activations import ACTIVATIONS as KNOWN
 from lossgeom.lipschitz.certified.torch_modules import layer_of
 from tests.smoothness.networks import ACTIVATIONS, jacobians, norms

@@ -1,16 +1,14 @@
 """Linear algebra on matrices known only through their products."""
 
-from lossgeom.linalg._arithmetic import ONE_AT_A_TIME, plain_arithmetic
-from lossgeom.linalg._ritz import Which
+from lossgeom.linalg._krylov import EigenPairs, Which
+from lossgeom.linalg.arithmetic import ONE_AT_A_TIME, plain_arithmetic, random_numbers
 from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal
 from lossgeom.linalg.effective_rank import effective_rank
-from lossgeom.linalg.eigenpairs import EigenPairs
 from lossgeom.linalg.frobenius_norm import frobenius_norm
 from lossgeom.linalg.lanczos import top_eigenpairs
-from lossgeom.linalg.lobpcg import lobpcg
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
-from lossgeom.linalg.probes import random_numbers, random_signs
+from lossgeom.linalg.probes import random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace

@@ -1,18 +1,60 @@
-"""A basis that grows by its own residuals, so that its images need not be kept."""
+"""The Krylov basis of a symmetric operator, and the eigenpairs that it holds."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.linalg._checks import ASYMMETRY, check_symmetric
-from lossgeom.linalg._orthonormal import AGAIN, OrthonormalBasis, length, lengths
+from lossgeom.estimate import Estimate
+from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric
 from lossgeom.linalg.probes import BLOCK
+from lossgeom.reprs import short
+
+Which = Literal["largest", "smallest", "magnitude"]
+WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
+ROWS = 16  # of memory taken at a time
+AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
+NEW = 100  # units of rounding by which a vector has to differ from the span of others
+SAFETY = 0.9  # of the tolerance, in a search: rounding is in the residual of what it has found
 
 
-class Krylov(OrthonormalBasis):
-    r"""Orthonormal rows V and F with :math:`A V^\top = V^\top T + F^\top C`.
+@dataclass
+class Products:
+    """Products with an operator, counted.
+
+    Attributes:
+        limit: how many a search may take.
+        spent: how many were taken.
+        norm: of A, as far as it has been seen.
+        finite: whether all products were, as far as they were looked at.
+    """
+
+    A: LinearOperator
+    limit: int
+    spent: int = 0
+    norm: float = 0.0
+    finite: bool = True
+
+    @property
+    def rounding(self) -> float:
+        """What counts as rounding error of a product."""
+        return 10 * torch.finfo(self.A.dtype).eps * self.norm
+
+    def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
+        """Multiply rows of unit length, a block at a time."""
+        images = torch.cat([self.A.matmat(part.T).T for part in torch.split(rows, BLOCK)])
+        self.spent += len(rows)
+        self.norm = max(self.norm, lengths(images).max().item())
+        return images
+
+
+class Krylov:
+    r"""Orthonormal rows V and F with :math:`A V^\top = V^\top T + F^\top C`, and with more rows.
 
     The residual of a Ritz pair with weights s is :math:`F^\top C s`: it is known without the
     image of V. V grows by a vector out of the span of F. From one start vector that is Lanczos
@@ -20,113 +62,221 @@ class Krylov(OrthonormalBasis):
     and in float64.
 
     Attributes:
+        projection: T.
         coupling: C.
+        locked: orthonormal rows that all others are orthogonal to.
+        of_one_vector: whether V is the Krylov space of its first row.
+
+    Args:
+        products: with A.
+        start: rows to begin with; a random one where they span nothing.
+        locked: orthonormal rows.
+        capacity: about how many rows there will be.
+        generator: of random vectors.
     """
 
-    coupling: Float[Tensor, "f m"]
+    def __init__(
+        self,
+        products: Products,
+        start: Float[Tensor, "j n"],
+        locked: Float[Tensor, "l n"],
+        capacity: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.products, self.locked, self.generator = products, locked, generator
+        self.projection, self._count, self._capacity = torch.zeros(0, 0).double(), 0, capacity
+        self._memory, self._checked = start[:0], products.A.T is products.A
+        for vector in start:
+            self._append(vector)
+        if not self._count:
+            self._append_random()
+        self.of_one_vector = self._count == 1
+        self.coupling = torch.zeros(self._count, 0).double()
+        self._expand(self._count)
 
-    def start(self, directions: Float[Tensor, "j n"]) -> None:
-        """Begin with what directions span, or with a random vector."""
-        for direction in directions:
-            self.append_part(direction)
-        if not self.count:
-            self.append_random()
-        self.of_one_vector = self.count == 1
-        self.coupling = torch.zeros(self.count, 0, dtype=torch.float64)
-        for rows in torch.split(self.rows, BLOCK):
-            self._expand(len(rows))
+    @property
+    def rows(self) -> Float[Tensor, "r n"]:
+        """V, and F below it."""
+        return self._memory[: self._count]
 
-    def grow(self, direction: Float[Tensor, " f"] | None) -> None:
-        """Take one more vector, out of the span of F, or else a random one."""
-        if direction is None or not direction.any():
-            direction = self._random_direction()
-        self._turn(direction / length(direction))
+    @property
+    def room(self) -> int:
+        """How many directions there are outside V and the locked rows."""
+        return self._memory.shape[1] - len(self.locked) - len(self.projection)
+
+    def grow(self, direction: Float[Tensor, " f"]) -> None:
+        """Move a vector from the span of F to V, or a random one where its direction is zero."""
+        if not direction.any():
+            self.of_one_vector = False
+            if self.room > len(self.coupling):  # there is more than F
+                self._append_random()
+                zeros = self.coupling.new_zeros(1, len(self.projection))
+                self.coupling = torch.cat([self.coupling, zeros])
+            direction = torch.eye(len(self.coupling)).double()[-1]
+        if len(direction) > 1:  # turn F so that the direction comes first, up to its sign
+            eye = torch.eye(len(direction)).to(direction)
+            turn = torch.linalg.qr(torch.cat([direction[:, None], eye], 1))[0]
+            F = self.rows[len(self.projection) :]
+            F[:] = turn.T.to(F) @ F
+            self.coupling = turn.T @ self.coupling
         self._expand(1)
 
-    def _random_direction(self) -> Float[Tensor, " f"]:
-        """Outside of F, unless that is all there is."""
-        self.of_one_vector = False
-        if self.count + len(self.locked) < self.rows.shape[1]:
-            self.append_random()
-            self.coupling = torch.cat([self.coupling, self.coupling.new_zeros(1, self.size)])
-        direction = self.coupling.new_zeros(len(self.coupling))
-        direction[-1] = 1
-        return direction
-
-    def restart(self, weights: Float[Tensor, "m j"]) -> None:
-        """Keep some orthonormal combinations of V only."""
-        self.of_one_vector = False
-        kept, F = self.vectors(weights), self.rows[self.size :].clone()
+    def restart(self, weights: Float[Tensor, "v j"]) -> None:
+        """Keep only some orthonormal combinations of V, and F."""
+        v, self.of_one_vector = len(self.projection), False
+        kept = torch.cat([weights.T.to(self.rows) @ self.rows[:v], self.rows[v:]])
         T = weights.T @ self.projection @ weights
         self.projection, self.coupling = (T + T.T) / 2, self.coupling @ weights
-        self.count = len(kept) + len(F)
-        self.rows[:] = torch.cat([kept, F])
-
-    def residual_norm(self, weights: Float[Tensor, " m"], value: float) -> float:  # noqa: ARG002
-        return length(self.coupling @ weights) if len(self.coupling) else 0.0
-
-    def _turn(self, direction: Float[Tensor, " f"]) -> None:
-        """Reflect F so that a unit vector of its span comes first."""
-        if len(direction) == 1:
-            return
-        normal = direction.clone()
-        normal[0] += 1.0 if direction[0] >= 0 else -1.0
-        normal /= normal.norm()
-        reflection = torch.eye(len(normal)).to(normal) - 2 * torch.outer(normal, normal)
-        F = self.rows[self.size :]
-        F[:] = reflection.to(F) @ F
-        self.coupling = reflection @ self.coupling
+        self._count = len(kept)
+        self._memory[: self._count] = kept
 
     def _expand(self, b: int) -> None:
-        """Move the first rows of F to V, and their residuals to F."""
-        m = self.size
-        images = self.images(self.rows[m : m + b])
-        if not self.finite:
+        """Move the first b rows of F to V, and what is new in their images to F."""
+        v = len(self.projection)
+        images = self.products.of(self.rows[v : v + b])
+        latest = slice(max(0, v - b), v + b)  # where the most is: one pass over all is then enough
+        first = images @ self.rows[latest].T
+        images = torch.addmm(images, first, self.rows[latest], alpha=-1)
+        rounding, since = self.products.rounding, self._count
+        along, residuals = self._split(images, self.rows, rounding)
+        along[:, latest] += first.double().cpu()
+        if not along.isfinite().all():
+            self.products.finite = False
             return
-        along, residuals = self._split(images)
-        between = along[:, m : m + b]
-        if m and not self.checked:
-            check_symmetric(self.coupling[:b], along[:, :m], ASYMMETRY * self.spent.norm)
-            self.checked = True
-        self.projection = torch.cat(
-            [
-                torch.cat([self.projection, self.coupling[:b].T], dim=1),
-                torch.cat([self.coupling[:b], (between + between.T) / 2], dim=1),
-            ]
-        )
-        self.coupling = torch.cat([self.coupling[b:], along[:, m + b :].T], dim=1)
-        self._append_residuals(residuals)
+        if v and not self._checked:
+            tolerance = ASYMMETRY * self.products.norm
+            check_symmetric(self.coupling[:b], along[:, :v], tolerance)
+            self._checked = True
+        between, C = along[:, v : v + b], self.coupling
+        columns = [self.projection, C[:b]], [C[:b].T, (between + between.T) / 2]
+        self.projection = torch.cat([torch.cat(column) for column in columns], 1)
+        for residual, length in zip(residuals, lengths(residuals).tolist(), strict=True):
+            if length > rounding:
+                self._append(residual, since)
+        new = (self.rows[since:] @ residuals.T).double().cpu()
+        rest = torch.cat([C[b:], along[:, v + b :].T], 1)
+        self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
 
-    def _split(self, images: Float[Tensor, "b n"]) -> tuple[Tensor, Float[Tensor, "b n"]]:
-        """What images are along the rows, and the rest.
-
-        The latest rows, where the most is, come first: one pass over all is then mostly enough.
-        """
-        b, m = len(images), self.size
-        along = torch.zeros(b, self.count, dtype=torch.float64)
-        latest, everything = slice(max(0, m - b), m + b), slice(self.count)
-        left = None
-        for part in (latest, *[everything] * 4):
-            coefficients = images @ self.rows[part].T
-            images = torch.addmm(images, coefficients, self.rows[part], alpha=-1)
+    def _split(
+        self, vectors: Float[Tensor, "j n"], rows: Float[Tensor, "m n"], rounding: float
+    ) -> tuple[Float[Tensor, "j m"], Float[Tensor, "j n"]]:
+        """Split vectors in what they are along the rows and what is orthogonal to them."""
+        along, left = torch.zeros(len(vectors), len(rows)).double(), lengths(vectors)
+        for _ in range(4):
+            coefficients = vectors @ rows.T
+            vectors = torch.addmm(vectors, coefficients, rows, alpha=-1)
             if len(self.locked):
-                images = torch.addmm(images, images @ self.locked.T, self.locked, alpha=-1)
-            along[:, part] += coefficients.double().cpu()
-            before, left = left, lengths(images)
-            if before is not None and ((left > AGAIN * before) | (left <= self.rounding)).all():
+                vectors = torch.addmm(vectors, vectors @ self.locked.T, self.locked, alpha=-1)
+            along += coefficients.double().cpu()
+            before, left = left, lengths(vectors)
+            if ((left > AGAIN * before) | (left <= rounding)).all():
                 break
-        return along, images
+        return along, vectors
 
-    def _append_residuals(self, residuals: Float[Tensor, "b n"]) -> None:
-        first = self.count
-        for residual in residuals:
-            norm = length(residual)
-            if norm <= self.rounding:
-                continue
-            if len(residuals) == 1:
-                self.append(residual / norm)
-            else:
-                self.append_part(residual)
-        found = (self.rows[first:] @ residuals.T).double().cpu()
-        zeros = found.new_zeros(len(found), self.coupling.shape[1] - len(residuals))
-        self.coupling = torch.cat([self.coupling, torch.cat([zeros, found], dim=1)])
+    def _append(self, vector: Float[Tensor, " n"], since: int = 0) -> bool:
+        """Append what is new in a vector that is orthogonal to the rows before; tell if any is."""
+        length = lengths(vector[None]).item()
+        if not length > 0:
+            return False
+        _, (new,) = self._split((vector / length)[None], self.rows[since:], 0.0)
+        length = lengths(new[None]).item()
+        if not length > NEW * torch.finfo(new.dtype).eps:
+            return False
+        if self._count == len(self._memory):  # on a CPU memory is taken when it is written to
+            size = self._count + ROWS
+            size = max(self._capacity, size) if new.device.type == "cpu" else size
+            memory = new.new_empty(size, len(new))
+            memory[: self._count] = self.rows
+            self._memory = memory
+        self._memory[self._count] = new / length
+        self._count += 1
+        return True
+
+    def _append_random(self) -> None:
+        while not self._append(
+            torch.randn(self._memory.shape[1], generator=self.generator).to(self._memory)
+        ):
+            pass
+
+
+def preference(values: Tensor, which: Which) -> Tensor:
+    """Larger for the eigenvalues that are wanted more."""
+    if which == "magnitude":
+        return values.abs()
+    return values if which == "largest" else -values
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Eigenpairs of the projection on a basis as it is, the most wanted first.
+
+    Attributes:
+        values: of T.
+        weights: its eigenvectors, as columns.
+        residuals: lengths of A v - value v.
+        scales: what tolerances are relative to: the eigenvalue, or the spread of the spectrum as
+            far as it has been seen if that is less. Where the spectrum is far from zero, a random
+            vector has a small residual relative to any eigenvalue.
+    """
+
+    basis: Krylov
+    values: Float[Tensor, " v"]
+    weights: Float[Tensor, "v v"]
+    residuals: Float[Tensor, " v"]
+    scales: Float[Tensor, " v"]
+
+    @classmethod
+    def of(cls, basis: Krylov, which: Which) -> Ritz:
+        """The pairs of a basis."""
+        values, weights = torch.linalg.eigh(basis.projection)
+        scales = torch.minimum(values.abs(), values[-1:] - values[:1])
+        order = preference(values, which).argsort(descending=True, stable=True)
+        weights = weights[:, order]
+        residuals = lengths((basis.coupling @ weights).T)
+        return cls(basis, values[order], weights, residuals, scales[order])
+
+    def vectors(self, k: int) -> Float[Tensor, "k n"]:
+        """The k most wanted vectors, as rows."""
+        rows = self.basis.rows[: len(self.values)]
+        vectors: Tensor = self.weights[:, :k].T.to(rows) @ rows
+        return vectors
+
+    def converged(self, tol: float) -> Bool[Tensor, " v"]:
+        """Which pairs have a residual within the tolerance or rounding error."""
+        goals = (SAFETY * tol * self.scales).clamp(min=self.basis.products.rounding)
+        return self.residuals <= goals
+
+
+@dataclass(frozen=True)
+class EigenPairs:
+    """Eigenvalues and eigenvectors with their true residuals.
+
+    Attributes:
+        values: eigenvalues, the most wanted first.
+        vectors: orthonormal eigenvectors as columns.
+        residuals: at least ``||A v - lambda v||`` of each pair: that of a product with the vector
+            itself, and what rounding may hide.
+        converged: which pairs meet the tolerance.
+        matvecs: matrix-vector products spent.
+        verified: whether better pairs were looked for, and none was found.
+    """
+
+    values: Float[Tensor, " k"]
+    vectors: Float[Tensor, "n k"]
+    residuals: Float[Tensor, " k"]
+    converged: Bool[Tensor, " k"]
+    matvecs: int
+    verified: bool
+
+    __repr__ = short
+
+    @property
+    def top(self) -> Estimate:
+        """The most wanted eigenvalue."""
+        return Estimate(
+            self.values[0].item(),
+            residual=self.residuals[0].item(),
+            converged=bool(self.converged[0]),
+            matvecs=self.matvecs,
+            verified=self.verified,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -15,37 +15,39 @@ SHARE = 5  # one product in so many is for the sketch
 FEWEST = 3  # vectors in a sketch that are worth one
 
 
-@dataclass(frozen=True)
-class Sketch:
-    """Products Y = A S with random signs, and an orthonormal basis Q of them.
+def range_to_take_out(
+    A: LinearOperator,
+    matvecs: int,
+    generator: torch.Generator,
+    samples: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Float[Tensor, "m q"] | None, int]:
+    """Return a basis of the range of A where to take it out pays, and the products left for probes.
 
-    ``outside`` holds what each product adds to the span of all the others. A column of it is
-    distributed as (I - P) A s with s independent of the projection P, so it says what a deflated
-    probe would be like, before a product has been spent on one.
+    A share of the products goes into a sketch Y = A S with random signs S. What each of its columns
+    adds to the span of all the others is distributed as (I - P) A s with s independent of the
+    projection P, so it says what a deflated probe would be like, before a product has been spent
+    on one. Deflation costs as many products again, and pays if the variance falls by more.
+
+    Args:
+        A: m x n matrix.
+        matvecs: products to spend.
+        generator: of signs.
+        samples: from S and products to (..., k) numbers whose variance counts.
     """
-
-    S: Float[Tensor, "n k"]
-    Y: Float[Tensor, "m k"]
-    Q: Float[Tensor, "m k"]
-    outside: Float[Tensor, "m k"]
-
-    def project_out(self, V: Float[Tensor, "m j"]) -> Float[Tensor, "m j"]:
-        """(I - Q Q^T) V."""
-        return V - self.Q @ (self.Q.T @ V)
-
-
-def sketch(A: LinearOperator, matvecs: int, generator: torch.Generator) -> Sketch | None:
-    """From a share of the products; ``None`` where these are too few, or not finite."""
     k = min(matvecs // SHARE, A.shape[0])
     if k < FEWEST:
-        return None
+        return None, matvecs
     S = draw_signs(A, k, generator)
     Y = multiply(A, S)
     if not Y.isfinite().all():
-        return None
+        return None, matvecs
     size = Y.abs().max().clamp(min=torch.finfo(Y.dtype).tiny)
     Q, R = torch.linalg.qr(Y / size)
-    return Sketch(S, Y, Q, _outside(Q, R) * size)
+    products = Y, _outside(Q, R) * size
+    plain, deflated = (samples(S, V).double().var(-1).sum().item() for V in products)
+    if deflated / (matvecs - 2 * k) < plain / (matvecs - k):
+        return Q, matvecs - 2 * k
+    return None, matvecs - k
 
 
 def _outside(Q: Float[Tensor, "m k"], R: Float[Tensor, "k k"]) -> Float[Tensor, "m k"]:
@@ -57,8 +59,6 @@ def _outside(Q: Float[Tensor, "m k"], R: Float[Tensor, "k k"]) -> Float[Tensor, 
     return outside
 
 
-def pays(plain: Float[Tensor, "r k"], deflated: Float[Tensor, "r k"], matvecs: int) -> bool:
-    """Whether the variance falls by more than the products that deflation costs."""
-    k = plain.shape[1]
-    variance = plain.double().var(1).sum(), deflated.double().var(1).sum()
-    return bool(variance[1] / (matvecs - 2 * k) < variance[0] / (matvecs - k))
+def without(Q: Float[Tensor, "m q"] | None, V: Float[Tensor, "m j"]) -> Float[Tensor, "m j"]:
+    """(I - Q Q^T) V."""
+    return V if Q is None else V - Q @ (Q.T @ V)

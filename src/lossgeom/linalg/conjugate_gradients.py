@@ -10,10 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
-from lossgeom.linalg.operator import LinearOperator, as_operator
-from lossgeom.linalg.probes import BLOCK, dots
+from lossgeom.checks import check_at_least
+from lossgeom.linalg.arithmetic import plain_arithmetic
+from lossgeom.linalg.operator import (
+    ASYMMETRY,
+    LinearOperator,
+    as_operator,
+    check_symmetric,
+    square_operator,
+)
+from lossgeom.linalg.probes import dots, multiply
 from lossgeom.reprs import short
 
 REFRESHES = 3  # times that a recurrence may start again from the true residual
@@ -97,20 +103,7 @@ def conjugate_gradients(
     with plain_arithmetic(A.device), torch.no_grad():
         B = b.reshape(len(b), -1).to(A.device, torch.float64)
         X = torch.zeros_like(B) if x0 is None else x0.reshape(B.shape).to(B)
-        parts = [
-            _Columns(
-                A, T, damping, B[:, i : i + BLOCK], X[:, i : i + BLOCK], tol, max_matvecs
-            ).solve()
-            for i in range(0, B.shape[1], BLOCK)
-        ]
-    return Solution(
-        torch.cat([p.x for p in parts], 1).reshape(b.shape),
-        torch.cat([p.residuals for p in parts]),
-        torch.cat([p.converged for p in parts]),
-        torch.cat([p.negative_curvature for p in parts]),
-        torch.cat([p.directions for p in parts], 1).reshape(b.shape),
-        sum(p.matvecs for p in parts),
-    )
+        return _Columns(A, T, damping, B, X, tol, max_matvecs).solution(b.shape)
 
 
 def _check(
@@ -141,13 +134,12 @@ def _check(
 def _apply(A: LinearOperator, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     """A V in float64, with columns scaled to a length at which none vanishes or overflows in A."""
     sizes = torch.ldexp(torch.ones_like(V[0]), torch.frexp(V.norm(dim=0)).exponent)
-    product: Tensor = A.matmat((V / sizes).to(A.dtype)).to(V) * sizes
-    return product
+    return multiply(A, (V / sizes).to(A.dtype)).to(V) * sizes
 
 
 @dataclass
 class _Columns:
-    """Some columns that are solved side by side, in float64."""
+    """Columns that are solved side by side, in float64."""
 
     A: LinearOperator
     preconditioner: LinearOperator | None
@@ -164,7 +156,7 @@ class _Columns:
         self.negative = self.spent > 0
         self.directions = torch.zeros_like(self.B)
 
-    def solve(self) -> Solution:
+    def solution(self, shape: torch.Size) -> Solution:
         """Iterate, and again from the true residual where the recurrence has strayed from it."""
         R = self.B.clone()
         if self.X.any():
@@ -176,13 +168,13 @@ class _Columns:
                 break
             self._iterate(R, going)
             self._refresh(R, going)
-        sizes = R.norm(dim=0) + self._hidden()
+        sizes, dtype = R.norm(dim=0) + self._hidden(), self.A.dtype
         return Solution(
-            x=self.X.to(self.A.dtype),
-            residuals=sizes.to(self.A.dtype),
+            x=self.X.to(dtype).reshape(shape),
+            residuals=sizes.to(dtype),
             converged=(sizes <= self.goal) & ~self.negative,
             negative_curvature=self.negative,
-            directions=self.directions.to(self.A.dtype),
+            directions=self.directions.to(dtype).reshape(shape),
             matvecs=int(self.spent.sum()),
         )
 

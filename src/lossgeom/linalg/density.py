@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
-from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import ASYMMETRY, check_at_least, check_symmetric, square_operator
 from lossgeom.linalg._quadrature import quadrature
-from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
+from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric, square_operator
 from lossgeom.linalg.probes import (
     BLOCK,
     VANISHING_PRODUCTS,
@@ -24,7 +24,6 @@ from lossgeom.linalg.probes import (
     exact_estimate,
     groups,
     mean_estimate,
-    random_numbers,
 )
 from lossgeom.reprs import short
 
@@ -73,12 +72,10 @@ class SpectralDensity:
         return len(self.nodes) == 1
 
     def on(self, grid: Tensor | None = None, width: float | None = None) -> SpectralDensity:
-        """The same quadrature on another grid or with another width, without any product."""
+        """Take the same quadrature on another grid or with another width, without any product."""
         _check_kernel(grid, width)
-        quadrature = _Quadrature(
-            self.nodes, self.weights, self.reorthogonalized, self.matvecs, self.rounding
-        )
-        return _smoothed(quadrature, self.size, grid, self.width if width is None else width)
+        width = self.width if width is None else width
+        return replace(self, **_smoothed(self.nodes, self.weights, grid, width))
 
     def mean(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """The mean of a function over all eigenvalues; n times it is the trace of f(A).
@@ -126,15 +123,6 @@ class SpectralDensity:
         share = self.fraction(low, high)
         error = self.size * (share.stderr or 0.0)
         return Estimate(self.size * share.value, error, None, share.converged, self.matvecs)
-
-
-@dataclass(frozen=True)
-class _Quadrature:
-    nodes: Float[Tensor, "r m"]
-    weights: Float[Tensor, "r m"]
-    reorthogonalized: bool
-    matvecs: int
-    rounding: float
 
 
 def spectral_density(
@@ -197,74 +185,63 @@ def spectral_density(
     check_at_least(2, probes=probes)
     check_at_least(1, steps=steps, memory_budget=memory_budget)
     _check_kernel(grid, width)
+    n, eps = A.shape[0], torch.finfo(A.dtype).eps
     with plain_arithmetic(A.device), torch.no_grad():
-        if probes * steps >= A.shape[0]:
-            quadrature = _exact(A)
+        if probes * steps >= n:
+            nodes, kept, matvecs = _eigenvalues(A)[None], True, n
+            weights = torch.full_like(nodes, 1 / n)
         else:
-            quadrature = _sampled(A, probes, steps, memory_budget, seed)
-        return _smoothed(quadrature, A.shape[0], grid, width)
-
-
-def _exact(A: LinearOperator) -> _Quadrature:
-    n = A.shape[0]
-    matrix = torch.cat([block for _, block in columns(A)], dim=1).cpu()
-    if matrix.isfinite().all():
-        check_symmetric(matrix, matrix.T, ASYMMETRY * matrix.norm() / n**0.5)
-        nodes = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[None]
-    else:
-        nodes = matrix.new_full((1, n), math.nan)
-    return _Quadrature(nodes, torch.full_like(nodes, 1 / n), True, n, torch.finfo(A.dtype).eps)
-
-
-def _sampled(
-    A: LinearOperator, probes: int, steps: int, memory_budget: int, seed: int
-) -> _Quadrature:
-    n, generator = A.shape[0], random_numbers(seed)
-    working = n * WORKING_VECTORS * A.dtype.itemsize
-    with_basis = memory_budget // (working + n * steps * A.dtype.itemsize)
-    together = min(BLOCK, max(1, with_basis or memory_budget // working))
-    found, matvecs = [], 0
-    for size in groups(probes, together):
-        *rows, spent = quadrature(A, draw_signs(A, size, generator), steps, keep=with_basis > 0)
-        found.append(rows)
-        matvecs += spent
-    nodes, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return _Quadrature(nodes, weights, with_basis > 0, matvecs, torch.finfo(A.dtype).eps)
-
-
-def _smoothed(
-    quadrature: _Quadrature, size: int, grid: Tensor | None, width: float | None
-) -> SpectralDensity:
-    nodes, weights = quadrature.nodes, quadrature.weights
-    width = _width(nodes) if width is None else float(width)
-    grid = _grid(nodes, width) if grid is None else grid.detach().double().cpu()
-    rows = torch.stack([_kernel(grid, *row, width) for row in zip(nodes, weights, strict=True)])
-    density = rows.mean(0)
+            working = n * WORKING_VECTORS * A.dtype.itemsize
+            with_basis = memory_budget // (working + n * steps * A.dtype.itemsize)
+            kept, together = with_basis > 0, max(1, with_basis or memory_budget // working)
+            signs, found = random_numbers(seed), []
+            for size in groups(probes, min(BLOCK, together)):
+                found.append(quadrature(A, draw_signs(A, size, signs), steps, kept))
+            nodes, weights = (torch.cat(parts) for parts in list(zip(*found, strict=True))[:2])
+            matvecs = sum(spent for *_, spent in found)
     return SpectralDensity(
         nodes=nodes,
         weights=weights,
-        grid=grid,
-        density=density,
-        stderr=_error(rows),
-        width=width,
-        mass=torch.trapezoid(density, grid).item(),
-        size=size,
-        reorthogonalized=quadrature.reorthogonalized,
-        matvecs=quadrature.matvecs,
-        rounding=quadrature.rounding,
+        size=n,
+        reorthogonalized=kept,
+        matvecs=matvecs,
+        rounding=eps,
+        **_smoothed(nodes, weights, grid, width),
     )
+
+
+def _eigenvalues(A: LinearOperator) -> Float[Tensor, " n"]:
+    matrix = torch.cat([block for _, block in columns(A)], dim=1).cpu()
+    if not matrix.isfinite().all():
+        return matrix.new_full((len(matrix),), math.nan)
+    check_symmetric(matrix, matrix.T, ASYMMETRY * matrix.norm() / len(matrix) ** 0.5)
+    values: Tensor = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+    return values
+
+
+def _smoothed(
+    nodes: Float[Tensor, "r m"],
+    weights: Float[Tensor, "r m"],
+    grid: Tensor | None,
+    width: float | None,
+) -> dict[str, Any]:
+    """The curve of a density, the error of which is that of the mean of independent rows."""
+    width = _width(nodes) if width is None else float(width)
+    grid = _grid(nodes, width) if grid is None else grid.detach().double().cpu()
+    rows = torch.stack([_kernel(grid, *row, width) for row in zip(nodes, weights, strict=True)])
+    density, r = rows.mean(0), len(rows)
+    return {
+        "grid": grid,
+        "density": density,
+        "stderr": rows.std(0) / math.sqrt(r) if r > 1 else 0 * density,
+        "width": width,
+        "mass": torch.trapezoid(density, grid).item(),
+    }
 
 
 def _kernel(grid: Tensor, nodes: Tensor, weights: Tensor, width: float) -> Float[Tensor, " g"]:
     heights = torch.exp(-0.5 * ((grid[:, None] - nodes) / width).square())
     return heights @ weights / (width * math.sqrt(2 * math.pi))
-
-
-def _error(rows: Float[Tensor, "r g"]) -> Float[Tensor, " g"]:
-    """Standard error of the mean of independent rows; a single one is exact."""
-    if len(rows) == 1:
-        return 0 * rows[0]
-    return rows.std(0) / math.sqrt(len(rows))
 
 
 def _width(nodes: Float[Tensor, "r m"]) -> float:

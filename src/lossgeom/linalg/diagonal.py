@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import check_at_least, square_operator
-from lossgeom.linalg._sketch import Sketch, pays, sketch
-from lossgeom.linalg.operator import LinearOperator
+from lossgeom.checks import check_at_least
+from lossgeom.linalg._sketch import range_to_take_out, without
+from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
+from lossgeom.linalg.operator import LinearOperator, square_operator
 from lossgeom.linalg.probes import (
     AGREEING_ENTRIES,
     columns,
     multiply,
-    random_numbers,
     sign_probes,
     standard_error,
 )
@@ -93,26 +92,14 @@ def diagonal(A: LinearOperator | Tensor | Any, *, matvecs: int = 100, seed: int 
 
 
 def _sampled(A: LinearOperator, matvecs: int, generator: torch.Generator) -> Diagonal:
-    found = sketch(A, matvecs, generator)
-    if found is None:
-        return _result(A, *_moments(A, matvecs, generator, None), matvecs)
-    k = found.Q.shape[1]
-    if not pays(found.S * found.Y, found.S * found.outside, matvecs):
-        return _result(A, *_moments(A, matvecs - k, generator, None), matvecs)
-    inside = (found.Q.double() * multiply(A.T, found.Q)).sum(1)
-    outside, stderr = _moments(A, matvecs - 2 * k, generator, found)
-    return _result(A, inside + outside, stderr, matvecs)
-
-
-def _moments(
-    A: LinearOperator, k: int, generator: torch.Generator, found: Sketch | None
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Mean of k probes with its standard error, without holding them all (Chan et al., 1979)."""
+    """The mean of probes with its standard error, without holding them all (Chan et al., 1979)."""
+    Q, left = range_to_take_out(A, matvecs, generator, torch.mul)
     mean = squares = largest = torch.zeros(A.shape[0], dtype=torch.float64, device=A.device)
+    inside = mean if Q is None else (Q.double() * multiply(A.T, Q)).sum(1)
     seen = 0
-    for Z in sign_probes(A, k, generator):
+    for Z in sign_probes(A, left, generator):
         product = A.matmat(Z)
-        samples = Z * (product if found is None else found.project_out(product)).double()
+        samples = Z * without(Q, product).double()
         here, new = samples.mean(1), samples.shape[1]
         squares = squares + (samples - here[:, None]).square().sum(1)
         squares = squares + (here - mean).square() * (seen * new / (seen + new))
@@ -120,7 +107,8 @@ def _moments(
         mean = mean + (here - mean) * (new / (seen + new))
         seen += new
     rounding = torch.finfo(A.dtype).eps * largest
-    return mean, standard_error(squares / (k - 1), k, rounding, AGREEING_ENTRIES)
+    stderr = standard_error(squares / (left - 1), left, rounding, AGREEING_ENTRIES)
+    return _result(A, inside + mean, stderr, matvecs)
 
 
 def _result(A: LinearOperator, values: Tensor, stderr: Tensor, matvecs: int) -> Diagonal:

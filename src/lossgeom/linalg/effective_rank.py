@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
-from lossgeom.linalg._checks import real_operator
+from lossgeom.linalg.arithmetic import random_numbers
 from lossgeom.linalg.frobenius_norm import squared_frobenius_norm
-from lossgeom.linalg.operator import LinearOperator, as_operator
-from lossgeom.linalg.probes import random_numbers
+from lossgeom.linalg.operator import LinearOperator, as_operator, real_operator
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
 from lossgeom.wording import one_of

@@ -6,21 +6,19 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
-from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import check_at_least, real_operator
-from lossgeom.linalg._sketch import Sketch, pays, sketch
-from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg._sketch import range_to_take_out, without
+from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
+from lossgeom.linalg.operator import LinearOperator, real_operator
 from lossgeom.linalg.probes import (
     columns,
     dots,
     exact_estimate,
     mean_estimate,
     multiply,
-    random_numbers,
     sign_probes,
 )
 
@@ -69,7 +67,7 @@ def frobenius_norm(
 
 
 def squared_frobenius_norm(A: LinearOperator, matvecs: int, seed: int) -> Estimate:
-    """Its square, which is estimated without bias."""
+    """The squared Frobenius norm, which is estimated without bias."""
     check_at_least(2, matvecs=matvecs)
     with plain_arithmetic(A.device), torch.no_grad():
         if matvecs >= min(A.shape):
@@ -80,25 +78,9 @@ def squared_frobenius_norm(A: LinearOperator, matvecs: int, seed: int) -> Estima
 
 
 def _sampled(A: LinearOperator, matvecs: int, generator: torch.Generator) -> Estimate:
-    found = sketch(A, matvecs, generator)
-    if found is None:
-        return mean_estimate(*_squares(A, matvecs, generator, None), matvecs)
-    k = found.Q.shape[1]
-    plain, deflated = dots(found.Y, found.Y), dots(found.outside, found.outside)
-    if not pays(plain[None], deflated[None], matvecs):
-        return mean_estimate(*_squares(A, matvecs - k, generator, None), matvecs)
-    inside = multiply(A.T, found.Q).double().square().sum().item()
-    return mean_estimate(*_squares(A, matvecs - 2 * k, generator, found), matvecs, inside)
-
-
-def _squares(
-    A: LinearOperator, k: int, generator: torch.Generator, found: Sketch | None
-) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """Squared lengths of k products, or of what they add to a sketch, and the rounding of each."""
-    squares = []
-    for Z in sign_probes(A, k, generator):
-        product = A.matmat(Z)
-        outside = product if found is None else found.project_out(product)
-        squares.append(dots(outside, outside))
-    found_squares = torch.cat(squares)
-    return found_squares, torch.finfo(A.dtype).eps * found_squares
+    """The mean of squared lengths of products, or of what they add to the range taken out."""
+    Q, left = range_to_take_out(A, matvecs, generator, lambda _, Y: dots(Y, Y))
+    inside = 0.0 if Q is None else multiply(A.T, Q).double().square().sum().item()
+    outside = (without(Q, A.matmat(Z)) for Z in sign_probes(A, left, generator))
+    squares = torch.cat([dots(V, V) for V in outside])
+    return mean_estimate(squares, torch.finfo(A.dtype).eps * squares, matvecs, inside)

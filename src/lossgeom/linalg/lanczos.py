@@ -10,21 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import check_at_least
-from lossgeom.linalg._krylov import Krylov
-from lossgeom.linalg._orthonormal import Spent
-from lossgeom.linalg._ritz import Ritz, Which, preference
-from lossgeom.linalg.eigenpairs import (
-    EigenPairs,
-    check_search,
-    found_pairs,
-    search_limit,
-    start_rows,
-)
-from lossgeom.linalg.operator import LinearOperator, as_operator
-from lossgeom.linalg.probes import random_numbers
+from lossgeom.checks import check_at_least
+from lossgeom.linalg._krylov import WHICH, EigenPairs, Krylov, Products, Ritz, Which, preference
+from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
+from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
+from lossgeom.wording import one_of
 
+HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
 GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
 RIVAL_STEPS = 4  # to take before one may be ruled out
@@ -113,74 +105,96 @@ def top_eigenpairs(
     ([3.0, 3.0], True)
     """
     A = as_operator(A)
-    check_search(A, k, which, tol, start)
+    _check(A, k, which, tol, start)
     check_at_least(1, max_matvecs=max_matvecs, max_basis=max_basis)
+    n, limit = A.shape[1], max(100, 20 * k) if max_matvecs is None else max_matvecs
+    room = min(MAX_BASIS, MEMORY_BUDGET // (n * A.dtype.itemsize))
     with plain_arithmetic(A.device), torch.no_grad():
         search = _Search(
-            A,
+            products=Products(A, max(limit - k, k)),  # k more are for the residuals
             which=which,
             tol=tol,
-            spent=Spent(search_limit(max(100, 20 * k) if max_matvecs is None else max_matvecs, k)),
-            capacity=min(A.shape[1], max(_room(A) if max_basis is None else max_basis, 2 * k + 2)),
+            capacity=min(n, max(room if max_basis is None else max_basis, 2 * k + 2)),
             generator=random_numbers(seed),
         )
-        return search.pairs(k, start_rows(A, start), verify)
+        rows = torch.empty(0, n) if start is None else start.reshape(n, -1).T
+        return search.pairs(k, rows.to(A.device, A.dtype), verify)
 
 
-def _room(A: LinearOperator) -> int:
-    return min(MAX_BASIS, MEMORY_BUDGET // (A.shape[1] * A.dtype.itemsize))
+def _check(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | None) -> None:
+    """Raise for what no search can answer."""
+    n = A.shape[0]
+    if A.shape != (n, n):
+        raise ValueError(f"expected a square symmetric operator, got shape {A.shape}")
+    if not 1 <= k <= n:
+        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
+    if which not in WHICH:
+        raise ValueError(f"expected which to be one of {one_of(WHICH)}, got {which!r}")
+    if A.dtype not in DTYPES:
+        raise TypeError(f"expected an operator in float32 or float64, got {A.dtype}")
+    if not 0 < tol < 1:
+        raise ValueError(f"expected a tolerance 0 < tol < 1, got {tol}")
+    if start is not None and (start.shape[0] != n or start.ndim > 2):
+        raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
+    if start is not None and not start.isfinite().all():
+        raise ValueError("expected a finite start, got one with NaN or infinity")
 
 
 @dataclass(frozen=True)
 class _Search:
     """The Rayleigh-Ritz iteration with its settings."""
 
-    A: LinearOperator
+    products: Products
     which: Which
     tol: float
-    spent: Spent
     capacity: int
     generator: torch.Generator
 
     def pairs(self, k: int, start: Float[Tensor, "j n"], verify: bool | None) -> EigenPairs:
         """Iterate, and look for rivals until there is none."""
         alone = k == 1 and not len(start)
-        ritz = self.run(k, start, further=FURTHER if alone and verify is None else 0)
-        if verify or (verify is None and not alone):
-            ritz, certain = self._without_rivals(ritz, k)
-            return found_pairs(ritz, k, self.tol, missing=not certain, verified=certain)
-        verified = self._shown(ritz) if alone else not ritz.room
-        return found_pairs(ritz, k, self.tol, missing=False, verified=verified)
+        ritz = self._run(k, start, further=FURTHER if alone and verify is None else 0)
+        if not (verify or (verify is None and not alone)):
+            verified = self._shown(ritz) if alone else not ritz.basis.room
+            return self._multiplied(ritz, k, missing=False, verified=verified)
+        while True:
+            rival, certain = self._rival(ritz, k)
+            if rival is None:
+                return self._multiplied(ritz, k, missing=not certain, verified=certain)
+            ritz = self._run(k, torch.cat([ritz.vectors(k), rival]))
 
-    def _without_rivals(self, ritz: Ritz, k: int) -> tuple[Ritz, bool]:
-        """Pairs that no rival was found to, and whether that is certain."""
-        certain = False
-        while not certain and ritz.finite and ritz.room and not self.spent.exhausted:
-            rival, certain = self.rival(ritz, k)
-            if rival is not None:
-                ritz = self.run(k, torch.cat([ritz.vectors(k), rival]))
-        return ritz, certain or not ritz.room
-
-    def _basis(self, start: Float[Tensor, "j n"], locked: Float[Tensor, "k n"]) -> Krylov:
-        basis = Krylov(self.A, self.spent, self.generator, self.capacity + 1, locked)
-        basis.start(start[: self.capacity])
-        return basis
-
-    def run(self, k: int, start: Float[Tensor, "j n"], further: int = 0) -> Ritz:
+    def _run(self, k: int, start: Float[Tensor, "j n"], further: int = 0) -> Ritz:
         """Iterate until k pairs have converged or the budget is spent.
 
         Then go on for some products further, as long as a better pair may not have shown itself.
         """
-        basis = self._basis(start, locked=start[:0])
-        worst: int | None = 0
+        settings = self.capacity + 1, self.generator
+        basis, worst = Krylov(self.products, start[: self.capacity], start[:0], *settings), 0
         while True:
-            ritz = Ritz(basis, self.which)
-            worst = ritz.first_unconverged(k, self.tol, guess=worst or 0)
-            if worst is None and further and len(basis.coupling) and not self._shown(ritz):
+            ritz = Ritz.of(basis, self.which)
+            converged = ritz.converged(self.tol)[:k].tolist()
+            converged += [False] * (k - len(converged))
+            if converged[worst] and not all(converged):
+                worst = converged.index(False)
+            elif all(converged) and further and len(basis.coupling) and not self._shown(ritz):
                 worst, further = 0, further - 1
-            if worst is None or not ritz.room or self._must_stop(ritz, k):
+            elif all(converged):
                 return ritz
-            self._grow(basis, ritz, worst, keep=k)
+            if not self._grown(ritz, worst, keep=k):
+                return ritz
+
+    def _grown(self, ritz: Ritz, follow: int, keep: int) -> bool:
+        """Grow the basis by the residual of a pair, restarted where it is full, if it may be."""
+        basis, found = ritz.basis, len(ritz.values)
+        spent = self.products.spent >= self.products.limit and found >= keep
+        if spent or not basis.room or not self.products.finite:
+            return False
+        there = basis.coupling @ ritz.weights[:, follow : follow + 1]
+        direction = there.sum(1)  # zero where the pair is not there
+        if found == self.capacity:
+            basis.restart(ritz.weights[:, : keep + (self.capacity - keep) // 2])
+        basis.grow(direction)
+        return True
 
     def _shown(self, ritz: Ritz) -> bool:
         """Whether the start would have shown any eigenvalue beyond the best by ten tolerances.
@@ -188,46 +202,41 @@ class _Search:
         Of an eigenvector there the Ritz vector has at least what its polynomial makes of a
         hundredth of the start's typical share, and at most what its residual allows.
         """
-        if not ritz.room:
+        if not ritz.basis.room:
             return True
-        if not (ritz.of_one_vector and ritz.converged(0, self.tol)):
+        if not (self.products.finite and ritz.basis.of_one_vector and ritz.converged(self.tol)[0]):
             return False
         best, others = float(ritz.values[0]), ritz.values[1:]
-        share = float(ritz.weights[0, 0].abs()) * GROWTH * math.sqrt(self.A.shape[0])
-        hidden = share * max(ritz.residual_norm(0), ritz.rounding)
+        share = float(ritz.weights[0, 0].abs()) * GROWTH * math.sqrt(self.products.A.shape[0])
+        hidden = share * max(float(ritz.residuals[0]), self.products.rounding)
+        sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[self.which]
+        place = best + sign * MARGIN * self.tol * abs(best)
         return all(
             abs(place - best) * float(((place - others) / (best - others)).abs().prod()) >= hidden
-            for place in self._beyond(best)
+            for place in ([place, -place] if self.which == "magnitude" else [place])
         )
 
-    def _beyond(self, best: float) -> list[float]:
-        """The nearest places of eigenvalues that are better by ten tolerances."""
-        margin = MARGIN * self.tol * abs(best)
-        if self.which != "magnitude":
-            return [best + margin if self.which == "largest" else best - margin]
-        outer = best + math.copysign(margin, best)
-        return [outer, -outer]
-
-    def rival(self, ritz: Ritz, k: int) -> tuple[Float[Tensor, "1 n"] | None, bool]:
+    def _rival(self, ritz: Ritz, k: int) -> tuple[Float[Tensor, "1 n"] | None, bool]:
         """Look outside k pairs for a better one: the rival if any, and whether that is certain."""
+        products, locked = self.products, ritz.vectors(k)
+        if not ritz.basis.room:
+            return None, True
+        if not products.finite or products.spent >= products.limit:
+            return None, False
         edge = float(preference(ritz.values[k - 1], self.which))
-        margin = max(self.tol * abs(edge), ritz.rounding)
-        locked = ritz.vectors(k)
-        basis = self._basis(locked[:0], locked)
-        while True:
-            outside = Ritz(basis, self.which)
-            if not outside.finite:
-                return None, False
-            value = float(preference(outside.values[0], self.which))
-            if value > edge + margin:
+        margin = max(self.tol * abs(edge), products.rounding)
+        basis = Krylov(products, locked[:0], locked, self.capacity + 1, self.generator)
+        while products.finite:
+            outside = Ritz.of(basis, self.which)
+            if float(preference(outside.values[0], self.which)) > edge + margin:
                 return outside.vectors(1), False
-            looked = len(outside.values) >= RIVAL_STEPS or outside.residual_norm(0) == 0
-            settled = self._below(outside, edge) or outside.converged(0, self.tol)
-            if not outside.room or (looked and settled):
+            looked = len(outside.values) >= RIVAL_STEPS or outside.residuals[0] == 0
+            settled = self._below(outside, edge) or bool(outside.converged(self.tol)[0])
+            if not basis.room or (looked and settled):
                 return None, True
-            if self._must_stop(outside, 1):
-                return None, False
-            self._grow(basis, outside, 0, keep=1)
+            if not self._grown(outside, 0, keep=1):
+                break
+        return None, False
 
     def _below(self, outside: Ritz, edge: float) -> bool:
         """Whether the best rival is clearly below the edge, and one above it would have shown.
@@ -236,21 +245,38 @@ class _Search:
         lies at the edge over all else, in [low, high], by the Chebyshev polynomial of degree m - 1
         so far that a small share of the random start would be seen.
         """
-        seen, error = preference(outside.values, self.which), outside.residual_norm(0)
+        seen, error = preference(outside.values, self.which), float(outside.residuals[0])
         high = seen[0].item() + error
         low = -high if self.which == "magnitude" else seen.min().item() - error
+        resting = bool(outside.converged(RIVAL_TOL)[0])
         if high >= edge or high <= low:
-            return high <= edge and outside.converged(0, RIVAL_TOL)
+            return high <= edge and resting
         rate = math.acosh(1 + 2 * (edge - high) / (high - low))
-        shown = (len(seen) - 1) * rate >= math.acosh(GROWTH * math.sqrt(self.A.shape[0]))
-        return shown or outside.converged(0, RIVAL_TOL)
+        shown = (len(seen) - 1) * rate >= math.acosh(GROWTH * math.sqrt(self.products.A.shape[0]))
+        return shown or resting
 
-    def _must_stop(self, ritz: Ritz, k: int) -> bool:
-        return not ritz.finite or (self.spent.exhausted and len(ritz.values) >= k)
+    def _multiplied(self, ritz: Ritz, k: int, *, missing: bool, verified: bool) -> EigenPairs:
+        """The k most wanted pairs, multiplied once more; none converged if one may be missing.
 
-    def _grow(self, basis: Krylov, ritz: Ritz, follow: int, keep: int) -> None:
-        there = follow < len(ritz.values)
-        direction = basis.coupling @ ritz.weights[:, follow] if there else None
-        if basis.size == self.capacity:
-            basis.restart(ritz.weights[:, : keep + (self.capacity - keep) // 2])
-        basis.grow(direction)
+        The residual that a basis knows leaves out the rounding of all products it was made of,
+        which in float32 is often larger.
+        """
+        products, A = self.products, self.products.A
+        if products.finite:
+            values, rows = ritz.values[:k].to(A.dtype), ritz.vectors(k)
+            differences = products.of(rows) - values[:, None].to(rows) * rows
+            residuals = lengths(differences).cpu() + HIDDEN * products.rounding
+            products.finite = bool(residuals.isfinite().all())
+        if not products.finite:
+            nan, nothing = torch.full((k,), math.nan, dtype=A.dtype), torch.zeros(k).bool()
+            vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
+            return EigenPairs(nan, vectors, nan, nothing, products.spent, verified=False)
+        goals = (self.tol * ritz.scales[:k]).clamp(min=2 * products.rounding)
+        return EigenPairs(
+            values=values,
+            vectors=rows.T,
+            residuals=residuals.to(A.dtype),
+            converged=(residuals <= goals) & (not missing),
+            matvecs=products.spent,
+            verified=verified,
+        )

@@ -15,6 +15,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
+DTYPES = (torch.float32, torch.float64)
+ASYMMETRY = 0.01  # of u.(A v) - v.(A u), relative to the length of the products
+
 
 class LinearOperator(ABC):
     """A real m x n matrix A, given by A @ V for blocks V of k columns.
@@ -233,6 +236,42 @@ def as_operator(A: Any) -> LinearOperator:
             "expected a matrix: a LinearOperator of lossgeom, SciPy or curvlinops, or a 2-d "
             f"tensor; got {type(A).__name__}{_way_out(A)}"
         ) from None
+
+
+def real_operator(A: Any) -> LinearOperator:
+    """Take a matrix in a type that the algorithms work in.
+
+    Raises:
+        TypeError: for another type.
+    """
+    operator = as_operator(A)
+    if operator.dtype not in DTYPES:
+        raise TypeError(f"expected an operator in float32 or float64, got {operator.dtype}")
+    return operator
+
+
+def square_operator(A: Any) -> LinearOperator:
+    """Take a square matrix in a type that the algorithms work in.
+
+    Raises:
+        TypeError: for another type.
+        ValueError: for another shape.
+    """
+    operator = real_operator(A)
+    if operator.shape[0] != operator.shape[1]:
+        raise ValueError(f"expected a square matrix, got one of shape {operator.shape}")
+    return operator
+
+
+def check_symmetric(above: Tensor, below: Tensor, tolerance: Tensor | float) -> None:
+    """Raise where u.(A v) and v.(A u) differ."""
+    wrong = (above - below).abs() > tolerance
+    if wrong.any():
+        i = int(wrong.flatten().nonzero()[0])
+        raise ValueError(
+            "expected a symmetric operator, but u.(A v) and v.(A u) differ: "
+            f"{above.flatten()[i].item():.6g} and {below.flatten()[i].item():.6g}"
+        )
 
 
 def _way_out(A: Any) -> str:

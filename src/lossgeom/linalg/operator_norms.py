@@ -34,13 +34,6 @@ def dense_norm(M: Float[Tensor, "... m n"] | Complex[Tensor, "... m n"]) -> Floa
     return torch.where(finite[..., 0, 0], largest.sqrt() * scale[..., 0, 0], math.inf)
 
 
-def lengths(x: Float[Tensor, " ..."], dim: int) -> Float[Tensor, " ..."]:
-    """Euclidean lengths along a dimension, of numbers whose squares may vanish or overflow."""
-    largest = x.abs().amax(dim, keepdim=True)
-    scaled = x / torch.where(largest > 0, largest, 1)
-    return scaled.square().sum(dim).sqrt() * largest.squeeze(dim)
-
-
 def convolution_norm(
     weight: Float[Tensor, "O I ..."],
     size: Sequence[int],

@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
+from lossgeom.linalg.arithmetic import random_numbers
 from lossgeom.linalg.operator import LinearOperator
 
 BLOCK = 8  # vectors in one product: each costs less in a block than alone, and all have to fit
 # samples whose agreement is no chance, see standard_error
 AGREEING_FORMS, AGREEING_ENTRIES, VANISHING_PRODUCTS = 18, 8, 7
-
-
-def random_numbers(seed: int) -> torch.Generator:
-    """A generator whose numbers have nothing to do with those of ``torch.manual_seed(seed)``.
-
-    A model that was initialised with the same seed would resemble the probes it is measured with.
-    """
-    state = np.random.SeedSequence([seed, 0x6C6F7373]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> 1))
 
 
 def draw_signs(A: LinearOperator, k: int, generator: torch.Generator) -> Float[Tensor, "n k"]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
+from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.lanczos import top_eigenpairs
 from lossgeom.linalg.operator import LinearOperator, MatrixFree, as_operator
 
@@ -46,43 +45,31 @@ def spectral_norm(
     5.0
     """
     A = as_operator(A)
-    m, n = A.shape
-    unit = _Unit()
-    square = _square(A, unit) if m <= n else _square(A.T, unit)
+    if A.shape[0] > A.shape[1]:
+        A = A.T
+    unit = 0.0
+
+    def product(V: Tensor) -> Tensor:
+        nonlocal unit
+        first = A.T.matmat(V)
+        unit = unit or _unit(first)
+        result: Tensor = A.matmat(first / unit) / unit
+        return result
+
+    square = MatrixFree.like(A, product, lambda: square, size=(A.shape[0], A.shape[0]))
     top = top_eigenpairs(square, tol=tol, max_matvecs=max_matvecs, verify=True, seed=seed).top
     residual = top.residual or 0.0
     norm = math.sqrt(max(top.value, 0.0)) if math.isfinite(top.value) else math.nan
     return Estimate(
-        norm * unit.value,
-        residual=unit.value * (residual / norm if norm > 0 else math.sqrt(residual)),
+        norm * unit,
+        residual=unit * (residual / norm if norm > 0 else math.sqrt(residual)),
         converged=top.converged,
         matvecs=2 * top.matvecs,
         verified=top.verified,
     )
 
 
-@dataclass
-class _Unit:
-    """A power of two about as large as the first product that it sees."""
-
-    value: float = 0.0
-
-    def of(self, product: Tensor) -> float:
-        if not self.value:
-            length = torch.linalg.vector_norm(product.double()).item()
-            usable = math.isfinite(length) and length > 0
-            self.value = 2.0 ** math.frexp(length)[1] if usable else 1.0
-        return self.value
-
-
-def _square(A: LinearOperator, unit: _Unit) -> LinearOperator:
-    """A A^T in units, the first product of which says what the unit is."""
-
-    def product(V: Tensor) -> Tensor:
-        first = A.T.matmat(V)
-        size = unit.of(first)
-        result: Tensor = A.matmat(first / size) / size
-        return result
-
-    square = MatrixFree.like(A, product, lambda: square, size=(A.shape[0], A.shape[0]))
-    return square
+def _unit(product: Tensor) -> float:
+    """A power of two about as large as a product."""
+    length = lengths(product.flatten(), 0).item()
+    return 2.0 ** math.frexp(length)[1] if 0 < length < math.inf else 1.0

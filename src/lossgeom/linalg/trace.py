@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
-from lossgeom.linalg._arithmetic import plain_arithmetic
-from lossgeom.linalg._checks import check_at_least, square_operator
-from lossgeom.linalg._sketch import pays, sketch
-from lossgeom.linalg.operator import LinearOperator
+from lossgeom.linalg._sketch import range_to_take_out, without
+from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
+from lossgeom.linalg.operator import LinearOperator, square_operator
 from lossgeom.linalg.probes import (
     columns,
     dots,
     exact_estimate,
     mean_estimate,
     multiply,
-    random_numbers,
     sign_probes,
 )
 from lossgeom.wording import one_of
@@ -89,30 +86,15 @@ def trace(
 def _sampled(
     A: LinearOperator, matvecs: int, method: Method, generator: torch.Generator
 ) -> Estimate:
-    found = None if method == "hutchinson" else sketch(A, matvecs, generator)
-    if found is None:
-        return mean_estimate(*_forms(A, matvecs, generator, lambda Z: Z), matvecs)
-    k = found.Q.shape[1]
-    plain, deflated = dots(found.S, found.Y), dots(found.S, found.outside)
-    if not pays(plain[None], deflated[None], matvecs):
-        return mean_estimate(*_forms(A, matvecs - k, generator, lambda Z: Z), matvecs)
-    inside = dots(found.Q, multiply(A, found.Q)).sum().item()
-    outside = _forms(A, matvecs - 2 * k, generator, found.project_out)
-    return mean_estimate(*outside, matvecs, inside)
-
-
-def _forms(
-    A: LinearOperator,
-    k: int,
-    generator: torch.Generator,
-    project: Callable[[Tensor], Tensor],
-) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """z^T A z of k projected probes, and the rounding of each."""
+    Q, left = None, matvecs
+    if method == "adaptive":
+        Q, left = range_to_take_out(A, matvecs, generator, dots)
+    inside = 0.0 if Q is None else dots(Q, multiply(A, Q)).sum().item()
     forms, rounding = [], []
-    for Z in sign_probes(A, k, generator):
-        probes = project(Z)
+    for Z in sign_probes(A, left, generator):
+        probes = without(Q, Z)
         products = A.matmat(probes)
         forms.append(dots(probes, products))
         sizes = (dots(probes, probes) * dots(products, products)).sqrt()
         rounding.append(torch.finfo(A.dtype).eps * sizes)
-    return torch.cat(forms), torch.cat(rounding)
+    return mean_estimate(torch.cat(forms), torch.cat(rounding), matvecs, inside)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg.probes import random_numbers
+from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, certified, everywhere

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg.probes import random_numbers
+from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model
 from lossgeom.lipschitz.lipschitz import certified_on_balls, check_radius

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.float64)
-
-
-def check_number(
-    name: str, value: float, low: float, high: float = math.inf, *, at_low: bool = False
-) -> None:
-    """Raise unless low < value < high, or equal to low where that is allowed."""
-    if not (low < value < high or (at_low and value == low)):
-        least = f"{name} >= {low:g}" if at_low else f"{name} > {low:g}"
-        most = "" if math.isinf(high) else f" and < {high:g}"
-        raise ValueError(f"expected {least}{most}, got {value}")
-
-
-def check_at_least(minimum: int, **arguments: int | None) -> None:
-    """Raise for a number that is too small."""
-    for name, value in arguments.items():
-        if value is not None and value < minimum:
-            raise ValueError(f"expected {name} of at least {minimum}, got {value}")
+from lossgeom.linalg.operator import DTYPES
 
 
 def check_tensor(name: str, value: Tensor, shape: tuple[int | None, ...], axes: str) -> None:

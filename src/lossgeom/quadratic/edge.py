@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.quadratic._checks import check_at_least
+from lossgeom.checks import check_at_least
 from lossgeom.quadratic.planar import Planar
 from lossgeom.reprs import short
 

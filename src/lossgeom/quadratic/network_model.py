@@ -12,8 +12,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.parameter_jacobian import Graph, jacobian_of
 from lossgeom.batches import Batch
-from lossgeom.linalg import LinearOperator, top_eigenpairs
-from lossgeom.linalg.eigenpairs import EigenPairs
+from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic.model import Model

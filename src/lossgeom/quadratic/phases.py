@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.quadratic._checks import check_at_least
+from lossgeom.checks import check_at_least
 from lossgeom.quadratic.descent import Descent
 from lossgeom.quadratic.random_models import RandomModels, random_models
 from lossgeom.quadratic.recursion import descend

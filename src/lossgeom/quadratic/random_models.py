@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lossgeom.quadratic._checks import check_at_least, check_number
+from lossgeom.checks import check_at_least, check_number
 from lossgeom.quadratic.model import Ensemble, QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense, Rows
 from lossgeom.reprs import short

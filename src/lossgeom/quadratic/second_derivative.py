@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.quadratic._checks import check_at_least, check_same_dtype, check_tensor
+from lossgeom.checks import check_at_least
+from lossgeom.quadratic._checks import check_same_dtype, check_tensor
 from lossgeom.reprs import short
 
 Rows = slice | Tensor

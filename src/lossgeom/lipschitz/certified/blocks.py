@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg.operator_norms import EPSILON, dense_norm, lengths
+from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.operator_norms import EPSILON, dense_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 

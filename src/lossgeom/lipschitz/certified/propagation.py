@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg.operator_norms import lengths
+from lossgeom.linalg.arithmetic import lengths
 from lossgeom.lipschitz.certified.activations import Activation
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.blocks import largest, over

@@ -1,0 +1,58 @@
+"""Arithmetic and random numbers that nothing the caller has set or drawn has an influence on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+EXACT = ("ieee", "none")
+TAG = 0x6C6F7373  # so that nothing else draws the same numbers from the same seed
+ONE_AT_A_TIME = RLock()  # of threads, because what a measurement switches belongs to the process
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """Switch off autocast, inference tensors, TF32 and the like; let in one thread at a time."""
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    backends = (
+        (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+        if device.type == "cuda"
+        else (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    )
+    with ONE_AT_A_TIME, ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        for backend in backends:
+            if backend.fp32_precision not in EXACT:
+                stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+                backend.fp32_precision = "ieee"
+        yield
+
+
+def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:
+    """Return a generator whose numbers are independent of those of ``torch.manual_seed(seed)``.
+
+    A model that was initialised with the same seed would resemble the probes it is measured with.
+    """
+    state = np.random.SeedSequence([*seeds, tag]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> 1))
+
+
+def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:
+    """Euclidean lengths in float64, of numbers whose squares may vanish or overflow."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
+    usual = x.dtype != torch.float64 or not x.numel()
+    if usual or bool(((norms > 1e-140) & (norms < 1e140)).all()):
+        return norms
+    largest = x.abs().amax(dim, keepdim=True)
+    largest = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+    scaled: Tensor = torch.linalg.vector_norm(x / largest, dim=dim)
+    return scaled * largest.squeeze(dim)
