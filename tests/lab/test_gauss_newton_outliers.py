@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
+from lossgeom.lab.outliers import Tops, largest_difference, number_of_outliers, overlap
 
 from lossgeom import Record
 from lossgeom.lab.models import vgg11
-from lossgeom.lab.outliers import Tops, largest_difference, number_of_outliers, overlap
 from lossgeom.lab.studies import _descent, _network
 from lossgeom.lab.studies import gauss_newton_outliers as study
 from lossgeom.lab.studies.gauss_newton_outliers import POINTS, Config, Run

@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from lossgeom.lab.studies._smoothness_metrics import G_W, G_X, RATIOS
 
 from lossgeom import Record
 from lossgeom.lab.studies import _smoothness_claims
 from lossgeom.lab.studies import input_smoothness as study
-from lossgeom.lab.studies._smoothness_metrics import G_W, G_X, RATIOS
 from lossgeom.lab.studies._study import FIRST_SEED
 from lossgeom.lab.studies.input_smoothness import Config
 

@@ -4,11 +4,11 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from lossgeom.lab.studies._smoothness_metrics import G_W, G_X, RATIOS
 
 from lossgeom import Problem, Record, multiplicative_inequality, sobolev_seminorms
 from lossgeom.lab.studies import _network
 from lossgeom.lab.studies import input_smoothness as study
-from lossgeom.lab.studies._smoothness_metrics import G_W, G_X, RATIOS
 from lossgeom.lab.studies.input_smoothness import Config, Run
 from lossgeom.lab.training import sgd
 from tests.lab.test_lab import write_cifar10

@@ -1,14 +1,17 @@
-"""What the study of the planar model computes: runs, where they end, and what is drawn."""
+"""Descent in the plane: where runs end, and what they conserve."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossgeom.lab.studies._phase_plane import save_phase_plane
+from lossgeom.lab.studies._stages import Stage, run_stages
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies.planar_quadratic.config import Config
+from lossgeom.lab.studies.planar_quadratic.phase_plane import save_phase_plane
 from lossgeom.quadratic import (
     Basins,
     Descent,
@@ -21,9 +24,6 @@ from lossgeom.quadratic import (
 )
 from lossgeom.recording.record import Record
 
-if TYPE_CHECKING:
-    from lossgeom.lab.studies.planar_quadratic import Run
-
 # Nominal starts, as (z, T(0)).
 OVERSHOT = (0.05, 2.2)
 OVERSHOT_LESS = (0.02, 2.15)
@@ -34,6 +34,17 @@ DISTANCE = "(2 - limit of T(0)) / eps"  # on the figures' axes
 
 STEPS, EVERY = 10_000, 10  # to look at what is conserved
 STEPS_TIMES_KAPPA = 400  # runs take about 104 / kappa to settle, where kappa = eps (2 - E)
+
+
+def run(run: SeedRun[Config], record: Record) -> None:
+    """Follow all starts to where they end."""
+    record.update(predictions=["limits", "energies"], phase_planes=["plane", "plane-two-steps"])
+    run_stages(STAGES, run, record)
+
+
+def starts(run: SeedRun[Config], *nominal: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Z and T(0) of a seed's starts around nominal ones."""
+    return draw_starts(nominal, run.study.starts, run.study.spread, run.seed)
 
 
 def draw_starts(
@@ -54,7 +65,7 @@ def settle(planar: Planar, z: Tensor, T: Tensor) -> Basins:
 
 
 def distances(found: Basins) -> Tensor:
-    """From the edge, 2 - T(0), of where runs end; infinite for those that have not settled."""
+    """How far below the edge runs end, 2 - T(0); infinite for those that have not settled."""
     return torch.where(found.settled, 2 - found.limit, torch.inf)
 
 
@@ -65,31 +76,10 @@ def off(distance: Tensor, planar: Planar) -> float:
 
 
 def exponent(eps: Sequence[float], values: Sequence[float]) -> float:
-    """Of the power of eps that fits best; NaN if a value is not finite."""
+    """The power of eps that fits best; NaN if a value is not finite."""
     x, y = torch.tensor(eps).double().log(), torch.tensor(values).double().log()
     x, y = x - x.mean(), y - y.mean()
     return ((x @ y) / (x @ x)).item()
-
-
-def conserved(planar: Planar, z: Tensor, T: Tensor, steps: int, every: int) -> dict[str, float]:
-    """How far what should stay has moved, by descent of the model with its two parameters.
-
-    Returns:
-        The largest changes of E (``"value"``) and of T(-1) (``"without_z"``), and the largest
-        difference between T(0) and the map of the plane (``"plane"``).
-    """
-    observe = {"z": residuals, "J": lambda point: point.J}
-    found = descend(planar.model(z, T), Descent(steps, every=every, observe=observe))
-    z_path, J_path = found.recorded["z"][..., 0], found.recorded["J"][:, :, 0]
-    omega = torch.tensor([1, -planar.eps], dtype=torch.float64)
-    E = invariant(omega, z_path.flatten(), J_path.flatten(0, 1)).view_as(z_path)
-    T_path = planar.descend(z, T, steps)[1][::every]
-    without_z = E + 2 * z_path
-    return {
-        "value": (E - E[0]).abs().max().item(),
-        "plane": (J_path.square().sum(2) - T_path).abs().max().item(),
-        "without_z": (without_z - without_z[0]).abs().max().item(),
-    }
 
 
 def save_prediction(
@@ -99,7 +89,7 @@ def save_prediction(
     line: Mapping[float, float],
     **facts: Any,
 ) -> None:
-    """What the report draws of numbers beside a line that predicts them."""
+    """Save numbers, and a line that predicts them, for the report to draw."""
     record.save_arrays(
         name,
         {
@@ -108,22 +98,17 @@ def save_prediction(
             "line_x": torch.tensor(list(line), dtype=torch.float64),
             "line_y": torch.tensor(list(line.values()), dtype=torch.float64),
         },
+        y_label=DISTANCE,
         **facts,
     )
 
 
-# The stages of a run
+# The stages
 
 
-def starts(config: Run, *nominal: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Z and T(0) of a seed's starts around nominal ones."""
-    study = config.study
-    return draw_starts(nominal, study.starts, study.spread, config.seed)
-
-
-def limits(config: Run, record: Record) -> dict[str, float]:
-    """Of runs that overshot the edge, E = 0, over eps."""
-    study, (z, T) = config.study, starts(config, OVERSHOT)
+def limits(run: SeedRun[Config], record: Record) -> dict[str, float]:
+    """Runs that overshot the edge, E = 0, over eps."""
+    study, (z, T) = run.study, starts(run, OVERSHOT)
     found = {eps: distances(settle(Planar(eps), z, T)) for eps in study.eps}
     save_prediction(
         record,
@@ -132,7 +117,6 @@ def limits(config: Run, record: Record) -> dict[str, float]:
         {study.eps[0]: 0.5, study.eps[-1]: 0.5},
         title="E = 0, over eps",
         x_label="eps",
-        y_label=DISTANCE,
         line_label="predicted: 1/2",
         log_x=True,
     )
@@ -145,9 +129,9 @@ def limits(config: Run, record: Record) -> dict[str, float]:
     }
 
 
-def energies(config: Run, record: Record) -> dict[str, float]:
-    """Of runs that overshot the edge, over E."""
-    study, (z, T) = config.study, starts(config, OVERSHOT_LESS)
+def energies(run: SeedRun[Config], record: Record) -> dict[str, float]:
+    """Runs that overshot the edge, over E."""
+    study, (z, T) = run.study, starts(run, OVERSHOT_LESS)
     eps = study.small_eps
     found = {E: distances(settle(Planar(eps, E), z, T)) for E in study.E}
     save_prediction(
@@ -157,7 +141,6 @@ def energies(config: Run, record: Record) -> dict[str, float]:
         {E: (2 - E) / 4 for E in (min(found), max(found))},
         title=f"eps = {eps:g}, over E",
         x_label="invariant E",
-        y_label=DISTANCE,
         line_label="predicted: (2 - E)/4",
         log_x=False,
     )
@@ -167,18 +150,18 @@ def energies(config: Run, record: Record) -> dict[str, float]:
     }
 
 
-def sharpening(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
-    """Of runs that start below the edge and that gradient flow takes beyond it."""
-    planar, (z, T) = Planar(config.study.small_eps), starts(config, SHARPENING)
+def sharpening(run: SeedRun[Config], _: Record) -> dict[str, float]:
+    """Runs that start below the edge and that gradient flow takes beyond it."""
+    planar, (z, T) = Planar(run.study.small_eps), starts(run, SHARPENING)
     found, flow = settle(planar, z, T), planar.flow_limit(z, T)
     sharpened = (T < 2) & (found.highest > 2)
     distance = torch.where(sharpened, distances(found), torch.inf)
     return {"value": off(distance, planar), "flow": off(2 - flow, planar)}
 
 
-def below(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
-    """Of runs that gradient flow does not take to the edge."""
-    planar, (z, T) = Planar(config.study.small_eps), starts(config, *BELOW)
+def below(run: SeedRun[Config], _: Record) -> dict[str, float]:
+    """Runs that gradient flow does not take to the edge."""
+    planar, (z, T) = Planar(run.study.small_eps), starts(run, *BELOW)
     found, flow = settle(planar, z, T), planar.flow_limit(z, T)
     highest = torch.where(flow < 2, found.highest, torch.nan)
     return {
@@ -188,21 +171,46 @@ def below(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
     }
 
 
-def conservation(config: Run, record: Record) -> dict[str, float]:  # noqa: ARG001
-    """By the model with its two parameters, for E = 0 and the least E."""
-    study, (z, T) = config.study, starts(config, OVERSHOT_LESS)
+def conservation(run: SeedRun[Config], _: Record) -> dict[str, float]:
+    """What the model with its two parameters conserves, for E = 0 and the least E."""
+    study, (z, T) = run.study, starts(run, OVERSHOT_LESS)
     every_E = sorted({min(study.E), 0.0})
-    found = [conserved(Planar(study.small_eps, E), z, T, STEPS, EVERY) for E in every_E]
+    found = [conserved(Planar(study.small_eps, E), z, T) for E in every_E]
     return {name: max(numbers[name] for numbers in found) for name in found[0]}
 
 
-def plane(config: Run, record: Record) -> dict[str, float]:
-    """For the figure; its value is where the run that sharpens ends."""
+def conserved(planar: Planar, z: Tensor, T: Tensor) -> dict[str, float]:
+    """How far what should stay has moved, by descent of the model with its two parameters.
+
+    Returns:
+        The largest changes of E (``"value"``) and of T(-1) (``"without_z"``), and the largest
+        difference between T(0) and the map of the plane (``"plane"``).
+    """
+    observe = {"z": residuals, "J": lambda point: point.J}
+    found = descend(planar.model(z, T), Descent(STEPS, every=EVERY, observe=observe))
+    z_path, J_path = found.recorded["z"][..., 0], found.recorded["J"][:, :, 0]
+    omega = torch.tensor([1, -planar.eps], dtype=torch.float64)
+    E = invariant(omega, z_path.flatten(), J_path.flatten(0, 1)).view_as(z_path)
+    T_path = planar.descend(z, T, STEPS)[1][::EVERY]
+    without_z = E + 2 * z_path
+    return {
+        "value": (E - E[0]).abs().max().item(),
+        "plane": (J_path.square().sum(2) - T_path).abs().max().item(),
+        "without_z": (without_z - without_z[0]).abs().max().item(),
+    }
+
+
+def plane(run: SeedRun[Config], record: Record) -> dict[str, float]:
+    """The phase plane, for the figure; the value is where the run that sharpens ends."""
     paths = [SHARPENING, OVERSHOT, BELOW[0]]
-    return {"value": save_phase_plane(record, Planar(config.study.plane_eps), paths)}
+    return {"value": save_phase_plane(record, Planar(run.study.plane_eps), paths)}
 
 
-STAGES = {
-    "limits": limits, "energies": energies, "sharpening": sharpening, "below": below,
-    "conservation": conservation, "plane": plane,
-}  # fmt: skip
+STAGES: dict[str, Stage] = {
+    "limits": limits,
+    "energies": energies,
+    "sharpening": sharpening,
+    "below": below,
+    "conservation": conservation,
+    "plane": plane,
+}
