@@ -33,9 +33,9 @@ def test_its_runs_have_folders_of_their_own_and_fresh_seeds(study):
 
 
 def test_figures_are_arranged_by_what_tells_its_runs_apart(study):
-    keys = {study.figure["columns"], study.figure["colour"]} - {None}
+    keys = {study.figure.columns, study.figure.colour} - {None}
     if study.scatter is not None:
-        keys |= {study.scatter["colour"], study.scatter["size"]}
+        keys |= {study.scatter.colour, study.scatter.size}
     assert all(keys <= run.settings.keys() for run in study.plan(study.paper, 1))
 
 

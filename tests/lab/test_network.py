@@ -21,7 +21,7 @@ def test_bad_settings(settings, message):
 
 def test_settings_that_are_of_no_use():
     images = {"data": "cifar10", "model": "vgg11"}
-    assert idle_settings({"lr": 1.0, "network": images}) == ["widths", "activation"]
-    assert idle_settings({"lr": 1.0, "network": {"data": "digits", "model": "mlp"}}) == ["folder"]
-    assert idle_settings({"data": "digits"}) == ["folder"]
-    assert idle_settings({"eps": 0.1}) == []
+    assert idle_settings({"lr": 1.0, "network": images}) == ("widths", "activation")
+    assert idle_settings({"lr": 1.0, "network": {"data": "digits", "model": "mlp"}}) == ("folder",)
+    assert idle_settings({"data": "digits"}) == ("folder",)
+    assert idle_settings({"eps": 0.1}) == ()

@@ -24,6 +24,7 @@ from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import SeedRun, Study
 from lossgeom.recording.folder import is_record, run_folder
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record import Record
 
@@ -85,22 +86,23 @@ def run_study(
     with Record.create(
         out, {"study": study.name, **asdict(config)}, kind="study", resume=True
     ) as record:
-        record.update(
-            status="running",
-            title=study.title,
-            source=study.source,
-            figure=study.figure,
-            scatter=study.scatter,
-            seeds=seeds,
-            command=command,
-            idle_settings=idle_settings(asdict(config)),
-            planned_runs=[run.name for run in runs],
+        record.update(status="running", seeds=seeds)
+        record.describe(
+            ForReport(
+                title=study.title,
+                source=study.source,
+                command=command,
+                figure=study.figure,
+                scatter=study.scatter,
+                planned_runs=tuple(run.name for run in runs),
+                idle_settings=idle_settings(asdict(config)),
+            )
         )
         _run_missing(study, runs, out, workers, on_progress)
         records = [Record.open(run_folder(out, run.name)) for run in runs]
         found = study.claims(config, records)
         write_json(out / "claims.json", [claim.to_json() for claim in found])
-        record.update(summary=study.summary(config, found))
+        record.describe(ForReport(summary=study.summary(config, found)))
         record.finish()
     return found
 
@@ -189,7 +191,7 @@ def _share(run: SeedRun[Any], out: Path) -> float:
 
 def _run_one(study: str, run: SeedRun[Any], path: Path) -> None:
     with Record.create(path, run.settings, resume=True) as record:
-        record.update(idle_settings=idle_settings(run.settings["study"]))
+        record.describe(ForReport(idle_settings=idle_settings(run.settings["study"])))
         STUDIES[study].run(run, record)
 
 

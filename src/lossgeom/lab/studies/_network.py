@@ -44,12 +44,12 @@ class NetworkSettings:
         require(self, fits, "vgg11 with the images of cifar10", "model", "data")
 
 
-def idle_settings(settings: Mapping[str, Any]) -> list[str]:
+def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Name those of any study's settings that the data and the model do not use."""
     flat = {**settings, **settings.get("network", {})}
     layers = flat.get("model") == "vgg11"
     idle = {"folder": flat.get("data") == "digits", "widths": layers, "activation": layers}
-    return [name for name in idle if idle[name]]
+    return tuple(name for name in idle if idle[name])
 
 
 def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lossgeom.lab.studies._study import Config, SeedRun, fresh
+from lossgeom.recording.for_report import ForReport, Trajectories
 from lossgeom.recording.record import Record
 
 Stage = Callable[[SeedRun[Any], Record], Mapping[str, float]]
-NO_TRAJECTORIES: dict[str, Any] = {"columns": None, "colour": None, "panels": []}
 
 
 def plan_stages(stages: Mapping[str, Stage], config: Config, seeds: int) -> list[SeedRun[Config]]:
@@ -23,7 +23,7 @@ def run_stages(stages: Mapping[str, Stage], run: SeedRun[Any], record: Record) -
 
     A stage saves its arrays before it returns the numbers of its row, among which is ``value``.
     """
-    record.update(figure=NO_TRAJECTORIES)
+    record.describe(ForReport(figure=Trajectories()))
     done = {metric for _, metric in record.measured}
     for step, (name, stage) in enumerate(stages.items(), 1):
         if name not in done:

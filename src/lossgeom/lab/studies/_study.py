@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
+from lossgeom.recording.for_report import Scatter, Trajectories
 from lossgeom.recording.record import Record
 
 Config = TypeVar("Config")
@@ -72,9 +73,8 @@ class Study:
         run: trains and measures one of them into its record, going on where that stopped.
         claims: verdicts from the records of finished and diverged runs.
         summary: the result in a sentence or two.
-        figure: what the report draws along training, see
-            :mod:`lossgeom.report.sections.trajectories`.
-        scatter: what it draws of how runs end, see :mod:`lossgeom.report.sections.scatter`.
+        figure: what the report draws along training.
+        scatter: what it draws of how runs end.
     """
 
     name: str
@@ -86,8 +86,8 @@ class Study:
     run: Callable[[SeedRun[Any], Record], None]
     claims: Callable[[Any, Sequence[Record]], list[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
-    figure: dict[str, Any]
-    scatter: dict[str, Any] | None = None
+    figure: Trajectories
+    scatter: Scatter | None = None
 
 
 def fresh(seeds: int) -> range:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
 SAVE_EVERY = 10  # measurements
@@ -34,7 +35,7 @@ def train(
             checkpoint if the run was stopped.
         reached: says of a step whether it is the last one, and training ends there.
     """
-    record.update(planned_steps=list(range(0, steps + 1, every)))
+    record.describe(ForReport(planned_steps=tuple(range(0, steps + 1, every))))
     checkpoint = record.load_arrays("checkpoint")
     first = 0
     if checkpoint is not None:
@@ -45,7 +46,7 @@ def train(
     for step in training(first=first):
         at_step(step)
         if reached(step):
-            record.update(planned_steps=list(range(0, step + 1, every)))
+            record.describe(ForReport(planned_steps=tuple(range(0, step + 1, every))))
             return "finished"
         if step % (SAVE_EVERY * every) == 0:
             record.save_arrays("checkpoint", model.state_dict(), step=step)

@@ -29,6 +29,7 @@ The statements are kept as the papers make them, also where these seeds had them
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.gauss_newton_outliers import claims, run
 from lossgeom.lab.studies.gauss_newton_outliers.config import MACDONALD, PAPER, PAPYAN, Config
+from lossgeom.recording.for_report import Panel, Trajectories
 
 STUDY = Study(
     name="gauss_newton_outliers",
@@ -40,20 +41,14 @@ STUDY = Study(
     run=run.run,
     claims=claims.claims,
     summary=claims.summary,
-    figure={
-        "columns": None,
-        "colour": "labels",
-        "panels": [
-            {"metric": "loss", "label": "loss", "log": True},
-            {"metric": "accuracy", "label": "accuracy", "log": False},
-            {
-                "metric": "outliers",
-                "label": "outliers of\nthe Hessian",
-                "log": False,
-                "threshold": "C - 1",
-            },
-            {"metric": "overlap", "label": "overlap of\neigenspaces", "log": False},
-            {"metric": "difference", "label": "largest relative\ndifference", "log": True},
-        ],
-    },
+    figure=Trajectories(
+        colour="labels",
+        panels=(
+            Panel("loss", "loss", log=True),
+            Panel("accuracy", "accuracy"),
+            Panel("outliers", "outliers of\nthe Hessian", threshold="C - 1"),
+            Panel("overlap", "overlap of\neigenspaces"),
+            Panel("difference", "largest relative\ndifference", log=True),
+        ),
+    ),
 )

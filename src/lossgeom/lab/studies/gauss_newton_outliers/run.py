@@ -26,6 +26,8 @@ from lossgeom.lab.training import gradient_descent
 from lossgeom.linalg import spectral_density, top_eigenpairs
 from lossgeom.metrics import Accuracy, Loss, Metric
 from lossgeom.problem import Problem
+from lossgeom.recording.drawings import save_drawing
+from lossgeom.recording.for_report import ForReport, Spectra
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
 
@@ -58,7 +60,8 @@ def run(run: SeedRun[Config], record: Record) -> None:
     metrics: list[Metric] = [Loss(), Accuracy()]
     metrics += [Comparison(name, study.pairs) for name in ("outliers", "overlap", "difference")]
     tracker = Tracker(problem, metrics, record, study.every, thresholds={"outliers": MOST})
-    record.update(data=data.scaling, spectra=[array_name(point) for point in POINTS])
+    record.update(data=data.scaling)
+    record.describe(ForReport(spectra=tuple(map(array_name, POINTS))))
 
     def at_step(step: int) -> None:
         tracker(step)
@@ -134,17 +137,16 @@ def save_spectra(
     }
     if run.place["densities"]:
         arrays |= densities(problem, run)
-    record.save_arrays(
-        array_name(point),
-        arrays,
-        **found.numbers(),
-        overlap_with_residual=overlap(found.space, residual.vectors) if known else math.nan,
-        row=f"{point}, step {step}",
-        column=f"{run.place['labels']} labels",
+    drawing = Spectra(
         matrices={"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"},
+        column=f"{run.place['labels']} labels",
+        row=f"{point}, step {step}",
         marked=MOST,
         marked_as="C - 1",
     )
+    other = overlap(found.space, residual.vectors) if known else math.nan
+    numbers = {**found.numbers(), "overlap_with_residual": other}
+    save_drawing(record, array_name(point), drawing, arrays, **numbers)
 
 
 def densities(problem: Problem, run: SeedRun[Config]) -> dict[str, Tensor]:

@@ -32,11 +32,10 @@ from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_smoothness import claims, run
 from lossgeom.lab.studies.input_smoothness.config import PAPER, PAPER_B, Config
 from lossgeom.lab.studies.input_smoothness.measures import G_W, G_X, LOSS, ORDERS, TEST_LOSS
+from lossgeom.recording.for_report import Pair, Panel, Quantity, Scatter, Trajectories
 
-
-def _of(metric: str, label: str) -> dict[str, str]:
-    return {"metric": metric, "label": label}
-
+IN_PARAMETERS = {k: Quantity(G_W[k].name, f"g_W, in the parameters, k = {k}") for k in ORDERS}
+IN_INPUT = {k: Quantity(G_X[k].name, f"g_x, in the input, k = {k}") for k in ORDERS}
 
 STUDY = Study(
     name="input_smoothness",
@@ -48,30 +47,21 @@ STUDY = Study(
     run=run.run,
     claims=claims.claims,
     summary=claims.summary,
-    figure={
-        "columns": "batch_size",
-        "colour": "lr",
-        "panels": [
-            {"metric": LOSS.name, "label": "loss", "log": True, "threshold": "interpolation"},
-            {"metric": TEST_LOSS.name, "label": "test loss", "log": True},
-        ],
-    },
-    scatter={
-        "colour": "lr",
-        "size": "batch_size",
-        "caption": "Seeds are drawn together; the claims compare the runs of one seed.",
-        "panels": [
-            *(
-                {
-                    "x": _of(G_W[k].name, f"g_W, in the parameters, k = {k}"),
-                    "y": _of(G_X[k].name, f"g_x, in the input, k = {k}"),
-                }
-                for k in ORDERS
-            ),
-            {
-                "x": _of(G_X[1].name, "g_x, in the input, k = 1"),
-                "y": _of(TEST_LOSS.name, "test loss"),
-            },
-        ],
-    },
+    figure=Trajectories(
+        columns="batch_size",
+        colour="lr",
+        panels=(
+            Panel(LOSS.name, "loss", log=True, threshold="interpolation"),
+            Panel(TEST_LOSS.name, "test loss", log=True),
+        ),
+    ),
+    scatter=Scatter(
+        colour="lr",
+        size="batch_size",
+        caption="Seeds are drawn together; the claims compare the runs of one seed.",
+        panels=(
+            *(Pair(IN_PARAMETERS[k], IN_INPUT[k]) for k in ORDERS),
+            Pair(IN_INPUT[1], Quantity(TEST_LOSS.name, "test loss")),
+        ),
+    ),
 )

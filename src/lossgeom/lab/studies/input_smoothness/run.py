@@ -11,6 +11,7 @@ from lossgeom.lab.studies.input_smoothness.config import Config
 from lossgeom.lab.studies.input_smoothness.measures import AT_END, LOSS, TEST_LOSS
 from lossgeom.lab.training import sgd
 from lossgeom.problem import Problem
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
 
@@ -41,7 +42,8 @@ def run(run: SeedRun[Config], record: Record) -> None:
         Tracker(held_out, [TEST_LOSS], record, every),
     )
     at_end = Tracker(problem, AT_END, record)
-    record.update(data=data.scaling, planned_at_end=[metric.name for metric in AT_END])
+    record.update(data=data.scaling)
+    record.describe(ForReport(planned_at_end=tuple(metric.name for metric in AT_END)))
 
     def interpolates(step: int) -> bool:
         if step % every:
@@ -61,8 +63,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
     ended = train(
         model, record, training, steps=steps, every=every, at_step=at_step, reached=interpolates
     )
-    if reason := left_out(record):
-        record.update(left_out=reason)
+    record.describe(ForReport(left_out=left_out(record) or None))
     record.finish(ended)
 
 

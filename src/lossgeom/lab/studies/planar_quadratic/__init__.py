@@ -16,10 +16,11 @@ where runs forget their starts, at eps <= 0.02.
 
 from functools import partial
 
-from lossgeom.lab.studies._stages import NO_TRAJECTORIES, plan_stages
+from lossgeom.lab.studies._stages import plan_stages
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.planar_quadratic import claims, run
 from lossgeom.lab.studies.planar_quadratic.config import ABSTRACT, PAPER, Config
+from lossgeom.recording.for_report import Trajectories
 
 STUDY = Study(
     name="planar_quadratic",
@@ -31,5 +32,5 @@ STUDY = Study(
     run=run.run,
     claims=claims.claims,
     summary=claims.summary,
-    figure=NO_TRAJECTORIES,
+    figure=Trajectories(),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,8 @@ from lossgeom.quadratic import (
     invariant,
     residuals,
 )
+from lossgeom.recording.drawings import save_drawing
+from lossgeom.recording.for_report import ForReport, Prediction
 from lossgeom.recording.record import Record
 
 # Nominal starts, as (z, T(0)).
@@ -38,7 +39,8 @@ STEPS_TIMES_KAPPA = 400  # runs take about 104 / kappa to settle, where kappa = 
 
 def run(run: SeedRun[Config], record: Record) -> None:
     """Follow all starts to where they end."""
-    record.update(predictions=["limits", "energies"], phase_planes=["plane", "plane-two-steps"])
+    planes = ("plane", "plane-two-steps")
+    record.describe(ForReport(predictions=("limits", "energies"), phase_planes=planes))
     run_stages(STAGES, run, record)
 
 
@@ -85,22 +87,18 @@ def exponent(eps: Sequence[float], values: Sequence[float]) -> float:
 def save_prediction(
     record: Record,
     name: str,
+    drawing: Prediction,
     found: Mapping[float, Tensor],
     line: Mapping[float, float],
-    **facts: Any,
 ) -> None:
     """Save numbers, and a line that predicts them, for the report to draw."""
-    record.save_arrays(
-        name,
-        {
-            "x": torch.tensor(list(found), dtype=torch.float64),
-            "y": torch.stack(list(found.values())),
-            "line_x": torch.tensor(list(line), dtype=torch.float64),
-            "line_y": torch.tensor(list(line.values()), dtype=torch.float64),
-        },
-        y_label=DISTANCE,
-        **facts,
-    )
+    arrays = {
+        "x": torch.tensor(list(found), dtype=torch.float64),
+        "y": torch.stack(list(found.values())),
+        "line_x": torch.tensor(list(line), dtype=torch.float64),
+        "line_y": torch.tensor(list(line.values()), dtype=torch.float64),
+    }
+    save_drawing(record, name, drawing, arrays)
 
 
 # The stages
@@ -113,12 +111,9 @@ def limits(run: SeedRun[Config], record: Record) -> dict[str, float]:
     save_prediction(
         record,
         "limits",
+        Prediction("E = 0, over eps", "eps", DISTANCE, "predicted: 1/2", log_x=True),
         {eps: distance / eps for eps, distance in found.items()},
         {study.eps[0]: 0.5, study.eps[-1]: 0.5},
-        title="E = 0, over eps",
-        x_label="eps",
-        line_label="predicted: 1/2",
-        log_x=True,
     )
     small = [eps for eps in study.eps if eps <= study.small_eps]
     means = {eps: found[eps].mean().item() for eps in study.eps if eps <= study.fit_eps}
@@ -134,15 +129,13 @@ def energies(run: SeedRun[Config], record: Record) -> dict[str, float]:
     study, (z, T) = run.study, starts(run, OVERSHOT_LESS)
     eps = study.small_eps
     found = {E: distances(settle(Planar(eps, E), z, T)) for E in study.E}
+    over_E = f"eps = {eps:g}, over E"
     save_prediction(
         record,
         "energies",
+        Prediction(over_E, "invariant E", DISTANCE, "predicted: (2 - E)/4", log_x=False),
         {E: distance / eps for E, distance in found.items()},
         {E: (2 - E) / 4 for E in (min(found), max(found))},
-        title=f"eps = {eps:g}, over E",
-        x_label="invariant E",
-        line_label="predicted: (2 - E)/4",
-        log_x=False,
     )
     return {
         "value": max(off(distance, Planar(eps, E)) for E, distance in found.items()),

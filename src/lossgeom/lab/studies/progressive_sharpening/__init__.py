@@ -22,6 +22,7 @@ sharpness went to twice 2 / lr and then fell far below it. Seen on the pilot see
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.progressive_sharpening import claims, run
 from lossgeom.lab.studies.progressive_sharpening.config import PAPER, PAPER_A, Config
+from lossgeom.recording.for_report import Panel, Trajectories
 
 STUDY = Study(
     name="progressive_sharpening",
@@ -33,13 +34,13 @@ STUDY = Study(
     run=run.run,
     claims=claims.claims,
     summary=claims.summary,
-    figure={
-        "columns": "lr",
-        "colour": "label_smoothing",
-        "panels": [
-            {"metric": run.LOSS.name, "label": "loss - label entropy", "log": True},
-            {"metric": "sharpness", "label": "sharpness", "log": True, "threshold": "2/lr"},
-            {"metric": run.JACOBIAN.name, "label": "largest softmax\nJacobian norm", "log": True},
-        ],
-    },
+    figure=Trajectories(
+        columns="lr",
+        colour="label_smoothing",
+        panels=(
+            Panel(run.LOSS.name, "loss - label entropy", log=True),
+            Panel(run.SHARPNESS.name, "sharpness", log=True, threshold="2/lr"),
+            Panel(run.JACOBIAN.name, "largest softmax\nJacobian norm", log=True),
+        ),
+    ),
 )

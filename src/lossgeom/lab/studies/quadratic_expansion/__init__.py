@@ -24,6 +24,7 @@ those of the study. Seen there:
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.quadratic_expansion import claims, run
 from lossgeom.lab.studies.quadratic_expansion.config import AGARWALA, PAPER, Config
+from lossgeom.recording.for_report import Panel, Trajectories
 
 STUDY = Study(
     name="quadratic_expansion",
@@ -35,15 +36,14 @@ STUDY = Study(
     run=run.run,
     claims=claims.claims,
     summary=claims.summary,
-    figure={
-        "columns": "lr",
-        "colour": "model",
-        "panels": [
-            {"metric": "ntk", "label": "largest eigenvalue\nof J J^T", "log": False,
-             "threshold": "2/lr"},
-            {"metric": "loss", "label": "loss", "log": True},
-            {"metric": "taylor_error", "label": "relative error\nof the model", "log": False},
-            {"metric": "distance", "label": "distance of\nthe network", "log": False},
-        ],
-    },
-)  # fmt: skip
+    figure=Trajectories(
+        columns="lr",
+        colour="model",
+        panels=(
+            Panel("ntk", "largest eigenvalue\nof J J^T", threshold="2/lr"),
+            Panel("loss", "loss", log=True),
+            Panel("taylor_error", "relative error\nof the model"),
+            Panel("distance", "distance of\nthe network"),
+        ),
+    ),
+)

@@ -23,6 +23,7 @@ from lossgeom.quadratic import (
     taylor,
     taylor_error,
 )
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
 ALL_DIGITS, ALL_IMAGES = 1796, 50_000  # out of which the two classes are taken
@@ -47,11 +48,9 @@ def run(run: SeedRun[Config], record: Record) -> None:
     before = descend_parameters(network(problem), Descent(study.start, lr, observe={}))
     problem = problem.at(problem.theta + before.final["theta"][0])
     descent = Descent(study.steps - study.start, lr, every=study.every)
-    record.update(
-        planned_steps=[study.start + step for step in descent.recorded_steps],
-        thresholds={"ntk": 2 / lr},
-        parameters=problem.theta.numel(),
-    )
+    planned = tuple(study.start + step for step in descent.recorded_steps)
+    record.describe(ForReport(planned_steps=planned, thresholds={"ntk": 2 / lr}))
+    record.update(parameters=problem.theta.numel())
     if model == "network":
         trajectory = descend_parameters(network(problem), descent)
         found = trajectory.recorded

@@ -18,10 +18,11 @@ a seed of 8000 models.
 
 from functools import partial
 
-from lossgeom.lab.studies._stages import NO_TRAJECTORIES, plan_stages
+from lossgeom.lab.studies._stages import plan_stages
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.random_quadratic import claims, run
 from lossgeom.lab.studies.random_quadratic.config import ABSTRACT, PAPER, Config
+from lossgeom.recording.for_report import Trajectories
 
 STUDY = Study(
     name="random_quadratic",
@@ -33,5 +34,5 @@ STUDY = Study(
     run=run.run,
     claims=claims.claims,
     summary=claims.summary,
-    figure=NO_TRAJECTORIES,
+    figure=Trajectories(),
 )

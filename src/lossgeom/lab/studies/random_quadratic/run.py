@@ -25,6 +25,8 @@ from lossgeom.quadratic import (
     random_models,
 )
 from lossgeom.quadratic.phases import BAND
+from lossgeom.recording.drawings import save_drawing
+from lossgeom.recording.for_report import Curves, ForReport, HeatMap
 from lossgeom.recording.record import Record
 
 TOL = 1e-8  # of the residuals' norm, at which a run has converged
@@ -37,7 +39,8 @@ FINITE_SIZE = 1.75  # of (1/D + 1/P), which the acceleration exceeds its limit b
 
 def run(run: SeedRun[Config], record: Record) -> None:
     """Draw models, and descend."""
-    record.update(curves=[f"trajectories-{size}" for size in SIZES], heat_maps=["diagram"])
+    curves = tuple(f"trajectories-{size}" for size in SIZES)
+    record.describe(ForReport(curves=curves, heat_maps=("diagram",)))
     run_stages(STAGES, run, record)
 
 
@@ -143,19 +146,20 @@ def diagram(run: SeedRun[Config], record: Record) -> dict[str, float]:
         tol=TOL, seed=run.seed,
     )  # fmt: skip
     names = ("initial", "final", "converged", "diverged", "at_edge")
-    record.save_arrays(
-        "diagram",
-        {"x": found.initial_curvature, "y": found.a, **{n: getattr(found, n) for n in names}},
-        values="final",
+    drawing = HeatMap(
         title=f"D = {study.outputs}, P = {study.parameters}",
         x_label="initial curvature λ₀",
         y_label="size of residuals, a = sigma √(2DP)",
+        values="final",
         values_label="median final curvature\n(edge of stability: 2)",
         marks={
             "at_edge": f"most converged from {BAND[0]:g} to {BAND[1]:g}",
             "diverged": "most diverged",
         },
     )
+    arrays = {name: getattr(found, name) for name in names}
+    arrays |= {"x": found.initial_curvature, "y": found.a}
+    save_drawing(record, "diagram", drawing, arrays)
     columns = range(len(study.initial_curvature))
     return {"value": sum(in_order(found, column) for column in columns) / len(columns)}
 
@@ -175,15 +179,14 @@ def trajectories(run: SeedRun[Config], record: Record) -> dict[str, float]:
         a = getattr(run.study, size)
         found = descend(models_at(run, a, DRAWN), Descent(DRAWN_STEPS, every=1))
         highest = max(highest, found.ntk.nan_to_num(nan=0.0).max().item())
-        record.save_arrays(
-            f"trajectories-{size}",
-            {"x": found.steps, "y": found.ntk},
+        drawing = Curves(
             title=f"a = {a:g}",
             x_label="step",
             y_label="largest eigenvalue of J Jᵀ",
             line=2.0,
             line_label="edge of stability, 2",
         )
+        save_drawing(record, f"trajectories-{size}", drawing, {"x": found.steps, "y": found.ntk})
     return {"value": highest}
 
 
