@@ -28,7 +28,7 @@ def test_its_runs_have_folders_of_their_own_and_fresh_seeds(study):
     runs = study.plan(study.Config(), 2)
     assert len({run.name for run in runs}) == len(runs)
     assert {run.seed for run in runs} == {FIRST_SEED, FIRST_SEED + 1}
-    assert all(run.steps >= 1 for run in runs)
+    assert all(study.steps(run) >= 1 for run in runs)
     assert {run.study for run in runs} == {study.Config()}
 
 
@@ -40,14 +40,14 @@ def test_figures_are_arranged_by_what_tells_its_runs_apart(study):
 
 
 def test_nothing_is_claimed_without_records(study):
-    found = study.claims(study.Config(), [])
+    found = study.judge(study.Config(), [])
     assert all(claim.verdict == "inconclusive" for claim in found)
     assert len({claim.id for claim in found}) == len(found)
     assert study.summary(study.Config(), found)
 
 
 def test_its_claims_are_sentences_and_some_are_made_to_fail(study):
-    found = study.claims(study.Config(), [])
+    found = study.judge(study.Config(), [])
     assert any(claim.control for claim in found)
     for claim in found:
         assert claim.id.startswith("control_") == claim.control

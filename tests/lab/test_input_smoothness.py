@@ -25,7 +25,7 @@ def flat(lr, batch_size):
 def write(folder, seed, *, g_w=flat, g_x=flat, test=flat, ratios=RATIO, losses=None, missing=()):
     """Records of one seed whose runs end with given functions of lr and batch size."""
     records = []
-    for run in study.run.plan(CONFIG, seed + 1)[-9:]:
+    for run in study.STUDY.plan(CONFIG, seed + 1)[-9:]:
         place = tuple(run.place.values())
         if place in missing:
             continue
@@ -43,7 +43,7 @@ def write(folder, seed, *, g_w=flat, g_x=flat, test=flat, ratios=RATIO, losses=N
 
 def claims_of(folder, seeds=6, **answers):
     records = [r for seed in range(seeds) for r in write(folder, seed, **answers)]
-    return {claim.id: claim for claim in study.claims.claims(CONFIG, records)}
+    return {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
 
 
 def test_what_the_paper_says(tmp_path):
@@ -158,7 +158,7 @@ def test_too_little_to_say(tmp_path):
 def test_a_seed_without_one_of_its_runs_is_left_out(tmp_path):
     records = [r for seed in range(2) for r in write(tmp_path, seed)]
     records += write(tmp_path, 2, missing=[(0.1, 5)])
-    assert {len(claim.per_seed) for claim in study.claims.claims(CONFIG, records)} == {2}
+    assert {len(claim.per_seed) for claim in study.STUDY.judge(CONFIG, records)} == {2}
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_bad_settings(settings, message):
 
 
 def test_the_plan():
-    runs = study.run.plan(CONFIG, 2)
+    runs = study.STUDY.plan(CONFIG, 2)
     assert len(runs) == 2 * 3 * 3
     assert {run.seed for run in runs[:9]} == {FIRST_SEED}
     assert runs[0].name == f"lr0.1-batch5-seed{FIRST_SEED}"
-    assert {run.steps for run in runs} == {CONFIG.steps}
+    assert {study.STUDY.steps(run) for run in runs} == {CONFIG.steps}

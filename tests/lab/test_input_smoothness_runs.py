@@ -19,7 +19,7 @@ TINY = Config(
     lr=(0.1, 0.2, 0.3), batch_size=(5, 8, 20), interpolation=0.001, steps=800, every=10,
     network=NetworkSettings(examples=20, widths=(8,)),
 )  # fmt: skip
-SMALL = SeedRun("run", 0, TINY, TINY.steps, {"lr": 0.2, "batch_size": 8})
+SMALL = SeedRun("run", 0, TINY, {"lr": 0.2, "batch_size": 8})
 
 
 def values(record):
@@ -127,7 +127,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert record.manifest["left_out"] == f"diverged at step {at}"
     assert at < TINY.steps
     assert record.series(G_W[1].name) == ([], [])
-    assert study.claims.claims(TINY, [record])[0].verdict == "inconclusive"
+    assert study.STUDY.judge(TINY, [record])[0].verdict == "inconclusive"
 
 
 def test_a_network_that_is_dead_is_a_result(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_the_papers_model_and_data(tmp_path):
     folder = str(tmp_path / "data")
     network = replace(PAPER.network, folder=folder, examples=6, widths=(8, 8))
     config = replace(PAPER, network=network, batch_size=(2, 4, 6), steps=2, every=1)
-    record = a_run(tmp_path / "run", study.run.plan(config, 1)[0])
+    record = a_run(tmp_path / "run", study.STUDY.plan(config, 1)[0])
     assert record.status == "finished"
     assert record.series("test_loss")[0] == [0, 1, 2]
     _, data = _network.build_with_signs(network, 0)

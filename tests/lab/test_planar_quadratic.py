@@ -33,7 +33,7 @@ BAD = {
 
 
 def write(folder, seed, numbers):
-    record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), 1).settings)
+    record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
     for step, (name, row) in enumerate(numbers.items(), 1):
         record.append({"step": step, "metric": name, **row})
     record.finish()
@@ -42,7 +42,7 @@ def write(folder, seed, numbers):
 
 def claims_of(folder, *numbers):
     records = [write(folder, seed, each) for seed, each in enumerate(numbers)]
-    return study.claims.claims(Config(), records)
+    return study.STUDY.judge(Config(), records)
 
 
 def test_what_the_theory_says(tmp_path):
@@ -83,7 +83,7 @@ def test_one_start_that_crosses_the_edge_contradicts_that_none_does(tmp_path):
 # Runs
 
 TINY = Config(eps=(0.02, 0.03, 0.04), small_eps=0.02, fit_eps=0.04, E=(-1.0, 0.0), starts=3)
-SMALL = SeedRun("run", 0, TINY, len(study.run.STAGES))
+SMALL = SeedRun("run", 0, TINY, {})
 
 
 class StopError(Exception):

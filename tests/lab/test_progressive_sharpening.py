@@ -21,10 +21,11 @@ CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.25, 0.5), steps=10
 def write(tmp_path, seed, jacobian_at, sharpness_at, diverged=()):
     """Records of one seed whose metrics are given functions of lr, smoothing and lr * step."""
     records = []
-    for run in study.run.plan(CONFIG, seed + 1)[-6:]:
+    for run in study.STUDY.plan(CONFIG, seed + 1)[-6:]:
         record = Record.create(tmp_path / run.name, run.settings)
         lr, smoothing = run.place["lr"], run.place["label_smoothing"]
-        for step in range(0, run.steps + 1, CONFIG.rhythm(lr)[1]):
+        steps, every = CONFIG.rhythm(lr)
+        for step in range(0, steps + 1, every):
             time = lr * step
             for metric, value in (
                 ("sharpness", sharpness_at(lr, smoothing, time)),
@@ -43,7 +44,7 @@ def free(smoothing, time):
 
 
 def verdicts(records):
-    return {claim.id: claim.verdict for claim in study.claims.claims(CONFIG, records)}
+    return {claim.id: claim.verdict for claim in study.STUDY.judge(CONFIG, records)}
 
 
 def test_what_the_papers_say(tmp_path):
@@ -87,10 +88,10 @@ def test_too_little_to_say(tmp_path):
         return 0.1 + time / 1e6
 
     records = write(tmp_path, 0, flat, flat)
-    claims = {claim.id: claim for claim in study.claims.claims(CONFIG, records)}
+    claims = {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
     assert all(claim.verdict == "inconclusive" for claim in claims.values())
     assert "0 of 1 seeds give a value" in claims["arrested_at_the_edge"].note
-    assert all(claim.verdict == "inconclusive" for claim in study.claims.claims(CONFIG, []))
+    assert all(claim.verdict == "inconclusive" for claim in study.STUDY.judge(CONFIG, []))
 
 
 def test_runs_that_nothing_holds_are_not_at_the_edge(tmp_path):
@@ -130,7 +131,7 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
         for seed in range(6)
         for record in write(tmp_path, seed, held, held, diverged=[(0.5, 0.0)] * (seed > 2))
     ]
-    found = {claim.id: claim for claim in study.claims.claims(CONFIG, records)}
+    found = {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
     assert found["stays_at_the_edge"].per_seed[3:] == (0, 0, 0)
     claim = found["arrested_at_the_edge"]
     assert [math.isinf(value) for value in claim.per_seed] == [False] * 3 + [True] * 3
@@ -148,7 +149,7 @@ TINY = Config(
     lr=0.5, label_smoothing=(0.1, 0.3, 0.5), steps=60, every=2,
     network=NetworkSettings(examples=50, chunk=40, widths=(8,)),
 )  # fmt: skip
-SMALL = study.run.plan(TINY, 1)[0]
+SMALL = study.STUDY.plan(TINY, 1)[0]
 
 
 def values(record):
@@ -188,11 +189,11 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
 
 
 def test_divergence_is_recorded(tmp_path):
-    wild = study.run.plan(replace(TINY, lr=1e30), 1)[0]
+    wild = study.STUDY.plan(replace(TINY, lr=1e30), 1)[0]
     record = Record.create(tmp_path / "wild", wild.settings)
     study.run.run(wild, record)
     assert record.status == "diverged"
-    assert record.manifest["diverged_at"] < wild.steps
+    assert record.manifest["diverged_at"] < TINY.steps
     assert torch.isfinite(torch.tensor(record.series("sharpness")[1][0]))
 
 
@@ -219,7 +220,7 @@ def test_the_papers_model_and_data(tmp_path, monkeypatch):
     network = replace(PAPER.network, folder=str(tmp_path / "data"), examples=3, chunk=2)
     assert (network.data, network.model, PAPER.lr) == ("cifar10", "vgg11", 0.08)
     monkeypatch.setattr(_network, "vgg11", partial(vgg11, width=1 / 16))
-    first = study.run.plan(replace(PAPER, steps=1, every=1, network=network), 1)[0]
+    first = study.STUDY.plan(replace(PAPER, steps=1, every=1, network=network), 1)[0]
     record = Record.create(tmp_path / "run", first.settings)
     study.run.run(first, record)
     assert record.status == "finished"

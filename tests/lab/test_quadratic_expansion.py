@@ -28,7 +28,7 @@ DISTANCES = (0, 0.5, 1.0, 1.5, 2.0)
 
 def write(folder, seed, sharpening=SHARPENING, errors=ERRORS, diverged=()):
     """The six records of a seed; at the small learning rate eigenvalues are half as near."""
-    for run in study.run.plan(CONFIG, seed + 1)[-6:]:
+    for run in study.STUDY.plan(CONFIG, seed + 1)[-6:]:
         lr, model = run.place["lr"], run.place["model"]
         near = 0.5 if lr == CONFIG.small_lr else 1
         found = {"ntk": [2 / lr * near * value for value in sharpening[model]]}
@@ -46,7 +46,7 @@ def write(folder, seed, sharpening=SHARPENING, errors=ERRORS, diverged=()):
 
 def claims_of(folder, **arguments):
     records = [record for seed in range(6) for record in write(folder, seed, **arguments)]
-    return {claim.id: claim for claim in study.claims.claims(CONFIG, records)}
+    return {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
 
 
 def test_what_the_statements_say(tmp_path):
@@ -96,7 +96,7 @@ def test_runs_are_those_of_the_comparison(tmp_path):
     problem = problem.at(problem.theta + before.final["theta"][0])
     expected = compare_with_taylor(problem, Descent(10, SMALL.lr, every=5))
     for model in MODELS:
-        run = SeedRun(model, 1, SMALL, SMALL.steps, {"lr": SMALL.lr, "model": model})
+        run = SeedRun(model, 1, SMALL, {"lr": SMALL.lr, "model": model})
         record = Record.create(tmp_path / run.name, run.settings)
         study.run.run(run, record)
         assert record.status == "finished"
@@ -126,7 +126,7 @@ def test_data():
 
 def test_divergence_is_recorded(tmp_path):
     config = replace(SMALL, lr=50.0, activation="relu", start=0, steps=100)
-    wild = SeedRun("wild", 0, config, 100, {"lr": 50.0, "model": "network"})
+    wild = SeedRun("wild", 0, config, {"lr": 50.0, "model": "network"})
     record = Record.create(tmp_path / "wild", wild.settings)
     study.run.run(wild, record)
     assert record.status == "diverged"
@@ -139,7 +139,7 @@ def test_images(tmp_path, monkeypatch):
     monkeypatch.setattr(study.run, "ALL_IMAGES", 30)
     folder = str(tmp_path / "data")
     config = replace(PAPER, folder=folder, examples=2, widths=(4,), steps=2, start=1, every=1)
-    run = study.run.plan(config, 1)[2]
+    run = study.STUDY.plan(config, 1)[2]
     record = Record.create(tmp_path / "run", run.settings)
     study.run.run(run, record)
     assert record.series("taylor_error")[0] == [1, 2]

@@ -50,12 +50,12 @@ BAD = {
 def claims_of(folder, *numbers):
     records = []
     for seed, each in enumerate(numbers):
-        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), 1).settings)
+        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
         for step, (name, row) in enumerate(each.items(), 1):
             record.append({"step": step, "metric": name, **row})
         record.finish()
         records.append(record)
-    return study.claims.claims(Config(), records)
+    return study.STUDY.judge(Config(), records)
 
 
 def test_what_the_paper_says(tmp_path):
@@ -101,7 +101,7 @@ TINY = Config(
     outputs=4, parameters=7, runs_at_points=6, models=60, a=(0.1, 3.0), initial_curvature=(1.0,),
     runs=2, steps=300, large_a=4.0,
 )  # fmt: skip
-SMALL = SeedRun("run", 0, TINY, len(study.run.STAGES))
+SMALL = SeedRun("run", 0, TINY, {})
 
 
 class StopError(Exception):

@@ -100,7 +100,7 @@ def run_study(
         )
         _run_missing(study, runs, out, workers, on_progress)
         records = [Record.open(run_folder(out, run.name)) for run in runs]
-        found = study.claims(config, records)
+        found = study.judge(config, records)
         write_json(out / "claims.json", [claim.to_json() for claim in found])
         record.describe(ForReport(summary=study.summary(config, found)))
         record.finish()
@@ -143,7 +143,7 @@ def _run_missing(
                 _check(future, names[future])
             finished += len(over)
             latest = tuple(names[future].name for future in over)
-            shares = [_share(names[future], out) for future in pending if future.running()]
+            shares = [_share(study, names[future], out) for future in pending if future.running()]
             on_progress(Progress(len(runs), finished, finished + sum(shares), latest))
     except BaseException:
         for worker in set(multiprocessing.active_children()) - others:
@@ -180,13 +180,13 @@ def _is_over(path: Path) -> bool:
     return is_record(path) and Record.open(path).is_over
 
 
-def _share(run: SeedRun[Any], out: Path) -> float:
+def _share(study: Study, run: SeedRun[Any], out: Path) -> float:
     """The part of a run that is done, read off its record."""
     path = run_folder(out, run.name)
     if not is_record(path):
         return 0.0
     measured = Record.open(path).measured
-    return max((step for step, _ in measured), default=0) / run.steps
+    return max((step for step, _ in measured), default=0) / study.steps(run)
 
 
 def _run_one(study: str, run: SeedRun[Any], path: Path) -> None:

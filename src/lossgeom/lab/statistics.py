@@ -212,6 +212,15 @@ def mean(values: Iterable[float]) -> float:
     return statistics.fmean(list(values) or [math.nan])
 
 
+def note(text: str, value: float) -> str:
+    """Put a number into a text; an empty one for NaN.
+
+    >>> note("It is {:.2f}.", 1 / 3)
+    'It is 0.33.'
+    """
+    return "" if math.isnan(value) else text.format(value)
+
+
 def _missing(values: Sequence[float]) -> str:
     return "" if len(known(values)) == len(values) else f"{_counted(values)}."
 

@@ -6,16 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lossgeom.lab.studies._study import Config, SeedRun, fresh
+from lossgeom.lab.studies._study import SeedRecords, SeedRun
 from lossgeom.recording.for_report import ForReport, Trajectories
 from lossgeom.recording.record import Record
 
 Stage = Callable[[SeedRun[Any], Record], Mapping[str, float]]
-
-
-def plan_stages(stages: Mapping[str, Stage], config: Config, seeds: int) -> list[SeedRun[Config]]:
-    """One run for each seed, whose steps are the stages."""
-    return [SeedRun(f"seed{seed}", seed, config, len(stages)) for seed in fresh(seeds)]
 
 
 def run_stages(stages: Mapping[str, Stage], run: SeedRun[Any], record: Record) -> None:
@@ -31,10 +26,7 @@ def run_stages(stages: Mapping[str, Stage], run: SeedRun[Any], record: Record) -
     record.finish()
 
 
-def over_seeds(records: Sequence[Record], stage: str, number: str = "value") -> list[float]:
-    """A number of a stage for each seed, by seed; NaN where it is not there."""
-    rows = [
-        {row["metric"]: row for row in record.rows() if "metric" in row}
-        for record in sorted(records, key=lambda record: record.config["seed"])
-    ]
+def over_seeds(seeds: Sequence[SeedRecords[Any]], stage: str, number: str = "value") -> list[float]:
+    """A number of a stage for each seed; NaN where it is not there."""
+    rows = [{row["metric"]: row for row in seed.at().rows() if "metric" in row} for seed in seeds]
     return [float(row.get(stage, {}).get(number, math.nan)) for row in rows]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from operator import itemgetter
+from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
@@ -25,16 +26,13 @@ class SeedRun(Generic[Config]):
         name: of its folder, unique within the study.
         seed: of all that it draws.
         study: the settings of the study.
-        steps: how many it has, for the progress bar.
-        place: what tells it from the other runs of its seed, such as its learning rate. Figures are
-            arranged by these settings.
+        place: what tells it from the other runs of its seed, such as its learning rate.
     """
 
     name: str
     seed: int
     study: Config
-    steps: int
-    place: Mapping[str, Any] = field(default_factory=dict)
+    place: Mapping[str, Any]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,15 +46,15 @@ class SeedRecords(Generic[Config]):
 
     seed: int
     study: Config
-    records: dict[Any, Record]
+    records: dict[tuple[Any, ...], Record]
 
-    def values(self, place: Any, metric: str) -> list[float]:
-        """A metric along a run."""
-        return self.records[place].series(metric)[1]
+    def at(self, *place: Any) -> Record:
+        """The record of a run."""
+        return self.records[place]
 
-    def diverged(self, place: Any) -> bool:
-        """Whether a run has."""
-        return self.records[place].status == "diverged"
+    def diverged(self, *place: Any) -> bool:
+        """Whether a run has diverged."""
+        return self.at(*place).status == "diverged"
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,12 @@ class Study:
         source: the paper and the part of it.
         Config: frozen dataclass; its fields are the flags, its defaults the quick preset.
         paper: the paper's own settings.
-        plan: the training runs for a config and a number of seeds.
+        grid: what tells the runs of a seed apart for a config: names with their values, each of
+            which is run with every other. Figures are arranged by these names.
+        folder: of a run, such as ``"lr{lr}-seed{seed}"``.
         run: trains and measures one of them into its record, going on where that stopped.
-        claims: verdicts from the records of finished and diverged runs.
+        steps: how many a run has, for the progress bar.
+        claims: verdicts from the records of the seeds all of whose runs are over.
         summary: the result in a sentence or two.
         figure: what the report draws along training.
         scatter: what it draws of how runs end.
@@ -82,28 +83,35 @@ class Study:
     source: str
     Config: type[Any]
     paper: Any
-    plan: Callable[[Any, int], Sequence[SeedRun[Any]]]
+    grid: Callable[[Any], Mapping[str, Sequence[Any]]]
+    folder: str
     run: Callable[[SeedRun[Any], Record], None]
-    claims: Callable[[Any, Sequence[Record]], list[Claim]]
+    steps: Callable[[SeedRun[Any]], int]
+    claims: Callable[[Any, Sequence[SeedRecords[Any]]], list[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
     figure: Trajectories
     scatter: Scatter | None = None
 
+    def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:
+        """All runs, seed by seed, for seeds that no statistic or threshold was chosen on."""
+        grid = self.grid(config)
+        places = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        return [
+            SeedRun(self.folder.format(**place, seed=seed), seed, config, place)
+            for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+            for place in places
+        ]
 
-def fresh(seeds: int) -> range:
-    """So many seeds that no statistic or threshold was chosen on."""
-    return range(FIRST_SEED, FIRST_SEED + seeds)
-
-
-def by_seed(
-    study: Config, records: Sequence[Record], *keys: str, runs: int
-) -> list[SeedRecords[Config]]:
-    """Sort records by seed, and by some of their settings; only seeds that have all their runs."""
-    found: dict[int, dict[Any, Record]] = {}
-    for record in records:
-        config = record.config
-        found.setdefault(config["seed"], {})[itemgetter(*keys)(config)] = record
-    return [SeedRecords(seed, study, of) for seed, of in sorted(found.items()) if len(of) == runs]
+    def judge(self, config: Any, records: Sequence[Record]) -> list[Claim]:
+        """The verdicts, over the seeds that have a record of every run."""
+        grid = self.grid(config)
+        by_seed: dict[int, dict[tuple[Any, ...], Record]] = {}
+        for record in records:
+            place = tuple(record.config[name] for name in grid)
+            by_seed.setdefault(record.config["seed"], {})[place] = record
+        runs = math.prod(map(len, grid.values()))
+        seeds = (SeedRecords(seed, config, of) for seed, of in sorted(by_seed.items()))
+        return self.claims(config, [seed for seed in seeds if len(seed.records) == runs])
 
 
 def require(settings: Any, ok: bool, expected: str, *names: str) -> None:

@@ -28,17 +28,19 @@ The statements are kept as the papers make them, also where these seeds had them
 
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.gauss_newton_outliers import claims, run
-from lossgeom.lab.studies.gauss_newton_outliers.config import MACDONALD, PAPER, PAPYAN, Config
+from lossgeom.lab.studies.gauss_newton_outliers.config import PAPER, Config
 from lossgeom.recording.for_report import Panel, Trajectories
 
 STUDY = Study(
     name="gauss_newton_outliers",
     title="The outliers of the Hessian and those of the Gauss-Newton matrix",
-    source=f"{MACDONALD}; {PAPYAN}",
+    source=f"{claims.MACDONALD}; {claims.PAPYAN}",
     Config=Config,
     paper=PAPER,
-    plan=run.plan,
+    grid=lambda _: {"labels": ("real", "shuffled")},
+    folder="{labels}-seed{seed}",
     run=run.run,
+    steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
     figure=Trajectories(

@@ -8,25 +8,27 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from lossgeom.claim import Claim
-from lossgeom.lab.statistics import claim_of_seeds, claim_over_seeds, control, known, mean
-from lossgeom.lab.studies._study import SeedRecords, by_seed
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.gauss_newton_outliers.config import (
-    ABOUT_C_MINUS_1,
     FIRST,
     GAP,
     LAST,
-    MACDONALD,
     MIDDLE,
     MOST,
-    PAPYAN,
     POINTS,
-    SAME_SPACE,
-    SAME_VALUES,
     Config,
 )
 from lossgeom.lab.studies.gauss_newton_outliers.run import array_name, first_accurate, series
-from lossgeom.recording.record import Record
+
+MACDONALD = "MacDonald et al., arXiv:2305.14683, section 3"
+PAPYAN = "Papyan, arXiv:1811.07062; Sagun et al., arXiv:1611.07476"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+ABOUT_C_MINUS_1: Interval = (MOST - 1, MOST + 1)  # outliers
+SAME_SPACE: Interval = (0.9, math.inf)  # mean squared cosine
+SAME_VALUES: Interval = (-math.inf, 0.1)  # largest relative difference
 
 Seeds = Sequence[SeedRecords[Config]]
 Make = Callable[..., Claim]
@@ -37,14 +39,13 @@ SPACE = "mean squared cosine between the space of the Hessian's C - 1 largest ei
 SPAN = "the outliers' eigenvectors span the same space as"
 
 
-def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
-    """The verdicts, over the seeds both of whose runs are complete."""
-    seeds = by_seed(config, records, "labels", runs=2)
+def claims(config: Config, seeds: Seeds) -> list[Claim]:
+    """The verdicts."""
     number = partial(
         _claim,
         seeds=seeds,
         number="outliers",
-        make=claim_of_seeds,
+        make=stats.claim_of_seeds,
         measured=f"share of seeds with {ABOUT_C_MINUS_1[0]} to {ABOUT_C_MINUS_1[1]} outliers, "
         f"given for each seed: how many of the {config.pairs} largest eigenvalues of the "
         "Hessian lie above the largest relative gap between neighbours; none where no eigenvalue "
@@ -110,7 +111,7 @@ def _shuffled(number: Make) -> list[Claim]:
             f"as it is and make the residual smaller, the Hessian has {ABOUT}",
             source="this study, to explain number_at_initialisation",
         ),
-        control(
+        stats.control(
             number,
             f"shuffled_number_{slug(MIDDLE)}",
             point=MIDDLE,
@@ -129,7 +130,7 @@ def _other_spaces(space: Make) -> list[Claim]:
         "residual": ("those of the residual.", "of the residual of largest magnitude"),
     }
     return [
-        control(
+        stats.control(
             space,
             f"{name}_space_{slug(MIDDLE)}",
             number=f"overlap_with_{name}",
@@ -153,7 +154,7 @@ def _claim(
     number: str,
     point: str,
     labels: str = "real",
-    make: Make = claim_over_seeds,
+    make: Make = stats.claim_over_seeds,
     note: str = "",
     **parts: Any,
 ) -> Claim:
@@ -190,21 +191,21 @@ def _median(claim: Claim) -> str:
 
 def numbers(seeds: Seeds, labels: str, point: str, number: str) -> list[float]:
     """A number of each seed at a point of training; NaN where training did not get there."""
-    found = [seed.records[labels].load_arrays(array_name(point)) for seed in seeds]
+    found = [seed.at(labels).load_arrays(array_name(point)) for seed in seeds]
     return [math.nan if arrays is None else float(arrays[1][number]) for arrays in found]
 
 
 def mean_of(seeds: Seeds, labels: str, point: str, number: str) -> str:
     """The mean over the seeds that have one, for a note."""
-    found = known(numbers(seeds, labels, point, number))
-    return f"{mean(found):.3g}" if found else "not known"
+    found = stats.known(numbers(seeds, labels, point, number))
+    return f"{stats.mean(found):.3g}" if found else "not known"
 
 
 def share_that_stays(seeds: Seeds) -> str:
     """Say how many of the measurements on real labels after mid-training find about C - 1."""
     low, high = ABOUT_C_MINUS_1
     found: list[bool] = []
-    for record in (seed.records["real"] for seed in seeds):
+    for record in (seed.at("real") for seed in seeds):
         accurate = first_accurate(record)
         if accurate is not None:
             later = (n for at, n in series(record, "outliers").items() if at > accurate)

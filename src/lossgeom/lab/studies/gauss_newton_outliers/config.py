@@ -1,25 +1,17 @@
-"""The settings of the study, and what its statements expect."""
+"""The settings of the study."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.claim import Interval
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies._study import require
-
-MACDONALD = "MacDonald et al., arXiv:2305.14683, section 3"
-PAPYAN = "Papyan, arXiv:1811.07062; Sagun et al., arXiv:1611.07476"
 
 CLASSES = 10  # of digits and of CIFAR-10
 MOST = CLASSES - 1  # the outliers that there should be
 
-# What each statement expects of its statistic, fixed before the seeds of the study were run.
 GAP = 1.5  # an outlier is at least so many times what lies below
-ABOUT_C_MINUS_1: Interval = (MOST - 1, MOST + 1)  # outliers
-SAME_SPACE: Interval = (0.9, math.inf)  # mean squared cosine
-SAME_VALUES: Interval = (-math.inf, 0.1)  # largest relative difference
 MID_TRAINING = 0.9  # accuracy
 
 FIRST, MIDDLE, LAST = POINTS = ("initialisation", "mid-training", "end")

@@ -12,7 +12,7 @@ from torch import Tensor
 from lossgeom.curvature import GaussNewton, Hessian, Residual
 from lossgeom.estimate import Estimate
 from lossgeom.lab.studies._network import build, in_chunks
-from lossgeom.lab.studies._study import SeedRun, fresh
+from lossgeom.lab.studies._study import FIRST_SEED, SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.gauss_newton_outliers.config import (
     GAP,
@@ -32,19 +32,6 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
 
 TOL = 0.01  # an eigenvalue is then good to about four digits
-
-
-def plan(config: Config, seeds: int) -> list[SeedRun[Config]]:
-    """Real and shuffled labels, seed by seed; spectral densities, to look at, of the first."""
-    every = fresh(seeds)
-    return [
-        SeedRun(
-            f"{labels}-seed{seed}", seed, config, config.steps,
-            {"labels": labels, "densities": seed == every[0]},
-        )
-        for seed in every
-        for labels in ("real", "shuffled")
-    ]  # fmt: skip
 
 
 def run(run: SeedRun[Config], record: Record) -> None:
@@ -135,7 +122,7 @@ def save_spectra(
         "hessian_values": found.hessian.values,
         "gauss_newton_values": found.gauss_newton.values,
     }
-    if run.place["densities"]:
+    if run.seed == FIRST_SEED:  # to look at
         arrays |= densities(problem, run)
     drawing = Spectra(
         matrices={"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"},

@@ -30,7 +30,7 @@ run, which are those of the study. Seen there:
 
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_smoothness import claims, run
-from lossgeom.lab.studies.input_smoothness.config import PAPER, PAPER_B, Config
+from lossgeom.lab.studies.input_smoothness.config import PAPER, Config
 from lossgeom.lab.studies.input_smoothness.measures import G_W, G_X, LOSS, ORDERS, TEST_LOSS
 from lossgeom.recording.for_report import Pair, Panel, Quantity, Scatter, Trajectories
 
@@ -40,11 +40,13 @@ IN_INPUT = {k: Quantity(G_X[k].name, f"g_x, in the input, k = {k}") for k in ORD
 STUDY = Study(
     name="input_smoothness",
     title="Flat minima of SGD and smoothness in the input",
-    source=PAPER_B,
+    source=claims.PAPER_B,
     Config=Config,
     paper=PAPER,
-    plan=run.plan,
+    grid=lambda config: {"lr": config.lr, "batch_size": config.batch_size},
+    folder="lr{lr}-batch{batch_size}-seed{seed}",
     run=run.run,
+    steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
     figure=Trajectories(

@@ -10,29 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from lossgeom.claim import Claim
-from lossgeom.lab.statistics import (
-    claim_of_all,
-    claim_of_seeds,
-    control,
-    counted,
-    known,
-    mean,
-    rank_correlation,
-    seeds_with,
-)
-from lossgeom.lab.studies._study import SeedRecords, by_seed
-from lossgeom.lab.studies.input_smoothness.config import (
-    FALLS,
-    FEWEST_LEVELS,
-    FEWEST_RUNS,
-    HOLDS,
-    ON_ONE_CLOUD,
-    PAPER_B,
-    PREDICTS,
-    RISES,
-    Config,
-)
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies.input_smoothness.config import FEWEST_LEVELS, Config
 from lossgeom.lab.studies.input_smoothness.measures import (
     G_W,
     G_X,
@@ -44,16 +25,25 @@ from lossgeom.lab.studies.input_smoothness.measures import (
 )
 from lossgeom.lab.studies.input_smoothness.run import left_out
 from lossgeom.metrics import Metric
-from lossgeom.recording.record import Record
 
-Place = tuple[float, int]  # learning rate and batch size
+PAPER_B = "Ma and Ying, arXiv:2105.13462"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+ON_ONE_CLOUD: Interval = (0.9, math.inf)  # rank correlation of g_W and g_x
+FALLS: Interval = (-math.inf, -0.5)  # rank correlation of a seminorm with the learning rate
+RISES: Interval = (0.5, math.inf)  # and with the batch size
+PREDICTS: Interval = (0.5, math.inf)  # rank correlation of g_x and the test loss
+HOLDS: Interval = (-math.inf, 1.0)  # left side over right side
+
+FEWEST_RUNS = 5  # of a seed, for a correlation over them
+
+Place = tuple[float, ...]  # learning rate and batch size
 Values = dict[str, float]  # the last of every metric
 
 
-def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
-    """The verdicts, over the seeds all of whose runs are complete."""
-    runs = len(config.lr) * len(config.batch_size)
-    seeds = [Ends.of(seed) for seed in by_seed(config, records, "lr", "batch_size", runs=runs)]
+def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> list[Claim]:
+    """The verdicts."""
+    seeds = [Ends.of(each) for each in records]
     return [
         *(_on_one_cloud(config, seeds, k) for k in ORDERS),
         *_lower_left(config, seeds),
@@ -70,11 +60,12 @@ def _over(config: Config) -> str:
 def _on_one_cloud(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
     runs = len(seeds) * len(config.lr) * len(config.batch_size)
     third = _mean(seed.correlation(G_W[3], G_X[3]) for seed in seeds)
-    return claim_of_seeds(
+    return stats.claim_of_seeds(
         f"spearman_k{k}",
         statement=f"g_W and g_x of order k = {k} lie on one increasing cloud.",
         source=f"{PAPER_B}, scatter plot",
-        measured=f"{seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and g_x {_over(config)}",
+        measured=f"{stats.seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and g_x "
+        f"{_over(config)}",
         values=[seed.correlation(G_W[k], G_X[k]) for seed in seeds],
         inside=ON_ONE_CLOUD,
         note=f"{sum(len(seed.kept) for seed in seeds)} of {runs} runs interpolate."
@@ -84,12 +75,12 @@ def _on_one_cloud(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
 
 
 def _shuffled(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
-    return control(
-        claim_of_seeds,
+    return stats.control(
+        stats.claim_of_seeds,
         f"shuffled_k{k}",
         statement="g_W of a run and g_x of another one, drawn at random, lie on one increasing "
         f"cloud, too (k = {k}).",
-        measured=f"{seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and the g_x of another "
+        measured=f"{stats.seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and the g_x of another "
         f"run {_over(config)}, in an order drawn by the seed",
         values=[seed.correlation(G_W[k], G_X[k], shuffled=True) for seed in seeds],
         inside=ON_ONE_CLOUD,
@@ -107,7 +98,7 @@ def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
         )
         return f"By {name}, mean of all seminorms: {', '.join(parts)}."
 
-    made = partial(claim_of_seeds, source=f"{PAPER_B}, scatter plot")
+    made = partial(stats.claim_of_seeds, source=f"{PAPER_B}, scatter plot")
     measured = (
         "{} mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
         f"{_over(config)}; the weaker one of g_W and g_x"
@@ -117,7 +108,7 @@ def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
             "larger_lr_lower_left",
             statement="A larger learning rate moves to the lower left where batches make noise.",
             measured=measured.format(
-                seeds_with(FALLS), "batch sizes below the full one", "learning rate"
+                stats.seeds_with(FALLS), "batch sizes below the full one", "learning rate"
             ),
             values=[seed.lower_left(0, noisy, max) for seed in seeds],
             inside=FALLS,
@@ -126,7 +117,7 @@ def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
         made(
             "smaller_batch_lower_left",
             statement="A smaller batch moves to the lower left.",
-            measured=measured.format(seeds_with(RISES), "learning rates", "batch size"),
+            measured=measured.format(stats.seeds_with(RISES), "learning rates", "batch size"),
             values=[seed.lower_left(1, config.lr, min) for seed in seeds],
             inside=RISES,
             note=note(1, config.lr, "learning rate"),
@@ -138,7 +129,7 @@ def _inequality(seeds: Sequence[Ends]) -> list[Claim]:
     ratio = "left side over right side, the larger one of k = 1 and 2"
     runs = "over all runs of a seed that end, interpolating or not"
     return [
-        claim_of_all(
+        stats.claim_of_all(
             "inequality",
             statement="The gradient in the input is never larger than the gradient in the first "
             "layer's weights allows.",
@@ -147,7 +138,7 @@ def _inequality(seeds: Sequence[Ends]) -> list[Claim]:
             values=[max(seed.ratios("largest"), default=math.nan) for seed in seeds],
             expected=HOLDS,
         ),
-        claim_of_all(
+        stats.claim_of_all(
             "inequality_averaged",
             statement="Nor is g_x larger than g_W of the first layer's weights allows.",
             source=f"{PAPER_B}, averaged over examples",
@@ -155,14 +146,14 @@ def _inequality(seeds: Sequence[Ends]) -> list[Claim]:
             values=[max(seed.ratios("averaged"), default=math.nan) for seed in seeds],
             expected=HOLDS,
         ),
-        control(
-            claim_of_all,
+        stats.control(
+            stats.claim_of_all,
             "mispaired_inequality",
             statement="the gradient in the input is never larger than another example's gradient "
             "allows.",
             measured=f"each left side over the right side of another example, the larger one of "
             f"k = 1 and 2; the largest over examples, whose mean {runs}, is below the largest",
-            values=[mean(known(seed.ratios("mispaired"))) for seed in seeds],
+            values=[stats.mean(stats.known(seed.ratios("mispaired"))) for seed in seeds],
             expected=HOLDS,
         ),
     ]
@@ -174,12 +165,12 @@ def _predicts(config: Config, seeds: Sequence[Ends]) -> Claim:
         f"{name} {_mean(seed.correlation(metric, TEST_LOSS) for seed in seeds)}"
         for name, metric in others.items()
     )
-    return claim_of_seeds(
+    return stats.claim_of_seeds(
         "g_x_predicts_test_loss",
         statement="A smaller g_x goes with a smaller test loss.",
         source=PAPER_B,
-        measured=f"{seeds_with(PREDICTS)} rank correlation of g_x of order 1 and the test loss "
-        f"{_over(config)}",
+        measured=f"{stats.seeds_with(PREDICTS)} rank correlation of g_x of order 1 and the test "
+        f"loss {_over(config)}",
         values=[seed.correlation(G_X[1], TEST_LOSS) for seed in seeds],
         inside=PREDICTS,
         note=f"The same of {', '.join(found)}.",
@@ -187,16 +178,16 @@ def _predicts(config: Config, seeds: Sequence[Ends]) -> Claim:
 
 
 def _mean(values: Iterable[float]) -> str:
-    found = known(values)
-    return f"{mean(found):.2f}" if found else "not known"
+    found = stats.known(values)
+    return f"{stats.mean(found):.2f}" if found else "not known"
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
     by_id = {claim.id: statistics.median(claim.per_seed or [math.nan]) for claim in found}
     return (
-        f"On {config.network.data} with SGD, {counted(found)} Over runs that interpolate, g_W and "
-        f"g_x have a rank correlation of {by_id['spearman_k1']:.2f} for k = 1 and "
+        f"On {config.network.data} with SGD, {stats.counted(found)} Over runs that interpolate, "
+        f"g_W and g_x have a rank correlation of {by_id['spearman_k1']:.2f} for k = 1 and "
         f"{by_id['spearman_k2']:.2f} for k = 2, and g_x has one of "
         f"{by_id['g_x_predicts_test_loss']:.2f} with the test loss."
     )
@@ -228,18 +219,22 @@ class Ends:
         xs, ys = ([values[m.name] for values in self.kept.values()] for m in (x, y))
         if shuffled:
             xs = np.random.default_rng(self.seed).permutation(xs).tolist()
-        return rank_correlation(xs, ys)
+        return stats.rank_correlation(xs, ys)
 
     def line(self, axis: int, other: float, metric: Metric) -> float:
         """Rank correlation with one setting at a level of the other; NaN for too few runs."""
         runs = [(p[axis], v[metric.name]) for p, v in self.kept.items() if p[1 - axis] == other]
         return (
-            rank_correlation(*zip(*runs, strict=True)) if len(runs) >= FEWEST_LEVELS else math.nan
+            stats.rank_correlation(*zip(*runs, strict=True))
+            if len(runs) >= FEWEST_LEVELS
+            else math.nan
         )
 
     def along(self, axis: int, others: Sequence[float], metrics: Iterable[Metric]) -> float:
         """The mean of these over levels and metrics, as far as there are any."""
-        return mean(known(self.line(axis, other, m) for other in others for m in metrics))
+        return stats.mean(
+            stats.known(self.line(axis, other, m) for other in others for m in metrics)
+        )
 
     def lower_left(
         self, axis: int, others: Sequence[float], weaker: Callable[[Sequence[float]], float]

@@ -1,24 +1,13 @@
-"""The settings of the study, and what its statements expect."""
+"""The settings of the study."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.claim import Interval
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies._study import require
 
-PAPER_B = "Ma and Ying, arXiv:2105.13462"
-
-# What each statement expects of its statistic, fixed before the seeds of the study were run.
-ON_ONE_CLOUD: Interval = (0.9, math.inf)  # rank correlation of g_W and g_x
-FALLS: Interval = (-math.inf, -0.5)  # rank correlation of a seminorm with the learning rate
-RISES: Interval = (0.5, math.inf)  # and with the batch size
-PREDICTS: Interval = (0.5, math.inf)  # rank correlation of g_x and the test loss
-HOLDS: Interval = (-math.inf, 1.0)  # left side over right side
-
-FEWEST_RUNS = 5  # of a seed, for a correlation over them
 FEWEST_LEVELS = 3  # of a setting, for a correlation along them
 
 NETWORK = NetworkSettings(examples=200, chunk=2_000, widths=(64, 64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from lossgeom.lab.studies._network import build_with_signs, in_chunks
-from lossgeom.lab.studies._study import SeedRun, fresh
+from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.input_smoothness.config import Config
 from lossgeom.lab.studies.input_smoothness.measures import AT_END, LOSS, TEST_LOSS
@@ -14,19 +14,6 @@ from lossgeom.problem import Problem
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
-
-
-def plan(config: Config, seeds: int) -> list[SeedRun[Config]]:
-    """Every learning rate with every batch size, seed by seed."""
-    return [
-        SeedRun(
-            f"lr{lr}-batch{batch_size}-seed{seed}", seed, config, config.steps,
-            {"lr": lr, "batch_size": batch_size},
-        )
-        for seed in fresh(seeds)
-        for lr in config.lr
-        for batch_size in config.batch_size
-    ]  # fmt: skip
 
 
 def run(run: SeedRun[Config], record: Record) -> None:

@@ -14,22 +14,21 @@ the largest relative difference from the predicted distance is 0.017 for E = 0 a
 where runs forget their starts, at eps <= 0.02.
 """
 
-from functools import partial
-
-from lossgeom.lab.studies._stages import plan_stages
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.planar_quadratic import claims, run
-from lossgeom.lab.studies.planar_quadratic.config import ABSTRACT, PAPER, Config
+from lossgeom.lab.studies.planar_quadratic.config import PAPER, Config
 from lossgeom.recording.for_report import Trajectories
 
 STUDY = Study(
     name="planar_quadratic",
     title="Second-order regression in the plane: where descent ends at the edge of stability",
-    source=ABSTRACT,
+    source=claims.ABSTRACT,
     Config=Config,
     paper=PAPER,
-    plan=partial(plan_stages, run.STAGES),
+    grid=lambda _: {},
+    folder="seed{seed}",
     run=run.run,
+    steps=lambda _: len(run.STAGES),
     claims=claims.claims,
     summary=claims.summary,
     figure=Trajectories(),

@@ -1,23 +1,10 @@
-"""The settings of the study, and what its statements expect."""
+"""The settings of the study."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from lossgeom.claim import Interval
 from lossgeom.lab.studies._study import require
-
-ABSTRACT = "Agarwala et al., arXiv:2210.04860, abstract"
-DERIVED = f"derived here; {ABSTRACT}, says that there is such a limit"
-
-# What each statement expects of its statistic, fixed before the seeds of the study were run.
-NEAR_THE_FORMULA: Interval = (-math.inf, 0.05)  # largest relative difference
-FIRST_ORDER: Interval = (0.95, 1.05)  # exponent of eps
-SECOND_ORDER: Interval = (1.8, 2.2)
-BELOW_THE_EDGE: Interval = (-math.inf, 0.0)  # largest T(0) - 2
-CONSERVED: Interval = (-math.inf, 1e-12)
-CLOSED: Interval = (-math.inf, 1e-10)  # largest difference of T(0)
 
 
 @dataclass(frozen=True)

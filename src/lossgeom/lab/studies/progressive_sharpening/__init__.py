@@ -21,17 +21,22 @@ sharpness went to twice 2 / lr and then fell far below it. Seen on the pilot see
 
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.progressive_sharpening import claims, run
-from lossgeom.lab.studies.progressive_sharpening.config import PAPER, PAPER_A, Config
+from lossgeom.lab.studies.progressive_sharpening.config import PAPER, Config
 from lossgeom.recording.for_report import Panel, Trajectories
 
 STUDY = Study(
     name="progressive_sharpening",
     title="Progressive sharpening and the edge of stability under label smoothing",
-    source=PAPER_A,
+    source=claims.PAPER_A,
     Config=Config,
     paper=PAPER,
-    plan=run.plan,
+    grid=lambda config: {
+        "lr": (config.lr, config.small_lr),
+        "label_smoothing": config.label_smoothing,
+    },
+    folder="lr{lr}-smoothing{label_smoothing}-seed{seed}",
     run=run.run,
+    steps=lambda run: run.study.rhythm(run.place["lr"])[0],
     claims=claims.claims,
     summary=claims.summary,
     figure=Trajectories(

@@ -7,38 +7,28 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from lossgeom.claim import Claim
-from lossgeom.lab.statistics import (
-    claim_of_seeds,
-    claim_over_seeds,
-    control,
-    counted,
-    mean,
-    rank_correlation,
-    seeds_with,
-)
-from lossgeom.lab.studies._study import SeedRecords, by_seed
-from lossgeom.lab.studies.progressive_sharpening.config import (
-    COHEN,
-    FALLS,
-    MOSTLY,
-    NEAR_THE_EDGE,
-    PAPER_A,
-    RISES_TOGETHER,
-    Config,
-)
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies.progressive_sharpening.config import Config
 from lossgeom.lab.studies.progressive_sharpening.run import JACOBIAN, SHARPNESS
 from lossgeom.metrics import Metric
-from lossgeom.recording.record import Record
+
+PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 1"
+COHEN = "Cohen et al., arXiv:2103.00065, figure 1"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+FALLS: Interval = (-math.inf, -0.9)  # rank correlation with the smoothing
+RISES_TOGETHER: Interval = (0.9, math.inf)  # rank correlation along a run
+NEAR_THE_EDGE: Interval = (0.75, 1.25)  # sharpness * lr / 2
+MOSTLY: Interval = (0.7, math.inf)  # share of measurements
 
 Seed = SeedRecords[Config]
 Place = tuple[float, float]  # learning rate and label smoothing
 
 
-def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
-    """The verdicts, over the seeds all of whose runs are complete."""
-    runs = 2 * len(config.label_smoothing)
-    seeds = by_seed(config, records, "lr", "label_smoothing", runs=runs)
+def claims(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+    """The verdicts."""
     return [
         *_smoothing(config, seeds),
         *_edge(config, seeds),
@@ -48,23 +38,23 @@ def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
 
 
 def _smoothing(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
-    falls = f"{seeds_with(FALLS)} rank correlation over its runs between label smoothing and the"
+    falls = f"{stats.seeds_with(FALLS)} rank correlation over its runs between label smoothing and"
     return [
-        claim_of_seeds(
+        stats.claim_of_seeds(
             "jacobian_falls_with_smoothing",
             statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
             "model.",
             source=PAPER_A,
-            measured=f"{falls} largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
+            measured=f"{falls} the largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
             values=[falls_with_smoothing(seed, config.lr, JACOBIAN) for seed in seeds],
             inside=FALLS,
         ),
-        claim_of_seeds(
+        stats.claim_of_seeds(
             "sharpness_falls_with_smoothing",
             statement="More label smoothing gives a smaller maximum sharpness where the edge of "
             "stability is not reached.",
             source=PAPER_A,
-            measured=f"{falls} largest sharpness of the run, at lr = {config.small_lr:g}",
+            measured=f"{falls} the largest sharpness of the run, at lr = {config.small_lr:g}",
             values=[sharpness_falls_with_smoothing(seed) for seed in seeds],
             inside=FALLS,
         ),
@@ -73,13 +63,9 @@ def _smoothing(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
 
 def _edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
     edge = 2 / config.lr
-    unheld = mean(at_the_edge(seed, config.small_lr, edge) for seed in seeds)
-    note = (
-        f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
-        f"{unheld:.2f} times {edge:g} in that time."
-    )
+    unheld = stats.mean(at_the_edge(seed, config.small_lr, edge) for seed in seeds)
     return [
-        claim_over_seeds(
+        stats.claim_over_seeds(
             "arrested_at_the_edge",
             statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
             "held near it.",
@@ -87,9 +73,13 @@ def _edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
             measured=_held_measured(config),
             values=[at_the_edge(seed, config.lr, edge) for seed in seeds],
             expected=NEAR_THE_EDGE,
-            note="" if math.isnan(unheld) else note,
+            note=stats.note(
+                f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
+                f"{{:.2f}} times {edge:g} in that time.",
+                unheld,
+            ),
         ),
-        claim_of_seeds(
+        stats.claim_of_seeds(
             "stays_at_the_edge",
             statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
             source=COHEN,
@@ -111,40 +101,40 @@ def _held_measured(config: Config) -> str:
 
 def _stay_measured(config: Config, lr: float) -> str:
     return (
-        f"{seeds_with(MOSTLY)} share of the measurements, since sharpness first is "
+        f"{stats.seeds_with(MOSTLY)} share of the measurements, since sharpness first is "
         f"{2 / config.lr:g} or more, at which it is {NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} "
         f"times that; over the runs of a seed that get there, at lr = {lr:g}"
     )
 
 
 def _rise_together(seeds: Sequence[Seed]) -> Claim:
-    whole = mean(rise_together(seed, whole=True) for seed in seeds)
-    return claim_of_seeds(
+    whole = stats.mean(rise_together(seed, whole=True) for seed in seeds)
+    return stats.claim_of_seeds(
         "rise_together",
         statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
         source=PAPER_A,
-        measured=f"{seeds_with(RISES_TOGETHER)} rank correlation along a run between the largest "
-        "softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the runs of a seed "
-        "that reach it",
+        measured=f"{stats.seeds_with(RISES_TOGETHER)} rank correlation along a run between the "
+        "largest softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the runs "
+        "of a seed that reach it",
         values=[rise_together(seed) for seed in seeds],
         inside=RISES_TOGETHER,
-        note="" if math.isnan(whole) else f"Over the whole of all runs it is {whole:.2f}.",
+        note=stats.note("Over the whole of all runs it is {:.2f}.", whole),
     )
 
 
 def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
     small = config.small_lr
     return [
-        control(
-            claim_over_seeds,
+        stats.control(
+            stats.claim_over_seeds,
             "small_learning_rate",
             statement="the same runs are held near 2 / lr at the small learning rate, too.",
             measured=_held_measured(config),
             values=[at_the_edge(seed, small, 2 / small) for seed in seeds],
             expected=NEAR_THE_EDGE,
         ),
-        control(
-            claim_of_seeds,
+        stats.control(
+            stats.claim_of_seeds,
             "stays_at_small_lr",
             statement=f"sharpness that has reached {2 / config.lr:g} stays near it at the small "
             "learning rate, too.",
@@ -159,9 +149,9 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
     edge = next(claim for claim in found if claim.id == "arrested_at_the_edge")
     return (
-        f"On {config.network.data} with full-batch gradient descent, {counted(found)} While runs "
-        f"at lr = {config.small_lr:g} are beyond {2 / config.lr:g}, the edge of stability 2/lr for "
-        f"lr = {config.lr:g}, the median sharpness of runs at that learning rate is "
+        f"On {config.network.data} with full-batch gradient descent, {stats.counted(found)} While "
+        f"runs at lr = {config.small_lr:g} are beyond {2 / config.lr:g}, the edge of stability "
+        f"2/lr for lr = {config.lr:g}, the median sharpness of runs at that learning rate is "
         f"{edge.statistic:.2f} times it."
     )
 
@@ -171,7 +161,7 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def series(seed: Seed, place: Place, metric: Metric) -> tuple[list[int], list[float]]:
     """Steps and values of a metric along a run, as far as they are finite."""
-    steps, values = seed.records[place].series(metric.name)
+    steps, values = seed.at(*place).series(metric.name)
     finite = list(itertools.takewhile(math.isfinite, values))
     return steps[: len(finite)], finite
 
@@ -179,13 +169,13 @@ def series(seed: Seed, place: Place, metric: Metric) -> tuple[list[int], list[fl
 def falls_with_smoothing(seed: Seed, lr: float, metric: Metric) -> float:
     """Rank correlation over the runs between smoothing and the peak of a metric."""
     levels = seed.study.label_smoothing
-    return rank_correlation(levels, [peak(seed, (lr, a), metric) for a in levels])
+    return stats.rank_correlation(levels, [peak(seed, (lr, a), metric) for a in levels])
 
 
 def peak(seed: Seed, place: Place, metric: Metric) -> float:
     """The largest value along a run; infinite if it diverged."""
     _, values = series(seed, place, metric)
-    return math.inf if seed.diverged(place) else max(values)
+    return math.inf if seed.diverged(*place) else max(values)
 
 
 def sharpness_falls_with_smoothing(seed: Seed) -> float:
@@ -206,7 +196,7 @@ def during(seed: Seed, lr: float, smoothing: float) -> float:
     beyond = [small * step for step, value in free if value > edge]
     if not beyond:
         return math.nan
-    if seed.diverged((lr, smoothing)):
+    if seed.diverged(lr, smoothing):
         return math.inf
     held = zip(*series(seed, (lr, smoothing), SHARPNESS), strict=True)
     values = [value for step, value in held if beyond[0] <= lr * step <= beyond[-1]]
@@ -221,7 +211,7 @@ def at_the_edge(seed: Seed, lr: float, edge: float) -> float:
     """
     small, far = seed.study.small_lr, NEAR_THE_EDGE[1] * 2 / seed.study.lr
     free_runs = [a for a in seed.study.label_smoothing if during(seed, small, a) > far]
-    return mean(during(seed, lr, a) / edge for a in free_runs)
+    return stats.mean(during(seed, lr, a) / edge for a in free_runs)
 
 
 def stays(seed: Seed, lr: float) -> float:
@@ -232,13 +222,13 @@ def stays(seed: Seed, lr: float) -> float:
     low, high = NEAR_THE_EDGE
     found: list[bool] = []
     for smoothing in seed.study.label_smoothing:
-        if seed.diverged((lr, smoothing)):
+        if seed.diverged(lr, smoothing):
             return 0.0
         _, values = series(seed, (lr, smoothing), SHARPNESS)
         ratios = [value * seed.study.lr / 2 for value in values]
         since = itertools.dropwhile(lambda ratio: ratio < 1, ratios)
         found += [low <= ratio <= high for ratio in since]
-    return mean(found)
+    return stats.mean(found)
 
 
 def rise_together(seed: Seed, whole: bool = False) -> float:
@@ -253,8 +243,8 @@ def rise_together(seed: Seed, whole: bool = False) -> float:
         _, jacobian = series(seed, place, JACOBIAN)
         reached = [i for i, value in enumerate(sharpness) if value >= 2 / place[0]]
         if whole:
-            correlations.append(rank_correlation(jacobian, sharpness))
+            correlations.append(stats.rank_correlation(jacobian, sharpness))
         elif reached and reached[0] >= 4:
             before = slice(reached[0] + 1)
-            correlations.append(rank_correlation(jacobian[before], sharpness[before]))
-    return mean(correlations)
+            correlations.append(stats.rank_correlation(jacobian[before], sharpness[before]))
+    return stats.mean(correlations)

@@ -1,22 +1,12 @@
-"""The settings of the study, and what its statements expect."""
+"""The settings of the study."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.claim import Interval
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies._study import require
-
-PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 1"
-COHEN = "Cohen et al., arXiv:2103.00065, figure 1"
-
-# What each statement expects of its statistic, fixed before the seeds of the study were run.
-FALLS: Interval = (-math.inf, -0.9)  # rank correlation with the smoothing
-RISES_TOGETHER: Interval = (0.9, math.inf)  # rank correlation along a run
-NEAR_THE_EDGE: Interval = (0.75, 1.25)  # sharpness * lr / 2
-MOSTLY: Interval = (0.7, math.inf)  # share of measurements
 
 NETWORK = NetworkSettings(widths=(48, 48, 48), activation="gelu")
 

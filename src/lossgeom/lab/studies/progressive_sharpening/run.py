@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from lossgeom.lab.studies._network import build, in_chunks
-from lossgeom.lab.studies._study import SeedRun, fresh
+from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.progressive_sharpening.config import Config
 from lossgeom.lab.training import gradient_descent
@@ -20,19 +20,6 @@ JACOBIAN = JacobianNorm(outputs="softmax", over="max")
 METRICS: tuple[Metric, ...] = (
     LOSS, Accuracy(), SHARPNESS, JACOBIAN, JacobianNorm(outputs="softmax", over="mean"),
 )  # fmt: skip
-
-
-def plan(config: Config, seeds: int) -> list[SeedRun[Config]]:
-    """Every smoothing at both learning rates, for the same lr * step; seed by seed."""
-    return [
-        SeedRun(
-            f"lr{lr}-smoothing{smoothing}-seed{seed}", seed, config, config.rhythm(lr)[0],
-            {"lr": lr, "label_smoothing": smoothing},
-        )
-        for seed in fresh(seeds)
-        for lr in (config.lr, config.small_lr)
-        for smoothing in config.label_smoothing
-    ]  # fmt: skip
 
 
 def run(run: SeedRun[Config], record: Record) -> None:

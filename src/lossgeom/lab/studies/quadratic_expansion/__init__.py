@@ -23,17 +23,19 @@ those of the study. Seen there:
 
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.quadratic_expansion import claims, run
-from lossgeom.lab.studies.quadratic_expansion.config import AGARWALA, PAPER, Config
+from lossgeom.lab.studies.quadratic_expansion.config import MODELS, PAPER, Config
 from lossgeom.recording.for_report import Panel, Trajectories
 
 STUDY = Study(
     name="quadratic_expansion",
     title="A network at the edge of stability, and its quadratic model",
-    source=AGARWALA,
+    source=claims.AGARWALA,
     Config=Config,
     paper=PAPER,
-    plan=run.plan,
+    grid=lambda config: {"lr": (config.lr, config.small_lr), "model": MODELS},
+    folder="lr{lr}-{model}-seed{seed}",
     run=run.run,
+    steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
     figure=Trajectories(

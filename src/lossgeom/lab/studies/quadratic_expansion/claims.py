@@ -7,34 +7,34 @@ import statistics
 from collections.abc import Sequence
 from functools import partial
 
-from lossgeom.claim import Claim
-from lossgeom.lab.statistics import claim_over_seeds, control, mean
-from lossgeom.lab.studies._study import SeedRecords, by_seed
-from lossgeom.lab.studies.quadratic_expansion.config import (
-    AGARWALA,
-    APART,
-    AT_THE_EDGE,
-    FURTHER,
-    MODELS,
-    OURS,
-    RIGHT,
-    RIGHT_THERE,
-    Config,
-)
-from lossgeom.recording.record import Record
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies.quadratic_expansion.config import Config
+
+AGARWALA = "Agarwala et al., arXiv:2210.04860, abstract"
+OURS = "this study"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+AT_THE_EDGE: Interval = (0.9, 1.1)  # eigenvalue * lr / 2
+RIGHT = 0.1  # relative error of a model that is right
+RIGHT_THERE: Interval = (-math.inf, RIGHT)
+FURTHER: Interval = (1.25, math.inf)  # times as far
+APART: Interval = (0.3, math.inf)  # relative error
 
 Seed = SeedRecords[Config]
 
 
-def claims(config: Config, records: Sequence[Record]) -> list[Claim]:
-    """The verdicts, over the seeds all of whose runs are complete."""
-    seeds = by_seed(config, records, "lr", "model", runs=2 * len(MODELS))
+def claims(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+    """The verdicts."""
     return [*_at_the_edge(config, seeds), *_errors(seeds), *_controls(config, seeds)]
 
 
 def _at_the_edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
     measured = _eigenvalue(config.lr)
-    claim = partial(claim_over_seeds, source=AGARWALA, expected=AT_THE_EDGE, measured=measured)
+    claim = partial(
+        stats.claim_over_seeds, source=AGARWALA, expected=AT_THE_EDGE, measured=measured
+    )
     return [
         claim(
             "network_at_the_edge",
@@ -57,8 +57,8 @@ ERROR = "relative error of the model where the network is first measured at 2 / 
 
 
 def _errors(seeds: Sequence[Seed]) -> list[Claim]:
-    claim = partial(claim_over_seeds, source=OURS)
-    linear = mean(errors(seed, "linear")[-1] for seed in seeds)
+    claim = partial(stats.claim_over_seeds, source=OURS)
+    linear = stats.mean(errors(seed, "linear")[-1] for seed in seeds)
     return [
         claim(
             "quadratic_right_until_the_edge",
@@ -81,13 +81,13 @@ def _errors(seeds: Sequence[Seed]) -> list[Claim]:
             measured="relative error of the quadratic model at the last step",
             values=[errors(seed, "quadratic")[-1] for seed in seeds],
             expected=APART,
-            note="" if math.isnan(linear) else f"That of the linear model is {linear:.2f}.",
+            note=stats.note("That of the linear model is {:.2f}.", linear),
         ),
     ]
 
 
 def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
-    claim = partial(control, claim_over_seeds)
+    claim = partial(stats.control, claim_over_seeds)
     return [
         claim(
             "linear_at_the_edge",
@@ -135,26 +135,27 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def at_the_edge(seed: Seed, lr: float, model: str) -> float:
     """The median of eigenvalue * lr / 2 over the second half; infinite for divergence."""
-    if seed.diverged((lr, model)):
+    if seed.diverged(lr, model):
         return math.inf
-    values = seed.values((lr, model), "ntk")
+    _, values = seed.at(lr, model).series("ntk")
     return statistics.median(values[len(values) // 2 :]) * lr / 2
 
 
 def error_at_the_edge(seed: Seed, model: str) -> float:
     """The error of a model where the network first is at 2 / lr; NaN if it never is."""
     lr = seed.study.lr
-    along = zip(seed.values((lr, "network"), "ntk"), errors(seed, model), strict=True)
-    return next((error for eigenvalue, error in along if eigenvalue >= 2 / lr), math.nan)
+    _, eigenvalues = seed.at(lr, "network").series("ntk")
+    along = zip(eigenvalues, errors(seed, model), strict=True)
+    return next((error for value, error in along if value >= 2 / lr), math.nan)
 
 
 def errors(seed: Seed, model: str) -> list[float]:
     """The errors of a model along the path of the network at the large learning rate."""
-    return seed.values((seed.study.lr, model), "taylor_error")
+    return seed.at(seed.study.lr, model).series("taylor_error")[1]
 
 
 def reach(seed: Seed, model: str) -> float:
     """How far from the start the network is when the model stops being right; NaN if never."""
-    distances = seed.values((seed.study.lr, model), "distance")
+    _, distances = seed.at(seed.study.lr, model).series("distance")
     along = zip(distances, errors(seed, model), strict=True)
     return next((distance for distance, error in along if error > RIGHT), math.nan)

@@ -1,4 +1,4 @@
-"""The settings of the study, and what its statements expect."""
+"""The settings of the study."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lossgeom.claim import Interval
 from lossgeom.lab.studies._study import require
-
-AGARWALA = "Agarwala et al., arXiv:2210.04860, abstract"
-OURS = "this study"
-
-# What each statement expects of its statistic, fixed before the seeds of the study were run.
-AT_THE_EDGE: Interval = (0.9, 1.1)  # eigenvalue * lr / 2
-RIGHT = 0.1  # relative error of a model that is right
-RIGHT_THERE: Interval = (-math.inf, RIGHT)
-FURTHER: Interval = (1.25, math.inf)  # times as far
-APART: Interval = (0.3, math.inf)  # relative error
 
 MODELS = ("network", "linear", "quadratic")
 

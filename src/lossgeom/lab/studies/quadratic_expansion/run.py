@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lossgeom.lab.datasets import cifar10, digits
 from lossgeom.lab.models import mlp
-from lossgeom.lab.studies._study import SeedRun, fresh
-from lossgeom.lab.studies.quadratic_expansion.config import MODELS, Config
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies.quadratic_expansion.config import Config
 from lossgeom.problem import Problem
 from lossgeom.quadratic import (
     Descent,
@@ -27,18 +27,6 @@ from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
 ALL_DIGITS, ALL_IMAGES = 1796, 50_000  # out of which the two classes are taken
-
-
-def plan(config: Config, seeds: int) -> list[SeedRun[Config]]:
-    """The network and its models at both learning rates, seed by seed."""
-    return [
-        SeedRun(
-            f"lr{lr}-{model}-seed{seed}", seed, config, config.steps, {"lr": lr, "model": model}
-        )
-        for seed in fresh(seeds)
-        for lr in (config.lr, config.small_lr)
-        for model in MODELS
-    ]
 
 
 def run(run: SeedRun[Config], record: Record) -> None:

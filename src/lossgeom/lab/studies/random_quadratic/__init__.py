@@ -16,22 +16,21 @@ that passed the edge at 1.975; the acceleration is 1.00 times its prediction, gi
 a seed of 8000 models.
 """
 
-from functools import partial
-
-from lossgeom.lab.studies._stages import plan_stages
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.random_quadratic import claims, run
-from lossgeom.lab.studies.random_quadratic.config import ABSTRACT, PAPER, Config
+from lossgeom.lab.studies.random_quadratic.config import PAPER, Config
 from lossgeom.recording.for_report import Trajectories
 
 STUDY = Study(
     name="random_quadratic",
     title="Random second-order regression: sharpening, the edge of stability, divergence",
-    source=ABSTRACT,
+    source=claims.ABSTRACT,
     Config=Config,
     paper=PAPER,
-    plan=partial(plan_stages, run.STAGES),
+    grid=lambda _: {},
+    folder="seed{seed}",
     run=run.run,
+    steps=lambda _: len(run.STAGES),
     claims=claims.claims,
     summary=claims.summary,
     figure=Trajectories(),

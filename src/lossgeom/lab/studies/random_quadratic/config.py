@@ -1,4 +1,4 @@
-"""The settings of the study, and what its statements expect."""
+"""The settings of the study."""
 
 from __future__ import annotations
 
@@ -6,19 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lossgeom.claim import Interval
 from lossgeom.lab.studies._study import require
 
-PAPER_D = "Agarwala et al., arXiv:2210.04860"
-ABSTRACT = f"{PAPER_D}, abstract"
-DERIVED = f"derived here, after {PAPER_D}, abstract"
-
-# What each statement expects of its statistic, fixed before the seeds of the study were run.
-NO_SHARPENING: Interval = (0.95, 1.05)  # final by initial curvature
-NEARLY_ALL: Interval = (0.9, math.inf)  # share of runs; of most, see MOST
-JUST_BELOW: Interval = (1.9, 2.0)  # curvature
-AS_PREDICTED: Interval = (0.95, 1.05)  # as a multiple of the prediction
-NO_VELOCITY: Interval = (-0.02, 0.02)  # relative change in the time that acceleration takes, 1/a
 RISE = 1.2  # final by initial curvature, from which it has risen
 
 SIZES = ("small_a", "edge_a", "large_a")  # the settings that are places in the phase diagram
