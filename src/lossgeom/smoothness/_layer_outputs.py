@@ -14,7 +14,6 @@ from lossgeom.autodiff.linearized import Linearized
 from lossgeom.autodiff.variables import Parameters
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._linear_weights import Names, hooked, inputs_of, linear_layers, modules_of
 from lossgeom.smoothness.outputs import Outputs, chosen
 from lossgeom.trust.trial import Trial, tried

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from lossgeom.autodiff.variables import Leaves, Parameters
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._example_gradients import power_norms, reduced_gradients
 from lossgeom.trust.trial import Trial, tried
 from lossgeom.trust.ways import finite, pulled, random_cotangents
