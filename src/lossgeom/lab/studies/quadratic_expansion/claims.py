@@ -87,7 +87,7 @@ def _errors(seeds: Sequence[Seed]) -> list[Claim]:
 
 
 def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
-    claim = partial(stats.control, claim_over_seeds)
+    claim = partial(stats.control, stats.claim_over_seeds)
     return [
         claim(
             "linear_at_the_edge",
