@@ -73,8 +73,9 @@ def test_an_arrow_pointing_up_would_be_seen(tmp_path):
 @pytest.mark.parametrize("folder", LISTED_FOLDERS)
 def test_every_member_is_in_its_folders_list(folder):
     listed = imports_of_init(ROOT / folder / "__init__.py")
-    members = {p.stem for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("_")}
-    assert members <= listed
+    files = {p.stem for p in (ROOT / folder).glob("*.py")}
+    folders = {p.parent.name for p in (ROOT / folder).glob("*/__init__.py")}
+    assert {name for name in files | folders if not name.startswith("_")} <= listed
 
 
 def imports_of_init(path: Path) -> set[str]:

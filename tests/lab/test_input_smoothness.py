@@ -1,19 +1,19 @@
 """The study input_smoothness: its claims on records of known answer, and its settings."""
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from lossgeom import Record
-from lossgeom.lab.studies import _smoothness_claims
 from lossgeom.lab.studies import input_smoothness as study
-from lossgeom.lab.studies._smoothness_metrics import G_W, G_X, RATIOS
+from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies._study import FIRST_SEED
-from lossgeom.lab.studies.input_smoothness import Config
+from lossgeom.lab.studies.input_smoothness.config import Config
+from lossgeom.lab.studies.input_smoothness.measures import G_W, G_X, RATIOS
 
-CONFIG = Config(lr=(0.1, 0.2, 0.4), batch_size=(5, 10, 20), examples=20, interpolation=0.01)
+NETWORK = NetworkSettings(examples=20)
+CONFIG = Config(lr=(0.1, 0.2, 0.4), batch_size=(5, 10, 20), interpolation=0.01, network=NETWORK)
 RATIO = {"largest": 0.8, "averaged": 0.5, "mispaired": 2.0}
 
 
@@ -25,11 +25,11 @@ def flat(lr, batch_size):
 def write(folder, seed, *, g_w=flat, g_x=flat, test=flat, ratios=RATIO, losses=None, missing=()):
     """Records of one seed whose runs end with given functions of lr and batch size."""
     records = []
-    for run in study.plan(CONFIG, seed + 1)[-9:]:
-        place = (run.lr, run.batch_size)
+    for run in study.STUDY.plan(CONFIG, seed + 1)[-9:]:
+        place = tuple(run.place.values())
         if place in missing:
             continue
-        record = Record.create(folder / run.name, asdict(run))
+        record = Record.create(folder / run.name, run.settings)
         ends = {"loss": (losses or {}).get(place, 0.005), "sharpness": 1.0}
         ends |= {metric.name: g_w(*place) for metric in G_W.values()}
         ends |= {metric.name: g_x(*place) for metric in G_X.values()}
@@ -43,7 +43,7 @@ def write(folder, seed, *, g_w=flat, g_x=flat, test=flat, ratios=RATIO, losses=N
 
 def claims_of(folder, seeds=6, **answers):
     records = [r for seed in range(seeds) for r in write(folder, seed, **answers)]
-    return {claim.id: claim for claim in study.claims(CONFIG, records)}
+    return {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
 
 
 def test_what_the_paper_says(tmp_path):
@@ -56,7 +56,7 @@ def test_what_the_paper_says(tmp_path):
     assert all(claim.as_expected for claim in found.values())
     assert found["spearman_k1"].note.endswith("54 of 54 runs interpolate.")
     assert found["spearman_k2"].note.endswith("For k = 3 it is 1.00.")
-    text = study.summary(CONFIG, list(found.values()))
+    text = study.claims.summary(CONFIG, list(found.values()))
     assert "7 of 7 statements are shown" in text
     assert "3 of 3 negative controls fail" in text
 
@@ -86,7 +86,7 @@ def test_the_control_is_shown_where_shuffling_changes_nothing(tmp_path, monkeypa
         def permutation(self, values):
             return np.array(values)
 
-    monkeypatch.setattr(_smoothness_claims.np.random, "default_rng", lambda seed: Still())
+    monkeypatch.setattr(study.claims.np.random, "default_rng", lambda seed: Still())
     found = claims_of(tmp_path)
     for k in (1, 2):
         assert found[f"control_shuffled_k{k}"].verdict == "shown"
@@ -132,7 +132,7 @@ def test_runs_that_do_not_interpolate_are_left_out(tmp_path):
 
 def test_why_a_run_is_left_out(tmp_path):
     first = write(tmp_path, 0, losses={(0.1, 5): 0.02, (0.1, 10): 0.01, (0.1, 20): math.nan})
-    reasons = [study.left_out(record) for record in first[:4]]
+    reasons = [study.run.left_out(record) for record in first[:4]]
     assert reasons == [
         "loss 0.02 after 100 steps, not below 0.01",
         "loss 0.01 after 100 steps, not below 0.01",
@@ -158,7 +158,7 @@ def test_too_little_to_say(tmp_path):
 def test_a_seed_without_one_of_its_runs_is_left_out(tmp_path):
     records = [r for seed in range(2) for r in write(tmp_path, seed)]
     records += write(tmp_path, 2, missing=[(0.1, 5)])
-    assert {len(claim.per_seed) for claim in study.claims(CONFIG, records)} == {2}
+    assert {len(claim.per_seed) for claim in study.STUDY.judge(CONFIG, records)} == {2}
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,11 @@ def test_a_seed_without_one_of_its_runs_is_left_out(tmp_path):
         ({"lr": (0.1, 0.2)}, "three or more increasing learning rates"),
         ({"lr": (0.1, 0.3, 0.2)}, "three or more increasing learning rates"),
         ({"batch_size": (4, 10, 10)}, "three or more increasing batch sizes"),
-        ({"batch_size": (0, 10, 20)}, "batch sizes of 1 to examples; got batch_size = "),
-        ({"batch_size": (4, 10, 201)}, "batch sizes of 1 to examples"),
+        ({"batch_size": (0, 10, 20)}, "batch sizes of 1 to 200 examples; got batch_size = "),
+        ({"batch_size": (4, 10, 201)}, "batch sizes of 1 to 200 examples"),
         ({"interpolation": 0.0}, r"interpolation > 0; got interpolation = 0\.0"),
         ({"every": 0}, "1 <= every <= steps; got every = 0, steps = 6000"),
         ({"every": 7}, "steps a multiple of every; got every = 7"),
-        ({"examples": 1797}, "at most 1796 examples of digits"),
-        ({"model": "vgg11"}, "vgg11 with the images of cifar10"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -184,8 +182,8 @@ def test_bad_settings(settings, message):
 
 
 def test_the_plan():
-    runs = study.plan(CONFIG, 2)
+    runs = study.STUDY.plan(CONFIG, 2)
     assert len(runs) == 2 * 3 * 3
     assert {run.seed for run in runs[:9]} == {FIRST_SEED}
     assert runs[0].name == f"lr0.1-batch5-seed{FIRST_SEED}"
-    assert {run.steps for run in runs} == {CONFIG.steps}
+    assert {study.STUDY.steps(run) for run in runs} == {CONFIG.steps}

@@ -1,15 +1,15 @@
 """The claims on records of known answer, and small real runs."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lossgeom import Record
-from lossgeom.lab.studies import _planar_stages as stages
 from lossgeom.lab.studies import planar_quadratic as study
-from lossgeom.lab.studies.planar_quadratic import Config, Run
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies.planar_quadratic.config import Config
 from lossgeom.quadratic import Planar
 from tests.conftest import without_checks
 from tests.lab import varied
@@ -33,7 +33,7 @@ BAD = {
 
 
 def write(folder, seed, numbers):
-    record = Record.create(folder / f"seed{seed}", asdict(Run(seed, Config())))
+    record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
     for step, (name, row) in enumerate(numbers.items(), 1):
         record.append({"step": step, "metric": name, **row})
     record.finish()
@@ -42,7 +42,7 @@ def write(folder, seed, numbers):
 
 def claims_of(folder, *numbers):
     records = [write(folder, seed, each) for seed, each in enumerate(numbers)]
-    return study.claims(Config(), records)
+    return study.STUDY.judge(Config(), records)
 
 
 def test_what_the_theory_says(tmp_path):
@@ -51,7 +51,7 @@ def test_what_the_theory_says(tmp_path):
     assert [claim.id for claim in found if claim.control] == [
         "control_below", "control_flow", "control_without_E", "control_invariant",
     ]  # fmt: skip
-    text = study.summary(Config(), found)
+    text = study.claims.summary(Config(), found)
     assert "8 of 8 statements are shown, and 4 of 4 negative controls fail" in text
     assert "within 2.0% of the predicted distance" in text
 
@@ -83,7 +83,7 @@ def test_one_start_that_crosses_the_edge_contradicts_that_none_does(tmp_path):
 # Runs
 
 TINY = Config(eps=(0.02, 0.03, 0.04), small_eps=0.02, fit_eps=0.04, E=(-1.0, 0.0), starts=3)
-SMALL = Run(0, TINY)
+SMALL = SeedRun("run", 0, TINY, {})
 
 
 class StopError(Exception):
@@ -92,23 +92,23 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(stages, "STEPS", 300)
+    monkeypatch.setattr(study.run, "STEPS", 300)
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that is not stopped."""
-    record = Record.create(tmp_path_factory.mktemp("straight") / "run", asdict(SMALL))
+    record = Record.create(tmp_path_factory.mktemp("straight") / "run", SMALL.settings)
     with without_checks(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "STEPS", 300)
-        study.run(SMALL, record)
+        patch.setattr(study.run, "STEPS", 300)
+        study.run.run(SMALL, record)
     return record
 
 
 def test_a_run(straight):
     assert straight.status == "finished"
     rows = {row["metric"]: row for row in straight.rows()}
-    assert list(rows) == list(study.STAGES)
+    assert list(rows) == list(study.run.STAGES)
     assert rows["limits"]["value"] < 0.05
     assert rows["conservation"]["value"] < 1e-12 < 0.1 < rows["conservation"]["without_z"]
     assert rows["below"]["value"] < 0 < 1 < rows["below"]["off"]
@@ -122,40 +122,40 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, s
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setitem(study.STAGES, "below", stopping)
-        with Record.create(tmp_path / "run", asdict(SMALL)) as record, pytest.raises(StopError):
-            study.run(SMALL, record)
+        patch.setitem(study.run.STAGES, "below", stopping)
+        with Record.create(tmp_path / "run", SMALL.settings) as record, pytest.raises(StopError):
+            study.run.run(SMALL, record)
     for done in ("limits", "energies", "sharpening"):
-        monkeypatch.setitem(study.STAGES, done, stopping)  # which is not done again
-    with Record.create(tmp_path / "run", asdict(SMALL), resume=True) as record:
-        study.run(SMALL, record)
+        monkeypatch.setitem(study.run.STAGES, done, stopping)  # which is not done again
+    with Record.create(tmp_path / "run", SMALL.settings, resume=True) as record:
+        study.run.run(SMALL, record)
     assert record.rows() == straight.rows()
 
 
 def test_starts_are_around_their_nominal_ones():
-    z, T = stages.draw_starts([(0.5, 2.2), (-1.0, 1.0)], 50, 0.2, seed=3)
-    again, _ = stages.draw_starts([(0.5, 2.2), (-1.0, 1.0)], 50, 0.2, seed=3)
-    other, _ = stages.draw_starts([(0.5, 2.2), (-1.0, 1.0)], 50, 0.2, seed=4)
+    z, T = study.run.draw_starts([(0.5, 2.2), (-1.0, 1.0)], 50, 0.2, seed=3)
+    again, _ = study.run.draw_starts([(0.5, 2.2), (-1.0, 1.0)], 50, 0.2, seed=3)
+    other, _ = study.run.draw_starts([(0.5, 2.2), (-1.0, 1.0)], 50, 0.2, seed=4)
     assert torch.equal(z, again)
     assert not torch.equal(z, other)
     assert ((z[:50] / 0.5 - 1).abs() <= 0.2).all()
     assert ((T[50:] - 2) / -1 - 1).abs().max() <= 0.2
     assert z[:50].std() > 0.03
-    exact, _ = stages.draw_starts([(0.5, 2.2)], 2, 0.0, seed=0)
+    exact, _ = study.run.draw_starts([(0.5, 2.2)], 2, 0.0, seed=0)
     assert exact.tolist() == [0.5, 0.5]
 
 
 def test_exponent():
     eps = [0.01, 0.02, 0.1]
-    assert stages.exponent(eps, [3 * value**2 for value in eps]) == pytest.approx(2)
-    assert math.isnan(stages.exponent(eps, [1.0, math.inf, 1.0]))
+    assert study.run.exponent(eps, [3 * value**2 for value in eps]) == pytest.approx(2)
+    assert math.isnan(study.run.exponent(eps, [1.0, math.inf, 1.0]))
 
 
 def test_runs_that_do_not_settle_are_infinitely_far_off(monkeypatch):
     planar, start = Planar(0.05), torch.tensor([0.05, 2.2]).double()[:, None]
-    assert stages.off(stages.distances(stages.settle(planar, *start)), planar) < 0.1
-    monkeypatch.setattr(stages, "STEPS_TIMES_KAPPA", 1)
-    assert stages.off(stages.distances(stages.settle(planar, *start)), planar) == math.inf
+    assert study.run.off(study.run.distances(study.run.settle(planar, *start)), planar) < 0.1
+    monkeypatch.setattr(study.run, "STEPS_TIMES_KAPPA", 1)
+    assert study.run.off(study.run.distances(study.run.settle(planar, *start)), planar) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from lossgeom import Record
-from lossgeom.lab.studies import STUDIES, _descent
+from lossgeom.lab.models import vgg11
+from lossgeom.lab.studies import _network
 from lossgeom.lab.studies import progressive_sharpening as study
-from lossgeom.lab.studies.progressive_sharpening import Config, Run
+from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.lab.studies.progressive_sharpening.config import PAPER, Config
 from tests.lab.test_lab import write_cifar10
 
 CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.25, 0.5), steps=100, every=10)
@@ -18,17 +21,19 @@ CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.25, 0.5), steps=10
 def write(tmp_path, seed, jacobian_at, sharpness_at, diverged=()):
     """Records of one seed whose metrics are given functions of lr, smoothing and lr * step."""
     records = []
-    for run in study.plan(CONFIG, seed + 1)[-6:]:
-        record = Record.create(tmp_path / run.name, vars(run))
-        for step in range(0, run.steps + 1, run.every):
-            time = run.lr * step
+    for run in study.STUDY.plan(CONFIG, seed + 1)[-6:]:
+        record = Record.create(tmp_path / run.name, run.settings)
+        lr, smoothing = run.place["lr"], run.place["label_smoothing"]
+        steps, every = CONFIG.rhythm(lr)
+        for step in range(0, steps + 1, every):
+            time = lr * step
             for metric, value in (
-                ("sharpness", sharpness_at(run.lr, run.label_smoothing, time)),
-                (study.JACOBIAN.name, jacobian_at(run.lr, run.label_smoothing, time)),
+                ("sharpness", sharpness_at(lr, smoothing, time)),
+                (study.run.JACOBIAN.name, jacobian_at(lr, smoothing, time)),
             ):
                 value *= 1 + 1e-3 * seed
                 record.append({"step": step, "metric": metric, "value": value})
-        record.finish("diverged" if (run.lr, run.label_smoothing) in diverged else "finished")
+        record.finish("diverged" if (lr, smoothing) in diverged else "finished")
         records.append(record)
     return records
 
@@ -39,7 +44,7 @@ def free(smoothing, time):
 
 
 def verdicts(records):
-    return {claim.id: claim.verdict for claim in study.claims(CONFIG, records)}
+    return {claim.id: claim.verdict for claim in study.STUDY.judge(CONFIG, records)}
 
 
 def test_what_the_papers_say(tmp_path):
@@ -83,10 +88,10 @@ def test_too_little_to_say(tmp_path):
         return 0.1 + time / 1e6
 
     records = write(tmp_path, 0, flat, flat)
-    claims = {claim.id: claim for claim in study.claims(CONFIG, records)}
+    claims = {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
     assert all(claim.verdict == "inconclusive" for claim in claims.values())
     assert "0 of 1 seeds give a value" in claims["arrested_at_the_edge"].note
-    assert all(claim.verdict == "inconclusive" for claim in study.claims(CONFIG, []))
+    assert all(claim.verdict == "inconclusive" for claim in study.STUDY.judge(CONFIG, []))
 
 
 def test_runs_that_nothing_holds_are_not_at_the_edge(tmp_path):
@@ -126,7 +131,7 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
         for seed in range(6)
         for record in write(tmp_path, seed, held, held, diverged=[(0.5, 0.0)] * (seed > 2))
     ]
-    found = {claim.id: claim for claim in study.claims(CONFIG, records)}
+    found = {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
     assert found["stays_at_the_edge"].per_seed[3:] == (0, 0, 0)
     claim = found["arrested_at_the_edge"]
     assert [math.isinf(value) for value in claim.per_seed] == [False] * 3 + [True] * 3
@@ -140,10 +145,11 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
     assert verdicts(records)["arrested_at_the_edge"] == "contradicted"
 
 
-SMALL = Run(
-    lr=0.5, label_smoothing=0.1, seed=0, steps=60, every=2, data="digits", folder="", examples=50,
-    chunk=40, model="mlp", widths=(8,), activation="relu",
+TINY = Config(
+    lr=0.5, label_smoothing=(0.1, 0.3, 0.5), steps=60, every=2,
+    network=NetworkSettings(examples=50, chunk=40, widths=(8,)),
 )  # fmt: skip
+SMALL = study.STUDY.plan(TINY, 1)[0]
 
 
 def values(record):
@@ -155,12 +161,12 @@ class StopError(Exception):
 
 
 def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
-    straight = Record.create(tmp_path / "straight", vars(SMALL))
-    study.run(SMALL, straight)
+    straight = Record.create(tmp_path / "straight", SMALL.settings)
+    study.run.run(SMALL, straight)
     assert straight.status == "finished"
-    assert len(straight.rows()) == 31 * len(study.METRICS)
+    assert len(straight.rows()) == 31 * len(study.run.METRICS)
 
-    real = _descent.gradient_descent
+    real = study.run.gradient_descent
     started_at = []
 
     def stopping(*arguments, first, **options):
@@ -170,24 +176,24 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
                 raise StopError
             yield step
 
-    monkeypatch.setattr(_descent, "gradient_descent", stopping)
+    monkeypatch.setattr(study.run, "gradient_descent", stopping)
     with (
-        Record.create(tmp_path / "halved", vars(SMALL)) as record,
+        Record.create(tmp_path / "halved", SMALL.settings) as record,
         pytest.raises(StopError),
     ):
-        study.run(SMALL, record)
-    with Record.create(tmp_path / "halved", vars(SMALL), resume=True) as record:
-        study.run(SMALL, record)
+        study.run.run(SMALL, record)
+    with Record.create(tmp_path / "halved", SMALL.settings, resume=True) as record:
+        study.run.run(SMALL, record)
     assert started_at == [0, 40]
     assert values(record) == values(straight)
 
 
 def test_divergence_is_recorded(tmp_path):
-    wild = Run(**{**vars(SMALL), "lr": 1e30})
-    record = Record.create(tmp_path / "wild", vars(wild))
-    study.run(wild, record)
+    wild = study.STUDY.plan(replace(TINY, lr=1e30), 1)[0]
+    record = Record.create(tmp_path / "wild", wild.settings)
+    study.run.run(wild, record)
     assert record.status == "diverged"
-    assert record.manifest["diverged_at"] < wild.steps
+    assert record.manifest["diverged_at"] < TINY.steps
     assert torch.isfinite(torch.tensor(record.series("sharpness")[1][0]))
 
 
@@ -201,10 +207,6 @@ def test_divergence_is_recorded(tmp_path):
         ({"label_smoothing": (0.5, 0.1, 0.2)}, "increasing levels"),
         ({"steps": 0}, "1 <= every <= steps; got every = 8, steps = 0"),
         ({"every": 1000}, "1 <= every <= steps"),
-        ({"widths": (0,)}, "widths of at least 1"),
-        ({"examples": 1797}, "at most 1796 examples of digits"),
-        ({"chunk": 0}, "at least 1; got examples = 500, chunk = 0"),
-        ({"model": "vgg11"}, "vgg11 with the images of cifar10"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -212,28 +214,14 @@ def test_bad_settings(settings, message):
         Config(**settings)
 
 
-def test_the_papers_model_and_data(tmp_path):
+def test_the_papers_model_and_data(tmp_path, monkeypatch):
     """The paper's preset on a few images in the format of the real files."""
     write_cifar10(tmp_path / "data", images=6)
-    small = {"examples": 3, "chunk": 2, "steps": 1, "every": 1}
-    config = replace(study.PAPER, folder=str(tmp_path / "data"), **small)
-    first = study.plan(config, 1)[0]
-    assert (first.data, first.model, first.lr) == ("cifar10", "vgg11", 0.08)
-    record = Record.create(tmp_path / "run", vars(first))
-    study.run(first, record)
+    network = replace(PAPER.network, folder=str(tmp_path / "data"), examples=3, chunk=2)
+    assert (network.data, network.model, PAPER.lr) == ("cifar10", "vgg11", 0.08)
+    monkeypatch.setattr(_network, "vgg11", partial(vgg11, width=1 / 16))
+    first = study.STUDY.plan(replace(PAPER, steps=1, every=1, network=network), 1)[0]
+    record = Record.create(tmp_path / "run", first.settings)
+    study.run.run(first, record)
     assert record.status == "finished"
     assert record.series("sharpness")[0] == [0, 1]
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_study(name):
-    made = STUDIES[name]
-    assert made.name == name
-    runs = made.plan(made.Config(), 2)
-    assert len({run.name for run in runs}) == len(runs)
-    assert made.Config.__dataclass_params__.frozen
-    assert isinstance(made.paper, made.Config)
-    found = made.claims(made.Config(), [])
-    assert all(claim.verdict == "inconclusive" for claim in found)
-    assert len({claim.id for claim in found}) == len(found)
-    assert any(claim.control for claim in found)

@@ -1,14 +1,15 @@
 """The study's claims on records of known answer, and real runs."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lossgeom import Record
 from lossgeom.lab.studies import quadratic_expansion as study
-from lossgeom.lab.studies.quadratic_expansion import Config, Run
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies.quadratic_expansion.config import MODELS, PAPER, Config
 from lossgeom.quadratic import Descent, compare_with_taylor, descend_parameters, network
 from tests.lab.test_lab import write_cifar10
 
@@ -27,24 +28,25 @@ DISTANCES = (0, 0.5, 1.0, 1.5, 2.0)
 
 def write(folder, seed, sharpening=SHARPENING, errors=ERRORS, diverged=()):
     """The six records of a seed; at the small learning rate eigenvalues are half as near."""
-    for run in study.plan(CONFIG, seed + 1)[-6:]:
-        near = 0.5 if run.lr == CONFIG.small_lr else 1
-        found = {"ntk": [2 / run.lr * near * value for value in sharpening[run.model]]}
-        if run.model != "network":
-            found |= {"taylor_error": errors[run.model], "distance": DISTANCES}
-        record = Record.create(folder / run.name, asdict(run))
-        factor = 1 + 1e-4 * seed * (1 + (run.model == "quadratic"))
+    for run in study.STUDY.plan(CONFIG, seed + 1)[-6:]:
+        lr, model = run.place["lr"], run.place["model"]
+        near = 0.5 if lr == CONFIG.small_lr else 1
+        found = {"ntk": [2 / lr * near * value for value in sharpening[model]]}
+        if model != "network":
+            found |= {"taylor_error": errors[model], "distance": DISTANCES}
+        record = Record.create(folder / run.name, run.settings)
+        factor = 1 + 1e-4 * seed * (1 + (model == "quadratic"))
         columns = {
             name: factor * torch.tensor(values)[:, None].double() for name, values in found.items()
         }
-        study.write(record, TIMES, columns)
-        record.finish("diverged" if run.model in diverged else "finished")
+        study.run.write(record, TIMES, columns)
+        record.finish("diverged" if model in diverged else "finished")
         yield record
 
 
 def claims_of(folder, **arguments):
     records = [record for seed in range(6) for record in write(folder, seed, **arguments)]
-    return {claim.id: claim for claim in study.claims(CONFIG, records)}
+    return {claim.id: claim for claim in study.STUDY.judge(CONFIG, records)}
 
 
 def test_what_the_statements_say(tmp_path):
@@ -56,7 +58,9 @@ def test_what_the_statements_say(tmp_path):
     assert found["quadratic_right_until_the_edge"].statistic == pytest.approx(0.05, abs=1e-4)
     assert found["quadratic_reaches_further"].statistic == pytest.approx(3, abs=1e-2)
     assert "That of the linear model is 0.60." in found["quadratic_departs_later"].note
-    assert "1.00 (shown) times 2 / lr for the network" in study.summary(CONFIG, [*found.values()])
+    assert "1.00 (shown) times 2 / lr for the network" in study.claims.summary(
+        CONFIG, [*found.values()]
+    )
 
 
 def test_every_claim_can_fail_and_every_control_be_shown(tmp_path):
@@ -87,14 +91,14 @@ SMALL = Config(steps=12, start=2, every=5, examples=10, widths=(4,))
 
 
 def test_runs_are_those_of_the_comparison(tmp_path):
-    problem = study.build(SMALL, seed=1)
+    problem = study.run.build(SMALL, seed=1)
     before = descend_parameters(network(problem), Descent(2, SMALL.lr))
     problem = problem.at(problem.theta + before.final["theta"][0])
     expected = compare_with_taylor(problem, Descent(10, SMALL.lr, every=5))
-    for model in study.MODELS:
-        run = Run(SMALL.lr, model, 1, SMALL)
-        record = Record.create(tmp_path / run.name, asdict(run))
-        study.run(run, record)
+    for model in MODELS:
+        run = SeedRun(model, 1, SMALL, {"lr": SMALL.lr, "model": model})
+        record = Record.create(tmp_path / run.name, run.settings)
+        study.run.run(run, record)
         assert record.status == "finished"
         steps, losses = record.series("loss")
         assert steps == record.manifest["planned_steps"] == [2, 7, 12]
@@ -105,25 +109,26 @@ def test_runs_are_those_of_the_comparison(tmp_path):
             errors = expected.network.recorded[f"{model}_error"][:, 0].tolist()
             assert record.series("taylor_error")[1] == pytest.approx(errors)
         rows = record.rows()
-        with Record.create(tmp_path / run.name, asdict(run), resume=True) as again:
-            study.run(run, again)  # as after a stop before the end
+        with Record.create(tmp_path / run.name, run.settings, resume=True) as again:
+            study.run.run(run, again)  # as after a stop before the end
             assert again.rows() == rows
 
 
 def test_data():
-    x, y = study.two_classes(SMALL, seed=0)
+    x, y = study.run.two_classes(SMALL, seed=0)
     assert x.shape == (10, 64)
     assert set(y.flatten().tolist()) == {-1.0, 1.0}
     torch.testing.assert_close(x.mean(0), torch.zeros(64), rtol=0, atol=1e-6)
-    assert not torch.equal(x, study.two_classes(SMALL, seed=1)[0])
+    assert not torch.equal(x, study.run.two_classes(SMALL, seed=1)[0])
     with pytest.raises(ValueError, match=r"at most 3.. examples of two classes"):
-        study.two_classes(replace(SMALL, examples=1000), seed=0)
+        study.run.two_classes(replace(SMALL, examples=1000), seed=0)
 
 
 def test_divergence_is_recorded(tmp_path):
-    wild = Run(50.0, "network", 0, replace(SMALL, lr=50.0, activation="relu", start=0, steps=100))
-    record = Record.create(tmp_path / "wild", asdict(wild))
-    study.run(wild, record)
+    config = replace(SMALL, lr=50.0, activation="relu", start=0, steps=100)
+    wild = SeedRun("wild", 0, config, {"lr": 50.0, "model": "network"})
+    record = Record.create(tmp_path / "wild", wild.settings)
+    study.run.run(wild, record)
     assert record.status == "diverged"
     assert 0 < record.manifest["diverged_at"] <= 100
 
@@ -131,12 +136,12 @@ def test_divergence_is_recorded(tmp_path):
 def test_images(tmp_path, monkeypatch):
     """The preset for CIFAR-10 on a few images in the format of the real files."""
     write_cifar10(tmp_path / "data", images=30)
-    monkeypatch.setattr(study, "ALL_IMAGES", 30)
+    monkeypatch.setattr(study.run, "ALL_IMAGES", 30)
     folder = str(tmp_path / "data")
-    config = replace(study.PAPER, folder=folder, examples=2, widths=(4,), steps=2, start=1, every=1)
-    run = study.plan(config, 1)[2]
-    record = Record.create(tmp_path / "run", asdict(run))
-    study.run(run, record)
+    config = replace(PAPER, folder=folder, examples=2, widths=(4,), steps=2, start=1, every=1)
+    run = study.STUDY.plan(config, 1)[2]
+    record = Record.create(tmp_path / "run", run.settings)
+    study.run.run(run, record)
     assert record.series("taylor_error")[0] == [1, 2]
 
 

@@ -1,15 +1,15 @@
 """The claims on records of known answer, and a small real run that is stopped and goes on."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lossgeom import Record
-from lossgeom.lab.studies import _random_stages as stages
 from lossgeom.lab.studies import random_quadratic as study
-from lossgeom.lab.studies.random_quadratic import Config, Run
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies.random_quadratic.config import PAPER, Config
 from lossgeom.quadratic import PhaseDiagram
 from lossgeom.quadratic.trajectory import Trajectory
 from tests.conftest import without_checks
@@ -50,12 +50,12 @@ BAD = {
 def claims_of(folder, *numbers):
     records = []
     for seed, each in enumerate(numbers):
-        record = Record.create(folder / f"seed{seed}", asdict(Run(seed, Config())))
+        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
         for step, (name, row) in enumerate(each.items(), 1):
             record.append({"step": step, "metric": name, **row})
         record.finish()
         records.append(record)
-    return study.claims(Config(), records)
+    return study.STUDY.judge(Config(), records)
 
 
 def test_what_the_paper_says(tmp_path):
@@ -65,7 +65,7 @@ def test_what_the_paper_says(tmp_path):
         "control_linear", "control_linear_edge", "control_small_residuals",
         "control_half_residuals",
     ]  # fmt: skip
-    text = study.summary(Config(), found)
+    text = study.claims.summary(Config(), found)
     assert "8 of 8 statements are shown" in text
     assert "80% of runs end at the edge of stability" in text
     note = next(claim.note for claim in found if claim.id == "acceleration")
@@ -101,7 +101,7 @@ TINY = Config(
     outputs=4, parameters=7, runs_at_points=6, models=60, a=(0.1, 3.0), initial_curvature=(1.0,),
     runs=2, steps=300, large_a=4.0,
 )  # fmt: skip
-SMALL = Run(0, TINY)
+SMALL = SeedRun("run", 0, TINY, {})
 
 
 class StopError(Exception):
@@ -111,16 +111,16 @@ class StopError(Exception):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that is not stopped."""
-    record = Record.create(tmp_path_factory.mktemp("straight") / "run", asdict(SMALL))
+    record = Record.create(tmp_path_factory.mktemp("straight") / "run", SMALL.settings)
     with without_checks():
-        study.run(SMALL, record)
+        study.run.run(SMALL, record)
     return record
 
 
 def test_a_run(straight):
     assert straight.status == "finished"
     rows = {row["metric"]: row for row in straight.rows()}
-    assert list(rows) == list(study.STAGES)
+    assert list(rows) == list(study.run.STAGES)
     assert rows["large"]["diverged"] == 1
     assert rows["linear"]["sharpening"] == pytest.approx(1, abs=1e-12)
     assert rows["linear"]["risen"] == 0
@@ -129,7 +129,7 @@ def test_a_run(straight):
     assert diagram["final"].shape == (2, 1)
     assert set(facts["marks"]) <= set(diagram)
     curves, _ = straight.load_arrays("trajectories-large_a")
-    assert curves["y"].shape[1] == stages.DRAWN
+    assert curves["y"].shape[1] == study.run.DRAWN
     assert curves["y"][-1].isnan().all()
 
 
@@ -138,13 +138,13 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, s
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setitem(study.STAGES, "linear", stopping)
-        with Record.create(tmp_path / "run", asdict(SMALL)) as record, pytest.raises(StopError):
-            study.run(SMALL, record)
+        patch.setitem(study.run.STAGES, "linear", stopping)
+        with Record.create(tmp_path / "run", SMALL.settings) as record, pytest.raises(StopError):
+            study.run.run(SMALL, record)
     for done in ("small", "edge", "large"):
-        monkeypatch.setitem(study.STAGES, done, stopping)  # which is not done again
-    with Record.create(tmp_path / "run", asdict(SMALL), resume=True) as record:
-        study.run(SMALL, record)
+        monkeypatch.setitem(study.run.STAGES, done, stopping)  # which is not done again
+    with Record.create(tmp_path / "run", SMALL.settings, resume=True) as record:
+        study.run.run(SMALL, record)
     assert repr(record.rows()) == repr(straight.rows())  # NaN is not equal to itself
 
 
@@ -155,7 +155,7 @@ def test_outcome():
         torch.arange(3), {"ntk": ntk}, torch.tensor([-1, -1, -1, 2]), torch.tensor([2, 2, -1, -1]),
         {},
     )  # fmt: skip
-    numbers = stages.outcome(found)
+    numbers = study.run.outcome(found)
     assert numbers["value"] == 0.5
     assert numbers["diverged"] == 0.25
     assert numbers["passed"] == 0.25
@@ -171,10 +171,10 @@ def test_phases_in_order():
         a, nothing = torch.arange(1.0, len(at_edge) + 1), torch.zeros_like(edge)
         return PhaseDiagram(a, torch.ones(1), nothing, nothing, 1 - gone, gone, edge)
 
-    assert stages.in_order(column([0, 0.6, 0], [0, 0, 0.9]), 0)
-    assert not stages.in_order(column([0, 0.4, 0], [0, 0, 0.9]), 0)  # no edge
-    assert not stages.in_order(column([0, 0, 0.6], [0, 0.9, 0]), 0)
-    assert not stages.in_order(column([0.6, 0, 0], [0, 0, 0.9]), 0)
+    assert study.run.in_order(column([0, 0.6, 0], [0, 0, 0.9]), 0)
+    assert not study.run.in_order(column([0, 0.4, 0], [0, 0, 0.9]), 0)  # no edge
+    assert not study.run.in_order(column([0, 0, 0.6], [0, 0.9, 0]), 0)
+    assert not study.run.in_order(column([0.6, 0, 0], [0, 0, 0.9]), 0)
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_bad_settings(settings, message):
 
 
 def test_the_papers_size():
-    assert (study.PAPER.outputs, study.PAPER.parameters) == (60, 120)
+    assert (PAPER.outputs, PAPER.parameters) == (60, 120)

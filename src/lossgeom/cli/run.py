@@ -107,16 +107,9 @@ def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
     """Options and settings, whose defaults depend on the preset."""
     first, _ = tyro.cli(PresetOption, args=arguments, return_unknown_args=True, add_help=False)
     defaults = study.paper if first.preset == "paper" else study.Config()
+    settings = dataclasses.field(default=defaults)
     both = dataclasses.make_dataclass(
-        "Both",
-        [
-            ("options", Annotated[RunOptions, tyro.conf.arg(name="")]),
-            (
-                "settings",
-                Annotated[study.Config, tyro.conf.arg(name="")],
-                dataclasses.field(default=defaults),
-            ),
-        ],
+        "Both", [("options", RunOptions), ("settings", study.Config, settings)]
     )
     parsed: Any = tyro.cli(
         both,
@@ -124,6 +117,7 @@ def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
         prog=f"lossgeom run {study.name}",
         description=HELP.format(study=study),
         registry=REGISTRY,
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     return parsed.options, parsed.settings
 

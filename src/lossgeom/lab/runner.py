@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -22,8 +22,9 @@ from lossgeom.claim import Claim
 from lossgeom.extras import require_lab
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
-from lossgeom.lab.studies._study import RunConfig, Study
+from lossgeom.lab.studies._study import SeedRun, Study
 from lossgeom.recording.folder import is_record, run_folder
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record import Record
 
@@ -85,22 +86,23 @@ def run_study(
     with Record.create(
         out, {"study": study.name, **asdict(config)}, kind="study", resume=True
     ) as record:
-        record.update(
-            status="running",
-            title=study.title,
-            source=study.source,
-            figure=study.figure,
-            scatter=study.scatter,
-            seeds=seeds,
-            command=command,
-            idle_settings=idle_settings(config),
-            planned_runs=[run.name for run in runs],
+        record.update(status="running", seeds=seeds)
+        record.describe(
+            ForReport(
+                title=study.title,
+                source=study.source,
+                command=command,
+                figure=study.figure,
+                scatter=study.scatter,
+                planned_runs=tuple(run.name for run in runs),
+                idle_settings=idle_settings(asdict(config)),
+            )
         )
-        _run_missing(study, runs, out, workers, on_progress, idle_settings(config))
+        _run_missing(study, runs, out, workers, on_progress)
         records = [Record.open(run_folder(out, run.name)) for run in runs]
-        found = study.claims(config, records)
+        found = study.judge(config, records)
         write_json(out / "claims.json", [claim.to_json() for claim in found])
-        record.update(summary=study.summary(config, found))
+        record.describe(ForReport(summary=study.summary(config, found)))
         record.finish()
     return found
 
@@ -111,11 +113,10 @@ def _cores() -> int:
 
 def _run_missing(
     study: Study,
-    runs: Sequence[RunConfig],
+    runs: Sequence[SeedRun[Any]],
     out: Path,
     workers: int,
     on_progress: Callable[[Progress], None],
-    idle: Sequence[str],
 ) -> None:
     missing = [run for run in runs if not _is_over(run_folder(out, run.name))]
     finished = len(runs) - len(missing)
@@ -132,7 +133,7 @@ def _run_missing(
     try:
         with _no_interrupts():  # workers are started here
             names = {
-                pool.submit(_run_one, study.name, run, run_folder(out, run.name), idle): run
+                pool.submit(_run_one, study.name, run, run_folder(out, run.name)): run
                 for run in missing
             }
         pending: set[Future[None]] = set(names)
@@ -142,7 +143,7 @@ def _run_missing(
                 _check(future, names[future])
             finished += len(over)
             latest = tuple(names[future].name for future in over)
-            shares = [_share(names[future], out) for future in pending if future.running()]
+            shares = [_share(study, names[future], out) for future in pending if future.running()]
             on_progress(Progress(len(runs), finished, finished + sum(shares), latest))
     except BaseException:
         for worker in set(multiprocessing.active_children()) - others:
@@ -163,7 +164,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _check(future: Future[None], run: RunConfig) -> None:
+def _check(future: Future[None], run: SeedRun[Any]) -> None:
     try:
         future.result()
     except BrokenProcessPool as error:
@@ -179,18 +180,18 @@ def _is_over(path: Path) -> bool:
     return is_record(path) and Record.open(path).is_over
 
 
-def _share(run: RunConfig, out: Path) -> float:
+def _share(study: Study, run: SeedRun[Any], out: Path) -> float:
     """The part of a run that is done, read off its record."""
     path = run_folder(out, run.name)
     if not is_record(path):
         return 0.0
     measured = Record.open(path).measured
-    return max((step for step, _ in measured), default=0) / run.steps
+    return max((step for step, _ in measured), default=0) / study.steps(run)
 
 
-def _run_one(study: str, run: RunConfig, path: Path, idle: Sequence[str]) -> None:
-    with Record.create(path, asdict(cast(Any, run)), resume=True) as record:
-        record.update(idle_settings=idle)
+def _run_one(study: str, run: SeedRun[Any], path: Path) -> None:
+    with Record.create(path, run.settings, resume=True) as record:
+        record.describe(ForReport(idle_settings=idle_settings(run.settings["study"])))
         STUDIES[study].run(run, record)
 
 

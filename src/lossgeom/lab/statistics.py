@@ -8,7 +8,7 @@ of all. The intervals are exact for any distribution, and stay in the range of w
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lossgeom.claim import Claim, Interval
@@ -74,7 +74,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def claim_over_seeds(name: str, *, values: Sequence[float], note: str = "", **parts: Any) -> Claim:
-    """A claim about the median over seeds; ``values`` are NaN for seeds that have none.
+    """Make a claim about the median over seeds; ``values`` are NaN for seeds that have none.
 
     The other parts are those of :class:`lossgeom.Claim`.
 
@@ -82,21 +82,20 @@ def claim_over_seeds(name: str, *, values: Sequence[float], note: str = "", **pa
     ...     values=[1.0, 1.1], expected=(0.5, math.inf)).verdict
     'inconclusive'
     """
-    known = _known(values)
-    median, interval = median_interval(known)
-    if len(known) < FEWEST_SEEDS:
-        reason = f"{_counted(known, values)}; an interval needs {FEWEST_SEEDS}."
+    given = known(values)
+    median, interval = median_interval(given)
+    reason = _missing(values)
+    if len(given) < FEWEST_SEEDS:
+        reason = f"{_counted(values)}; an interval needs {FEWEST_SEEDS}."
     elif math.isnan(interval[0]):
         reason = "All seeds give the same value, which says nothing of how much it can vary."
-    else:
-        reason = _missing(known, values)
-    return _claim(name, median, interval, known, _joined(reason, note), parts)
+    return _claim(name, median, interval, values, reason, note, **parts)
 
 
 def claim_of_seeds(
     name: str, *, values: Sequence[float], inside: Interval, note: str = "", **parts: Any
 ) -> Claim:
-    """A claim that the number of most seeds lies in a range; ``values`` are as above.
+    """Make a claim that the number of most seeds lies in a range; ``values`` are as above.
 
     It is for counts, shares and rank correlations, of which all seeds may well have the same.
 
@@ -104,15 +103,14 @@ def claim_of_seeds(
     ...     values=[9, 9, 9, 9, 9, 9], inside=(9, 9)).verdict
     'shown'
     """
-    known = _known(values)
-    hits = sum(inside[0] <= value <= inside[1] for value in known)
-    share, interval = share_interval(hits, len(known))
-    note = _joined(_missing(known, values), note)
-    return _claim(name, share, interval, known, note, {"expected": MOST, **parts})
+    given = known(values)
+    hits = sum(inside[0] <= value <= inside[1] for value in given)
+    share, interval = share_interval(hits, len(given))
+    return _claim(name, share, interval, values, _missing(values), note, expected=MOST, **parts)
 
 
 def seeds_with(inside: Interval) -> str:
-    """What :func:`claim_of_seeds` measures, up to the name of the number.
+    """Say what :func:`claim_of_seeds` measures, up to the name of the number.
 
     >>> seeds_with((0.9, math.inf))
     'share of seeds with at least 0.9 of what is given for each seed, the'
@@ -125,16 +123,15 @@ def seeds_with(inside: Interval) -> str:
 def claim_of_runs(
     name: str, *, values: Sequence[float], runs: int, note: str = "", **parts: Any
 ) -> Claim:
-    """A claim about the share of independent runs, from that of each seed's ``runs``.
+    """Make a claim about the share of independent runs, from that of each seed's ``runs``.
 
     >>> claim_of_runs("a", statement="most do", source="A", measured="share",
     ...     values=[1.0, 0.9], runs=10, expected=MOST).interval
     (0.75..., 0.99...)
     """
-    known = _known(values)
-    hits = sum(round(value * runs) for value in known)
-    share, interval = share_interval(hits, runs * len(known))
-    return _claim(name, share, interval, known, _joined(_missing(known, values), note), parts)
+    given = known(values)
+    share, interval = share_interval(sum(round(v * runs) for v in given), runs * len(given))
+    return _claim(name, share, interval, values, _missing(values), note, **parts)
 
 
 def claim_of_all(
@@ -147,7 +144,7 @@ def claim_of_all(
     note: str = "",
     **parts: Any,
 ) -> Claim:
-    """A claim about all cases, which one of them contradicts.
+    """Make a claim about all cases, which one of them contradicts.
 
     However many agree, others need not. What their number says is in the note: without a
     counterexample among n, the share of counterexamples is at most 1 - 0.05^(1/n), about 3 / n,
@@ -167,49 +164,80 @@ def claim_of_all(
     'contradicted'
     """
     low, high = expected
-    known = _known(values)
-    worst = min(known, key=lambda value: min(value - low, high - value), default=math.nan)
-    found = sum(not low <= value <= high for value in known)
-    n = cases * len(known)
+    given = known(values)
+    worst = min(given, key=lambda value: min(value - low, high - value), default=math.nan)
+    found = sum(not low <= value <= high for value in given)
+    n = cases * len(given)
     most = 1 - (1 - LEVEL) ** (1 / n) if n else 1.0
-    if found:
-        reason = f"{found} of {len(known)} seeds have a counterexample."
-    else:
+    reason = f"{found} of {len(given)} seeds have a counterexample."
+    if not found:
         reason = (
             f"No counterexample in {n} {case}s: with 95% confidence, it is so in at least "
             f"{1 - most:.1%} of all."
         )
-    enough = found or most < 0.5
-    interval = (min(known), max(known)) if enough else NO_INTERVAL
-    reason = _joined(_missing(known, values), reason)
-    parts |= {"expected": expected, "every": True}
-    return _claim(name, worst, interval, known, _joined(reason, note), parts)
+    interval = (min(given), max(given)) if found or most < 0.5 else NO_INTERVAL
+    reasons = (_missing(values), reason, note)
+    return _claim(name, worst, interval, values, *reasons, expected=expected, every=True, **parts)
 
 
-def _known(values: Sequence[float]) -> list[float]:
+def control(make: Callable[..., Claim], name: str, *, statement: str, **parts: Any) -> Claim:
+    """Make a negative control: a claim that has to fail, by one of the functions above."""
+    return make(
+        f"control_{name}",
+        statement=f"Negative control: {statement}",
+        source="made to fail",
+        control=True,
+        **parts,
+    )
+
+
+def counted(found: Sequence[Claim]) -> str:
+    """Say how many statements are shown, and how many negative controls fail."""
+    controls = [claim for claim in found if claim.control]
+    shown = sum(claim.verdict == "shown" for claim in found if not claim.control)
+    failed = sum(claim.as_expected for claim in controls)
+    return (
+        f"{shown} of {len(found) - len(controls)} statements are shown, and {failed} of "
+        f"{len(controls)} negative controls fail, as they should."
+    )
+
+
+def known(values: Iterable[float]) -> list[float]:
+    """The values that are not NaN."""
     return [value for value in values if not math.isnan(value)]
 
 
-def _missing(known: Sequence[float], values: Sequence[float]) -> str:
-    return "" if len(known) == len(values) else f"{_counted(known, values)}."
+def mean(values: Iterable[float]) -> float:
+    """The mean; NaN if there is nothing, or a NaN among them."""
+    return statistics.fmean(list(values) or [math.nan])
 
 
-def _counted(known: Sequence[float], values: Sequence[float]) -> str:
-    return f"{len(known)} of {len(values)} seeds give a value"
+def note(text: str, value: float) -> str:
+    """Put a number into a text; an empty one for NaN.
+
+    >>> note("It is {:.2f}.", 1 / 3)
+    'It is 0.33.'
+    """
+    return "" if math.isnan(value) else text.format(value)
 
 
-def _joined(*sentences: str) -> str:
-    return " ".join(sentence for sentence in sentences if sentence)
+def _missing(values: Sequence[float]) -> str:
+    return "" if len(known(values)) == len(values) else f"{_counted(values)}."
+
+
+def _counted(values: Sequence[float]) -> str:
+    return f"{len(known(values))} of {len(values)} seeds give a value"
 
 
 def _claim(
     name: str,
     statistic: float,
     interval: Interval,
-    known: Sequence[float],
-    note: str,
-    parts: dict[str, Any],
+    values: Sequence[float],
+    *notes: str,
+    **parts: Any,
 ) -> Claim:
+    note, per_seed = " ".join(filter(None, notes)), tuple(known(values))
     return Claim(
-        id=name, statistic=statistic, interval=interval, per_seed=tuple(known), note=note, **parts
+        name, statistic=statistic, interval=interval, per_seed=per_seed, note=note, **parts
     )

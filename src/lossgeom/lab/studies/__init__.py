@@ -1,4 +1,4 @@
-"""Studies, one in each file: the empirical statements of a paper, executed."""
+"""Studies, one in each folder: the empirical statements of a paper, executed."""
 
 from lossgeom.lab.studies import (
     gauss_newton_outliers,
@@ -8,7 +8,7 @@ from lossgeom.lab.studies import (
     quadratic_expansion,
     random_quadratic,
 )
-from lossgeom.lab.studies._study import RunConfig, Study
+from lossgeom.lab.studies._study import SeedRun, Study
 
 STUDIES = {
     study.name: study

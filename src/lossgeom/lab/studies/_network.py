@@ -1,128 +1,95 @@
-"""The settings of data and model that studies share, and what they make."""
+"""The data and the network that studies train on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lossgeom.lab.datasets import Dataset, cifar10, digits
 from lossgeom.lab.models import mlp, vgg11
+from lossgeom.lab.studies._study import require
 
-Rule = tuple[bool, str, tuple[str, ...]]
-
-
-@runtime_checkable
-class NetworkSettings(Protocol):
-    """Which data and which model, in a study's ``Config`` and in its runs."""
-
-    @property
-    def data(self) -> str:
-        """``"digits"`` or ``"cifar10"``."""
-        ...
-
-    @property
-    def folder(self) -> str:
-        """Where the files of CIFAR-10 are."""
-        ...
-
-    @property
-    def examples(self) -> int:
-        """Examples to train on."""
-        ...
-
-    @property
-    def chunk(self) -> int:
-        """Examples to go through at a time."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """``"mlp"`` or ``"vgg11"``."""
-        ...
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Of the hidden layers of the mlp."""
-        ...
-
-    @property
-    def activation(self) -> str:
-        """Between the layers of the mlp."""
-        ...
+Examples = tuple[Tensor, Tensor]
 
 
-NETWORK_SETTINGS = ("data", "folder", "examples", "chunk", "model", "widths", "activation")
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Data and model."""
+
+    data: Literal["digits", "cifar10"] = "digits"
+    """Data set."""
+    folder: str = "data/cifar-10-batches-bin"
+    """Where the files of CIFAR-10 are."""
+    examples: int = 500
+    """Examples to train on."""
+    chunk: int = 500
+    """Examples to go through at a time, in training on all of them and in measuring."""
+    model: Literal["mlp", "vgg11"] = "mlp"
+    """Model."""
+    widths: tuple[int, ...] = (48, 48)
+    """Widths of the hidden layers of the mlp."""
+    activation: Literal["relu", "tanh", "gelu", "elu"] = "relu"
+    """Activation between the layers of the mlp."""
+
+    def __post_init__(self) -> None:
+        few_enough = self.data != "digits" or self.examples <= 1796
+        fits = self.model != "vgg11" or self.data == "cifar10"
+        require(self, all(width >= 1 for width in self.widths), "widths of at least 1", "widths")
+        require(self, min(self.examples, self.chunk) >= 1, "at least 1", "examples", "chunk")
+        require(self, few_enough, "at most 1796 examples of digits", "examples")
+        require(self, fits, "vgg11 with the images of cifar10", "model", "data")
 
 
-def network_rules(config: NetworkSettings) -> list[Rule]:
-    """What has to hold of them: whether it does, in words, and the settings that it is about."""
-    few_enough = config.data != "digits" or config.examples <= 1796
-    fits = config.model != "vgg11" or config.data == "cifar10"
-    return [
-        (all(width >= 1 for width in config.widths), "widths of at least 1", ("widths",)),
-        (config.examples >= 1 and config.chunk >= 1, "at least 1", ("examples", "chunk")),
-        (few_enough, "at most 1796 examples of digits", ("examples",)),
-        (fits, "vgg11 with the images of cifar10", ("model", "data")),
-    ]
+def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name those of any study's settings that the data and the model do not use."""
+    flat = {**settings, **settings.get("network", {})}
+    layers = flat.get("model") == "vgg11"
+    idle = {"folder": flat.get("data") == "digits", "widths": layers, "activation": layers}
+    return tuple(name for name in idle if idle[name])
 
 
-def idle_settings(config: Any) -> list[str]:
-    """Names of those that this data and model do not use, in any study's ``Config``."""
-    folder = ["folder"] if getattr(config, "data", "cifar10") != "cifar10" else []
-    layers = ["widths", "activation"] if getattr(config, "model", "mlp") == "vgg11" else []
-    return folder + layers
-
-
-def check_settings(config: Any, rules: Iterable[Rule]) -> None:
-    """Raise a ValueError for the first rule that is broken, with what was expected and given."""
-    for ok, expected, names in rules:
-        if not ok:
-            got = ", ".join(f"{name} = {getattr(config, name)}" for name in names)
-            raise ValueError(f"expected {expected}; got {got}")
-
-
-def build(config: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
     """The model at its initialisation, and the data."""
-    data = _load(config, seed)
-    return _network(config, data, data.classes, seed), data
+    data = _load(settings, seed)
+    return _network(settings, data, data.classes, seed), data
 
 
-def build_with_signs(config: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+def build_with_signs(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
     """The same with one output, and targets 1 and -1 for two kinds of examples.
 
     Of the digits, these are the even and the odd ones; of CIFAR-10, airplanes and automobiles, and
     there are no others.
     """
-    data = _load(config, seed, classes=(0, 1))
+    data = _load(settings, seed, classes=(0, 1))
     data = replace(data, train=_signs(data.train), test=_signs(data.test), classes=2)
-    return _network(config, data, 1, seed), data
+    return _network(settings, data, 1, seed), data
 
 
-def _load(config: NetworkSettings, seed: int, classes: Sequence[int] = range(10)) -> Dataset:
+def _load(settings: NetworkSettings, seed: int, classes: Sequence[int] = range(10)) -> Dataset:
     """All digits, or images of some classes."""
-    if config.data == "digits":
-        return digits(config.examples, seed)
-    return cifar10(config.examples, seed, config.folder, classes)
+    if settings.data == "digits":
+        return digits(settings.examples, seed)
+    return cifar10(settings.examples, seed, settings.folder, classes)
 
 
-def _signs(examples: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _signs(examples: Examples) -> Examples:
     inputs, labels = examples
     return inputs, (1 - 2 * (labels % 2)).to(inputs).unsqueeze(1)
 
 
-def _network(config: NetworkSettings, data: Dataset, outputs: int, seed: int) -> nn.Module:
-    if config.model == "vgg11":
+def _network(settings: NetworkSettings, data: Dataset, outputs: int, seed: int) -> nn.Module:
+    if settings.model == "vgg11":
         return vgg11(outputs, seed=seed)
     inputs = data.train[0][0].numel()
-    layers = mlp(inputs, outputs, config.widths, config.activation, seed)
+    layers = mlp(inputs, outputs, settings.widths, settings.activation, seed)
     return nn.Sequential(nn.Flatten(), *layers)
 
 
-def in_chunks(examples: tuple[Tensor, Tensor], size: int) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and targets, some at a time; all together are the full batch."""
+def in_chunks(examples: Examples, size: int) -> list[Examples]:
+    """Cut inputs and targets into batches, which together are the full batch."""
     inputs, targets = (torch.split(part, size) for part in examples)
     return list(zip(inputs, targets, strict=True))

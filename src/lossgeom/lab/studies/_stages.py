@@ -6,41 +6,27 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lossgeom.claim import Claim
+from lossgeom.lab.studies._study import SeedRecords, SeedRun
+from lossgeom.recording.for_report import ForReport, Trajectories
 from lossgeom.recording.record import Record
 
-Stage = Callable[[Any, Record], Mapping[str, float]]
-NO_TRAJECTORIES: dict[str, Any] = {"columns": None, "colour": None, "panels": []}
+Stage = Callable[[SeedRun[Any], Record], Mapping[str, float]]
 
 
-def run_stages(stages: Mapping[str, Stage], config: Any, record: Record) -> None:
+def run_stages(stages: Mapping[str, Stage], run: SeedRun[Any], record: Record) -> None:
     """Compute what the record does not hold yet: a row for each stage, with its name as metric.
 
     A stage saves its arrays before it returns the numbers of its row, among which is ``value``.
     """
-    record.update(figure=NO_TRAJECTORIES)
+    record.describe(ForReport(figure=Trajectories()))
     done = {metric for _, metric in record.measured}
     for step, (name, stage) in enumerate(stages.items(), 1):
         if name not in done:
-            record.append({"step": step, "metric": name, **stage(config, record)})
+            record.append({"step": step, "metric": name, **stage(run, record)})
     record.finish()
 
 
-def over_seeds(records: Sequence[Record], stage: str, number: str = "value") -> list[float]:
-    """A number of a stage for each seed, by seed; NaN where it is not there."""
-    rows = [
-        {row["metric"]: row for row in record.rows() if "metric" in row}
-        for record in sorted(records, key=lambda record: record.config["seed"])
-    ]
+def over_seeds(seeds: Sequence[SeedRecords[Any]], stage: str, number: str = "value") -> list[float]:
+    """A number of a stage for each seed; NaN where it is not there."""
+    rows = [{row["metric"]: row for row in seed.at().rows() if "metric" in row} for seed in seeds]
     return [float(row.get(stage, {}).get(number, math.nan)) for row in rows]
-
-
-def counted(found: Sequence[Claim]) -> str:
-    """How many statements are shown, and how many negative controls fail, in a sentence."""
-    controls = [claim for claim in found if claim.control]
-    shown = sum(claim.verdict == "shown" for claim in found if not claim.control)
-    failed = sum(claim.as_expected for claim in controls)
-    return (
-        f"{shown} of {len(found) - len(controls)} statements are shown, and {failed} of "
-        f"{len(controls)} negative controls fail, as they should."
-    )

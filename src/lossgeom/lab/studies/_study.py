@@ -1,36 +1,60 @@
-"""What every study is."""
+"""What every study is, and the runs that it is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
+from lossgeom.recording.for_report import Scatter, Trajectories
 from lossgeom.recording.record import Record
+
+Config = TypeVar("Config")
 
 FIRST_SEED = 10
 """Seeds 0 to 9 may have been looked at before the claims had the statistics that they have now."""
 
 
-def fresh(seeds: int) -> range:
-    """So many seeds that no statistic or threshold was chosen on."""
-    return range(FIRST_SEED, FIRST_SEED + seeds)
+@dataclass(frozen=True)
+class SeedRun(Generic[Config]):
+    """A run of a study that is planned.
 
+    Attributes:
+        name: of its folder, unique within the study.
+        seed: of all that it draws.
+        study: the settings of the study.
+        place: what tells it from the other runs of its seed, such as its learning rate.
+    """
 
-@runtime_checkable
-class RunConfig(Protocol):
-    """The settings of one training run: a frozen dataclass with these two among its fields."""
+    name: str
+    seed: int
+    study: Config
+    place: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        """Folder of the run, unique within the study."""
-        ...
+    def settings(self) -> dict[str, Any]:
+        """What identifies the run in its record."""
+        return {**self.place, "seed": self.seed, "study": asdict(self)["study"]}
 
-    @property
-    def steps(self) -> int:
-        """Steps to train, for the progress bar."""
-        ...
+
+@dataclass(frozen=True)
+class SeedRecords(Generic[Config]):
+    """The records of all runs of one seed, by what tells these apart."""
+
+    seed: int
+    study: Config
+    records: dict[tuple[Any, ...], Record]
+
+    def at(self, *place: Any) -> Record:
+        """The record of a run."""
+        return self.records[place]
+
+    def diverged(self, *place: Any) -> bool:
+        """Whether a run has diverged."""
+        return self.at(*place).status == "diverged"
 
 
 @dataclass(frozen=True)
@@ -43,13 +67,15 @@ class Study:
         source: the paper and the part of it.
         Config: frozen dataclass; its fields are the flags, its defaults the quick preset.
         paper: the paper's own settings.
-        plan: the training runs for a config and a number of seeds.
+        grid: what tells the runs of a seed apart for a config: names with their values, each of
+            which is run with every other. Figures are arranged by these names.
+        folder: of a run, such as ``"lr{lr}-seed{seed}"``.
         run: trains and measures one of them into its record, going on where that stopped.
-        claims: verdicts from the records of finished and diverged runs.
+        steps: how many a run has, for the progress bar.
+        claims: verdicts from the records of the seeds all of whose runs are over.
         summary: the result in a sentence or two.
-        figure: what the report draws along training, see
-            :mod:`lossgeom.report.sections.trajectories`.
-        scatter: what it draws of how runs end, see :mod:`lossgeom.report.sections.scatter`.
+        figure: what the report draws along training.
+        scatter: what it draws of how runs end.
     """
 
     name: str
@@ -57,9 +83,39 @@ class Study:
     source: str
     Config: type[Any]
     paper: Any
-    plan: Callable[[Any, int], Sequence[RunConfig]]
-    run: Callable[[Any, Record], None]
-    claims: Callable[[Any, Sequence[Record]], list[Claim]]
+    grid: Callable[[Any], Mapping[str, Sequence[Any]]]
+    folder: str
+    run: Callable[[SeedRun[Any], Record], None]
+    steps: Callable[[SeedRun[Any]], int]
+    claims: Callable[[Any, Sequence[SeedRecords[Any]]], list[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
-    figure: dict[str, Any]
-    scatter: dict[str, Any] | None = None
+    figure: Trajectories
+    scatter: Scatter | None = None
+
+    def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:
+        """All runs, seed by seed, for seeds that no statistic or threshold was chosen on."""
+        grid = self.grid(config)
+        places = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        return [
+            SeedRun(self.folder.format(**place, seed=seed), seed, config, place)
+            for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+            for place in places
+        ]
+
+    def judge(self, config: Any, records: Sequence[Record]) -> list[Claim]:
+        """The verdicts, over the seeds that have a record of every run."""
+        grid = self.grid(config)
+        by_seed: dict[int, dict[tuple[Any, ...], Record]] = {}
+        for record in records:
+            place = tuple(record.config[name] for name in grid)
+            by_seed.setdefault(record.config["seed"], {})[place] = record
+        runs = math.prod(map(len, grid.values()))
+        seeds = (SeedRecords(seed, config, of) for seed, of in sorted(by_seed.items()))
+        return self.claims(config, [seed for seed in seeds if len(seed.records) == runs])
+
+
+def require(settings: Any, ok: bool, expected: str, *names: str) -> None:
+    """Raise a ValueError, with what was expected and what some settings are, unless it is so."""
+    if not ok:
+        got = ", ".join(f"{name} = {getattr(settings, name)}" for name in names)
+        raise ValueError(f"expected {expected}; got {got}")

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from lossgeom.lab.training._step import check_schedule, descended
-from lossgeom.losses import LossLike, as_loss
+from lossgeom.lab.training._descent import descend
+from lossgeom.losses import LossLike
 
 
 def gradient_descent(
@@ -46,11 +46,4 @@ def gradient_descent(
     >>> [model.weight.item() for _ in gradient_descent(model, "squared_error", data, lr=0.5, steps=3)]
     [8.0, 4.0, 2.0, 1.0]
     """  # noqa: E501
-    check_schedule(lr, first, steps)
-    criterion = as_loss(loss)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for step in range(first, steps):
-        yield step
-        if not descended(model, criterion, batches, parameters, lr):
-            return
-    yield steps
+    return descend(model, loss, lambda _: batches, lr=lr, steps=steps, first=first)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeom.lab.training._step import check_schedule, descended
-from lossgeom.losses import LossLike, as_loss
+from lossgeom.lab.training._descent import descend
+from lossgeom.losses import LossLike
 
 
 def sgd(
@@ -55,21 +56,19 @@ def sgd(
     >>> [model.weight.item() for _ in training]
     [8.0, 4.0, 2.0, 1.0]
     """
-    check_schedule(lr, first, steps)
     inputs, targets = examples
     if not 1 <= batch_size <= len(inputs):
         raise ValueError(f"expected a batch_size of 1 to {len(inputs)} examples, got {batch_size}")
-    criterion = as_loss(loss)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     per_epoch = -(-len(inputs) // batch_size)
-    batches: list[tuple[Tensor, Tensor]] = []
-    for step in range(first, steps):
-        yield step
+
+    @lru_cache(maxsize=1)
+    def batches_of(epoch: int) -> list[tuple[Tensor, Tensor]]:
+        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(inputs)))
+        parts = (torch.split(part[order], batch_size) for part in (inputs, targets))
+        return list(zip(*parts, strict=True))
+
+    def batch_of(step: int) -> list[tuple[Tensor, Tensor]]:
         epoch, place = divmod(step, per_epoch)
-        if place == 0 or not batches:
-            order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(inputs)))
-            parts = (torch.split(part[order], batch_size) for part in (inputs, targets))
-            batches = list(zip(*parts, strict=True))
-        if not descended(model, criterion, batches[place : place + 1], parameters, lr):
-            return
-    yield steps
+        return [batches_of(epoch)[place]]
+
+    return descend(model, loss, batch_of, lr=lr, steps=steps, first=first)

@@ -1,4 +1,4 @@
-"""What is measured for the study of input smoothness."""
+"""What is measured of each run."""
 
 from __future__ import annotations
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lossgeom.quadratic import Planar, edge_limit
+from lossgeom.recording.drawings import save_drawing
+from lossgeom.recording.for_report import PhasePlane
 from lossgeom.recording.record import Record
 
 Box = tuple[tuple[float, float], tuple[float, float]]
@@ -33,31 +36,22 @@ def save_phase_plane(
         later_z, later_T = planar.two_steps(z, T)
         return later_z - z, later_T - T
 
-    limit = edge_limit(planar.eps, planar.E)
-    facts = {
-        "x_label": "z = learning rate times residual",
-        "y_label": "T(0) = learning rate times eigenvalue of J Jᵀ",
-        "edge": 2.0,
-        "edge_label": "edge of stability, T(0) = 2",
-        "limit": limit,
-        "limit_label": f"predicted limit, T(0) = {limit:g}",
-        "rest_label": "z = 0, all stands still",
-        "still_x": "z stands still",
-        "still_y": "T(0) stands still",
-    }
-    at = f"eps = {planar.eps:g}, E = {planar.E:g}"
-    record.save_arrays(
-        "plane",
-        {**_field(planar, WHOLE, planar.velocity), **save},
+    limit, at = edge_limit(planar.eps, planar.E), f"eps = {planar.eps:g}, E = {planar.E:g}"
+    flow = PhasePlane(
         title=f"Gradient flow, {at}",
-        **facts,
+        x_label="z = learning rate times residual",
+        y_label="T(0) = learning rate times eigenvalue of J Jᵀ",
+        edge=2.0,
+        edge_label="edge of stability, T(0) = 2",
+        limit=limit,
+        limit_label=f"predicted limit, T(0) = {limit:g}",
+        rest_label="z = 0, all stands still",
+        still_x="z stands still",
+        still_y="T(0) stands still",
     )
-    record.save_arrays(
-        "plane-two-steps",
-        {**_field(planar, NEAR, two_steps), **save},
-        title=f"Two steps of gradient descent, {at}",
-        **facts,
-    )
+    descent = replace(flow, title=f"Two steps of gradient descent, {at}")
+    save_drawing(record, "plane", flow, {**_field(planar, WHOLE, planar.velocity), **save})
+    save_drawing(record, "plane-two-steps", descent, {**_field(planar, NEAR, two_steps), **save})
     return paths[-1, 0, 1].item()
 
 

@@ -1,0 +1,57 @@
+"""What holds of every study."""
+
+from dataclasses import replace
+
+import pytest
+
+from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies._study import FIRST_SEED
+
+
+@pytest.fixture(params=STUDIES)
+def study(request):
+    return STUDIES[request.param]
+
+
+def test_its_name_is_that_in_the_list(study):
+    assert STUDIES[study.name] is study
+
+
+def test_its_settings_are_frozen_and_have_two_presets(study):
+    assert study.Config.__dataclass_params__.frozen
+    assert isinstance(study.paper, study.Config)
+    assert study.paper != study.Config()
+    assert replace(study.paper) == study.paper
+
+
+def test_its_runs_have_folders_of_their_own_and_fresh_seeds(study):
+    runs = study.plan(study.Config(), 2)
+    assert len({run.name for run in runs}) == len(runs)
+    assert {run.seed for run in runs} == {FIRST_SEED, FIRST_SEED + 1}
+    assert all(study.steps(run) >= 1 for run in runs)
+    assert {run.study for run in runs} == {study.Config()}
+
+
+def test_figures_are_arranged_by_what_tells_its_runs_apart(study):
+    keys = {study.figure.columns, study.figure.colour} - {None}
+    if study.scatter is not None:
+        keys |= {study.scatter.colour, study.scatter.size}
+    assert all(keys <= run.settings.keys() for run in study.plan(study.paper, 1))
+
+
+def test_nothing_is_claimed_without_records(study):
+    found = study.judge(study.Config(), [])
+    assert all(claim.verdict == "inconclusive" for claim in found)
+    assert len({claim.id for claim in found}) == len(found)
+    assert study.summary(study.Config(), found)
+
+
+def test_its_claims_are_sentences_and_some_are_made_to_fail(study):
+    found = study.judge(study.Config(), [])
+    assert any(claim.control for claim in found)
+    for claim in found:
+        assert claim.id.startswith("control_") == claim.control
+        assert claim.statement.startswith("Negative control: ") == claim.control
+        assert claim.statement.endswith(".")
+        assert claim.source
+        assert claim.measured
