@@ -78,8 +78,12 @@ def draw_flow(axes: Axes, top: float) -> None:
         )
         axes.text(middle, top - 0.98, room, ha="center", va="top", color=QUIET, size=8.5)
         if i:
-            tip = {"xy": (left - 0.03, top - 0.425), "xytext": (left - 0.39, top - 0.425)}
-            axes.annotate("", **tip, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.2})
+            axes.annotate(
+                "",
+                xy=(left - 0.03, top - 0.425),
+                xytext=(left - 0.39, top - 0.425),
+                arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.2},
+            )
 
 
 def draw_floors(axes: Axes, top: float) -> None:
