@@ -1,5 +1,6 @@
 # make demo: install, run the main study, say where its report is.
 # make test: install with the tools of development, then check everything.
+# make check: linters, types and the quick tests, for the inner loop.
 # make test-other-kernels: the numerical tests once more, with the arithmetic of another processor.
 
 PYTHON ?= python3
@@ -7,22 +8,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 OUT ?= runs/progressive_sharpening
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+# Compares the shapes and types of every call with its annotations: a test takes three times as long.
+WITH_SHAPES := --jaxtyping-packages=lossgeom,tests.check
 
-.PHONY: demo test test-other-kernels format clean
+.PHONY: demo lint check test test-other-kernels format clean
 
 demo: $(VENV)/installed-lab
 	$(BIN)/lossgeom run progressive_sharpening --out $(OUT)
 
-test: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+
+check: lint
+	$(PYTEST) $(WITH_SHAPES) -m quick tests
+
+test: lint
+	$(PYTEST) $(WITH_SHAPES) -m "quick or doctest"
+	$(PYTEST) -m "not quick" tests
 
 # What rests on the last bit or on one processor's kernels shows itself here, on any processor.
 test-other-kernels: $(VENV)/installed-dev
-	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default \
-		$(BIN)/python -m pytest -n auto tests/linalg tests/curvature
+	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default $(PYTEST) tests/linalg tests/curvature
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

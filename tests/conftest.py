@@ -1,11 +1,40 @@
+"""What holds for every test: one thread, the same random numbers in any order, marked doctests."""
+
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # a worker to a core
+
+
+def seed_generators() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """A file's parameters are the same whichever files were read before it."""
+    seed_generators()
+    return (yield)
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_any_order() -> None:
+    """A test draws the same numbers whichever tests ran before it in its worker."""
+    seed_generators()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("doctest")
 
 
 @contextmanager
@@ -19,7 +48,7 @@ def without_checks() -> Iterator[None]:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Without the run-time type checker.
+    """Without the run-time type checker, where that is switched on.
 
     So that the library's own errors for bad types show, and because the checker itself draws from
     Python's generator.

@@ -12,6 +12,7 @@ def claim(interval, expected=(0.9, math.inf), control=False):
     return lg.Claim("id", "s", "source", "m", 1.0, interval, (1.0,), expected, control)
 
 
+@pytest.mark.quick
 def test_verdicts():
     assert claim((0.95, 1.0)).verdict == "shown"
     assert claim((0.85, 0.95)).verdict == "inconclusive"
@@ -22,6 +23,7 @@ def test_verdicts():
     assert claim((0.1, 0.2)).to_json()["verdict"] == "contradicted"
 
 
+@pytest.mark.quick
 @given(st.floats(-5, 5), st.floats(0, 5), st.floats(-5, 5), st.floats(0, 5))
 def test_an_interval_is_never_both_inside_and_outside(low, width, expected_low, expected_width):
     interval, expected = (low, low + width), (expected_low, expected_low + expected_width)

@@ -1,13 +1,16 @@
-"""A layer imports only from the layers before it."""
+"""A layer imports only from the layers before it, and files stay short."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
 import pytest
 
 import lossgeom
+from tools.draw_architecture import FLOORS
 
+pytestmark = pytest.mark.quick
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"estimate", "claim", "extras", "wording", "checks", "reprs", "batches"},
@@ -28,12 +31,24 @@ LAYERS = [
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 REPORT_MAY_IMPORT = {"claim", "estimate", "extras", "recording", "report", "wording"}
+LONGEST = 300  # lines of a file
+TOO_LONG_TODAY = {
+    "batches.py",
+    "checkpoints/loading.py",
+    "lab/studies/gauss_newton_outliers.py",
+    "lab/studies/progressive_sharpening.py",
+    "lab/studies/random_quadratic.py",
+    "losses/loss.py",
+    "problem/problem.py",
+    "recording/record.py",
+}
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
     "lab/studies", "report/sections",
 ]  # fmt: skip
 
 
+@functools.cache
 def modules():
     return [p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py"]
 
@@ -42,10 +57,15 @@ def layer_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> set[str]:
     """The parts of lossgeom that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lossgeom"):
             parts = (node.module or "").split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
@@ -80,18 +100,22 @@ def test_every_member_is_in_its_folders_list(folder):
 
 def imports_of_init(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom):
             names |= {(node.module or "").split(".")[-1], *(alias.name for alias in node.names)}
     return names
 
 
+@functools.cache
+def names_of_modules() -> set[str]:
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in modules()}
+    return names | {name.removesuffix(".__init__") for name in names}
+
+
 def modules_imported_by(path: Path) -> set[str]:
     """The files of lossgeom that a file imports, with their packages' names, dotted."""
-    names = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in modules()}
-    names |= {name.removesuffix(".__init__") for name in names}
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    names, found = names_of_modules(), set()
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lossgeom."):
             module = node.module.removeprefix("lossgeom.")
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)} & names
@@ -119,3 +143,37 @@ def test_the_imports_have_no_circle():
 def test_the_rooms_can_be_counted_on_one_page():
     rooms = {layer_of(path) for path in modules()}
     assert len(rooms) <= 25
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_is_too_long_to_be_read(path):
+    if path.relative_to(ROOT).as_posix() not in TOO_LONG_TODAY:
+        assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstrings_begin_with_a_summary(path):
+    tree, *_ = nodes(path)
+    assert ast.get_docstring(tree) or not tree.body, "a file says what is in it"
+    for node in nodes(path):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring is not None:
+                summary = docstring.partition("\n\n")[0]
+                assert len(summary) > 1, getattr(node, "name", "the file")
+                assert summary.endswith("."), summary
+
+
+def test_every_room_is_in_the_picture():
+    names = [name for floor in FLOORS for room in floor for name in room.split(", ")]
+    rooms = [name for layer in LAYERS for name in layer if not name.startswith("_")]
+    assert sorted(names) == sorted(rooms)
+    order = [[name for room in floor for name in room.split(", ")] for floor in FLOORS]
+    assert [set(floor) for floor in order] == [layer for layer in LAYERS if layer <= set(names)]
+
+
+@pytest.mark.parametrize("room", sorted(name for name in ORDER if (ROOT / name).is_dir()))
+def test_every_room_has_a_quick_test(room):
+    """So that `make check` says something of each."""
+    files = (Path(__file__).parent / room).glob("test_*.py")
+    assert any("pytest.mark.quick" in path.read_text() for path in files)

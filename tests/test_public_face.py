@@ -1,7 +1,12 @@
 """What a user sees of the library at a prompt."""
 
+import functools
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -20,6 +25,7 @@ def problem():
     return lg.Problem(model, "cross_entropy", batches)
 
 
+@pytest.mark.quick
 def test_dir_shows_what_is_public_and_nothing_else():
     assert set(dir(lg)) == {*lg.__all__, "__version__"}
     assert {"Problem", "Hessian", "sharpness", "metrics", "quadratic"} <= set(dir(lg))
@@ -33,12 +39,69 @@ def test_torch_is_imported_when_it_is_needed():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.quick
 def test_operators_in_one_line(problem):
     H = lg.Hessian(problem)
     assert repr(H) == "Hessian(195 x 195, float32 on cpu)"
     assert repr(lg.ParameterJacobian(problem)) == "ParameterJacobian(300 x 195, float32 on cpu)"
     assert repr(2 * H) == "MatrixFree(195 x 195, float32 on cpu)"
     assert repr(Dense(torch.eye(90).double())) == "Dense(90 x 90, float64 on cpu)"
+
+
+def public_classes():
+    """Those that rooms offer, and the library itself: name of the room, class."""
+    rooms = [room for room in pkgutil.walk_packages(lg.__path__, "lossgeom.") if room.ispkg]
+    found = {}
+    for room in [lg, *(importlib.import_module(room.name) for room in rooms)]:
+        for name in dir(room):
+            offered = getattr(room, name)
+            if isinstance(offered, type) and offered.__module__.startswith("lossgeom"):
+                found[f"{offered.__module__}.{offered.__qualname__}"] = offered
+    return found
+
+
+def members(owner):
+    """The public methods and properties of a class, inherited ones too, as they are defined."""
+    kinds = (property, functools.cached_property, classmethod, staticmethod, types.FunctionType)
+    for name in dir(owner):
+        defined = inspect.getattr_static(owner, name)
+        if not name.startswith("_") and isinstance(defined, kinds):
+            yield name, defined
+
+
+@pytest.mark.parametrize("name", public_classes())
+def test_every_public_method_and_property_has_a_docstring(name):
+    """Its own, or that of the method which it implements."""
+    owner = public_classes()[name]
+    assert inspect.getdoc(owner)
+    without = [
+        member
+        for member, defined in members(owner)
+        if not inspect.getdoc(defined) and not inspect.getdoc(getattr(owner, member))
+    ]
+    assert without == []
+
+
+class Bare:
+    def measure(self):
+        return 0
+
+
+class Documented:
+    def measure(self):
+        """Measure it."""
+
+
+class Implementing(Documented):
+    def measure(self):
+        return 0
+
+
+def test_a_missing_docstring_would_be_seen():
+    ((_, bare),), ((_, implementing),) = members(Bare), members(Implementing)
+    assert inspect.getdoc(bare) is None
+    assert implementing.__doc__ is None
+    assert inspect.getdoc(implementing) == "Measure it."
 
 
 RESULTS = {

@@ -39,6 +39,7 @@ def worst_vertex(J):
     return (J @ torch.tensor(list(signs), dtype=J.dtype).T).norm(dim=1).amax(1)
 
 
+@pytest.mark.quick
 def test_linear_models_in_closed_form_in_l2():
     model, x = linear()
     W, y = model.weight.detach(), model(x).argmax(1)
@@ -244,6 +245,7 @@ def test_dead_and_constant_models():
     assert (found.certified_radii > 1e9).all()
 
 
+@pytest.mark.quick
 def test_ties_and_mistakes_have_no_radius():
     model = nn.Linear(2, 2, bias=False).double()
     nn.init.eye_(model.weight)

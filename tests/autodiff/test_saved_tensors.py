@@ -44,6 +44,7 @@ def test_sparse_inputs(layout, sizes):
     assert ours.take(5).loss() == pytest.approx(theirs.take(5).loss(), rel=1e-6)
 
 
+@pytest.mark.quick
 def test_bytes_of_sparse_tensors_are_those_of_their_parts():
     x = counts()[0].to_sparse()
     weight = torch.ones(4, 5, requires_grad=True)

@@ -84,6 +84,7 @@ FUNCTIONS = [
 ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_replay_is_another_call(function):
     tape, _ = record(function, vector(3, 6))
@@ -124,6 +125,7 @@ def test_any_chain_of_steps_is_replayed(steps, again):
     torch.testing.assert_close(tape(v), function(v), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.quick
 def test_what_does_not_depend_on_the_vector_is_done_once():
     calls = []
 

@@ -25,6 +25,7 @@ def trained():
     return checkpoints.trained()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "name", ["a.safetensors", "a.pt", "a.pth", "a.bin", "a.ckpt", "a.pth.tar", "a.tar"]
 )
@@ -57,6 +58,7 @@ def test_usual_entries(tmp_path, trained, entry):
     assert_same(model, trained)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
 )
@@ -164,6 +166,7 @@ def test_a_module_that_is_called_module(tmp_path):
     assert_same(model, trained)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "make", [lambda: built(GPT), lambda: gpt2()], ids=["plain", "transformers"]
 )

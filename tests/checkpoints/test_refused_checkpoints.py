@@ -162,6 +162,7 @@ def change(state, **changes):
     return {**state, **changes}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("state", "message"),
     [

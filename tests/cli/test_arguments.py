@@ -7,6 +7,7 @@ import pytest
 from lossgeom.cli import main
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

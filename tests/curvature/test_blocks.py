@@ -14,6 +14,7 @@ def problem():
     return lg.Problem(model, "cross_entropy", [(torch.randn(6, 3), torch.tensor([0, 1] * 3))])
 
 
+@pytest.mark.quick
 def test_blocks_are_by_layer_unless_patterns_say_otherwise():
     blocks = parameter_blocks(problem())
     assert {name: len(inside) for name, inside in blocks.items()} == {"0": 16, "2": 10}

@@ -38,6 +38,7 @@ def test_a_summand_is_the_product_of_its_factors(case, unchecked):
         torch.testing.assert_close(D.T @ (T.T @ U), D.dense().T @ (T.T @ U))
 
 
+@pytest.mark.quick
 def test_closed_form_of_a_two_layer_network():
     """Df_l is the layer's input beside ones, T_1 is W_2 diag(phi'), T_2 is the identity."""
     torch.manual_seed(0)

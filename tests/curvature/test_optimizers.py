@@ -58,6 +58,7 @@ def test_eigenvalues_are_those_of_the_inverse_times_the_hessian():
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.quick
 def test_gradient_descent_is_stable_below_two_only():
     """On a quadratic with two learning rates, where neither alone decides."""
     model = nn.Linear(2, 1, bias=False).double()

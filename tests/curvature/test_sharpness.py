@@ -20,6 +20,7 @@ def test_agrees_with_dense_eigenvalues(case, which):
     assert estimate.converged
 
 
+@pytest.mark.quick
 def test_linear_regression_in_closed_form():
     """The Hessian of half a mean squared error is X^T X / N."""
     X = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -29,6 +30,7 @@ def test_linear_regression_in_closed_form():
     torch.testing.assert_close(H, X.T @ X / 50)
 
 
+@pytest.mark.quick
 def test_softmax_regression_in_closed_form():
     """The Hessian of cross-entropy in W is the mean of (diag(p) - p p^T) kron x x^T."""
     g = torch.Generator().manual_seed(0)
@@ -56,6 +58,7 @@ def test_agrees_with_curvlinops(kind):
     torch.testing.assert_close(pairs.values, expected.values)
 
 
+@pytest.mark.quick
 def test_a_last_batch_of_one_does_not_count_for_more():
     """33 examples as 32 + 1 are 33 examples."""
     torch.manual_seed(0)

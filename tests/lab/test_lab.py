@@ -8,6 +8,7 @@ from lossgeom.lab.models import MODELS, mlp, vgg11
 from lossgeom.lab.training import TRAINING, gradient_descent, sgd
 
 
+@pytest.mark.quick
 def test_digits():
     data = digits(examples=500, seed=3)
     x, y = data.train
@@ -88,6 +89,7 @@ def test_vgg11():
     assert torch.equal(model[0].weight, vgg11(7, 0.25, seed=1)[0].weight)
 
 
+@pytest.mark.quick
 def test_mlp():
     state = torch.get_rng_state()
     model = mlp(64, 10, widths=[32, 16], activation="tanh", seed=1)
@@ -105,6 +107,7 @@ def test_mlp():
         mlp(3, 2, widths=[0])
 
 
+@pytest.mark.quick
 def test_gradient_descent_is_torchs_sgd_on_the_full_batch():
     x, y = torch.randn(10, 4), torch.randint(3, (10,))
     ours, theirs = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
@@ -192,6 +195,7 @@ def test_sgd_errors():
             next(sgd(model, "squared_error", data, **{**good, **bad}))
 
 
+@pytest.mark.quick
 def test_lists():
     assert DATASETS["digits"] is digits
     assert MODELS["mlp"] is mlp

@@ -42,6 +42,7 @@ def test_known_spectra(name, damping):
         assert not solution.converged.any()  # no solution is small enough to be found
 
 
+@pytest.mark.quick
 def test_a_consistent_singular_system():
     A = rotated(SPECTRA["rank_deficient"])
     b = A @ right_hand_sides(50, 1)[:, 0]

@@ -38,6 +38,7 @@ def test_of_a_wishart_matrix():
     assert distance(0.8) > 0.2
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", SPECTRA)
 def test_exact_where_the_products_suffice(name):
     values = SPECTRA[name].double()

@@ -51,6 +51,7 @@ def test_one_by_one():
     assert pairs.matvecs == 2  # one of them for the residual
 
 
+@pytest.mark.quick
 def test_all_pairs():
     A = rotated(torch.tensor([3.0, 3.0, 1.0, -5.0]))
     pairs = top_eigenpairs(A, 4)
@@ -83,6 +84,7 @@ def test_same_seed_same_bits_and_global_generator_untouched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.quick
 def test_a_warm_start_saves_products():
     A = rotated(torch.cat([torch.linspace(0, 1, 300), torch.tensor([2.0])]))
     cold = top_eigenpairs(A, tol=1e-6)

@@ -8,6 +8,7 @@ import torch
 import lossgeom as lg
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("shape", [(30, 12), (12, 30), (1, 5), (5, 1)])
 def test_spectral_norm(shape):
     A = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -30,6 +31,7 @@ def test_a_diagonal_needs_one_probe_and_more_to_be_sure_of_it():
         assert estimate.stderr == pytest.approx(stderr, abs=1e-3)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("shape", [(30, 80), (80, 30)])
 @pytest.mark.parametrize("matvecs", [20, 30])
 def test_frobenius_norm_of_any_shape(shape, matvecs):

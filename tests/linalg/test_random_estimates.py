@@ -109,6 +109,7 @@ def eye(n):
     return A
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ESTIMATES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_exact_where_the_products_suffice(name, dtype):

@@ -87,6 +87,7 @@ def test_random_perceptrons(seed, widths, scale, radius, activation):
         torch.testing.assert_close(local, sampled, rtol=1e-7, atol=0)
 
 
+@pytest.mark.quick
 def test_linear_networks_in_closed_form():
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 6), nn.Linear(6, 3)).double()
     product = model[2].weight @ model[1].weight @ model[0].weight
@@ -110,6 +111,7 @@ def test_one_hidden_layer_by_all_masks():
         assert exact <= bound < product
 
 
+@pytest.mark.quick
 def test_one_tanh_in_closed_form():
     """The slope of a tanh(b x) on [x - r, x + r] is largest where |x| is least."""
     model = mlp(1, 1, 1, activation=nn.Tanh).double()

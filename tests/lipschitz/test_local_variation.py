@@ -56,6 +56,7 @@ def test_linear_networks_do_not_vary():
     assert (bracket.tightness == 1).all()
 
 
+@pytest.mark.quick
 def test_one_tanh_in_closed_form():
     """The slope of tanh(2 x) is even and falls with |x|."""
     model = mlp(1, 1, 1, activation=nn.Tanh).double()

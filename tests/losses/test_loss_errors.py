@@ -105,6 +105,7 @@ def test_arrays(unchecked):
 # Losses
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
@@ -246,6 +247,7 @@ def with_log_softmax(model):
     return nn.Sequential(*model, nn.LogSoftmax(1))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0])])
 def test_nll_of_log_probabilities_is_the_cross_entropy(weight):
     x, y = data()

@@ -43,6 +43,7 @@ def test_every_metric(metric):
         assert estimate.status == "ok"
 
 
+@pytest.mark.quick
 def test_names_tell_settings_apart():
     variants = [
         lg.metrics.Loss(),
@@ -84,6 +85,7 @@ def test_loss_minus_label_entropy():
     assert 0 < value < problem.loss()
 
 
+@pytest.mark.quick
 def test_accuracy():
     model = nn.Linear(2, 2, bias=False)
     model.weight.data = torch.eye(2)

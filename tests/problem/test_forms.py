@@ -20,6 +20,7 @@ def data(n=6):
 # Batches
 
 
+@pytest.mark.quick
 def test_forms_of_a_batch():
     x, z, y = torch.ones(2, 3), torch.ones(2, 1), torch.zeros(2)
     forms = {
@@ -88,6 +89,7 @@ def test_targets_that_are_not_where_they_are_said_to_be(unchecked):
         lg.Problem(model, "cross_entropy", [(x, y)], target=1.0)
 
 
+@pytest.mark.quick
 def test_take_cuts_every_tensor():
     case = BY_NAME["mapping"]
     few = case.problem().take(3)

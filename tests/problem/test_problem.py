@@ -22,6 +22,7 @@ def data(n=6, classes=3):
     return torch.randn(n, 4), torch.randint(classes, (n,))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_loss_and_gradient_agree_with_plain_code(case):
     theta = reference.theta_of(case)
@@ -31,6 +32,7 @@ def test_loss_and_gradient_agree_with_plain_code(case):
     torch.testing.assert_close(problem.gradient(), reference.gradient(case, theta))
 
 
+@pytest.mark.quick
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 99))
 def test_any_split_gives_the_same_loss(sizes, seed):
@@ -99,6 +101,7 @@ def test_frozen_until_refreshed():
     assert torch.equal(problem.refreshed().theta[:12], model.weight.detach().reshape(-1))
 
 
+@pytest.mark.quick
 def test_at_other_parameters():
     problem = lg.Problem(nn.Linear(4, 3), "cross_entropy", [data()])
     zero = problem.at(torch.zeros(15))

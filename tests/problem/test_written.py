@@ -270,6 +270,7 @@ def written_into_the_module(model):
     model[2].register_forward_hook(lambda m, i, o: o / m.scale)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "change", [steering, scaling_before, one_for_another, written_into_the_module]
 )

@@ -65,6 +65,7 @@ def test_as_torch_descends(make, own, loss, momentum):
         torch.testing.assert_close(found.losses[-1], loss(expected[-1]), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.quick
 def test_a_step_by_hand():
     Q = torch.zeros(2, 3, 3, dtype=torch.float64)
     Q[0] = torch.diag(double(1, -1, 0))
@@ -98,6 +99,7 @@ def test_units(seed, learning_rate, momentum):
     )
 
 
+@pytest.mark.quick
 def test_low_rank_and_implicit_as_dense():
     model = low_rank_model()
     dense = model.Q.dense()

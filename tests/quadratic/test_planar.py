@@ -27,6 +27,7 @@ from tests.quadratic.models import double, normal, random_model, symmetric
 OMEGA = double(1, -0.1)
 
 
+@pytest.mark.quick
 def test_numbers_by_hand():
     z, J = double(0.3), double(1.2, 0.4)[None]
     T = moments(OMEGA, J, range(4))
@@ -41,6 +42,7 @@ def test_numbers_by_hand():
     torch.testing.assert_close(planar.step(z, T[:, 0])[1], moved[:, 0])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("eps", "E", "z", "T"), [(0.05, 0, -0.2, 1.5), (0.3, -1, 0.1, 2.2)])
 def test_the_plane_is_the_model(eps, E, z, T):
     planar, start = Planar(eps, E), (double(z), double(T))

@@ -106,6 +106,7 @@ class Square(nn.Module):
         return (x @ self.w).square()[:, None]
 
 
+@pytest.mark.quick
 def test_by_hand():
     """z = (w . x)^2 - y at w = (1, -2), x = (3, 1), y = 4, moved by (1, 1)."""
     data = [(double(3, 1)[None], double(4)[None])]

@@ -119,6 +119,7 @@ def test_a_damaged_row_is_not_passed_over(tmp_path):
         Record.open(tmp_path)
 
 
+@pytest.mark.quick
 def test_refuses_what_is_not_its_own(tmp_path):
     with Record.create(tmp_path / "a", {"lr": 0.1}):
         pass
@@ -196,6 +197,7 @@ def test_manifest_tells_how_and_where(tmp_path):
     assert {"created", "ended", "git_commit", "machine", "schema"} <= manifest.keys()
 
 
+@pytest.mark.quick
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(), max_size=5))
 def test_rows_come_back_as_they_went_in(tmp_path_factory, values):
@@ -228,6 +230,7 @@ def test_config_that_json_cannot_hold(tmp_path):
         assert record.config == {"lr": 0.5}
 
 
+@pytest.mark.quick
 def test_arrays(tmp_path):
     with Record.create(tmp_path) as record:
         record.save_arrays("state", {"w": torch.arange(3.0)}, step=4)

@@ -57,6 +57,7 @@ def test_training_is_the_same_with_and_without_it(tmp_path, unchecked):
     assert torch.equal(*finals)
 
 
+@pytest.mark.quick
 def test_what_is_recorded_is_not_measured_again(tmp_path):
     _, _, problem = setup()
 
@@ -200,6 +201,7 @@ def test_arguments_of_another_type(tmp_path, unchecked):
         lg.Tracker(problem, METRICS, record)(2.5)
 
 
+@pytest.mark.quick
 def test_schedules():
     assert as_schedule(3) == Every(3)
     assert [s for s in range(8) if as_schedule([1, 5])(s)] == [1, 5]

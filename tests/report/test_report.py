@@ -42,6 +42,7 @@ def page_of(*folders):
     return render(folders).read_text()
 
 
+@pytest.mark.quick
 def test_a_single_run_of_ones_own(tmp_path):
     page = page_of(make_run(tmp_path))
     assert "<h1>run</h1>" in page

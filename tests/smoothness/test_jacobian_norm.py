@@ -49,6 +49,7 @@ def test_agrees_with_jacrev():
     torch.testing.assert_close(lg.jacobian_norms(case.problem()).values, expected.detach())
 
 
+@pytest.mark.quick
 def test_linear_model_in_closed_form():
     model = nn.Linear(5, 3).double()
     problem = lg.Problem(model, "cross_entropy", [(torch.randn(4, 5), torch.zeros(4).long())])
@@ -213,6 +214,7 @@ def test_a_constant_model_has_norm_zero(setting):
     assert norms.converged.all()
 
 
+@pytest.mark.quick
 def test_one_hidden_layer_of_relu_in_closed_form():
     first, second = nn.Linear(5, 7).double(), nn.Linear(7, 4).double()
     x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double()

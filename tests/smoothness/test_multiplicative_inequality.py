@@ -107,6 +107,7 @@ def test_both_sides_from_their_definitions():
         assert sides.input_seminorm == pytest.approx(in_all)
 
 
+@pytest.mark.quick
 def test_linear_model_in_closed_form():
     model, x = nn.Linear(3, 1).double(), double(4, 3)
     w = model.weight.detach()[0]

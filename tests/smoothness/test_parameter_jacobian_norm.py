@@ -137,6 +137,7 @@ def test_is_the_diagonal_of_the_tangent_kernel():
     torch.testing.assert_close(frobenius.values.square(), trace)
 
 
+@pytest.mark.quick
 def test_linear_model_in_closed_form():
     """J is x beside every output: its norm is that of x, and sqrt(C) times it."""
     x = torch.randn(4, 5)

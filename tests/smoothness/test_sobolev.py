@@ -74,6 +74,7 @@ def test_agrees_with_dense_jacobians_of_autograd():
     check(lg.sobolev_seminorms(case.problem(), "parameters"), in_parameters, rel=1e-12)
 
 
+@pytest.mark.quick
 def test_linear_model_in_closed_form():
     torch.manual_seed(0)
     model, x = nn.Linear(5, 3).double(), torch.randn(4, 5).double()

@@ -39,12 +39,14 @@ def test_a_gradient_that_does_not_reach_the_momentum():
     assert lg.stability_threshold(optimizer) == float("inf")
 
 
+@pytest.mark.quick
 def test_reads_the_learning_rate_of_now():
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     optimizer.param_groups[0]["lr"] = 0.25
     assert lg.stability_threshold(optimizer) == 8.0
 
 
+@pytest.mark.quick
 def test_groups_that_differ_in_weight_decay():
     """Descent in two directions, of which only one is decayed, at the edge of the objective."""
     w, v = (torch.zeros(1, requires_grad=True) for _ in range(2))

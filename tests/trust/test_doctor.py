@@ -61,6 +61,7 @@ def test_first_and_second_derivatives_of_every_case_are_right(case, unchecked):
     lg.check_derivatives(case.problem())
 
 
+@pytest.mark.quick
 def test_a_clean_model():
     diagnosis = lg.doctor(problem(nn.Tanh(), nn.GroupNorm(4, 16), nn.ReLU()), third=True)
     assert diagnosis.healthy
@@ -112,6 +113,7 @@ def test_every_matrix_refuses_a_wrong_second_derivative(matrix, unchecked):
     assert getattr(lg, matrix)(unguarded).dense().isfinite().all()
 
 
+@pytest.mark.quick
 def test_a_gradient_that_is_not_one():
     with pytest.raises(lg.DerivativeError, match=r"the first derivative in StraightThrough \(1\)"):
         lg.sharpness(problem(StraightThrough(), nn.Tanh()))

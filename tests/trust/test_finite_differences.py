@@ -82,6 +82,7 @@ def without_slope(outputs, batch):
     return outputs.detach().square().sum(), EXAMPLES
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("loss", ["cross_entropy", "linear", without_slope])
 def test_both_products_of_one_graph(loss):
     if loss == "linear":
