@@ -99,7 +99,6 @@ class Perceptron(nn.Module):
 
 def first_sharpness() -> Count:
     """Count what the first sharpness of a perceptron passes through, its problem included."""
-
     torch.manual_seed(0)
     model = Perceptron()
     batches = [(torch.randn(20, 8), torch.randint(3, (20,))) for _ in range(2)]
