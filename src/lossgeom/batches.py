@@ -134,7 +134,8 @@ class Batch:
 
         A copy even where nothing has to move, because its owner may fill the same memory again.
         """
-        return self.made_of(map_tensors(partial(_like_parameters, theta=theta), self.raw))
+        raw = map_tensors(partial(_like_parameters, theta=theta), self.raw)
+        return Batch.of(raw, self.index, self.target, self.rows)
 
     def __len__(self) -> int:
         first = first_dimensions(self.raw)[0]
@@ -301,3 +302,13 @@ def _like_parameters(tensor: Tensor, theta: Tensor) -> Tensor:
     if tensor.is_complex():
         dtype = theta.dtype.to_complex()
     return tensor.detach().to(theta.device, dtype, copy=True)
+
+
+def checked_target(target: Target) -> Target:
+    """The place of the targets, if it is a way to say that."""
+    if target is not None and not (isinstance(target, (int, str)) or callable(target)):
+        raise TypeError(
+            "expected target to be a place in the batch such as -1, a key, or a function of the "
+            f"batch, got {type(target).__name__}"
+        )
+    return target

@@ -14,9 +14,10 @@ from lossgeom.batches import Batch, holds_only_tensors
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
+from lossgeom.problem.examples import nearby
+from lossgeom.problem.graphs import graph_nodes
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
-from lossgeom.problem.network import graph_nodes
 from lossgeom.trust.trial import on_few
 
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
@@ -45,25 +46,25 @@ def pieces(problem: Problem, batch: Batch) -> list[Batch]:
 
 def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
     """Whether the pieces' outputs, and their gradients, make those of the whole batch."""
-    nearby, generator = problem.nearby().theta, random_numbers(0)
-    with measuring(nearby.device):
-        whole = problem.outputs(nearby.requires_grad_(), batch)
+    near, generator = nearby(problem.theta), random_numbers(0)
+    with measuring(near.device):
+        whole = problem.outputs(near.requires_grad_(), batch)
         u = torch.randn(whole.shape, generator=generator).to(whole)
         rows = [len(piece) * len(whole) // len(batch) for piece in cut]
-        gradient, total = torch.zeros_like(nearby), torch.zeros_like(nearby[0].detach())
+        gradient, total = torch.zeros_like(near), torch.zeros_like(near[0].detach())
         try:
             for piece, one, expected in zip(
                 cut, torch.split(u, rows), torch.split(whole, rows), strict=True
             ):
-                outputs = problem.outputs(nearby, piece)
+                outputs = problem.outputs(near, piece)
                 if not agree(outputs, expected, REORDERED):
                     return False
-                gradient += _pulled(outputs, nearby, one)
+                gradient += _pulled(outputs, near, one)
                 total = total + problem.terms(outputs.detach(), piece)[0]
         except Exception:
             return False
         same = agree(total, problem.terms(whole.detach(), batch)[0], REORDERED)
-        return same and agree(gradient, _pulled(whole, nearby, u), REORDERED)
+        return same and agree(gradient, _pulled(whole, near, u), REORDERED)
 
 
 def _pulled(outputs: Tensor, theta: Tensor, u: Tensor) -> Tensor:

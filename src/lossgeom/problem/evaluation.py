@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lossgeom.batches import TARGET_KEYS, Batch, map_tensors, tensors_of
 from lossgeom.losses import Loss, checked_terms
-from lossgeom.problem.model_facts import Key, Mode, ModelFacts
+from lossgeom.problem.double import InDouble
+from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, checked_mode
 from lossgeom.problem.network import Network
 
 Forward = Callable[[nn.Module, Any], Tensor]
@@ -46,9 +47,49 @@ class Evaluation:
     watched: bool = True
     facts: ModelFacts = field(default_factory=ModelFacts)
 
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        criterion: Loss,
+        mode: Mode | None,
+        *,
+        forward: Forward | None = None,
+        seed: int | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> Evaluation:
+        """Evaluate as a user asks for it, in eval mode where no mode is given."""
+        dtype = network.theta.dtype
+        if autocast is not None and dtype != torch.float32:
+            raise ValueError(
+                f"autocast={autocast} rounds float32 only, and this is measured in {dtype}; "
+                "leave one of the two out"
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(f"expected a seed >= 0, got {seed}")
+        facts = ModelFacts(FirstLook(training=None if mode is None else ""))
+        mode = "eval" if mode is None else checked_mode(mode)
+        return cls(network, criterion, mode, forward, seed, autocast, facts=facts)
+
+    def on_copy(self, network: Network) -> Evaluation:
+        """The same with another copy of the model, of which less is known."""
+        seen = replace(self.facts.first_look, model=self.facts.first_look.model or [])
+        same = network.theta.dtype == self.network.theta.dtype
+        facts = ModelFacts(seen, self.facts.in_double if same else InDouble())
+        return replace(self, network=network, facts=facts)
+
+    def inside_transforms(self, seeded: bool) -> Evaluation:
+        """The same for the transforms of ``torch.func``.
+
+        The state of a generator cannot be read inside these, so draws of random numbers are not
+        looked for. Nor can it be set under vmap: there no seed must fix them.
+        """
+        seed = self.seed if seeded else None
+        return replace(self.on_copy(self.network), watched=False, seed=seed)
+
     def in_mode(self, mode: Mode) -> Evaluation:
         """The same in another mode."""
-        return replace(self, mode=mode, facts=self.facts.in_mode(self.mode, mode))
+        return replace(self, mode=checked_mode(mode), facts=self.facts.in_mode(self.mode, mode))
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
         """What the model puts out, with a dimension of examples also where there is only one."""
@@ -68,8 +109,32 @@ class Evaluation:
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """The summed loss of outputs and the number of terms, both checked."""
-        with self._rounding():
+        with nullcontext() if self.autocast is None else self._rounding():
             return checked_terms(self.criterion, outputs, batch)
+
+    @torch.no_grad()
+    def loss(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[float, float]:
+        """The summed loss of a batch and its number of terms."""
+        total, count = self.terms(self.outputs(theta, batch), batch)
+        return total.item(), count
+
+    @torch.no_grad()
+    def label_entropy(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[float, float]:
+        """The summed entropy of the labels of a batch and its number of terms."""
+        if self.criterion.label_entropy is None:
+            raise ValueError(
+                "the label entropy is known for unweighted cross-entropy, not for "
+                f"{self.criterion.name!r}"
+            )
+        outputs = self.outputs(theta, batch)
+        return self.criterion.label_entropy(outputs, batch), self.terms(outputs, batch)[1]
+
+    def gradient(self, leaf: Float[Tensor, " P"], batch: Batch) -> tuple[Tensor, float]:
+        """The gradient of the summed loss of a batch in a leaf, and its number of terms."""
+        total, count = self.terms(self.outputs(leaf, batch), batch)
+        if not total.requires_grad:  # a loss that does not depend on theta
+            return torch.zeros_like(leaf), count
+        return torch.autograd.grad(total, leaf, materialize_grads=True)[0], count
 
     def _called(self, theta: Tensor, batch: Batch) -> Tensor:
         seed = None if self.seed is None else (self.seed, batch.index)
@@ -77,7 +142,7 @@ class Evaluation:
         if theta.dtype == torch.float64:
             call = partial(self.facts.in_double, call)
         try:
-            with self._rounding():
+            with nullcontext() if self.autocast is None else self._rounding():
                 outputs: Tensor = self.network(theta, call, self.mode, seed, watched=self.watched)
         except ValueError as error:
             _explain_batch_statistics(error, batch)
@@ -94,8 +159,6 @@ class Evaluation:
         return twice.shape == (2, *alone)
 
     def _rounding(self) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
         return torch.autocast(self.network.theta.device.type, self.autocast, cache_enabled=False)
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from lossgeom.batches import Batch, map_tensors, tensors_of
 from lossgeom.linalg import random_numbers
 from lossgeom.losses import NonFiniteError
+from lossgeom.problem.agreement import ALONE, ROUNDED
 from lossgeom.problem.evaluation import Evaluation
+from lossgeom.problem.model_facts import Key
 
 FEW = 2  # examples at either end of a batch that are tried
-AGREEMENT = 1e-3  # of the outputs of an example alone with those in the batch, relative
-ROUNDED_AGREEMENT = 5e-2  # under autocast
 NEARBY = 0.01  # relative distance of a point near theta
 LEFT_WHOLE = 5  # tensors of as many rows as there are examples, of which all choices are tried
 
@@ -107,30 +107,49 @@ class Trial:
 
 
 def nearby(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """A random point near theta."""
+    """A random point near theta, where no accident, such as weights of zero, hides anything."""
     noise = torch.randn(len(theta), generator=random_numbers(0)).to(theta)
     return theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise
 
 
-def rows_of_examples(
-    at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, mixed: bool
-) -> tuple[bool, ...] | None:
-    """Which tensors of a batch have a row for each example, see :func:`in_examples`.
+def in_examples(
+    at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, mixed: bool = False
+) -> Batch:
+    """A batch that knows which of its tensors have a row for each example.
 
-    That is tried at a point near theta, where no accident hides what depends on what; and at theta,
-    where the other is outside of the domain of the model.
+    That is tried on single examples, in eval mode, once for a model and shape of batches: at a
+    point near theta, where no accident hides what depends on what, and at theta, where the other is
+    outside of the model's domain. A tensor that all examples share, such as a grid or a mask, is
+    none of them, also where it has as many rows by accident.
+
+    Args:
+        at: the model.
+        theta: its parameters.
+        batch: all of it.
+        mixed: whether outputs of an example may depend on other examples.
+
+    Raises:
+        ValueError: if examples cannot be taken out of the batch, with the tensors it is about and
+            what to do: their outputs depend on others, or are no rows.
+        NonFiniteError: if outputs are NaN or infinite.
     """
-    at = at if at.mode == "eval" else at.in_mode("eval")
-    batch = batch.moved(theta)
-    tolerance = AGREEMENT if at.autocast is None else ROUNDED_AGREEMENT
-    try:
-        return in_examples(partial(at.outputs, nearby(theta)), batch, tolerance, mixed).rows
-    except (NonFiniteError, RuntimeError):
-        return in_examples(partial(at.outputs, theta), batch, tolerance, mixed).rows
+
+    def rows() -> tuple[bool, ...] | None:
+        evaluated, moved = at if at.mode == "eval" else at.in_mode("eval"), batch.moved(theta)
+        tolerance = ALONE if at.autocast is None else ROUNDED
+        try:
+            call = partial(evaluated.outputs, nearby(theta))
+            return _in_examples(call, moved, tolerance, mixed).rows
+        except (NonFiniteError, RuntimeError):
+            call = partial(evaluated.outputs, theta)
+            return _in_examples(call, moved, tolerance, mixed).rows
+
+    key = Key(in_examples, (tuple(t.shape for t in tensors_of(batch.raw)), mixed))
+    return replace(batch, rows=at.facts.known(key, rows))
 
 
 @torch.no_grad()
-def in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False) -> Batch:
+def _in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False) -> Batch:
     """A batch that knows which of its tensors have a row for each example.
 
     The examples are the rows of the outputs. Tensors with as many rows are cut, and the others are

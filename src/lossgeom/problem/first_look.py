@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
-from lossgeom.problem.evaluation import Evaluation
-from lossgeom.problem.examples import AGREEMENT, ROUNDED_AGREEMENT
+from lossgeom.problem.agreement import ALONE, ROUNDED
+from lossgeom.problem.evaluation import Evaluation, check_arguments
+from lossgeom.problem.examples import in_examples
+from lossgeom.problem.graphs import leaves_of
 from lossgeom.problem.isolation import seeded
-from lossgeom.problem.model_checks import checked_outputs, leaves_of, names_among
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 
+OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
+CHECKPOINTING = (
+    "activation checkpointing computes parts of the model again after the parameters have been "
+    "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
+)
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
     "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
@@ -23,21 +36,14 @@ BESIDE_OUTPUTS = (
 )
 
 
-def look_at(
-    at: Evaluation,
-    thetas: tuple[Tensor, Tensor],
-    batch: Batch,
-    live: nn.Module,
-    cut: Callable[[Batch], Batch],
-) -> None:
+def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.Module) -> None:
     """Look at what is not known yet of a model in a mode, and of its loss.
 
     Args:
         at: the model and its loss.
-        thetas: two leaves with the same numbers.
+        theta: where to evaluate them.
         batch: the one at hand.
         live: the user's model.
-        cut: tells which tensors of a batch have examples as rows.
 
     Raises:
         TypeError, ValueError: for what would make every measurement wrong.
@@ -47,10 +53,12 @@ def look_at(
     untold = not known and len(batch) > 1  # of one example, nothing is seen
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
-    theta = thetas[0].detach()
+    with torch.inference_mode(False):
+        thetas = [theta.detach().clone().requires_grad_() for _ in range(2)]
+        theta = theta.detach().clone()
     with at.network.undone():
         if seen.model is None:
-            outputs, seen.model = checked_outputs(at, thetas, batch, live)
+            outputs, seen.model = _checked_outputs(at, thetas, batch, live)
         else:
             outputs = at.outputs(theta, batch).detach()
         if outputs.isnan().any():  # of which nothing else can be seen
@@ -63,13 +71,13 @@ def look_at(
             adds = is_sum_of_terms(at, outputs, batch)
             seen.is_sum = "cannot tell" if adds is None else adds
     if seen.mixed is None:
-        seen.mixed = mixes_examples(at, theta, outputs, batch, cut)
+        seen.mixed = mixes_examples(at, theta, outputs, batch)
     if seen.training is None:
         seen.training = training_note(at, theta, outputs, batch)
 
 
 def _look_at_loss(
-    at: Evaluation, thetas: tuple[Tensor, ...], outputs: Tensor, batch: Batch, live: nn.Module
+    at: Evaluation, thetas: Sequence[Tensor], outputs: Tensor, batch: Batch, live: nn.Module
 ) -> None:
     """Evaluate the loss twice, to find what it is a function of besides the outputs.
 
@@ -88,7 +96,7 @@ def _look_at_loss(
     seen = at.facts.first_look
     ours = {id(theta) for theta in thetas}
     beside = [leaf for key, leaf in second.items() if key in first and key not in ours]
-    if beside and (own := names_among(live, beside)):
+    if beside and (own := _names_among(live, beside)):
         raise ValueError(
             f"the loss uses parameters of your own model ({own}), not those that are measured in, "
             "so what depends on them would count as a constant. Compute it from the model that "
@@ -102,51 +110,77 @@ def _look_at_loss(
         seen.loss_beside_outputs = True  # so that its halves are not those of the outputs
 
 
-def notes_on(at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]) -> list[str]:
-    """What has to be said of the model and the loss, where they are evaluated.
+def _checked_outputs(
+    at: Evaluation, thetas: Sequence[Tensor], batch: Batch, live: nn.Module
+) -> tuple[Tensor, list[str]]:
+    """Evaluate a model twice, to find what makes it something else than a function of theta.
 
     Args:
-        at: what is known of them.
-        sizes: the numbers of examples in batches.
-        at_point: what was seen at one point.
+        at: the model.
+        thetas: two leaves with the same numbers.
+        batch: its inputs.
+        live: the user's model, whose parameters must not be used.
+
+    Returns:
+        The outputs, and notes on what was switched in the evaluation, or is by the model.
+
+    Raises:
+        TypeError: if the inputs of the batch are not arguments of the model, or not known.
+        ValueError: if the model keeps state from call to call, reaches tensors that require
+            gradients other than through its parameters, or uses activation checkpointing.
     """
-    seen = at.facts.first_look
-    notes = [*at.network.notes, *(seen.model or ()), *(seen.loss or ()), *_on_batches(at, sizes)]
-    notes += [seen.training] if seen.training else []
-    if at.facts.in_double.needed:
-        notes.append("run in float64 also where the model says float32")
-    notes += at_point
-    if at.seed is not None:
-        notes.append(f"random numbers of the model fixed by seed {at.seed}, one draw a batch")
-    if at.autocast is not None:
-        notes.append(f"model and loss run under autocast to {at.autocast}")
-    return notes
-
-
-def _on_batches(at: Evaluation, sizes: Sequence[int]) -> list[str]:
-    """How the numbers depend on the batches."""
-    if not sizes:
-        return []
-    notes, seen = [], at.facts.first_look
-    listed = ", ".join(map(str, sizes[:8])) + ", ..." * (len(sizes) > 8)
-    split = f"how the data is split, here into batches of {listed} examples"
-    if at.mode == "train" and at.network.has_batch_statistics:
-        notes.append(f"BatchNorm uses the statistics of each batch, of {listed} examples")
-    if seen.mixed:
-        notes.append(
-            "the outputs of an example depend on the others in its batch, and so the loss "
-            f"depends on {split}"
+    with disable_saved_tensors_hooks(CHECKPOINTING):
+        try:
+            with _Watch(thetas[0].device.type, at.autocast) as watch:
+                first, second = (at.outputs(theta, batch) for theta in thetas)
+        except RuntimeError as error:
+            if CHECKPOINTING in str(error):
+                raise ValueError(CHECKPOINTING) from None
+            raise
+        except TypeError:
+            if at.forward is None:
+                check_arguments(at.network.module, batch)
+            raise
+    before, leaves = leaves_of(first), leaves_of(second)
+    # what a call makes for itself, such as coordinates to differentiate in, is another each time
+    beside = [leaf for key, leaf in leaves.items() if key in before]
+    kept = id(thetas[0]) in leaves  # of the first call, in the second one
+    if kept or not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            "two evaluations of the model at the same parameters and inputs differ, so its loss is "
+            "not a function of the parameters; remove what it keeps from call to call"
         )
-    if seen.is_sum is False:
-        notes.append(
-            f"the loss {at.criterion.name!r} is no sum over examples: it depends on {split}"
+    if beside:
+        own = _names_among(live, beside)
+        raise ValueError(
+            "the model uses tensors that require gradients and are not reached as parameters of "
+            "its modules (kept in a list, or by a function that holds the module); make them "
+            "parameters of a module, or detach them"
+            + f". They are {own} of your own model: use the model that forward= is given"
+            * bool(own)
         )
-    return notes
+    if made := [leaf for leaf in leaves.values() if leaf is not thetas[1]]:
+        _check_backward(second, made)
+    return first.detach(), watch.notes
 
 
-def mixes_examples(
-    at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, cut: Callable[[Batch], Batch]
-) -> bool:
+def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
+    """Go to leaves that the call made: modules may be hidden in what leads to no parameters."""
+    try:
+        torch.autograd.grad(outputs.sum(), leaves, allow_unused=True)
+    except RuntimeError as error:  # of something that is not differentiated where one measures
+        if "use_reentrant" in str(error):
+            raise ValueError(CHECKPOINTING) from None
+
+
+def _names_among(live: nn.Module, leaves: list[Tensor]) -> str:
+    """Names of the parameters of the user's model among some leaves."""
+    found = {id(leaf) for leaf in leaves}
+    names = [name for name, p in live.named_parameters() if id(p) in found]
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+
+
+def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> bool:
     """Whether an example's outputs depend on its batch, in a way that is not known anyway.
 
     The first half of the batch is tried alone; ``False`` also where that cannot be done.
@@ -158,9 +192,9 @@ def mixes_examples(
     if not half or outputs.ndim == 0 or len(outputs) != len(batch):
         return False
     with suppress(Exception):  # of whatever a model says to half of a batch
-        for whole in (None, cut):  # where it seems so, it may be that too much was cut
-            rows = batch if whole is None else whole(batch)
-            alone = at.outputs(theta, rows.examples(0, half)).detach()
+        for rows_known in (False, True):  # where it seems so, it may be that too much was cut
+            whole = in_examples(at, theta, batch, mixed=True) if rows_known else batch
+            alone = at.outputs(theta, whole.examples(0, half)).detach()
             if alone.shape != outputs[:half].shape or _same(alone, outputs[:half], at):
                 return False
         return True
@@ -197,6 +231,65 @@ def _loss(at: Evaluation, theta: Tensor, batch: Batch) -> float:
 
 
 def _same(a: Tensor, b: Tensor, at: Evaluation) -> bool:
-    tolerance = AGREEMENT if at.autocast is None else ROUNDED_AGREEMENT
+    tolerance = ALONE if at.autocast is None else ROUNDED
     difference = (a - b).double().norm()
     return bool(difference <= tolerance * b.double().norm() or (a == b).all())
+
+
+@dataclass(eq=False)
+class _Watch(TorchFunctionMode):
+    """Notices attention, and contexts that a model opens around what depends on its parameters.
+
+    Attributes:
+        kind: of the parameters' device.
+        autocast: the type that is asked for.
+        notes: what was noticed.
+    """
+
+    kind: str
+    autocast: torch.dtype | None
+    notes: list[str] = field(default_factory=list)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inside = func is F.multi_head_attention_forward and not (kwargs or {}).get("need_weights")
+        if inside or func is F.scaled_dot_product_attention:
+            self._note(
+                "scaled_dot_product_attention switched to its math back end, which has second "
+                "derivatives"
+            )
+        if torch.is_autocast_enabled(self.kind):
+            dtype = torch.get_autocast_dtype(self.kind)
+            if dtype != self.autocast:
+                self._note(
+                    f"the model opens torch.autocast itself: what is in it is rounded to {dtype}"
+                )
+        if not torch.is_grad_enabled() and _computed(func, args):
+            self._note(
+                "the model opens torch.no_grad itself: what it computes of its parameters in there "
+                "counts as a constant"
+            )
+        return result
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _computed(func: Any, args: Any) -> bool:
+    """Whether numbers are made of something that can be differentiated, and is not by its owner."""
+    if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
+        return False
+    parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
+    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    return differentiable and not _in_own_function()
+
+
+def _in_own_function() -> bool:
+    """Whether this is called in the forward of an autograd.Function, which has its backward."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is OWN_FUNCTION:
+            return True
+        frame = frame.f_back
+    return False

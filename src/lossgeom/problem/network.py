@@ -19,7 +19,6 @@ from lossgeom.problem.model_copy import private_copy
 from lossgeom.problem.model_facts import Mode
 
 Call = Callable[[nn.Module], Any]
-NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,23 +297,3 @@ class _AtRest(nn.Parameter):
             )
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
-
-
-def graph_nodes(tensor: Tensor) -> Iterator[Any]:
-    """The nodes of the graph that a tensor was computed by, each once."""
-    seen, todo = set(), [tensor.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            todo += [following for following, _ in node.next_functions]
-
-
-def check_differentiable_again(gradient: Tensor) -> None:
-    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
-    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
-        raise ValueError(
-            "the model uses an operation without second derivatives (such as a "
-            "once_differentiable function); what is made of them would be wrong"
-        )

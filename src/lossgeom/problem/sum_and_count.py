@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors
+from lossgeom.problem.agreement import REORDERED, ROUNDED
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import seeded
-
-AGREEMENT = 1e-4  # of sums that only rounding tells apart, relative
-ROUNDED_AGREEMENT = 2e-2  # under autocast
 
 
 def is_sum_of_terms(at: Evaluation, outputs: Tensor, batch: Batch) -> bool | None:
@@ -28,7 +26,7 @@ def is_sum_of_terms(at: Evaluation, outputs: Tensor, batch: Batch) -> bool | Non
     Raises:
         ValueError: if the sum is that of a mean, and the count that of a sum.
     """
-    loss, tolerance = at.criterion, AGREEMENT if at.autocast is None else ROUNDED_AGREEMENT
+    loss, tolerance = at.criterion, REORDERED if at.autocast is None else ROUNDED
     rows = len(outputs) if outputs.ndim else 0
     half = rows // 4 * 2 or rows // 2  # even, where there are pairs
     if not half:

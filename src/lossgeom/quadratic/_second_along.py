@@ -15,9 +15,9 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
-from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.finite_differences import DIRECTIONS, RAISED, STEPS, Point, disagreement
 from lossgeom.trust.trial import LARGEST, DerivativeError, on_few
 
@@ -28,7 +28,7 @@ Way = Callable[[Problem, Batch, Tensor], Expanded]
 
 def by_forward_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
     """By one pass in nested forward mode, with the graph of f + J d."""
-    unwatched, leaf = problem.inside_transforms(batch), problem.leaf()
+    unwatched, leaf = problem.inside_transforms(), problem.leaf()
 
     def along(theta: Tensor) -> tuple[Tensor, Tensor]:
         f, first, *_ = torch.func.jvp(lambda x: unwatched.outputs(x, batch), (theta,), (d,))

@@ -16,8 +16,9 @@ from lossgeom.linalg import random_numbers
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.network import ReentryError, check_differentiable_again
+from lossgeom.problem.network import ReentryError
 
 Order = Literal["first", "second", "third", "nested forward"]
 Status = Literal["right", "wrong", "unsupported", "unchecked"]
@@ -223,7 +224,7 @@ def _third(line: Line) -> float:
 
 def _nested_forward(line: Line) -> float:
     point, v = line.point, line.v
-    unwatched = point.problem.inside_transforms(point.batch)
+    unwatched = point.problem.inside_transforms()
 
     def loss(theta: Tensor) -> Tensor:
         return forward(unwatched, point.batch, theta)[1]

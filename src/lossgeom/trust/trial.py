@@ -14,6 +14,7 @@ from torch import Tensor
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import ALONE, ROUNDED, agree
+from lossgeom.problem.examples import nearby
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import Network
@@ -70,7 +71,7 @@ def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -
 
     def found() -> T:
         try:
-            return look(Trial(problem.nearby(), few), *given)
+            return look(Trial(problem.at(nearby(problem.theta)), few), *given)
         except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
             return look(Trial(problem, few), *given)
 

@@ -63,7 +63,7 @@ def _totals(variables: Variables, rows: Tensor, whole: Leaves) -> Tensor:
 
 def together(problem: Problem, variables: Variables, batch: Batch, U: Tensor) -> Tensor:
     """Gradients (B, m, p) along m cotangents (B, m, C) for each example, all in one go."""
-    unwatched = problem.inside_transforms(batch, seeded=False)  # drawing raises there
+    unwatched = problem.inside_transforms(seeded=False)  # drawing raises there
     parts: list[Tensor] = []
     batch.each_row(lambda tensor: parts.append(tensor) or tensor)  # type: ignore[func-returns-value]
 

@@ -1,0 +1,49 @@
+"""What is measured differently from how a model runs, or depends on more than the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lossgeom.problem.evaluation import Evaluation
+
+
+def notes_on(at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]) -> list[str]:
+    """What has to be said of the model and the loss, where they are evaluated.
+
+    Args:
+        at: what is known of them.
+        sizes: the numbers of examples in batches.
+        at_point: what was seen at one point.
+    """
+    seen = at.facts.first_look
+    notes = [*at.network.notes, *(seen.model or ()), *(seen.loss or ()), *_on_batches(at, sizes)]
+    notes += [seen.training] if seen.training else []
+    if at.facts.in_double.needed:
+        notes.append("run in float64 also where the model says float32")
+    notes += at_point
+    if at.seed is not None:
+        notes.append(f"random numbers of the model fixed by seed {at.seed}, one draw a batch")
+    if at.autocast is not None:
+        notes.append(f"model and loss run under autocast to {at.autocast}")
+    return notes
+
+
+def _on_batches(at: Evaluation, sizes: Sequence[int]) -> list[str]:
+    """How the numbers depend on the batches."""
+    if not sizes:
+        return []
+    notes, seen = [], at.facts.first_look
+    listed = ", ".join(map(str, sizes[:8])) + ", ..." * (len(sizes) > 8)
+    split = f"how the data is split, here into batches of {listed} examples"
+    if at.mode == "train" and at.network.has_batch_statistics:
+        notes.append(f"BatchNorm uses the statistics of each batch, of {listed} examples")
+    if seen.mixed:
+        notes.append(
+            "the outputs of an example depend on the others in its batch, and so the loss "
+            f"depends on {split}"
+        )
+    if seen.is_sum is False:
+        notes.append(
+            f"the loss {at.criterion.name!r} is no sum over examples: it depends on {split}"
+        )
+    return notes
