@@ -14,6 +14,7 @@ from torch import Tensor
 TARGET_KEYS = ("labels", "label", "targets", "target")
 PLAIN = (int, float, str, bytes, type(None))
 
+Rows = tuple[bool, ...] | None
 Target = int | str | Callable[[Any], Any] | None
 
 
@@ -36,16 +37,10 @@ class Batch:
     inputs: tuple[Any, ...] | dict[str, Any]
     targets: Any
     target: Target = None
-    rows: tuple[bool, ...] | None = None
+    rows: Rows = None
 
     @classmethod
-    def of(
-        cls,
-        raw: Any,
-        index: int = 0,
-        target: Target = None,
-        rows: tuple[bool, ...] | None = None,
-    ) -> Batch:
+    def of(cls, raw: Any, index: int = 0, target: Target = None, rows: Rows = None) -> Batch:
         """Take a batch apart.
 
         ``(x, y)`` has inputs x and targets y; x may be a tuple of positional or a mapping of
@@ -156,16 +151,17 @@ class Batch:
         return any(row for other, row in rows if other is tensor)
 
     def each_row(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with a function of the tensors that have a row for each example."""
+        """The batch with a function applied to the tensors that have a row for each example."""
         n, tensors = len(self), tensors_of(self.raw)
         rows = iter(self.rows or [t.ndim > 0 and len(t) == n for t in tensors])
-        return self.made_of(map_tensors(lambda t: function(t) if next(rows) else t, self.raw))
+        raw = map_tensors(lambda t: function(t) if next(rows) else t, self.raw)
+        return Batch.of(raw, self.index, self.target, self.rows)
 
     def examples(self, start: int, stop: int) -> Batch:
         """Some of the examples: rows of the tensors that have one for each, and all of the others.
 
-        Which these are is known of a batch in examples, see :meth:`lossgeom.Problem.in_examples`;
-        of others it is those whose first dimension is the number of examples.
+        Which these are is known after :meth:`lossgeom.Problem.in_examples`; before, they are those
+        whose first dimension is the number of examples.
         """
         return self.each_row(partial(_cut, start=start, stop=stop))
 
@@ -275,7 +271,7 @@ def holds_only_tensors(tree: Any) -> bool:
 
 
 def _is_named(tree: Any) -> bool:
-    """Whether a tuple is a named one, such as a PackedSequence, which is one thing."""
+    """Whether this is a named tuple, such as a PackedSequence, which is one thing."""
     return isinstance(tree, tuple) and "_fields" in dir(type(tree))
 
 
@@ -302,13 +298,3 @@ def _like_parameters(tensor: Tensor, theta: Tensor) -> Tensor:
     if tensor.is_complex():
         dtype = theta.dtype.to_complex()
     return tensor.detach().to(theta.device, dtype, copy=True)
-
-
-def checked_target(target: Target) -> Target:
-    """The place of the targets, if it is a way to say that."""
-    if target is not None and not (isinstance(target, (int, str)) or callable(target)):
-        raise TypeError(
-            "expected target to be a place in the batch such as -1, a key, or a function of the "
-            f"batch, got {type(target).__name__}"
-        )
-    return target

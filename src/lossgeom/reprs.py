@@ -13,7 +13,7 @@ FEW = 6  # numbers or members that are shown one by one
 
 
 def short(thing: Any) -> str:
-    """One line for a dataclass: of its tensors, few numbers, or the shape and the range.
+    """One line for a dataclass, with few numbers of each tensor, or its shape and range.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Norms:

@@ -1,4 +1,4 @@
-"""Names, choices and foreign text, as messages show them."""
+"""How messages show names, choices and foreign text."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def one_of(choices: Iterable[object]) -> str:
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
-    """What to say of a name that there is not.
+    """The message for an unknown name, with the nearest known one.
 
     >>> unknown("command", "lsit", ["run", "list"])
     "unknown command 'lsit': did you mean list? expected list or run"
@@ -27,7 +27,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Text with every character that is not printed, but for those to keep, as its escape.
+    r"""Text with unprintable characters escaped, but for those to keep.
 
     >>> printable("a\x1b[2Jb"), printable("1\n2", keep="\n")
     ('a\\x1b[2Jb', '1\n2')

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lossgeom as lg
-from lossgeom.problem.network import ReentryError
+from lossgeom.problem.model_copy import ReentryError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
-from lossgeom.problem.graphs import check_differentiable_again
+from lossgeom.problem.network import check_differentiable_again
 
 LARGEST_ROWS = 2 * 2**30  # bytes of a Jacobian that is kept row by row
 AGAIN = {"retain_graph": True, "materialize_grads": True}

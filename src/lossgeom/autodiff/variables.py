@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.problem.graphs import graph_nodes
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.network import graph_nodes
 
 Leaves = tuple[Tensor, ...]
 

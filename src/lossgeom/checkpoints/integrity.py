@@ -58,7 +58,7 @@ def declared(path: Path) -> Any:
 
 
 def _of_safetensors(path: Path) -> dict[str, Tensor]:
-    """The header, whose sizes the library compares with the file's."""
+    """Read the header, whose sizes the library compares with the file's."""
     with safe_open(path, framework="pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {
@@ -121,14 +121,14 @@ def _is_zip(path: Path) -> bool:
 
 
 def _without_absent_checksums(records: list[zipfile.ZipInfo]) -> None:
-    """Do not expect them where ``torch.serialization.set_crc32_options`` left all out."""
+    """Drop checksums where ``torch.serialization.set_crc32_options`` left all of them out."""
     if not any(record.CRC for record in records):
         for record in records:
             del record.CRC
 
 
 def _of_legacy(file: io.BufferedIOBase, path: Path) -> Any:
-    """The form from before torch 1.6: pickles, then a size and the numbers of each storage."""
+    """Read the form from before torch 1.6: pickles, then size and numbers of each storage."""
     left = path.stat().st_size
     storages = _Storages(lambda _: left)
     _magic, _protocol, _system = (_Reader(file, storages).load() for _ in range(3))
@@ -217,7 +217,7 @@ def _tensor(dtype: torch.dtype, storage: _Storage, offset: int, size: Any, strid
 
 
 def _filled(made: Any, items: Iterable[Any]) -> Any:
-    """A dict with more items, whose keys can be hashed without going deep."""
+    """Add items to a dict, if their keys can be hashed without going deep."""
     for key, value in items:
         parts = key if isinstance(key, tuple) else (key,)
         if any(isinstance(part, tuple) for part in parts):

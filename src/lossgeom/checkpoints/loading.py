@@ -1,4 +1,4 @@
-"""Weights from a file into a model, without running anything that the file holds."""
+"""Loading weights from a file into a model, without running anything that it holds."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _declared(path: Path) -> Any:
 
 
 def _read(path: Path, promised: Any, key: str | None) -> tuple[State, tuple[str, ...]]:
-    """The weights, which are those that were promised."""
+    """Read the weights, and compare them with what the file promised."""
     with _explained(path):
         state, notes = _state_dict(READERS[path.suffix](path), path, key)
         check_numbers(path, state.values())
@@ -186,7 +186,7 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _refused(error: pickle.UnpicklingError) -> str:
-    """What torch would not make: the name of a function or class, if it says so."""
+    """The name of a function or class that torch refuses to make, if it gives one."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     return found[1] if found else "something else"
 
@@ -220,7 +220,7 @@ def _state_dict(loaded: Any, path: Path, key: str | None) -> tuple[State, tuple[
 
 
 def _state_dicts(loaded: Any, key: str | None) -> dict[str | None, State]:
-    """Those at a key; or at top level, as None; or at the usual entries."""
+    """The state dicts at a key; or at top level, under None; or at the usual entries."""
     if key is None and _is_state_dict(loaded):
         return {None: loaded}
     entries = loaded if isinstance(loaded, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Names in a checkpoint as the model has them."""
+"""The names of a checkpoint, translated to those of the model."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.examples import nearby
-from lossgeom.problem.graphs import graph_nodes
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.network import graph_nodes
 from lossgeom.trust.trial import on_few
 
 PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory

@@ -27,8 +27,8 @@ from lossgeom.curvature._microbatches import batch_bytes, look, pieces
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
-from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.trial import on_few
 
 Result = TypeVar("Result")

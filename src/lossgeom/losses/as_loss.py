@@ -117,7 +117,7 @@ def _meant(loss: Any) -> str:
 
 
 def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """The summed loss and the number of its terms, if they are that.
+    """The summed loss and the number of its terms, checked to be such.
 
     Raises:
         TypeError: if the loss returns something else.

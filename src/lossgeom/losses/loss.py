@@ -41,17 +41,6 @@ class Loss:
     needs_targets: bool = False
     known: bool = False
 
-    def divisor(self, count: float) -> float:
-        """What a sum of terms is divided by: their number, or 1 where the loss is the sum."""
-        if not self.average:
-            return 1.0
-        if not count > 0:
-            raise ValueError(
-                f"expected the loss {self.name!r} to have terms, got a count of {count}; are all "
-                "targets ignored?"
-            )
-        return count
-
 
 class NonFiniteError(ArithmeticError):
     """The model or its loss is NaN or infinite at this point."""

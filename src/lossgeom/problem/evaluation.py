@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lossgeom.batches import TARGET_KEYS, Batch, map_tensors, tensors_of
 from lossgeom.losses import Loss, checked_terms
+from lossgeom.problem.batch_norm import explain_too_few
 from lossgeom.problem.double import InDouble
 from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, checked_mode
 from lossgeom.problem.network import Network
@@ -58,7 +59,7 @@ class Evaluation:
         seed: int | None = None,
         autocast: torch.dtype | None = None,
     ) -> Evaluation:
-        """Evaluate as a user asks for it, in eval mode where no mode is given."""
+        """Check what a user asks for, and take eval mode where no mode is given."""
         dtype = network.theta.dtype
         if autocast is not None and dtype != torch.float32:
             raise ValueError(
@@ -72,14 +73,14 @@ class Evaluation:
         return cls(network, criterion, mode, forward, seed, autocast, facts=facts)
 
     def on_copy(self, network: Network) -> Evaluation:
-        """The same with another copy of the model, of which less is known."""
+        """The same evaluation of another copy of the model, of which less is known."""
         seen = replace(self.facts.first_look, model=self.facts.first_look.model or [])
         same = network.theta.dtype == self.network.theta.dtype
         facts = ModelFacts(seen, self.facts.in_double if same else InDouble())
         return replace(self, network=network, facts=facts)
 
     def inside_transforms(self, seeded: bool) -> Evaluation:
-        """The same for the transforms of ``torch.func``.
+        """The same evaluation inside the transforms of ``torch.func``.
 
         The state of a generator cannot be read inside these, so draws of random numbers are not
         looked for. Nor can it be set under vmap: there no seed must fix them.
@@ -88,7 +89,7 @@ class Evaluation:
         return replace(self.on_copy(self.network), watched=False, seed=seed)
 
     def in_mode(self, mode: Mode) -> Evaluation:
-        """The same in another mode."""
+        """The same evaluation in another mode."""
         return replace(self, mode=checked_mode(mode), facts=self.facts.in_mode(self.mode, mode))
 
     def outputs(self, theta: Float[Tensor, " P"], batch: Batch) -> Tensor:
@@ -111,6 +112,17 @@ class Evaluation:
         """The summed loss of outputs and the number of terms, both checked."""
         with nullcontext() if self.autocast is None else self._rounding():
             return checked_terms(self.criterion, outputs, batch)
+
+    def divisor(self, count: float) -> float:
+        """What a sum of terms is divided by: their number, or 1 where the loss is the sum."""
+        if not self.criterion.average:
+            return 1.0
+        if not count > 0:
+            raise ValueError(
+                f"expected the loss {self.criterion.name!r} to have terms, got a count of {count}; "
+                "are all targets ignored?"
+            )
+        return count
 
     @torch.no_grad()
     def loss(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[float, float]:
@@ -145,7 +157,7 @@ class Evaluation:
             with nullcontext() if self.autocast is None else self._rounding():
                 outputs: Tensor = self.network(theta, call, self.mode, seed, watched=self.watched)
         except ValueError as error:
-            _explain_batch_statistics(error, batch)
+            explain_too_few(error, batch)
             raise
         return outputs
 
@@ -192,19 +204,8 @@ def call_model(module: nn.Module, batch: Batch, forward: Forward | None) -> Tens
     return outputs
 
 
-def _explain_batch_statistics(error: ValueError, batch: Batch) -> None:
-    """Say which batch is too small for BatchNorm in train mode."""
-    if "Expected more than 1 value per channel" in str(error):
-        raise ValueError(
-            f"batch {batch.index}, of {len(batch)} example{'s' * (len(batch) != 1)}, has too few "
-            f"for the batch statistics of BatchNorm in mode='train' ({error}): leave it out, such "
-            "as with DataLoader(..., drop_last=True), use larger batches, or measure in "
-            "mode='eval'"
-        ) from error
-
-
 def check_arguments(module: nn.Module, batch: Batch) -> None:
-    """Say what a model takes, where that is not what a batch has.
+    """Raise an error that says what a model takes, if that is not what a batch has.
 
     Raises:
         TypeError: if the inputs of the batch are not arguments of the model, or not known.

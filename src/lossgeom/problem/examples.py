@@ -28,7 +28,7 @@ Call = Callable[[Batch], Tensor]
 
 
 class SecondDimensionError(ValueError):
-    """Examples lie along the second dimension of a tensor."""
+    """The examples lie along the second dimension of a tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def _in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False
 
 
 def _choices(batch: Batch, rows: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
-    """What to cut: all that can be, then all but one input, and so on."""
+    """Yield which tensors to cut: all that can be, then all but one input, and so on."""
     inputs = {id(tensor) for tensor in tensors_of(batch.inputs)}
     tensors = enumerate(tensors_of(batch.raw))
     places = [i for i, tensor in tensors if rows[i] and id(tensor) in inputs]
@@ -207,7 +207,7 @@ def _choices(batch: Batch, rows: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]
 
 
 def _runs(trial: Callable[[], bool]) -> bool:
-    """Whether a trial succeeds, and no model says that it cannot be."""
+    """Whether a trial succeeds, and the model raises nothing in it."""
     return bool(_or_none(trial))
 
 

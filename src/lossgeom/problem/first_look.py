@@ -1,4 +1,4 @@
-"""What a first batch shows of a model and its loss: what would be wrong, or has to be said."""
+"""A look at a model and its loss on a first batch, for what would be wrong or has to be said."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
 from lossgeom.problem.agreement import ALONE, ROUNDED
+from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.graphs import leaves_of
 from lossgeom.problem.isolation import seeded
+from lossgeom.problem.network import leaves_of
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 
 OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
@@ -165,7 +166,7 @@ def _checked_outputs(
 
 
 def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
-    """Go to leaves that the call made: modules may be hidden in what leads to no parameters."""
+    """Run a backward pass to leaves that the call made, in which checkpoints may be hidden."""
     try:
         torch.autograd.grad(outputs.sum(), leaves, allow_unused=True)
     except RuntimeError as error:  # of something that is not differentiated where one measures
@@ -185,7 +186,7 @@ def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch)
 
     The first half of the batch is tried alone; ``False`` also where that cannot be done.
     """
-    known = at.mode == "train" and at.network.has_batch_statistics
+    known = at.mode == "train" and has_batch_statistics(at.network.module)
     if known or at.seed is not None:
         return False
     half = len(batch) // 2
@@ -277,7 +278,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _computed(func: Any, args: Any) -> bool:
-    """Whether numbers are made of something that can be differentiated, and is not by its owner."""
+    """Whether numbers are computed from something that autograd would differentiate."""
     if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
         return False
     parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
@@ -286,7 +287,7 @@ def _computed(func: Any, args: Any) -> bool:
 
 
 def _in_own_function() -> bool:
-    """Whether this is called in the forward of an autograd.Function, which has its backward."""
+    """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code is OWN_FUNCTION:

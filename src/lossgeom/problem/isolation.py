@@ -1,4 +1,4 @@
-"""What every measurement runs under, and what it puts back of all that it touches."""
+"""The settings that every measurement runs under, and putting back all that it touches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GLOBAL_HOOKS = (
 
 @contextmanager
 def measuring(device: torch.device) -> Iterator[None]:
-    """Exact, differentiable and repeatable arithmetic.
+    """Make arithmetic exact, differentiable and repeatable.
 
     Gradients are on; autocast and TF32 are off; attention uses the back end that has second
     derivatives, and no fused path without derivatives; every pass over the data sees the same
@@ -48,7 +48,7 @@ def measuring(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded(device: torch.device, *seed: int) -> Iterator[None]:
-    """Random numbers from a seed, and the caller's generators put back afterwards."""
+    """Draw random numbers from a seed, and put the caller's generators back afterwards."""
     generators = _generators(device)
     states = [generator.get_state() for generator in generators]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002

@@ -53,7 +53,7 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
 
 
 def _repair(module: nn.Module, notes: list[str]) -> None:
-    """Take out of a copy what cannot be differentiated twice, or not rightly."""
+    """Replace parts of a copy that have no second derivative, or a wrong one."""
     for part in list(module.modules()):
         if "_original_forward" in vars(part):
             _take_off_autocast(part, notes)
@@ -190,7 +190,7 @@ def _take_off_autocast(part: nn.Module, notes: list[str]) -> None:
 
 
 def _prepared_once(forward: Any) -> Any:
-    """What a model had before it was prepared again, as a second Trainer does."""
+    """The forward that a model had before it was prepared a second time, by another Trainer."""
     while type(getattr(forward, "__wrapped__", None)).__name__ == "ConvertOutputsToFp32":
         forward = forward.__wrapped__.model_forward.__wrapped__
     return forward
@@ -228,7 +228,7 @@ def _dimension(norm: Any) -> int:
 
 
 def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:
-    """Floating parameters and buffers into one type, complex buffers into its complex one.
+    """Convert floating parameters and buffers to one type, and complex buffers to its complex one.
 
     Each once, however many modules share it.
     """
@@ -252,3 +252,26 @@ def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:
     if other:
         kinds = ", ".join(sorted(other))
         notes.append(f"measured in {dtype}, in a copy of a model in {kinds}")
+
+
+class ReentryError(ValueError):
+    """A backward pass calls a module of the model again."""
+
+
+class AtRest(nn.Parameter):
+    """A parameter of the copy between evaluations, which no backward pass must use.
+
+    While one runs, theta is no longer in the place of the parameters.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch._C._current_graph_task_id() != -1:
+            raise ReentryError(
+                "the backward pass of the model calls a module again, after its parameters have "
+                "been put back, so its derivatives would be wrong: adjoint ODE solvers, activation "
+                "checkpointing and reversible networks do so. Measure with the variant that keeps "
+                "the graph of its forward pass, such as odeint in the place of odeint_adjoint"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))

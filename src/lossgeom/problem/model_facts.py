@@ -44,7 +44,7 @@ class PointCache:
     _values: dict[Hashable, Any] = field(default_factory=dict)
 
     def value(self, key: Hashable, find: Callable[[], T]) -> T:
-        """Find a value, unless it is there."""
+        """Return a value, and compute it if it is not there."""
         if key not in self._values:
             self._values[key] = find()
         return cast(T, self._values[key])
@@ -87,7 +87,7 @@ class ModelFacts:
     _known: dict[Hashable, Any] = field(default_factory=dict)
 
     def known(self, key: Hashable, find: Callable[[], T]) -> T:
-        """Find something out, unless it is known."""
+        """Return a fact, and find it out if it is not known."""
         if key not in self._known:
             self._known[key] = find()
         return cast(T, self._known[key])
@@ -96,7 +96,7 @@ class ModelFacts:
         return key in self._known
 
     def in_mode(self, here: Mode, there: Mode) -> ModelFacts:
-        """The facts of another mode than the one that these are of, as far as they are known."""
+        """The facts of another mode, as far as they are known."""
         self.modes[here] = self
         asked = FirstLook(training="")  # there is nothing to say of a mode that was not asked for
         return self.modes.setdefault(there, ModelFacts(asked, modes=self.modes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,36 +11,33 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lossgeom.linalg import ONE_AT_A_TIME
+from lossgeom.problem.batch_norm import buffers_kept
 from lossgeom.problem.isolation import ModuleState, hooks_undone, random_state, seeded
-from lossgeom.problem.model_copy import private_copy
+from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
 
 Call = Callable[[nn.Module], Any]
+NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A private copy of a module, evaluated at any flat vector of its trainable parameters.
 
-    The user's module is copied once and never touched again, so nothing done here can leave a
-    trace in it. Each parameter has one place in the flat vector, however many modules share it;
-    the others are part of the copy, and so are hooks, which are called as ever; what they write is
-    put back. Buffers are put back after every evaluation, so that batch statistics can be used
-    without running averages moving on.
+    The user's module is copied once and never touched again. Each parameter has one place in the
+    flat vector, however many modules share it. Hooks are part of the copy and called as ever; what
+    they write is put back, and so are buffers, after every evaluation.
 
     Attributes:
         module: the copy.
         theta: where the parameters were.
-        names: of the parameters that theta holds, in order.
-        shapes: theirs.
+        names, shapes: of the parameters that theta holds, in order.
         aliases: all names of each, of those that modules share.
         slots: every module and name that a parameter has a place at, and which one it is.
         held: every module and name whose value is held fixed, with the value.
         frozen_names: of the parameters that theta does not hold.
-        has_batch_statistics: whether there is any BatchNorm.
         cudnn: whether it may be used.
 
     >>> network = Network.of(nn.Linear(2, 1))
@@ -56,7 +53,6 @@ class Network:
     slots: tuple[tuple[nn.Module, str, int], ...]
     held: tuple[tuple[nn.Module, str, Tensor], ...]
     frozen_names: tuple[str, ...]
-    has_batch_statistics: bool
     cudnn: bool
     _notes: tuple[str, ...]
     _state: ModuleState
@@ -113,19 +109,18 @@ class Network:
             ),
             held=(),
             frozen_names=tuple(n for n, _ in module.named_parameters() if n not in trainable),
-            has_batch_statistics=any(isinstance(m, _BatchNorm) for m in modules),
             cudnn=cudnn,
             _notes=tuple(notes),
             _state=state,
         )
         for p in trainable.values():
             if type(p) is nn.Parameter:
-                p.__class__ = _AtRest
+                p.__class__ = AtRest
         return network if parameters is None else network.restricted(theta, parameters)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is different from the user's module."""
+        """Notes on what is different from the user's module."""
         held = [f"parameters held fixed: {len(self.frozen_names)}"] * bool(self.frozen_names)
         padding = "the padding row of an embedding has no gradient: what reads it sees a constant"
         return (*self._notes, *held, *[padding] * bool(self.without_gradient().any()))
@@ -251,49 +246,46 @@ class Network:
 
     @contextmanager
     def _at(self, theta: Tensor, mode: Mode) -> Iterator[None]:
-        """With parameters at theta, and buffers that may be written to."""
+        """Put parameters in their places, and let buffers be written to, for one evaluation."""
         pieces = self.split(theta)
         values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self.held]
         kept = [module._parameters[name] for module, name, _ in values]
-        buffers = [(module, dict(module._buffers)) for module in self.module.modules()]
-        with nullcontext() if self.cudnn else torch.backends.cudnn.flags(enabled=False):
+        with ExitStack() as stack:
+            if not self.cudnn:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if any(module._buffers for module in self.module.modules()):
+                stack.enter_context(buffers_kept(self.module))
             try:
                 self.module.train(mode == "train")
                 for module, name, value in values:
                     module._parameters[name] = value  # type: ignore[assignment]
-                fresh: dict[int, Tensor] = {}  # a buffer that modules share stays one
-                for module, own in buffers:
-                    for name, buffer in own.items():
-                        if buffer is not None:
-                            clone = fresh.setdefault(id(buffer), buffer.clone())
-                            module._buffers[name] = clone
                 yield
             finally:
                 for (module, name, _), parameter in zip(values, kept, strict=True):
                     module._parameters[name] = parameter
-                for module, own in buffers:
-                    module._buffers.clear()
-                    module._buffers.update(own)
 
 
-class ReentryError(ValueError):
-    """A backward pass calls a module of the model again."""
+def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
+    """The leaves that a tensor was computed from, by their ids."""
+    variables = (getattr(node, "variable", None) for node in graph_nodes(tensor))
+    return {id(leaf): leaf for leaf in variables if leaf is not None}
 
 
-class _AtRest(nn.Parameter):
-    """A parameter of the copy between evaluations, which no backward pass must use.
+def graph_nodes(tensor: Tensor) -> Iterator[Any]:
+    """The nodes of the graph that a tensor was computed by, each once."""
+    seen, todo = set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo += [following for following, _ in node.next_functions]
 
-    While one runs, theta is no longer in the place of the parameters.
-    """
 
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch._C._current_graph_task_id() != -1:
-            raise ReentryError(
-                "the backward pass of the model calls a module again, after its parameters have "
-                "been put back, so its derivatives would be wrong: adjoint ODE solvers, activation "
-                "checkpointing and reversible networks do so. Measure with the variant that keeps "
-                "the graph of its forward pass, such as odeint in the place of odeint_adjoint"
-            )
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+def check_differentiable_again(gradient: Tensor) -> None:
+    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
+    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
+        raise ValueError(
+            "the model uses an operation without second derivatives (such as a "
+            "once_differentiable function); what is made of them would be wrong"
+        )

@@ -1,14 +1,15 @@
-"""What is measured differently from how a model runs, or depends on more than the model."""
+"""Notes on what is measured differently from how a model runs in training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation
 
 
 def notes_on(at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]) -> list[str]:
-    """What has to be said of the model and the loss, where they are evaluated.
+    """Notes on how a model and its loss are evaluated.
 
     Args:
         at: what is known of them.
@@ -29,13 +30,13 @@ def notes_on(at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]) -> l
 
 
 def _on_batches(at: Evaluation, sizes: Sequence[int]) -> list[str]:
-    """How the numbers depend on the batches."""
+    """Notes on how the numbers depend on the batches."""
     if not sizes:
         return []
     notes, seen = [], at.facts.first_look
     listed = ", ".join(map(str, sizes[:8])) + ", ..." * (len(sizes) > 8)
     split = f"how the data is split, here into batches of {listed} examples"
-    if at.mode == "train" and at.network.has_batch_statistics:
+    if at.mode == "train" and has_batch_statistics(at.network.module):
         notes.append(f"BatchNorm uses the statistics of each batch, of {listed} examples")
     if seen.mixed:
         notes.append(

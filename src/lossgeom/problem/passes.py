@@ -18,7 +18,7 @@ Fingerprint = tuple[tuple[str, ...], ...]
 
 
 def fingerprint(raw: Any) -> Fingerprint:
-    """What two passes over the same data in the same order agree in."""
+    """Shapes and hashes of all tensors in a batch, to tell whether two passes gave the same."""
     return tuple((str(tuple(part.shape)), digest(part)) for part in tensors_of(raw))
 
 
@@ -59,7 +59,7 @@ class Data:
         raise ValueError("expected at least one batch, got none")
 
     def over(self, theta: Tensor) -> Iterator[Batch]:
-        """Go over the data, checked, and moved to where theta is.
+        """Yield the batches, checked, and moved to where theta is.
 
         Raises:
             TypeError: for batches of another form.
@@ -138,3 +138,13 @@ def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
     finally:
         for generator, state in states:
             generator.set_state(state)
+
+
+def checked_target(target: Target) -> Target:
+    """The place of the targets, or an error for what is no place."""
+    if not (isinstance(target, (int, str)) or callable(target)):
+        raise TypeError(
+            "expected target to be a place in the batch such as -1, a key, or a function of the "
+            f"batch, got {type(target).__name__}"
+        )
+    return target

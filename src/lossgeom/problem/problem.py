@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossgeom.batches import Batch, Target, checked_target
+from lossgeom.batches import Batch, Target
 from lossgeom.losses import Loss, LossLike, as_loss
 from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
@@ -22,7 +22,7 @@ from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key, Mode, ModelFacts, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
-from lossgeom.problem.passes import Data, generators_kept
+from lossgeom.problem.passes import Data, checked_target, generators_kept
 from lossgeom.problem.repeatable import check_repeatable
 
 T = TypeVar("T")
@@ -57,14 +57,11 @@ class Problem:
         forward: ``(model, batch) -> outputs``, where calling the model with the inputs is not it.
         target: where the targets are in batches of another form: a place such as -1 among three
             parts, a key of a mapping, or a function that makes them of the batch.
-        seed: fixes what the model draws at random, as Dropout in train mode does: one draw for
-            each batch, the same in every pass. Without it, random models are refused.
-        dtype: torch.float32 or torch.float64, to measure in. In float64, a model that says float32
-            on its way goes on in float64; the default type of torch is float64 meanwhile.
-        autocast: a type such as torch.bfloat16 to run model and loss in under torch.autocast, as
-            training does. Off by default: rounding has no derivative.
-        check: whether derivatives are compared with finite differences, once for each model, on a
-            few examples; see :func:`lossgeom.check_derivatives`.
+        seed: fixes what the model draws at random, one draw a batch; without it, that is an error.
+        dtype: torch.float32 or torch.float64, to measure in; meanwhile, the latter is torch's
+            default type, and models that say float32 on their way go on in it.
+        autocast: a type such as torch.bfloat16 to run model and loss in, as training does.
+        check: whether derivatives are compared with differences, see ``check_derivatives``.
 
     Raises:
         TypeError, ValueError: for input that cannot be measured; each says what was expected.
@@ -111,7 +108,7 @@ class Problem:
                 network, criterion, mode, forward=forward, seed=seed, autocast=autocast
             ),
             theta=network.theta,
-            data=Data(batches, checked_target(target)),
+            data=Data(batches, target if target is None else checked_target(target)),
             check=check,
             cache=PointCache(),
             _copied=copied,
@@ -129,10 +126,8 @@ class Problem:
         return other
 
     def __repr__(self) -> str:
-        return (
-            f"Problem({type(self.model).__name__}, {self.criterion.name!r}, "
-            f"P={self.theta.numel()}, mode={self.mode!r})"
-        )
+        model, P = type(self.model).__name__, self.theta.numel()
+        return f"Problem({model}, {self.criterion.name!r}, P={P}, mode={self.mode!r})"
 
     @property
     def network(self) -> Network:
@@ -151,7 +146,7 @@ class Problem:
 
     @property
     def seed(self) -> int | None:
-        """What fixes draws of random numbers."""
+        """The seed of the model's random numbers."""
         return self.evaluation.seed
 
     @property
@@ -171,7 +166,7 @@ class Problem:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is measured differently from how the model runs, known after the first pass."""
+        """Notes on what is measured differently from how the model runs, after the first pass."""
         return tuple(notes_on(self.evaluation, self.data.sizes, self.cache.notes))
 
     @property
@@ -180,10 +175,7 @@ class Problem:
         return self.facts.first_look.training or None
 
     def take(self, n: int) -> Problem:
-        """The same problem on the first n examples; fewer than n in the data is an error.
-
-        Examples are rows of the outputs and of tensors in a batch, see :meth:`in_examples`.
-        """
+        """The same problem on the first n examples; fewer than n in the data is an error."""
         cut = partial(in_examples, self.evaluation, self.theta, mixed=True)
         return self._with(data=self.data.first(n, cut))
 
@@ -197,13 +189,7 @@ class Problem:
         return self._with(evaluation=replace(self.evaluation, criterion=loss))
 
     def with_parameters(self, parameters: str | Sequence[str]) -> Problem:
-        """The same problem in some of its parameters, by patterns of names; the others are held.
-
-        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-        >>> problem = Problem(model, "squared_error", [(torch.ones(1, 2), torch.ones(1, 1))])
-        >>> problem.with_parameters("1.*").network.names
-        ('1.weight', '1.bias')
-        """
+        """The same problem in some parameters, by patterns such as "1.*"; the others are held."""
         network = self.network.restricted(self.theta, parameters)
         return self._with(
             evaluation=replace(self.evaluation, network=network),
@@ -214,9 +200,8 @@ class Problem:
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
         if theta.shape != self.theta.shape:
-            raise ValueError(
-                f"expected theta of shape {tuple(self.theta.shape)}, got {tuple(theta.shape)}"
-            )
+            here, there = tuple(self.theta.shape), tuple(theta.shape)
+            raise ValueError(f"expected theta of shape {here}, got {there}")
         return self._with(theta=theta.detach().to(self.theta).clone())
 
     def in_mode(self, mode: Mode) -> Problem:
@@ -250,7 +235,7 @@ class Problem:
         with measuring(self.theta.device), generators_kept(self.data.batches):
             for batch in self.data.over(self.theta):
                 look_at(self.evaluation, self.theta, batch, self.model)
-                with self.network.undone():
+                with self.evaluation.network.undone():
                     results.append(function(batch))
         return results
 
@@ -262,24 +247,17 @@ class Problem:
             return batch
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
-        """A batch that knows which of its tensors have a row for each example.
-
-        That is tried on single examples, in eval mode, once for a model and shape of batches; see
-        :func:`lossgeom.problem.examples.in_examples`.
-        """
+        """A batch that knows its examples; see :func:`lossgeom.problem.examples.in_examples`."""
         return in_examples(self.evaluation, self.theta, batch, mixed)
 
     def reduced(self, parts: Iterable[tuple[Summand, float]]) -> tuple[Summand, float]:
-        """The sum of what all batches have, and the number of terms, or 1 for a summed loss.
-
-        All that is made of several batches, or parts of them, is summed here and nowhere else.
-        """
-        total: Any = 0  # the first part is added to it as a copy, the others in place
+        """The sum of what all batches have, made here alone, and what it is divided by."""
+        total: Any = 0  # to which the first part is added as a copy, and the others in place
         counts = []
         for part, count in parts:
             total += part
             counts.append(count)
-        return total, self.criterion.divisor(math.fsum(counts))
+        return total, self.evaluation.divisor(math.fsum(counts))
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""

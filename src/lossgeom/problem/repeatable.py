@@ -55,7 +55,7 @@ def check_iterable(batches: Iterable[Any]) -> None:
 
 
 def check_repeatable(batches: Iterable[Any], device: torch.device) -> None:
-    """Refuse batches that are seen to be others in every pass, before anything is measured.
+    """Refuse batches that differ from pass to pass, before anything is measured.
 
     Little is drawn, each twice: of a DataLoader the first indices and one example, and of anything
     else that is no list or tuple, the first batch. Worker processes are not started, and generators
@@ -141,7 +141,7 @@ def _check_iterations(batches: Iterable[Any], device: torch.device) -> None:
 def _twice(
     draw: Callable[[], Any], batches: Iterable[Any], device: torch.device
 ) -> tuple[Any, Any] | None:
-    """Two draws, each at the start of a pass; ``None`` where there is something else wrong."""
+    """Draw twice, each time at the start of a pass; ``None`` where something else is wrong."""
     drawn = []
     for _ in range(2):
         with ONE_AT_A_TIME, seeded(device, 0), generators_kept(batches):

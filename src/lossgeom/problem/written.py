@@ -1,4 +1,4 @@
-"""What functions and modules can write to, and putting it back."""
+"""What hooks and modules can write to, noted down before they run and put back after."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Written:
             undo()
 
     def _note(self, thing: Any, names: Names | None, depth: int) -> None:
-        """Note a thing down; without names, all of its attributes, but no function's."""
+        """Note a thing down; without names, all of its attributes, but no functions."""
         if isinstance(thing, ATOMS) or not depth or (id(thing), names) in self._seen:
             return
         self._seen[id(thing), names] = thing
@@ -115,7 +115,7 @@ class Written:
         yield vars(function), names
 
     def _of_module(self, module: nn.Module, names: Names) -> Iterator[tuple[Any, Names]]:
-        """What the code names, of all modules inside, too."""
+        """Yield what the code names of a module and of all modules inside it."""
         for part in module.modules():
             for where in (vars(part), part._buffers):
                 named = self._note_attributes(where, names)
@@ -152,7 +152,7 @@ class Written:
             yield before, names
 
     def _note_attributes(self, own: dict[str, Any], names: Names | None) -> Names:
-        """Note those that code may write, also new ones."""
+        """Note the attributes that code may write, also new ones."""
         if names is None or names & ANY_NAME:
             self._undo.append(partial(_put_back_dict, own, dict(own)))
             return frozenset(own) - OF_EVERY_MODULE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -16,9 +17,9 @@ from lossgeom.linalg import random_numbers
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
-from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.network import ReentryError
+from lossgeom.problem.model_copy import ReentryError
+from lossgeom.problem.network import check_differentiable_again
 
 Order = Literal["first", "second", "third", "nested forward"]
 Status = Literal["right", "wrong", "unsupported", "unchecked"]
@@ -95,9 +96,10 @@ class Point:
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs and loss at theta."""
-    with in_double(theta.dtype), problem.network.undone():
+    with problem.network.undone():
         outputs = problem.outputs(theta, batch)
-        return outputs, problem.terms(outputs, batch)[0]
+        with nullcontext() if problem.criterion.known else in_double(theta.dtype):
+            return outputs, problem.terms(outputs, batch)[0]
 
 
 class Pass:
