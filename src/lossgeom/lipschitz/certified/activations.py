@@ -26,7 +26,8 @@ TANH_GELU_LOWEST, TANH_GELU_TURN = -0.752461422071016, 1.418504008790828
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # torch's
 
 Elementwise = Callable[[Tensor], Tensor]
-Ranges = tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]]
+Numbers = Float[Tensor, " ..."]
+Ranges = tuple[Numbers, Numbers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Monotone:
     function: Elementwise
     breaks: tuple[tuple[float, ...], ...] = ()
 
-    def range(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
+    def range(self, lower: Numbers, upper: Numbers) -> Ranges:
         """The extremes on intervals, which are at their ends and at breaks."""
         left, right = self.function(lower), self.function(upper)
         least, largest = torch.minimum(left, right), torch.maximum(left, right)
@@ -97,24 +98,22 @@ class Activation:
     rounding: float = ROUNDING
     far: float = math.inf
 
-    def __call__(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+    def __call__(self, x: Numbers) -> Numbers:
         """The function itself."""
         return self.value.function(x)
 
-    def slopes(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
+    def slopes(self, lower: Numbers, upper: Numbers) -> Ranges:
         """Bounds of the slope on intervals."""
         least, largest = self.slope.range(*self._near(lower, upper))
         return least - self.rounding, largest + self.rounding
 
-    def values(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
+    def values(self, lower: Numbers, upper: Numbers) -> Ranges:
         """Bounds of the function on intervals."""
         least, largest = self.value.range(lower, upper)
         rounding = max(self.rounding, ROUNDING)
         return least - rounding * (1 + least.abs()), largest + rounding * (1 + largest.abs())
 
-    def bend(
-        self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]
-    ) -> Float[Tensor, " ..."]:
+    def bend(self, lower: Numbers, upper: Numbers) -> Numbers:
         """Bounds of the magnitude of the second derivative on intervals; infinite with jumps."""
         least, largest = self.curvature.range(*self._near(lower, upper))
         bend = torch.maximum(-least, largest) + self.rounding

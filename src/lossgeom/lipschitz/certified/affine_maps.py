@@ -125,9 +125,14 @@ def _size(x: Tensor) -> Tensor:
     return torch.where(largest > 0, largest, 1)
 
 
+def _in_double(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    weight = weight.detach().double()
+    return weight, weight.new_zeros(1) if bias is None else bias.detach().double()
+
+
 def dense(weight: Tensor, bias: Tensor | None, shape: Shape) -> Affine:
     """A linear layer on the last dimension."""
-    bias = weight.new_zeros(1) if bias is None else bias
+    weight, bias = _in_double(weight, bias)
     return Affine("dense", weight, bias, bias.abs(), shape, lambda weight, x: F.linear(x, weight))
 
 
@@ -143,7 +148,8 @@ def convolution(
     """A convolution with zero padding, or an average pooling written as one."""
     settings: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     convolve = CONVOLVE[len(shape) - 2]
-    bias = weight.new_zeros(1) if bias is None else bias.reshape(-1, *[1] * (len(shape) - 1))
+    weight, bias = _in_double(weight, bias)
+    bias = bias.reshape(-1, *[1] * (len(shape) - 1))
     return Affine(
         "convolution", weight, bias, bias.abs(), shape,
         lambda weight, x: convolve(x, weight, None, **settings),

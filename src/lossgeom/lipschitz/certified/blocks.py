@@ -18,6 +18,9 @@ from lossgeom.lipschitz.certified.max_pooling import MaxPool
 
 FAIR = 1e150  # weights up to which, and down to whose inverse, no number of a block vanishes
 Key = TypeVar("Key")
+PerExample = Float[Tensor, " B"]
+Values = Float[Tensor, "B ..."]
+Columns = Float[Tensor, "B K ..."]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +33,16 @@ class Block:
         gain: upper bound of ||G||.
     """
 
-    columns: Float[Tensor, "B K ..."]
-    error: Float[Tensor, " B"]
-    gain: Float[Tensor, " B"]
+    columns: Columns
+    error: PerExample
+    gain: PerExample
 
     @cached_property
-    def norm(self) -> Float[Tensor, " B"]:
+    def norm(self) -> PerExample:
         """An upper bound of the spectral norm of X."""
         return dense_norm(self.columns.flatten(2)) + self.error
 
-    def rows(self) -> Float[Tensor, "B ..."]:
+    def rows(self) -> Values:
         """Upper bounds of the lengths of the rows."""
         rows = lengths(self.columns, 1)
         return rows + over(self.error, rows)
@@ -48,11 +51,11 @@ class Block:
         """Upper bounds of the lengths of the columns."""
         return lengths(self.columns.flatten(2), 2) + self.error[:, None]
 
-    def size(self) -> Float[Tensor, " B"]:
+    def size(self) -> PerExample:
         """The Frobenius norm."""
         return lengths(self.columns.flatten(1), 1) + self.error
 
-    def magnitudes(self) -> Float[Tensor, "B K ..."]:
+    def magnitudes(self) -> Columns:
         """Upper bounds of the entries' magnitudes."""
         return self.columns.abs() + over(self.error, self.columns)
 
@@ -62,7 +65,7 @@ class Block:
         error = layer.norm * self.error + rounding
         return replace(self, columns=layer.linear(self.columns), error=error)
 
-    def scaled(self, scale: Float[Tensor, "B ..."]) -> Block:
+    def scaled(self, scale: Values) -> Block:
         """diag(scale) X."""
         error = largest(scale.abs()) * (self.error + EPSILON * self.size())
         return replace(self, columns=scale[:, None] * self.columns, error=error)
@@ -73,7 +76,7 @@ class Block:
         return replace(self, columns=columns, error=pool.norm * self.error)
 
 
-def diagonal(scale: Float[Tensor, "B ..."], gain: Float[Tensor, " B"]) -> Block:
+def diagonal(scale: Values, gain: PerExample) -> Block:
     """diag(scale), without the columns that are zero for all examples."""
     flat = scale.flatten(1)
     columns = torch.diag_embed(flat)[:, (flat != 0).any(0)]
@@ -103,7 +106,7 @@ def stacked(parts: Sequence[dict[Key, Block]], sizes: Sequence[int]) -> dict[Key
     return blocks
 
 
-def norm_of_sum(blocks: Collection[Block]) -> Float[Tensor, " B"]:
+def norm_of_sum(blocks: Collection[Block]) -> PerExample:
     r"""An upper bound of the norm of sum_k X_k T_k G_k, with ||T_k|| <= 1, ||G_k|| <= g_k.
 
     With s = sum_k ||X_k|| g_k and w_k^2 = g_k / ||X_k||, it is the product of a row of blocks
@@ -120,7 +123,7 @@ def norm_of_sum(blocks: Collection[Block]) -> Float[Tensor, " B"]:
     return torch.where(fair.all(0), torch.fmin(s, row), s)
 
 
-def _weight(block: Block) -> Float[Tensor, " B"]:
+def _weight(block: Block) -> PerExample:
     """The root of gain over norm; 0 only for what is zero."""
     weight = (block.gain.sqrt() / block.norm.sqrt()).clamp(min=1 / (2 * FAIR))
     return torch.where((block.gain > 0) & (block.norm > 0), weight, 0)
@@ -131,6 +134,6 @@ def over(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.reshape(*numbers.shape, *[1] * (like.ndim - numbers.ndim))
 
 
-def largest(x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+def largest(x: Values) -> PerExample:
     """The largest number of each example."""
     return x.flatten(1).amax(1)

@@ -15,6 +15,9 @@ from lossgeom.linalg.operator_norms import dense_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.blocks import (
     Block,
+    Columns,
+    PerExample,
+    Values,
     added,
     diagonal,
     largest,
@@ -38,13 +41,13 @@ class Deviation:
         curvature: upper bounds of the second derivative; ``None`` for layers that only have jumps.
     """
 
-    norm: Float[Tensor, " B"]
+    norm: PerExample
     before: Expansion
-    root: Float[Tensor, "B ..."]
+    root: Values
     columns: dict[Deviation, Float[Tensor, "B K"]]
-    curvature: Float[Tensor, "B ..."] | None
+    curvature: Values | None
 
-    def lipschitz(self, columns: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
+    def lipschitz(self, columns: Float[Tensor, "B K"]) -> PerExample:
         """Its part of :meth:`Expansion.lipschitz`, from the lengths of the columns behind it."""
         if self.curvature is None:
             return torch.where(largest(self.root) > 0, math.inf, 0.0)
@@ -64,10 +67,10 @@ class Expansion:
     """
 
     blocks: dict[Deviation | None, Block]
-    entries: Float[Tensor, "B D ..."]
+    entries: Columns
 
     @classmethod
-    def of_input(cls, x: Float[Tensor, "B ..."]) -> Expansion:
+    def of_input(cls, x: Values) -> Expansion:
         """The identity."""
         unit = diagonal(torch.ones_like(x), x.new_ones(len(x)))
         return cls({None: unit}, torch.zeros_like(unit.columns))
@@ -79,13 +82,13 @@ class Expansion:
         blocks = {k: block.mapped(layer) for k, block in self.blocks.items()}
         return Expansion(blocks, layer.absolute(self.entries))
 
-    def scaled(self, scale: Float[Tensor, "B ..."]) -> Expansion:
+    def scaled(self, scale: Values) -> Expansion:
         """diag(scale) J."""
         blocks = {k: block.scaled(scale) for k, block in self.blocks.items()}
         return Expansion(blocks, scale.abs()[:, None] * self.entries)
 
     def activated(
-        self, least: Tensor, most: Tensor, curvature: Tensor, norm: Float[Tensor, " B"]
+        self, least: Tensor, most: Tensor, curvature: Tensor, norm: PerExample
     ) -> Expansion:
         """diag(d) J with slopes d between two bounds, if norm is an upper bound of ||J||."""
         half, steepest = (most - least) / 2, torch.maximum(least.abs(), most.abs())
@@ -97,9 +100,7 @@ class Expansion:
             blocks[deviation] = diagonal(root, self.scaled_norm(root, norm))
         return Expansion(blocks, entries)
 
-    def pooled(
-        self, pool: MaxPool, places: Tensor, certain: Tensor, norm: Float[Tensor, " B"]
-    ) -> Expansion:
+    def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample) -> Expansion:
         """The rows of J that win for certain, and deviations where several may win."""
         uncertain = (~certain).double().reshape(-1, *pool.output_shape)
         blocks = {k: block.pooled(pool, places, certain) for k, block in self.blocks.items()}
@@ -122,32 +123,30 @@ class Expansion:
 
     # What is known of J
 
-    def magnitudes(self) -> Float[Tensor, "B D ..."]:
+    def magnitudes(self) -> Columns:
         """Upper bounds of abs(J), entry by entry."""
         return self.blocks[None].magnitudes() + self.entries
 
-    def rows(self) -> Float[Tensor, "B ..."]:
+    def rows(self) -> Values:
         """Upper bounds of the lengths of the rows of J."""
         paths = [block.rows() for block in self.blocks.values()]
         paths = [p * over(b.gain, p) for p, b in zip(paths, self.blocks.values(), strict=True)]
         return torch.fmin(torch.stack(paths).sum(0), lengths(self.magnitudes(), 1))
 
-    def norm(self) -> Float[Tensor, " B"]:
+    def norm(self) -> PerExample:
         """An upper bound of ||J||."""
         entrywise = self.blocks[None].norm + _norm(self.entries)
         entrywise = torch.fmin(entrywise, _norm(self.magnitudes()))
         return torch.fmin(entrywise, norm_of_sum(self.blocks.values()))
 
-    def scaled_norm(
-        self, scale: Float[Tensor, "B ..."], norm: Float[Tensor, " B"]
-    ) -> Float[Tensor, " B"]:
+    def scaled_norm(self, scale: Values, norm: PerExample) -> PerExample:
         """An upper bound of ||diag(scale) J||, also from one of ||J||."""
         return torch.minimum(largest(scale.abs()) * norm, self.scaled(scale).norm())
 
     def _deviating(self) -> dict[Deviation, Block]:
         return {k: block for k, block in self.blocks.items() if k is not None}
 
-    def deviation_norm(self) -> Float[Tensor, " B"]:
+    def deviation_norm(self) -> PerExample:
         """An upper bound of ||J - X_input||."""
         blocks = self._deviating().values()
         if not blocks:
@@ -167,7 +166,7 @@ class Expansion:
                 columns[k] = there + block.norm[:, None] * between
         return columns
 
-    def lipschitz(self) -> Float[Tensor, " B"]:
+    def lipschitz(self) -> PerExample:
         r"""An upper bound of the Lipschitz constant of J as a function of the input.
 
         Its derivative along h is sum_k Y_k diag(phi''(z_k) J_k h) J_k, with the derivative Y_k in
@@ -180,5 +179,5 @@ class Expansion:
         return torch.stack([torch.zeros_like(self.blocks[None].error), *parts]).sum(0)
 
 
-def _norm(entries: Float[Tensor, "B K ..."]) -> Float[Tensor, " B"]:
+def _norm(entries: Columns) -> PerExample:
     return dense_norm(entries.flatten(2))

@@ -15,7 +15,7 @@ from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.double import InDouble, in_double
-from lossgeom.problem.evaluation import call_model
+from lossgeom.problem.evaluation import call_model, squeezes
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import deep_copy
 
@@ -66,25 +66,18 @@ class FrozenModel(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
+        n = len(inputs)
         with self.undone():
-            outputs = self._in_double(self._called, inputs)
-            if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
-                outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
-        if outputs.ndim == 0 or len(outputs) != len(inputs):
+            outputs = self._in_double(partial(self._called, inputs))
+            if n == 1 and outputs.shape[:1] != (1,):
+                twice = partial(self._in_double, partial(self._called, torch.cat([inputs, inputs])))
+                outputs = outputs[None] if squeezes(outputs.shape, twice) else outputs
+        if outputs.shape[:1] != (n,):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
-                f"{tuple(outputs.shape)} for {len(inputs)} examples"
+                f"{tuple(outputs.shape)} for {n} examples"
             )
-        return outputs.reshape(len(outputs), -1)
-
-    @torch.no_grad()
-    def _squeezes(self, alone: torch.Size, inputs: Tensor) -> bool:
-        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
-        try:
-            twice = self._in_double(self._called, torch.cat([inputs, inputs]))
-        except RuntimeError:  # of what is not made for other batches
-            return False
-        return twice.shape == (2, *alone)
+        return outputs.reshape(n, -1)
 
     def _called(self, inputs: Tensor) -> Tensor:
         shaped = inputs.reshape(len(inputs), *self.batch.input.shape[1:]).clone()

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Shape = tuple[int, ...]
+Values = Float[Tensor, "B ..."]
+Columns = Float[Tensor, "B K ..."]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +31,10 @@ class MaxPool:
     input_shape: Shape
     output_shape: Shape
 
-    def _gathered(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B O k"]:
+    def _gathered(self, x: Values) -> Float[Tensor, "B O k"]:
         return F.pad(x.flatten(1), (0, 1), value=-math.inf)[:, self.windows]
 
-    def __call__(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+    def __call__(self, x: Values) -> Values:
         """The largest number of each window."""
         return self._gathered(x).amax(2).reshape(len(x), *self.output_shape)
 
@@ -61,7 +63,7 @@ class MaxPool:
         return math.sqrt(2) if self.multiplicity == 1 else 2 * self.norm
 
     def winners(
-        self, lower: Float[Tensor, "B ..."], upper: Float[Tensor, "B ..."]
+        self, lower: Values, upper: Values
     ) -> tuple[Int[Tensor, "B O"], Bool[Tensor, "B O"]]:
         """The place of each window's likely winner, and whether it wins for all inputs between."""
         best = self._gathered(lower).max(2, keepdim=True)
@@ -69,15 +71,13 @@ class MaxPool:
         places = self.windows.expand(len(lower), -1, -1).gather(2, best.indices)
         return places[..., 0], best.values[..., 0] > others
 
-    def chosen(
-        self, columns: Float[Tensor, "B K ..."], places: Tensor, certain: Tensor
-    ) -> Float[Tensor, "B K ..."]:
+    def chosen(self, columns: Columns, places: Tensor, certain: Tensor) -> Columns:
         """The numbers at the places of certain winners, and zeros elsewhere."""
         padded = F.pad(columns.flatten(2), (0, 1))
         picked = padded.gather(2, places[:, None].expand(-1, padded.shape[1], -1))
         return torch.unflatten(picked * certain[:, None], 2, self.output_shape)
 
-    def columnwise(self, columns: Float[Tensor, "B K ..."]) -> Float[Tensor, "B K ..."]:
+    def columnwise(self, columns: Columns) -> Columns:
         """The largest number of each window, in every column."""
         return torch.unflatten(self(columns.flatten(0, 1)), 0, columns.shape[:2])
 

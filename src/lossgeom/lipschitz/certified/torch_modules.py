@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lossgeom.lipschitz.certified.activations import ACTIVATIONS
@@ -44,14 +44,6 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
     )
 
 
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().double()
-
-
-def _double_bias(module: Any) -> Tensor | None:
-    return None if module.bias is None else _double(module.bias)
-
-
 def _each(setting: Any, dimensions: int) -> tuple[int, ...]:
     return tuple(setting) if isinstance(setting, (tuple, list)) else (int(setting),) * dimensions
 
@@ -74,14 +66,14 @@ def _check_dimensions(module: nn.Module, shape: Shape, *expected: int) -> None:
 
 
 def _linear(module: nn.Linear, shape: Shape) -> Affine:
-    return dense(_double(module.weight), _double_bias(module), shape)
+    return dense(module.weight, module.bias, shape)
 
 
 def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, shape: Shape) -> Affine:
     _check_dimensions(module, shape, len(module.kernel_size) + 1)
     _refuse(module, padding_mode=module.padding_mode != "zeros")
-    weight, bias, padding = _double(module.weight), _double_bias(module), _padding(module)
-    return convolution(weight, bias, shape, module.stride, padding, module.dilation, module.groups)
+    settings = (module.stride, _padding(module), module.dilation, module.groups)
+    return convolution(module.weight, module.bias, shape, *settings)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
@@ -98,10 +90,10 @@ def _batch_norm(module: Any, shape: Shape) -> Affine:
     """``gamma (x - mean) / sqrt(var + eps) + beta``, with the running averages."""
     _refuse(module, track_running_stats=module.running_mean is None)
     _check_dimensions(module, shape, *NORMALISED_DIMENSIONS[type_before_parametrizations(module)])
-    mean, scale = _double(module.running_mean), (_double(module.running_var) + module.eps).rsqrt()
-    shift = torch.zeros_like(mean)
+    mean, var = module.running_mean.detach().double(), module.running_var.detach().double()
+    scale, shift = (var + module.eps).rsqrt(), torch.zeros_like(mean)
     if module.affine:
-        scale, shift = scale * _double(module.weight), _double(module.bias)
+        scale, shift = scale * module.weight.detach().double(), module.bias.detach().double()
     return scaling(scale, shift - mean * scale, shift.abs() + (mean * scale).abs(), shape)
 
 
