@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -136,17 +136,16 @@ def dense(weight: Tensor, bias: Tensor | None, shape: Shape) -> Affine:
     return Affine("dense", weight, bias, bias.abs(), shape, lambda weight, x: F.linear(x, weight))
 
 
-def convolution(
-    weight: Tensor,
-    bias: Tensor | None,
-    shape: Shape,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Affine:
-    """A convolution with zero padding, or an average pooling written as one."""
-    settings: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+def convolution(weight: Tensor, bias: Tensor | None, shape: Shape, **settings: Any) -> Affine:
+    """A convolution with zero padding, or an average pooling written as one.
+
+    Args:
+        weight: as torch's.
+        bias: as torch's.
+        shape: of one example.
+        settings: ``stride``, ``padding``, ``dilation`` and ``groups``, the first three with one
+            number for each dimension.
+    """
     convolve = CONVOLVE[len(shape) - 2]
     weight, bias = _in_double(weight, bias)
     bias = bias.reshape(-1, *[1] * (len(shape) - 1))

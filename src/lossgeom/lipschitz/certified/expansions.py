@@ -96,8 +96,10 @@ class Expansion:
         entries = steepest[:, None] * self.entries + half[:, None] * self.blocks[None].magnitudes()
         if half.any():
             root = half.sqrt()
-            deviation = Deviation(norm, self, root, self.scaled(root).columns(), curvature)
-            blocks[deviation] = diagonal(root, self.scaled_norm(root, norm))
+            scaled = self.scaled(root)
+            gain = torch.minimum(largest(root) * norm, scaled.norm())
+            deviation = Deviation(norm, self, root, scaled.columns(), curvature)
+            blocks[deviation] = diagonal(root, gain)
         return Expansion(blocks, entries)
 
     def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample) -> Expansion:

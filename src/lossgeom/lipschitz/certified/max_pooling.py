@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,13 +89,7 @@ class MaxPool:
 
 
 def max_pool(
-    shape: Shape,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    *,
-    ceil_mode: bool,
+    shape: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, *, ceil_mode: bool
 ) -> MaxPool:
     """Windows over the last dimensions, in every channel."""
     places = torch.arange(math.prod(shape)).reshape(shape)
