@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, cosh, exp, nn, sigmoid, tanh
 
-ROUNDING = 1e-14  # of slopes, all of which are of order one
+ROUNDING = 1e-14  # error of slopes, all of which are of order one
 FAR = 100.0  # where the slopes of smooth functions have come to their limits
-LEAST_THRESHOLD = 20.0  # of Softplus, beyond which torch goes on linearly, with a jump
+LEAST_THRESHOLD = 20.0  # Softplus jumps at its threshold, where torch goes on linearly
 TANH_BEND = 0.6584789484624084  # tanh(z)^2 = 1 / 3
 SIGMOID_BEND = 1.3169578969248166  # log(2 + sqrt(3))
 SILU_LOWEST = -1.278464542761074  # 1 + z (1 - sigmoid(z)) = 0
@@ -172,7 +172,7 @@ def _exponential(
 
 
 def _celu(module: nn.CELU) -> Activation:
-    """Add the error of torch's own slope, for which 1 / alpha is rounded to single precision."""
+    """CELU, with the error of torch's own slope, for which 1 / alpha is rounded to float32."""
     alpha = float(module.alpha)
     inverse = torch.tensor(1 / alpha, dtype=torch.float32).item()
     inexact = 2 * abs(inverse * alpha - 1)
@@ -191,7 +191,7 @@ def _softplus(module: nn.Softplus) -> Activation:
         Monotone(lambda z: F.softplus(z, beta, threshold)),
         Monotone(lambda z: sigmoid(beta * z)),
         turning(lambda z: beta * sigmoid(beta * z) * sigmoid(-beta * z), 0.0),
-        ROUNDING + math.exp(-threshold) * max(1.0, 1 / beta),  # of going on linearly
+        ROUNDING + math.exp(-threshold) * max(1.0, 1 / beta),  # the jump at the threshold
     )
 
 

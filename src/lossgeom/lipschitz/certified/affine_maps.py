@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lossgeom.linalg.operator_norms import EPSILON, convolution_norm, dense_norm
 
-SMALL = 2**20  # numbers of a convolution that is written out as a matrix to know its norm
-VANISHING = 1e-250  # a sum of squares of numbers up to 1 of which some may have come out as 0
-LARGE = 2**22  # of a matrix whose norm is no longer computed once for each example
+SMALL = 2**20  # numbers of the largest convolution that is written out as a matrix
+VANISHING = 1e-250  # a sum of squares up to which terms may have come out as 0
+LARGE = 2**22  # numbers of the largest weight whose norm is computed once for each example
 CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 Shape = tuple[int, ...]
 
@@ -45,11 +45,11 @@ class Affine:
     fourier_norm: Callable[[Tensor], float] | None = None
 
     def __call__(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
-        """A x + b, for x with any leading dimensions."""
+        """The result A x + b, for x with any leading dimensions."""
         return self.linear(x) + self.bias
 
     def linear(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
-        """A x."""
+        """The product A x."""
         return self._apply(self.weight, x)
 
     def absolute(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
@@ -70,7 +70,7 @@ class Affine:
 
     @cached_property
     def rounding(self) -> float:
-        """The relative error of a sum over the inputs of one output, twice over."""
+        """Twice the relative rounding error of a sum over the inputs of one output."""
         return 2 * (self.weight[0].numel() + 2) * EPSILON
 
     @cached_property
@@ -79,7 +79,7 @@ class Affine:
 
     @cached_property
     def column_sums(self) -> Float[Tensor, " ..."]:
-        """Sums of |A| over the outputs."""
+        """The column sums of |A|, over the outputs."""
         with torch.enable_grad():
             x = self._ones.clone().requires_grad_()
             (sums,) = torch.autograd.grad(self.absolute(x).sum(), x)

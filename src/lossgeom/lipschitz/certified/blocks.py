@@ -1,4 +1,4 @@
-"""Sums of products of known matrices and unknown ones, which Jacobians are written as."""
+"""The known matrices in sums of products with unknown ones, as which Jacobians are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lossgeom.linalg.operator_norms import EPSILON, dense_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 
-FAIR = 1e150  # weights up to which, and down to whose inverse, no number of a block vanishes
+FAIR = 1e150  # a weight between its inverse and this lets no number of a block vanish
 Key = TypeVar("Key")
 PerExample = Float[Tensor, " B"]
 Values = Float[Tensor, "B ..."]
@@ -56,17 +56,17 @@ class Block:
         return lengths(self.columns.flatten(1), 1) + self.error
 
     def magnitudes(self) -> Columns:
-        """Upper bounds of the entries' magnitudes."""
+        """Upper bounds of the magnitudes of the entries."""
         return self.columns.abs() + over(self.error, self.columns)
 
     def mapped(self, layer: Affine) -> Block:
-        """A X; rounding is at most that of sums of magnitudes, in the Frobenius norm."""
+        """The product A X, whose rounding is at most that of sums of magnitudes."""
         rounding = layer.rounding * layer.absolute_norm * self.size()
         error = layer.norm * self.error + rounding
         return replace(self, columns=layer.linear(self.columns), error=error)
 
     def scaled(self, scale: Values) -> Block:
-        """diag(scale) X."""
+        """The product diag(scale) X."""
         error = largest(scale.abs()) * (self.error + EPSILON * self.size())
         return replace(self, columns=scale[:, None] * self.columns, error=error)
 
@@ -84,7 +84,7 @@ def diagonal(scale: Values, gain: PerExample) -> Block:
 
 
 def added(x: dict[Key, Block], y: dict[Key, Block]) -> dict[Key, Block]:
-    """The blocks of a sum."""
+    """The blocks of the sum of two Jacobians."""
     blocks = {**x, **y}
     for k in x.keys() & y.keys():
         a, b = x[k], y[k]
@@ -94,7 +94,7 @@ def added(x: dict[Key, Block], y: dict[Key, Block]) -> dict[Key, Block]:
 
 
 def stacked(parts: Sequence[dict[Key, Block]], sizes: Sequence[int]) -> dict[Key, Block]:
-    """The blocks of values that come after one another, with zeros where there is none."""
+    """The blocks of concatenated values, with zeros where a value has none."""
     blocks: dict[Key, Block] = {}
     for i, part in enumerate(parts):
         around = (sum(sizes[:i]), sum(sizes[i + 1 :]))
@@ -124,13 +124,13 @@ def norm_of_sum(blocks: Collection[Block]) -> PerExample:
 
 
 def _weight(block: Block) -> PerExample:
-    """The root of gain over norm; 0 only for what is zero."""
+    """The square root of gain over norm; 0 only for what is zero."""
     weight = (block.gain.sqrt() / block.norm.sqrt()).clamp(min=1 / (2 * FAIR))
     return torch.where((block.gain > 0) & (block.norm > 0), weight, 0)
 
 
 def over(numbers: Tensor, like: Tensor) -> Tensor:
-    """Numbers of the first dimensions of a tensor, to broadcast against it."""
+    """Reshape numbers of the first dimensions of a tensor to broadcast against it."""
     return numbers.reshape(*numbers.shape, *[1] * (like.ndim - numbers.ndim))
 
 

@@ -48,7 +48,7 @@ class Deviation:
     curvature: Values | None
 
     def lipschitz(self, columns: Float[Tensor, "B K"]) -> PerExample:
-        """Its part of :meth:`Expansion.lipschitz`, from the lengths of the columns behind it."""
+        """What this layer adds to :meth:`Expansion.lipschitz`, from the columns that follow it."""
         if self.curvature is None:
             return torch.where(largest(self.root) > 0, math.inf, 0.0)
         factors, root = torch.zeros_like(self.root).flatten(1), self.root.flatten(1)
@@ -71,19 +71,19 @@ class Expansion:
 
     @classmethod
     def of_input(cls, x: Values) -> Expansion:
-        """The identity."""
+        """The expansion of the identity, the Jacobian of the input."""
         unit = diagonal(torch.ones_like(x), x.new_ones(len(x)))
         return cls({None: unit}, torch.zeros_like(unit.columns))
 
     # From layer to layer
 
     def mapped(self, layer: Affine) -> Expansion:
-        """A J."""
+        """The expansion of A J."""
         blocks = {k: block.mapped(layer) for k, block in self.blocks.items()}
         return Expansion(blocks, layer.absolute(self.entries))
 
     def scaled(self, scale: Values) -> Expansion:
-        """diag(scale) J."""
+        """The expansion of diag(scale) J."""
         blocks = {k: block.scaled(scale) for k, block in self.blocks.items()}
         return Expansion(blocks, scale.abs()[:, None] * self.entries)
 
@@ -118,7 +118,7 @@ class Expansion:
 
     @classmethod
     def concatenated(cls, parts: Sequence[Expansion]) -> Expansion:
-        """Flattened Jacobians below one another."""
+        """The expansion of flattened Jacobians below one another."""
         entries = [part.entries.flatten(2) for part in parts]
         sizes = [part.shape[2] for part in entries]
         return cls(stacked([part.blocks for part in parts], sizes), torch.cat(entries, dim=2))
@@ -156,7 +156,7 @@ class Expansion:
         return torch.fmin(norm_of_sum(blocks), _norm(self.entries))
 
     def columns(self) -> dict[Deviation, Float[Tensor, "B K"]]:
-        r"""Upper bounds of the lengths of the columns of derivatives in what deviates.
+        r"""Upper bounds of the lengths of the columns of derivatives with respect to what deviates.
 
         That in the columns of k is X_k + sum_m X_m T_m Y_mk over the layers m between, by the same
         expansion as for the input; the columns of the Y_mk are known.

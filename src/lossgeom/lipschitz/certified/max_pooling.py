@@ -81,7 +81,7 @@ class MaxPool:
         return torch.unflatten(self(columns.flatten(0, 1)), 0, columns.shape[:2])
 
     def touched(self, windows: Bool[Tensor, "B O"]) -> Bool[Tensor, "B ..."]:
-        """Which inputs are in one of some windows."""
+        """Mark the inputs that are in one of the marked windows."""
         hits = torch.zeros(len(windows), math.prod(self.input_shape) + 1).to(self.windows)
         index = self.windows.flatten().expand(len(windows), -1)
         hits.scatter_add_(1, index, windows.repeat_interleave(self.windows.shape[1], 1).to(hits))
@@ -91,7 +91,7 @@ class MaxPool:
 def max_pool(
     shape: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, *, ceil_mode: bool
 ) -> MaxPool:
-    """Windows over the last dimensions, in every channel."""
+    """Max-pooling with windows over the last dimensions, in every channel."""
     places = torch.arange(math.prod(shape)).reshape(shape)
     along = zip(kernel, stride, padding, dilation, strict=True)
     for dim, (k, step, pad, apart) in enumerate(along, start=1):

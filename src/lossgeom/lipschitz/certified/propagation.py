@@ -18,7 +18,7 @@ from lossgeom.lipschitz.certified.graph import Concatenation, Graph, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 
 MARGIN = 1 + 1e-9  # for the rounding of sums and products of numbers that are not negative
-ROUNDING = 2e-11  # of a sum of up to 10^5 numbers, relative to the sum of their magnitudes
+ROUNDING = 2e-11  # error of a sum of 10^5 numbers at most, relative to that of their magnitudes
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,7 @@ def _sum(x: State, y: State) -> State:
 
 
 def _concatenated(states: list[State]) -> State:
-    """Values after one another, each flattened, with Jacobians below one another."""
+    """Join flattened values, whose Jacobians come to stand below one another."""
 
     def joined(part: Callable[[State], Tensor]) -> Tensor:
         return torch.cat([part(state).flatten(1) for state in states], dim=1)

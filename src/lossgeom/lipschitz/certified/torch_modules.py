@@ -45,7 +45,7 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
 
 
 def _each(module: nn.Module, dimensions: int, *names: str) -> list[Shape]:
-    """Settings, with one number for each dimension."""
+    """Settings of a module, each with one number for each dimension."""
     settings = (getattr(module, name) for name in names)
     return [
         tuple(given) if isinstance(given, (tuple, list)) else (int(given),) * dimensions
@@ -103,7 +103,7 @@ def _batch_norm(module: Any, shape: Shape) -> Affine:
 
 
 def _pooled_dimensions(module: nn.Module, shape: Shape) -> int:
-    """1, 2 or 3, as the name of the module says."""
+    """How many dimensions a module pools over, 1, 2 or 3, as its name says."""
     dimensions = int(type(module).__name__[-2])
     _check_dimensions(module, shape, dimensions + 1)
     return dimensions
