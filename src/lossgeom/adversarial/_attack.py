@@ -10,16 +10,19 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lossgeom.lipschitz.ball import FIRST_STEP, Ball
+from lossgeom.lipschitz.ball import FIRST_STEP, Ball, Points
 from lossgeom.problem import NonFiniteError
 
-ROUNDING = 1e-12  # of outputs in double precision, relative; thousands of units in the last place
+ROUNDING = 1e-12  # relative error of outputs in float64: thousands of units in the last place
 
 Model = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]
+Logits = Float[Tensor, "*R B C"]
+Numbers = Float[Tensor, "*R B"]
+Classes = Int64[Tensor, " B"]
 
 
-def margins(logits: Float[Tensor, "*R B C"], targets: Int64[Tensor, " B"]) -> Float[Tensor, "*R B"]:
+def margins(logits: Logits, targets: Classes) -> Numbers:
     """The output of the target less the largest other one: positive where the class is right."""
     index = targets.expand(logits.shape[:-1])[..., None]
     others = logits.scatter(-1, index, -math.inf).amax(-1)
@@ -40,9 +43,9 @@ class Examples:
     model: Model
     inputs: Float[Tensor, "B D"]
     logits: Float[Tensor, "B C"]
-    targets: Int64[Tensor, " B"] | None
+    targets: Classes | None
 
-    def change(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
+    def change(self, logits: Logits) -> Numbers:
         """How far outputs are from those at the examples, less what rounding can add."""
         change, here, there = (
             torch.linalg.vector_norm(x, dim=-1) for x in (logits - self.logits, self.logits, logits)
@@ -50,17 +53,17 @@ class Examples:
         known: Tensor = (change - ROUNDING * (here + there)).clamp(min=0)
         return known
 
-    def squared_change(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
-        """Its square, which has a gradient at the examples, too."""
+    def squared_change(self, logits: Logits) -> Numbers:
+        """The square of the change, which has a gradient at the examples, too."""
         return (logits - self.logits).square().sum(-1)
 
-    def margin(self, logits: Float[Tensor, "*R B C"]) -> Float[Tensor, "*R B"]:
+    def margin(self, logits: Logits) -> Numbers:
         """The margin of the target; infinite without one."""
         if self.targets is None:
             return torch.full_like(logits[..., 0], math.inf)
         return margins(logits, self.targets)
 
-    def towards_others(self, logits: Float[Tensor, "R B C"]) -> Float[Tensor, "R B"]:
+    def towards_others(self, logits: Logits) -> Numbers:
         """What attacks on the class raise: the first any other output, the rest one class each.
 
         A single descent of the margin ends at the class that is nearest where it begins. The others
@@ -77,8 +80,8 @@ class Examples:
         )
         return torch.cat([-margins(logits[:1], self.targets), aimed[..., 0]])
 
-    def outputs(self, points: Float[Tensor, "R B D"], ball: Ball) -> Float[Tensor, "R B C"]:
-        """What the model puts out for inputs in a ball, which must be finite."""
+    def outputs(self, points: Points, ball: Ball) -> Logits:
+        """The outputs of the model for inputs in a ball, which must be finite."""
         logits = torch.unflatten(self.model(points.flatten(0, 1)), 0, points.shape[:2])
         if not logits.isfinite().all():
             raise NonFiniteError(
@@ -88,8 +91,8 @@ class Examples:
         return logits
 
     def ascent(
-        self, ball: Ball, starts: Float[Tensor, "R B D"], objective: Objective, steps: int
-    ) -> Iterator[Float[Tensor, "R B C"]]:
+        self, ball: Ball, starts: Points, objective: Objective, steps: int
+    ) -> Iterator[Logits]:
         """Yield the outputs on the way up in a ball, from all starts at once."""
         points = ball.project(starts, self.inputs)
         for step in range(steps + 1):

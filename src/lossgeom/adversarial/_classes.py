@@ -9,7 +9,7 @@ from torch import Tensor
 from lossgeom.batches import Batch
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 
-TOLERANCE = 1e-3  # of a sum of probabilities
+TOLERANCE = 1e-3  # how far a sum of probabilities may be from 1
 
 
 def classes(problem: Problem) -> Int64[Tensor, " N"]:
@@ -56,7 +56,7 @@ def _checked(outputs: Tensor, targets: object) -> Tensor:
 
 
 def _likeliest(targets: Tensor) -> Tensor:
-    """Of probabilities; other numbers are those of a regression."""
+    """The likeliest class of each row; refuse numbers that are not probabilities."""
     sums = targets.double().sum(1)
     if targets.amin() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=TOLERANCE):
         raise ValueError(

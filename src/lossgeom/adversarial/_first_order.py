@@ -16,14 +16,14 @@ from lossgeom.smoothness.exact import all_rows, checked
 from lossgeom.smoothness.search import Search
 
 STEPS = 20  # of alternating maximisation
-TOLERANCE = 1e-6  # of Lanczos iteration, which takes the place of all rows for many outputs
+TOLERANCE = 1e-6  # of Lanczos iteration, which is used for many outputs
 
 Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class FirstOrder:
-    """Of some examples, per unit of eps.
+    """How far the outputs of some examples move to first order, per unit of eps.
 
     Attributes:
         value: the largest ||J s|| that is known, over ||s|| <= 1 in the norm of the inputs.
@@ -37,7 +37,7 @@ class FirstOrder:
 
 
 def first_order(point: Linearized, norm: Norm, starts: Float[Tensor, "D k"]) -> FirstOrder:
-    r"""By alternating maximisation, and for l2 by the spectral norm.
+    r"""Maximise ||J s|| by alternating maximisation; in l2, take the value from the spectral norm.
 
     Because :math:`\|J s\|^2` is convex, :math:`s \leftarrow \mathrm{argmax}_{\|s'\| \le 1}
     \langle J^\top J s, s' \rangle` never lowers it.

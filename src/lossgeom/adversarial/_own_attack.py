@@ -13,7 +13,7 @@ from lossgeom.adversarial._attack import Examples
 from lossgeom.lipschitz.ball import Ball
 
 AttackFunction = Callable[[nn.Module, Tensor, Any, float], Tensor]
-ROUNDING = 1e-6  # of inputs that an attack hands back in float32, relative to their size
+ROUNDING = 1e-6  # error of inputs that an attack returns in float32, relative to their size
 
 
 def attacked_inputs(

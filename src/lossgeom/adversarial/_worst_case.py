@@ -20,7 +20,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
 from lossgeom.problem import NonFiniteError
 
-PIECE_BYTES = 2**27  # about what is worked on at a time
+PIECE_BYTES = 2**27  # memory that a piece of the data may take, roughly
 
 Eps = float | Sequence[float]
 OwnAttack = Callable[[Ball, Examples], Tensor]
@@ -80,7 +80,7 @@ class WorstCase:
         targets: Int64[Tensor, " N"] | None,
         own: OwnAttack | None = None,
     ) -> Found:
-        """Search round all examples, also by an attack of the user's."""
+        """Search round all examples, also with the user's own attack."""
         box, generator, flat = self._box(inputs), random_numbers(self.seed), inputs.flatten(1)
         shape = (flat.shape[1], self.restarts)
         probes = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -123,7 +123,7 @@ class WorstCase:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """All that it takes to attack some examples."""
+    """A model, with all that it takes to attack its inputs."""
 
     settings: WorstCase
     model: nn.Module
@@ -133,7 +133,7 @@ class _Search:
     generator: torch.Generator
 
     def found(self, x: Float[Tensor, "B D"], targets: Int64[Tensor, " B"] | None) -> Found:
-        """The worst in every ball; what was found in one is in every larger one, too."""
+        """The worst in every ball, where what is found in one counts for every larger one, too."""
         leaf = x.detach().requires_grad_()
         point = Linearized(leaf, self.model(leaf))
         logits = point.outputs.detach()
@@ -182,7 +182,7 @@ class _Search:
             yield examples.outputs(self.own(ball, examples)[None], ball)
 
     def _starts(self, ball: Ball, centre: Float[Tensor, "B D"], *first: Tensor) -> Tensor:
-        """The first points, and random ones in the ball for the other restarts."""
+        """The starts of attacks: some given points, and random ones for the other restarts."""
         shape = (self.settings.restarts - 1, *centre.shape)
         return torch.cat(
             [torch.stack(first), centre + ball.drawn(shape, self.generator).to(centre)]

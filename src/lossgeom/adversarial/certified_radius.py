@@ -1,4 +1,4 @@
-"""Within which radius no change of an input changes its class."""
+"""The radius within which no change of an input changes its class."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from lossgeom.lipschitz.certified.propagation import MARGIN
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 
-WIDEST = 2.0**64  # times the radius that the global bound certifies, where the search ends
-ROUNDS = 64  # of halving the interval, on a logarithmic scale; 17 reach a tolerance of 0.001
+WIDEST = 2.0**64  # the search ends at this multiple of the radius of the global bound
+ROUNDS = 64  # halvings of the interval on a log scale; 17 reach a tolerance of 0.001
+
+Inputs = Float[Tensor, "N ..."]
+Numbers = Float[Tensor, " N"]
 
 
 def certified_radius(
@@ -76,13 +79,9 @@ def certified_radius(
 
 
 def radii(
-    graph: Graph,
-    inputs: Float[Tensor, "N ..."],
-    targets: Int64[Tensor, " N"],
-    norm: Norm,
-    tol: float = 1e-3,
-) -> Float[Tensor, " N"]:
-    """The radii, from a graph."""
+    graph: Graph, inputs: Inputs, targets: Int64[Tensor, " N"], norm: Norm, tol: float = 1e-3
+) -> Numbers:
+    """The certified radii of the classes of a traced model."""
     at = bounds(graph, inputs, 0.0)
     index = targets[:, None]
     logits = at.upper.scatter(1, index, at.lower.gather(1, index))
@@ -91,19 +90,13 @@ def radii(
     return found / in_l2(1.0, norm, inputs)
 
 
-def in_l2(radius: float, norm: Norm, inputs: Float[Tensor, "N ..."]) -> float:
+def in_l2(radius: float, norm: Norm, inputs: Inputs) -> float:
     """The radius of the l2 ball that holds a ball of the norm."""
     return radius * math.sqrt(inputs[0].numel()) if norm == "linf" else radius
 
 
-def _largest(
-    graph: Graph,
-    inputs: Float[Tensor, "N ..."],
-    reach: Float[Tensor, " N"],
-    at: Float[Tensor, " N"],
-    tol: float,
-) -> Float[Tensor, " N"]:
-    """About the largest r with L(B(x, r)) r < reach; ``low`` is certified all the way."""
+def _largest(graph: Graph, inputs: Inputs, reach: Numbers, at: Numbers, tol: float) -> Numbers:
+    """Search for the largest r with L(B(x, r)) r < reach, which holds for what is returned."""
     anywhere = everywhere(graph, inputs).norm
     low = torch.where(reach > 0, reach / (anywhere * MARGIN), 0)
     at = torch.minimum(at, anywhere)

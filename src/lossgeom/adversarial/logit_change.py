@@ -11,11 +11,12 @@ from torch import Tensor
 from lossgeom.adversarial._worst_case import Eps, Found, OwnAttack, WorstCase
 from lossgeom.adversarial.certified_radius import in_l2
 from lossgeom.lipschitz.ball import Box, Norm
-from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model, graph_of
+from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.jacobian_bounds import certified
 from lossgeom.lipschitz.certified.propagation import MARGIN
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.agreement import EXACT
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
 
@@ -116,7 +117,7 @@ def measured(
     *,
     certify: bool,
 ) -> tuple[LogitChange, Found, Graph | None]:
-    """Put what is found beside what is predicted and certified; the graph is ``None`` without."""
+    """Attack, predict and certify; the graph is ``None`` where nothing is certified."""
     model = frozen_model(problem)
     with measuring(inputs.device):
         found = search.of(model, inputs, targets, own)
@@ -128,7 +129,7 @@ def measured(
     if search.norm == "l2" and left:
         notes.append(f"Lanczos iteration has not converged for {left} examples")
     if upper is not None:
-        hidden = TOLERANCE * found.size.max()  # below it, no more than rounding may be seen
+        hidden = EXACT * found.size.max()  # a smaller change may be nothing but rounding
         change = torch.where((change > upper) & (change <= hidden), 0, change)
     exact, lower = (slopes, None) if search.norm == "l2" else (None, slopes)
     return LogitChange(eps, change, exact, lower, upper, tuple(notes)), found, graph
@@ -137,7 +138,7 @@ def measured(
 def _graph_or_note(
     problem: Problem, inputs: Float[Tensor, "N ..."]
 ) -> tuple[Graph | None, list[str]]:
-    """The graph, or why there is none."""
+    """The graph, or a note that says why there is none."""
     try:
         return graph_of(problem, inputs), []
     except TypeError as error:

@@ -14,8 +14,9 @@ from lossgeom.adversarial._worst_case import Eps, WorstCase
 from lossgeom.adversarial.certified_radius import radii
 from lossgeom.adversarial.logit_change import LogitChange, measured
 from lossgeom.lipschitz.ball import Box, Norm
-from lossgeom.lipschitz.certified.frozen_model import TOLERANCE, all_inputs, frozen_model
+from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.agreement import EXACT
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
 
@@ -60,7 +61,7 @@ class Robustness:
         Where that is proved, a margin that is barely not positive is rounding.
         """
         tried, proved = self.attacked_margins > 0, self._certified
-        rounding = TOLERANCE * self.margins.abs().max()
+        rounding = EXACT * self.margins.abs().max()
         return tried if proved is None else tried | (proved & (self.attacked_margins >= -rounding))
 
     @property

@@ -16,8 +16,12 @@ from lossgeom.smoothness.exact import all_rows, from_gram, gram
 
 WARM_UP = 5  # steps in which only the direction of the outputs turns
 CHUNK = 64  # centres at a time
-CHUNK_NUMBERS = 2**24  # of the Jacobians that are held at a time
-ROUNDING = 1e-10  # of a norm from double precision, relative to the Jacobians it is made of
+CHUNK_NUMBERS = 2**24  # numbers of the Jacobians that are held at a time
+ROUNDING = 1e-10  # error of a norm in float64, relative to the Jacobians it is made of
+
+Centres = Float[Tensor, "B D"]
+Points = Float[Tensor, "M B D"]
+Norms = Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +59,17 @@ class Ascent:
                 f"restarts={self.restarts}"
             )
 
-    def __call__(
-        self, centres: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "M B D"]]:
-        """The largest value for each centre, made smaller by what rounding may add, and where."""
+    def __call__(self, centres: Centres) -> tuple[Norms, Points]:
+        """The largest value found for each centre, less what rounding may add, and its points."""
         parts = [self._of_chunk(part) for part in torch.split(centres, CHUNK)]
         values, places = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(places, dim=1)
 
-    def at(self, centres: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+    def at(self, centres: Centres) -> Norms:
         """The values where all points are at the centres."""
         return self._exact(centres.expand(len(self.signs), -1, -1))
 
-    def _of_chunk(
-        self, centres: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "M B D"]]:
+    def _of_chunk(self, centres: Centres) -> tuple[Norms, Points]:
         places, best = centres.expand(len(self.signs), -1, -1), self.at(centres)
         for restart in range(self.restarts):
             points = self._start(centres, restart)
@@ -86,17 +86,17 @@ class Ascent:
         return torch.maximum(best, self._exact(places)), places
 
     def _signed(self, parts: Float[Tensor, "M B ..."]) -> Float[Tensor, "B ..."]:
-        """The sum of what belongs to each point, with the signs."""
+        """Add up what belongs to each point, with the signs."""
         total: Tensor = torch.tensordot(torch.tensor(self.signs).to(parts), parts, dims=1)
         return total
 
-    def _exact(self, places: Float[Tensor, "M B D"]) -> Float[Tensor, " B"]:
+    def _exact(self, places: Points) -> Norms:
         """The norms at some points, from all rows of the Jacobians."""
         numbers = self.model(places[0, :1]).numel() * places[:, 0].numel()
         parts = torch.split(places, max(1, CHUNK_NUMBERS // numbers), dim=1)
         return torch.cat([self._norms(part) for part in parts])
 
-    def _norms(self, points: Float[Tensor, "M B D"]) -> Float[Tensor, " B"]:
+    def _norms(self, points: Points) -> Norms:
         x = points.flatten(0, 1).detach().requires_grad_()
         J = torch.unflatten(all_rows(Linearized(x, self.model(x))), 0, points.shape[:2])
         rounding: Tensor = ROUNDING * J.flatten(2).norm(dim=2).sum(0)
@@ -104,8 +104,8 @@ class Ascent:
         return (norms - rounding).clamp(min=0)
 
     def _climb(
-        self, points: Float[Tensor, "M B D"], u: Float[Tensor, "B C"]
-    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "M B D"], Float[Tensor, "B C"]]:
+        self, points: Points, u: Float[Tensor, "B C"]
+    ) -> tuple[Norms, Points, Float[Tensor, "B C"]]:
         """The value at points, a unit direction to move them, and the next u."""
         x, u = points.detach().requires_grad_(), u.detach().requires_grad_()
         outputs = torch.unflatten(self.model(x.flatten(0, 1)), 0, points.shape[:2])
@@ -120,8 +120,8 @@ class Ascent:
         value = pulled.sum(0).norm(dim=1) - ROUNDING * pulled.norm(dim=2).sum(0)
         return value, self._unit(along), _unit_or(turned, u.detach())
 
-    def _start(self, centres: Float[Tensor, "B D"], restart: int) -> Float[Tensor, "M B D"]:
-        """At the centres or on opposite sides first, then at random distances from the centre."""
+    def _start(self, centres: Centres, restart: int) -> Points:
+        """Starts at the centre or on opposite sides of it first, then at random distances."""
         if restart == 0 and len(self.signs) == 1:
             return centres[None]
         step = self._reach(centres) * self._unit(torch.zeros_like(centres))
@@ -132,13 +132,13 @@ class Ascent:
         return centres + lengths[..., None].to(centres) * step
 
     def _unit(self, directions: Float[Tensor, "*M B D"]) -> Float[Tensor, "*M B D"]:
-        """Directions at unit length, random ones in the place of zeros."""
+        """Scale directions to unit length, and replace zeros by random directions."""
         shape = directions.shape
         random = torch.randn(shape, generator=self.generator, dtype=torch.float64).to(directions)
         return _unit_or(directions, Ball(1.0).steepest(random))
 
-    def _reach(self, centres: Float[Tensor, "B D"]) -> Float[Tensor, "B 1"] | float:
-        """The radius; without one, the length of the input, or 1."""
+    def _reach(self, centres: Centres) -> Float[Tensor, "B 1"] | float:
+        """The unit of steps: the radius or, without one, the length of the input (1 for zeros)."""
         if math.isfinite(self.radius):
             return self.radius
         lengths = centres.norm(dim=1, keepdim=True)
@@ -149,6 +149,6 @@ class Ascent:
 
 
 def _unit_or(x: Float[Tensor, "*M B D"], instead: Tensor) -> Float[Tensor, "*M B D"]:
-    """Rows at unit length, others in the place of zeros and of what is not finite."""
+    """Scale rows to unit length, and replace zeros and what is not finite by others."""
     unit = Ball(1.0).steepest(x)
     return torch.where((unit != 0).any(-1, keepdim=True), unit, instead)

@@ -1,4 +1,4 @@
-"""The inputs that an ascent may choose from."""
+"""Balls of inputs that an ascent may choose from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from lossgeom.wording import one_of
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, ...] = ("l2", "linf")
 Box = tuple[float | Tensor, float | Tensor]
-ULP = 2.0**-50  # of what adding a step to an input can round, relative to their lengths
-HALVINGS = 20  # of what a step is multiplied with; the shorter end is taken
-FIRST_STEP = 0.5  # of the radius, in an ascent whose steps shrink to zero linearly
+Points = Float[Tensor, "*R B D"]  # of B balls
+ULP = 2.0**-50  # rounding of an input and a step when added, relative to their lengths
+HALVINGS = 20  # halvings of the interval that a factor is in; the lower end is taken
+FIRST_STEP = 0.5  # relative to the radius, in an ascent whose steps shrink to zero linearly
 
 
 def check_norm(norm: Norm) -> None:
-    """Raise for a norm of inputs that is none."""
+    """Raise for a norm that is not one of those known."""
     if norm not in NORMS:
         raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {norm!r}")
 
@@ -33,8 +34,8 @@ class Ball:
     norm: Norm = "l2"
     bounds: Box | None = None
 
-    def steepest(self, gradient: Float[Tensor, "*R B D"]) -> Float[Tensor, "*R B D"]:
-        """The step of unit length that rises most to first order; none where that says nothing."""
+    def steepest(self, gradient: Points) -> Points:
+        """The step of unit length that rises most to first order; zero where none does."""
         if self.norm == "linf":
             return gradient.sign().nan_to_num()
         scaled = gradient / _lengths(gradient, torch.inf).clamp(
@@ -42,7 +43,7 @@ class Ball:
         )
         return (scaled / _lengths(scaled, 2)).nan_to_num(0, 0, 0)
 
-    def drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "*R B D"]:
+    def drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Points:
         """Steps (..., D) that are uniformly distributed in the ball."""
         if self.norm == "linf":
             uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -51,9 +52,7 @@ class Ball:
         uniform = torch.rand((*shape[:-1], 1), generator=generator, dtype=torch.float64)
         return self.eps * uniform ** (1 / shape[-1]) * normal / _lengths(normal, 2)
 
-    def project(
-        self, points: Float[Tensor, "*R B D"], centres: Float[Tensor, "B D"]
-    ) -> Float[Tensor, "*R B D"]:
+    def project(self, points: Points, centres: Points) -> Points:
         """The nearest inputs that are allowed, if the centres are, also after they are rounded."""
         steps = points - centres
         if self.norm == "linf":
@@ -70,9 +69,7 @@ class Ball:
         """How far to go from centres of these sizes without ending outside by rounding."""
         return (self.eps - ULP * (sizes + self.eps)).clamp(min=0)
 
-    def _shrink(
-        self, steps: Float[Tensor, "*R B D"], centres: Float[Tensor, "B D"]
-    ) -> Float[Tensor, "*R B 1"]:
+    def _shrink(self, steps: Points, centres: Points) -> Float[Tensor, "*R B 1"]:
         """The largest factor at which a step that is then moved into the bounds is in the ball.
 
         By the conditions of Karush, Kuhn and Tucker, it gives the nearest point of both sets.
@@ -86,7 +83,7 @@ class Ball:
             low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
         return low
 
-    def within(self, points: Float[Tensor, "*R B D"]) -> Float[Tensor, "*R B D"]:
+    def within(self, points: Points) -> Points:
         """Points moved into the bounds, each coordinate by itself."""
         if self.bounds is None:
             return points
@@ -94,6 +91,6 @@ class Ball:
         return torch.minimum(torch.maximum(points, low), high)
 
 
-def _lengths(x: Float[Tensor, "*R B D"], order: float) -> Float[Tensor, "*R B 1"]:
+def _lengths(x: Points, order: float) -> Float[Tensor, "*R B 1"]:
     lengths: Tensor = torch.linalg.vector_norm(x, order, dim=-1, keepdim=True)
     return lengths

@@ -210,6 +210,6 @@ def certified_on_balls(problem: Problem, radius: float) -> Bounds:
 
 
 def check_radius(radius: float) -> None:
-    """Refuse what is no radius of a ball."""
+    """Raise for a radius that is negative, infinite or NaN."""
     if not (radius >= 0 and math.isfinite(radius)):
         raise ValueError(f"expected a finite radius >= 0, got {radius}")

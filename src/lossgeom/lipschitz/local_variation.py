@@ -37,12 +37,12 @@ class Bracket:
 
     @property
     def max(self) -> tuple[float, float]:
-        """What the largest of the numbers lies between."""
+        """The bounds of the largest of the numbers."""
         return self.lower.max().item(), self.upper.max().item()
 
     @property
     def tightness(self) -> Float[Tensor, " N"]:
-        """Lower over upper: 1 where the number is known, and where both are zero."""
+        """Lower divided by upper: 1 where the number is known, and where both are zero."""
         return torch.where(self.upper > 0, self.lower / self.upper, 1.0)
 
 

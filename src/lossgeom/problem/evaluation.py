@@ -103,8 +103,8 @@ class Evaluation:
                 outputs = self._called(theta, batch).detach()
         if (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1 and _rows_in(batch.targets):
             key = Key(Evaluation.outputs, tuple(tensor.shape for tensor in tensors_of(batch.raw)))
-            alone = outputs.shape
-            if self.facts.known(key, lambda: self._squeezes(theta.detach(), alone, batch)):
+            alone, call = outputs.shape, partial(self._called, theta.detach())
+            if self.facts.known(key, lambda: squeezes(alone, lambda: call(_twice(batch)))):
                 outputs = outputs[None]
         return outputs.to(theta.dtype)
 
@@ -161,17 +161,26 @@ class Evaluation:
             raise
         return outputs
 
-    @torch.no_grad()
-    def _squeezes(self, theta: Tensor, alone: torch.Size, batch: Batch) -> bool:
-        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
-        try:
-            twice = self._called(theta, batch.each_row(lambda row: torch.cat([row, row])))
-        except Exception:  # of what does not run on other batches, and has no such dimension
-            return False
-        return twice.shape == (2, *alone)
-
     def _rounding(self) -> AbstractContextManager[object]:
         return torch.autocast(self.network.theta.device.type, self.autocast, cache_enabled=False)
+
+
+def _twice(batch: Batch) -> Batch:
+    return batch.each_row(lambda row: torch.cat([row, row]))
+
+
+@torch.no_grad()
+def squeezes(alone: torch.Size, twice: Callable[[], Tensor]) -> bool:
+    """Whether the dimension of examples is lost where there is only one, as by squeeze().
+
+    Args:
+        alone: the shape of the outputs of one example.
+        twice: computes those of the same example, there twice.
+    """
+    try:
+        return twice().shape == (2, *alone)
+    except Exception:  # of what does not run on other batches, and has no such dimension
+        return False
 
 
 def _rows_in(targets: Any) -> bool:

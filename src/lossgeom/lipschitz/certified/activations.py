@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, cosh, exp, nn, sigmoid, tanh
 
-ROUNDING = 1e-14  # of slopes, all of which are of order one
+ROUNDING = 1e-14  # error of slopes, all of which are of order one
 FAR = 100.0  # where the slopes of smooth functions have come to their limits
-LEAST_THRESHOLD = 20.0  # of Softplus, beyond which torch goes on linearly, with a jump
+LEAST_THRESHOLD = 20.0  # Softplus jumps at its threshold, where torch goes on linearly
 TANH_BEND = 0.6584789484624084  # tanh(z)^2 = 1 / 3
 SIGMOID_BEND = 1.3169578969248166  # log(2 + sqrt(3))
 SILU_LOWEST = -1.278464542761074  # 1 + z (1 - sigmoid(z)) = 0
@@ -26,7 +26,8 @@ TANH_GELU_LOWEST, TANH_GELU_TURN = -0.752461422071016, 1.418504008790828
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # torch's
 
 Elementwise = Callable[[Tensor], Tensor]
-Ranges = tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]]
+Numbers = Float[Tensor, " ..."]
+Ranges = tuple[Numbers, Numbers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Monotone:
     function: Elementwise
     breaks: tuple[tuple[float, ...], ...] = ()
 
-    def range(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
+    def range(self, lower: Numbers, upper: Numbers) -> Ranges:
         """The extremes on intervals, which are at their ends and at breaks."""
         left, right = self.function(lower), self.function(upper)
         least, largest = torch.minimum(left, right), torch.maximum(left, right)
@@ -97,24 +98,22 @@ class Activation:
     rounding: float = ROUNDING
     far: float = math.inf
 
-    def __call__(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+    def __call__(self, x: Numbers) -> Numbers:
         """The function itself."""
         return self.value.function(x)
 
-    def slopes(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
+    def slopes(self, lower: Numbers, upper: Numbers) -> Ranges:
         """Bounds of the slope on intervals."""
         least, largest = self.slope.range(*self._near(lower, upper))
         return least - self.rounding, largest + self.rounding
 
-    def values(self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]) -> Ranges:
+    def values(self, lower: Numbers, upper: Numbers) -> Ranges:
         """Bounds of the function on intervals."""
         least, largest = self.value.range(lower, upper)
         rounding = max(self.rounding, ROUNDING)
         return least - rounding * (1 + least.abs()), largest + rounding * (1 + largest.abs())
 
-    def bend(
-        self, lower: Float[Tensor, " ..."], upper: Float[Tensor, " ..."]
-    ) -> Float[Tensor, " ..."]:
+    def bend(self, lower: Numbers, upper: Numbers) -> Numbers:
         """Bounds of the magnitude of the second derivative on intervals; infinite with jumps."""
         least, largest = self.curvature.range(*self._near(lower, upper))
         bend = torch.maximum(-least, largest) + self.rounding
@@ -173,7 +172,7 @@ def _exponential(
 
 
 def _celu(module: nn.CELU) -> Activation:
-    """Add the error of torch's own slope, for which 1 / alpha is rounded to single precision."""
+    """CELU, with the error of torch's own slope, for which 1 / alpha is rounded to float32."""
     alpha = float(module.alpha)
     inverse = torch.tensor(1 / alpha, dtype=torch.float32).item()
     inexact = 2 * abs(inverse * alpha - 1)
@@ -192,7 +191,7 @@ def _softplus(module: nn.Softplus) -> Activation:
         Monotone(lambda z: F.softplus(z, beta, threshold)),
         Monotone(lambda z: sigmoid(beta * z)),
         turning(lambda z: beta * sigmoid(beta * z) * sigmoid(-beta * z), 0.0),
-        ROUNDING + math.exp(-threshold) * max(1.0, 1 / beta),  # of going on linearly
+        ROUNDING + math.exp(-threshold) * max(1.0, 1 / beta),  # the jump at the threshold
     )
 
 

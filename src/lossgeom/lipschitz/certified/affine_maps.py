@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lossgeom.linalg.operator_norms import EPSILON, convolution_norm, dense_norm
 
-SMALL = 2**20  # numbers of a convolution that is written out as a matrix to know its norm
-VANISHING = 1e-250  # a sum of squares of numbers up to 1 of which some may have come out as 0
-LARGE = 2**22  # of a matrix whose norm is no longer computed once for each example
+SMALL = 2**20  # numbers of the largest convolution that is written out as a matrix
+VANISHING = 1e-250  # a sum of squares up to which terms may have come out as 0
+LARGE = 2**22  # numbers of the largest weight whose norm is computed once for each example
 CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 Shape = tuple[int, ...]
 
@@ -45,11 +45,11 @@ class Affine:
     fourier_norm: Callable[[Tensor], float] | None = None
 
     def __call__(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
-        """A x + b, for x with any leading dimensions."""
+        """The result A x + b, for x with any leading dimensions."""
         return self.linear(x) + self.bias
 
     def linear(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
-        """A x."""
+        """The product A x."""
         return self._apply(self.weight, x)
 
     def absolute(self, x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
@@ -70,7 +70,7 @@ class Affine:
 
     @cached_property
     def rounding(self) -> float:
-        """The relative error of a sum over the inputs of one output, twice over."""
+        """Twice the relative rounding error of a sum over the inputs of one output."""
         return 2 * (self.weight[0].numel() + 2) * EPSILON
 
     @cached_property
@@ -79,7 +79,7 @@ class Affine:
 
     @cached_property
     def column_sums(self) -> Float[Tensor, " ..."]:
-        """Sums of |A| over the outputs."""
+        """The column sums of |A|, over the outputs."""
         with torch.enable_grad():
             x = self._ones.clone().requires_grad_()
             (sums,) = torch.autograd.grad(self.absolute(x).sum(), x)
@@ -125,25 +125,30 @@ def _size(x: Tensor) -> Tensor:
     return torch.where(largest > 0, largest, 1)
 
 
+def _in_double(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    weight = weight.detach().double()
+    return weight, weight.new_zeros(1) if bias is None else bias.detach().double()
+
+
 def dense(weight: Tensor, bias: Tensor | None, shape: Shape) -> Affine:
     """A linear layer on the last dimension."""
-    bias = weight.new_zeros(1) if bias is None else bias
+    weight, bias = _in_double(weight, bias)
     return Affine("dense", weight, bias, bias.abs(), shape, lambda weight, x: F.linear(x, weight))
 
 
-def convolution(
-    weight: Tensor,
-    bias: Tensor | None,
-    shape: Shape,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Affine:
-    """A convolution with zero padding, or an average pooling written as one."""
-    settings: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+def convolution(weight: Tensor, bias: Tensor | None, shape: Shape, **settings: Any) -> Affine:
+    """A convolution with zero padding, or an average pooling written as one.
+
+    Args:
+        weight: as torch's.
+        bias: as torch's.
+        shape: of one example.
+        settings: ``stride``, ``padding``, ``dilation`` and ``groups``, the first three with one
+            number for each dimension.
+    """
     convolve = CONVOLVE[len(shape) - 2]
-    bias = weight.new_zeros(1) if bias is None else bias.reshape(-1, *[1] * (len(shape) - 1))
+    weight, bias = _in_double(weight, bias)
+    bias = bias.reshape(-1, *[1] * (len(shape) - 1))
     return Affine(
         "convolution", weight, bias, bias.abs(), shape,
         lambda weight, x: convolve(x, weight, None, **settings),

@@ -1,4 +1,4 @@
-"""Sums of products of known matrices and unknown ones, which Jacobians are written as."""
+"""The known matrices in sums of products with unknown ones, as which Jacobians are written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from lossgeom.linalg.operator_norms import EPSILON, dense_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 
-FAIR = 1e150  # weights up to which, and down to whose inverse, no number of a block vanishes
+FAIR = 1e150  # a weight between its inverse and this lets no number of a block vanish
 Key = TypeVar("Key")
+PerExample = Float[Tensor, " B"]
+Values = Float[Tensor, "B ..."]
+Columns = Float[Tensor, "B K ..."]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +33,16 @@ class Block:
         gain: upper bound of ||G||.
     """
 
-    columns: Float[Tensor, "B K ..."]
-    error: Float[Tensor, " B"]
-    gain: Float[Tensor, " B"]
+    columns: Columns
+    error: PerExample
+    gain: PerExample
 
     @cached_property
-    def norm(self) -> Float[Tensor, " B"]:
+    def norm(self) -> PerExample:
         """An upper bound of the spectral norm of X."""
         return dense_norm(self.columns.flatten(2)) + self.error
 
-    def rows(self) -> Float[Tensor, "B ..."]:
+    def rows(self) -> Values:
         """Upper bounds of the lengths of the rows."""
         rows = lengths(self.columns, 1)
         return rows + over(self.error, rows)
@@ -48,22 +51,22 @@ class Block:
         """Upper bounds of the lengths of the columns."""
         return lengths(self.columns.flatten(2), 2) + self.error[:, None]
 
-    def size(self) -> Float[Tensor, " B"]:
+    def size(self) -> PerExample:
         """The Frobenius norm."""
         return lengths(self.columns.flatten(1), 1) + self.error
 
-    def magnitudes(self) -> Float[Tensor, "B K ..."]:
-        """Upper bounds of the entries' magnitudes."""
+    def magnitudes(self) -> Columns:
+        """Upper bounds of the magnitudes of the entries."""
         return self.columns.abs() + over(self.error, self.columns)
 
     def mapped(self, layer: Affine) -> Block:
-        """A X; rounding is at most that of sums of magnitudes, in the Frobenius norm."""
+        """The product A X, whose rounding is at most that of sums of magnitudes."""
         rounding = layer.rounding * layer.absolute_norm * self.size()
         error = layer.norm * self.error + rounding
         return replace(self, columns=layer.linear(self.columns), error=error)
 
-    def scaled(self, scale: Float[Tensor, "B ..."]) -> Block:
-        """diag(scale) X."""
+    def scaled(self, scale: Values) -> Block:
+        """The product diag(scale) X."""
         error = largest(scale.abs()) * (self.error + EPSILON * self.size())
         return replace(self, columns=scale[:, None] * self.columns, error=error)
 
@@ -73,7 +76,7 @@ class Block:
         return replace(self, columns=columns, error=pool.norm * self.error)
 
 
-def diagonal(scale: Float[Tensor, "B ..."], gain: Float[Tensor, " B"]) -> Block:
+def diagonal(scale: Values, gain: PerExample) -> Block:
     """diag(scale), without the columns that are zero for all examples."""
     flat = scale.flatten(1)
     columns = torch.diag_embed(flat)[:, (flat != 0).any(0)]
@@ -81,7 +84,7 @@ def diagonal(scale: Float[Tensor, "B ..."], gain: Float[Tensor, " B"]) -> Block:
 
 
 def added(x: dict[Key, Block], y: dict[Key, Block]) -> dict[Key, Block]:
-    """The blocks of a sum."""
+    """The blocks of the sum of two Jacobians."""
     blocks = {**x, **y}
     for k in x.keys() & y.keys():
         a, b = x[k], y[k]
@@ -91,7 +94,7 @@ def added(x: dict[Key, Block], y: dict[Key, Block]) -> dict[Key, Block]:
 
 
 def stacked(parts: Sequence[dict[Key, Block]], sizes: Sequence[int]) -> dict[Key, Block]:
-    """The blocks of values that come after one another, with zeros where there is none."""
+    """The blocks of concatenated values, with zeros where a value has none."""
     blocks: dict[Key, Block] = {}
     for i, part in enumerate(parts):
         around = (sum(sizes[:i]), sum(sizes[i + 1 :]))
@@ -103,7 +106,7 @@ def stacked(parts: Sequence[dict[Key, Block]], sizes: Sequence[int]) -> dict[Key
     return blocks
 
 
-def norm_of_sum(blocks: Collection[Block]) -> Float[Tensor, " B"]:
+def norm_of_sum(blocks: Collection[Block]) -> PerExample:
     r"""An upper bound of the norm of sum_k X_k T_k G_k, with ||T_k|| <= 1, ||G_k|| <= g_k.
 
     With s = sum_k ||X_k|| g_k and w_k^2 = g_k / ||X_k||, it is the product of a row of blocks
@@ -120,17 +123,17 @@ def norm_of_sum(blocks: Collection[Block]) -> Float[Tensor, " B"]:
     return torch.where(fair.all(0), torch.fmin(s, row), s)
 
 
-def _weight(block: Block) -> Float[Tensor, " B"]:
-    """The root of gain over norm; 0 only for what is zero."""
+def _weight(block: Block) -> PerExample:
+    """The square root of gain over norm; 0 only for what is zero."""
     weight = (block.gain.sqrt() / block.norm.sqrt()).clamp(min=1 / (2 * FAIR))
     return torch.where((block.gain > 0) & (block.norm > 0), weight, 0)
 
 
 def over(numbers: Tensor, like: Tensor) -> Tensor:
-    """Numbers of the first dimensions of a tensor, to broadcast against it."""
+    """Reshape numbers of the first dimensions of a tensor to broadcast against it."""
     return numbers.reshape(*numbers.shape, *[1] * (like.ndim - numbers.ndim))
 
 
-def largest(x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+def largest(x: Values) -> PerExample:
     """The largest number of each example."""
     return x.flatten(1).amax(1)

@@ -15,6 +15,9 @@ from lossgeom.linalg.operator_norms import dense_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.blocks import (
     Block,
+    Columns,
+    PerExample,
+    Values,
     added,
     diagonal,
     largest,
@@ -38,14 +41,14 @@ class Deviation:
         curvature: upper bounds of the second derivative; ``None`` for layers that only have jumps.
     """
 
-    norm: Float[Tensor, " B"]
+    norm: PerExample
     before: Expansion
-    root: Float[Tensor, "B ..."]
+    root: Values
     columns: dict[Deviation, Float[Tensor, "B K"]]
-    curvature: Float[Tensor, "B ..."] | None
+    curvature: Values | None
 
-    def lipschitz(self, columns: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-        """Its part of :meth:`Expansion.lipschitz`, from the lengths of the columns behind it."""
+    def lipschitz(self, columns: Float[Tensor, "B K"]) -> PerExample:
+        """What this layer adds to :meth:`Expansion.lipschitz`, from the columns that follow it."""
         if self.curvature is None:
             return torch.where(largest(self.root) > 0, math.inf, 0.0)
         factors, root = torch.zeros_like(self.root).flatten(1), self.root.flatten(1)
@@ -64,28 +67,28 @@ class Expansion:
     """
 
     blocks: dict[Deviation | None, Block]
-    entries: Float[Tensor, "B D ..."]
+    entries: Columns
 
     @classmethod
-    def of_input(cls, x: Float[Tensor, "B ..."]) -> Expansion:
-        """The identity."""
+    def of_input(cls, x: Values) -> Expansion:
+        """The expansion of the identity, the Jacobian of the input."""
         unit = diagonal(torch.ones_like(x), x.new_ones(len(x)))
         return cls({None: unit}, torch.zeros_like(unit.columns))
 
     # From layer to layer
 
     def mapped(self, layer: Affine) -> Expansion:
-        """A J."""
+        """The expansion of A J."""
         blocks = {k: block.mapped(layer) for k, block in self.blocks.items()}
         return Expansion(blocks, layer.absolute(self.entries))
 
-    def scaled(self, scale: Float[Tensor, "B ..."]) -> Expansion:
-        """diag(scale) J."""
+    def scaled(self, scale: Values) -> Expansion:
+        """The expansion of diag(scale) J."""
         blocks = {k: block.scaled(scale) for k, block in self.blocks.items()}
         return Expansion(blocks, scale.abs()[:, None] * self.entries)
 
     def activated(
-        self, least: Tensor, most: Tensor, curvature: Tensor, norm: Float[Tensor, " B"]
+        self, least: Tensor, most: Tensor, curvature: Tensor, norm: PerExample
     ) -> Expansion:
         """diag(d) J with slopes d between two bounds, if norm is an upper bound of ||J||."""
         half, steepest = (most - least) / 2, torch.maximum(least.abs(), most.abs())
@@ -93,13 +96,13 @@ class Expansion:
         entries = steepest[:, None] * self.entries + half[:, None] * self.blocks[None].magnitudes()
         if half.any():
             root = half.sqrt()
-            deviation = Deviation(norm, self, root, self.scaled(root).columns(), curvature)
-            blocks[deviation] = diagonal(root, self.scaled_norm(root, norm))
+            scaled = self.scaled(root)
+            gain = torch.minimum(largest(root) * norm, scaled.norm())
+            deviation = Deviation(norm, self, root, scaled.columns(), curvature)
+            blocks[deviation] = diagonal(root, gain)
         return Expansion(blocks, entries)
 
-    def pooled(
-        self, pool: MaxPool, places: Tensor, certain: Tensor, norm: Float[Tensor, " B"]
-    ) -> Expansion:
+    def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample) -> Expansion:
         """The rows of J that win for certain, and deviations where several may win."""
         uncertain = (~certain).double().reshape(-1, *pool.output_shape)
         blocks = {k: block.pooled(pool, places, certain) for k, block in self.blocks.items()}
@@ -115,39 +118,37 @@ class Expansion:
 
     @classmethod
     def concatenated(cls, parts: Sequence[Expansion]) -> Expansion:
-        """Flattened Jacobians below one another."""
+        """The expansion of flattened Jacobians below one another."""
         entries = [part.entries.flatten(2) for part in parts]
         sizes = [part.shape[2] for part in entries]
         return cls(stacked([part.blocks for part in parts], sizes), torch.cat(entries, dim=2))
 
     # What is known of J
 
-    def magnitudes(self) -> Float[Tensor, "B D ..."]:
+    def magnitudes(self) -> Columns:
         """Upper bounds of abs(J), entry by entry."""
         return self.blocks[None].magnitudes() + self.entries
 
-    def rows(self) -> Float[Tensor, "B ..."]:
+    def rows(self) -> Values:
         """Upper bounds of the lengths of the rows of J."""
         paths = [block.rows() for block in self.blocks.values()]
         paths = [p * over(b.gain, p) for p, b in zip(paths, self.blocks.values(), strict=True)]
         return torch.fmin(torch.stack(paths).sum(0), lengths(self.magnitudes(), 1))
 
-    def norm(self) -> Float[Tensor, " B"]:
+    def norm(self) -> PerExample:
         """An upper bound of ||J||."""
         entrywise = self.blocks[None].norm + _norm(self.entries)
         entrywise = torch.fmin(entrywise, _norm(self.magnitudes()))
         return torch.fmin(entrywise, norm_of_sum(self.blocks.values()))
 
-    def scaled_norm(
-        self, scale: Float[Tensor, "B ..."], norm: Float[Tensor, " B"]
-    ) -> Float[Tensor, " B"]:
+    def scaled_norm(self, scale: Values, norm: PerExample) -> PerExample:
         """An upper bound of ||diag(scale) J||, also from one of ||J||."""
         return torch.minimum(largest(scale.abs()) * norm, self.scaled(scale).norm())
 
     def _deviating(self) -> dict[Deviation, Block]:
         return {k: block for k, block in self.blocks.items() if k is not None}
 
-    def deviation_norm(self) -> Float[Tensor, " B"]:
+    def deviation_norm(self) -> PerExample:
         """An upper bound of ||J - X_input||."""
         blocks = self._deviating().values()
         if not blocks:
@@ -155,7 +156,7 @@ class Expansion:
         return torch.fmin(norm_of_sum(blocks), _norm(self.entries))
 
     def columns(self) -> dict[Deviation, Float[Tensor, "B K"]]:
-        r"""Upper bounds of the lengths of the columns of derivatives in what deviates.
+        r"""Upper bounds of the lengths of the columns of derivatives with respect to what deviates.
 
         That in the columns of k is X_k + sum_m X_m T_m Y_mk over the layers m between, by the same
         expansion as for the input; the columns of the Y_mk are known.
@@ -167,7 +168,7 @@ class Expansion:
                 columns[k] = there + block.norm[:, None] * between
         return columns
 
-    def lipschitz(self) -> Float[Tensor, " B"]:
+    def lipschitz(self) -> PerExample:
         r"""An upper bound of the Lipschitz constant of J as a function of the input.
 
         Its derivative along h is sum_k Y_k diag(phi''(z_k) J_k h) J_k, with the derivative Y_k in
@@ -180,5 +181,5 @@ class Expansion:
         return torch.stack([torch.zeros_like(self.blocks[None].error), *parts]).sum(0)
 
 
-def _norm(entries: Float[Tensor, "B K ..."]) -> Float[Tensor, " B"]:
+def _norm(entries: Columns) -> PerExample:
     return dense_norm(entries.flatten(2))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -14,15 +13,14 @@ from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.problem.agreement import EXACT, agree
 from lossgeom.problem.double import InDouble, in_double
-from lossgeom.problem.evaluation import call_model
+from lossgeom.problem.evaluation import call_model, squeezes
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import deep_copy
 
-Model = Callable[[Tensor], Tensor]
 FEW = 4  # examples that are compared with what they are alone
 CHUNK = 64  # examples that are compared at a time
-TOLERANCE = 1e-8  # between a graph and its model, both in float64, relative to the largest output
 
 
 def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
@@ -66,36 +64,42 @@ class FrozenModel(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
+        n = len(inputs)
         with self.undone():
             outputs = self._in_double(self._called, inputs)
-            if len(inputs) == 1 and (outputs.ndim == 0 or len(outputs) != 1):
-                outputs = outputs[None] if self._squeezes(outputs.shape, inputs) else outputs
-        if outputs.ndim == 0 or len(outputs) != len(inputs):
+            if n == 1 and outputs.shape[:1] != (1,):
+                twice = partial(self._in_double, self._called, torch.cat([inputs, inputs]))
+                outputs = outputs[None] if squeezes(outputs.shape, twice) else outputs
+        if outputs.shape[:1] != (n,):
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
-                f"{tuple(outputs.shape)} for {len(inputs)} examples"
+                f"{tuple(outputs.shape)} for {n} examples"
             )
-        return outputs.reshape(len(outputs), -1)
-
-    @torch.no_grad()
-    def _squeezes(self, alone: torch.Size, inputs: Tensor) -> bool:
-        """Whether the dimension of examples is lost where there is only one, as by squeeze()."""
-        try:
-            twice = self._in_double(self._called, torch.cat([inputs, inputs]))
-        except RuntimeError:  # of what is not made for other batches
-            return False
-        return twice.shape == (2, *alone)
+        return outputs.reshape(n, -1)
 
     def _called(self, inputs: Tensor) -> Tensor:
-        shaped = inputs.reshape(len(inputs), *self.batch.input.shape[1:]).clone()
+        shaped = inputs.reshape(len(inputs), *self.batch.input.shape[1:])
         batch = self.batch.with_tensor(self.batch.input, shaped)
         return call_model(self.module, batch, self.forward_of)
 
 
 def frozen_model(problem: Problem) -> FrozenModel:
-    """The model of a problem, checked on a few examples."""
+    """The model of a problem, whose examples must be what they are alone.
+
+    Raises:
+        ValueError: if the outputs of one example depend on others.
+        NonFiniteError: where outputs are NaN or infinite.
+    """
     model = FrozenModel(problem)
-    _check_alone(model, model.batch.input.double())
+    few = model.batch.input[:FEW].double()
+    with measuring(few.device), torch.no_grad():
+        outputs = _finite(model(few))
+        alone = torch.cat([model(one) for one in torch.split(few, 1)])
+    if not agree(outputs, alone, EXACT):
+        raise ValueError(
+            "expected the outputs of one example to depend on its own inputs alone, but they "
+            "depend on other examples in the batch"
+        )
     return model
 
 
@@ -105,21 +109,6 @@ def _frozen_module(problem: Problem) -> nn.Module:
 
     module: nn.Module = problem.in_mode("eval").network(problem.theta.detach(), copied, "eval")
     return module
-
-
-@torch.no_grad()
-def _check_alone(model: Model, inputs: Tensor) -> None:
-    """One example with others about must be what it is alone."""
-    with measuring(inputs.device):
-        outputs = model(inputs[:FEW])
-        alone = torch.cat([model(one) for one in torch.split(inputs[:FEW], 1)])
-    if not outputs.isfinite().all():
-        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-    if not torch.allclose(outputs, alone, rtol=TOLERANCE, atol=TOLERANCE):
-        raise ValueError(
-            "expected the outputs of one example to depend on its own inputs alone, but they "
-            "depend on other examples in the batch"
-        )
 
 
 def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
@@ -137,11 +126,15 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
     model = frozen_model(problem)
     undone = problem.network.undone()
     with measuring(inputs.device), torch.device(inputs.device), torch.no_grad(), undone:
-        with in_double(inputs.dtype):  # what the model makes on its way, too
+        with in_double(inputs):  # for tensors that the model makes on its way
             graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
-                _check_same(graph(x).flatten(1), model(x))
+                if not agree(graph(x).flatten(1), _finite(model(x)), EXACT):
+                    raise TypeError(
+                        "the layers that torch.fx has seen do not compute what the model does, "
+                        "because of hooks or of work in place; remove them for a certified bound"
+                    )
     return graph
 
 
@@ -152,12 +145,7 @@ def _elsewhere(inputs: Tensor) -> Tensor:
     return drawn.to(inputs) * inputs.square().mean().sqrt().clamp(min=1)
 
 
-def _check_same(actual: Tensor, expected: Tensor) -> None:
-    scale = expected.abs().amax().item()
-    if not math.isfinite(scale):
+def _finite(outputs: Tensor) -> Tensor:
+    if not outputs.isfinite().all():
         raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-    if actual.shape != expected.shape or (actual - expected).abs().amax() > TOLERANCE * scale:
-        raise TypeError(
-            "the layers that torch.fx has seen do not compute what the model does, because of "
-            "hooks or of work in place; remove them for a certified bound"
-        )
+    return outputs

@@ -18,7 +18,7 @@ class Sum:
     """The sum of two values."""
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The sum."""
+        """Add two values."""
         return x + y
 
 
@@ -27,7 +27,7 @@ class Concatenation:
     """Values after one another, each flattened."""
 
     def __call__(self, *x: Tensor) -> Tensor:
-        """One row for each example."""
+        """Join values to one row for each example."""
         return torch.cat([part.flatten(1) for part in x], dim=1)
 
 
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Steps in order: step i computes value i + 1, and the last one the output."""
+    """The steps of a network in order: step i computes value i + 1, the last one the output."""
 
     steps: tuple[Step, ...]
 
@@ -79,7 +79,7 @@ class Value:
         return replace(self, storage=object())
 
     def then(self, operation: Operation | None, *others: Value) -> Value:
-        """The result of one step more, or of none.
+        """Add a step and return its result; without an operation, return the value itself.
 
         An affine step is folded with an affine one before it where that fits.
         """
@@ -99,7 +99,7 @@ class Value:
         return replace(self, shape=step.shape, index=len(self.steps), storage=storage)
 
     def graph(self) -> Graph:
-        """The steps that lead here."""
+        """The graph that computes this value, without steps that it does not need."""
         needed = {0, self.index}
         for i in range(self.index, 0, -1):
             if i in needed:

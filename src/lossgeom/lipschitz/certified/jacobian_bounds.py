@@ -14,13 +14,13 @@ from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.propagation import MARGIN, propagated
 
-BLOCK_NUMBERS = 2**22  # of the blocks of one value and example, beyond which none are held
-CHUNK_NUMBERS = 2**24  # of those of a chunk of examples
+BLOCK_NUMBERS = 2**22  # numbers of one value and example, above which Jacobians are not expanded
+CHUNK_NUMBERS = 2**24  # numbers of one value of a chunk of examples
 
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """What holds on the ball round each example.
+    """Bounds that hold on the ball round each example.
 
     Attributes:
         norm: upper bound of ||J(x)||.
@@ -74,8 +74,8 @@ def bounds(
 
 
 def _numbers(graph: Graph, D: int) -> int:
-    """How many numbers the bounds of one example take at most, at the largest value."""
-    columns = 2 * D  # of the Jacobian, and of what it may deviate by
+    """The most numbers that the bounds of one value take for one example."""
+    columns = 2 * D  # those of the Jacobian, and those of the bounds of its entries
     most = columns * D
     for step in graph.steps:
         if isinstance(step.operation, (Activation, MaxPool)):

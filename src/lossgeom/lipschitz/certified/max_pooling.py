@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Shape = tuple[int, ...]
+Values = Float[Tensor, "B ..."]
+Columns = Float[Tensor, "B K ..."]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +30,10 @@ class MaxPool:
     input_shape: Shape
     output_shape: Shape
 
-    def _gathered(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B O k"]:
+    def _gathered(self, x: Values) -> Float[Tensor, "B O k"]:
         return F.pad(x.flatten(1), (0, 1), value=-math.inf)[:, self.windows]
 
-    def __call__(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+    def __call__(self, x: Values) -> Values:
         """The largest number of each window."""
         return self._gathered(x).amax(2).reshape(len(x), *self.output_shape)
 
@@ -61,7 +62,7 @@ class MaxPool:
         return math.sqrt(2) if self.multiplicity == 1 else 2 * self.norm
 
     def winners(
-        self, lower: Float[Tensor, "B ..."], upper: Float[Tensor, "B ..."]
+        self, lower: Values, upper: Values
     ) -> tuple[Int[Tensor, "B O"], Bool[Tensor, "B O"]]:
         """The place of each window's likely winner, and whether it wins for all inputs between."""
         best = self._gathered(lower).max(2, keepdim=True)
@@ -69,20 +70,18 @@ class MaxPool:
         places = self.windows.expand(len(lower), -1, -1).gather(2, best.indices)
         return places[..., 0], best.values[..., 0] > others
 
-    def chosen(
-        self, columns: Float[Tensor, "B K ..."], places: Tensor, certain: Tensor
-    ) -> Float[Tensor, "B K ..."]:
+    def chosen(self, columns: Columns, places: Tensor, certain: Tensor) -> Columns:
         """The numbers at the places of certain winners, and zeros elsewhere."""
         padded = F.pad(columns.flatten(2), (0, 1))
         picked = padded.gather(2, places[:, None].expand(-1, padded.shape[1], -1))
         return torch.unflatten(picked * certain[:, None], 2, self.output_shape)
 
-    def columnwise(self, columns: Float[Tensor, "B K ..."]) -> Float[Tensor, "B K ..."]:
+    def columnwise(self, columns: Columns) -> Columns:
         """The largest number of each window, in every column."""
         return torch.unflatten(self(columns.flatten(0, 1)), 0, columns.shape[:2])
 
     def touched(self, windows: Bool[Tensor, "B O"]) -> Bool[Tensor, "B ..."]:
-        """Which inputs are in one of some windows."""
+        """Mark the inputs that are in one of the marked windows."""
         hits = torch.zeros(len(windows), math.prod(self.input_shape) + 1).to(self.windows)
         index = self.windows.flatten().expand(len(windows), -1)
         hits.scatter_add_(1, index, windows.repeat_interleave(self.windows.shape[1], 1).to(hits))
@@ -90,15 +89,9 @@ class MaxPool:
 
 
 def max_pool(
-    shape: Shape,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    *,
-    ceil_mode: bool,
+    shape: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, *, ceil_mode: bool
 ) -> MaxPool:
-    """Windows over the last dimensions, in every channel."""
+    """Max-pooling with windows over the last dimensions, in every channel."""
     places = torch.arange(math.prod(shape)).reshape(shape)
     along = zip(kernel, stride, padding, dilation, strict=True)
     for dim, (k, step, pad, apart) in enumerate(along, start=1):

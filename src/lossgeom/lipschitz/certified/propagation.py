@@ -7,19 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.lipschitz.certified.activations import Activation
 from lossgeom.lipschitz.certified.affine_maps import Affine
-from lossgeom.lipschitz.certified.blocks import largest, over
+from lossgeom.lipschitz.certified.blocks import PerExample, Values, largest, over
 from lossgeom.lipschitz.certified.expansions import Expansion
 from lossgeom.lipschitz.certified.graph import Concatenation, Graph, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 
 MARGIN = 1 + 1e-9  # for the rounding of sums and products of numbers that are not negative
-ROUNDING = 2e-11  # of a sum of up to 10^5 numbers, relative to the sum of their magnitudes
+ROUNDING = 2e-11  # error of a sum of 10^5 numbers at most, relative to that of their magnitudes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +32,8 @@ class Slopes:
     """
 
     before: State
-    scale: Float[Tensor, "B ..."]
-    spread: Float[Tensor, "B ..."]
+    scale: Values
+    spread: Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +52,18 @@ class State:
         slopes: after an activation.
     """
 
-    value: Float[Tensor, "B ..."]
-    error: Float[Tensor, "B ..."]
-    lower: Float[Tensor, "B ..."]
-    upper: Float[Tensor, "B ..."]
-    rows: Float[Tensor, "B ..."]
-    norm: Float[Tensor, " B"]
-    variation: Float[Tensor, " B"]
+    value: Values
+    error: Values
+    lower: Values
+    upper: Values
+    rows: Values
+    norm: PerExample
+    variation: PerExample
     expansion: Expansion | None
     slopes: Slopes | None = None
 
 
-def propagated(
-    graph: Graph, x: Float[Tensor, "B ..."], radius: Float[Tensor, " B"], *, expanded: bool
-) -> State:
+def propagated(graph: Graph, x: Values, radius: PerExample, *, expanded: bool) -> State:
     """What is known of the outputs of a network on balls round some inputs."""
     everywhere, ones = torch.full_like(x, math.inf), torch.ones_like(x)
     none, one = x.new_zeros(len(x)), x.new_ones(len(x))
@@ -79,7 +76,7 @@ def propagated(
     return states[-1]
 
 
-def _boxed(state: State, radius: Float[Tensor, " B"]) -> State:
+def _boxed(state: State, radius: PerExample) -> State:
     """Add the bounds of the value that follow from the lengths of the Jacobian's rows.
 
     The ball is convex, so abs(z_i(x) - z_i(x0)) <= r max ||J_i||, by the mean value theorem.
@@ -183,7 +180,7 @@ def _sum(x: State, y: State) -> State:
 
 
 def _concatenated(states: list[State]) -> State:
-    """Values after one another, each flattened, with Jacobians below one another."""
+    """Join flattened values, whose Jacobians come to stand below one another."""
 
     def joined(part: Callable[[State], Tensor]) -> Tensor:
         return torch.cat([part(state).flatten(1) for state in states], dim=1)

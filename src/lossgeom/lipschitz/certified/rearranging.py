@@ -15,7 +15,7 @@ EXAMPLES = 2  # in the batch that functions are tried on, so that mixing them sh
 
 
 class UnknownArguments(Exception):  # noqa: N818
-    """A known function is called in a way that nothing is known of."""
+    """Raised where a known function is called in a way that no bound is known for."""
 
 
 def rearranged(function: Callable[[Tensor], Any], shape: Shape) -> list[Affine | None]:

@@ -31,7 +31,7 @@ MAX_POOL_SETTINGS = (
 
 
 def handler_of(function: Any) -> Handler | None:
-    """What a function of torch's or Python's does to values; ``None`` where that is not known."""
+    """What a function does to values, if it is a known one of torch's or Python's."""
     name = str(getattr(function, "__name__", ""))
     if not any(getattr(place, name, getattr) is function for place in PLACES):
         return None
@@ -105,7 +105,7 @@ def _concatenation(values: Any, dim: int = 0) -> Value:
 
 
 def _to(value: Value, *settings: Any, **options: Any) -> Value:
-    """Convert to another floating type, which changes nothing where all is in float64."""
+    """Ignore a conversion to another floating type, because all is in float64."""
     if not all(part in (torch.float32, torch.float64) for part in (*settings, *options.values())):
         raise UnknownArguments
     return value
@@ -166,7 +166,7 @@ def _quotient(x: Any, y: Any) -> Value:
 
 
 def _constant(thing: Any, like: Value) -> Tensor:
-    """A number or a tensor, for every number of an example."""
+    """A number or a tensor, expanded to the shape of an example."""
     if isinstance(thing, bool) or not isinstance(thing, (int, float, Tensor)):
         raise UnknownArguments
     tensor = torch.as_tensor(thing, dtype=torch.float64).detach()

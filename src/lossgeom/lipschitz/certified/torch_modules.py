@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lossgeom.lipschitz.certified.activations import ACTIVATIONS
@@ -44,16 +44,13 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
     )
 
 
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().double()
-
-
-def _double_bias(module: Any) -> Tensor | None:
-    return None if module.bias is None else _double(module.bias)
-
-
-def _each(setting: Any, dimensions: int) -> tuple[int, ...]:
-    return tuple(setting) if isinstance(setting, (tuple, list)) else (int(setting),) * dimensions
+def _each(module: nn.Module, dimensions: int, *names: str) -> list[Shape]:
+    """Settings of a module, each with one number for each dimension."""
+    settings = (getattr(module, name) for name in names)
+    return [
+        tuple(given) if isinstance(given, (tuple, list)) else (int(given),) * dimensions
+        for given in settings
+    ]
 
 
 def _refuse(module: nn.Module, **settings: bool) -> None:
@@ -74,21 +71,21 @@ def _check_dimensions(module: nn.Module, shape: Shape, *expected: int) -> None:
 
 
 def _linear(module: nn.Linear, shape: Shape) -> Affine:
-    return dense(_double(module.weight), _double_bias(module), shape)
+    return dense(module.weight, module.bias, shape)
 
 
 def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, shape: Shape) -> Affine:
     _check_dimensions(module, shape, len(module.kernel_size) + 1)
     _refuse(module, padding_mode=module.padding_mode != "zeros")
-    weight, bias, padding = _double(module.weight), _double_bias(module), _padding(module)
-    return convolution(weight, bias, shape, module.stride, padding, module.dilation, module.groups)
+    settings = {"stride": module.stride, "dilation": module.dilation, "groups": module.groups}
+    return convolution(module.weight, module.bias, shape, padding=_padding(module), **settings)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
     if module.padding == "valid":
         return (0,) * len(module.kernel_size)
     if module.padding != "same":
-        return _each(module.padding, len(module.kernel_size))
+        return _each(module, len(module.kernel_size), "padding")[0]
     spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
     _refuse(module, padding=any(span % 2 for span in spans))
     return tuple(span // 2 for span in spans)
@@ -98,33 +95,30 @@ def _batch_norm(module: Any, shape: Shape) -> Affine:
     """``gamma (x - mean) / sqrt(var + eps) + beta``, with the running averages."""
     _refuse(module, track_running_stats=module.running_mean is None)
     _check_dimensions(module, shape, *NORMALISED_DIMENSIONS[type_before_parametrizations(module)])
-    mean, scale = _double(module.running_mean), (_double(module.running_var) + module.eps).rsqrt()
-    shift = torch.zeros_like(mean)
+    mean, var = module.running_mean.detach().double(), module.running_var.detach().double()
+    scale, shift = (var + module.eps).rsqrt(), torch.zeros_like(mean)
     if module.affine:
-        scale, shift = scale * _double(module.weight), _double(module.bias)
+        scale, shift = scale * module.weight.detach().double(), module.bias.detach().double()
     return scaling(scale, shift - mean * scale, shift.abs() + (mean * scale).abs(), shape)
 
 
 def _pooled_dimensions(module: nn.Module, shape: Shape) -> int:
-    """1, 2 or 3, as the name of the module says."""
+    """How many dimensions a module pools over, 1, 2 or 3, as its name says."""
     dimensions = int(type(module).__name__[-2])
     _check_dimensions(module, shape, dimensions + 1)
     return dimensions
 
 
-def _mean(shape: Shape, kernel: Sequence[int], stride: Sequence[int],
-          padding: Sequence[int]) -> Affine:  # fmt: skip
+def _mean(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> Affine:
     """Averages over windows of every channel, padding counted as zeros."""
     weight = torch.full((shape[0], 1, *kernel), 1 / math.prod(kernel), dtype=torch.float64)
-    return convolution(weight, None, shape, stride, padding, [1] * len(kernel), groups=shape[0])
+    settings = {"stride": stride, "padding": padding, "dilation": (1,) * len(kernel)}
+    return convolution(weight, None, shape, **settings, groups=shape[0])
 
 
 def _average_pool(module: Any, shape: Shape) -> Affine:
     dimensions = _pooled_dimensions(module, shape)
-    kernel, stride, padding = (
-        _each(setting, dimensions)
-        for setting in (module.kernel_size, module.stride, module.padding)
-    )
+    kernel, stride, padding = _each(module, dimensions, "kernel_size", "stride", "padding")
     _refuse(
         module,
         ceil_mode=module.ceil_mode,
@@ -139,17 +133,15 @@ def _adaptive_average_pool(module: Any, shape: Shape) -> Affine:
     outputs = given if isinstance(given, (tuple, list)) else (given,) * dimensions
     pairs = [(size, output or size) for size, output in zip(sizes, outputs, strict=True)]
     _refuse(module, output_size=any(size % output for size, output in pairs))
-    kernel = [size // output for size, output in pairs]
-    return _mean(shape, kernel, kernel, [0] * len(kernel))
+    kernel = tuple(size // output for size, output in pairs)
+    return _mean(shape, kernel, kernel, (0,) * dimensions)
 
 
 def _max_pool(module: Any, shape: Shape) -> MaxPool:
     _refuse(module, return_indices=module.return_indices)
     dimensions = _pooled_dimensions(module, shape)
-    settings = (module.kernel_size, module.stride, module.padding, module.dilation)
-    return max_pool(
-        shape, *(_each(setting, dimensions) for setting in settings), ceil_mode=module.ceil_mode
-    )
+    settings = _each(module, dimensions, "kernel_size", "stride", "padding", "dilation")
+    return max_pool(shape, *settings, ceil_mode=module.ceil_mode)
 
 
 def _rearranged(module: nn.Module, shape: Shape) -> Affine | None:

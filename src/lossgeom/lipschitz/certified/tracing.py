@@ -61,7 +61,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Walk:
-    """Visits the nodes that torch.fx has seen, and finds the value of each."""
+    """A walk over the nodes that torch.fx has seen, which finds the value of each."""
 
     def __init__(self, model: nn.Module, given: Value) -> None:
         self.model = model
@@ -69,7 +69,7 @@ class _Walk:
         self.seen: dict[fx.Node, Any] = {}
 
     def output_of(self, graph: fx.Graph) -> Any:
-        """The value of the last node, each being taken over or, without the input, computed."""
+        """Visit all nodes in order, and return the value of the last one."""
         result: Any = None
         for node in graph.nodes:
             arguments, options = fx.node.map_arg((node.args, node.kwargs), self.seen.__getitem__)
@@ -100,7 +100,7 @@ class _Walk:
         return arguments[0]
 
     def _overwrite(self, old: Value, result: Value) -> None:
-        """Let all names of a tensor mean what has taken its place."""
+        """Replace a tensor that was overwritten, under all of its names."""
         for node, value in self.seen.items():
             if not isinstance(value, Value) or value.storage is not old.storage:
                 continue
@@ -122,7 +122,7 @@ class _Walk:
         return arguments[0].then(layer_of(module, arguments[0].shape))
 
     def _works_in_place(self, node: fx.Node) -> bool:
-        """Whether what it was computed from is overwritten by the result."""
+        """Whether a node overwrites its first argument with its result."""
         if node.op == "call_module":
             return bool(getattr(self.model.get_submodule(str(node.target)), "inplace", False))
         named = str(getattr(node.target, "__name__", node.target)).endswith("_")

@@ -6,7 +6,14 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.linalg.operator_norms import dense_norm
+from lossgeom.lipschitz.certified.tracing import traced
 from tests.smoothness.networks import jacobians, problem
+
+
+@torch.fx.wrap
+def tanh(x):
+    """A function of the user's, named as one of torch's."""
+    return 2 * x.tanh()
 
 
 class Adding(nn.Module):
@@ -41,14 +48,13 @@ class Adding(nn.Module):
         (Adding(lambda x: x.reshape(-1, 6)), "reshape with the arguments"),
         (Adding(lambda x: x if x.sum() > -1e9 else -x), "cannot be traced by torch.fx"),
         (Adding(lambda x: x + x[0]), "no bound is known for the function getitem"),
+        (Adding(lambda x: tanh(x)), "no bound is known for the function tanh"),
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
 def test_what_is_refused(unchecked, model, text):
     if text.endswith(("arguments", "getitem")):
         module, x = model.eval().double(), torch.randn(2, 2, 6, 6).double()
-        from lossgeom.lipschitz.certified.tracing import traced
-
         with pytest.raises(TypeError, match=text):
             traced(module, tuple(x.shape[1:]))
         return
@@ -102,6 +108,21 @@ def after_a_copy(model, x):
     return x
 
 
+def after_another_copy(model, x):
+    torch.clone(x).neg().tanh_()
+    return x
+
+
+def by_a_method(model, x):
+    x.relu_()
+    return x
+
+
+def by_a_function(model, x):
+    nn.functional.leaky_relu_(x, -1.0)
+    return x
+
+
 @pytest.mark.parametrize(
     ("function", "factor", "varies"),
     [
@@ -110,6 +131,9 @@ def after_a_copy(model, x):
         (through_dropout, 1, True),
         (by_augmented_assignment, 3, False),
         (after_a_copy, 1, False),
+        (after_another_copy, 1, False),
+        (by_a_method, 1, True),
+        (by_a_function, 1, True),
     ],
 )
 def test_work_in_place_is_followed(function, factor, varies):

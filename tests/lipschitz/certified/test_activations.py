@@ -1,0 +1,74 @@
+"""Ranges of activations and their derivatives, against many points."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lossgeom.lipschitz.certified.activations import ACTIVATIONS as KNOWN
+from tests.smoothness.networks import ACTIVATIONS
+
+
+def slopes_bend(module):
+    return not isinstance(module, (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Hardswish))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@settings(max_examples=60, deadline=None)
+@given(first=st.floats(-8, 8), second=st.floats(-8, 8))
+def test_slopes_and_values_on_intervals(name, first, second):
+    module = ACTIVATIONS[name]()
+    function = KNOWN[type(module)](module)
+    lower, upper = (torch.tensor(z).double() for z in sorted((first, second)))
+    z = (lower + (upper - lower) * torch.linspace(0, 1, 2001).double()).requires_grad_()
+    values = module(z)
+    (slopes,) = torch.autograd.grad(values.sum(), z, create_graph=slopes_bend(module))
+    if slopes.requires_grad:
+        (bends,) = torch.autograd.grad(slopes.sum(), z)
+        assert bends.abs().max() <= function.bend(lower, upper) + 1e-12
+    slopes = slopes.detach()
+    for bounds, numbers in (
+        (function.slopes(lower, upper), slopes),
+        (function.values(lower, upper), values.detach()),
+    ):
+        assert bounds[0] <= numbers.min() + 1e-14
+        assert numbers.max() <= bounds[1] + 1e-14
+        resolution = 1e-7 + 0.01 * float(upper - lower)
+        jumps = sum(lower <= point <= upper for point, *_ in function.slope.breaks)
+        if not jumps:
+            assert bounds[1] - bounds[0] <= numbers.max() - numbers.min() + resolution
+
+
+@pytest.mark.parametrize(
+    ("module", "constant"),
+    [
+        (nn.ReLU(), 1),
+        (nn.Tanh(), 1),
+        (nn.Sigmoid(), 0.25),
+        (nn.GELU(), 1.128904145),
+        (nn.SiLU(), 1.099839320),
+        (nn.ELU(), 1),
+        (nn.ELU(2.0), 2),
+        (nn.LeakyReLU(0.2), 1),
+        (nn.LeakyReLU(-3.0), 3),
+        (nn.Softplus(), 1),
+        (nn.Hardswish(), 1.5),
+        (nn.GELU("tanh"), 1.128993069),
+        (nn.SELU(), 1.0507009873554805 * 1.6732632423543772),
+    ],
+    ids=str,
+)
+def test_lipschitz_constants_of_activations(module, constant):
+    assert KNOWN[type(module)](module).lipschitz == pytest.approx(constant, abs=1e-8)
+
+
+def test_the_slope_of_celu_is_known_as_well_as_torch_knows_it():
+    """In its derivative, 1 / alpha is in single precision."""
+    function = KNOWN[nn.CELU](nn.CELU(0.3))
+    z = torch.linspace(-3, -0.001, 500, dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(nn.functional.celu(z, 0.3).sum(), z)
+    assert (slopes - torch.exp(z.detach() / 0.3)).abs().max() > 1e-9
+    least, largest = function.slopes(z.detach(), z.detach())
+    assert ((least <= slopes) & (slopes <= largest)).all()
+    assert (largest - least).max() < 1e-6
