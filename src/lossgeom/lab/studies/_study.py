@@ -1,4 +1,4 @@
-"""What every study is, and the runs that it is made of."""
+"""Studies, the runs that they are made of, and the records of these."""
 
 from __future__ import annotations
 

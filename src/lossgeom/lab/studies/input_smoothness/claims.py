@@ -203,7 +203,7 @@ class Ends:
 
     @classmethod
     def of(cls, seed: SeedRecords[Config]) -> Ends:
-        """From the records of a seed."""
+        """Read the records of a seed."""
         values = {
             place: {row["metric"]: row["value"] for row in record.rows()}
             for place, record in seed.records.items()
@@ -231,7 +231,7 @@ class Ends:
         )
 
     def along(self, axis: int, others: Sequence[float], metrics: Iterable[Metric]) -> float:
-        """The mean of these over levels and metrics, as far as there are any."""
+        """The mean of :meth:`line` over levels and metrics, of those that are known."""
         return stats.mean(
             stats.known(self.line(axis, other, m) for other in others for m in metrics)
         )
@@ -244,5 +244,5 @@ class Ends:
         return math.nan if any(map(math.isnan, means)) else weaker(means)
 
     def ratios(self, form: Form) -> list[float]:
-        """Of all runs that were measured, interpolating or not, the larger one of all orders."""
+        """The larger ratio of all orders, for each run that was measured, interpolating or not."""
         return [max(v[m.name] for m in RATIOS[form]) for v in self.measured.values()]

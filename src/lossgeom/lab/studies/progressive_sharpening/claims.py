@@ -179,7 +179,7 @@ def peak(seed: Seed, place: Place, metric: Metric) -> float:
 
 
 def sharpness_falls_with_smoothing(seed: Seed) -> float:
-    """Correlate sharpness at the small learning rate, too; NaN if a run is at its edge there."""
+    """The same for sharpness at the small learning rate; NaN if a run reaches its edge there."""
     small = seed.study.small_lr
     peaks = [peak(seed, (small, a), SHARPNESS) for a in seed.study.label_smoothing]
     return math.nan if max(peaks) >= 2 / small else falls_with_smoothing(seed, small, SHARPNESS)
