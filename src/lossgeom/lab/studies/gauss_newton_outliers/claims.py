@@ -197,8 +197,7 @@ def numbers(seeds: Seeds, labels: str, point: str, number: str) -> list[float]:
 
 def mean_of(seeds: Seeds, labels: str, point: str, number: str) -> str:
     """The mean over the seeds that have one, for a note."""
-    found = stats.known(numbers(seeds, labels, point, number))
-    return f"{stats.mean(found):.3g}" if found else "not known"
+    return stats.mean_known(numbers(seeds, labels, point, number), ".3g")
 
 
 def share_that_stays(seeds: Seeds) -> str:

@@ -59,13 +59,12 @@ def _over(config: Config) -> str:
 
 def _on_one_cloud(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
     runs = len(seeds) * len(config.lr) * len(config.batch_size)
-    third = _mean(seed.correlation(G_W[3], G_X[3]) for seed in seeds)
+    third = stats.mean_known(seed.correlation(G_W[3], G_X[3]) for seed in seeds)
     return stats.claim_of_seeds(
         f"spearman_k{k}",
         statement=f"g_W and g_x of order k = {k} lie on one increasing cloud.",
         source=f"{PAPER_B}, scatter plot",
-        measured=f"{stats.seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and g_x "
-        f"{_over(config)}",
+        of=f"rank correlation of g_W and g_x {_over(config)}",
         values=[seed.correlation(G_W[k], G_X[k]) for seed in seeds],
         inside=ON_ONE_CLOUD,
         note=f"{sum(len(seed.kept) for seed in seeds)} of {runs} runs interpolate."
@@ -80,8 +79,8 @@ def _shuffled(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
         f"shuffled_k{k}",
         statement="g_W of a run and g_x of another one, drawn at random, lie on one increasing "
         f"cloud, too (k = {k}).",
-        measured=f"{stats.seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and the g_x of another "
-        f"run {_over(config)}, in an order drawn by the seed",
+        of=f"rank correlation of g_W and the g_x of another run {_over(config)}, in an order drawn "
+        "by the seed",
         values=[seed.correlation(G_W[k], G_X[k], shuffled=True) for seed in seeds],
         inside=ON_ONE_CLOUD,
     )
@@ -93,23 +92,21 @@ def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
 
     def note(axis: int, others: Sequence[float], name: str) -> str:
         parts = (
-            f"{other:g}: {_mean(seed.along(axis, [other], seminorms) for seed in seeds)}"
+            f"{other:g}: {stats.mean_known(seed.along(axis, [other], seminorms) for seed in seeds)}"
             for other in others
         )
         return f"By {name}, mean of all seminorms: {', '.join(parts)}."
 
     made = partial(stats.claim_of_seeds, source=f"{PAPER_B}, scatter plot")
-    measured = (
-        "{} mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
+    of = (
+        "mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
         f"{_over(config)}; the weaker one of g_W and g_x"
     )
     return [
         made(
             "larger_lr_lower_left",
             statement="A larger learning rate moves to the lower left where batches make noise.",
-            measured=measured.format(
-                stats.seeds_with(FALLS), "batch sizes below the full one", "learning rate"
-            ),
+            of=of.format("batch sizes below the full one", "learning rate"),
             values=[seed.lower_left(0, noisy, max) for seed in seeds],
             inside=FALLS,
             note=note(0, config.batch_size, "batch size"),
@@ -117,7 +114,7 @@ def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
         made(
             "smaller_batch_lower_left",
             statement="A smaller batch moves to the lower left.",
-            measured=measured.format(stats.seeds_with(RISES), "learning rates", "batch size"),
+            of=of.format("learning rates", "batch size"),
             values=[seed.lower_left(1, config.lr, min) for seed in seeds],
             inside=RISES,
             note=note(1, config.lr, "learning rate"),
@@ -162,24 +159,18 @@ def _inequality(seeds: Sequence[Ends]) -> list[Claim]:
 def _predicts(config: Config, seeds: Sequence[Ends]) -> Claim:
     others: dict[str, Metric] = {"g_x of order 2": G_X[2], "g_W": G_W[1], "sharpness": SHARPNESS}
     found = (
-        f"{name} {_mean(seed.correlation(metric, TEST_LOSS) for seed in seeds)}"
+        f"{name} {stats.mean_known(seed.correlation(metric, TEST_LOSS) for seed in seeds)}"
         for name, metric in others.items()
     )
     return stats.claim_of_seeds(
         "g_x_predicts_test_loss",
         statement="A smaller g_x goes with a smaller test loss.",
         source=PAPER_B,
-        measured=f"{stats.seeds_with(PREDICTS)} rank correlation of g_x of order 1 and the test "
-        f"loss {_over(config)}",
+        of=f"rank correlation of g_x of order 1 and the test loss {_over(config)}",
         values=[seed.correlation(G_X[1], TEST_LOSS) for seed in seeds],
         inside=PREDICTS,
         note=f"The same of {', '.join(found)}.",
     )
-
-
-def _mean(values: Iterable[float]) -> str:
-    found = stats.known(values)
-    return f"{stats.mean(found):.2f}" if found else "not known"
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:

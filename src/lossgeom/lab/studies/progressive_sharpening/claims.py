@@ -38,14 +38,14 @@ def claims(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
 
 
 def _smoothing(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
-    falls = f"{stats.seeds_with(FALLS)} rank correlation over its runs between label smoothing and"
+    correlation = "rank correlation over its runs between label smoothing and the largest"
     return [
         stats.claim_of_seeds(
             "jacobian_falls_with_smoothing",
             statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
             "model.",
             source=PAPER_A,
-            measured=f"{falls} the largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
+            of=f"{correlation} softmax Jacobian norm of the run, at lr = {config.lr:g}",
             values=[falls_with_smoothing(seed, config.lr, JACOBIAN) for seed in seeds],
             inside=FALLS,
         ),
@@ -54,7 +54,7 @@ def _smoothing(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
             statement="More label smoothing gives a smaller maximum sharpness where the edge of "
             "stability is not reached.",
             source=PAPER_A,
-            measured=f"{falls} the largest sharpness of the run, at lr = {config.small_lr:g}",
+            of=f"{correlation} sharpness of the run, at lr = {config.small_lr:g}",
             values=[sharpness_falls_with_smoothing(seed) for seed in seeds],
             inside=FALLS,
         ),
@@ -70,7 +70,7 @@ def _edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
             statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
             "held near it.",
             source=COHEN,
-            measured=_held_measured(config),
+            measured=_held(config),
             values=[at_the_edge(seed, config.lr, edge) for seed in seeds],
             expected=NEAR_THE_EDGE,
             note=stats.note(
@@ -83,14 +83,14 @@ def _edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
             "stays_at_the_edge",
             statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
             source=COHEN,
-            measured=_stay_measured(config, config.lr),
+            of=_stays(config, config.lr),
             values=[stays(seed, config.lr) for seed in seeds],
             inside=MOSTLY,
         ),
     ]
 
 
-def _held_measured(config: Config) -> str:
+def _held(config: Config) -> str:
     edge = 2 / config.lr
     return (
         "sharpness * lr / 2: its median over the training time lr * step in which the run at "
@@ -99,11 +99,11 @@ def _held_measured(config: Config) -> str:
     )
 
 
-def _stay_measured(config: Config, lr: float) -> str:
+def _stays(config: Config, lr: float) -> str:
     return (
-        f"{stats.seeds_with(MOSTLY)} share of the measurements, since sharpness first is "
-        f"{2 / config.lr:g} or more, at which it is {NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} "
-        f"times that; over the runs of a seed that get there, at lr = {lr:g}"
+        f"share of the measurements, since sharpness first is {2 / config.lr:g} or more, at which "
+        f"it is {NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} times that; over the runs of a seed "
+        f"that get there, at lr = {lr:g}"
     )
 
 
@@ -113,9 +113,8 @@ def _rise_together(seeds: Sequence[Seed]) -> Claim:
         "rise_together",
         statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
         source=PAPER_A,
-        measured=f"{stats.seeds_with(RISES_TOGETHER)} rank correlation along a run between the "
-        "largest softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the runs "
-        "of a seed that reach it",
+        of="rank correlation along a run between the largest softmax Jacobian norm and sharpness "
+        "until it reaches 2 / lr; mean over the runs of a seed that reach it",
         values=[rise_together(seed) for seed in seeds],
         inside=RISES_TOGETHER,
         note=stats.note("Over the whole of all runs it is {:.2f}.", whole),
@@ -129,7 +128,7 @@ def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
             stats.claim_over_seeds,
             "small_learning_rate",
             statement="the same runs are held near 2 / lr at the small learning rate, too.",
-            measured=_held_measured(config),
+            measured=_held(config),
             values=[at_the_edge(seed, small, 2 / small) for seed in seeds],
             expected=NEAR_THE_EDGE,
         ),
@@ -138,7 +137,7 @@ def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
             "stays_at_small_lr",
             statement=f"sharpness that has reached {2 / config.lr:g} stays near it at the small "
             "learning rate, too.",
-            measured=_stay_measured(config, small),
+            of=_stays(config, small),
             values=[stays(seed, small) for seed in seeds],
             inside=MOSTLY,
         ),
