@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,16 +41,14 @@ Place = tuple[float, ...]  # learning rate and batch size
 Values = dict[str, float]  # the last of every metric
 
 
-def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> list[Claim]:
+def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[Claim]:
     """The verdicts."""
     seeds = [Ends.of(each) for each in records]
-    return [
-        *(_on_one_cloud(config, seeds, k) for k in ORDERS),
-        *_lower_left(config, seeds),
-        *_inequality(seeds),
-        _predicts(config, seeds),
-        *(_shuffled(config, seeds, k) for k in ORDERS),
-    ]
+    yield from (_on_one_cloud(config, seeds, k) for k in ORDERS)
+    yield from _lower_left(config, seeds)
+    yield from _inequality(seeds)
+    yield _predicts(config, seeds)
+    yield from (_shuffled(config, seeds, k) for k in ORDERS)
 
 
 def _over(config: Config) -> str:
@@ -86,7 +84,7 @@ def _shuffled(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
     )
 
 
-def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
+def _lower_left(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     seminorms = [g[k] for g in (G_W, G_X) for k in ORDERS]
     noisy = [size for size in config.batch_size if size < config.network.examples]
 
@@ -102,58 +100,52 @@ def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
         "mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
         f"{_over(config)}; the weaker one of g_W and g_x"
     )
-    return [
-        made(
-            "larger_lr_lower_left",
-            statement="A larger learning rate moves to the lower left where batches make noise.",
-            of=of.format("batch sizes below the full one", "learning rate"),
-            values=[seed.lower_left(0, noisy, max) for seed in seeds],
-            inside=FALLS,
-            note=note(0, config.batch_size, "batch size"),
-        ),
-        made(
-            "smaller_batch_lower_left",
-            statement="A smaller batch moves to the lower left.",
-            of=of.format("learning rates", "batch size"),
-            values=[seed.lower_left(1, config.lr, min) for seed in seeds],
-            inside=RISES,
-            note=note(1, config.lr, "learning rate"),
-        ),
-    ]
+    yield made(
+        "larger_lr_lower_left",
+        statement="A larger learning rate moves to the lower left where batches make noise.",
+        of=of.format("batch sizes below the full one", "learning rate"),
+        values=[seed.lower_left(0, noisy, max) for seed in seeds],
+        inside=FALLS,
+        note=note(0, config.batch_size, "batch size"),
+    )
+    yield made(
+        "smaller_batch_lower_left",
+        statement="A smaller batch moves to the lower left.",
+        of=of.format("learning rates", "batch size"),
+        values=[seed.lower_left(1, config.lr, min) for seed in seeds],
+        inside=RISES,
+        note=note(1, config.lr, "learning rate"),
+    )
 
 
-def _inequality(seeds: Sequence[Ends]) -> list[Claim]:
+def _inequality(seeds: Sequence[Ends]) -> Iterator[Claim]:
     ratio = "left side over right side, the larger one of k = 1 and 2"
     runs = "over all runs of a seed that end, interpolating or not"
-    return [
-        stats.claim_of_all(
-            "inequality",
-            statement="The gradient in the input is never larger than the gradient in the first "
-            "layer's weights allows.",
-            source=f"{PAPER_B}, in the form for each example",
-            measured=f"{ratio}; the largest over examples and {runs}",
-            values=[max(seed.ratios("largest"), default=math.nan) for seed in seeds],
-            expected=HOLDS,
-        ),
-        stats.claim_of_all(
-            "inequality_averaged",
-            statement="Nor is g_x larger than g_W of the first layer's weights allows.",
-            source=f"{PAPER_B}, averaged over examples",
-            measured=f"{ratio}; the largest {runs}",
-            values=[max(seed.ratios("averaged"), default=math.nan) for seed in seeds],
-            expected=HOLDS,
-        ),
-        stats.control(
-            stats.claim_of_all,
-            "mispaired_inequality",
-            statement="the gradient in the input is never larger than another example's gradient "
-            "allows.",
-            measured=f"each left side over the right side of another example, the larger one of "
-            f"k = 1 and 2; the largest over examples, whose mean {runs}, is below the largest",
-            values=[stats.mean(stats.known(seed.ratios("mispaired"))) for seed in seeds],
-            expected=HOLDS,
-        ),
-    ]
+    holds = partial(stats.claim_of_all, expected=HOLDS)
+    yield holds(
+        "inequality",
+        statement="The gradient in the input is never larger than the gradient in the first "
+        "layer's weights allows.",
+        source=f"{PAPER_B}, in the form for each example",
+        measured=f"{ratio}; the largest over examples and {runs}",
+        values=[max(seed.ratios("largest"), default=math.nan) for seed in seeds],
+    )
+    yield holds(
+        "inequality_averaged",
+        statement="Nor is g_x larger than g_W of the first layer's weights allows.",
+        source=f"{PAPER_B}, averaged over examples",
+        measured=f"{ratio}; the largest {runs}",
+        values=[max(seed.ratios("averaged"), default=math.nan) for seed in seeds],
+    )
+    yield stats.control(
+        holds,
+        "mispaired_inequality",
+        statement="the gradient in the input is never larger than another example's gradient "
+        "allows.",
+        measured=f"each left side over the right side of another example, the larger one of "
+        f"k = 1 and 2; the largest over examples, whose mean {runs}, is below the largest",
+        values=[stats.mean(stats.known(seed.ratios("mispaired"))) for seed in seeds],
+    )
 
 
 def _predicts(config: Config, seeds: Sequence[Ends]) -> Claim:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -27,67 +28,58 @@ Seed = SeedRecords[Config]
 Place = tuple[float, float]  # learning rate and label smoothing
 
 
-def claims(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     """The verdicts."""
-    return [
-        *_smoothing(config, seeds),
-        *_edge(config, seeds),
-        _rise_together(seeds),
-        *_controls(config, seeds),
-    ]
+    yield from _smoothing(config, seeds)
+    yield from _edge(config, seeds)
+    yield _rise_together(seeds)
+    yield from _controls(config, seeds)
 
 
-def _smoothing(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _smoothing(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     correlation = "rank correlation over its runs between label smoothing and the largest"
-    return [
-        stats.claim_of_seeds(
-            "jacobian_falls_with_smoothing",
-            statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
-            "model.",
-            source=PAPER_A,
-            of=f"{correlation} softmax Jacobian norm of the run, at lr = {config.lr:g}",
-            values=[falls_with_smoothing(seed, config.lr, JACOBIAN) for seed in seeds],
-            inside=FALLS,
-        ),
-        stats.claim_of_seeds(
-            "sharpness_falls_with_smoothing",
-            statement="More label smoothing gives a smaller maximum sharpness where the edge of "
-            "stability is not reached.",
-            source=PAPER_A,
-            of=f"{correlation} sharpness of the run, at lr = {config.small_lr:g}",
-            values=[sharpness_falls_with_smoothing(seed) for seed in seeds],
-            inside=FALLS,
-        ),
-    ]
+    falls = partial(stats.claim_of_seeds, source=PAPER_A, inside=FALLS)
+    yield falls(
+        "jacobian_falls_with_smoothing",
+        statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
+        "model.",
+        of=f"{correlation} softmax Jacobian norm of the run, at lr = {config.lr:g}",
+        values=[falls_with_smoothing(seed, config.lr, JACOBIAN) for seed in seeds],
+    )
+    yield falls(
+        "sharpness_falls_with_smoothing",
+        statement="More label smoothing gives a smaller maximum sharpness where the edge of "
+        "stability is not reached.",
+        of=f"{correlation} sharpness of the run, at lr = {config.small_lr:g}",
+        values=[sharpness_falls_with_smoothing(seed) for seed in seeds],
+    )
 
 
-def _edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _edge(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     edge = 2 / config.lr
     unheld = stats.mean(at_the_edge(seed, config.small_lr, edge) for seed in seeds)
-    return [
-        stats.claim_over_seeds(
-            "arrested_at_the_edge",
-            statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
-            "held near it.",
-            source=COHEN,
-            measured=_held(config),
-            values=[at_the_edge(seed, config.lr, edge) for seed in seeds],
-            expected=NEAR_THE_EDGE,
-            note=stats.note(
-                f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
-                f"{{:.2f}} times {edge:g} in that time.",
-                unheld,
-            ),
+    yield stats.claim_over_seeds(
+        "arrested_at_the_edge",
+        statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
+        "held near it.",
+        source=COHEN,
+        measured=_held(config),
+        values=[at_the_edge(seed, config.lr, edge) for seed in seeds],
+        expected=NEAR_THE_EDGE,
+        note=stats.note(
+            f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
+            f"{{:.2f}} times {edge:g} in that time.",
+            unheld,
         ),
-        stats.claim_of_seeds(
-            "stays_at_the_edge",
-            statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
-            source=COHEN,
-            of=_stays(config, config.lr),
-            values=[stays(seed, config.lr) for seed in seeds],
-            inside=MOSTLY,
-        ),
-    ]
+    )
+    yield stats.claim_of_seeds(
+        "stays_at_the_edge",
+        statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
+        source=COHEN,
+        of=_stays(config, config.lr),
+        values=[stays(seed, config.lr) for seed in seeds],
+        inside=MOSTLY,
+    )
 
 
 def _held(config: Config) -> str:
@@ -121,27 +113,25 @@ def _rise_together(seeds: Sequence[Seed]) -> Claim:
     )
 
 
-def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _controls(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     small = config.small_lr
-    return [
-        stats.control(
-            stats.claim_over_seeds,
-            "small_learning_rate",
-            statement="the same runs are held near 2 / lr at the small learning rate, too.",
-            measured=_held(config),
-            values=[at_the_edge(seed, small, 2 / small) for seed in seeds],
-            expected=NEAR_THE_EDGE,
-        ),
-        stats.control(
-            stats.claim_of_seeds,
-            "stays_at_small_lr",
-            statement=f"sharpness that has reached {2 / config.lr:g} stays near it at the small "
-            "learning rate, too.",
-            of=_stays(config, small),
-            values=[stays(seed, small) for seed in seeds],
-            inside=MOSTLY,
-        ),
-    ]
+    yield stats.control(
+        stats.claim_over_seeds,
+        "small_learning_rate",
+        statement="the same runs are held near 2 / lr at the small learning rate, too.",
+        measured=_held(config),
+        values=[at_the_edge(seed, small, 2 / small) for seed in seeds],
+        expected=NEAR_THE_EDGE,
+    )
+    yield stats.control(
+        stats.claim_of_seeds,
+        "stays_at_small_lr",
+        statement=f"sharpness that has reached {2 / config.lr:g} stays near it at the small "
+        "learning rate, too.",
+        of=_stays(config, small),
+        values=[stays(seed, small) for seed in seeds],
+        inside=MOSTLY,
+    )
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
