@@ -185,7 +185,7 @@ def test_numbers_of_two_matrices():
 # Runs
 
 TINY = Config(
-    steps=60, every=3, pairs=18, probes=2, lanczos_steps=10, lr=1.0,
+    steps=60, every=4, pairs=18, probes=2, lanczos_steps=10, lr=1.0,
     network=NetworkSettings(examples=60, chunk=40, widths=(8,)),
 )  # fmt: skip
 SMALL = study.STUDY.plan(TINY, 1)[0]
@@ -214,7 +214,7 @@ def straight(tmp_path_factory):
 
 def test_a_run(straight):
     assert straight.status == "finished"
-    assert len(straight.rows()) == 21 * 5
+    assert len(straight.rows()) == 16 * 5
     found = spectra(straight)
     step = study.run.first_accurate(straight)
     assert 0 < step < 60
@@ -247,7 +247,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, s
         study.run.run(SMALL, record)
     with Record.create(path, SMALL.settings, resume=True) as record:
         study.run.run(SMALL, record)
-    assert started_at == [0, 30]
+    assert started_at == [0, 40]
     assert values(record) == values(straight)
     for (arrays, facts), (expected, same) in zip(
         spectra(record).values(), spectra(straight).values(), strict=True

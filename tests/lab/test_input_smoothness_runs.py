@@ -13,6 +13,7 @@ from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.input_smoothness.config import PAPER, Config
 from lossgeom.lab.studies.input_smoothness.measures import AT_END, G_W, G_X, RATIOS
 from lossgeom.lab.training import sgd
+from tests.conftest import without_checks
 from tests.lab.test_lab import write_cifar10
 
 TINY = Config(
@@ -32,10 +33,11 @@ def a_run(folder, config=SMALL):
     return record
 
 
-@pytest.fixture
-def straight(tmp_path):
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
     """A run that is not stopped."""
-    return a_run(tmp_path / "straight")
+    with without_checks():
+        return a_run(tmp_path_factory.mktemp("straight") / "run")
 
 
 def test_a_run_ends_where_it_interpolates(straight):
@@ -82,7 +84,9 @@ class StopError(Exception):
 
 
 @pytest.mark.parametrize("where", ["in the middle", "at the end"])
-def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, straight, where):
+def test_stopped_and_going_on_is_going_straight_through(
+    tmp_path, monkeypatch, straight, unchecked, where
+):
     last = straight.series("loss")[0][-1]
     stop = 117 if where == "in the middle" else last
     assert 100 < stop <= last

@@ -147,7 +147,7 @@ def test_a_run_that_diverges_is_not_at_the_edge(tmp_path):
 
 
 TINY = Config(
-    lr=0.5, label_smoothing=(0.1, 0.3, 0.5), steps=60, every=2,
+    lr=0.5, label_smoothing=(0.1, 0.3, 0.5), steps=30, every=2,
     network=NetworkSettings(examples=50, chunk=40, widths=(8,)),
 )  # fmt: skip
 SMALL = study.STUDY.plan(TINY, 1)[0]
@@ -165,7 +165,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
     straight = Record.create(tmp_path / "straight", SMALL.settings)
     study.run.run(SMALL, straight)
     assert straight.status == "finished"
-    assert len(straight.rows()) == 31 * len(study.run.METRICS)
+    assert len(straight.rows()) == 16 * len(study.run.METRICS)
 
     real = study.run.gradient_descent
     started_at = []
@@ -173,7 +173,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
     def stopping(*arguments, first, **options):
         started_at.append(first)
         for step in real(*arguments, first=first, **options):
-            if step == 47 and len(started_at) == 1:
+            if step == 23 and len(started_at) == 1:
                 raise StopError
             yield step
 
@@ -185,7 +185,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
         study.run.run(SMALL, record)
     with Record.create(tmp_path / "halved", SMALL.settings, resume=True) as record:
         study.run.run(SMALL, record)
-    assert started_at == [0, 40]
+    assert started_at == [0, 20]
     assert values(record) == values(straight)
 
 

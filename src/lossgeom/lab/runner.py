@@ -1,4 +1,4 @@
-"""Runs a study: what is not finished yet, in parallel processes, into one folder."""
+"""Run what is not finished of a study, in parallel processes, into one folder."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a study is.
+    """How far a study has got.
 
     Attributes:
-        runs: planned.
-        finished: of those.
-        done: runs, counting the parts of those under way.
-        latest: names of runs that have ended since the last report.
+        runs: how many are planned.
+        finished: how many of those are over.
+        done: the same, with the parts of those that are under way.
+        latest: names of the runs that have ended since the last report.
     """
 
     runs: int
@@ -155,7 +155,7 @@ def _run_missing(
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait, and hide it for good from processes started meanwhile, which import long."""
+    """Delay Ctrl-C, and hide it from the processes started meanwhile, which take long to import."""
     resource_tracker.ensure_running()  # which lets Ctrl-C through again when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -196,7 +196,7 @@ def _run_one(study: str, run: SeedRun[Any], path: Path) -> None:
 
 
 def _start_worker() -> None:
-    """One thread, no part in Ctrl-C, and no life after the parent's."""
+    """Give a worker one thread, let it ignore Ctrl-C, and end it when its parent ends."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -93,11 +93,19 @@ def claim_over_seeds(name: str, *, values: Sequence[float], note: str = "", **pa
 
 
 def claim_of_seeds(
-    name: str, *, values: Sequence[float], inside: Interval, note: str = "", **parts: Any
+    name: str,
+    *,
+    values: Sequence[float],
+    inside: Interval,
+    measured: str = "",
+    of: str = "",
+    note: str = "",
+    **parts: Any,
 ) -> Claim:
     """Make a claim that the number of most seeds lies in a range; ``values`` are as above.
 
     It is for counts, shares and rank correlations, of which all seeds may well have the same.
+    Where the range has one end, it is enough to say what the number is a number ``of``.
 
     >>> claim_of_seeds("a", statement="there are 9", source="A", measured="share of seeds with 9",
     ...     values=[9, 9, 9, 9, 9, 9], inside=(9, 9)).verdict
@@ -106,18 +114,11 @@ def claim_of_seeds(
     given = known(values)
     hits = sum(inside[0] <= value <= inside[1] for value in given)
     share, interval = share_interval(hits, len(given))
-    return _claim(name, share, interval, values, _missing(values), note, expected=MOST, **parts)
-
-
-def seeds_with(inside: Interval) -> str:
-    """Say what :func:`claim_of_seeds` measures, up to the name of the number.
-
-    >>> seeds_with((0.9, math.inf))
-    'share of seeds with at least 0.9 of what is given for each seed, the'
-    """
     low, high = inside
     some = f"at least {low:g}" if math.isinf(high) else f"at most {high:g}"
-    return f"share of seeds with {some} of what is given for each seed, the"
+    said = measured or f"share of seeds with {some} of what is given for each seed, the {of}"
+    notes, parts = (_missing(values), note), {**parts, "measured": said, "expected": MOST}
+    return _claim(name, share, interval, values, *notes, **parts)
 
 
 def claim_of_runs(
@@ -210,6 +211,16 @@ def known(values: Iterable[float]) -> list[float]:
 def mean(values: Iterable[float]) -> float:
     """The mean; NaN if there is nothing, or a NaN among them."""
     return statistics.fmean(list(values) or [math.nan])
+
+
+def mean_known(values: Iterable[float], form: str = ".2f") -> str:
+    """Say what the mean of the values is that are not NaN.
+
+    >>> mean_known([1.0, math.nan, 2.0]), mean_known([math.nan])
+    ('1.50', 'not known')
+    """
+    found = known(values)
+    return f"{mean(found):{form}}" if found else "not known"
 
 
 def note(text: str, value: float) -> str:

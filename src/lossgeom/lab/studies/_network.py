@@ -45,7 +45,7 @@ class NetworkSettings:
 
 
 def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name those of any study's settings that the data and the model do not use."""
+    """Names of the settings that the chosen data and model do not use, in those of any study."""
     flat = {**settings, **settings.get("network", {})}
     layers = flat.get("model") == "vgg11"
     idle = {"folder": flat.get("data") == "digits", "widths": layers, "activation": layers}
@@ -59,7 +59,7 @@ def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
 
 
 def build_with_signs(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
-    """The same with one output, and targets 1 and -1 for two kinds of examples.
+    """The model with one output, and the data with targets 1 and -1 for two kinds of examples.
 
     Of the digits, these are the even and the odd ones; of CIFAR-10, airplanes and automobiles, and
     there are no others.

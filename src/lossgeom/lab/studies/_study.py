@@ -1,9 +1,9 @@
-"""What every study is, and the runs that it is made of."""
+"""Studies, the runs that they are made of, and the records of these."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Generic, TypeVar
@@ -87,7 +87,7 @@ class Study:
     folder: str
     run: Callable[[SeedRun[Any], Record], None]
     steps: Callable[[SeedRun[Any]], int]
-    claims: Callable[[Any, Sequence[SeedRecords[Any]]], list[Claim]]
+    claims: Callable[[Any, Sequence[SeedRecords[Any]]], Iterable[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
     figure: Trajectories
     scatter: Scatter | None = None
@@ -111,7 +111,7 @@ class Study:
             by_seed.setdefault(record.config["seed"], {})[place] = record
         runs = math.prod(map(len, grid.values()))
         seeds = (SeedRecords(seed, config, of) for seed, of in sorted(by_seed.items()))
-        return self.claims(config, [seed for seed in seeds if len(seed.records) == runs])
+        return list(self.claims(config, [seed for seed in seeds if len(seed.records) == runs]))
 
 
 def require(settings: Any, ok: bool, expected: str, *names: str) -> None:

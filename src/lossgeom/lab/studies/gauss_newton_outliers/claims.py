@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ SPACE = "mean squared cosine between the space of the Hessian's C - 1 largest ei
 SPAN = "the outliers' eigenvectors span the same space as"
 
 
-def claims(config: Config, seeds: Seeds) -> list[Claim]:
+def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     """The verdicts."""
     number = partial(
         _claim,
@@ -53,13 +53,11 @@ def claims(config: Config, seeds: Seeds) -> list[Claim]:
         inside=ABOUT_C_MINUS_1,
     )
     space = partial(_claim, seeds=seeds, expected=SAME_SPACE)
-    return [
-        *(_number(number, seeds, point) for point in POINTS),
-        *(_space(space, point) for point in POINTS),
-        *(_values(seeds, point) for point in POINTS),
-        *_shuffled(number),
-        *_other_spaces(space),
-    ]
+    yield from (_number(number, seeds, point) for point in POINTS)
+    yield from (_space(space, point) for point in POINTS)
+    yield from (_values(seeds, point) for point in POINTS)
+    yield from _shuffled(number)
+    yield from _other_spaces(space)
 
 
 def _number(number: Make, seeds: Seeds, point: str) -> Claim:
@@ -101,24 +99,22 @@ def _values(seeds: Seeds, point: str) -> Claim:
     )
 
 
-def _shuffled(number: Make) -> list[Claim]:
-    return [
-        number(
-            f"shuffled_number_{slug(FIRST)}",
-            point=FIRST,
-            labels="shuffled",
-            statement="At initialisation with shuffled labels, which leave the Gauss-Newton matrix "
-            f"as it is and make the residual smaller, the Hessian has {ABOUT}",
-            source="this study, to explain number_at_initialisation",
-        ),
-        stats.control(
-            number,
-            f"shuffled_number_{slug(MIDDLE)}",
-            point=MIDDLE,
-            labels="shuffled",
-            statement=f"in mid-training on shuffled labels it, too, has {ABOUT}",
-        ),
-    ]
+def _shuffled(number: Make) -> Iterator[Claim]:
+    yield number(
+        f"shuffled_number_{slug(FIRST)}",
+        point=FIRST,
+        labels="shuffled",
+        statement="At initialisation with shuffled labels, which leave the Gauss-Newton matrix "
+        f"as it is and make the residual smaller, the Hessian has {ABOUT}",
+        source="this study, to explain number_at_initialisation",
+    )
+    yield stats.control(
+        number,
+        f"shuffled_number_{slug(MIDDLE)}",
+        point=MIDDLE,
+        labels="shuffled",
+        statement=f"in mid-training on shuffled labels it, too, has {ABOUT}",
+    )
 
 
 def _other_spaces(space: Make) -> list[Claim]:
@@ -197,8 +193,7 @@ def numbers(seeds: Seeds, labels: str, point: str, number: str) -> list[float]:
 
 def mean_of(seeds: Seeds, labels: str, point: str, number: str) -> str:
     """The mean over the seeds that have one, for a note."""
-    found = stats.known(numbers(seeds, labels, point, number))
-    return f"{stats.mean(found):.3g}" if found else "not known"
+    return stats.mean_known(numbers(seeds, labels, point, number), ".3g")
 
 
 def share_that_stays(seeds: Seeds) -> str:

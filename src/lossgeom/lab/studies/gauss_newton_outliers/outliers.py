@@ -79,12 +79,12 @@ class Tops:
 
     @property
     def matvecs(self) -> int:
-        """Products spent on both."""
+        """Matrix-vector products that both took."""
         return self.hessian.matvecs + self.gauss_newton.matvecs
 
     @property
     def converged(self) -> bool:
-        """Whether every pair is good."""
+        """Whether every pair has converged."""
         return bool(self.hessian.converged.all() and self.gauss_newton.converged.all())
 
     @property
@@ -93,7 +93,7 @@ class Tops:
         return self.hessian.vectors[:, : self.first]
 
     def numbers(self) -> dict[str, float]:
-        """What they have in common; NaN if a pair is not good."""
+        """The numbers that compare them; NaN unless every pair has converged."""
         k, g = self.first, self.gauss_newton
         found = {
             "outliers": number_of_outliers(self.hessian.values, self.gap),

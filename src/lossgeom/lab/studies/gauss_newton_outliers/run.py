@@ -88,12 +88,12 @@ class Comparison:
 
 
 def array_name(point: str) -> str:
-    """Under which a record holds the spectra at a point of training."""
+    """The name under which a record holds the spectra at a point of training."""
     return f"spectrum-{point}"
 
 
 def series(record: Record, metric: str) -> dict[int, float]:
-    """Values by step."""
+    """The values of a metric, by step."""
     return dict(zip(*record.series(metric), strict=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,16 +41,14 @@ Place = tuple[float, ...]  # learning rate and batch size
 Values = dict[str, float]  # the last of every metric
 
 
-def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> list[Claim]:
+def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[Claim]:
     """The verdicts."""
     seeds = [Ends.of(each) for each in records]
-    return [
-        *(_on_one_cloud(config, seeds, k) for k in ORDERS),
-        *_lower_left(config, seeds),
-        *_inequality(seeds),
-        _predicts(config, seeds),
-        *(_shuffled(config, seeds, k) for k in ORDERS),
-    ]
+    yield from (_on_one_cloud(config, seeds, k) for k in ORDERS)
+    yield from _lower_left(config, seeds)
+    yield from _inequality(seeds)
+    yield _predicts(config, seeds)
+    yield from (_shuffled(config, seeds, k) for k in ORDERS)
 
 
 def _over(config: Config) -> str:
@@ -59,13 +57,12 @@ def _over(config: Config) -> str:
 
 def _on_one_cloud(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
     runs = len(seeds) * len(config.lr) * len(config.batch_size)
-    third = _mean(seed.correlation(G_W[3], G_X[3]) for seed in seeds)
+    third = stats.mean_known(seed.correlation(G_W[3], G_X[3]) for seed in seeds)
     return stats.claim_of_seeds(
         f"spearman_k{k}",
         statement=f"g_W and g_x of order k = {k} lie on one increasing cloud.",
         source=f"{PAPER_B}, scatter plot",
-        measured=f"{stats.seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and g_x "
-        f"{_over(config)}",
+        of=f"rank correlation of g_W and g_x {_over(config)}",
         values=[seed.correlation(G_W[k], G_X[k]) for seed in seeds],
         inside=ON_ONE_CLOUD,
         note=f"{sum(len(seed.kept) for seed in seeds)} of {runs} runs interpolate."
@@ -80,106 +77,92 @@ def _shuffled(config: Config, seeds: Sequence[Ends], k: int) -> Claim:
         f"shuffled_k{k}",
         statement="g_W of a run and g_x of another one, drawn at random, lie on one increasing "
         f"cloud, too (k = {k}).",
-        measured=f"{stats.seeds_with(ON_ONE_CLOUD)} rank correlation of g_W and the g_x of another "
-        f"run {_over(config)}, in an order drawn by the seed",
+        of=f"rank correlation of g_W and the g_x of another run {_over(config)}, in an order drawn "
+        "by the seed",
         values=[seed.correlation(G_W[k], G_X[k], shuffled=True) for seed in seeds],
         inside=ON_ONE_CLOUD,
     )
 
 
-def _lower_left(config: Config, seeds: Sequence[Ends]) -> list[Claim]:
+def _lower_left(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     seminorms = [g[k] for g in (G_W, G_X) for k in ORDERS]
     noisy = [size for size in config.batch_size if size < config.network.examples]
 
     def note(axis: int, others: Sequence[float], name: str) -> str:
         parts = (
-            f"{other:g}: {_mean(seed.along(axis, [other], seminorms) for seed in seeds)}"
+            f"{other:g}: {stats.mean_known(seed.along(axis, [other], seminorms) for seed in seeds)}"
             for other in others
         )
         return f"By {name}, mean of all seminorms: {', '.join(parts)}."
 
     made = partial(stats.claim_of_seeds, source=f"{PAPER_B}, scatter plot")
-    measured = (
-        "{} mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
+    of = (
+        "mean over {} and orders k = 1 and 2 of the rank correlation between {} and a seminorm "
         f"{_over(config)}; the weaker one of g_W and g_x"
     )
-    return [
-        made(
-            "larger_lr_lower_left",
-            statement="A larger learning rate moves to the lower left where batches make noise.",
-            measured=measured.format(
-                stats.seeds_with(FALLS), "batch sizes below the full one", "learning rate"
-            ),
-            values=[seed.lower_left(0, noisy, max) for seed in seeds],
-            inside=FALLS,
-            note=note(0, config.batch_size, "batch size"),
-        ),
-        made(
-            "smaller_batch_lower_left",
-            statement="A smaller batch moves to the lower left.",
-            measured=measured.format(stats.seeds_with(RISES), "learning rates", "batch size"),
-            values=[seed.lower_left(1, config.lr, min) for seed in seeds],
-            inside=RISES,
-            note=note(1, config.lr, "learning rate"),
-        ),
-    ]
+    yield made(
+        "larger_lr_lower_left",
+        statement="A larger learning rate moves to the lower left where batches make noise.",
+        of=of.format("batch sizes below the full one", "learning rate"),
+        values=[seed.lower_left(0, noisy, max) for seed in seeds],
+        inside=FALLS,
+        note=note(0, config.batch_size, "batch size"),
+    )
+    yield made(
+        "smaller_batch_lower_left",
+        statement="A smaller batch moves to the lower left.",
+        of=of.format("learning rates", "batch size"),
+        values=[seed.lower_left(1, config.lr, min) for seed in seeds],
+        inside=RISES,
+        note=note(1, config.lr, "learning rate"),
+    )
 
 
-def _inequality(seeds: Sequence[Ends]) -> list[Claim]:
+def _inequality(seeds: Sequence[Ends]) -> Iterator[Claim]:
     ratio = "left side over right side, the larger one of k = 1 and 2"
     runs = "over all runs of a seed that end, interpolating or not"
-    return [
-        stats.claim_of_all(
-            "inequality",
-            statement="The gradient in the input is never larger than the gradient in the first "
-            "layer's weights allows.",
-            source=f"{PAPER_B}, in the form for each example",
-            measured=f"{ratio}; the largest over examples and {runs}",
-            values=[max(seed.ratios("largest"), default=math.nan) for seed in seeds],
-            expected=HOLDS,
-        ),
-        stats.claim_of_all(
-            "inequality_averaged",
-            statement="Nor is g_x larger than g_W of the first layer's weights allows.",
-            source=f"{PAPER_B}, averaged over examples",
-            measured=f"{ratio}; the largest {runs}",
-            values=[max(seed.ratios("averaged"), default=math.nan) for seed in seeds],
-            expected=HOLDS,
-        ),
-        stats.control(
-            stats.claim_of_all,
-            "mispaired_inequality",
-            statement="the gradient in the input is never larger than another example's gradient "
-            "allows.",
-            measured=f"each left side over the right side of another example, the larger one of "
-            f"k = 1 and 2; the largest over examples, whose mean {runs}, is below the largest",
-            values=[stats.mean(stats.known(seed.ratios("mispaired"))) for seed in seeds],
-            expected=HOLDS,
-        ),
-    ]
+    holds = partial(stats.claim_of_all, expected=HOLDS)
+    yield holds(
+        "inequality",
+        statement="The gradient in the input is never larger than the gradient in the first "
+        "layer's weights allows.",
+        source=f"{PAPER_B}, in the form for each example",
+        measured=f"{ratio}; the largest over examples and {runs}",
+        values=[max(seed.ratios("largest"), default=math.nan) for seed in seeds],
+    )
+    yield holds(
+        "inequality_averaged",
+        statement="Nor is g_x larger than g_W of the first layer's weights allows.",
+        source=f"{PAPER_B}, averaged over examples",
+        measured=f"{ratio}; the largest {runs}",
+        values=[max(seed.ratios("averaged"), default=math.nan) for seed in seeds],
+    )
+    yield stats.control(
+        holds,
+        "mispaired_inequality",
+        statement="the gradient in the input is never larger than another example's gradient "
+        "allows.",
+        measured=f"each left side over the right side of another example, the larger one of "
+        f"k = 1 and 2; the largest over examples, whose mean {runs}, is below the largest",
+        values=[stats.mean(stats.known(seed.ratios("mispaired"))) for seed in seeds],
+    )
 
 
 def _predicts(config: Config, seeds: Sequence[Ends]) -> Claim:
     others: dict[str, Metric] = {"g_x of order 2": G_X[2], "g_W": G_W[1], "sharpness": SHARPNESS}
     found = (
-        f"{name} {_mean(seed.correlation(metric, TEST_LOSS) for seed in seeds)}"
+        f"{name} {stats.mean_known(seed.correlation(metric, TEST_LOSS) for seed in seeds)}"
         for name, metric in others.items()
     )
     return stats.claim_of_seeds(
         "g_x_predicts_test_loss",
         statement="A smaller g_x goes with a smaller test loss.",
         source=PAPER_B,
-        measured=f"{stats.seeds_with(PREDICTS)} rank correlation of g_x of order 1 and the test "
-        f"loss {_over(config)}",
+        of=f"rank correlation of g_x of order 1 and the test loss {_over(config)}",
         values=[seed.correlation(G_X[1], TEST_LOSS) for seed in seeds],
         inside=PREDICTS,
         note=f"The same of {', '.join(found)}.",
     )
-
-
-def _mean(values: Iterable[float]) -> str:
-    found = stats.known(values)
-    return f"{stats.mean(found):.2f}" if found else "not known"
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
@@ -203,7 +186,7 @@ class Ends:
 
     @classmethod
     def of(cls, seed: SeedRecords[Config]) -> Ends:
-        """From the records of a seed."""
+        """Read the records of a seed."""
         values = {
             place: {row["metric"]: row["value"] for row in record.rows()}
             for place, record in seed.records.items()
@@ -231,7 +214,7 @@ class Ends:
         )
 
     def along(self, axis: int, others: Sequence[float], metrics: Iterable[Metric]) -> float:
-        """The mean of these over levels and metrics, as far as there are any."""
+        """The mean of :meth:`line` over levels and metrics, of those that are known."""
         return stats.mean(
             stats.known(self.line(axis, other, m) for other in others for m in metrics)
         )
@@ -244,5 +227,5 @@ class Ends:
         return math.nan if any(map(math.isnan, means)) else weaker(means)
 
     def ratios(self, form: Form) -> list[float]:
-        """Of all runs that were measured, interpolating or not, the larger one of all orders."""
+        """The larger ratio of all orders, for each run that was measured, interpolating or not."""
         return [max(v[m.name] for m in RATIOS[form]) for v in self.measured.values()]

@@ -40,7 +40,7 @@ class InequalityRatio:
 
     @property
     def name(self) -> str:
-        """Key in records."""
+        """Its name in records."""
         return f"inequality_ratio_{self.form}_{self.k}"
 
     def __call__(self, problem: Problem) -> Estimate:

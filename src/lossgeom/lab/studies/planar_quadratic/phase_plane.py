@@ -23,7 +23,7 @@ STEPS = 800
 def save_phase_plane(
     record: Record, planar: Planar, starts: Sequence[tuple[float, float]]
 ) -> float:
-    """Gradient flow in the whole plane, two steps of descent at the edge, and paths in both.
+    """Save gradient flow in the whole plane, two steps of descent at the edge, and paths in both.
 
     Returns:
         Where the first path ends.
@@ -58,7 +58,7 @@ def save_phase_plane(
 def _field(
     planar: Planar, box: Box, motion: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
-    """A motion on a grid: (T, z), and which points of the grid there are models for."""
+    """Evaluate a motion on a grid (T, z), and say for which of its points there are models."""
     x, y = (torch.linspace(*ends, POINTS, dtype=torch.float64) for ends in box)
     T, z = torch.meshgrid(y, x, indexing="ij")
     dz, dT = motion(z, T)

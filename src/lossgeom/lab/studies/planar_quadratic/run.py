@@ -61,7 +61,7 @@ def draw_starts(
 
 
 def settle(planar: Planar, z: Tensor, T: Tensor) -> Basins:
-    """Follow runs for as long as it takes."""
+    """Follow runs for as long as they take to settle."""
     kappa = planar.eps * (2 - planar.E)
     return basins(planar, z, T, steps=round(STEPS_TIMES_KAPPA / kappa))
 

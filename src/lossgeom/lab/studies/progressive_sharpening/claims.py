@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -27,70 +28,61 @@ Seed = SeedRecords[Config]
 Place = tuple[float, float]  # learning rate and label smoothing
 
 
-def claims(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     """The verdicts."""
-    return [
-        *_smoothing(config, seeds),
-        *_edge(config, seeds),
-        _rise_together(seeds),
-        *_controls(config, seeds),
-    ]
+    yield from _smoothing(config, seeds)
+    yield from _edge(config, seeds)
+    yield _rise_together(seeds)
+    yield from _controls(config, seeds)
 
 
-def _smoothing(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
-    falls = f"{stats.seeds_with(FALLS)} rank correlation over its runs between label smoothing and"
-    return [
-        stats.claim_of_seeds(
-            "jacobian_falls_with_smoothing",
-            statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
-            "model.",
-            source=PAPER_A,
-            measured=f"{falls} the largest softmax Jacobian norm of the run, at lr = {config.lr:g}",
-            values=[falls_with_smoothing(seed, config.lr, JACOBIAN) for seed in seeds],
-            inside=FALLS,
-        ),
-        stats.claim_of_seeds(
-            "sharpness_falls_with_smoothing",
-            statement="More label smoothing gives a smaller maximum sharpness where the edge of "
-            "stability is not reached.",
-            source=PAPER_A,
-            measured=f"{falls} the largest sharpness of the run, at lr = {config.small_lr:g}",
-            values=[sharpness_falls_with_smoothing(seed) for seed in seeds],
-            inside=FALLS,
-        ),
-    ]
+def _smoothing(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
+    correlation = "rank correlation over its runs between label smoothing and the largest"
+    falls = partial(stats.claim_of_seeds, source=PAPER_A, inside=FALLS)
+    yield falls(
+        "jacobian_falls_with_smoothing",
+        statement="More label smoothing gives a smaller maximum Jacobian norm of the softmaxed "
+        "model.",
+        of=f"{correlation} softmax Jacobian norm of the run, at lr = {config.lr:g}",
+        values=[falls_with_smoothing(seed, config.lr, JACOBIAN) for seed in seeds],
+    )
+    yield falls(
+        "sharpness_falls_with_smoothing",
+        statement="More label smoothing gives a smaller maximum sharpness where the edge of "
+        "stability is not reached.",
+        of=f"{correlation} sharpness of the run, at lr = {config.small_lr:g}",
+        values=[sharpness_falls_with_smoothing(seed) for seed in seeds],
+    )
 
 
-def _edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _edge(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     edge = 2 / config.lr
     unheld = stats.mean(at_the_edge(seed, config.small_lr, edge) for seed in seeds)
-    return [
-        stats.claim_over_seeds(
-            "arrested_at_the_edge",
-            statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
-            "held near it.",
-            source=COHEN,
-            measured=_held_measured(config),
-            values=[at_the_edge(seed, config.lr, edge) for seed in seeds],
-            expected=NEAR_THE_EDGE,
-            note=stats.note(
-                f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
-                f"{{:.2f}} times {edge:g} in that time.",
-                unheld,
-            ),
+    yield stats.claim_over_seeds(
+        "arrested_at_the_edge",
+        statement="At the large learning rate, the runs that would sharpen beyond 2 / lr are "
+        "held near it.",
+        source=COHEN,
+        measured=_held(config),
+        values=[at_the_edge(seed, config.lr, edge) for seed in seeds],
+        expected=NEAR_THE_EDGE,
+        note=stats.note(
+            f"At lr = {config.small_lr:g}, which does not hold them, the same runs are at "
+            f"{{:.2f}} times {edge:g} in that time.",
+            unheld,
         ),
-        stats.claim_of_seeds(
-            "stays_at_the_edge",
-            statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
-            source=COHEN,
-            measured=_stay_measured(config, config.lr),
-            values=[stays(seed, config.lr) for seed in seeds],
-            inside=MOSTLY,
-        ),
-    ]
+    )
+    yield stats.claim_of_seeds(
+        "stays_at_the_edge",
+        statement="Sharpness that has reached 2 / lr stays near it to the end of training.",
+        source=COHEN,
+        of=_stays(config, config.lr),
+        values=[stays(seed, config.lr) for seed in seeds],
+        inside=MOSTLY,
+    )
 
 
-def _held_measured(config: Config) -> str:
+def _held(config: Config) -> str:
     edge = 2 / config.lr
     return (
         "sharpness * lr / 2: its median over the training time lr * step in which the run at "
@@ -99,11 +91,11 @@ def _held_measured(config: Config) -> str:
     )
 
 
-def _stay_measured(config: Config, lr: float) -> str:
+def _stays(config: Config, lr: float) -> str:
     return (
-        f"{stats.seeds_with(MOSTLY)} share of the measurements, since sharpness first is "
-        f"{2 / config.lr:g} or more, at which it is {NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} "
-        f"times that; over the runs of a seed that get there, at lr = {lr:g}"
+        f"share of the measurements, since sharpness first is {2 / config.lr:g} or more, at which "
+        f"it is {NEAR_THE_EDGE[0]:g} to {NEAR_THE_EDGE[1]:g} times that; over the runs of a seed "
+        f"that get there, at lr = {lr:g}"
     )
 
 
@@ -113,36 +105,33 @@ def _rise_together(seeds: Sequence[Seed]) -> Claim:
         "rise_together",
         statement="Before the edge of stability, Jacobian norm and sharpness rise together.",
         source=PAPER_A,
-        measured=f"{stats.seeds_with(RISES_TOGETHER)} rank correlation along a run between the "
-        "largest softmax Jacobian norm and sharpness until it reaches 2 / lr; mean over the runs "
-        "of a seed that reach it",
+        of="rank correlation along a run between the largest softmax Jacobian norm and sharpness "
+        "until it reaches 2 / lr; mean over the runs of a seed that reach it",
         values=[rise_together(seed) for seed in seeds],
         inside=RISES_TOGETHER,
         note=stats.note("Over the whole of all runs it is {:.2f}.", whole),
     )
 
 
-def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _controls(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     small = config.small_lr
-    return [
-        stats.control(
-            stats.claim_over_seeds,
-            "small_learning_rate",
-            statement="the same runs are held near 2 / lr at the small learning rate, too.",
-            measured=_held_measured(config),
-            values=[at_the_edge(seed, small, 2 / small) for seed in seeds],
-            expected=NEAR_THE_EDGE,
-        ),
-        stats.control(
-            stats.claim_of_seeds,
-            "stays_at_small_lr",
-            statement=f"sharpness that has reached {2 / config.lr:g} stays near it at the small "
-            "learning rate, too.",
-            measured=_stay_measured(config, small),
-            values=[stays(seed, small) for seed in seeds],
-            inside=MOSTLY,
-        ),
-    ]
+    yield stats.control(
+        stats.claim_over_seeds,
+        "small_learning_rate",
+        statement="the same runs are held near 2 / lr at the small learning rate, too.",
+        measured=_held(config),
+        values=[at_the_edge(seed, small, 2 / small) for seed in seeds],
+        expected=NEAR_THE_EDGE,
+    )
+    yield stats.control(
+        stats.claim_of_seeds,
+        "stays_at_small_lr",
+        statement=f"sharpness that has reached {2 / config.lr:g} stays near it at the small "
+        "learning rate, too.",
+        of=_stays(config, small),
+        values=[stays(seed, small) for seed in seeds],
+        inside=MOSTLY,
+    )
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
@@ -179,7 +168,7 @@ def peak(seed: Seed, place: Place, metric: Metric) -> float:
 
 
 def sharpness_falls_with_smoothing(seed: Seed) -> float:
-    """Correlate sharpness at the small learning rate, too; NaN if a run is at its edge there."""
+    """The same for sharpness at the small learning rate; NaN if a run reaches its edge there."""
     small = seed.study.small_lr
     peaks = [peak(seed, (small, a), SHARPNESS) for a in seed.study.label_smoothing]
     return math.nan if max(peaks) >= 2 / small else falls_with_smoothing(seed, small, SHARPNESS)

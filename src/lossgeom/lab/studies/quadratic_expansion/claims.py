@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lossgeom.claim import Claim, Interval
@@ -30,23 +30,21 @@ def claims(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
     return [*_at_the_edge(config, seeds), *_errors(seeds), *_controls(config, seeds)]
 
 
-def _at_the_edge(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _at_the_edge(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     measured = _eigenvalue(config.lr)
     claim = partial(
         stats.claim_over_seeds, source=AGARWALA, expected=AT_THE_EDGE, measured=measured
     )
-    return [
-        claim(
-            "network_at_the_edge",
-            statement="The network sharpens to the edge of stability and stays near it.",
-            values=[at_the_edge(seed, config.lr, "network") for seed in seeds],
-        ),
-        claim(
-            "quadratic_at_the_edge",
-            statement="So does its quadratic model.",
-            values=[at_the_edge(seed, config.lr, "quadratic") for seed in seeds],
-        ),
-    ]
+    yield claim(
+        "network_at_the_edge",
+        statement="The network sharpens to the edge of stability and stays near it.",
+        values=[at_the_edge(seed, config.lr, "network") for seed in seeds],
+    )
+    yield claim(
+        "quadratic_at_the_edge",
+        statement="So does its quadratic model.",
+        values=[at_the_edge(seed, config.lr, "quadratic") for seed in seeds],
+    )
 
 
 def _eigenvalue(lr: float) -> str:
@@ -56,61 +54,56 @@ def _eigenvalue(lr: float) -> str:
 ERROR = "relative error of the model where the network is first measured at 2 / lr"
 
 
-def _errors(seeds: Sequence[Seed]) -> list[Claim]:
+def _errors(seeds: Sequence[Seed]) -> Iterator[Claim]:
     claim = partial(stats.claim_over_seeds, source=OURS)
     linear = stats.mean(errors(seed, "linear")[-1] for seed in seeds)
-    return [
-        claim(
-            "quadratic_right_until_the_edge",
-            statement="The quadratic model is right until the network is at the edge.",
-            measured=ERROR,
-            values=[error_at_the_edge(seed, "quadratic") for seed in seeds],
-            expected=RIGHT_THERE,
-        ),
-        claim(
-            "quadratic_reaches_further",
-            statement="It is right at least a quarter further than the linear model.",
-            measured="distance at which the relative error is first measured above "
-            f"{RIGHT:g}, over that of the linear model",
-            values=[reach(seed, "quadratic") / reach(seed, "linear") for seed in seeds],
-            expected=FURTHER,
-        ),
-        claim(
-            "quadratic_departs_later",
-            statement="In the end the network has left its quadratic model.",
-            measured="relative error of the quadratic model at the last step",
-            values=[errors(seed, "quadratic")[-1] for seed in seeds],
-            expected=APART,
-            note=stats.note("That of the linear model is {:.2f}.", linear),
-        ),
-    ]
+    yield claim(
+        "quadratic_right_until_the_edge",
+        statement="The quadratic model is right until the network is at the edge.",
+        measured=ERROR,
+        values=[error_at_the_edge(seed, "quadratic") for seed in seeds],
+        expected=RIGHT_THERE,
+    )
+    yield claim(
+        "quadratic_reaches_further",
+        statement="It is right at least a quarter further than the linear model.",
+        measured="distance at which the relative error is first measured above "
+        f"{RIGHT:g}, over that of the linear model",
+        values=[reach(seed, "quadratic") / reach(seed, "linear") for seed in seeds],
+        expected=FURTHER,
+    )
+    yield claim(
+        "quadratic_departs_later",
+        statement="In the end the network has left its quadratic model.",
+        measured="relative error of the quadratic model at the last step",
+        values=[errors(seed, "quadratic")[-1] for seed in seeds],
+        expected=APART,
+        note=stats.note("That of the linear model is {:.2f}.", linear),
+    )
 
 
-def _controls(config: Config, seeds: Sequence[Seed]) -> list[Claim]:
+def _controls(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     claim = partial(stats.control, stats.claim_over_seeds)
-    return [
-        claim(
-            "linear_at_the_edge",
-            statement="so does its linear model, whose eigenvalue is constant.",
-            measured=_eigenvalue(config.lr),
-            values=[at_the_edge(seed, config.lr, "linear") for seed in seeds],
-            expected=AT_THE_EDGE,
-        ),
-        claim(
-            "network_at_small_lr",
-            statement="the network is at 2 / lr at the small learning rate, too.",
-            measured=_eigenvalue(config.small_lr),
-            values=[at_the_edge(seed, config.small_lr, "network") for seed in seeds],
-            expected=AT_THE_EDGE,
-        ),
-        claim(
-            "linear_right_until_the_edge",
-            statement="the linear model is right until the network is there.",
-            measured=ERROR,
-            values=[error_at_the_edge(seed, "linear") for seed in seeds],
-            expected=RIGHT_THERE,
-        ),
-    ]
+    edge = partial(claim, expected=AT_THE_EDGE)
+    yield edge(
+        "linear_at_the_edge",
+        statement="so does its linear model, whose eigenvalue is constant.",
+        measured=_eigenvalue(config.lr),
+        values=[at_the_edge(seed, config.lr, "linear") for seed in seeds],
+    )
+    yield edge(
+        "network_at_small_lr",
+        statement="the network is at 2 / lr at the small learning rate, too.",
+        measured=_eigenvalue(config.small_lr),
+        values=[at_the_edge(seed, config.small_lr, "network") for seed in seeds],
+    )
+    yield claim(
+        "linear_right_until_the_edge",
+        statement="the linear model is right until the network is there.",
+        measured=ERROR,
+        values=[error_at_the_edge(seed, "linear") for seed in seeds],
+        expected=RIGHT_THERE,
+    )
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lossgeom.claim import Claim, Interval
@@ -30,143 +30,133 @@ IN_BAND = f"share of all runs that converge with a curvature from {BAND[0]:g} to
 RISEN = f"share of all runs that end with {RISE:g} times the initial curvature or more"
 
 
-def claims(config: Config, seeds: Seeds) -> list[Claim]:
+def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     """The verdicts."""
-    return [
-        *_phases(config, seeds),
-        *_at_the_edge(config, seeds),
-        *_motion(config, seeds),
-        *_controls(config, seeds),
-    ]
+    yield from _phases(config, seeds)
+    yield from _at_the_edge(config, seeds)
+    yield from _motion(config, seeds)
+    yield from _controls(config, seeds)
 
 
 def _place(config: Config, a: float) -> str:
     return f"at a = {a:g} and lambda_0 = {config.curvature:g}"
 
 
-def _phases(config: Config, seeds: Seeds) -> list[Claim]:
+def _phases(config: Config, seeds: Seeds) -> Iterator[Claim]:
     of_runs = partial(stats.claim_of_runs, source=DERIVED, runs=config.runs_at_points)
-    return [
-        stats.claim_over_seeds(
-            "small_residuals",
-            source=DERIVED,
-            statement="With small residuals, curvature stays where it is.",
-            measured="median over runs of the final by the initial curvature, "
-            f"{_place(config, config.small_a)}",
-            values=over_seeds(seeds, "small", "sharpening"),
-            expected=NO_SHARPENING,
-        ),
-        of_runs(
-            "edge_of_stability",
-            statement="With larger ones, most runs end at the edge of stability.",
-            measured=f"{IN_BAND}, {_place(config, config.edge_a)}",
-            values=over_seeds(seeds, "edge"),
-            expected=stats.MOST,
-        ),
-        of_runs(
-            "divergence",
-            statement="With large ones, descent diverges.",
-            measured=f"share of runs that diverge, {_place(config, config.large_a)}",
-            values=over_seeds(seeds, "large", "diverged"),
-            expected=NEARLY_ALL,
-        ),
-        stats.claim_of_seeds(
-            "phases_in_order",
-            statement="These three phases follow each other as residuals grow, for most initial "
-            "curvatures.",
-            source=DERIVED,
-            measured="share of seeds for which all three are there, in this order, at more than "
-            "half of the initial curvatures of the phase diagram, whose share is given for each "
-            "seed; a cell is of a phase if half of its runs are",
-            values=over_seeds(seeds, "diagram"),
-            inside=stats.MOST,
-        ),
-    ]
+    yield stats.claim_over_seeds(
+        "small_residuals",
+        source=DERIVED,
+        statement="With small residuals, curvature stays where it is.",
+        measured="median over runs of the final by the initial curvature, "
+        f"{_place(config, config.small_a)}",
+        values=over_seeds(seeds, "small", "sharpening"),
+        expected=NO_SHARPENING,
+    )
+    yield of_runs(
+        "edge_of_stability",
+        statement="With larger ones, most runs end at the edge of stability.",
+        measured=f"{IN_BAND}, {_place(config, config.edge_a)}",
+        values=over_seeds(seeds, "edge"),
+        expected=stats.MOST,
+    )
+    yield of_runs(
+        "divergence",
+        statement="With large ones, descent diverges.",
+        measured=f"share of runs that diverge, {_place(config, config.large_a)}",
+        values=over_seeds(seeds, "large", "diverged"),
+        expected=NEARLY_ALL,
+    )
+    yield stats.claim_of_seeds(
+        "phases_in_order",
+        statement="These three phases follow each other as residuals grow, for most initial "
+        "curvatures.",
+        source=DERIVED,
+        measured="share of seeds for which all three are there, in this order, at more than "
+        "half of the initial curvatures of the phase diagram, whose share is given for each "
+        "seed; a cell is of a phase if half of its runs are",
+        values=over_seeds(seeds, "diagram"),
+        inside=stats.MOST,
+    )
 
 
-def _at_the_edge(config: Config, seeds: Seeds) -> list[Claim]:
+def _at_the_edge(config: Config, seeds: Seeds) -> Iterator[Claim]:
     ratio = stats.mean(over_seeds(seeds, "edge", "sharpening"))
-    return [
-        stats.claim_of_runs(
-            "sharpening",
-            statement="On the way to the edge, curvature rises.",
-            source=ABSTRACT,
-            measured=f"{RISEN}, {_place(config, config.edge_a)}",
-            values=over_seeds(seeds, "edge", "risen"),
-            runs=config.runs_at_points,
-            expected=stats.MOST,
-            note=stats.note("The median run ends with {:.2f} times as much.", ratio),
-        ),
-        stats.claim_over_seeds(
-            "just_below",
-            source=ABSTRACT,
-            statement="Runs that pass the edge and do not diverge end just below it.",
-            measured="median final curvature of the runs that were above 2 and converged, "
-            f"{_place(config, config.edge_a)}",
-            values=over_seeds(seeds, "edge", "held"),
-            expected=JUST_BELOW,
-        ),
-    ]
+    yield stats.claim_of_runs(
+        "sharpening",
+        statement="On the way to the edge, curvature rises.",
+        source=ABSTRACT,
+        measured=f"{RISEN}, {_place(config, config.edge_a)}",
+        values=over_seeds(seeds, "edge", "risen"),
+        runs=config.runs_at_points,
+        expected=stats.MOST,
+        note=stats.note("The median run ends with {:.2f} times as much.", ratio),
+    )
+    yield stats.claim_over_seeds(
+        "just_below",
+        source=ABSTRACT,
+        statement="Runs that pass the edge and do not diverge end just below it.",
+        measured="median final curvature of the runs that were above 2 and converged, "
+        f"{_place(config, config.edge_a)}",
+        values=over_seeds(seeds, "edge", "held"),
+        expected=JUST_BELOW,
+    )
 
 
-def _motion(config: Config, seeds: Seeds) -> list[Claim]:
+def _motion(config: Config, seeds: Seeds) -> Iterator[Claim]:
     size = f"over {config.models} models with D = {config.outputs}, P = {config.parameters}"
     limit = stats.mean(over_seeds(seeds, "acceleration", "limit"))
-    return [
-        stats.claim_over_seeds(
-            "acceleration",
-            statement="By gradient flow curvature accelerates upward at first, relative to itself "
-            "by 2 D P sigma_z^2 for large D and P, and by 1.75 (1/D + 1/P) of that more.",
-            source=f"{DERIVED}; its excess at finite size measured here",
-            measured="mean second derivative of curvature by mean curvature, as a multiple of the "
-            f"prediction with its finite-size excess, {size}",
-            values=over_seeds(seeds, "acceleration"),
-            expected=AS_PREDICTED,
-            note=stats.note("As a multiple of 2 D P sigma_z^2 it is {:.3f}.", limit),
-        ),
-        stats.claim_over_seeds(
-            "no_velocity",
-            statement="It has no velocity at first, on average.",
-            source="derived here",
-            measured=f"mean derivative of curvature by mean curvature and by a, {size}",
-            values=over_seeds(seeds, "acceleration", "velocity"),
-            expected=NO_VELOCITY,
-        ),
-    ]
+    yield stats.claim_over_seeds(
+        "acceleration",
+        statement="By gradient flow curvature accelerates upward at first, relative to itself "
+        "by 2 D P sigma_z^2 for large D and P, and by 1.75 (1/D + 1/P) of that more.",
+        source=f"{DERIVED}; its excess at finite size measured here",
+        measured="mean second derivative of curvature by mean curvature, as a multiple of the "
+        f"prediction with its finite-size excess, {size}",
+        values=over_seeds(seeds, "acceleration"),
+        expected=AS_PREDICTED,
+        note=stats.note("As a multiple of 2 D P sigma_z^2 it is {:.3f}.", limit),
+    )
+    yield stats.claim_over_seeds(
+        "no_velocity",
+        statement="It has no velocity at first, on average.",
+        source="derived here",
+        measured=f"mean derivative of curvature by mean curvature and by a, {size}",
+        values=over_seeds(seeds, "acceleration", "velocity"),
+        expected=NO_VELOCITY,
+    )
 
 
-def _controls(config: Config, seeds: Seeds) -> list[Claim]:
+def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
     of_runs = partial(
         stats.control, stats.claim_of_runs, runs=config.runs_at_points, expected=stats.MOST
     )
-    return [
-        of_runs(
-            "linear",
-            statement="curvature rises with Q = 0, too.",
-            measured=f"{RISEN}, {_place(config, config.edge_a)}, with Q = 0",
-            values=over_seeds(seeds, "linear", "risen"),
-        ),
-        of_runs(
-            "linear_edge",
-            statement="most runs end at the edge with Q = 0, too.",
-            measured=f"{IN_BAND}, {_place(config, config.edge_a)}, with Q = 0",
-            values=over_seeds(seeds, "linear"),
-        ),
-        of_runs(
-            "small_residuals",
-            statement="most runs end at the edge with small residuals, too.",
-            measured=f"{IN_BAND}, {_place(config, config.small_a)}",
-            values=over_seeds(seeds, "small"),
-        ),
-        stats.control(
-            stats.claim_over_seeds,
-            "half_residuals",
-            statement="residuals half as large accelerate curvature as much.",
-            measured="the same as for the acceleration, with z / 2 in place of z",
-            values=over_seeds(seeds, "acceleration", "halved"),
-            expected=AS_PREDICTED,
-        ),
-    ]
+    yield of_runs(
+        "linear",
+        statement="curvature rises with Q = 0, too.",
+        measured=f"{RISEN}, {_place(config, config.edge_a)}, with Q = 0",
+        values=over_seeds(seeds, "linear", "risen"),
+    )
+    yield of_runs(
+        "linear_edge",
+        statement="most runs end at the edge with Q = 0, too.",
+        measured=f"{IN_BAND}, {_place(config, config.edge_a)}, with Q = 0",
+        values=over_seeds(seeds, "linear"),
+    )
+    yield of_runs(
+        "small_residuals",
+        statement="most runs end at the edge with small residuals, too.",
+        measured=f"{IN_BAND}, {_place(config, config.small_a)}",
+        values=over_seeds(seeds, "small"),
+    )
+    yield stats.control(
+        stats.claim_over_seeds,
+        "half_residuals",
+        statement="residuals half as large accelerate curvature as much.",
+        measured="the same as for the acceleration, with z / 2 in place of z",
+        values=over_seeds(seeds, "acceleration", "halved"),
+        expected=AS_PREDICTED,
+    )
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
