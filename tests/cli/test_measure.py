@@ -271,12 +271,13 @@ def test_killed_it_goes_on(here, capsys, monkeypatch):
 
 SLOW = """
 import sys, time
-from lossgeom.cli import main, measure
-shown = measure.PartDisplay.__call__
-def slowly(self, part):
+from lossgeom.cli import main
+from lossgeom.metrics.geometry import Part
+measure = Part.measure
+def slowly(self):
     time.sleep(0.3)
-    return shown(self, part)
-measure.PartDisplay.__call__ = slowly
+    return measure(self)
+Part.measure = slowly
 main(["measure", *sys.argv[1:]])
 """
 
