@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -24,7 +24,7 @@ from lossgeom.metrics.geometry import Geometry
 from lossgeom.problem import Problem
 from lossgeom.recording.json_files import plain, write_json
 from lossgeom.recording.record import Record
-from lossgeom.recording.record_format import MEASUREMENT, RecordError, Stability
+from lossgeom.recording.record_format import MEASUREMENT, RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.stability import stability_threshold
 from lossgeom.trust.trial import DerivativeError
@@ -107,7 +107,7 @@ class MeasureOptions(ProblemOptions):
 def main(arguments: list[str]) -> int:
     """Measure, print and write it; return the exit status."""
     options = parsed(MeasureOptions, arguments, "measure", HELP)
-    geometry, stability = _geometry(options), _stability(options)
+    geometry, edge = _geometry(options), _stability(options)
     names = options.factories()
     with importable(*names):
         problem, notes = _problem(options)
@@ -116,10 +116,11 @@ def main(arguments: list[str]) -> int:
             at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
             title = f"The geometry of {options.model}{at}"
             record.update(title=title, checkpoint_notes=notes)
-            if stability is not None or record.manifest.get("stability") is None:
+            if edge and problem.unset_mode:
+                edge["caution"] = problem.unset_mode
+            if edge or record.manifest.get("stability") is None:
                 command = shlex.join(["lossgeom", "measure", *arguments])
-                caution = stability and replace(stability, caution=problem.unset_mode)
-                record.update(stability=caution and asdict(caution), command=command)
+                record.update(stability=edge, command=command)
             with part_display(record) as around:
                 measure(problem, record, geometry, around=around)
     _show(record.path, options.json)
@@ -132,7 +133,7 @@ def _geometry(options: MeasureOptions) -> Geometry:
     return Geometry(**{name: value for name, value in given.items() if value is not None})
 
 
-def _stability(options: MeasureOptions) -> Stability | None:
+def _stability(options: MeasureOptions) -> dict[str, Any] | None:
     if not 0 <= options.momentum < 1:
         raise ValueError(f"expected --momentum in [0, 1), got {options.momentum}")
     if options.lr is None:
@@ -143,7 +144,8 @@ def _stability(options: MeasureOptions) -> Stability | None:
         raise ValueError(f"expected --lr > 0, got {options.lr}")
     optimizer = SGD([torch.zeros(1, requires_grad=True)], options.lr, options.momentum)
     threshold = stability_threshold(optimizer)
-    return Stability(options.lr, options.momentum, threshold, threshold.formula)
+    settings = {"lr": options.lr, "momentum": options.momentum}
+    return {**settings, "threshold": threshold, "formula": threshold.formula}
 
 
 def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:

@@ -22,8 +22,9 @@ def parse(hint: Any, value: Any, at: str = "", *, others: bool = False) -> Any:
     """Make what a type hint says of a value that JSON holds.
 
     Args:
-        hint: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``dict``, a tuple or mapping of
-            these, one of them or None, or ``Annotated[str, a pattern or a collection of names]``.
+        hint: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``dict``, ``Any``, a tuple or
+            mapping of these, one of them or None, or ``Annotated[str, ...]`` with a pattern or
+            with the names to choose from.
         value: what JSON holds.
         at: where that stands, for the error.
         others: let an object have keys that are not fields of the dataclass.
@@ -40,6 +41,8 @@ def parse(hint: Any, value: Any, at: str = "", *, others: bool = False) -> Any:
     if not at and _is_deep(value):
         raise ValueError("it is nested too deeply")
     origin, inside = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin in (Union, UnionType):
         return None if value is None else parse(inside[0], value, at)
     if is_dataclass(hint) and isinstance(value, dict):

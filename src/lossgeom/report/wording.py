@@ -43,7 +43,7 @@ def verdict(stability: dict[str, Any]) -> str:
     return (
         f"Sharpness is {ratio} {named_threshold(stability)}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
-        + (f" Warning: {stability['caution']}; {ASKED}." if "caution" in stability else "")
+        + (f" Warning: {stability['caution']}; {ASKED}." if stability.get("caution") else "")
     )
 
 
@@ -56,7 +56,7 @@ def notes_of(found: dict[str, Any]) -> list[str]:
 
 def named_threshold(stability: dict[str, Any]) -> str:
     """The edge of stability, with its formula where the record has it."""
-    return threshold(stability.get("formula", "the edge of stability"), stability["threshold"])
+    return threshold(stability.get("formula") or "the edge of stability", stability["threshold"])
 
 
 def rounded(value: float, error: float | None = None) -> str:
