@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -93,7 +94,7 @@ CHECKS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("true or false", lambda value: isinstance(value, bool)),
     dict: ("an object", lambda value: isinstance(value, dict)),
     int: ("a whole number", lambda value: type(value) is int and abs(value) <= LARGEST),
-    float: ("a number", lambda value: type(number(value)) in (int, float) and _fits(number(value))),
+    float: ("a number", lambda value: type(number(value)) is float or _is_small(value)),
 }
 
 
@@ -105,12 +106,9 @@ def _is_one(hint: Any, value: Any) -> bool:
     return isinstance(value, str) and bool(is_known(value))
 
 
-def _fits(value: float) -> bool:
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
+def _is_small(value: Any) -> bool:
+    """Whether it is a whole number that a float can be near to."""
+    return type(value) is int and abs(value) <= sys.float_info.max
 
 
 def _is_deep(value: Any, depth: int = 0) -> bool:

@@ -101,18 +101,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Estimated:
-    """A row of a measurement at a point."""
+    """What a row of a measurement at a point has besides."""
 
-    step: int
-    metric: str
-    value: float
     status: str
     stderr: float | None
     residual: float | None
     converged: bool
     matvecs: int
     seconds: float
-    message: str | None = None
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -142,13 +138,12 @@ def checked_row(row: Any, kind: str) -> dict[str, Any]:
     Raises:
         ValueError: with what is wrong.
     """
-    form: Any = dict
-    if isinstance(row, dict):
-        row = {key: number(value) for key, value in row.items()}
-        if "metric" in row:
-            form = Estimated if kind == MEASUREMENT else Measured
-    parse(form, row, others=True)
-    return dict(row)
+    parse(dict, row)
+    checked = {key: number(value) for key, value in row.items()}
+    forms = (Measured, Estimated) if kind == MEASUREMENT else (Measured,)
+    for form in forms if "metric" in checked else ():
+        parse(form, checked, others=True)
+    return checked
 
 
 def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
