@@ -14,10 +14,7 @@ from lossgeom.losses import as_loss
 from tests.cli.test_cli import lossgeom
 
 NET = """
-import re
-import subprocess
 import sys
-from pathlib import Path
 from functools import lru_cache
 
 import torch
