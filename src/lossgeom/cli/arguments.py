@@ -1,4 +1,4 @@
-"""How command lines are read: choices and numbers, and what is said of others."""
+"""The reading of command lines, with an error in words for anything but a choice or a number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parsed(
     description: str | None = None,
     *markers: Any,
 ) -> Options:
-    """Read the arguments of a command into a dataclass; print its help or an error, and end."""
+    """Read the arguments of a command into a dataclass, or print its help or an error and exit."""
     return tyro.cli(
         kind,
         args=arguments,
@@ -34,23 +34,23 @@ def parsed(
 
 
 def optional(metavar: str, default: str = "none") -> Any:
-    """An argument that need not be given, with what its help says of it."""
+    """Describe an argument that may be left out, as the help shows it."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 def named(metavar: str) -> Any:
-    """An argument without a flag."""
+    """Describe an argument that has no flag."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def choices(names: Sequence[str]) -> str:
-    """Names to choose from, as the help shows them."""
+    """Write names to choose from as the help shows them."""
     return f"{{{','.join(names)}}}"
 
 
 @REGISTRY.primitive_rule
 def _choice_or_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """How to read one of some names or a number, each also where it need not be given."""
+    """Read one of some names, or a number, whether it may be left out or not."""
     kind = _without_none(info.type)
     if get_origin(kind) is Literal:
         names = get_args(kind)

@@ -149,7 +149,7 @@ def _stability(options: MeasureOptions) -> dict[str, Any] | None:
 
 
 def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
-    """With the weights of the checkpoint, and notes on how they were put there."""
+    """The problem with the weights of the checkpoint, and notes on how they were loaded."""
     if options.key is not None and options.checkpoint is None:
         raise ValueError("expected --checkpoint, too, with --key")
     notes: list[str] = []
@@ -172,7 +172,7 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
-    """What identifies the measurement: not where it goes to, nor what it is compared with."""
+    """The options that identify the measurement: not its folder, nor what it is compared with."""
     other = ("out", "json", "lr", "momentum")
     given = asdict(options)
     config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}

@@ -129,7 +129,7 @@ def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype
 
 
 def _place(target: str | None) -> int | str | None:
-    """A number as a place, anything else as a key."""
+    """Read a whole number as a place in a batch, and anything else as a key of it."""
     try:
         return None if target is None else int(target)
     except ValueError:

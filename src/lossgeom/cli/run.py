@@ -89,7 +89,7 @@ def _study(arguments: list[str], studies: dict[str, Study]) -> Study:
 
 
 def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
-    """Options and settings, whose defaults depend on the preset."""
+    """Read the options and the settings, whose defaults depend on the preset."""
     preset = dataclasses.make_dataclass("Preset", [("preset", str, "quick")])
     first: Any
     first, _ = tyro.cli(preset, args=arguments, return_unknown_args=True, add_help=False)

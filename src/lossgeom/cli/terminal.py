@@ -1,4 +1,4 @@
-"""How far a study or a measurement is, on the terminal."""
+"""Progress of a study or a measurement, on the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    """A bar that is shown on terminals alone."""
+    """Make a progress bar that is shown on terminals only."""
     console = Console(stderr=True)
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
@@ -95,7 +95,7 @@ def _duration(products: int, seconds: float | None) -> str:
 
 
 def _seconds_per_product(record: Record) -> float | None:
-    """What a product took lately; before the first one, two gradients."""
+    """How long the last product took; before the first one, how long two gradients took."""
     rows = record.rows()
     for row in reversed(rows):
         if row["matvecs"]:

@@ -24,7 +24,7 @@ class FactoryError(ValueError):
 
 @contextmanager
 def importable(*factories: str) -> Iterator[None]:
-    """Let the current directory and the files' own be imported from, and forget them afterwards.
+    """Import from the current directory and the folders of the named files, while inside.
 
     As ``python -m module`` and ``python file.py`` do. What is made inside should be used inside,
     too, because code may import when it runs.

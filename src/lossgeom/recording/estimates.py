@@ -1,4 +1,4 @@
-"""Estimates as rows of a record, and the problem that they are estimates of."""
+"""Rows that hold estimates, and facts about the problem that was measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIELDS = tuple(field.name for field in fields(Estimate))
 
 
 def problem_facts(problem: Problem) -> dict[str, Any]:
-    """What tells a problem from another one, without going over its data."""
+    """Facts that tell one problem from another, without a pass over the data."""
     return {
         "loss": problem.criterion.name,
         "mode": problem.mode,
@@ -33,5 +33,5 @@ def write_estimate(
 
 
 def read_estimate(row: Mapping[str, Any]) -> Estimate:
-    """The estimate of a row."""
+    """Make an estimate from its row."""
     return Estimate(**{name: row[name] for name in FIELDS if name in row})

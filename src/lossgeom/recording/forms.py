@@ -1,4 +1,4 @@
-"""Values that JSON holds, compared with type hints, and made into what these say."""
+"""Reading JSON by type hints: a value of another type is an error in words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ArrayName = Annotated[str, ARRAY]
 
 
 def parse(hint: Any, value: Any, at: str = "", *, others: bool = False) -> Any:
-    """Make what a type hint says of a value that JSON holds.
+    """Turn a value from JSON into what a type hint says.
 
     Args:
         hint: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``dict``, ``Any``, a tuple or
@@ -81,7 +81,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def number(value: Any) -> Any:
-    """A number that JSON holds as a string because it is not finite, and anything else as it is.
+    """Turn a string for a number that is not finite into that number; keep anything else.
 
     >>> number("-inf"), number(2.5)
     (-inf, 2.5)

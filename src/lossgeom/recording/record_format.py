@@ -1,4 +1,4 @@
-"""What the files of a record hold: the form of each, with which it is compared."""
+"""The form of each file of a record, which is checked when it is read or written."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Stability:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds besides what it tells the report, and besides facts of one's own."""
+    """The fields of a manifest, without those for the report; users may add more."""
 
     schema: int
     kind: str
@@ -101,7 +101,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Estimated:
-    """What a row of a measurement at a point has besides."""
+    """The fields that a row of a measurement at a point has as well."""
 
     status: str
     stderr: float | None
@@ -118,7 +118,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds.
+    """Read the content of a JSON file.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -133,7 +133,7 @@ def read_json(path: Path) -> Any:
 
 
 def checked_row(row: Any, kind: str) -> dict[str, Any]:
-    """A row with its numbers, if it is of the form that its kind of record asks for.
+    """Check a row against the form of its kind of record, and return it with its numbers.
 
     Raises:
         ValueError: with what is wrong.
@@ -147,7 +147,7 @@ def checked_row(row: Any, kind: str) -> dict[str, Any]:
 
 
 def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
-    """All complete rows of a file; a last line without an end is not one.
+    """Read all complete rows of a file; a last line without an end is left out.
 
     Raises:
         RecordError: if one cannot be read, is of another form, or there is no file.
@@ -166,7 +166,7 @@ def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def read_claims(path: Path) -> tuple[Claim, ...]:
-    """The claims that a file holds, with the verdicts that follow from their numbers.
+    """Read the claims of a file, and check that their verdicts follow from their numbers.
 
     Raises:
         FileNotFoundError: if there is none.

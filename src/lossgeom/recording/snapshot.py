@@ -126,7 +126,7 @@ def _is_close(a: float | None, b: float | None) -> bool:
 
 
 def _facts(problem: Problem) -> dict[str, Any]:
-    """What tells a problem from another one, in one pass over the data."""
+    """Facts that tell one problem from another, from one pass over the data."""
     sizes, prints, counts = [], [], []
 
     @torch.no_grad()

@@ -119,7 +119,7 @@ class Tracker:
         return estimates
 
     def _check_mode(self, problem: Problem) -> None:
-        """Warn where thresholds stand beside numbers of another mode than that of training."""
+        """Warn if thresholds stand beside numbers of another mode than that of training."""
         thresholds = self.record.for_report.thresholds
         if not thresholds or problem.unset_mode is None or self._warned:
             return

@@ -1,4 +1,4 @@
-"""What a measurement says, from its record alone."""
+"""The numbers of a measurement, from its record alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def _described(record: Record) -> dict[str, Any]:
-    """The manifest, which says what is measured unless the measurement has not begun."""
+    """The manifest, checked to say what is measured once the measurement has begun."""
     needed = (*PROBLEM, "notes", "planned")
     known = {key for key, value in record.manifest.items() if value is not None or key == "terms"}
     absent = [key for key in needed if key not in known]
@@ -83,7 +83,7 @@ def _eigenvalues(record: Record, matrix: str) -> dict[str, list[Any]] | None:
 def _stability(
     stability: dict[str, float] | None, sharpness: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The threshold of an optimiser, and the sharpness as a part of it, None if it is not known."""
+    """The threshold of an optimiser, with the ratio of the sharpness to it, if it is known."""
     if stability is None or sharpness is None:
         return stability and {**stability, "ratio": None}
     return {**stability, "ratio": sharpness["value"] / float(stability["threshold"])}

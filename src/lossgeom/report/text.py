@@ -10,7 +10,7 @@ from lossgeom.report import wording
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """All numbers of a :func:`lossgeom.report.summary`, one to a line."""
+    """Write all numbers of a :func:`lossgeom.report.summary`, one to a line."""
     return "\n".join(_lines(found))
 
 
