@@ -1,7 +1,6 @@
 """``lossgeom measure``: numbers, record, page, and what is said where it cannot be done."""
 
 import json
-import math
 import os
 import re
 import signal
@@ -67,7 +66,11 @@ def narrow_later():
 def problem():
     return lossgeom.Problem(model(), "cross_entropy", data())
 """
+
+
 FEW = ["--k", "3", "--probes", "2", "--steps", "5", "--matvecs", "20"]
+
+
 QUANTITIES = [
     "loss", "gradient_norm", "sharpness", "hessian_smallest", "hessian_trace",
     "hessian_frobenius_norm", "hessian_stable_rank", "gauss_newton_largest", "gauss_newton_trace",
@@ -271,51 +274,12 @@ def test_killed_it_goes_on(here, capsys, monkeypatch):
 
 SLOW = """
 import sys, time
-from lossgeom.cli import main, measure
-shown = measure.PartDisplay.__call__
-def slowly(self, part):
+from lossgeom.cli import main
+from lossgeom.metrics.geometry import Part
+measure = Part.measure
+def slowly(self):
     time.sleep(0.3)
-    return shown(self, part)
-measure.PartDisplay.__call__ = slowly
+    return measure(self)
+Part.measure = slowly
 main(["measure", *sys.argv[1:]])
 """
-
-
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_a_diverged_checkpoint_is_a_result(here, capsys, suffix):
-    state = safetensors.torch.load_file("trained.safetensors")
-    state["0.weight"][0, 0] = math.nan
-    torch.save(state, "nan.pt") if suffix == "pt" else safetensors.torch.save_file(
-        state, "nan.safetensors"
-    )
-    command = ["net.py:model", "net.py:data", "--checkpoint", f"nan.{suffix}", *FEW]
-    printed = measured(capsys, *command, "--lr", "1", "--out", "a")
-    assert "There are values that are not finite: " in printed.out
-    assert "nan" in printed.out
-    assert lg.Record.open("a").status == "diverged"
-    assert {row["status"] for row in lg.Record.open("a").rows()} == {"nonfinite"}
-    assert "There are values that are not finite" in (here / "a/report.html").read_text()
-    found, _ = numbers(capsys, *command, "--lr", "1", "--out", "a")
-    assert {quantity["value"] for quantity in found["quantities"]} == {"nan"}
-
-
-def test_what_has_not_converged_says_so(here, capsys):
-    printed = measured(
-        capsys, "net.py:model", "net.py:data", *FEW, "--max-matvecs", "3", "--out", "a"
-    )
-    assert re.search(r"sharpness.* not converged", printed.out)
-    assert "?" in printed.out
-    assert "--max-matvecs allows more products" in printed.out
-    assert "--max-matvecs allows more products" in (here / "a/report.html").read_text()
-
-
-def test_the_edge_beside_numbers_in_eval_mode(here, capsys):
-    command = ("net.py:normed", "net.py:data", *FEW, "--lr", "0.5")
-    printed = measured(capsys, *command, "--out", "unset")
-    assert "Warning: measured in mode='eval', because no mode= was given; on the" in printed.out
-    assert "; --mode train, or Problem(..., mode='train'), compares the loss" in printed.out
-    page = (here / "unset/report.html").read_text()
-    assert "Warning" in page
-    assert "note: measured in" not in printed.out  # once is enough
-    assert "Note: measured in" not in page
-    assert "Warning" not in measured(capsys, *command, "--out", "eval", "--mode", "eval").out

@@ -16,24 +16,24 @@ usage: lossgeom COMMAND ...
 Measure the geometry of a loss and the smoothness of its model, and say what follows.
 
 commands:
-  list                  what there is: studies, models, data sets, metrics
+  list                  the studies, models, data sets and metrics of the library
   run STUDY             train, measure, judge the claims of a paper, write a report
   report RUN [RUN ...]  write the report of records again, or of several together
   measure MODEL [DATA]  a checkpoint's geometry: eigenvalues, traces, spectral densities
-  doctor MODEL [DATA]   which derivatives of your own model can be trusted, and which not
+  doctor MODEL [DATA]   which derivatives of your own model can be trusted, and which cannot
 
 examples:
   lossgeom run progressive_sharpening                    a minute or two; report in runs/
   lossgeom run progressive_sharpening --seeds 10 --lr 1  other settings
   lossgeom run progressive_sharpening --help             all of its settings
-  lossgeom report runs/progressive_sharpening            from what is recorded by now
+  lossgeom report runs/progressive_sharpening            from what is recorded so far
   lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom doctor net.py:model net.py:data               functions that return them
 
-What was stopped goes on when the same command is given again.
+A command that was stopped goes on when it is given again.
 Every command takes --help, and --debug to show tracebacks; lossgeom --version."""
 
-# Nothing takes long to import before Ctrl-C is caught: these are modules, and torch takes seconds.
+# Modules of this room; they are imported once Ctrl-C is caught, because torch takes seconds.
 COMMANDS = {
     "list": "listing",
     "run": "run",
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    """Mistakes of the user's, and RuntimeError, which is a failure."""
+    """The errors that users meet; all but RuntimeError are mistakes of their own."""
     # torch takes seconds to import, and where this is not there, nothing has raised its error
     record = sys.modules.get("lossgeom.recording.record_format")
     others = () if record is None else (record.RecordError,)

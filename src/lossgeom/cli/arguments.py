@@ -1,25 +1,60 @@
-"""Errors in words where an argument of a command line is none of what there is, or no number."""
+"""The reading of command lines, with an error in words for anything but a choice or a number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from lossgeom.wording import unknown
 
 REGISTRY = ConstructorRegistry()
+Options = TypeVar("Options")
+
+
+def parsed(
+    kind: type[Options],
+    arguments: Sequence[str],
+    command: str,
+    description: str | None = None,
+    *markers: Any,
+) -> Options:
+    """Read the arguments of a command into a dataclass, or print its help or an error and exit."""
+    return tyro.cli(
+        kind,
+        args=arguments,
+        prog=f"lossgeom {command}",
+        description=description,
+        registry=REGISTRY,
+        config=markers,
+    )
+
+
+def optional(metavar: str, default: str = "none") -> Any:
+    """Describe an argument that may be left out, as the help shows it."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+def named(metavar: str) -> Any:
+    """Describe an argument that has no flag."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def choices(names: Sequence[str]) -> str:
+    """Write names to choose from as the help shows them."""
+    return f"{{{','.join(names)}}}"
 
 
 @REGISTRY.primitive_rule
 def _choice_or_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """How to read one of some names or a number, each also where it need not be given."""
+    """Read one of some names, or a number, whether it may be left out or not."""
     kind = _without_none(info.type)
     if get_origin(kind) is Literal:
         names = get_args(kind)
-        return _spec(f"{{{','.join(names)}}}", lambda text: _one_of(names, text))
+        return _spec(choices(names), lambda text: _one_of(names, text))
     if kind is int or kind is float:
         return _spec(kind.__name__.upper(), lambda text: _number(kind, text))
     return None

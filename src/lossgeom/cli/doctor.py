@@ -6,22 +6,20 @@ import dataclasses
 
 import tyro
 
-from lossgeom.cli.arguments import REGISTRY
+from lossgeom.cli.arguments import parsed
 from lossgeom.cli.messages import show
-from lossgeom.cli.problem import ProblemOptions, make_problem
+from lossgeom.cli.problem import FUNCTIONS, ProblemOptions, make_problem
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.trust.doctor import doctor
 
-HELP = """\
+HELP = f"""\
 Compare the derivatives of a model with finite differences, and name the layers to blame.
 
-MODEL and DATA are functions of your own code, which is run: they are called without arguments.
-  path/to/file.py:function    in a file
-  package.module:function     in a module that is installed or below the current directory
+{FUNCTIONS}
 
 examples:
   lossgeom doctor net.py:model net.py:data               gradients and Hessian products
-  lossgeom doctor net.py:model net.py:data --third       what differentiates curvature, too
+  lossgeom doctor net.py:model net.py:data --third       derivatives of curvature as well
   lossgeom doctor net.py:problem                         a Problem with a loss of its own
   lossgeom doctor zoo.nets:gpt zoo.text:batches --loss next_token_cross_entropy
                                                          modules, and a language model's loss
@@ -36,8 +34,8 @@ the least that net.py can hold:
   def data(): return [(torch.randn(8, 3), torch.randint(2, (8,)))]
 
 exit status:
-  0  all that was asked for can be trusted
-  1  some of it is not to be trusted
+  0  every derivative that was asked for can be trusted
+  1  one of them is not to be trusted
   2  the model could not be made or run"""
 
 
@@ -46,14 +44,12 @@ class DoctorOptions(ProblemOptions):
     """What to examine."""
 
     third: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Examine third derivatives and nested forward mode, too."""
+    """Examine third derivatives and nested forward mode as well."""
 
 
 def main(arguments: list[str]) -> int:
     """Print the diagnosis of a model; return 1 if a derivative is not to be trusted."""
-    options = tyro.cli(
-        DoctorOptions, args=arguments, prog="lossgeom doctor", description=HELP, registry=REGISTRY
-    )
+    options = parsed(DoctorOptions, arguments, "doctor", HELP)
     names = options.factories()
     with importable(*names):
         problem = make_problem(options)

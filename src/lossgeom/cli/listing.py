@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import tyro
-
+from lossgeom.cli.arguments import parsed
 from lossgeom.cli.messages import show
 
 
@@ -16,8 +15,8 @@ class ListOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Print what there is, by kind; return the exit status."""
-    tyro.cli(ListOptions, args=arguments, prog="lossgeom list")
+    """Print the names of each kind, with a line on each; return the exit status."""
+    parsed(ListOptions, arguments, "list")
     from lossgeom.lab.datasets import DATASETS
     from lossgeom.lab.models import MODELS
     from lossgeom.lab.studies import STUDIES

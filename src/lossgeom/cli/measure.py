@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shlex
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -15,10 +15,10 @@ from torch import nn
 from torch.optim import SGD
 
 from lossgeom.checkpoints import load_checkpoint, sha256
-from lossgeom.cli.arguments import REGISTRY
+from lossgeom.cli.arguments import choices, optional, parsed
 from lossgeom.cli.messages import say, show
-from lossgeom.cli.problem import ProblemOptions, make_problem
-from lossgeom.cli.terminal import PartDisplay
+from lossgeom.cli.problem import FUNCTIONS, ProblemOptions, make_problem
+from lossgeom.cli.terminal import part_display
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.metrics.geometry import Geometry
 from lossgeom.problem import Problem
@@ -29,12 +29,10 @@ from lossgeom.recording.snapshot import measure
 from lossgeom.stability import stability_threshold
 from lossgeom.trust.trial import DerivativeError
 
-HELP = """\
+HELP = f"""\
 Measure the geometry of a loss at a checkpoint, or where a function leaves the model.
 
-MODEL and DATA are functions of your own code, which is run: they are called without arguments.
-  path/to/file.py:function    in a file
-  package.module:function     in a module that is installed or below the current directory
+{FUNCTIONS}
 
 examples:
   lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
@@ -65,40 +63,28 @@ exit status:
   0  measured, also where the loss is NaN or infinite
   2  the model could not be made, loaded or measured"""
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DtypeName = Literal["float32", "float64"]
+DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 THEIR_OWN_WORDS = (RecordError, OSError, DerivativeError)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class MeasureOptions(ProblemOptions):
     """What to measure, and how well."""
 
-    checkpoint: Annotated[
-        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
-    ] = None
-    """Weights: .safetensors, or a state dict in .pt, .pth, .bin, .ckpt or .tar; none is run."""
-    key: Annotated[
-        str | None, tyro.conf.arg(metavar="KEY", help_behavior_hint="(default: the usual ones)")
-    ] = None
+    checkpoint: Annotated[Path | None, optional("FILE")] = None
+    """Weights: .safetensors, or a state dict in .pt, .pth, .bin, .ckpt or .tar, never run."""
+    key: Annotated[str | None, optional("KEY", "the usual ones")] = None
     """Entry of the checkpoint that holds the weights."""
-    examples: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
-    ] = None
-    """Measure on the first so many examples."""
-    dtype: Annotated[
-        Literal["float32", "float64"] | None,
-        tyro.conf.arg(metavar="{float32,float64}", help_behavior_hint="(default: the model's)"),
-    ] = None
-    """Measure in a copy of the model in this type."""
-    k: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 10, or all)")
-    ] = None
-    """Largest eigenvalues, of which there are as many as parameters."""
+    examples: Annotated[int | None, optional("INT", "all")] = None
+    """Number of examples to measure on, from the first."""
+    dtype: Annotated[DtypeName | None, optional(choices([*DTYPES]), "the model's")] = None
+    """Type of numbers to measure in, in a copy of the model."""
+    k: Annotated[int | None, optional("INT", "10, or all")] = None
+    """Number of largest eigenvalues; there are as many as parameters."""
     tol: float = Geometry.tol
-    """Of the residual of an eigenvalue, relative to it."""
-    max_matvecs: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: max(100, 20 k))")
-    ] = Geometry.max_matvecs
+    """Tolerance for the residual of an eigenvalue, relative to it."""
+    max_matvecs: Annotated[int | None, optional("INT", "max(100, 20 k)")] = Geometry.max_matvecs
     """Products for each search of eigenvalues."""
     matvecs: int = Geometry.matvecs
     """Products for each trace and each Frobenius norm."""
@@ -107,51 +93,44 @@ class MeasureOptions(ProblemOptions):
     steps: int = Geometry.steps
     """Products with each of these probes."""
     probe_seed: int = Geometry.seed
-    """Of all probes and random starts."""
-    lr: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")
-    ] = None
+    """Seed of all probes and random starts."""
+    lr: Annotated[float | None, optional("FLOAT")] = None
     """Learning rate of the run, to compare the sharpness with the edge of stability."""
     momentum: float = 0.0
-    """Its momentum."""
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/measure-MODEL[-FILE])"),
-    ] = None
-    """Folder for the record and the report. One with the same measurement goes on."""
+    """Momentum of the run."""
+    out: Annotated[Path | None, optional("DIR", "runs/measure-MODEL[-FILE]")] = None
+    """Folder for the record and the report. A measurement that was stopped there goes on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print all numbers as JSON instead of as text."""
-
-    def beside_model(self) -> list[str]:
-        return super().beside_model() + ["--dtype"] * (self.dtype is not None)
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print and write it; return the exit status."""
-    options = tyro.cli(
-        MeasureOptions, args=arguments, prog="lossgeom measure", description=HELP, registry=REGISTRY
-    )
-    geometry, stability = _geometry(options), _stability(options)
+    options = parsed(MeasureOptions, arguments, "measure", HELP)
+    geometry, edge = _geometry(options), _stability(options)
     names = options.factories()
     with importable(*names):
         problem, notes = _problem(options)
         record = Record.create(_folder(options), _config(options), kind=MEASUREMENT, resume=True)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
-            record.update(title=_title(options), checkpoint_notes=notes)
-            if stability is not None or record.manifest.get("stability") is None:
+            at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
+            title = f"The geometry of {options.model}{at}"
+            record.update(title=title, checkpoint_notes=notes)
+            if edge and problem.unset_mode:
+                edge["caution"] = problem.unset_mode
+            if edge or record.manifest.get("stability") is None:
                 command = shlex.join(["lossgeom", "measure", *arguments])
-                record.update(stability=_with_caution(stability, problem), command=command)
-            with PartDisplay(record) as display:
-                measure(problem, record, geometry, around=display)
+                record.update(stability=edge, command=command)
+            with part_display(record) as around:
+                measure(problem, record, geometry, around=around)
     _show(record.path, options.json)
     return 0
 
 
 def _geometry(options: MeasureOptions) -> Geometry:
-    names = [setting.name for setting in dataclasses.fields(Geometry) if setting.name != "seed"]
-    given = {name: getattr(options, name) for name in names}
-    settings = {name: value for name, value in given.items() if value is not None}
-    return Geometry(**settings, seed=options.probe_seed)
+    given = {setting.name: vars(options)[setting.name] for setting in fields(Geometry)}
+    given["seed"] = options.probe_seed  # --seed is that of the model
+    return Geometry(**{name: value for name, value in given.items() if value is not None})
 
 
 def _stability(options: MeasureOptions) -> dict[str, Any] | None:
@@ -169,15 +148,8 @@ def _stability(options: MeasureOptions) -> dict[str, Any] | None:
     return {**settings, "threshold": threshold, "formula": threshold.formula}
 
 
-def _with_caution(stability: dict[str, Any] | None, problem: Problem) -> dict[str, Any] | None:
-    """A threshold of training beside numbers in another mode says so."""
-    if stability is None or problem.unset_mode is None:
-        return stability
-    return {**stability, "caution": problem.unset_mode}
-
-
 def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
-    """With the weights of the checkpoint, and notes on how they were put there."""
+    """The problem with the weights of the checkpoint, and notes on how they were loaded."""
     if options.key is not None and options.checkpoint is None:
         raise ValueError("expected --checkpoint, too, with --key")
     notes: list[str] = []
@@ -200,9 +172,9 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
-    """What identifies the measurement: not where it goes to, nor what it is compared with."""
+    """The options that identify the measurement: not its folder, nor what it is compared with."""
     other = ("out", "json", "lr", "momentum")
-    given = dataclasses.asdict(options)
+    given = asdict(options)
     config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}
     config["k"] = Geometry.k if options.k is None else options.k
     if options.checkpoint is not None:
@@ -216,11 +188,6 @@ def _folder(options: MeasureOptions) -> Path:
     names = ["measure", str(options.model).rpartition(":")[2]]
     names += [] if options.checkpoint is None else [options.checkpoint.stem]
     return Path("runs", "-".join(names))
-
-
-def _title(options: MeasureOptions) -> str:
-    at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
-    return f"The geometry of {options.model}{at}"
 
 
 def _show(folder: Path, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def say(text: str) -> None:
 
 
 def spelled(text: str, encoding: str, keep: str = "") -> str:
-    r"""Text in characters that an encoding has, and that a terminal shows, but for those to keep.
+    r"""Text in which characters that a terminal or its encoding cannot show are escaped.
 
     >>> spelled("4.60 ± 0.20 in caf\udce9", "ascii")
     '4.60 +- 0.20 in caf\\udce9'

@@ -11,6 +11,7 @@ import torch
 import tyro
 from torch import nn
 
+from lossgeom.cli.arguments import choices, named, optional
 from lossgeom.cli.user_code import FactoryError, explained, make
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.model_facts import MODES, Mode
@@ -20,49 +21,32 @@ LossName = Literal[
 ]
 
 
-def _choices(names: tuple[str, ...]) -> str:
-    return f"{{{','.join(names)}}}"
+FUNCTIONS = """\
+MODEL and DATA are functions of your own code, which is run: they are called without arguments.
+  path/to/file.py:function    in a file
+  package.module:function     in a module that is installed or below the current directory"""
+OF_A_PROBLEM = ("data", "loss", "target", "mode", "seed", "parameters", "dtype")  # which it has
 
 
 @dataclass(frozen=True)
 class ProblemOptions:
     """A model with its data and loss, or a whole problem."""
 
-    # None and () stand for options that were not given, which a whole problem does not go with
-    model: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")
-    ] = None
+    # None and () stand for options that were not given; beside a whole problem none may be given
+    model: Annotated[str | None, tyro.conf.Positional, named("MODEL")] = None
     """Function that returns an nn.Module, or a whole lossgeom.Problem."""
-    data: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]", help_behavior_hint="")
-    ] = None
-    """Function that returns batches: a list of (inputs, targets), a DataLoader or their like."""
-    loss: Annotated[
-        LossName | None,
-        tyro.conf.arg(
-            metavar=_choices(get_args(LossName)), help_behavior_hint="(default: cross_entropy)"
-        ),
-    ] = None
+    data: Annotated[str | None, tyro.conf.Positional, named("[DATA]")] = None
+    """Function that returns batches: a list of (inputs, targets), a DataLoader or the like."""
+    loss: Annotated[LossName | None, optional(choices(get_args(LossName)), "cross_entropy")] = None
     """Loss between what the model returns and the targets."""
-    target: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="PLACE", help_behavior_hint="(default: (inputs, targets), labels)"),
-    ] = None
+    target: Annotated[str | None, optional("PLACE", "(inputs, targets), labels")] = None
     """Where in a batch the targets are, if not there: a place such as -1, or a key."""
-    mode: Annotated[
-        Mode | None,
-        tyro.conf.arg(metavar=_choices(MODES), help_behavior_hint="(default: eval)"),
-    ] = None
-    """Mode of the model, for BatchNorm, Dropout and their like; name that of training with --lr."""
-    parameters: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(metavar="GLOB [GLOB ...]", help_behavior_hint="(default: all trainable)"),
-    ] = ()
+    mode: Annotated[Mode | None, optional(choices(MODES), "eval")] = None
+    """Mode of the model, for BatchNorm, Dropout and the like; with --lr, say which was trained."""
+    parameters: Annotated[tuple[str, ...], optional("GLOB [GLOB ...]", "all trainable")] = ()
     """Patterns of the names of the parameters to measure in, such as 'head.*'."""
-    seed: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")
-    ] = None
-    """Fixes what the model draws at random, as Dropout does in train mode."""
+    seed: Annotated[int | None, optional("INT")] = None
+    """Seed of what the model draws at random, as Dropout does in train mode."""
 
     def factories(self) -> list[str]:
         """The functions that are named."""
@@ -70,15 +54,8 @@ class ProblemOptions:
 
     def beside_model(self) -> list[str]:
         """The arguments that were given besides the model."""
-        given = {
-            "DATA": self.data,
-            "--loss": self.loss,
-            "--target": self.target,
-            "--mode": self.mode,
-            "--seed": self.seed,
-        }
-        parameters = ["--parameters"] if self.parameters else []
-        return [name for name, value in given.items() if value is not None] + parameters
+        given = [name for name in OF_A_PROBLEM if vars(self).get(name) not in (None, ())]
+        return ["DATA" if name == "data" else f"--{name}" for name in given]
 
 
 def make_problem(
@@ -152,7 +129,7 @@ def _composed(options: ProblemOptions, name: str, model: Any, dtype: torch.dtype
 
 
 def _place(target: str | None) -> int | str | None:
-    """A number as a place, anything else as a key."""
+    """Read a whole number as a place in a batch, and anything else as a key of it."""
     try:
         return None if target is None else int(target)
     except ValueError:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import tyro
 
+from lossgeom.cli.arguments import named, optional, parsed
 from lossgeom.cli.messages import show
 
 HELP = """\
-Write the report of records, from what they hold by now.
+Write the report of records, from what they hold now.
 
 examples:
   lossgeom report runs/mine                          into runs/mine/report.html
@@ -22,25 +23,15 @@ examples:
 class ReportOptions:
     """What to report on."""
 
-    runs: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
-    ]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, named("RUN")]
     """Folders of studies or of single runs."""
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in RUN)"),
-    ] = None
-    """The HTML file, which several runs need. Only a report of lossgeom's is replaced."""
+    out: Annotated[Path | None, optional("FILE", "report.html in RUN")] = None
+    """The HTML file, which has to be given for several runs. Only reports are replaced."""
 
 
 def main(arguments: list[str]) -> int:
     """Write a report; return the exit status."""
-    options = tyro.cli(
-        ReportOptions,
-        args=arguments,
-        prog="lossgeom report",
-        description=HELP,
-    )
+    options = parsed(ReportOptions, arguments, "report", HELP)
     if not options.runs:
         raise ValueError("expected at least one folder: lossgeom report RUN [RUN ...]")
     from lossgeom.report import render

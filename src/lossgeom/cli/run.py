@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lossgeom.cli.arguments import REGISTRY
+from lossgeom.cli.arguments import optional, parsed
 from lossgeom.cli.messages import show
-from lossgeom.cli.terminal import ProgressDisplay
+from lossgeom.cli.terminal import study_display
 from lossgeom.wording import one_of, unknown
 
 if TYPE_CHECKING:
@@ -35,27 +35,16 @@ A run that was stopped goes on when the same command is given again."""
 class RunOptions:
     """Where and how much to run."""
 
-    out: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")
-    ] = None
-    """Folder for records, claims.json and report.html. One with the same study goes on."""
+    out: Annotated[Path | None, optional("DIR", "runs/STUDY")] = None
+    """Folder for records, claims.json and report.html. A study that was stopped there goes on."""
     seeds: int = 6
-    """Seeds to run; with fewer than 6, no 95% interval for a median over seeds is possible."""
-    workers: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one per core)")
-    ] = None
+    """Number of seeds; with fewer than 6, a median over seeds has no 95% interval."""
+    workers: Annotated[int | None, optional("INT", "one per core")] = None
     """Parallel processes. The numbers do not depend on it."""
     preset: Literal["quick", "paper"] = "quick"
     """Defaults of the settings below: quick, or the paper's own."""
     strict: tyro.conf.FlagCreatePairsOff[bool] = False
     """Exit with 1 unless every claim is shown and every control contradicted."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PresetOption:
-    """What decides about the defaults of everything else."""
-
-    preset: str = "quick"
 
 
 def main(arguments: list[str]) -> int:
@@ -77,16 +66,12 @@ def main(arguments: list[str]) -> int:
             f"--workers {options.workers}"
         )
     out = Path("runs", study.name) if options.out is None else options.out
-    with ProgressDisplay() as display:
+    command = shlex.join(["lossgeom", "run", *arguments])
+    with study_display() as on_progress:
         found = run_study(
-            study,
-            config,
-            out,
-            seeds=options.seeds,
-            workers=options.workers,
-            command=shlex.join(["lossgeom", "run", *arguments]),
-            on_progress=display,
-        )
+            study, config, out,
+            seeds=options.seeds, workers=options.workers, command=command, on_progress=on_progress,
+        )  # fmt: skip
     page = render([out])
     _print_claims(found)
     show(f"report: {page}")
@@ -104,22 +89,19 @@ def _study(arguments: list[str], studies: dict[str, Study]) -> Study:
 
 
 def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
-    """Options and settings, whose defaults depend on the preset."""
-    first, _ = tyro.cli(PresetOption, args=arguments, return_unknown_args=True, add_help=False)
+    """Read the options and the settings, whose defaults depend on the preset."""
+    preset = dataclasses.make_dataclass("Preset", [("preset", str, "quick")])
+    first: Any
+    first, _ = tyro.cli(preset, args=arguments, return_unknown_args=True, add_help=False)
     defaults = study.paper if first.preset == "paper" else study.Config()
     settings = dataclasses.field(default=defaults)
     both = dataclasses.make_dataclass(
         "Both", [("options", RunOptions), ("settings", study.Config, settings)]
     )
-    parsed: Any = tyro.cli(
-        both,
-        args=arguments,
-        prog=f"lossgeom run {study.name}",
-        description=HELP.format(study=study),
-        registry=REGISTRY,
-        config=(tyro.conf.OmitArgPrefixes,),
+    options: Any = parsed(
+        both, arguments, f"run {study.name}", HELP.format(study=study), tyro.conf.OmitArgPrefixes
     )
-    return parsed.options, parsed.settings
+    return options.options, options.settings
 
 
 def _print_claims(found: Sequence[Claim]) -> None:

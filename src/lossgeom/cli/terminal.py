@@ -1,17 +1,17 @@
-"""How far a study or a measurement is, on the terminal."""
+"""Progress of a study or a measurement, on the terminal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
-    TaskID,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,94 +25,66 @@ if TYPE_CHECKING:
     from lossgeom.recording.record import Record
 
 
-class ProgressDisplay:
-    """A bar with the time left on a terminal; elsewhere a line for each run that has ended."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.started = time.monotonic()
-        self.first: float | None = None
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[finished]} of {task.total:.0f} runs"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task: TaskID | None = None
-
-    def __enter__(self) -> ProgressDisplay:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, progress: StudyProgress) -> None:
-        """Show how far a study is now."""
-        if self.task is None:
-            self.task = self.bar.add_task("training", finished=0, total=progress.runs)
-        self.bar.update(
-            self.task,
-            completed=progress.done,
-            finished=progress.finished,
-        )
-        if self.console.is_terminal:
-            return
-        if self.first is None:
-            self.first = progress.done
-            if progress.finished:
-                say(f"{progress.finished} of {progress.runs} runs are finished already")
-        elif progress.latest:
-            elapsed = time.monotonic() - self.started
-            left = elapsed * (progress.runs - progress.done) / (progress.done - self.first)
-            say(
-                f"{progress.finished} of {progress.runs} runs are finished, about {left:.0f} s "
-                f"left: {', '.join(progress.latest)}"
-            )
+def _bar(*columns: ProgressColumn) -> Progress:
+    """Make a progress bar that is shown on terminals only."""
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-class PartDisplay:
-    """A bar on a terminal, elsewhere a line for each part of a measurement that begins."""
+@contextmanager
+def study_display() -> Iterator[Callable[[StudyProgress], None]]:
+    """Show a bar with the time left on a terminal; elsewhere a line for each run that has ended."""
+    started = time.monotonic()
+    first: float | None = None
+    bar = _bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[finished]} of {task.total:.0f} runs"),
+        TimeRemainingColumn(),
+    )
 
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            BarColumn(20),
-            TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task: TaskID | None = None
+    def show(progress: StudyProgress) -> None:
+        nonlocal first
+        runs, finished, done = progress.runs, progress.finished, progress.done
+        bar.update(task, total=runs, completed=done, finished=finished, visible=True)
+        if bar.disable and first is None and finished:
+            say(f"{finished} of {runs} runs are finished already")
+        elif bar.disable and first is not None and progress.latest:
+            left = (time.monotonic() - started) * (runs - done) / (done - first)
+            names = ", ".join(progress.latest)
+            say(f"{finished} of {runs} runs are finished, about {left:.0f} s left: {names}")
+        first = done if first is None else first
 
-    def __enter__(self) -> PartDisplay:
-        self.bar.start()
-        return self
+    with bar:
+        task = bar.add_task("training", finished=0, visible=False)
+        yield show
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+
+@contextmanager
+def part_display(record: Record) -> Iterator[Callable[[Part], AbstractContextManager[None]]]:
+    """Show a bar on a terminal; elsewhere a line for each part of a measurement that begins."""
+    bar = _bar(
+        BarColumn(20),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
 
     @contextmanager
-    def __call__(self, part: Part) -> Iterator[None]:
-        """Say what is measured now, and how long that may take."""
-        plan = self.record.manifest["planned"]
-        names = [quantity["part"] for quantity in plan]
-        done = {q["part"] for q in plan if (0, q["metric"]) in self.record.measured}
-        number, total = len(done) + 1, len(set(names))
-        text = part.title + _duration(part.products, _seconds_per_product(self.record))
-        if not self.console.is_terminal:
-            say(f"measuring {number} of {total}: {text}")
-        elif self.task is None:
-            self.task = self.bar.add_task(text, total=total, completed=number - 1)
-        else:
-            self.bar.update(self.task, completed=number - 1, description=text)
+    def around(part: Part) -> Iterator[None]:
+        plan = record.manifest["planned"]
+        total = len({quantity["part"] for quantity in plan})
+        done = len({q["part"] for q in plan if (0, q["metric"]) in record.measured})
+        text = part.title + _duration(part.products, _seconds_per_product(record))
+        if bar.disable:
+            say(f"measuring {done + 1} of {total}: {text}")
+        bar.update(task, total=total, completed=done, description=text, visible=True)
         yield
-        if self.task is not None:
-            self.bar.update(self.task, completed=number, description="")
+        bar.update(task, completed=done + 1, description="")
+
+    with bar:
+        task = bar.add_task("", visible=False)
+        yield around
 
 
 def _duration(products: int, seconds: float | None) -> str:
@@ -123,7 +95,7 @@ def _duration(products: int, seconds: float | None) -> str:
 
 
 def _seconds_per_product(record: Record) -> float | None:
-    """As it was lately; before that, two gradients."""
+    """How long the last product took; before the first one, how long two gradients took."""
     rows = record.rows()
     for row in reversed(rows):
         if row["matvecs"]:

@@ -24,7 +24,7 @@ class FactoryError(ValueError):
 
 @contextmanager
 def importable(*factories: str) -> Iterator[None]:
-    """Let the current directory and the files' own be imported from, and forget them afterwards.
+    """Import from the current directory and the folders of the named files, while inside.
 
     As ``python -m module`` and ``python file.py`` do. What is made inside should be used inside,
     too, because code may import when it runs.
@@ -78,7 +78,24 @@ def make(factory: str) -> Any:
     OrderedDict()
     """
     source, name = _parts(factory)
-    function = _function(_module(source), source, name)
+    module = _executed(Path(source)) if _is_file(source) else _imported(source)
+    if name not in vars(module):
+        raise FactoryError(
+            f"expected a function named {name} in {source}, found "
+            f"{', '.join(_own_functions(module)) or 'no function'}"
+        )
+    function: Any = vars(module)[name]
+    if not _is_function(function):
+        raise FactoryError(
+            f"expected {factory} to be a function, got {type(function).__name__}; write a "
+            "function that returns it"
+        )
+    needed = _arguments_needed(function)
+    if needed:
+        raise FactoryError(
+            f"expected {factory} to be called without arguments, but it needs "
+            f"{', '.join(needed)}; give defaults, or write a function that calls it with them"
+        )
     with explained(f"{factory} to return when it is called without arguments"):
         return function()
 
@@ -94,9 +111,7 @@ def _is_file(source: str) -> bool:
     return source.endswith(".py")
 
 
-def _module(source: str) -> ModuleType:
-    if _is_file(source):
-        return _module_of_file(Path(source))
+def _imported(source: str) -> ModuleType:
     with explained(f"the module {source} to be imported"):
         try:
             return importlib.import_module(source)
@@ -110,13 +125,13 @@ def _module(source: str) -> ModuleType:
     ) from absent
 
 
-def _module_of_file(path: Path) -> ModuleType:
+def _executed(path: Path) -> ModuleType:
     """The module that a file makes, executed once however many functions of it are named."""
     if not path.is_file():
         raise FactoryError(
             f"expected a file at {path.resolve()}, found none; name the function as {FORMS}"
         )
-    # no two files have the same, and it has no dots, which would make the module part of a package
+    # no other file has this name, and it has no dots, which would make the module part of a package
     name = quote(os.fsencode(path.resolve())).replace(".", "%2E")
     if name in sys.modules:
         return sys.modules[name]
@@ -132,35 +147,17 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, source: str, name: str) -> Callable[[], Any]:
-    members = vars(module)
-    if name not in members:
-        own = [
-            key
-            for key, value in members.items()
-            if _is_function(value) and getattr(value, "__module__", None) == module.__name__
-        ]
-        raise FactoryError(
-            f"expected a function named {name} in {source}, found "
-            f"{', '.join(sorted(own)) or 'no function'}"
-        )
-    function = members[name]
-    if not _is_function(function):
-        raise FactoryError(
-            f"expected {source}:{name} to be a function, got {type(function).__name__}; write a "
-            "function that returns it"
-        )
-    needed = _arguments_needed(function)
-    if needed:
-        raise FactoryError(
-            f"expected {source}:{name} to be called without arguments, but it needs "
-            f"{', '.join(needed)}; give defaults, or write a function that calls it with them"
-        )
-    return cast(Callable[[], Any], function)
+def _own_functions(module: ModuleType) -> list[str]:
+    """The names of the functions and classes that a module defines."""
+    own = module.__name__
+    return sorted(
+        name for name, value in vars(module).items()
+        if _is_function(value) and getattr(value, "__module__", None) == own
+    )  # fmt: skip
 
 
 def _is_function(value: Any) -> bool:
-    """Not all that is callable: a model is, too, but with inputs."""
+    """Whether it is a function or a class; a model can be called, too, but with inputs."""
     return inspect.isroutine(value) or inspect.isclass(value)
 
 
@@ -169,9 +166,5 @@ def _arguments_needed(function: Callable[..., Any]) -> list[str]:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # builtins that do not say
         return []
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in any_number]

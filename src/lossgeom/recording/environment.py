@@ -1,4 +1,4 @@
-"""The place where a run was made: versions, git commit and machine."""
+"""Versions, git commit and machine of a run."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _check_is_empty(path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is what a process killed before its first manifest leaves behind."""
+    """Whether a file may be left over from a process that was killed before its first manifest."""
     empty_rows = path.name == ROWS and path.stat().st_size == 0
     return path.name == LOCK or empty_rows or is_temporary(path)
 

@@ -1,8 +1,9 @@
-"""Values that JSON holds, compared with type hints, and made into what these say."""
+"""Reading JSON by type hints: a value of another type is an error in words."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -19,11 +20,12 @@ ArrayName = Annotated[str, ARRAY]
 
 
 def parse(hint: Any, value: Any, at: str = "", *, others: bool = False) -> Any:
-    """Make what a type hint says of a value that JSON holds.
+    """Turn a value from JSON into what a type hint says.
 
     Args:
-        hint: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``dict``, a tuple or mapping of
-            these, one of them or None, or ``Annotated[str, a pattern or a collection of names]``.
+        hint: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``dict``, ``Any``, a tuple or
+            mapping of these, one of them or None, or ``Annotated[str, ...]`` with a pattern or
+            with the names to choose from.
         value: what JSON holds.
         at: where that stands, for the error.
         others: let an object have keys that are not fields of the dataclass.
@@ -40,6 +42,8 @@ def parse(hint: Any, value: Any, at: str = "", *, others: bool = False) -> Any:
     if not at and _is_deep(value):
         raise ValueError("it is nested too deeply")
     origin, inside = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin in (Union, UnionType):
         return None if value is None else parse(inside[0], value, at)
     if is_dataclass(hint) and isinstance(value, dict):
@@ -77,7 +81,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def number(value: Any) -> Any:
-    """A number that JSON holds as a string because it is not finite, and anything else as it is.
+    """Turn a string for a number that is not finite into that number; keep anything else.
 
     >>> number("-inf"), number(2.5)
     (-inf, 2.5)
@@ -90,7 +94,7 @@ CHECKS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("true or false", lambda value: isinstance(value, bool)),
     dict: ("an object", lambda value: isinstance(value, dict)),
     int: ("a whole number", lambda value: type(value) is int and abs(value) <= LARGEST),
-    float: ("a number", lambda value: type(number(value)) in (int, float) and _fits(number(value))),
+    float: ("a number", lambda value: type(number(value)) is float or _is_small(value)),
 }
 
 
@@ -102,12 +106,9 @@ def _is_one(hint: Any, value: Any) -> bool:
     return isinstance(value, str) and bool(is_known(value))
 
 
-def _fits(value: float) -> bool:
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
+def _is_small(value: Any) -> bool:
+    """Whether it is a whole number that a float can be near to."""
+    return type(value) is int and abs(value) <= sys.float_info.max
 
 
 def _is_deep(value: Any, depth: int = 0) -> bool:

@@ -1,4 +1,4 @@
-"""JSON that holds every number, in files that are replaced atomically."""
+"""JSON files that hold every number, and are replaced atomically."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The same value as JSON can hold it: tuples as lists, paths and non-finite numbers as strings.
+    """Turn tuples into lists, and paths and non-finite numbers into strings, as JSON needs it.
 
     >>> plain({"widths": (2, 3), "low": -math.inf})
     {'widths': [2, 3], 'low': '-inf'}

@@ -63,7 +63,7 @@ class Record:
         self._writing = threading.RLock()
         rows = self.rows()
         self._size = (path / ROWS).stat().st_size
-        if "contents" in manifest:
+        if self._contents:
             self._check_contents(len(rows))
         self.measured = {(row["step"], row["metric"]) for row in rows if "metric" in row}
 
@@ -210,16 +210,21 @@ class Record:
         self.update(status=status, ended=ended or now(), contents=contents)
         self.close()
 
+    @property
+    def _contents(self) -> dict[str, Any]:
+        """What the record held when it was over; nothing for one that is not."""
+        return self.manifest.get("contents") or {}
+
     def check(self, name: str) -> None:
         """Raise a RecordError if a file is not what it was when the run ended."""
-        path, expected = self.path / name, self.manifest.get("contents", {}).get("sha256", {})
+        path, expected = self.path / name, self._contents.get("sha256", {})
         if name in expected and not path.exists():
             raise RecordError(f"{path} is missing, which was there when this had ended")
         if name in expected and _sha256(path) != expected[name]:
             raise RecordError(f"{path} is damaged: it is not what it was when this had ended")
 
     def _check_contents(self, rows: int) -> None:
-        expected = self.manifest["contents"]["rows"]
+        expected = self._contents["rows"]
         if rows != expected:
             raise RecordError(
                 f"{self.path / ROWS} is damaged: it holds {rows} rows, and {expected} when the run "
@@ -279,7 +284,7 @@ class Record:
                 any more.
         """
         path = array_files.array_path(self.path, name)
-        if not path.exists() and name in self.manifest.get("contents", {}).get("arrays", ()):
+        if not path.exists() and name in self._contents.get("arrays", ()):
             raise RecordError(f"{path} is missing, which was there when this had ended")
         return array_files.load(path)
 

@@ -1,4 +1,4 @@
-"""What the files of a record hold: the form of each, with which it is compared."""
+"""The form of each file of a record, which is checked when it is read or written."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Stability:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds besides what it tells the report, and besides facts of one's own."""
+    """The fields of a manifest, without those for the report; users may add more."""
 
     schema: int
     kind: str
@@ -101,18 +101,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Estimated:
-    """A row of a measurement at a point."""
+    """The fields that a row of a measurement at a point has as well."""
 
-    step: int
-    metric: str
-    value: float
     status: str
     stderr: float | None
     residual: float | None
     converged: bool
     matvecs: int
     seconds: float
-    message: str | None = None
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -122,7 +118,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds.
+    """Read the content of a JSON file.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -137,22 +133,21 @@ def read_json(path: Path) -> Any:
 
 
 def checked_row(row: Any, kind: str) -> dict[str, Any]:
-    """A row with its numbers, if it is of the form that its kind of record asks for.
+    """Check a row against the form of its kind of record, and return it with its numbers.
 
     Raises:
         ValueError: with what is wrong.
     """
-    form: Any = dict
-    if isinstance(row, dict):
-        row = {key: number(value) for key, value in row.items()}
-        if "metric" in row:
-            form = Estimated if kind == MEASUREMENT else Measured
-    parse(form, row, others=True)
-    return dict(row)
+    parse(dict, row)
+    checked = {key: number(value) for key, value in row.items()}
+    forms = (Measured, Estimated) if kind == MEASUREMENT else (Measured,)
+    for form in forms if "metric" in checked else ():
+        parse(form, checked, others=True)
+    return checked
 
 
 def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
-    """All complete rows of a file; a last line without an end is not one.
+    """Read all complete rows of a file; a last line without an end is left out.
 
     Raises:
         RecordError: if one cannot be read, is of another form, or there is no file.
@@ -171,7 +166,7 @@ def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def read_claims(path: Path) -> tuple[Claim, ...]:
-    """The claims that a file holds, with the verdicts that follow from their numbers.
+    """Read the claims of a file, and check that their verdicts follow from their numbers.
 
     Raises:
         FileNotFoundError: if there is none.

@@ -1,4 +1,4 @@
-"""When to measure."""
+"""Schedules, which say at which steps to measure."""
 
 import math
 from collections.abc import Callable, Collection

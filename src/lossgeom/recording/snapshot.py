@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -14,9 +14,10 @@ import torch
 
 from lossgeom.batches import Batch
 from lossgeom.estimate import Estimate
-from lossgeom.metrics.geometry import Found, Geometry, Part
+from lossgeom.metrics.geometry import Geometry, Part
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.passes import digest, fingerprint
+from lossgeom.recording.estimates import problem_facts, read_estimate, write_estimate
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import MEASUREMENT, RecordError
 
@@ -58,14 +59,14 @@ def measure(
     >>> round(found["sharpness"].value, 4)
     3.0
     """
-    geometry = Geometry() if geometry is None else geometry
     if record.manifest["kind"] != MEASUREMENT:
         raise RecordError(
             f"{record.path} is a {record.manifest['kind']}; expected a record that was made with "
             f"Record.create(folder, kind={MEASUREMENT!r})"
         )
+    geometry = geometry or Geometry()
     _describe(problem, record, geometry)
-    new = False
+    ended = record.manifest.get("ended")
     for part in geometry.parts(problem):
         if all((0, name) in record.measured for name in part.labels):
             continue
@@ -73,39 +74,17 @@ def measure(
             started = time.perf_counter()
             found = part.measure()
             seconds = time.perf_counter() - started
-        _write(record, part, found, seconds)
-        new = True
-    estimates = _estimates(record)
-    status = _status(estimates)
-    if new:
-        record.update(notes=list(problem.notes))
-        record.finish(status)
-    else:
-        record.finish(status, ended=record.manifest.get("ended"))
-    return estimates
-
-
-def _status(estimates: Mapping[str, Estimate]) -> str:
+        if found.arrays:
+            record.save_arrays(part.name, found.arrays)
+        for name, estimate in found.estimates.items():
+            write_estimate(record, 0, name, estimate, seconds, found.message)
+        ended = None
+    if ended is None:
+        record.update(notes=problem.notes)
+    estimates = {row["metric"]: read_estimate(row) for row in record.rows() if "metric" in row}
     finite = all(math.isfinite(estimate.value) for estimate in estimates.values())
-    return "finished" if finite else "diverged"
-
-
-def _write(record: Record, part: Part, found: Found, seconds: float) -> None:
-    if found.arrays:
-        record.save_arrays(part.name, found.arrays)
-    message = {} if found.message is None else {"message": found.message}
-    for name, estimate in found.estimates.items():
-        row = {"step": 0, "metric": name, **asdict(estimate), "status": estimate.status}
-        record.append({**row, "seconds": round(seconds, 6), **message})
-
-
-def _estimates(record: Record) -> dict[str, Estimate]:
-    fields = ("value", "stderr", "residual", "converged", "matvecs")
-    rows = [row for row in record.rows() if "metric" in row]
-    return {
-        row["metric"]: Estimate(**{key: row[key] for key in fields}, verified=row.get("verified"))
-        for row in rows
-    }
+    record.finish("finished" if finite else "diverged", ended=ended)
+    return estimates
 
 
 def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
@@ -115,7 +94,7 @@ def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
         _check_same(record, {key: record.manifest.get(key) for key in facts}, facts)
         facts = {}
     else:
-        facts["notes"] = list(problem.notes)
+        facts["notes"] = problem.notes
     plan = [
         {"part": part.name, "matrix": part.matrix, "metric": name, "label": label}
         for part in geometry.parts(problem)
@@ -124,12 +103,15 @@ def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
     record.update(**facts, planned=plan)
 
 
+WORDS = {"weights": "hash of the weights", "data": "hash of the data", "loss_value": "loss"}
+
+
 def _check_same(record: Record, there: dict[str, Any], now: dict[str, Any]) -> None:
-    other = [key for key in now if key != "loss_value" and there[key] != now[key]]
-    if not (other or _close(there["loss_value"], now["loss_value"])):
-        other = ["loss_value"]
-    if other:
-        words = "; ".join(f"{WORDS.get(k, k)}: there {there[k]}, now {now[k]}" for k in other)
+    differ = [key for key in now if key != "loss_value" and there[key] != now[key]]
+    if not (differ or _is_close(there["loss_value"], now["loss_value"])):
+        differ = ["loss_value"]
+    if differ:
+        words = "; ".join(f"{WORDS.get(k, k)}: there {there[k]}, now {now[k]}" for k in differ)
         raise RecordError(
             f"{record.path} holds a measurement of something else ({words}); choose another "
             "folder. If model and data are meant to be the same, let the functions that make them "
@@ -137,46 +119,44 @@ def _check_same(record: Record, there: dict[str, Any], now: dict[str, Any]) -> N
         )
 
 
-WORDS = {"weights": "hash of the weights", "data": "hash of the data", "loss_value": "loss"}
-
-
-def _close(a: float | str | None, b: float | str | None) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=SAME_LOSS, abs_tol=1e-30)
-    return a == b
+def _is_close(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=SAME_LOSS, abs_tol=1e-30)
 
 
 def _facts(problem: Problem) -> dict[str, Any]:
-    """What problem it is, as far as one pass over the data can tell."""
+    """Facts that tell one problem from another, from one pass over the data."""
+    sizes, prints, counts = [], [], []
 
     @torch.no_grad()
-    def seen(batch: Batch) -> tuple[int, Any, float, float]:
+    def seen(batch: Batch) -> tuple[float, float]:
         try:
-            total, terms = problem.terms(problem.outputs(problem.theta, batch), batch)
+            total, count = problem.terms(problem.outputs(problem.theta, batch), batch)
+            value = total.item()
         except NonFiniteError:
-            return len(batch), fingerprint(batch.raw), math.nan, math.nan
-        return len(batch), fingerprint(batch.raw), total.item(), terms
+            value, count = math.nan, 1.0
+        sizes.append(len(batch))
+        prints.append(fingerprint(batch.raw))
+        counts.append(count)
+        return value, count
 
-    sizes, prints, totals, terms = zip(*problem.over_batches(seen), strict=True)
-    finite = all(map(math.isfinite, terms))
-    total, divisor = problem.reduced(zip(totals, terms, strict=True)) if finite else (0.0, 1.0)
+    loss = problem.mean(seen)
+    finite = math.isfinite(loss)
     return {
-        "loss": problem.criterion.name,
-        "mode": problem.mode,
-        "parameters": problem.theta.numel(),
-        "dtype": str(problem.theta.dtype),
+        **problem_facts(problem),
         "device": problem.theta.device.type,
         "examples": sum(sizes),
         "batches": len(sizes),
-        "terms": problem.reduced(zip(terms, terms, strict=True))[0] if finite else None,
-        "loss_value": total / divisor if finite else None,
+        "terms": math.fsum(counts) if finite else None,
+        "loss_value": loss if finite else None,
         "weights": _hash_of_weights(problem),
-        "data": _hash(prints),
+        "data": _hash(tuple(prints)),
     }
 
 
 def _hash_of_weights(problem: Problem) -> str:
-    """Of the parameters that are measured in, of those held fixed, and of buffers."""
+    """A hash of the parameters that are measured in, of those held fixed, and of buffers."""
     tensors = {"theta": problem.theta, **problem.network.module.state_dict()}
     names = problem.network.names
     return _hash((names, [(n, digest(t)) for n, t in tensors.items() if torch.is_tensor(t)]))

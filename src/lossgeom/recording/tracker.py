@@ -7,11 +7,12 @@ import operator
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric
 from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.recording.estimates import problem_facts, write_estimate
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
@@ -113,18 +114,17 @@ class Tracker:
         problem = self.problem.refreshed() if new else self.problem
         estimates = {metric.name: self._measure(metric, problem, step) for metric in new}
         self._check_mode(problem)
-        notes = list(problem.notes)
-        if new and self.record.manifest.get("notes", []) != notes:
-            self.record.update(notes=notes)
+        if new and self.record.for_report.notes != problem.notes:
+            self.record.update(notes=problem.notes)
         return estimates
 
     def _check_mode(self, problem: Problem) -> None:
-        """Warn where thresholds stand beside numbers of another mode than that of training."""
-        thresholds = self.record.manifest.get("thresholds")
+        """Warn if thresholds stand beside numbers of another mode than that of training."""
+        thresholds = self.record.for_report.thresholds
         if not thresholds or problem.unset_mode is None or self._warned:
             return
         self._warned = True
-        self.record.update(thresholds_caution=problem.unset_mode)
+        self.record.describe(ForReport(thresholds_caution=problem.unset_mode))
         warnings.warn(
             f"thresholds of training beside {', '.join(thresholds)}, {problem.unset_mode}; say "
             "which is meant with Problem(..., mode='train') or mode='eval'",
@@ -133,35 +133,27 @@ class Tracker:
 
     def _describe(self, thresholds: Mapping[str, float] | None) -> None:
         """Write down what is measured, which must be what was measured before."""
-        problem, manifest = self.problem, self.record.manifest
-        facts = {
-            "loss": problem.criterion.name,
-            "mode": problem.mode,
-            "parameters": problem.theta.numel(),
-            "dtype": str(problem.theta.dtype),
-        }
+        facts, manifest = problem_facts(self.problem), self.record.manifest
         other = {key: manifest[key] for key in facts if manifest.get(key, facts[key]) != facts[key]}
         if self.record.measured and other:
             raise RecordError(
                 f"{self.record.path} holds measurements of another problem, with {other}; this one "
                 f"has { ({key: facts[key] for key in other}) }; choose another folder"
             )
-        drawn = {**manifest.get("thresholds", {}), **(thresholds or {})}
-        formulas = {
-            name: value.formula
-            for name, value in (thresholds or {}).items()
-            if isinstance(value, Threshold)
-        }
-        formulas = {**manifest.get("threshold_formulas", {}), **formulas}
-        self.record.update(**facts, thresholds=drawn, threshold_formulas=formulas)
+        told, asked = self.record.for_report, dict(thresholds or {})
+        formulas = {n: each.formula for n, each in asked.items() if isinstance(each, Threshold)}
+        self.record.update(
+            **facts,
+            thresholds={**told.thresholds, **asked},
+            threshold_formulas={**told.threshold_formulas, **formulas},
+        )
 
     def _measure(self, metric: Metric, problem: Problem, step: int) -> Estimate:
         started = time.perf_counter()
         try:
-            estimate, message = metric(problem), {}
+            estimate, message = metric(problem), None
         except NonFiniteError as error:
-            estimate, message = Estimate(math.nan, converged=False), {"message": str(error)}
+            estimate, message = Estimate(math.nan, converged=False), str(error)
         seconds = time.perf_counter() - started
-        row = {"step": step, "metric": metric.name, **asdict(estimate), "status": estimate.status}
-        self.record.append({**row, "seconds": round(seconds, 6), **message})
+        write_estimate(self.record, step, metric.name, estimate, seconds, message)
         return estimate

@@ -1,4 +1,4 @@
-"""What every section is."""
+"""A section of a report."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -115,7 +115,7 @@ def _study(folder: Path, study: Record) -> Source:
 
 
 def _check_settings(source: Source) -> None:
-    """Raise unless what figures are arranged by is a setting of every run, and has an order."""
+    """Raise unless every run has the settings that order the figures, as numbers or text."""
     figure, scatter = source.told.figure, source.told.scatter
     keys = [figure.columns, figure.colour] if figure else []
     keys += [scatter.colour, scatter.size] if scatter else []

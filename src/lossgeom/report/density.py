@@ -1,4 +1,4 @@
-"""Spectral densities and the eigenvalues that stand out of them."""
+"""Drawing a spectral density, with the eigenvalues that stand out from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw_density(
     mark_height: float = 0.03,
     **style: Any,
 ) -> None:
-    """Draw one density on a logarithmic axis, with the eigenvalues that are to be seen in it.
+    """Draw one density on a logarithmic axis, with marks for single eigenvalues.
 
     Args:
         axes: matplotlib's.
@@ -54,7 +54,7 @@ def draw_density(
 
 
 def _floor(height: np.ndarray, one_eigenvalue: float | None) -> float:
-    """A decade below a single eigenvalue; without one, six decades below the top."""
+    """Where the axis starts: a decade below a single eigenvalue, or else six below the top."""
     if one_eigenvalue is not None:
         return one_eigenvalue / 10**DECADES_BELOW_ONE_EIGENVALUE
     top = float(np.nanmax(height)) if np.isfinite(height).any() else 1.0

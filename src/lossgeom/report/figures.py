@@ -39,7 +39,7 @@ THRESHOLD: dict[str, Any] = {"color": "black", "linestyle": SHORT_DASHES, "linew
 def panels(
     width: float, height: float, *, rows: int = 1, columns: int = 1, **sharing: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of so many inches, and its axes (rows, columns)."""
+    """Make a figure of a width and a height in inches, with axes (rows, columns)."""
     figure = required("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
@@ -52,28 +52,28 @@ def label(axis: Any, drawing: Any) -> None:
 
 
 def colours(n: int) -> list[Any]:
-    """Colours of increasing lightness, told apart in grey and by colour-blind readers."""
+    """Colours of increasing lightness, distinct in grey and for colour-blind readers."""
     viridis = required("matplotlib").colormaps["viridis"]
     return [viridis(0.85 * i / max(n - 1, 1)) for i in range(n)]
 
 
 def words(key: object) -> str:
-    """A key as people read it, with nothing left that matplotlib would typeset."""
+    """Write a key as people read it, with nothing left that matplotlib would typeset."""
     return literal({"lr": "learning rate"}.get(str(key), str(key).replace("_", " ")))
 
 
 def literal(text: str) -> str:
-    """Text as it is, with nothing left that matplotlib would typeset or could not write."""
+    """Escape what matplotlib would typeset or could not write."""
     return printable(text, keep="\n").replace("$", r"\$")
 
 
 def level(value: object) -> str:
-    """The value of a setting in a legend."""
+    """Write the value of a setting as a legend shows it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def threshold(formula: str, value: float) -> str:
-    """A threshold in words.
+    """Name a threshold and its value.
 
     >>> threshold("2/lr", 2.857142)
     '2/lr = 2.86'
@@ -100,7 +100,7 @@ def save(figure: Figure, folder: Path, name: str) -> str:
 
 
 def check_ours(path: Path) -> None:
-    """Raise for anything that would be replaced and is not a report, or a figure of one."""
+    """Raise if a file that would be replaced is not a report or a figure of one."""
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_file() or MARK.encode() not in path.read_bytes():

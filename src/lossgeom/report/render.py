@@ -77,7 +77,7 @@ def _sections(source: Source, figures: Path) -> list[Section]:
 
 
 def _shown(value: Any) -> Any:
-    """A value of a record as it may be in a page; figures are left alone."""
+    """Escape characters of records that are not printed; leave figures as they are."""
     return printable(value, keep="\n") if type(value) is str else value
 
 

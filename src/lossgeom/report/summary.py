@@ -1,4 +1,4 @@
-"""What a measurement says, from its record alone."""
+"""The numbers of a measurement, from its record alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def summary(record: Record) -> dict[str, Any]:
     """
     manifest = _described(record)
     rows = {row["metric"]: row for row in record.rows() if "metric" in row}
-    quantities = [_quantity(plan, rows.get(plan["metric"])) for plan in manifest.get("planned", ())]
+    planned = manifest.get("planned") or ()
+    quantities = [_quantity(plan, rows.get(plan["metric"])) for plan in planned]
     parts = {quantity["part"]: quantity for quantity in quantities}.values()
     return {
         "title": manifest.get("title", record.path.resolve().name),
@@ -46,16 +47,17 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def _described(record: Record) -> dict[str, Any]:
-    """The manifest, which says what is measured unless the measurement has not begun."""
+    """The manifest, checked to say what is measured once the measurement has begun."""
     needed = (*PROBLEM, "notes", "planned")
-    absent = [key for key in needed if key not in record.manifest]
+    known = {key for key, value in record.manifest.items() if value is not None or key == "terms"}
+    absent = [key for key in needed if key not in known]
     if absent and (record.is_over or record.measured or len(absent) < len(needed)):
         raise RecordError(f"{record.path / MANIFEST_FILE} is damaged: {absent[0]} is missing")
     return record.manifest
 
 
 def _problem(manifest: dict[str, Any]) -> dict[str, Any] | None:
-    if "planned" not in manifest:
+    if manifest.get("planned") is None:
         return None
     notes = [*manifest.get("checkpoint_notes", ()), *manifest["notes"]]
     return {**{key: manifest[key] for key in PROBLEM}, "notes": notes}
@@ -81,7 +83,7 @@ def _eigenvalues(record: Record, matrix: str) -> dict[str, list[Any]] | None:
 def _stability(
     stability: dict[str, float] | None, sharpness: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The threshold of an optimiser, and the sharpness as a part of it, None if it is not known."""
+    """The threshold of an optimiser, with the ratio of the sharpness to it, if it is known."""
     if stability is None or sharpness is None:
         return stability and {**stability, "ratio": None}
     return {**stability, "ratio": sharpness["value"] / float(stability["threshold"])}

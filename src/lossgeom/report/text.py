@@ -6,24 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from lossgeom.recording.record_format import MATRICES
-from lossgeom.report.wording import (
-    NOT_CONVERGED,
-    error_of,
-    notes_of,
-    rounded,
-    setting,
-    verdict,
-)
+from lossgeom.report import wording
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """All numbers of a :func:`lossgeom.report.summary`, one to a line."""
+    """Write all numbers of a :func:`lossgeom.report.summary`, one to a line."""
     return "\n".join(_lines(found))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield found["title"]
-    yield setting(found["problem"])
+    yield wording.setting(found["problem"])
     matrix = None
     for quantity in found["quantities"]:
         if quantity["matrix"] != matrix:
@@ -34,14 +27,14 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             yield _eigenvalues(found["eigenvalues"][matrix])
     yield ""
     if found["stability"] is not None:
-        yield verdict(found["stability"])
+        yield wording.verdict(found["stability"])
     if any(quantity["status"] == "not_converged" for quantity in found["quantities"]):
-        yield NOT_CONVERGED
+        yield wording.NOT_CONVERGED
     messages = {
         quantity["message"]: None for quantity in found["quantities"] if quantity["message"]
     }
     yield from (f"There are values that are not finite: {message}." for message in messages)
-    yield from (f"note: {note}" for note in notes_of(found))
+    yield from (f"note: {note}" for note in wording.notes_of(found))
     yield f"{found['products']} matrix-vector products in {found['seconds']:.3g} s"
 
 
@@ -49,14 +42,14 @@ def _line(quantity: dict[str, Any]) -> str:
     if quantity["status"] == "missing":
         return f"  {quantity['label']:<36}not measured yet"
     error = quantity["stderr"] or quantity["residual"]
-    value = rounded(quantity["value"], error)
-    return f"  {quantity['label']:<36}{value:<14}{error_of(quantity)}".rstrip()
+    value = wording.rounded(quantity["value"], error)
+    return f"  {quantity['label']:<36}{value:<14}{wording.error_of(quantity)}".rstrip()
 
 
 def _eigenvalues(pairs: dict[str, list[Any]]) -> str:
     columns = (pairs["values"], pairs["residuals"], pairs["converged"])
     values = [
-        rounded(value, residual) + ("" if converged else "?")
+        wording.rounded(value, residual) + ("" if converged else "?")
         for value, residual, converged in zip(*columns, strict=True)
     ]
     return f"    {', '.join(values)}"

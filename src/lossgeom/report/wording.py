@@ -1,4 +1,4 @@
-"""Measurements in words."""
+"""Words for measurements, in a terminal and on a page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from lossgeom.report.figures import threshold
 
 NOT_CONVERGED = (
-    "What has not converged is known no better than its residual says; --max-matvecs allows more "
-    "products, and --tol asks for less."
+    "Values that have not converged are known no better than their residuals say; --max-matvecs "
+    "allows more products, and --tol asks for less."
 )
 
 
@@ -17,7 +17,7 @@ ASKED = "--mode train, or Problem(..., mode='train'), compares the loss that is 
 
 
 def setting(problem: dict[str, Any] | None) -> str:
-    """What was measured on."""
+    """Say on what model, data and loss it was measured."""
     if problem is None:
         return "Nothing is measured yet"
     terms = problem["terms"]
@@ -30,7 +30,7 @@ def setting(problem: dict[str, Any] | None) -> str:
 
 
 def verdict(stability: dict[str, Any]) -> str:
-    """Where sharpness is relative to the edge of stability, in words.
+    """Say where sharpness is relative to the edge of stability.
 
     >>> found = {"lr": 0.7, "momentum": 0.0, "threshold": 20 / 7, "ratio": 0.75}
     >>> verdict({**found, "formula": "2/lr"})
@@ -43,24 +43,24 @@ def verdict(stability: dict[str, Any]) -> str:
     return (
         f"Sharpness is {ratio} {named_threshold(stability)}, up to which "
         f"full-batch steps with learning rate {stability['lr']:g}{momentum} are stable."
-        + (f" Warning: {stability['caution']}; {ASKED}." if "caution" in stability else "")
+        + (f" Warning: {stability['caution']}; {ASKED}." if stability.get("caution") else "")
     )
 
 
 def notes_of(found: dict[str, Any]) -> list[str]:
-    """What is measured differently from how the model runs, unless the verdict says it."""
+    """Notes on how the measurement differs from training, without the one in the verdict."""
     notes = found["problem"]["notes"] if found["problem"] else []
     caution = (found["stability"] or {}).get("caution")
     return [note for note in notes if note != caution]
 
 
 def named_threshold(stability: dict[str, Any]) -> str:
-    """The edge of stability, with its formula where the record has it."""
-    return threshold(stability.get("formula", "the edge of stability"), stability["threshold"])
+    """Name the edge of stability, by its formula where the record has it."""
+    return threshold(stability.get("formula") or "the edge of stability", stability["threshold"])
 
 
 def rounded(value: float, error: float | None = None) -> str:
-    """A value with as many digits as its error leaves it, six at most.
+    """Write a value with as many digits as its error allows, six at most.
 
     >>> rounded(4.5983, 0.1988), rounded(0.79610246, 1e-7), rounded(1234567.0), rounded(math.nan)
     ('4.60', '0.796102', '1.23457e+06', 'nan')
@@ -72,7 +72,7 @@ def rounded(value: float, error: float | None = None) -> str:
 
 
 def error_of(quantity: dict[str, Any]) -> str:
-    """The error of a quantity; nothing for what is exact.
+    """Write the error of a quantity; nothing for an exact one.
 
     >>> error_of({"stderr": 0.1988, "residual": None, "converged": True})
     '± 0.20'

@@ -1,4 +1,4 @@
-"""Sections of a report, one in each file: a Source in, a Section out, or None if not for it."""
+"""Sections of a report, one in each file: a Source in, a Section out, or None for no section."""
 
 from collections.abc import Callable
 from pathlib import Path

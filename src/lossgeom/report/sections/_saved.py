@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Saved(Generic[D]):
-    """What some runs hold under one name.
+    """A drawing with the arrays of all runs that hold it.
 
     Attributes:
         drawing: how the first of them says to draw it.

@@ -33,7 +33,7 @@ def _row(claim: Claim) -> dict[str, Any]:
 
 
 def expected(low: float, high: float) -> str:
-    """A range in words.
+    """Write a range in words.
 
     >>> expected(-math.inf, -0.9), expected(0.9, math.inf), expected(0.75, 1.25)
     ('at most -0.9', 'at least 0.9', '0.75 to 1.25')
@@ -44,7 +44,7 @@ def expected(low: float, high: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits.
+    """Write a number with three significant digits.
 
     >>> number(0.98765), number(float("nan"))
     ('0.988', 'no value')

@@ -1,4 +1,4 @@
-"""Single runs over their steps, with the level that they are about."""
+"""Curves of single runs, with a level that they are compared with."""
 
 from __future__ import annotations
 

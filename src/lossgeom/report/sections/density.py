@@ -19,7 +19,7 @@ DEEPEST = 0.1  # of the height of one eigenvalue, below which the figure ends
 
 
 def density(source: Source, figures: Path) -> Section | None:
-    """The figure: densities on a logarithmic axis, with error bands and the eigenvalues found."""
+    """A figure of densities on a logarithmic axis, with error bands and the eigenvalues found."""
     record = source.measurement
     if record is None:
         return None

@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.recording.record_format import MATRICES
+from lossgeom.report import wording
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.summary import summary
-from lossgeom.report.wording import (
-    NOT_CONVERGED,
-    error_of,
-    notes_of,
-    rounded,
-    setting,
-    verdict,
-)
 
 
 def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
@@ -30,14 +23,15 @@ def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
         row = _row(quantity, shared=quantity["part"] == before)
         groups.setdefault(MATRICES[quantity["matrix"]], []).append(row)
         before = quantity["part"]
+    doubtful = any(quantity["status"] == "not_converged" for quantity in found["quantities"])
     values = {
-        "setting": setting(found["problem"]),
-        "verdict": verdict(found["stability"]) if found["stability"] else None,
+        "setting": wording.setting(found["problem"]),
+        "verdict": wording.verdict(found["stability"]) if found["stability"] else None,
         "groups": groups,
         "products": f"{found['products']:,}",
         "seconds": f"{found['seconds']:.3g}",
-        "notes": notes_of(found),
-        "doubt": any(q["status"] == "not_converged" for q in found["quantities"]) and NOT_CONVERGED,
+        "notes": wording.notes_of(found),
+        "doubt": wording.NOT_CONVERGED if doubtful else None,
         "messages": sorted({q["message"] for q in found["quantities"] if q["message"]}),
     }
     return Section("Geometry", "geometry.html", values)
@@ -50,8 +44,8 @@ def _row(quantity: dict[str, Any], shared: bool) -> dict[str, Any]:
     taken = quantity["matvecs"] > 0
     return {
         **row,
-        "value": rounded(quantity["value"], quantity["stderr"] or quantity["residual"]),
-        "error": error_of(quantity),
+        "value": wording.rounded(quantity["value"], quantity["stderr"] or quantity["residual"]),
+        "error": wording.error_of(quantity),
         "products": "the same" if shared else f"{quantity['matvecs']:,}" if taken else "",
         "seconds": "" if shared else _seconds(quantity["seconds"]),
     }

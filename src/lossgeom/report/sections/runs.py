@@ -1,4 +1,4 @@
-"""The runs, and what is missing of them."""
+"""The runs, with how they ended and how many values are missing."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Curve:
 
     @classmethod
     def of(cls, records: Sequence[Record], metric: str) -> Curve | None:
-        """From the records; None if the metric is in none of them."""
+        """Read a metric from records; None if no record has it."""
         series = [dict(zip(*record.series(metric), strict=True)) for record in records]
         if not any(series):
             return None
@@ -57,7 +57,7 @@ class Curve:
 
 
 def trajectories(source: Source, figures: Path) -> Section | None:
-    """The figure: the median over runs with the range between the least and the largest."""
+    """A figure of the median over runs, with the range from the least to the largest."""
     records = source.records
     layout = _layout(source)
     if not layout.panels or not any(record.measured for record in records.values()):
@@ -106,7 +106,7 @@ def _layout(source: Source) -> Trajectories:
 
 
 def _cautions(records: dict[str, Record]) -> list[str]:
-    """What is said of thresholds, and of which runs if it is not said of all."""
+    """Warnings about thresholds, each with the names of its runs unless it is for all."""
     found: Groups = {}
     for name, record in records.items():
         caution = record.for_report.thresholds_caution

@@ -1,0 +1,191 @@
+"""``lossgeom run``: a study from its first run to its report."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+from lossgeom.cli import main
+from lossgeom.extras import LAB
+from tests.cli.test_cli import lossgeom
+
+TINY = [
+    "--steps", "40", "--every", "4", "--examples", "60", "--widths", "8",
+    "--label-smoothing", "0", "0.3", "0.6", "--seeds", "2", "--workers", "2",
+]  # fmt: skip
+
+
+def untimed(folder: Path):
+    """All rows of all runs, without what they took."""
+    rows = {}
+    for path in sorted(folder.glob("runs/*/rows.jsonl")):
+        parsed = [json.loads(line) for line in path.read_text().splitlines()]
+        rows[path.parent.name] = [{k: v for k, v in r.items() if k != "seconds"} for r in parsed]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that has run once."""
+    folder = tmp_path_factory.mktemp("study")
+    done = lossgeom("run", "progressive_sharpening", *TINY, "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_run(finished):
+    folder, done = finished
+    assert "report: out/report.html" in done.stdout
+    assert "12 of 12 runs are finished, about 0 s left: " in done.stderr
+    assert "\r" not in done.stderr + done.stdout
+    claims = json.loads((folder / "out/claims.json").read_text())
+    assert {"id", "statement", "source", "measured", "expected", "statistic", "interval",
+            "verdict"} <= claims[0].keys()  # fmt: skip
+    assert len(list((folder / "out/runs").iterdir())) == 12
+    assert "cifar" not in (folder / "out/report.html").read_text()
+    manifest = json.loads((folder / "out/manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["command"].startswith("lossgeom run progressive_sharpening --steps 40")
+
+
+def test_running_again_recomputes_nothing(finished):
+    folder, _ = finished
+    files = sorted((folder / "out/runs").rglob("*.json*"))
+    before = [(p, p.stat().st_mtime_ns) for p in files]
+    again = lossgeom("run", "progressive_sharpening", *TINY, "--out", "out", cwd=folder)
+    assert again.returncode == 0
+    assert "12 of 12 runs are finished already" in again.stderr
+    assert [(p, p.stat().st_mtime_ns) for p in files] == before
+
+
+def test_progress_bar_on_a_terminal(finished):
+    folder, _ = finished
+    import pty
+
+    main, terminal = pty.openpty()
+    command = ["run", "progressive_sharpening", *TINY, "--seeds", "3", "--out", "terminal"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lossgeom", *command],
+        cwd=folder, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while chunk := read_terminal(main):
+        shown += chunk
+    assert process.wait() == 0, shown
+    assert b"training" in shown
+    assert b"18 of 18 runs" in shown
+    assert b"0:00:0" in shown
+
+
+def read_terminal(descriptor):
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # how Linux says that the other side is closed
+        return b""
+
+
+def test_what_a_study_needs_is_there_before_it_runs(tmp_path, capsys, monkeypatch):
+    needed = {re.split(r"[^a-z0-9-]", each)[0] for each in requires("lossgeom") if "'lab'" in each
+              or '"lab"' in each}  # fmt: skip
+    assert {name.replace("scikit-learn", "sklearn") for name in needed} == set(LAB)
+    for module in LAB:
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            assert main(["run", "planar_quadratic", "--out", str(tmp_path / "out")]) == 2
+        assert f"{module} is needed here and comes with the extra 'lab'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_strict(finished):
+    folder, _ = finished
+    claims = json.loads((folder / "out/claims.json").read_text())
+    as_they_should_be = all(claim["as_expected"] for claim in claims)
+    strict = lossgeom(
+        "run", "progressive_sharpening", *TINY, "--out", "out", "--strict", cwd=folder
+    )
+    assert strict.returncode == (0 if as_they_should_be else 1)
+    assert not as_they_should_be  # forty steps are too few to show anything
+
+
+def test_killed_half_way_it_goes_on(finished, tmp_path):
+    folder, _ = finished
+    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *TINY]
+    process = subprocess.Popen([*command, "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    runs = tmp_path / "out/runs"
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        over = [p for p in runs.glob("*/manifest.json") if '"finished"' in p.read_text()]
+        if len(over) >= 3:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 3 <= len(over) < 12
+    before = {p: p.stat().st_mtime_ns for p in over}
+
+    report = lossgeom("report", "out", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    page = (tmp_path / "out/report.html").read_text()
+    assert "This is not complete" in page
+    assert "not started" in page
+
+    again = lossgeom("run", "progressive_sharpening", *TINY, "--out", "out", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert untimed(tmp_path / "out") == untimed(folder / "out")
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    slow = ["--steps", "100000", "--workers", "1", "--seeds", "1", "--out", "out"]
+    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *slow]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("out/runs/*/rows.jsonl")):
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs /proc")
+    workers = [int(pid) for pid in children.read_text().split()]
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(map(is_alive, workers)):
+        time.sleep(0.05)
+    assert workers
+    assert not any(map(is_alive, workers))
+
+
+def is_alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_another_configuration_in_the_same_folder(finished):
+    folder, _ = finished
+    other = lossgeom(
+        "run", "progressive_sharpening", *TINY, "--lr", "0.7", "--out", "out", cwd=folder
+    )
+    assert other.returncode == 2
+    assert "out holds another study (lr: there 1.0, asked 0.7); choose another" in other.stderr
+
+
+def test_presets(tmp_path):
+    helps = [
+        lossgeom("run", "progressive_sharpening", "--preset", preset, "--help", cwd=tmp_path)
+        for preset in ("quick", "paper")
+    ]
+    assert all(done.returncode == 0 for done in helps)
+    assert "(default: digits)" in helps[0].stdout
+    assert "(default: cifar10)" in helps[1].stdout
+    missing = lossgeom("run", "progressive_sharpening", "--preset", "paper", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert len(missing.stderr.splitlines()) == 1
+    assert "failed: expected data_batch_*.bin and test_batch.bin" in missing.stderr
