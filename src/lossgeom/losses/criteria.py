@@ -47,8 +47,7 @@ def of_criterion(criterion: nn.Module) -> Loss:
     summed.reduction = "sum"  # type: ignore[assignment]
 
     def terms(outputs: Tensor, batch: Batch) -> Terms:
-        targets = _as_numbers(outputs, batch.targets)
-        _check_same_shape(outputs, targets, name)
+        targets = _numbers(outputs, batch.targets, name)
         if kind in (nn.BCELoss, nn.BCEWithLogitsLoss):
             _check_truth_values(batch, name)
         try:
@@ -141,7 +140,7 @@ def _criterion_likelihood(criterion: nn.Module) -> Likelihood | None:
         return None
 
     def weights(outputs: Tensor, batch: Batch) -> Tensor:
-        y = _as_numbers(outputs, batch.targets)
+        y = _numbers(outputs, batch.targets, type(criterion).__name__)
         weight = 1 - y + (y if criterion.pos_weight is None else criterion.pos_weight.to(y) * y)
         return weight if criterion.weight is None else criterion.weight.to(y) * weight
 
@@ -152,21 +151,17 @@ def squared_error() -> Loss:
     """Half the squared Euclidean norm of the difference, per example."""
 
     def terms(outputs: Tensor, batch: Batch) -> Terms:
-        targets = _as_numbers(outputs, batch.targets)
-        _check_same_shape(outputs, targets, "squared_error")
+        targets = _numbers(outputs, batch.targets, "squared_error")
         return 0.5 * (outputs - targets).square().sum(), len(outputs)
 
     return Loss("squared_error", terms, likelihood=Gaussian(1.0), needs_targets=True, known=True)
 
 
-def _as_numbers(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Integers and booleans as the numbers that outputs are compared with."""
-    return targets if targets.is_floating_point() else targets.to(outputs.dtype)
-
-
-def _check_same_shape(outputs: Tensor, targets: Tensor, name: str) -> None:
+def _numbers(outputs: Tensor, targets: Tensor, name: str) -> Tensor:
+    """Targets of the outputs' shape, integers and booleans as numbers."""
     if outputs.shape != targets.shape:
         raise ValueError(
             f"{name} compares outputs and targets of one shape; got outputs "
             f"{tuple(outputs.shape)} and targets {tuple(targets.shape)}"
         )
+    return targets if targets.is_floating_point() else targets.to(outputs.dtype)

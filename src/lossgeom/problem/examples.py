@@ -32,7 +32,7 @@ class SecondDimensionError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Alone:
     """What a model puts out for a batch, beside which it is tried on single examples.
 
     Attributes:
@@ -48,7 +48,7 @@ class Trial:
     tolerance: float
 
     @classmethod
-    def of(cls, call: Call, batch: Batch, tolerance: float) -> Trial:
+    def of(cls, call: Call, batch: Batch, tolerance: float) -> Alone:
         """Call the model with the batch.
 
         Raises:
@@ -58,7 +58,8 @@ class Trial:
         whole = call(batch)
         if not torch.isfinite(whole).all():
             raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-        if whole.ndim == 0 or not any(len(t) == len(whole) for t in _with_dimensions(batch)):
+        rows = [len(tensor) for tensor in tensors_of(batch.raw) if tensor.ndim]
+        if whole.ndim == 0 or len(whole) not in rows:
             raise ValueError(
                 f"expected one row of outputs per example, got outputs of shape "
                 f"{tuple(whole.shape)} for {_listed(batch)}"
@@ -89,7 +90,8 @@ class Trial:
         for dim in range(min(2, self.whole.ndim)):
             n = self.whole.shape[dim]
             long = [t for t in inputs if t.shape[1] == n]
-            if long and _runs(partial(self._apart_along_second, n, dim)):
+            trial = partial(self._apart_along_second, n, dim)
+            if long and _or_none(trial):
                 return long[0]
         return None
 
@@ -165,10 +167,10 @@ def _in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False
     Raises:
         ValueError: if examples cannot be taken out of it, with the tensors and what to do.
     """
-    trial = Trial.of(call, batch, tolerance)
+    trial = Alone.of(call, batch, tolerance)
     rows = tuple(t.ndim > 0 and len(t) == len(trial.whole) for t in tensors_of(batch.raw))
     for choice in _choices(batch, rows):
-        if _runs(partial(trial.apart, choice)):
+        if _or_none(partial(trial.apart, choice)):
             return replace(batch, rows=choice)
     if (column := trial.second_dimension()) is not None:
         raise SecondDimensionError(
@@ -206,20 +208,11 @@ def _choices(batch: Batch, rows: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]
             yield tuple(row and i not in whole for i, row in enumerate(rows))
 
 
-def _runs(trial: Callable[[], bool]) -> bool:
-    """Whether a trial succeeds, and the model raises nothing in it."""
-    return bool(_or_none(trial))
-
-
 def _or_none(compute: Callable[[], T]) -> T | None:
     try:
         return compute()
     except Exception:  # whatever a model says to a part of what it is made for
         return None
-
-
-def _with_dimensions(batch: Batch) -> list[Tensor]:
-    return [tensor for tensor in tensors_of(batch.raw) if tensor.ndim]
 
 
 def _listed(batch: Batch) -> str:

@@ -85,12 +85,12 @@ def _check_loader(loader: DataLoader[Any], device: torch.device) -> None:
         return
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     if not _draws_by_torch(sampler):
-        drawn = _twice(lambda: next(iter(sampler)), loader, device)
-        if drawn is not None and drawn[0] != drawn[1]:
-            raise ValueError(
-                f"{type(sampler).__name__} gives other indices in every pass, so {REMEDY}"
-            )
-    if loader.num_workers == 0 and not _of_tensors(loader.dataset):
+        what = f"{type(sampler).__name__} gives other indices in every pass"
+        _check_same(lambda: next(iter(sampler)), what, loader, device)
+    dataset = loader.dataset
+    while type(dataset) is Subset:
+        dataset = dataset.dataset
+    if loader.num_workers == 0 and type(dataset) is not TensorDataset:
         _check_example(loader, sampler, device)
 
 
@@ -100,12 +100,6 @@ def _draws_by_torch(sampler: Any) -> bool:
     return type(own) in (SequentialSampler, RandomSampler)
 
 
-def _of_tensors(dataset: Any) -> bool:
-    while type(dataset) is Subset:
-        dataset = dataset.dataset
-    return type(dataset) is TensorDataset
-
-
 def _check_example(loader: DataLoader[Any], sampler: Any, device: torch.device) -> None:
     def example() -> Fingerprint:
         first = next(iter(sampler))
@@ -113,12 +107,8 @@ def _check_example(loader: DataLoader[Any], sampler: Any, device: torch.device) 
             return fingerprint(loader.collate_fn(loader.dataset[first]))
         return fingerprint(loader.collate_fn([loader.dataset[first[0]]]))
 
-    drawn = _twice(example, loader, device)
-    if drawn is not None and drawn[0] != drawn[1]:
-        raise ValueError(
-            f"an example of {type(loader.dataset).__name__} is another one each time it is read, "
-            f"so {REMEDY}"
-        )
+    what = f"an example of {type(loader.dataset).__name__} is another one each time it is read"
+    _check_same(example, what, loader, device)
 
 
 def _check_iterations(batches: Iterable[Any], device: torch.device) -> None:
@@ -131,11 +121,16 @@ def _check_iterations(batches: Iterable[Any], device: torch.device) -> None:
             f"{type(batches).__name__} with one iterator, which is used up after one pass"
         )
     left = list(iterators)
-    firsts = _twice(lambda: fingerprint(next(left.pop())), batches, device)
-    if firsts is not None and firsts[0] != firsts[1]:
-        raise ValueError(
-            f"the first batch of {type(batches).__name__} is another one in every pass, so {REMEDY}"
-        )
+    what = f"the first batch of {type(batches).__name__} is another one in every pass"
+    _check_same(lambda: fingerprint(next(left.pop())), what, batches, device)
+
+
+def _check_same(
+    draw: Callable[[], Any], what: str, batches: Iterable[Any], device: torch.device
+) -> None:
+    drawn = _twice(draw, batches, device)
+    if drawn is not None and drawn[0] != drawn[1]:
+        raise ValueError(f"{what}, so {REMEDY}")
 
 
 def _twice(

@@ -78,10 +78,9 @@ class Written:
         if isinstance(thing, dict):
             self._undo.append(partial(_put_back_dict, thing, dict(thing)))
             return list(thing.values()) if len(thing) <= MANY else []
-        if isinstance(thing, (list, deque)):
-            self._undo.append(partial(_put_back_list, thing, list(thing)))
-        elif isinstance(thing, set):
-            self._undo.append(partial(_put_back_set, thing, set(thing)))
+        if isinstance(thing, (list, deque, set)):
+            before = set(thing) if isinstance(thing, set) else list(thing)
+            self._undo.append(partial(_put_back_items, thing, before))
         return list(thing) if len(thing) <= MANY else []
 
     def _of_callable(self, thing: Any, names: Names) -> Iterator[tuple[Any, Names]]:
@@ -221,13 +220,16 @@ def _put_back_cell(cell: Any, before: Any) -> None:
             cell.cell_contents = before
 
 
-def _put_back_list(now: Any, before: list[Any]) -> None:
-    if len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True)):
-        if isinstance(now, list):
-            now[:] = before
-        else:
-            now.clear()
-            now.extend(before)
+def _put_back_items(now: Any, before: Any) -> None:
+    is_set = isinstance(now, set)
+    changed = (
+        now != before
+        if is_set
+        else len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True))
+    )
+    if changed:
+        now.clear()
+        (now.update if is_set else now.extend)(before)
 
 
 def _put_back_dict(now: dict[Any, Any], before: dict[Any, Any]) -> None:
@@ -254,12 +256,6 @@ def _put_back_attribute(thing: Any, name: str, before: Any) -> None:
             delattr(thing, name)
         else:
             setattr(thing, name, before)
-
-
-def _put_back_set(now: set[Any], before: set[Any]) -> None:
-    if now != before:
-        now.clear()
-        now.update(before)
 
 
 def _copied(thing: Any) -> tuple[Any, int]:
