@@ -90,8 +90,8 @@ class Alone:
         for dim in range(min(2, self.whole.ndim)):
             n = self.whole.shape[dim]
             long = [t for t in inputs if t.shape[1] == n]
-            trial = partial(self._apart_along_second, n, dim)
-            if long and _or_none(trial):
+            apart = _or_none(partial(self._apart_along_second, n, dim))
+            if long and apart:
                 return long[0]
         return None
 
