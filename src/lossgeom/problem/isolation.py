@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as all_modules
 
 from lossgeom.linalg import plain_arithmetic
-from lossgeom.problem.written import ATOMS, OF_EVERY_MODULE, Written
+from lossgeom.problem.side_effects import ATOMS, OF_EVERY_MODULE, Written
 
 GLOBAL_HOOKS = (
     "_global_forward_pre_hooks",
