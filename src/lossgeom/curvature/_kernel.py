@@ -8,35 +8,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.linalg import LinearOperator, plain_arithmetic
 
 
-class Kernel(LinearOperator):
+class Kernel(ProblemMatrix):
     """The symmetric NC x NC matrix A A^T of an operator A with a row for each output."""
 
+    rows = "outputs"
+    columns = "outputs"
     memory_budget: int
 
     @property
     @abstractmethod
     def factor(self) -> LinearOperator:
         """A."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        NC = self.factor.shape[0]
-        return NC, NC
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.factor.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.factor.device
-
-    @property
-    def T(self) -> LinearOperator:  # noqa: N802
-        return self
 
     def matmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "NC k"]:
         return self.factor.matmat(self.factor.T.matmat(U))

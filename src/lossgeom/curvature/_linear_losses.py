@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.curvature._observations import rows, unrows
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
@@ -47,8 +47,9 @@ class EmpiricalFisher(OutputSandwich):
             [0., 8.]])
     """
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        problem = self.problem  # so that the product does not hold this matrix
+    degree = 2.0
+
+    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
         if not isinstance(problem.criterion.likelihood, Softmax):
             _check_first_dimension(problem, outputs, batch)
         loss = LossAtOutputs.of(problem, outputs, batch)

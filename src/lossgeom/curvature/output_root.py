@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.curvature._linear_losses import say_if_linear
-from lossgeom.curvature._parameter_matrix import OnProblem
-from lossgeom.curvature.parameter_jacobian import output_sizes
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
 from lossgeom.losses.likelihoods import Likelihood
 from lossgeom.problem import Problem, checked_problem
@@ -24,7 +23,7 @@ NEGATIVE = 1e-6  # of the largest eigenvalue; below, rounding and not a concave 
 RowProduct = Callable[[Tensor], Tensor]
 
 
-class OutputRoot(OnProblem):
+class OutputRoot(ProblemMatrix):
     r"""C, a root of the Hessian of the empirical loss in all outputs, an NC x NC matrix.
 
     .. math:: C^\top C = \nabla^2_f \gamma(f), \quad \gamma(f) = \sum_b s_b(f) / \sum_b n_b
@@ -54,13 +53,12 @@ class OutputRoot(OnProblem):
     tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
 
+    rows = "outputs"
+    columns = "outputs"
+    degree = 0.5
+
     def __init__(self, problem: Problem) -> None:
         self.problem = checked_problem(problem)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        NC = sum(output_sizes(self.problem))
-        return NC, NC
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802

@@ -87,11 +87,7 @@ class Point:
     @cached_property
     def here(self) -> Pass:
         """The pass at the point, whose graph is kept."""
-        return self.at(self.theta)
-
-    def at(self, theta: Tensor) -> Pass:
-        """A pass elsewhere."""
-        return Pass(self.problem, self.batch, theta)
+        return Pass(self, self.theta)
 
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,11 +99,16 @@ def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tens
 
 
 class Pass:
-    """One forward pass, and the derivatives that its graph gives."""
+    """One forward pass of a point's model, and the derivatives that its graph gives.
 
-    def __init__(self, problem: Problem, batch: Batch, theta: Tensor) -> None:
+    Args:
+        point: with the model.
+        theta: there, or elsewhere.
+    """
+
+    def __init__(self, point: Point, theta: Tensor) -> None:
         self.leaf = theta.detach().requires_grad_()
-        self.outputs, self.loss = forward(problem, batch, self.leaf)
+        self.outputs, self.loss = forward(point.problem, point.batch, self.leaf)
         self._u = torch.zeros_like(self.outputs).requires_grad_()
 
     def last_gradient(self) -> Tensor:
@@ -164,7 +165,7 @@ class Line:
             if step not in self._taken:
                 ends = []
                 for shift in (step, -step):
-                    end = self.point.at(self.point.theta + shift * self.v)
+                    end = Pass(self.point, self.point.theta + shift * self.v)
                     ends.append((end.loss.detach(), end.outputs.detach(), end.last_gradient()))
                 loss, outputs, gradient = (
                     (up - down) / (2 * step) for up, down in zip(*ends, strict=True)
@@ -218,7 +219,7 @@ def _third(line: Line) -> float:
         )
 
     def curved(step: float) -> Tensor:
-        up, down = (point.at(point.theta + shift * v).products(v)[0] for shift in (step, -step))
+        up, down = (Pass(point, point.theta + shift * v).products(v)[0] for shift in (step, -step))
         return (up - down) / (2 * step)
 
     return disagreement(((exact, curved(step)) for step in STEPS), product.detach())
@@ -237,7 +238,7 @@ def _nested_forward(line: Line) -> float:
     # Gradients stay on: without them, autograd pushes through backward kernels of its own for SiLU
     # and Mish, which have no derivative in forward mode.
     exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1].detach()
-    gradient = point.at(point.theta).last_gradient()
+    gradient = Pass(point, point.theta).last_gradient()
     pairs = ((exact, d.gradient @ v) for d in line.differences())
     return disagreement(pairs, gradient.norm() * v.norm())
 

@@ -85,14 +85,15 @@ def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
 
 
 def on_few(
-    problem: Problem, batch: Batch, look: Callable[[Problem], T], *, double: bool = False
+    problem: Problem, batch: Batch, look: Callable[..., T], *given: Any, double: bool = False
 ) -> T:
     """What a look at a few examples sees; at the whole batch, where a model runs on no fewer.
 
     Args:
         problem: the model.
         batch: of which the first examples are taken, whatever the model does with them.
-        look: is given a problem on them alone, and raises where it cannot see anything.
+        look: ``(problem on them alone, *given)`` to what it sees; raises where that is nothing.
+        given: settings of the look.
         double: whether to look at a copy in float64, where the model runs in it.
     """
     networks, batches = [problem.network], [batch]
@@ -107,8 +108,8 @@ def on_few(
     with measuring(problem.theta.device):
         for place in places:
             with suppress(Exception):  # whatever the model says to fewer examples
-                return look(place)
-        return look(last)
+                return look(place, *given)
+        return look(last, *given)
 
 
 def examined(
@@ -120,7 +121,7 @@ def examined(
         The problem on those examples, in float64 where the model runs in it, and the findings.
     """
     try:
-        point = on_few(problem, batch, lambda small: Point(small, seed), double=True)
+        point = on_few(problem, batch, Point, seed, double=True)
     except Exception as error:  # of whatever a module is, away from the user's own point
         return on_few(problem, batch, lambda small: small), unchecked(orders, error)
     return point.problem, examine(point, orders)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef
 
-from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
 
 aten = torch.ops.aten
 Kind = tuple[torch.Size, torch.dtype]

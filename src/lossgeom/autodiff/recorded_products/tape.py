@@ -9,10 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lossgeom.autodiff.tape._operation import Operation, Slot
-from lossgeom.autodiff.tape._recorder import Kind, NotRecordable, Recorder
-from lossgeom.autodiff.tape._replay import Program
-from lossgeom.autodiff.tape._simplify import fused, in_place, needed, reshaping, without_zeros
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot
+from lossgeom.autodiff.recorded_products.recorder import Kind, NotRecordable, Recorder
+from lossgeom.autodiff.recorded_products.replay import Program
+from lossgeom.autodiff.recorded_products.simplify import (
+    fused,
+    in_place,
+    needed,
+    reshaping,
+    without_zeros,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
 
 Values = list[Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
-from lossgeom.autodiff.tape._recorder import Kind
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.recorder import Kind
 
 aten = torch.ops.aten
 
