@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lossgeom.batches import Batch
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.network import graph_nodes
 from lossgeom.problem.isolation import hooks_undone
+from lossgeom.problem.network import graph_nodes
 
 MEMORY_BUDGET = 2 * 2**30  # bytes of a matrix, unless it is told otherwise
 

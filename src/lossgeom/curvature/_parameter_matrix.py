@@ -208,7 +208,7 @@ class ParameterMatrix(ProblemMatrix):
 
 def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
     """About what the graph of an example's gradient saves, once for a model."""
-    return problem.facts.known(Key(graph_size), lambda: on_few(problem, batch, graph_size))
+    return problem.facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
 
 
 def each_row(rows: Float[Tensor, "k P"], product: Product) -> Float[Tensor, "k P"]:

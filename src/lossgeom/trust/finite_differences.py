@@ -23,6 +23,7 @@ from lossgeom.problem.network import check_differentiable_again
 
 Order = Literal["first", "second", "third", "nested forward"]
 Status = Literal["right", "wrong", "unsupported", "unchecked"]
+BAD: tuple[Status, ...] = ("wrong", "unsupported")
 
 # Relative to the parameters, the likeliest first: so small that a ReLU hardly ever switches inside
 # a difference, smaller still, then large enough for models that round to float32.
@@ -47,11 +48,6 @@ class Finding:
     status: Status
     error: float = math.nan
     message: str = ""
-
-    @property
-    def bad(self) -> bool:
-        """Whether the derivative is wrong or does not exist."""
-        return self.status in ("wrong", "unsupported")
 
 
 class Point:

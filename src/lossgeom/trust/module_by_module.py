@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.trust.finite_differences import Finding, Order, Point, examine, unchecked
+from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ModuleFinding:
 
     def bad(self, order: Order) -> bool:
         """Whether a derivative is wrong or does not exist."""
-        return order in self.findings and self.findings[order].bad
+        return order in self.findings and self.findings[order].status in BAD
 
 
 def examine_modules(
@@ -44,7 +44,7 @@ def examine_modules(
         name for name in calls if not any(small.network.module.get_submodule(name).children())
     ]
     bad: set[str] = set()
-    unexplained = {order for order, finding in model.items() if finding.bad}
+    unexplained = {order for order, finding in model.items() if finding.status in BAD}
     kinds: set[type] = set()
     for name in [*leaves, *reversed([name for name in calls if name not in leaves])]:
         module = small.network.module.get_submodule(name)

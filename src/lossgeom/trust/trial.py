@@ -18,7 +18,7 @@ from lossgeom.problem.examples import nearby
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import Network
-from lossgeom.trust.finite_differences import Finding, Order, Point, examine, unchecked
+from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
 
 EXAMPLES = 4
@@ -155,7 +155,7 @@ def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool =
     for name, finding in findings.items():
         if rows_will_do and name == "second" and finding.status == "unsupported":
             all_there = False
-        elif finding.bad:
+        elif finding.status in BAD:
             modules = examine_modules(small, findings, 0)
             blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
             where = " in " + " and ".join(blamed) if blamed else ""
