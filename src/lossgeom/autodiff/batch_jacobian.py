@@ -20,29 +20,29 @@ LARGEST_ROWS = 2 * 2**30  # bytes of a Jacobian that is kept row by row
 
 @runtime_checkable
 class Linear(Protocol):
-    """The Jacobian J of the outputs of one batch in a leaf, as products with it."""
+    """What multiplies by the Jacobian J of the outputs of one batch in a leaf, from both sides."""
 
     @property
     def outputs(self) -> Tensor:
-        """What J is the Jacobian of."""
+        """The outputs that J is the Jacobian of."""
         ...
 
     @property
     def leaf(self) -> Tensor:
-        """What J is the Jacobian in."""
+        """The tensor that J is the Jacobian in."""
         ...
 
     def pull(self, u: Tensor) -> Tensor:
-        """J^T u."""
+        """Return J^T u."""
         ...
 
     def push(self, v: Tensor) -> Tensor:
-        """J v."""
+        """Return J v."""
         ...
 
 
 class BatchJacobian:
-    """J v and J^T u, with J the derivative of outputs in a leaf that they were computed from.
+    """Products with the derivative J of outputs in a leaf that they were computed from.
 
     J v is the transpose of J^T u, by a second derivative of the outputs; its graph is made when it
     is first asked for, at the cost of some products.
@@ -60,16 +60,16 @@ class BatchJacobian:
         self._twice = True  # whether J^T u has a derivative in u, as far as is known
 
     def prepared(self) -> BatchJacobian:
-        """The same, with the graph that its products share."""
+        """Make the graph that the products share, and return the same object."""
         self._transposed  # noqa: B018
         return self
 
     def pull(self, u: Tensor) -> Tensor:
-        """J^T u."""
+        """Return J^T u."""
         return pulled(self.outputs, self.leaf, u)
 
     def push(self, v: Tensor) -> Tensor:
-        """J v, as the transpose of the transposed product."""
+        """Return J v, as the transpose of the transposed product."""
         if self._transposed is not None and self._twice:
             u, gradient = self._transposed
             try:
@@ -82,7 +82,7 @@ class BatchJacobian:
 
     @cached_property
     def _transposed(self) -> tuple[Tensor, Tensor] | None:
-        """A vector u, which is zero, and J^T u with its graph, unless rows take its place."""
+        """A zero vector u, and J^T u with its graph; ``None`` where rows take their place."""
         u = torch.zeros_like(self.outputs, requires_grad=True)
         gradient = pulled(self.outputs, self.leaf, u, create_graph=True)
         try:
@@ -107,7 +107,7 @@ class BatchJacobian:
 
 
 def pulled(y: Tensor, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
-    """(dy/dx)^T u; zero where nothing depends on x."""
+    """Return (dy/dx)^T u, which is zero where nothing depends on x."""
     if not y.requires_grad:
         return torch.zeros_like(x)
     (result,) = torch.autograd.grad(
@@ -117,7 +117,7 @@ def pulled(y: Tensor, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Te
 
 
 def jacobian_of(parts: Sequence[Linear]) -> LinearOperator:
-    """The Jacobians of all batches, one below the other."""
+    """Stack the Jacobians of all batches, one below the other."""
     leaf, sizes = parts[0].leaf, [part.outputs.numel() for part in parts]
 
     def push(V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:

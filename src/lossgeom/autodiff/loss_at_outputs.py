@@ -36,7 +36,7 @@ class LossAtOutputs:
         return cls(at, residual, count)
 
     def curve(self, u: Tensor) -> Tensor:
-        """The Hessian of the summed loss in the outputs, times u."""
+        """Multiply u by the Hessian of the summed loss in the outputs."""
         return pulled(self.residual, self.outputs, u)
 
     def check_separable(self, name: str) -> None:

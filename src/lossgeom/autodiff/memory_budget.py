@@ -140,7 +140,7 @@ def graph_size(small: Problem) -> GraphSize:
 
 
 def with_bytes(make: Callable[..., Result], *given: Any) -> tuple[Result, dict[int, int]]:
-    """What a function makes, and the bytes that graphs save of it, by the memory they are in.
+    """Call a function, and count the bytes that graphs save of it, by the memory they are in.
 
     Under ``torch.func`` in a model, which has no hooks on saved tensors, it is at most that: all
     that is computed.
@@ -163,7 +163,7 @@ def with_bytes(make: Callable[..., Result], *given: Any) -> tuple[Result, dict[i
 
 
 def _unpack(saved: tuple[Tensor, int]) -> Tensor:
-    """As autograd does without hooks, refuse what was changed in place since."""
+    """Return a saved tensor; refuse one that was changed since, as autograd does without hooks."""
     tensor, version = saved
     if tensor._version != version:
         raise RuntimeError(
@@ -174,7 +174,7 @@ def _unpack(saved: tuple[Tensor, int]) -> Tensor:
 
 
 def with_sizes(problem: Problem, make: Callable[[], Result]) -> tuple[Result, list[int]]:
-    """What a function makes, and bytes that are saved for it, but for parameters.
+    """Call a function, and list the sizes of what graphs save of it, but for parameters.
 
     Those are shared by all examples.
     """
@@ -185,7 +185,7 @@ def with_sizes(problem: Problem, make: Callable[[], Result]) -> tuple[Result, li
 
 
 class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all results that have memory of their own."""
+    """A mode that counts the bytes of all results that have memory of their own."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
@@ -193,7 +193,7 @@ class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """The compiler, which takes seconds to import, has no part in this."""
+        """Keep the compiler out of this, which takes seconds to import."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -206,7 +206,7 @@ class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _memory(tensor: Tensor) -> dict[int, int]:
-    """Bytes by where they are, of a sparse tensor those of its parts."""
+    """Bytes of a tensor by the memory they are in; of a sparse one, those of its parts."""
     if tensor.layout == torch.sparse_coo:
         parts = [tensor._indices(), tensor._values()]
     elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):

@@ -55,12 +55,12 @@ class Jacobians:
         return results
 
     def push_rows(self, V: Tensor) -> Tensor:
-        """A V, with the Jacobians one below the other in A."""
+        """Multiply by A, which has the Jacobians one below the other."""
         with _plain(V) as V:
             return torch.cat(self._each(lambda J: _push(J, V)))
 
     def pull_rows(self, U: Tensor, sizes: Sequence[int], P: int) -> Tensor:
-        """A^T U, with the Jacobians one below the other in A, P wide, and their heights."""
+        """Multiply by A^T; A is P wide, and has Jacobians of some heights one below the other."""
         with _plain(U) as U:
             pieces = iter(torch.split(U, list(sizes)))
             total = U.new_zeros(P, U.shape[1])
@@ -68,13 +68,13 @@ class Jacobians:
             return total
 
     def push_blocks(self, V: Tensor, widths: Sequence[int]) -> Tensor:
-        """A V, with the Jacobians as diagonal blocks of A."""
+        """Multiply by A, which has Jacobians of some widths as diagonal blocks."""
         with _plain(V) as V:
             pieces = iter(torch.split(V, list(widths)))
             return torch.cat(self._each(lambda J: _push(J, next(pieces))))
 
     def pull_blocks(self, U: Tensor, heights: Sequence[int]) -> Tensor:
-        """A^T U, with the Jacobians as diagonal blocks of A."""
+        """Multiply by A^T; A has Jacobians of some heights as diagonal blocks."""
         with _plain(U) as U:
             pieces = iter(torch.split(U, list(heights)))
 
@@ -88,7 +88,7 @@ class Jacobians:
 
 @contextmanager
 def _plain(V: Tensor) -> Iterator[Tensor]:
-    """Plain arithmetic, and the vectors without a history."""
+    """Switch to plain arithmetic, and yield the vectors without a history."""
     with plain_arithmetic(V.device):
         yield V.clone() if V.is_inference() else V.detach()
 
@@ -98,6 +98,6 @@ def _push(J: BatchJacobian, V: Tensor) -> Tensor:
 
 
 def _pull(J: BatchJacobian, U: Tensor, total: Tensor) -> None:
-    """Add to a total; columns of zeros, as of an identity, cost nothing."""
+    """Add J^T U to a total, skipping columns of zeros, as of an identity."""
     for column in U.any(0).nonzero().flatten().tolist():
         total[:, column] += J.pull(U[:, column].reshape(J.outputs.shape)).reshape(-1)

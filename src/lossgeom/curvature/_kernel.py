@@ -22,13 +22,13 @@ class Kernel(ProblemMatrix):
     @property
     @abstractmethod
     def factor(self) -> LinearOperator:
-        """A."""
+        """The operator A."""
 
     def matmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "NC k"]:
         return self.factor.matmat(self.factor.T.matmat(U))
 
     def dense(self) -> Float[Tensor, "NC NC"]:
-        """The matrix itself: from A, where A fits the memory budget, at min(NC, P) products."""
+        """Return the matrix itself, from A where A fits the memory budget; min(NC, P) products."""
         NC, P = self.factor.shape
         if NC * P * self.dtype.itemsize > self.memory_budget:
             chunk = max(1, self.memory_budget // (P * self.dtype.itemsize))

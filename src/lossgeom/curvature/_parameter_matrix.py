@@ -80,7 +80,7 @@ class ProblemMatrix(LinearOperator):
 
 
 def output_sizes(problem: Problem) -> list[int]:
-    """How many outputs each batch has; one forward pass, once."""
+    """Count the outputs of each batch, by one forward pass, once."""
 
     @torch.no_grad()
     def size(batch: Batch) -> int:
@@ -110,13 +110,13 @@ class ParameterMatrix(ProblemMatrix):
 
     @abstractmethod
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        """The product with one batch's summed matrix at theta, and its number of terms."""
+        """Make the product with one batch's summed matrix at theta; also its number of terms."""
 
     @abstractmethod
     def along(
         self, problem: Problem, theta: Tensor, batch: Batch, v: Tensor
     ) -> tuple[Tensor, float]:
-        """The same product with one vector, in forward mode, and the number of terms."""
+        """Take the same product with one vector in forward mode; also the number of terms."""
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         if not V.shape[1]:
@@ -134,7 +134,7 @@ class ParameterMatrix(ProblemMatrix):
             return (total / self._kept.divisor).T
 
     def _made(self, rows: Tensor, piece: Batch) -> tuple[Tensor, Linearization[Product]]:
-        """A piece's product with some vectors, and what to keep for others, if there is room.
+        """Multiply some vectors by a piece's matrix; also return what makes further products.
 
         That is a recording, where it pays and can be trusted, or the graph of a gradient.
         """
@@ -146,7 +146,7 @@ class ParameterMatrix(ProblemMatrix):
         return each_row(rows, product), Linearization(product, count, storages)
 
     def _anew(self, rows: Tensor, piece: Batch) -> Tensor:
-        """A piece's product with some vectors, of which nothing was kept.
+        """Multiply some vectors by the matrix of a piece of which nothing was kept.
 
         A few vectors do without a recording.
         """
@@ -207,7 +207,7 @@ class ParameterMatrix(ProblemMatrix):
 
 
 def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
-    """About what the graph of an example's gradient saves, once for a model."""
+    """Estimate what the graph of an example's gradient saves, once for a model."""
     return problem.facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
 
 
@@ -224,7 +224,7 @@ class GradientDerivative(ParameterMatrix):
     def gradient(
         self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
     ) -> tuple[Tensor, float]:
-        """One batch's summed gradient at theta, and its number of terms."""
+        """Take one batch's summed gradient at theta; also its number of terms."""
 
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
         gradient, count = self.gradient(problem, theta, batch, create_graph=True)
@@ -260,7 +260,7 @@ class OutputSandwich(ParameterMatrix):
 
     @abstractmethod
     def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        """The product with W at the outputs of a batch, and its number of terms."""
+        """Make the product with W at the outputs of a batch; also its number of terms."""
 
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
         J = BatchJacobian(problem.outputs(theta, batch), theta, by_rows=True).prepared()

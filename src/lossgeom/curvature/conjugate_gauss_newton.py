@@ -49,5 +49,5 @@ class ConjugateGaussNewton(Kernel):
 
     @property
     def factor(self) -> LinearOperator:
-        """C J."""
+        """The product C J."""
         return self.root @ self.jacobian

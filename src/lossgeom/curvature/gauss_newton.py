@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._linear_losses import say_if_linear
+from lossgeom.curvature._linear_losses import note_if_linear
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
 from lossgeom.problem import Problem
 
@@ -51,7 +51,7 @@ class GaussNewton(OutputSandwich):
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         product = super().matmat(V)
         if not product.any() and V.any():
-            say_if_linear(self.problem)
+            self.problem.cached(note_if_linear)
         return product
 
     def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:

@@ -185,7 +185,7 @@ def layer_summands(
 
 
 def _layers(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str, ...]]]:
-    """Modules that own parameters, with those they share them with."""
+    """Yield the modules that own parameters, with those they share them with."""
     network = problem.network
     owned: dict[nn.Module, set[int]] = {}
     for module, _, place in network.slots:
@@ -208,7 +208,7 @@ def _layers(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str,
 def _factors(
     problem: Problem, modules: Sequence[nn.Module], memory_budget: int
 ) -> tuple[LinearOperator, LinearOperator]:
-    """The tail Jacobian and the layer Jacobian of modules that share their parameters."""
+    """Make the tail Jacobian and the layer Jacobian of modules that share their parameters."""
     sizes = problem.over_batches(lambda batch: size_of_calls(problem, modules, batch))
 
     def tail(theta: Tensor, batch: Batch) -> BatchJacobian:

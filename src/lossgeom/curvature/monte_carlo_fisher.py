@@ -92,7 +92,7 @@ class MonteCarloFisher(OutputSandwich):
         return weigh, count
 
     def _uniform(self, batch: Batch, M: int, draws: int) -> Float[Tensor, "S M draws"]:
-        """Numbers that belong to the observations of a batch by their place in the data."""
+        """Draw numbers that belong to observations by their place in the data."""
         before = self._drawn_before[batch.index]
         self._drawn_before[batch.index + 1] = before + M * draws
         streams = [np.random.PCG64([self.seed, s]).advance(before) for s in range(self.samples)]

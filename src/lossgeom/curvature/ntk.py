@@ -45,5 +45,5 @@ class NTK(Kernel):
 
     @property
     def factor(self) -> LinearOperator:
-        """J."""
+        """The Jacobian J."""
         return self._jacobian

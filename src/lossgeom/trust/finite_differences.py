@@ -75,7 +75,7 @@ class Point:
                 forward(problem, self.batch, self.theta)
 
     def direction(self) -> Tensor:
-        """The next one of the seed's sequence."""
+        """Draw the next direction of the seed's sequence."""
         # in float32, which is drawn seven times as fast and points as well in some direction
         noise = torch.randn(self._scale.shape, generator=self._generator, dtype=torch.float32)
         return noise.to(self._scale) * self._scale
@@ -87,7 +87,7 @@ class Point:
 
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and loss at theta."""
+    """Evaluate outputs and loss at theta."""
     with problem.network.undone():
         outputs = problem.outputs(theta, batch)
         with nullcontext() if problem.criterion.known else in_double(theta.dtype):
@@ -108,14 +108,14 @@ class Pass:
         self._u = torch.zeros_like(self.outputs).requires_grad_()
 
     def last_gradient(self) -> Tensor:
-        """The gradient of the loss, which frees the graph."""
+        """Take the gradient of the loss, and free the graph."""
         if not self.loss.requires_grad:
             return torch.zeros_like(self.leaf)
         return torch.autograd.grad(self.loss, self.leaf, materialize_grads=True)[0]
 
     @cached_property
     def gradient(self) -> Tensor:
-        """The gradient of the loss, with a graph, from which J^T u is not missing: u is zero."""
+        """The gradient of the loss plus J^T u, which is zero, as u is; with a graph from both."""
         total = self.loss + (self.outputs * self._u).sum()
         (gradient,) = torch.autograd.grad(
             total, self.leaf, create_graph=True, materialize_grads=True
@@ -124,7 +124,7 @@ class Pass:
         return gradient
 
     def products(self, v: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """H v and J v, the derivatives of the gradient's product with v in theta and in u."""
+        """Return H v and J v, the derivatives of <gradient, v> in theta and in u."""
         if not self.gradient.requires_grad:
             return torch.zeros_like(self.leaf), torch.zeros_like(self._u)
         product, pushed = torch.autograd.grad(
@@ -265,7 +265,7 @@ def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
 
 
 def _compared(line: Line, order: Order, best: float) -> Finding:
-    """What is known after one more direction, with the error of those before."""
+    """Compare along one more direction, given the least error of those before."""
     try:
         best = min(best, COMPARISONS[order](line))
     except ReentryError:
@@ -281,10 +281,10 @@ def _compared(line: Line, order: Order, best: float) -> Finding:
 
 
 def unchecked(orders: Iterable[Order], error: Exception) -> dict[Order, Finding]:
-    """Findings on a function that cannot be evaluated."""
+    """Return findings on a function that cannot be evaluated."""
     return dict.fromkeys(orders, Finding("unchecked", message=first_line(error)))
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error, and how its text begins."""
+    """Return the kind of an error and the first line of its text."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

@@ -55,7 +55,7 @@ class Trial:
 
 
 def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -> T:
-    """What a trial shows, made once for a model, its mode and the shapes in a batch.
+    """Make a trial, once for a model, its mode and the shapes in a batch, and return what it shows.
 
     It is made at a random point near theta, where no accident, such as weights of zero, hides what
     depends on what; at theta itself, where that point is outside of the domain of the model.
@@ -87,7 +87,7 @@ def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
 def on_few(
     problem: Problem, batch: Batch, look: Callable[..., T], *given: Any, double: bool = False
 ) -> T:
-    """What a look at a few examples sees; at the whole batch, where a model runs on no fewer.
+    """Look at a few examples, or at the whole batch where a model runs on no fewer.
 
     Args:
         problem: the model.

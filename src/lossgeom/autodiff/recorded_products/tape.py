@@ -45,7 +45,7 @@ class Tape:
 
     @cached_property
     def storages(self) -> dict[int, int]:
-        """Bytes of the memory that the constants take, by where it is."""
+        """Bytes that the constants take, by the memory that they are in."""
         storages = (
             constant.untyped_storage()
             for operation in self.operations
@@ -59,7 +59,7 @@ class Tape:
         return Program(in_place(operations, self.kinds, self.result), len(self.kinds), self.result)
 
     def __call__(self, v: Tensor) -> Tensor:
-        """The function of another vector, of the same shape."""
+        """Evaluate the function at another vector of the same shape."""
         with torch.no_grad():
             return self._program(v)
 
