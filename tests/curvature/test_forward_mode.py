@@ -74,9 +74,9 @@ def test_batches_are_cut_where_examples_are_independent(case, forced):
     whole = case.name in WHOLE or problem.criterion.likelihood is None
     hessian = lg.Hessian(problem)
     hessian @ vectors(problem.theta.numel())
-    examples = sum(problem._seen.sizes)
+    examples = sum(problem.data.sizes)
     pieces = len(hessian._kept._linear)
-    assert pieces == (len(problem._seen.sizes) if whole else examples)
+    assert pieces == (len(problem.data.sizes) if whole else examples)
 
 
 def contrastive(outputs, batch):

@@ -126,7 +126,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
     model = frozen_model(problem)
     undone = problem.network.undone()
     with measuring(inputs.device), torch.device(inputs.device), torch.no_grad(), undone:
-        with in_double(inputs):  # for tensors that the model makes on its way
+        with in_double(inputs.dtype):  # for tensors that the model makes on its way
             graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
