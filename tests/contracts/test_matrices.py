@@ -18,10 +18,8 @@ from tests import reference
 from tests.problems import CASES, Case, in_float64, rows
 from tests.sentinels import hung_into
 
-ON_OUTPUTS = ("ParameterJacobian", "OutputRoot", "NTK", "ConjugateGaussNewton")
-DEGREE = {"EmpiricalFisher": 2, "GradientCovariance": 2, "OutputRoot": 0.5}
-NOT_OF_THE_LOSS = ("ParameterJacobian", "NTK")
-NAMES = [matrix.__name__ for matrix in MATRICES]
+KINDS = {matrix.__name__: matrix for matrix in MATRICES}
+NAMES = list(KINDS)
 
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -173,15 +171,14 @@ def indifferent_to_order(name: str, case: Case) -> bool:
 
 
 def scales(name: str, case: Case) -> bool:
-    if name in ("ObjectiveHessian", "MonteCarloFisher", *NOT_OF_THE_LOSS):
-        return False
     # without its likelihood, an observation is an example
     tokens = known(case) and case.targets.ndim > 1
-    return not (tokens and name in ("EmpiricalFisher", "GradientCovariance"))
+    of_observations = KINDS[name].degree == 2
+    return KINDS[name].degree is not None and not (tokens and of_observations)
 
 
 def evaluates_the_loss(name: str, case: Case) -> bool:
-    return name not in NOT_OF_THE_LOSS and defined(name, case)
+    return KINDS[name].degree != 0 and defined(name, case)
 
 
 def pairs(chosen: Iterable[tuple[str, Case]]) -> Any:
@@ -288,12 +285,13 @@ def test_does_not_depend_on_the_order(name, case):
     parts = [(rows(x, order[:2]), y[order[:2]]), (rows(x, order[2:]), y[order[2:]])]
     shuffled, A = make(name, case.problem(parts)), matrix_of(name, case)
     V = block(A.shape[1])
-    of_outputs = name in ON_OUTPUTS
-    if of_outputs:
-        outputs = torch.arange(A.shape[0]).reshape(len(y), -1)[order].flatten()
-    moved = V[outputs] if of_outputs and name != "ParameterJacobian" else V
-    expected = (A @ V)[outputs] if of_outputs else A @ V
-    close(shuffled @ moved, expected, 1e-10)
+
+    def moved(M: torch.Tensor, space: str) -> torch.Tensor:
+        if space == "parameters":
+            return M
+        return M[torch.arange(len(M)).reshape(len(y), -1)[order].flatten()]
+
+    close(shuffled @ moved(V, A.columns), moved(A @ V, A.rows), 1e-10)
 
 
 @covering(scales, 0)
@@ -308,7 +306,7 @@ def test_scales_with_the_loss(name, case):
     problem = with_loss(case, Loss("scaled", scaled, average=loss.average))
     close(
         spectrum_or_product(name, make(name, problem)),
-        factor ** DEGREE.get(name, 1) * spectrum_or_product(name, matrix_of(name, case)),
+        factor ** KINDS[name].degree * spectrum_or_product(name, matrix_of(name, case)),
         1e-6,
     )
 

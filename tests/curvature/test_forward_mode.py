@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.autodiff.tape import Tape
-from lossgeom.curvature import _microbatches, _parameter_matrix
+from lossgeom.autodiff.memory_budget import GraphSize
+from lossgeom.autodiff.recorded_products import Tape
+from lossgeom.curvature import _parameter_matrix
 from lossgeom.problem.model_facts import Key
 from tests.problems import CASES
 
@@ -27,8 +28,8 @@ def forced(monkeypatch):
 
 
 def force(monkeypatch):
-    monkeypatch.setattr(_parameter_matrix, "worth_recording", lambda problem, batch: True)
-    monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
+    large = GraphSize(bytes_each=float(_parameter_matrix.PIECE_BYTES), convolutions=True)
+    monkeypatch.setattr(_parameter_matrix, "size_of_graph", lambda problem, batch: large)
 
 
 def forward_mode(A) -> bool | None:
@@ -73,9 +74,9 @@ def test_batches_are_cut_where_examples_are_independent(case, forced):
     whole = case.name in WHOLE or problem.criterion.likelihood is None
     hessian = lg.Hessian(problem)
     hessian @ vectors(problem.theta.numel())
-    examples = sum(problem._seen.sizes)
-    pieces = len(hessian._graphs._kept)
-    assert pieces == (len(problem._seen.sizes) if whole else examples)
+    examples = sum(problem.data.sizes)
+    pieces = len(hessian._kept._linear)
+    assert pieces == (len(problem.data.sizes) if whole else examples)
 
 
 def contrastive(outputs, batch):
@@ -97,7 +98,7 @@ def test_losses_that_bring_examples_together_are_measured_whole(loss, forced):
         model.weight.detach(),
     )
     torch.testing.assert_close(hessian.dense()[:6, :6], whole.reshape(6, 6))
-    assert len(hessian._graphs._kept) == 1
+    assert len(hessian._kept._linear) == 1
 
 
 class Crowd(nn.Module):
@@ -128,8 +129,7 @@ def test_models_that_bring_examples_together_are_measured_whole(how, kind, monke
     )
     V = vectors(problem.theta.numel())
     expected = kind(problem) @ V
-    monkeypatch.setattr(_parameter_matrix, "worth_recording", lambda problem, batch: True)
-    monkeypatch.setattr(_microbatches, "PIECE_BYTES", 1)
+    force(monkeypatch)
     torch.testing.assert_close(kind(problem.at(problem.theta)) @ V, expected)
 
 
@@ -155,7 +155,7 @@ def test_gradients_that_are_off_stay_off_in_forward_mode(kind, budget, monkeypat
     problem = lg.Problem(Late().double(), "cross_entropy", [(x, torch.arange(9) % 2)], check=False)
     V = vectors(problem.theta.numel(), k=1)
     expected = kind(problem) @ V
-    monkeypatch.setattr(_parameter_matrix, "worth_recording", lambda problem, batch: True)
+    force(monkeypatch)
     A = kind(problem, memory_budget=budget)
     for _ in range(2):
         torch.testing.assert_close(A @ V, expected)

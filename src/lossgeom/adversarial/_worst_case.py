@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lossgeom.adversarial._attack import Examples
 from lossgeom.adversarial._first_order import FirstOrder, first_order
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.autodiff.saved_tensors import with_bytes
+from lossgeom.autodiff.memory_budget import with_bytes
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
 from lossgeom.problem import NonFiniteError

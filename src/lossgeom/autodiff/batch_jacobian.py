@@ -1,71 +1,100 @@
-"""Products with the Jacobian of one batch's outputs, and its summed loss in those outputs."""
+"""Products with the Jacobian of the outputs of a batch, by autograd's graph of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.batches import Batch
-from lossgeom.problem import Problem
+from lossgeom.linalg import LinearOperator
+from lossgeom.linalg.operator import MatrixFree
+from lossgeom.problem.isolation import measuring
 from lossgeom.problem.network import check_differentiable_again
 
 LARGEST_ROWS = 2 * 2**30  # bytes of a Jacobian that is kept row by row
-AGAIN = {"retain_graph": True, "materialize_grads": True}
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """What multiplies by the Jacobian J of the outputs of one batch in a leaf, from both sides."""
+
+    @property
+    def outputs(self) -> Tensor:
+        """The outputs that J is the Jacobian of."""
+        ...
+
+    @property
+    def leaf(self) -> Tensor:
+        """The tensor that J is the Jacobian in."""
+        ...
+
+    def pull(self, u: Tensor) -> Tensor:
+        """Return J^T u."""
+        ...
+
+    def push(self, v: Tensor) -> Tensor:
+        """Return J v."""
+        ...
 
 
 class BatchJacobian:
-    """J v and J^T u, with J the derivative of outputs in a leaf that they were computed from.
+    """Products with the derivative J of outputs in a leaf that they were computed from.
 
-    J v is the transpose of J^T u, by a second derivative of the outputs.
+    J v is the transpose of J^T u, by a second derivative of the outputs; its graph is made when it
+    is first asked for, at the cost of some products.
 
     Args:
         outputs: computed from the leaf.
         leaf: what to differentiate in.
-        by_rows: whether J is computed row by row, and kept, where the model has none.
+        by_rows: whether J is computed row by row, and kept, where the model has no such derivative.
     """
 
     def __init__(self, outputs: Tensor, leaf: Tensor, *, by_rows: bool = False) -> None:
         self.outputs = outputs
         self.leaf = leaf
         self._by_rows = by_rows
-        self._constant = not outputs.requires_grad
-        if self._constant:
-            return
-        self._cotangent = torch.zeros_like(outputs, requires_grad=True)
-        (self._pulled,) = torch.autograd.grad(
-            outputs, leaf, self._cotangent, create_graph=True, materialize_grads=True
-        )
-        self._rows: Tensor | None = None
-        try:
-            check_differentiable_again(self._pulled)
-        except ValueError:
-            if not by_rows:
-                raise
-            self._rows = self._all_rows()
+        self._twice = True  # whether J^T u has a derivative in u, as far as is known
+
+    def prepared(self) -> BatchJacobian:
+        """Make the graph that the products share, and return the same object."""
+        self._transposed  # noqa: B018
+        return self
 
     def pull(self, u: Tensor) -> Tensor:
-        """J^T u."""
-        if self._constant:
-            return torch.zeros_like(self.leaf)
-        (result,) = torch.autograd.grad(self.outputs, self.leaf, u, **AGAIN)
-        return result
+        """Return J^T u."""
+        return pulled(self.outputs, self.leaf, u)
 
     def push(self, v: Tensor) -> Tensor:
-        """J v, as the transpose of the transposed product."""
-        if self._constant or not self._pulled.requires_grad:
-            return torch.zeros_like(self.outputs)
-        if self._rows is None:
+        """Return J v, as the transpose of the transposed product."""
+        if self._transposed is not None and self._twice:
+            u, gradient = self._transposed
             try:
-                return torch.autograd.grad(self._pulled, self._cotangent, v, **AGAIN)[0]
+                return pulled(gradient, u, v)
             except NotImplementedError:  # of a function whose backward has no derivative
                 if not self._by_rows:
                     raise
-                self._rows = self._all_rows()
+                self._twice = False
         return (self._rows @ v.reshape(-1)).view_as(self.outputs)
 
-    def _all_rows(self) -> Tensor:
+    @cached_property
+    def _transposed(self) -> tuple[Tensor, Tensor] | None:
+        """A zero vector u, and J^T u with its graph; ``None`` where rows take their place."""
+        u = torch.zeros_like(self.outputs, requires_grad=True)
+        gradient = pulled(self.outputs, self.leaf, u, create_graph=True)
+        try:
+            check_differentiable_again(gradient)
+        except ValueError:
+            if not self._by_rows:
+                raise
+            return None
+        return u, gradient
+
+    @cached_property
+    def _rows(self) -> Tensor:
         outputs, P = self.outputs.numel(), self.leaf.numel()
         if outputs * P * self.leaf.element_size() > LARGEST_ROWS:
             raise ValueError(
@@ -77,44 +106,34 @@ class BatchJacobian:
         return torch.stack([self.pull(u.view_as(self.outputs)).reshape(-1) for u in units])
 
 
-@dataclass(frozen=True, eq=False)
-class LossAtOutputs:
-    """The summed loss of a batch as a function of its outputs.
+def pulled(y: Tensor, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Return (dy/dx)^T u, which is zero where nothing depends on x."""
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    (result,) = torch.autograd.grad(
+        y, x, u, create_graph=create_graph, retain_graph=True, materialize_grads=True
+    )
+    return result
 
-    Attributes:
-        residual: its gradient in the outputs, with a graph.
-        count: the number of its terms.
-    """
 
-    outputs: Tensor
-    residual: Tensor
-    count: float
+def jacobian_of(parts: Sequence[Linear]) -> LinearOperator:
+    """Stack the Jacobians of all batches, one below the other."""
+    leaf, sizes = parts[0].leaf, [part.outputs.numel() for part in parts]
 
-    @classmethod
-    def of(cls, problem: Problem, outputs: Tensor, batch: Batch) -> LossAtOutputs:
-        """Differentiate the loss once in the outputs."""
-        at = outputs.detach().requires_grad_()
-        total, count = problem.terms(at, batch)
-        if not total.requires_grad:
-            return cls(at, torch.zeros_like(at), count)
-        (residual,) = torch.autograd.grad(total, at, create_graph=True, materialize_grads=True)
-        return cls(at, residual, count)
+    def push(V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:
+        with measuring(leaf.device):
+            columns = [torch.cat([part.push(v).reshape(-1) for part in parts]) for v in V.T]
+        return torch.stack(columns, 1).detach()
 
-    def curve(self, u: Tensor) -> Tensor:
-        """The Hessian of the summed loss in the outputs, times u."""
-        if not self.residual.requires_grad:  # a loss linear in the outputs
-            return torch.zeros_like(u)
-        (result,) = torch.autograd.grad(self.residual, self.outputs, u, **AGAIN)
-        return result
+    def pull(U: Float[Tensor, "NC k"]) -> Float[Tensor, "P k"]:
+        with measuring(leaf.device):
+            columns = [torch.stack([*map(_pull, parts, u.split(sizes))]).sum(0) for u in U.T]
+        return torch.stack(columns, 1).detach()
 
-    def check_separable(self, name: str) -> None:
-        """Refuse a loss that compares examples with each other, where one row is one example."""
-        if len(self.outputs) < 2 or not self.residual.requires_grad:
-            return
-        u = torch.zeros_like(self.outputs)
-        u[::2] = torch.arange(1.0, u[::2].numel() + 1).cos().to(u).reshape(u[::2].shape)
-        if self.curve(u)[1::2].any():
-            raise ValueError(
-                f"expected the loss {name!r} to be a sum over examples, but that of one example "
-                "depends on the outputs of others"
-            )
+    J = MatrixFree((sum(sizes), leaf.numel()), leaf.dtype, leaf.device, push, lambda: JT)
+    JT = MatrixFree((leaf.numel(), sum(sizes)), leaf.dtype, leaf.device, pull, lambda: J)
+    return J
+
+
+def _pull(part: Linear, u: Float[Tensor, " n"]) -> Float[Tensor, " P"]:
+    return part.pull(u.reshape(part.outputs.shape))

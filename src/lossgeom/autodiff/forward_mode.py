@@ -15,7 +15,7 @@ FORWARD: Any = forward_ad  # which has no types
 
 
 class _NoGradHolds(TorchFunctionMode):
-    """Inside ``torch.no_grad()``, tangents stop as gradients do."""
+    """A mode in which ``torch.no_grad()`` stops tangents as it stops gradients."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch._C._set_grad_enabled:
@@ -25,7 +25,7 @@ class _NoGradHolds(TorchFunctionMode):
 
 @contextmanager
 def _as_gradients_flow() -> Iterator[None]:
-    """For a forward pass whose derivative is to be what a backward pass would find."""
+    """Let tangents flow where gradients would, and nowhere else."""
     before = torch._C._is_fwd_grad_enabled()
     try:
         with _NoGradHolds():

@@ -1,4 +1,4 @@
-"""What modules put out, call after call, and derivatives with respect to it."""
+"""Hooks on modules: the one place that registers them and takes them away."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lossgeom.problem import Problem
 
 
 class Shift:
-    """Adds consecutive pieces of a vector to what a module puts out, call after call."""
+    """A hook that adds consecutive pieces of a vector to what a module puts out."""
 
     def __init__(self, vector: Tensor) -> None:
         self.vector = vector
@@ -32,7 +32,7 @@ class Shift:
 
 
 class Calls:
-    """Collects what a module puts out, call after call."""
+    """A hook that collects what a module puts out, call after call."""
 
     def __init__(self) -> None:
         self.outputs: list[Tensor] = []
@@ -46,19 +46,19 @@ class Calls:
         return tensor
 
     def flat(self, theta: Tensor) -> Tensor:
-        """All of it as one vector; empty, of theta's type, where nothing was called."""
+        """Return all of it as one vector, which is empty where nothing was called."""
         outputs = [output.to(theta.dtype) for output in self.outputs]
         return torch.cat(outputs) if outputs else theta.new_zeros(0)
 
 
 def detach_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
-    """A hook that cuts what a module is called with from its history."""
+    """Cut what a module is called with from its history, as a hook."""
     return tuple(map_tensors(torch.detach, part, strict=False) for part in (args, kwargs))
 
 
 @torch.no_grad()
 def size_of_calls(problem: Problem, modules: Sequence[nn.Module], batch: Batch) -> int:
-    """How many numbers some modules put out on a batch, all calls together."""
+    """Count the numbers that some modules put out on a batch, all calls together."""
     calls = Calls()
     with hooked(modules, calls):
         problem.outputs(problem.theta, batch)
@@ -66,11 +66,12 @@ def size_of_calls(problem: Problem, modules: Sequence[nn.Module], batch: Batch) 
 
 
 @contextmanager
-def hooked(modules: Sequence[nn.Module], after: Any, before: Any = None) -> Iterator[None]:
-    """Hooks after and before every call of some modules, taken off again."""
+def hooked(modules: Sequence[nn.Module], after: Any = None, before: Any = None) -> Iterator[None]:
+    """Register hooks after and before every call of some modules, and take them off again."""
     with ExitStack() as stack:
         for module in modules:
-            stack.callback(module.register_forward_hook(after).remove)
+            if after is not None:
+                stack.callback(module.register_forward_hook(after).remove)
             if before is not None:
                 handle = module.register_forward_pre_hook(before, with_kwargs=True)
                 stack.callback(handle.remove)

@@ -28,7 +28,7 @@ class SoftmaxJacobian:
 
     @classmethod
     def at(cls, logits: Float[Tensor, "B S C"]) -> SoftmaxJacobian:
-        """At some logits."""
+        """Take the Jacobian at some logits."""
         p = logits.detach().double().softmax(-1)
         largest, top = p.max(-1, keepdim=True)
         others = p.scatter(-1, top, 0.0).sum(-1, keepdim=True)
@@ -36,7 +36,7 @@ class SoftmaxJacobian:
         return cls(p, top, torch.where(scale > 0, scale, 1.0))
 
     def times(self, U: Float[Tensor, "*k B SC"]) -> Float[Tensor, "*k B SC"]:
-        """A times vectors of each example, by which they are multiplied from either side."""
+        """Multiply vectors of each example by A, which is symmetric."""
         U64 = U.double().reshape(*U.shape[:-1], *self.p.shape[1:])
         shifted = U64 - U64.gather(-1, self.top.expand(*U64.shape[:-1], 1))
         mean = (self.p * shifted).sum(-1, keepdim=True)

@@ -8,41 +8,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.linalg import LinearOperator, plain_arithmetic
 
 
-class Kernel(LinearOperator):
+class Kernel(ProblemMatrix):
     """The symmetric NC x NC matrix A A^T of an operator A with a row for each output."""
 
+    rows = "outputs"
+    columns = "outputs"
     memory_budget: int
 
     @property
     @abstractmethod
     def factor(self) -> LinearOperator:
-        """A."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        NC = self.factor.shape[0]
-        return NC, NC
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.factor.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.factor.device
-
-    @property
-    def T(self) -> LinearOperator:  # noqa: N802
-        return self
+        """The operator A."""
 
     def matmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "NC k"]:
         return self.factor.matmat(self.factor.T.matmat(U))
 
     def dense(self) -> Float[Tensor, "NC NC"]:
-        """The matrix itself: from A, where A fits the memory budget, at min(NC, P) products."""
+        """Return the matrix itself, from A where A fits the memory budget; min(NC, P) products."""
         NC, P = self.factor.shape
         if NC * P * self.dtype.itemsize > self.memory_budget:
             chunk = max(1, self.memory_budget // (P * self.dtype.itemsize))

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 
 
-def say_if_linear(problem: Problem) -> None:
+def note_if_linear(problem: Problem) -> None:
     """Put a note on the problem, if its loss has no curvature here in the outputs of any batch."""
-    problem.cached(_note)
-
-
-def _note(problem: Problem) -> None:
-    @torch.no_grad()
-    def outputs(batch: Batch) -> torch.Tensor:
-        return problem.outputs(problem.theta, batch)
 
     def curved(batch: Batch) -> bool:
-        loss = LossAtOutputs.of(problem, outputs(batch), batch)
+        with torch.no_grad():
+            outputs = problem.outputs(problem.theta, batch)
+        loss = LossAtOutputs.of(problem, outputs, batch)
         u = torch.arange(1.0, loss.outputs.numel() + 1).cos().to(loss.outputs)
         return bool(loss.curve(u.view_as(loss.outputs)).any())
 

@@ -17,7 +17,7 @@ Entry = Callable[[Tensor, dict[str, Any], dict[str, Any]], Tensor]
 
 
 def flat(problem: Problem, optimizer: Optimizer, entry: Entry) -> Float[Tensor, " P"]:
-    """One number for each parameter, from ``entry(parameter, its group, its state)``.
+    """Collect one number for each parameter, ``entry(parameter, its group, its state)``.
 
     Raises:
         TypeError: if it is not an optimiser.

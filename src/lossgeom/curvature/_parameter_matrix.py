@@ -1,13 +1,13 @@
-"""Symmetric P x P matrices."""
+"""Matrices of a problem, and how a product with one on the parameters is made."""
 
 from __future__ import annotations
 
-import copy
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
-from weakref import WeakMethod
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,33 +15,45 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.tape import NotRecordable, record
-from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import (
+from lossgeom.autodiff.memory_budget import (
     MEMORY_BUDGET,
-    KeptGraphs,
+    GraphSize,
+    Kept,
     Linearization,
-    with_graphs,
+    graph_size,
+    with_bytes,
 )
-from lossgeom.curvature._microbatches import batch_bytes, look, pieces
+from lossgeom.autodiff.recorded_products import NotRecordable, record
+from lossgeom.batches import Batch
+from lossgeom.curvature._microbatches import pieces
 from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import check_differentiable_again
-from lossgeom.trust.trial import on_few
+from lossgeom.trust.trial import guard, on_few
 
-Result = TypeVar("Result")
 Product = Callable[[Tensor], Tensor]
-Block = Callable[[Float[Tensor, "k P"]], Float[Tensor, "k P"]]
 
+PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
 TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: smaller ones are not worth a recording
 CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
 
 
-class OnProblem(LinearOperator):
-    """A matrix in the dtype and on the device of the parameters of ``self.problem``."""
+class ProblemMatrix(LinearOperator):
+    """A matrix of a problem, in the dtype and on the device of its parameters.
+
+    Attributes:
+        rows: what it has a row for each of.
+        columns: what it has a column for each of.
+        degree: the power of the loss that it scales with: 0 if the loss plays no part, ``None`` if
+            it scales with none.
+    """
+
+    rows: ClassVar[Literal["parameters", "outputs"]] = "parameters"
+    columns: ClassVar[Literal["parameters", "outputs"]] = "parameters"
+    degree: ClassVar[float | None] = 1.0
 
     problem: Problem
 
@@ -53,141 +65,188 @@ class OnProblem(LinearOperator):
     def device(self) -> torch.device:
         return self.problem.theta.device
 
-
-class OnParameters(OnProblem):
-    """A symmetric matrix with a row and a column for each parameter of ``self.problem``."""
-
     @property
     def shape(self) -> tuple[int, int]:
         P = self.problem.theta.numel()
-        return P, P
+        rows, columns = (
+            P if space == "parameters" else sum(output_sizes(self.problem))
+            for space in (self.rows, self.columns)
+        )
+        return rows, columns
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802
         return self
 
 
-class ParameterMatrix(OnParameters):
-    """The matrix sum_b A_b / sum_b n_b, from two ways to multiply by A_b.
+def output_sizes(problem: Problem) -> list[int]:
+    """Count the outputs of each batch, by one forward pass, once."""
 
-    Where it pays, and forward mode agrees with autograd's graphs on a few examples, a product in
-    forward mode is recorded for each piece of a batch, and replayed; elsewhere the graph of a
-    gradient is kept and differentiated. A matrix that draws random numbers for targets
-    by their places in whole batches says that it is ``sampled``, and stays with the graphs.
+    @torch.no_grad()
+    def size(batch: Batch) -> int:
+        return math.prod(problem.outputs(problem.theta, batch).shape)
+
+    return problem.cache.value(Key(output_sizes), lambda: problem.over_batches(size))
+
+
+class ParameterMatrix(ProblemMatrix):
+    """The symmetric P x P matrix sum_b A_b / sum_b n_b, from two ways to multiply by A_b.
+
+    The two are given a problem, because they are compared on a few examples before forward mode is
+    trusted. A matrix that draws random numbers for targets by their places in whole batches says
+    that it is ``sampled``, and stays with the graphs of whole batches.
 
     Args:
         problem: the loss and where to take it.
         memory_budget: bytes to keep between products; 2 GiB.
     """
 
-    sampled = False
-    rows_will_do = False
+    sampled: ClassVar[bool] = False
+    rows_will_do: ClassVar[bool] = False  # as of lossgeom.trust.trial.guard
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
-        self.problem, self._first_row = problem, torch.empty(0)
-        self._graphs: KeptGraphs[Block] = KeptGraphs(
-            problem,
-            _weakly(self._linearize),  # graphs that held the matrix would outlive it
-            memory_budget,
-            cut=(lambda batch: [batch]) if self.sampled else (lambda b: pieces(problem, b)),
-            again=_weakly(self._again),
-            rows_will_do=self.rows_will_do,
-        )
+        self.problem = problem
+        self._kept: Kept[Product] = Kept(problem, memory_budget)
 
     @abstractmethod
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        """The product with one batch's summed matrix at theta, and its number of terms."""
+    def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
+        """Make the product with one batch's summed matrix at theta; also its number of terms."""
 
     @abstractmethod
-    def along(self, theta: Tensor, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
-        """The same product with one vector, in forward mode, and the number of terms."""
+    def along(
+        self, problem: Problem, theta: Tensor, batch: Batch, v: Tensor
+    ) -> tuple[Tensor, float]:
+        """Take the same product with one vector in forward mode; also the number of terms."""
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         if not V.shape[1]:
             return torch.zeros_like(V)
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
-            total, self._first_row = torch.zeros_like(rows), rows[0]
+            total = torch.zeros_like(rows)
+            self._kept.over_batches(
+                first=partial(self._made, rows),
+                again=partial(self._anew, rows),
+                use=partial(each_row, rows),
+                take=total.add_,
+                pieces=self._pieces,
+            )
+            return (total / self._kept.divisor).T
 
-            def accumulate(multiply: Block) -> None:
-                total.add_(multiply(rows))
+    def _made(self, rows: Tensor, piece: Batch) -> tuple[Tensor, Linearization[Product]]:
+        """Multiply some vectors by a piece's matrix; also return what makes further products.
 
-            self._graphs.over_batches(accumulate)
-            self._first_row = torch.empty(0)  # a view, which would hold the whole block
-            return (total / self._graphs.divisor).T
-
-    def _linearize(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
-        if self._forward_mode(batch):
+        That is a recording, where it pays and can be trusted, or the graph of a gradient.
+        """
+        theta = self._kept.theta
+        if self._recordable(piece):
             with suppress(*CANNOT):
-                return self._recorded(theta, batch, self._first_row)
-        return self._with_graphs(theta, batch)
+                return self._recorded(self.problem, theta, piece, rows)
+        (product, count), storages = with_bytes(self.linearize, self.problem, theta, piece)
+        return each_row(rows, product), Linearization(product, count, storages)
 
-    def _again(self, theta: Tensor, batch: Batch) -> Block:
-        """For one pass, in which a few vectors do without a recording."""
+    def _anew(self, rows: Tensor, piece: Batch) -> Tensor:
+        """Multiply some vectors by the matrix of a piece of which nothing was kept.
 
-        def multiply(V: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-            if len(V) <= FEW and self._forward_mode(batch):
-                with suppress(*CANNOT):
-                    return torch.stack([self.along(theta, batch, v)[0].detach() for v in V])
-            return self._linearize(theta, batch).linear(V)
+        A few vectors do without a recording.
+        """
+        if len(rows) <= FEW and self._recordable(piece):
+            with suppress(*CANNOT):
+                found = [self.along(self.problem, self._kept.theta, piece, v)[0] for v in rows]
+                return torch.stack(found).detach()
+        return self._made(rows, piece)[0]
 
-        return multiply
-
-    def _with_graphs(self, theta: Tensor, batch: Batch) -> Linearization[Block]:
-        made = with_graphs(self.linearize)(theta, batch)
-        return Linearization(each_row(made.linear), made.count, made.storages)
-
-    def _recorded(self, theta: Tensor, batch: Batch, v: Tensor) -> Linearization[Block]:
-        """From a recording of the product with v, which comes with it."""
+    def _recorded(
+        self, problem: Problem, theta: Tensor, batch: Batch, rows: Tensor
+    ) -> tuple[Tensor, Linearization[Product]]:
+        """Record the product with the first vector, and replay it for the others."""
         counts = []
 
         def product(v: Tensor) -> Tensor:
-            result, count = self.along(theta, batch, v)
+            result, count = self.along(problem, theta, batch, v)
             counts.append(count)
             return result
 
-        tape, value = record(product, v)
-        return Linearization(each_row(tape, (v, value)), counts[0], tape.storages)
+        tape, first = record(product, rows[0])
+        found = torch.stack([first, *map(tape, rows[1:])])
+        return found, Linearization(tape, counts[0], tape.storages)
 
-    def _forward_mode(self, batch: Batch) -> bool:
-        """Whether to use it: where it is worth while, and right on a few examples."""
-        if self.sampled or not worth_recording(self.problem, batch):
+    def _recordable(self, batch: Batch) -> bool:
+        """Whether forward mode saves, over some tens of products, more than a recording costs.
+
+        Graphs are expensive to differentiate again where there are convolutions. Where there are
+        none, arithmetic sets the price of both. It has to agree with graphs on a few examples, too.
+        """
+        size = size_of_graph(self.problem, batch)
+        worth = size.convolutions and len(batch) * size.bytes_each >= TAPE_BYTES
+        if self.sampled or not worth:
             return False
-        key = Key(type(self), self.problem.network.names)
         return self.problem.facts.known(
-            key, lambda: on_few(self.problem, batch, self._forward_agrees, double=True)
+            Key(type(self), self.problem.network.names),
+            lambda: on_few(self.problem, batch, self._forward_agrees, double=True),
         )
 
     def _forward_agrees(self, small: Problem) -> bool:
-        on_few = copy.copy(self)
-        on_few.problem = small
         theta, few = small.leaf(), small.first_batch()
         generator = random_numbers(0)
         v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
-        by_graphs = on_few.linearize(theta, few)[0](v)
+        by_graphs = self.linearize(small, theta, few)[0](v)
         try:
-            recorded = on_few._recorded(theta, few, torch.ones_like(v)).linear(v[None])[0]
+            recorded, _ = self._recorded(small, theta, few, torch.stack([torch.ones_like(v), v]))
         except CANNOT:
             return False
-        return agree(recorded, by_graphs, REORDERED)
+        return agree(recorded[1], by_graphs, REORDERED)
+
+    def _pieces(self, batch: Batch) -> Sequence[Batch]:
+        """Compare derivatives on a batch, and cut it where its graphs would be too large."""
+        guard(self.problem, batch, rows_will_do=self.rows_will_do)
+        if self.sampled:
+            return [batch]
+        size = len(batch) * size_of_graph(self.problem, batch).bytes_each
+        return [batch] if size <= PIECE_BYTES else pieces(self.problem, batch, size / PIECE_BYTES)
+
+
+def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
+    """Estimate what the graph of an example's gradient saves, once for a model."""
+    return problem.facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
+
+
+def each_row(rows: Float[Tensor, "k P"], product: Product) -> Float[Tensor, "k P"]:
+    """Multiply the rows of a block one by one."""
+    results = [product(v) for v in rows]
+    return torch.stack(results) if len(results) > 1 else results[0][None]
 
 
 class GradientDerivative(ParameterMatrix):
     """The derivative in theta of a gradient, one batch at a time."""
 
     @abstractmethod
-    def gradient(self, theta: Tensor, batch: Batch, *, create_graph: bool) -> tuple[Tensor, float]:
-        """One batch's summed gradient at theta, and its number of terms."""
+    def gradient(
+        self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
+    ) -> tuple[Tensor, float]:
+        """Take one batch's summed gradient at theta; also its number of terms."""
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        gradient, count = self.gradient(theta, batch, create_graph=True)
-        return derivative_product(gradient, theta), count
+    def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
+        gradient, count = self.gradient(problem, theta, batch, create_graph=True)
+        check_differentiable_again(gradient)
 
-    def along(self, theta: Tensor, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
+        def product(v: Tensor) -> Tensor:
+            if not gradient.requires_grad:  # it does not depend on theta
+                return torch.zeros_like(v)
+            (result,) = torch.autograd.grad(
+                gradient, theta, v, retain_graph=True, materialize_grads=True
+            )
+            return result
+
+        return product, count
+
+    def along(
+        self, problem: Problem, theta: Tensor, batch: Batch, v: Tensor
+    ) -> tuple[Tensor, float]:
         counts = []
 
         def field(dual: Tensor) -> Tensor:
-            gradient, count = self.gradient(dual, batch, create_graph=False)
+            gradient, count = self.gradient(problem, dual, batch, create_graph=False)
             counts.append(count)
             return gradient
 
@@ -200,72 +259,20 @@ class OutputSandwich(ParameterMatrix):
     rows_will_do = True
 
     @abstractmethod
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        """The product with W at the outputs of a batch, and its number of terms."""
+    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
+        """Make the product with W at the outputs of a batch; also its number of terms."""
 
-    def linearize(self, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        jacobian = BatchJacobian(self.problem.outputs(theta, batch), theta, by_rows=True)
-        weigh, count = self.weighting(jacobian.outputs, batch)
-        return lambda v: jacobian.pull(weigh(jacobian.push(v))), count
+    def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
+        J = BatchJacobian(problem.outputs(theta, batch), theta, by_rows=True).prepared()
+        weigh, count = self.weighting(problem, J.outputs, batch)
+        return lambda v: J.pull(weigh(J.push(v))), count
 
-    def along(self, theta: Tensor, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
-        leaf, outputs, pushed = derivative_along(
-            lambda dual: self.problem.outputs(dual, batch), theta, v
-        )
-        weigh, count = self.weighting(outputs, batch)
+    def along(
+        self, problem: Problem, theta: Tensor, batch: Batch, v: Tensor
+    ) -> tuple[Tensor, float]:
+        leaf, outputs, pushed = derivative_along(lambda x: problem.outputs(x, batch), theta, v)
+        weigh, count = self.weighting(problem, outputs, batch)
         if not outputs.requires_grad:
             return torch.zeros_like(v), count
-        (pulled,) = torch.autograd.grad(outputs, leaf, weigh(pushed), materialize_grads=True)
-        return pulled, count
-
-
-def worth_recording(problem: Problem, batch: Batch) -> bool:
-    """Whether a recording saves, over some tens of products, more than it costs.
-
-    Graphs are expensive to differentiate again where there are convolutions. Where there are none,
-    arithmetic sets the price of both.
-    """
-    return look(problem, batch).convolutions and batch_bytes(problem, batch) >= TAPE_BYTES
-
-
-def derivative_product(gradient: Tensor, theta: Tensor) -> Product:
-    """The product with the derivative in theta of a gradient that has a graph."""
-    check_differentiable_again(gradient)
-
-    def product(v: Tensor) -> Tensor:
-        if not gradient.requires_grad:  # it does not depend on theta
-            return torch.zeros_like(v)
-        (result,) = torch.autograd.grad(
-            gradient, theta, v, retain_graph=True, materialize_grads=True
-        )
-        return result
-
-    return product
-
-
-def each_row(product: Product, *known: tuple[Tensor, Tensor]) -> Block:
-    """Multiply the rows of a block one by one; what is known is used once, if it comes first."""
-    waiting = list(known)
-
-    def multiply(V: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-        at_hand = waiting.pop() if waiting else None
-        if at_hand is None or not torch.equal(at_hand[0], V[0]):
-            results = [product(v) for v in V]
-        else:
-            results = [at_hand[1], *map(product, V[1:])]
-        return torch.stack(results) if len(results) > 1 else results[0][None]
-
-    return multiply
-
-
-def _weakly(method: Callable[..., Result]) -> Callable[..., Result]:
-    """A method that does not keep its object alive."""
-    reference = WeakMethod(method)
-
-    def call(*args: Any) -> Result:
-        bound = reference()
-        if bound is None:
-            raise ReferenceError("the matrix is gone")
-        return bound(*args)
-
-    return call
+        (result,) = torch.autograd.grad(outputs, leaf, weigh(pushed), materialize_grads=True)
+        return result, count

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.curvature._parameter_matrix import OnParameters
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic, random_signs
 from lossgeom.linalg.probes import standard_error
@@ -18,7 +18,7 @@ from lossgeom.problem import Problem
 Patterns = str | Sequence[str] | None
 
 
-class BlockDiagonal(OnParameters):
+class BlockDiagonal(ProblemMatrix):
     r"""The diagonal blocks of a P x P matrix A, by parameter name; all else is zero.
 
     .. math:: \sum_b E_b E_b^\top A E_b E_b^\top
@@ -49,7 +49,7 @@ class BlockDiagonal(OnParameters):
             [0., 1.]]))
     """
 
-    def __init__(self, matrix: OnParameters, patterns: Patterns = None) -> None:
+    def __init__(self, matrix: ProblemMatrix, patterns: Patterns = None) -> None:
         self.matrix = _on_parameters(matrix)
         self.problem = matrix.problem
         self.blocks = parameter_blocks(matrix.problem, patterns)
@@ -65,7 +65,7 @@ class BlockDiagonal(OnParameters):
             return result
 
 
-def block(matrix: OnParameters, rows: str, columns: str | None = None) -> LinearOperator:
+def block(matrix: ProblemMatrix, rows: str, columns: str | None = None) -> LinearOperator:
     """The part of a P x P matrix in some parameters, by patterns of their names.
 
     To measure one diagonal block of a Hessian, the Hessian of ``problem.with_parameters(pattern)``
@@ -104,7 +104,7 @@ def block(matrix: OnParameters, rows: str, columns: str | None = None) -> Linear
 
 
 def off_block_mass(
-    matrix: OnParameters, patterns: Patterns = None, *, probes: int = 30, seed: int = 0
+    matrix: ProblemMatrix, patterns: Patterns = None, *, probes: int = 30, seed: int = 0
 ) -> Estimate:
     r"""The share of a matrix that a block-diagonal approximation leaves out.
 
@@ -205,8 +205,9 @@ def parameter_blocks(problem: Problem, patterns: Patterns = None) -> dict[str, T
     return blocks
 
 
-def _on_parameters(matrix: OnParameters) -> OnParameters:
-    if not isinstance(matrix, OnParameters):
+def _on_parameters(matrix: ProblemMatrix) -> ProblemMatrix:
+    ours = isinstance(matrix, ProblemMatrix)
+    if not ours or {matrix.rows, matrix.columns} != {"parameters"}:
         raise TypeError(
             "expected a matrix on a problem's parameters, such as Hessian(problem), got "
             f"{type(matrix).__name__}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.curvature._kernel import Kernel
 from lossgeom.curvature.output_root import OutputRoot
 from lossgeom.curvature.parameter_jacobian import ParameterJacobian
@@ -49,5 +49,5 @@ class ConjugateGaussNewton(Kernel):
 
     @property
     def factor(self) -> LinearOperator:
-        """C J."""
+        """The product C J."""
         return self.root @ self.jacobian

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch, tensors_of
-from lossgeom.curvature._observations import rows, unrows
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
 from lossgeom.losses.likelihoods import Softmax
 from lossgeom.problem import Problem
@@ -47,18 +46,27 @@ class EmpiricalFisher(OutputSandwich):
             [0., 8.]])
     """
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        problem = self.problem  # so that the product does not hold this matrix
+    degree = 2.0
+
+    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
         if not isinstance(problem.criterion.likelihood, Softmax):
             _check_first_dimension(problem, outputs, batch)
         loss = LossAtOutputs.of(problem, outputs, batch)
         if problem.criterion.likelihood is None:
             loss.check_separable(problem.criterion.name)
-        U = rows(problem, loss.residual.detach())
+        likelihood = problem.criterion.likelihood
+
+        def rows(u: Tensor) -> Tensor:
+            """Make a row of each target of a cross-entropy, or example of any other loss."""
+            return u.reshape(len(u), -1) if likelihood is None else likelihood.rows(u)
+
+        U = rows(loss.residual.detach())
 
         def weigh(u: Tensor) -> Tensor:
-            along = (U * rows(problem, u)).sum(1, keepdim=True)
-            return unrows(problem, U * along, outputs)
+            found: Tensor = U * (U * rows(u)).sum(1, keepdim=True)
+            if likelihood is None:
+                return found.reshape(outputs.shape)
+            return likelihood.unrows(found, outputs)
 
         return weigh, loss.count
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._linear_losses import say_if_linear
+from lossgeom.curvature._linear_losses import note_if_linear
 from lossgeom.curvature._parameter_matrix import OutputSandwich, Product
+from lossgeom.problem import Problem
 
 
 class GaussNewton(OutputSandwich):
@@ -50,9 +51,9 @@ class GaussNewton(OutputSandwich):
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         product = super().matmat(V)
         if not product.any() and V.any():
-            say_if_linear(self.problem)
+            self.problem.cached(note_if_linear)
         return product
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        loss = LossAtOutputs.of(self.problem, outputs, batch)
+    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
+        loss = LossAtOutputs.of(problem, outputs, batch)
         return loss.curve, loss.count

@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
-from lossgeom.curvature._parameter_matrix import OnParameters
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.empirical_fisher import EmpiricalFisher
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem
 
 
-class GradientCovariance(OnParameters):
+class GradientCovariance(ProblemMatrix):
     r"""The P x P covariance of the gradient of one observation, drawn at random from the data.
 
     .. math:: \Sigma = \frac{1}{M} \sum_{o=1}^M (g_o - \nabla L)(g_o - \nabla L)^\top, \quad
@@ -46,6 +46,8 @@ class GradientCovariance(OnParameters):
     >>> GradientCovariance(Problem(model, "squared_error", data)).dense()
     tensor([[1.]])
     """
+
+    degree = 2.0
 
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
         self._second_moment = EmpiricalFisher(problem, memory_budget=memory_budget)

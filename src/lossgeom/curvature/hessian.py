@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.curvature._parameter_matrix import GradientDerivative
+from lossgeom.problem import Problem
 
 
 class Hessian(GradientDerivative):
@@ -38,8 +39,10 @@ class Hessian(GradientDerivative):
             [1., 2.]])
     """
 
-    def gradient(self, theta: Tensor, batch: Batch, *, create_graph: bool) -> tuple[Tensor, float]:
-        total, count = self.problem.terms(self.problem.outputs(theta, batch), batch)
+    def gradient(
+        self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
+    ) -> tuple[Tensor, float]:
+        total, count = problem.terms(problem.outputs(theta, batch), batch)
         if not total.requires_grad:  # a loss that does not depend on theta
             return torch.zeros_like(theta), count
         (gradient,) = torch.autograd.grad(

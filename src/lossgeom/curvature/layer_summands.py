@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.hooks import Calls, Shift, detach_inputs, hooked, size_of_calls
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs, with_graphs
-from lossgeom.curvature._kept_jacobians import pull_blocks, pull_rows, push_blocks, push_rows
+from lossgeom.curvature._kept_jacobians import Jacobians
+from lossgeom.curvature._parameter_matrix import output_sizes
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
 from lossgeom.curvature.output_root import OutputRoot
-from lossgeom.curvature.parameter_jacobian import output_sizes
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
@@ -185,7 +185,7 @@ def layer_summands(
 
 
 def _layers(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str, ...]]]:
-    """Modules that own parameters, with those they share them with."""
+    """Yield the modules that own parameters, with those they share them with."""
     network = problem.network
     owned: dict[nn.Module, set[int]] = {}
     for module, _, place in network.slots:
@@ -208,35 +208,35 @@ def _layers(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str,
 def _factors(
     problem: Problem, modules: Sequence[nn.Module], memory_budget: int
 ) -> tuple[LinearOperator, LinearOperator]:
-    """The tail Jacobian and the layer Jacobian of modules that share their parameters."""
+    """Make the tail Jacobian and the layer Jacobian of modules that share their parameters."""
     sizes = problem.over_batches(lambda batch: size_of_calls(problem, modules, batch))
 
-    def tail(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
+    def tail(theta: Tensor, batch: Batch) -> BatchJacobian:
         shift = theta.new_zeros(sizes[batch.index], requires_grad=True)
         with hooked(modules, Shift(shift)):
             outputs = problem.outputs(theta.detach(), batch)
-        return BatchJacobian(outputs, shift, by_rows=True), 1.0
+        return BatchJacobian(outputs, shift, by_rows=True)
 
-    def layer(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
+    def layer(theta: Tensor, batch: Batch) -> BatchJacobian:
         calls = Calls()
         with hooked(modules, calls, detach_inputs):
             problem.outputs(theta, batch)
-        return BatchJacobian(calls.flat(theta), theta, by_rows=True), 1.0
+        return BatchJacobian(calls.flat(theta), theta, by_rows=True)
 
-    tails = KeptGraphs(problem, with_graphs(tail), memory_budget)
-    layers = KeptGraphs(problem, with_graphs(layer), memory_budget)
+    tails = Jacobians(problem, tail, memory_budget)
+    layers = Jacobians(problem, layer, memory_budget)
     rows, P = output_sizes(problem), problem.theta.numel()
     return (
         _operator(
             problem,
-            lambda V: push_blocks(tails, V, sizes),
-            lambda U: pull_blocks(tails, U, rows),
+            lambda V: tails.push_blocks(V, sizes),
+            lambda U: tails.pull_blocks(U, rows),
             (sum(rows), sum(sizes)),
         ),
         _operator(
             problem,
-            lambda V: push_rows(layers, V),
-            lambda U: pull_rows(layers, U, sizes, P),
+            lambda V: layers.push_rows(V),
+            lambda U: layers.pull_rows(U, sizes, P),
             (sum(sizes), P),
         ),
     )

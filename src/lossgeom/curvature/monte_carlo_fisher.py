@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
 from lossgeom.curvature._parameter_matrix import OutputSandwich, ParameterMatrix, Product
 from lossgeom.problem import Problem
 
@@ -50,6 +50,7 @@ class MonteCarloFisher(OutputSandwich):
     True
     """
 
+    degree = None  # its likelihood is that of the loss, whatever the loss is multiplied with
     sampled = True
 
     def __init__(
@@ -74,9 +75,9 @@ class MonteCarloFisher(OutputSandwich):
         self.samples = samples
         self._drawn_before: dict[int, int] = {0: 0}
 
-    def weighting(self, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
+    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
         outputs = outputs.detach()
-        _, count = self.problem.terms(outputs, batch)
+        _, count = problem.terms(outputs, batch)
         likelihood = self.likelihood  # so that the product does not hold this matrix
         f = likelihood.rows(outputs)
         weights = likelihood.weights(outputs, batch).sqrt()
@@ -91,7 +92,7 @@ class MonteCarloFisher(OutputSandwich):
         return weigh, count
 
     def _uniform(self, batch: Batch, M: int, draws: int) -> Float[Tensor, "S M draws"]:
-        """Numbers that belong to the observations of a batch by their place in the data."""
+        """Draw numbers that belong to observations by their place in the data."""
         before = self._drawn_before[batch.index]
         self._drawn_before[batch.index + 1] = before + M * draws
         streams = [np.random.PCG64([self.seed, s]).advance(before) for s in range(self.samples)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.curvature._kernel import Kernel
 from lossgeom.curvature.parameter_jacobian import ParameterJacobian
 from lossgeom.linalg import LinearOperator
@@ -36,6 +36,8 @@ class NTK(Kernel):
             [11., 25.]])
     """
 
+    degree = 0.0
+
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
         self._jacobian = ParameterJacobian(problem, memory_budget=memory_budget)
         self.problem = problem
@@ -43,5 +45,5 @@ class NTK(Kernel):
 
     @property
     def factor(self) -> LinearOperator:
-        """J."""
+        """The Jacobian J."""
         return self._jacobian

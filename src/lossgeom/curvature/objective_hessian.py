@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.curvature._optimizer_settings import flat
-from lossgeom.curvature._parameter_matrix import OnParameters
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem
 
 
-class ObjectiveHessian(OnParameters):
+class ObjectiveHessian(ProblemMatrix):
     r"""The P x P Hessian of the data loss with its L2 penalty.
 
     .. math:: \nabla^2 \Big( L(\theta) + \tfrac12 \sum_i w_i \theta_i^2 \Big) = H + \mathrm{diag}(w)
@@ -45,6 +45,8 @@ class ObjectiveHessian(OnParameters):
     >>> ObjectiveHessian(problem, 0.5).dense()
     tensor([[1.5000]])
     """
+
+    degree = None  # weight decay does not scale with the loss
 
     def __init__(
         self,

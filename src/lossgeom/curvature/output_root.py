@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.curvature._linear_losses import say_if_linear
-from lossgeom.curvature._parameter_matrix import OnProblem
-from lossgeom.curvature.parameter_jacobian import output_sizes
+from lossgeom.curvature._linear_losses import note_if_linear
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
 from lossgeom.losses.likelihoods import Likelihood
 from lossgeom.problem import Problem, checked_problem
@@ -24,7 +23,7 @@ NEGATIVE = 1e-6  # of the largest eigenvalue; below, rounding and not a concave 
 RowProduct = Callable[[Tensor], Tensor]
 
 
-class OutputRoot(OnProblem):
+class OutputRoot(ProblemMatrix):
     r"""C, a root of the Hessian of the empirical loss in all outputs, an NC x NC matrix.
 
     .. math:: C^\top C = \nabla^2_f \gamma(f), \quad \gamma(f) = \sum_b s_b(f) / \sum_b n_b
@@ -54,13 +53,12 @@ class OutputRoot(OnProblem):
     tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
 
+    rows = "outputs"
+    columns = "outputs"
+    degree = 0.5
+
     def __init__(self, problem: Problem) -> None:
         self.problem = checked_problem(problem)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        NC = sum(output_sizes(self.problem))
-        return NC, NC
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802
@@ -72,7 +70,7 @@ class OutputRoot(OnProblem):
         return self._multiply(V, transposed=False)
 
     def _multiply(self, U: Tensor, transposed: bool) -> Tensor:
-        blocks = self.problem.cached(_blocks)
+        blocks, scale = self.problem.cached(_blocks)
         pieces = torch.split(U, [block.outputs.numel() for block in blocks])
         with plain_arithmetic(self.device):
             results = []
@@ -80,23 +78,23 @@ class OutputRoot(OnProblem):
                 product = block.transposed if transposed else block.product
                 columns = [product(u.reshape(block.outputs.shape)) for u in piece.unbind(1)]
                 results.append(torch.stack([c.reshape(-1) for c in columns], dim=1))
-            return torch.cat(results)
+            return scale * torch.cat(results)
 
 
-def _blocks(problem: Problem) -> list[_BatchRoot]:
+def _blocks(problem: Problem) -> tuple[list[_BatchRoot], float]:
+    """Roots of the summed loss of each batch, and the root of what sums are divided by."""
     found = problem.over_batches(lambda batch: _block(problem, batch))
     if problem.criterion.likelihood is None:
-        say_if_linear(problem)
+        problem.cached(note_if_linear)
     _, divisor = problem.reduced((0.0, block.count) for block in found)
-    return [block.scaled(divisor**-0.5) for block in found]
+    return found, divisor**-0.5
 
 
 def _block(problem: Problem, batch: Batch) -> _BatchRoot:
     likelihood = problem.criterion.likelihood
     with torch.no_grad():
         outputs = problem.outputs(problem.theta, batch)
-    if likelihood is not None:
-        with torch.no_grad():
+        if likelihood is not None:
             _, count = problem.terms(outputs, batch)
             return _from_likelihood(likelihood, outputs, batch, count)
     return _from_blocks(LossAtOutputs.of(problem, outputs, batch), problem.criterion.name)
@@ -110,14 +108,6 @@ class _BatchRoot:
     count: float
     product: RowProduct
     transposed: RowProduct
-
-    def scaled(self, factor: float) -> _BatchRoot:
-        return _BatchRoot(
-            self.outputs,
-            self.count,
-            lambda u: factor * self.product(u),
-            lambda u: factor * self.transposed(u),
-        )
 
 
 def _from_likelihood(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET, KeptGraphs, with_graphs
-from lossgeom.curvature._kept_jacobians import pull_rows, push_rows
-from lossgeom.curvature._parameter_matrix import OnProblem
+from lossgeom.curvature._kept_jacobians import Jacobians
+from lossgeom.curvature._parameter_matrix import ProblemMatrix, output_sizes
 from lossgeom.linalg import LinearOperator, MatrixFree
 from lossgeom.problem import Problem
-from lossgeom.problem.model_facts import Key
 
 
-class ParameterJacobian(OnProblem):
+class ParameterJacobian(ProblemMatrix):
     r"""The derivative of all outputs in the parameters, an NC x P matrix.
 
     .. math:: J_{(i, c), p} = \partial f_c(x_i; \theta) / \partial \theta_p
@@ -44,34 +40,23 @@ class ParameterJacobian(OnProblem):
             [3., 4.]])
     """
 
+    rows = "outputs"
+    degree = 0.0
+
     def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
-        def linearize(theta: Tensor, batch: Batch) -> tuple[BatchJacobian, float]:
-            return BatchJacobian(problem.outputs(theta, batch), theta, by_rows=True), 1.0
+        def jacobian(theta: Tensor, batch: Batch) -> BatchJacobian:
+            return BatchJacobian(problem.outputs(theta, batch), theta, by_rows=True)
 
-        self._graphs = KeptGraphs(problem, with_graphs(linearize), memory_budget, rows_will_do=True)
         self.problem = problem
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return sum(output_sizes(self.problem)), self.problem.theta.numel()
+        self._jacobians = Jacobians(problem, jacobian, memory_budget, rows_will_do=True)
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802
         return MatrixFree.like(self, self.rmatmat, lambda: self, size=self.shape[::-1])
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:
-        return push_rows(self._graphs, V)
+        return self._jacobians.push_rows(V)
 
     def rmatmat(self, U: Float[Tensor, "NC k"]) -> Float[Tensor, "P k"]:
         """The product of the transpose with a block of k vectors."""
-        return pull_rows(self._graphs, U, output_sizes(self.problem), self.shape[1])
-
-
-def output_sizes(problem: Problem) -> list[int]:
-    """How many outputs each batch has; one forward pass, once."""
-
-    @torch.no_grad()
-    def size(batch: Batch) -> int:
-        return math.prod(problem.outputs(problem.theta, batch).shape)
-
-    return problem.cache.value(Key(output_sizes), lambda: problem.over_batches(size))
+        return self._jacobians.pull_rows(U, output_sizes(self.problem), self.shape[1])

@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from lossgeom.curvature._kept_graphs import MEMORY_BUDGET
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.curvature._optimizer_settings import flat
-from lossgeom.curvature._parameter_matrix import OnParameters
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.linalg import LinearOperator, plain_arithmetic
 from lossgeom.problem import Problem
 
 
-class PreconditionedHessian(OnParameters):
+class PreconditionedHessian(ProblemMatrix):
     r"""The P x P Hessian in the coordinates in which an optimiser's step is a gradient step.
 
     .. math:: P^{-1/2} H P^{-1/2}, \qquad \theta \leftarrow \theta - P^{-1} m

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import LossAtOutputs
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.curvature._parameter_matrix import GradientDerivative
+from lossgeom.problem import Problem
 
 
 class Residual(GradientDerivative):
@@ -40,9 +41,11 @@ class Residual(GradientDerivative):
             [0., 0., 0.]])
     """
 
-    def gradient(self, theta: Tensor, batch: Batch, *, create_graph: bool) -> tuple[Tensor, float]:
-        outputs = self.problem.outputs(theta, batch)
-        loss = LossAtOutputs.of(self.problem, outputs, batch)
+    def gradient(
+        self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
+    ) -> tuple[Tensor, float]:
+        outputs = problem.outputs(theta, batch)
+        loss = LossAtOutputs.of(problem, outputs, batch)
         if not outputs.requires_grad:
             return torch.zeros_like(theta), loss.count
         (pulled,) = torch.autograd.grad(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.parameter_jacobian import Graph, Linearized, pulled
+from lossgeom.autodiff.batch_jacobian import BatchJacobian, Linear, pulled
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
@@ -22,7 +22,7 @@ from lossgeom.trust.finite_differences import DIRECTIONS, RAISED, STEPS, Point, 
 from lossgeom.trust.trial import LARGEST, DerivativeError, on_few
 
 # Of a batch and d: f + J d + Q(d, d) / 2 and J + Q(d, .).
-Expanded = tuple[Tensor, Linearized]
+Expanded = tuple[Tensor, Linear]
 Way = Callable[[Problem, Batch, Tensor], Expanded]
 
 
@@ -35,7 +35,7 @@ def by_forward_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> E
         return f, first
 
     (f, first), (_, second), *_ = torch.func.jvp(along, (leaf,), (d,))
-    return (f + first + second / 2).detach(), Graph(f + first, leaf)
+    return (f + first + second / 2).detach(), BatchJacobian(f + first, leaf)
 
 
 def by_reverse_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
@@ -46,7 +46,7 @@ def by_reverse_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> E
 
 
 @dataclass(frozen=True, eq=False)
-class _Turned(Linearized):
+class _Turned:
     """J + Q(d, .)."""
 
     outputs: Tensor
@@ -128,15 +128,17 @@ def _error(small: Problem, way: Way, seed: int) -> float:
     batch, point = small.first_batch(), Point(small, seed)
     d, v = point.direction(), point.direction()
 
-    def graph(step: float, along: Tensor) -> Graph:
+    def graph(step: float, along: Tensor) -> BatchJacobian:
         there = small.at(point.theta + step * along)
         leaf = there.leaf()
-        return Graph(there.outputs(leaf, batch), leaf)
+        return BatchJacobian(there.outputs(leaf, batch), leaf)
 
-    def difference(of: Callable[[Graph], Tensor], step: float, along: Tensor) -> Tensor:
+    def difference(of: Callable[[BatchJacobian], Tensor], step: float, along: Tensor) -> Tensor:
         return (of(graph(step, along)) - of(graph(-step, along))) / (2 * step)
 
-    def error(exact: Tensor, of: Callable[[Graph], Tensor], along: Tensor, scale: Tensor) -> float:
+    def error(
+        exact: Tensor, of: Callable[[BatchJacobian], Tensor], along: Tensor, scale: Tensor
+    ) -> float:
         return disagreement(((exact, difference(of, step, along)) for step in STEPS), scale)
 
     here = graph(0.0, d)

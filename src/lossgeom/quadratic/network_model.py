@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.parameter_jacobian import Graph, jacobian_of
+from lossgeom.autodiff.batch_jacobian import BatchJacobian, jacobian_of
 from lossgeom.batches import Batch
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.problem import Problem, checked_problem
@@ -151,8 +151,8 @@ class TrueNetwork(NetworkModel):
         there = self.problem.at(self.problem.theta + d)
         leaf = there.leaf()
 
-        def graph(batch: Batch) -> Graph:
-            return Graph(there.outputs(leaf, batch), leaf)
+        def graph(batch: Batch) -> BatchJacobian:
+            return BatchJacobian(there.outputs(leaf, batch), leaf)
 
         graphs = there.over_batches(graph)
         z = self.residuals.z([graph.outputs.detach() for graph in graphs])

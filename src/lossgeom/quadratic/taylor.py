@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.parameter_jacobian import jacobian_of
+from lossgeom.autodiff.batch_jacobian import jacobian_of
 from lossgeom.curvature import ParameterJacobian
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.quadratic._outputs import Residuals

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.saved_tensors import with_sizes
+from lossgeom.autodiff.memory_budget import with_sizes
 from lossgeom.autodiff.variables import Variables, finite_outputs, leaves_of, size_of
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.autodiff.saved_tensors import with_sizes
+from lossgeom.autodiff.memory_budget import with_sizes
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.smoothness.norms import Method

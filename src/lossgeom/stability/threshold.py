@@ -11,7 +11,7 @@ Of = Literal["data loss", "objective"]
 
 
 class Threshold(float):
-    """A number, and in words how it was computed: ``2 / 0.5`` is ``"2/lr"``."""
+    """A number that says how it was computed: 4.0 by ``"2/lr"``."""
 
     formula: str
 
@@ -107,7 +107,7 @@ def _on_objective(lr: float, momentum: float, dampening: float, nesterov: bool) 
 
 
 def _instead(optimizer: Optimizer) -> str:
-    """What decides the stability of another optimiser, as far as it is known."""
+    """Say what decides the stability of another optimiser, as far as it is known."""
     matrix = (
         ", whose stability the largest eigenvalue of PreconditionedHessian(problem, optimizer) "
     )

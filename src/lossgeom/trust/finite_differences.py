@@ -23,6 +23,7 @@ from lossgeom.problem.network import check_differentiable_again
 
 Order = Literal["first", "second", "third", "nested forward"]
 Status = Literal["right", "wrong", "unsupported", "unchecked"]
+BAD: tuple[Status, ...] = ("wrong", "unsupported")
 
 # Relative to the parameters, the likeliest first: so small that a ReLU hardly ever switches inside
 # a difference, smaller still, then large enough for models that round to float32.
@@ -47,11 +48,6 @@ class Finding:
     status: Status
     error: float = math.nan
     message: str = ""
-
-    @property
-    def bad(self) -> bool:
-        """Whether the derivative is wrong or does not exist."""
-        return self.status in ("wrong", "unsupported")
 
 
 class Point:
@@ -79,7 +75,7 @@ class Point:
                 forward(problem, self.batch, self.theta)
 
     def direction(self) -> Tensor:
-        """The next one of the seed's sequence."""
+        """Draw the next direction of the seed's sequence."""
         # in float32, which is drawn seven times as fast and points as well in some direction
         noise = torch.randn(self._scale.shape, generator=self._generator, dtype=torch.float32)
         return noise.to(self._scale) * self._scale
@@ -87,15 +83,11 @@ class Point:
     @cached_property
     def here(self) -> Pass:
         """The pass at the point, whose graph is kept."""
-        return self.at(self.theta)
-
-    def at(self, theta: Tensor) -> Pass:
-        """A pass elsewhere."""
-        return Pass(self.problem, self.batch, theta)
+        return Pass(self, self.theta)
 
 
 def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and loss at theta."""
+    """Evaluate outputs and loss at theta."""
     with problem.network.undone():
         outputs = problem.outputs(theta, batch)
         with nullcontext() if problem.criterion.known else in_double(theta.dtype):
@@ -103,22 +95,27 @@ def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tens
 
 
 class Pass:
-    """One forward pass, and the derivatives that its graph gives."""
+    """One forward pass of a point's model, and the derivatives that its graph gives.
 
-    def __init__(self, problem: Problem, batch: Batch, theta: Tensor) -> None:
+    Args:
+        point: with the model.
+        theta: there, or elsewhere.
+    """
+
+    def __init__(self, point: Point, theta: Tensor) -> None:
         self.leaf = theta.detach().requires_grad_()
-        self.outputs, self.loss = forward(problem, batch, self.leaf)
+        self.outputs, self.loss = forward(point.problem, point.batch, self.leaf)
         self._u = torch.zeros_like(self.outputs).requires_grad_()
 
     def last_gradient(self) -> Tensor:
-        """The gradient of the loss, which frees the graph."""
+        """Take the gradient of the loss, and free the graph."""
         if not self.loss.requires_grad:
             return torch.zeros_like(self.leaf)
         return torch.autograd.grad(self.loss, self.leaf, materialize_grads=True)[0]
 
     @cached_property
     def gradient(self) -> Tensor:
-        """The gradient of the loss, with a graph, from which J^T u is not missing: u is zero."""
+        """The gradient of the loss plus J^T u, which is zero, as u is; with a graph from both."""
         total = self.loss + (self.outputs * self._u).sum()
         (gradient,) = torch.autograd.grad(
             total, self.leaf, create_graph=True, materialize_grads=True
@@ -127,7 +124,7 @@ class Pass:
         return gradient
 
     def products(self, v: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """H v and J v, the derivatives of the gradient's product with v in theta and in u."""
+        """Return H v and J v, the derivatives of <gradient, v> in theta and in u."""
         if not self.gradient.requires_grad:
             return torch.zeros_like(self.leaf), torch.zeros_like(self._u)
         product, pushed = torch.autograd.grad(
@@ -164,7 +161,7 @@ class Line:
             if step not in self._taken:
                 ends = []
                 for shift in (step, -step):
-                    end = self.point.at(self.point.theta + shift * self.v)
+                    end = Pass(self.point, self.point.theta + shift * self.v)
                     ends.append((end.loss.detach(), end.outputs.detach(), end.last_gradient()))
                 loss, outputs, gradient = (
                     (up - down) / (2 * step) for up, down in zip(*ends, strict=True)
@@ -218,7 +215,7 @@ def _third(line: Line) -> float:
         )
 
     def curved(step: float) -> Tensor:
-        up, down = (point.at(point.theta + shift * v).products(v)[0] for shift in (step, -step))
+        up, down = (Pass(point, point.theta + shift * v).products(v)[0] for shift in (step, -step))
         return (up - down) / (2 * step)
 
     return disagreement(((exact, curved(step)) for step in STEPS), product.detach())
@@ -237,7 +234,7 @@ def _nested_forward(line: Line) -> float:
     # Gradients stay on: without them, autograd pushes through backward kernels of its own for SiLU
     # and Mish, which have no derivative in forward mode.
     exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1].detach()
-    gradient = point.at(point.theta).last_gradient()
+    gradient = Pass(point, point.theta).last_gradient()
     pairs = ((exact, d.gradient @ v) for d in line.differences())
     return disagreement(pairs, gradient.norm() * v.norm())
 
@@ -268,7 +265,7 @@ def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
 
 
 def _compared(line: Line, order: Order, best: float) -> Finding:
-    """What is known after one more direction, with the error of those before."""
+    """Compare along one more direction, given the least error of those before."""
     try:
         best = min(best, COMPARISONS[order](line))
     except ReentryError:
@@ -284,10 +281,10 @@ def _compared(line: Line, order: Order, best: float) -> Finding:
 
 
 def unchecked(orders: Iterable[Order], error: Exception) -> dict[Order, Finding]:
-    """Findings on a function that cannot be evaluated."""
+    """Return findings on a function that cannot be evaluated."""
     return dict.fromkeys(orders, Finding("unchecked", message=first_line(error)))
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error, and how its text begins."""
+    """Return the kind of an error and the first line of its text."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

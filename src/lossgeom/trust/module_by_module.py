@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lossgeom.autodiff.hooks import hooked
 from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.trust.finite_differences import Finding, Order, Point, examine, unchecked
+from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 
 
 @dataclass(frozen=True)
 class ModuleFinding:
-    """What was found of the modules of one type.
+    """Findings on the modules of one type.
 
     Attributes:
         kind: name of the type.
@@ -32,19 +33,19 @@ class ModuleFinding:
 
     def bad(self, order: Order) -> bool:
         """Whether a derivative is wrong or does not exist."""
-        return order in self.findings and self.findings[order].bad
+        return order in self.findings and self.findings[order].status in BAD
 
 
 def examine_modules(
     small: Problem, model: dict[Order, Finding], seed: int
 ) -> Iterator[ModuleFinding]:
-    """Each type of module without children; others only to find what those do not explain."""
+    """Examine every type of module without children; others only for what those do not explain."""
     calls = _calls(small)
     leaves = [
         name for name in calls if not any(small.network.module.get_submodule(name).children())
     ]
     bad: set[str] = set()
-    unexplained = {order for order, finding in model.items() if finding.bad}
+    unexplained = {order for order, finding in model.items() if finding.status in BAD}
     kinds: set[type] = set()
     for name in [*leaves, *reversed([name for name in calls if name not in leaves])]:
         module = small.network.module.get_submodule(name)
@@ -72,18 +73,16 @@ def examine_modules(
 
 def _calls(small: Problem) -> dict[str, tuple[Any, Any]]:
     """The arguments of the first call of every module, in the order of the calls' beginnings."""
+    names = {module: name for name, module in small.network.module.named_modules()}
     calls: dict[str, tuple[Any, Any]] = {}
-    with ExitStack() as stack:
-        for name, module in small.network.module.named_modules():
 
-            def note(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:  # noqa: ARG001
-                calls.setdefault(name, (_frozen(args), _frozen(kwargs)))
+    def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.setdefault(names[module], (_frozen(args), _frozen(kwargs)))
 
-            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        stack.enter_context(measuring(small.theta.device))
-        # what was called before the model raises, if it does, can still be examined
-        with suppress(ArithmeticError, RuntimeError, TypeError, ValueError):
-            small.outputs(small.theta, small.first_batch())
+    # what was called before the model raises, if it does, can still be examined
+    raised = suppress(ArithmeticError, RuntimeError, TypeError, ValueError)
+    with hooked(list(names), before=note), measuring(small.theta.device), raised:
+        small.outputs(small.theta, small.first_batch())
     return calls
 
 
@@ -92,7 +91,7 @@ def _frozen(arguments: Any) -> Any:
 
 
 def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
-    """A module as a problem in its parameters and inputs."""
+    """Make a problem of a module, in its parameters and inputs."""
     try:
         return Problem(
             _Alone(module, args, kwargs),
@@ -109,7 +108,7 @@ def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem
 
 
 class _Alone(nn.Module):
-    """A module with its floating inputs as parameters, and all it puts out as one row."""
+    """A module whose floating inputs are parameters, and whose outputs are one row."""
 
     def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         nn.Module.__init__(self)

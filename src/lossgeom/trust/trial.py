@@ -18,7 +18,7 @@ from lossgeom.problem.examples import nearby
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import Network
-from lossgeom.trust.finite_differences import Finding, Order, Point, examine, unchecked
+from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
 
 EXAMPLES = 4
@@ -55,7 +55,7 @@ class Trial:
 
 
 def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -> T:
-    """What a trial shows, made once for a model, its mode and the shapes in a batch.
+    """Make a trial, once for a model, its mode and the shapes in a batch, and return what it shows.
 
     It is made at a random point near theta, where no accident, such as weights of zero, hides what
     depends on what; at theta itself, where that point is outside of the domain of the model.
@@ -85,14 +85,15 @@ def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
 
 
 def on_few(
-    problem: Problem, batch: Batch, look: Callable[[Problem], T], *, double: bool = False
+    problem: Problem, batch: Batch, look: Callable[..., T], *given: Any, double: bool = False
 ) -> T:
-    """What a look at a few examples sees; at the whole batch, where a model runs on no fewer.
+    """Look at a few examples, or at the whole batch where a model runs on no fewer.
 
     Args:
         problem: the model.
         batch: of which the first examples are taken, whatever the model does with them.
-        look: is given a problem on them alone, and raises where it cannot see anything.
+        look: ``(problem on them alone, *given)`` to what it sees; raises where that is nothing.
+        given: settings of the look.
         double: whether to look at a copy in float64, where the model runs in it.
     """
     networks, batches = [problem.network], [batch]
@@ -107,8 +108,8 @@ def on_few(
     with measuring(problem.theta.device):
         for place in places:
             with suppress(Exception):  # whatever the model says to fewer examples
-                return look(place)
-        return look(last)
+                return look(place, *given)
+        return look(last, *given)
 
 
 def examined(
@@ -120,7 +121,7 @@ def examined(
         The problem on those examples, in float64 where the model runs in it, and the findings.
     """
     try:
-        point = on_few(problem, batch, lambda small: Point(small, seed), double=True)
+        point = on_few(problem, batch, Point, seed, double=True)
     except Exception as error:  # of whatever a module is, away from the user's own point
         return on_few(problem, batch, lambda small: small), unchecked(orders, error)
     return point.problem, examine(point, orders)
@@ -154,7 +155,7 @@ def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool =
     for name, finding in findings.items():
         if rows_will_do and name == "second" and finding.status == "unsupported":
             all_there = False
-        elif finding.bad:
+        elif finding.status in BAD:
             modules = examine_modules(small, findings, 0)
             blamed = [f"{m.kind} ({m.name or 'model'})" for m in modules if m.bad(name)]
             where = " in " + " and ".join(blamed) if blamed else ""

@@ -1,4 +1,4 @@
-"""Sees every operator that is called, and notes down those that depend on an input."""
+"""A recorder of all called operators that depend on an input."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef
 
-from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
 
 aten = torch.ops.aten
 Kind = tuple[torch.Size, torch.dtype]
 
 
 class NotRecordable(Exception):  # noqa: N818 - it is no error, the caller goes another way
-    """A function does something that cannot be replayed."""
+    """An operation that cannot be replayed."""
 
 
 # What these return depends on the shapes of their arguments only.
@@ -39,7 +39,7 @@ ZEROS = {aten.zeros_like.default, aten.new_zeros.default, aten.zeros.default, NO
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, records the operations that depend on an input.
+    """A mode that records the operations that depend on an input.
 
     What is computed without the input is computed once, now, and is a constant of the recording.
     Changes in place become results of their own. What cannot be told apart with certainty, such as
@@ -65,11 +65,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """The compiler, which takes seconds to import, has no part in this."""
+        """Keep the compiler out of this, which takes seconds to import."""
         return False
 
     def slot(self, tensor: Any) -> Slot | None:
-        """Where a tensor is in the recording; None if it does not depend on the input."""
+        """The place of a tensor in the recording; ``None`` if it does not depend on the input."""
         found = self._known.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
@@ -157,7 +157,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return slot
 
     def _alive(self, storage: int) -> list[TensorWeakRef]:
-        """The results in it that are still there."""
+        """Recorded results in some memory that still exist."""
         return [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
 
 
@@ -177,13 +177,13 @@ def _written(func: Any) -> Any:
 
 @cache
 def _returns_views(func: Any) -> bool:
-    """Whether an operator says so; some return views and do not."""
+    """Whether an operator declares that it returns views; some do not, and return them."""
     return any(returned.alias_info is not None for returned in func._schema.returns)
 
 
 @cache
 def _out_of_place(func: Any) -> Any:
-    """The operator that returns what another one writes into its first argument."""
+    """Find the operator that returns what another one writes into its first argument."""
     name = func._schema.name.removeprefix("aten::")
     packet = getattr(aten, name.removesuffix("_"), None)
     overload = getattr(packet, func._overloadname, None)

@@ -9,10 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lossgeom.autodiff.tape._operation import Operation, Slot
-from lossgeom.autodiff.tape._recorder import Kind, NotRecordable, Recorder
-from lossgeom.autodiff.tape._replay import Program
-from lossgeom.autodiff.tape._simplify import fused, in_place, needed, reshaping, without_zeros
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot
+from lossgeom.autodiff.recorded_products.recorder import Kind, NotRecordable, Recorder
+from lossgeom.autodiff.recorded_products.replay import Program
+from lossgeom.autodiff.recorded_products.simplify import (
+    fused,
+    in_place,
+    needed,
+    reshaping,
+    without_zeros,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,7 @@ class Tape:
 
     @cached_property
     def storages(self) -> dict[int, int]:
-        """Bytes of the memory that the constants take, by where it is."""
+        """Bytes that the constants take, by the memory that they are in."""
         storages = (
             constant.untyped_storage()
             for operation in self.operations
@@ -53,7 +59,7 @@ class Tape:
         return Program(in_place(operations, self.kinds, self.result), len(self.kinds), self.result)
 
     def __call__(self, v: Tensor) -> Tensor:
-        """The function of another vector, of the same shape."""
+        """Evaluate the function at another vector of the same shape."""
         with torch.no_grad():
             return self._program(v)
 

@@ -1,4 +1,4 @@
-"""Fewer and cheaper operations with the same result."""
+"""Rules that make recorded operations fewer and cheaper."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
-from lossgeom.autodiff.tape._recorder import Kind
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.recorder import Kind
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ FUSED = {
 
 
 def needed(operations: Sequence[Operation], result: Slot) -> list[Operation]:
-    """Those that the result depends on."""
+    """Keep the operations that the result depends on."""
     wanted, kept = {result}, []
     for operation in reversed(operations):
         if wanted.intersection(operation.outputs):
@@ -48,14 +48,14 @@ def needed(operations: Sequence[Operation], result: Slot) -> list[Operation]:
 
 
 def reshaping(operations: Sequence[Operation]) -> list[Operation]:
-    """With views as reshapes, which is what they are where nothing is changed in place."""
+    """Replace views by reshapes, which are the same where nothing is changed in place."""
     return [replace(o, function=RESHAPED.get(o.function, o.function)) for o in operations]
 
 
 def without_zeros(
     operations: Sequence[Operation], kinds: Sequence[Kind], zeros: set[int]
 ) -> tuple[list[Operation], dict[Slot, Slot]]:
-    """Without sums with constants that are zero, and what stands for the results that went."""
+    """Take out sums with constants that are zero, and say what stands for their results."""
     stands_for: dict[Slot, Slot] = {}
     kept = []
     for operation in operations:
@@ -94,7 +94,7 @@ def _summand_beside_zero(operation: Operation, zeros: set[int]) -> Slot | None:
 
 @dataclass(frozen=True)
 class Uses:
-    """Which operation makes every result, and which use it."""
+    """The operation that makes every result, and those that use it."""
 
     maker: dict[Slot, int]
     users: dict[Slot, list[int]]
@@ -112,7 +112,7 @@ class Uses:
 
 
 def fused(operations: Sequence[Operation], kinds: Sequence[Kind], result: Slot) -> list[Operation]:
-    """With a product that is only added to something and that sum as one operation."""
+    """Join a product that is only added to something with that sum."""
     uses, changed = Uses.of(operations), list(operations)
     gone: set[int] = set()
     for place, operation in enumerate(operations):
@@ -129,7 +129,7 @@ def fused(operations: Sequence[Operation], kinds: Sequence[Kind], result: Slot) 
 
 
 def _sums(operation: Operation) -> list[tuple[Any, Any]]:
-    """What is added to what, in the orders in which it may be looked at."""
+    """The two terms of a sum, in each order in which they may be looked at."""
     if len(operation.args) != 2 or operation.kwargs:
         return []
     first, second = operation.args
@@ -168,7 +168,7 @@ def _kind(part: Any, kinds: Sequence[Kind]) -> Kind | None:
 def in_place(
     operations: Sequence[Operation], kinds: Sequence[Kind], result: Slot
 ) -> list[Operation]:
-    """Writing over an argument of the same kind that nothing needs any more."""
+    """Write results over arguments of the same kind that nothing needs any more."""
     uses, changed = Uses.of(operations), []
     for place, operation in enumerate(operations):
         function, output = IN_PLACE.get(operation.function), operation.outputs[0]
@@ -193,6 +193,6 @@ def _orders(operation: Operation) -> list[tuple[Any, ...]]:
 
 
 def _has_memory_of_its_own(slot: Slot, operations: Sequence[Operation], uses: Uses) -> bool:
-    """Whether the one that makes it allocates, and its one user is no view of it either."""
+    """Whether the operation that makes a result allocates memory for it."""
     maker = uses.maker.get(slot)
     return maker is not None and not operations[maker].shares

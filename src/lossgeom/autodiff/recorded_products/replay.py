@@ -1,4 +1,4 @@
-"""Runs recorded operations again."""
+"""Recorded operations that run again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lossgeom.autodiff.tape._operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
 
 Values = list[Any]
 
@@ -59,7 +59,7 @@ class Program:
 
 
 def _fillings(operation: Operation) -> tuple[Any, ...]:
-    """The arguments as they are, and which are to be filled with results, and how."""
+    """Split arguments into those that stay and those to be filled with results."""
     positional = [
         (place, part.index if isinstance(part, Slot) else _filler(part))
         for place, part in enumerate(operation.args)
@@ -83,7 +83,7 @@ def _filler(part: Any) -> Callable[[Values], Any]:
 
 
 def _outputs(operation: Operation) -> tuple[int | None, list[tuple[int, int]]]:
-    """Where a single result goes, or where several do."""
+    """The slot of a single result, or the slots of several."""
     if not operation.several:
         (output,) = operation.outputs
         return (None, []) if output is None else (output.index, [])

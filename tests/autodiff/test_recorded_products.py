@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.weak import TensorWeakRef
 
-from lossgeom.autodiff.tape import NotRecordable, record
+from lossgeom.autodiff.recorded_products import NotRecordable, record
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

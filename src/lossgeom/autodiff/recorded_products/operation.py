@@ -49,7 +49,7 @@ class Operation:
 
 
 def leaves_of(tree: Any) -> Iterator[Any]:
-    """Arguments, those in lists one by one."""
+    """Yield arguments, those in lists one by one."""
     for part in tree:
         if isinstance(part, (tuple, list)):
             yield from leaves_of(part)

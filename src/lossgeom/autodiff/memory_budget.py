@@ -1,0 +1,219 @@
+"""How much memory autograd's graphs hold, and what of them is kept between passes over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lossgeom.batches import Batch
+from lossgeom.linalg import plain_arithmetic
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.isolation import hooks_undone
+from lossgeom.problem.network import graph_nodes
+
+MEMORY_BUDGET = 2 * 2**30  # bytes of a matrix, unless it is told otherwise
+
+Linear = TypeVar("Linear")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Linearization(Generic[Linear]):
+    """What products with one batch, or a piece of it, are made from.
+
+    Attributes:
+        linear: makes them.
+        count: the number of terms of the piece.
+        storages: bytes that are held for it, by the memory that they are in.
+    """
+
+    linear: Linear
+    count: float
+    storages: dict[int, int]
+
+
+class Kept(Generic[Linear]):
+    """Linearisations of pieces of batches, kept between passes as far as a budget goes.
+
+    The first pass makes one for every piece. The first of them are kept, as many as fit; the rest
+    are made anew in every pass. It holds no function of its owner, which would then outlive its
+    last user.
+
+    Attributes:
+        theta: the leaf that they start from.
+        divisor: what a sum over batches is divided by; 0 before the first pass.
+    """
+
+    def __init__(self, problem: Problem, memory_budget: int) -> None:
+        self.problem = checked_problem(problem)
+        self.theta = problem.leaf()
+        self.divisor = 0.0
+        self._memory_budget = memory_budget
+        self._linear: dict[tuple[int, int], Linear] = {}  # by batch and piece
+        self._complete = False
+
+    def over_batches(
+        self,
+        first: Callable[[Batch], tuple[Result, Linearization[Linear]]],
+        again: Callable[[Batch], Result],
+        use: Callable[[Linear], Result],
+        take: Callable[[Result], Any],
+        pieces: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch],
+    ) -> None:
+        """Go over all pieces in order.
+
+        Args:
+            first: what is made of a piece in the first pass, with the linearisation to keep.
+            again: what is made in a later pass of one whose linearisation was not kept.
+            use: what is made of a linearisation that was.
+            take: is given what was made of each piece.
+            pieces: cuts a batch.
+        """
+        counts: list[float] = []
+        storages: dict[int, int] = {}
+        keeping: dict[tuple[int, int], Linear] = {}
+
+        def on_batch(batch: Batch) -> None:
+            for place, piece in enumerate(pieces(batch)):
+                key = batch.index, place
+                if key in self._linear:
+                    take(use(self._linear[key]))
+                elif self.divisor:
+                    take(again(piece))
+                else:
+                    result, made = first(piece)
+                    take(result)
+                    storages.update(made.storages)
+                    if (
+                        len(keeping) == len(counts)
+                        and sum(storages.values()) <= self._memory_budget
+                    ):
+                        keeping[key] = made.linear
+                    counts.append(made.count)
+
+        with plain_arithmetic(self.theta.device), hooks_undone():
+            if self._complete:
+                for linear in self._linear.values():
+                    take(use(linear))
+                return
+            self.problem.over_batches(on_batch)
+            if not self.divisor:
+                _, self.divisor = self.problem.reduced((0.0, count) for count in counts)
+                self._linear, self._complete = keeping, len(keeping) == len(counts)
+
+
+@dataclass(frozen=True)
+class GraphSize:
+    """What a few examples show of the graph of a gradient.
+
+    Attributes:
+        bytes_each: about what it saves for an example.
+        convolutions: whether there are any.
+    """
+
+    bytes_each: float
+    convolutions: bool
+
+
+def graph_size(small: Problem) -> GraphSize:
+    """Look at the graph of the gradient of a problem on a few examples."""
+    few, theta = small.first_batch(), small.leaf()
+
+    def total_and_gradient() -> Tensor:
+        total, _ = small.terms(small.outputs(theta, few), few)
+        if total.requires_grad:
+            torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
+        return total
+
+    with small.network.undone():
+        total, storages = with_bytes(total_and_gradient)
+    return GraphSize(
+        max(sum(storages.values()) - theta.nbytes, 0) / len(few),
+        any("Convolution" in node.name() for node in graph_nodes(total)),
+    )
+
+
+def with_bytes(make: Callable[..., Result], *given: Any) -> tuple[Result, dict[int, int]]:
+    """Call a function, and count the bytes that graphs save of it, by the memory they are in.
+
+    Under ``torch.func`` in a model, which has no hooks on saved tensors, it is at most that: all
+    that is computed.
+    """
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> tuple[Tensor, int]:
+        storages.update(_memory(tensor))
+        # the tensor itself would hold the node that holds it
+        return tensor.detach(), tensor._version
+
+    try:
+        with saved_tensors_hooks(pack, _unpack):
+            return make(*given), storages
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+    with _Results() as results:
+        return make(*given), results.sizes
+
+
+def _unpack(saved: tuple[Tensor, int]) -> Tensor:
+    """Return a saved tensor; refuse one that was changed since, as autograd does without hooks."""
+    tensor, version = saved
+    if tensor._version != version:
+        raise RuntimeError(
+            "the model changes in place what its derivative needs; autograd refuses its backward "
+            "pass, too"
+        )
+    return tensor
+
+
+def with_sizes(problem: Problem, make: Callable[[], Result]) -> tuple[Result, list[int]]:
+    """Call a function, and list the sizes of what graphs save of it, but for parameters.
+
+    Those are shared by all examples.
+    """
+    made, storages = with_bytes(make)
+    tensors = (problem.theta, *problem.network.constants())
+    shared = {tensor.untyped_storage()._cdata for tensor in tensors}
+    return made, [size for storage, size in storages.items() if storage not in shared]
+
+
+class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that counts the bytes of all results that have memory of their own."""
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
+        self.sizes: dict[int, int] = {}  # by their order
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep the compiler out of this, which takes seconds to import."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        known = {key for part in args if isinstance(part, Tensor) for key in _memory(part)}
+        for part in results if isinstance(results, (tuple, list)) else [results]:
+            if isinstance(part, Tensor) and not known & _memory(part).keys():
+                self.sizes[len(self.sizes)] = sum(_memory(part).values())
+        return results
+
+
+def _memory(tensor: Tensor) -> dict[int, int]:
+    """Bytes of a tensor by the memory they are in; of a sparse one, those of its parts."""
+    if tensor.layout == torch.sparse_coo:
+        parts = [tensor._indices(), tensor._values()]
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    else:
+        parts = [tensor]
+    storages = [part.untyped_storage() for part in parts]
+    return {storage._cdata: storage.nbytes() for storage in storages}
