@@ -7,7 +7,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.lipschitz.certified.frozen_model import finite
+from lossgeom.problem import Problem, checked_problem
 
 TOLERANCE = 1e-3  # how far a sum of probabilities may be from 1
 
@@ -34,9 +35,7 @@ def _checked(outputs: Tensor, targets: object) -> Tensor:
             f"expected the outputs of a classifier, (N, C) with C > 1, got {tuple(outputs.shape)}; "
             "logit_change is for other outputs"
         )
-    if not torch.isfinite(outputs).all():
-        raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
-    B, C = outputs.shape
+    B, C = finite(outputs).shape
     if isinstance(targets, Tensor) and targets.shape == outputs.shape:
         return _likeliest(targets)
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.shape != (B,):

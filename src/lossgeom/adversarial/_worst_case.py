@@ -18,7 +18,7 @@ from lossgeom.autodiff.linearized import Linearized
 from lossgeom.autodiff.memory_budget import with_bytes
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
-from lossgeom.problem import NonFiniteError
+from lossgeom.lipschitz.certified.frozen_model import finite
 
 PIECE_BYTES = 2**27  # memory that a piece of the data may take, roughly
 
@@ -136,9 +136,7 @@ class _Search:
         """The worst in every ball, where what is found in one counts for every larger one, too."""
         leaf = x.detach().requires_grad_()
         point = Linearized(leaf, self.model(leaf))
-        logits = point.outputs.detach()
-        if not logits.isfinite().all():
-            raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
+        logits = finite(point.outputs.detach())
         slope = first_order(point, self.settings.norm, self.probes)
         del point  # and its graph
         examples = Examples(self.model, x, logits, targets)

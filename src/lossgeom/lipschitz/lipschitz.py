@@ -77,6 +77,7 @@ def lipschitz_lower(
 
     Source: MacDonald et al., arXiv:2305.14683, section 4, for the norm at the data.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh())
     >>> _ = nn.init.constant_(model[0].weight, 3.0)
@@ -140,6 +141,7 @@ def lipschitz_global(problem: Problem) -> float:
     Source: Szegedy et al., arXiv:1312.6199, section 4.3, for the product; Combettes and Pesquet,
     Lipschitz certificates for layered network structures (2020), section 4, for the expansion.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
     >>> model[0].weight.data = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
@@ -190,6 +192,7 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
         TypeError, ValueError, NonFiniteError: as :func:`lipschitz_global`.
         ValueError: if the radius is negative or infinite.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
     >>> _ = nn.init.constant_(model[0].weight, 3.0)

@@ -39,6 +39,7 @@ def test_max_pooling(module, multiplicity):
     assert (norms(P - Q) <= layer.difference_norm * (1 + 1e-12)).all()
 
 
+@pytest.mark.quick
 def test_differences_of_max_pooling_in_closed_form():
     """Rows (0, 1, 0) twice against (1, 0, 0) and (0, 0, 1)."""
     layer = layer_of(nn.MaxPool1d(2, stride=1), (1, 3))

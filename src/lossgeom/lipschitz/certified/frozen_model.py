@@ -93,7 +93,7 @@ def frozen_model(problem: Problem) -> FrozenModel:
     model = FrozenModel(problem)
     few = model.batch.input[:FEW].double()
     with measuring(few.device), torch.no_grad():
-        outputs = _finite(model(few))
+        outputs = finite(model(few))
         alone = torch.cat([model(one) for one in torch.split(few, 1)])
     if not agree(outputs, alone, EXACT):
         raise ValueError(
@@ -130,7 +130,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
             graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
-                if not agree(graph(x).flatten(1), _finite(model(x)), EXACT):
+                if not agree(graph(x).flatten(1), finite(model(x)), EXACT):
                     raise TypeError(
                         "the layers that torch.fx has seen do not compute what the model does, "
                         "because of hooks or of work in place; remove them for a certified bound"
@@ -145,7 +145,8 @@ def _elsewhere(inputs: Tensor) -> Tensor:
     return drawn.to(inputs) * inputs.square().mean().sqrt().clamp(min=1)
 
 
-def _finite(outputs: Tensor) -> Tensor:
+def finite(outputs: Tensor) -> Tensor:
+    """Outputs at the examples, or an error where they are NaN or infinite."""
     if not outputs.isfinite().all():
         raise NonFiniteError("the output of the model is NaN or infinite at these parameters")
     return outputs
