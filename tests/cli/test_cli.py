@@ -78,6 +78,7 @@ def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
         (["run", "sharpness"], "unknown study 'sharpness'; expected gauss_newton_outliers, input"),
         (["run", "planar_quadratik"], "did you mean planar_quadratic? expected gauss_newton_out"),
         (["run", "progressive_sharpening", "--lr", "-1"], "expected 0 < small_lr < lr"),
+        (["run", "progressive_sharpening", "--examples", "1797"], "expected at most 1796 examples"),
         (["run", "progressive_sharpening", "--seeds", "0"], "--seeds and --workers of at least 1"),
         (["run", "progressive_sharpening", "--workers", "0"], "--seeds and --workers"),
         (["run", "progressive_sharpening", "--out", "/proc/x"], "/proc/x cannot be written"),

@@ -185,7 +185,7 @@ def test_numbers_of_two_matrices():
 # Runs
 
 TINY = Config(
-    steps=60, every=4, pairs=18, probes=2, lanczos_steps=10, lr=1.0,
+    steps=44, every=4, pairs=18, probes=2, lanczos_steps=10, lr=1.0,
     network=NetworkSettings(examples=60, chunk=40, widths=(8,)),
 )  # fmt: skip
 SMALL = study.STUDY.plan(TINY, 1)[0]
@@ -214,10 +214,10 @@ def straight(tmp_path_factory):
 
 def test_a_run(straight):
     assert straight.status == "finished"
-    assert len(straight.rows()) == 16 * 5
+    assert len(straight.rows()) == 12 * 5
     found = spectra(straight)
     step = study.run.first_accurate(straight)
-    assert 0 < step < 60
+    assert 0 < step < 44
     assert found["mid-training"][1]["row"] == f"mid-training, step {step}"
     for arrays, facts in found.values():
         assert arrays["hessian_values"].shape == (18,)
@@ -237,7 +237,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, s
     def stopping(*arguments, first, **options):
         started_at.append(first)
         for step in real(*arguments, first=first, **options):
-            if step == 47 and len(started_at) == 1:
+            if step == 43 and len(started_at) == 1:
                 raise StopError
             yield step
 
@@ -259,7 +259,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, s
 def test_shuffling_changes_labels_only(tmp_path, monkeypatch, straight, unchecked):
     """It keeps the frequencies, and with them the Gauss-Newton matrix at initialisation."""
     monkeypatch.setattr(study.run, "FIRST_SEED", SMALL.seed + 1)  # which has the densities
-    short = replace(TINY, steps=3)
+    short = replace(TINY, steps=4)
     shuffled = replace(SMALL, place={"labels": "shuffled"}, study=short)
     record = Record.create(tmp_path / "run", shuffled.settings)
     study.run.run(shuffled, record)
@@ -299,11 +299,11 @@ def test_bad_settings(settings, message):
 def test_the_papers_model_and_data(tmp_path, monkeypatch, unchecked):
     """The paper's preset on a few images in the format of the real files, with narrower layers."""
     write_cifar10(tmp_path / "data", images=3)
-    network = replace(PAPER.network, folder=str(tmp_path / "data"), examples=4, chunk=3)
+    network = replace(PAPER.network, folder=str(tmp_path / "data"), examples=3, chunk=2)
     assert (network.data, network.model, PAPER.lr) == ("cifar10", "vgg11", 0.08)
     few = {"steps": 1, "every": 1, "pairs": 18, "lanczos_steps": 2}
     config = replace(PAPER, network=network, **few)
-    monkeypatch.setattr(_network, "vgg11", partial(vgg11, width=1 / 16))
+    monkeypatch.setattr(_network, "vgg11", partial(vgg11, width=1 / 32))
     first = study.STUDY.plan(config, 1)[0]
     record = Record.create(tmp_path / "run", first.settings)
     study.run.run(first, record)

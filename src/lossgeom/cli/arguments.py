@@ -20,7 +20,6 @@ def parsed(
     arguments: Sequence[str],
     command: str,
     description: str | None = None,
-    *markers: Any,
 ) -> Options:
     """Read the arguments of a command into a dataclass, or print its help or an error and exit."""
     return tyro.cli(
@@ -29,7 +28,6 @@ def parsed(
         prog=f"lossgeom {command}",
         description=description,
         registry=REGISTRY,
-        config=markers,
     )
 
 

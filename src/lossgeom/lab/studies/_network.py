@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from torch import Tensor, nn
 
 from lossgeom.lab.datasets import Dataset, cifar10, digits
@@ -42,6 +43,9 @@ class NetworkSettings:
         require(self, min(self.examples, self.chunk) >= 1, "at least 1", "examples", "chunk")
         require(self, few_enough, "at most 1796 examples of digits", "examples")
         require(self, fits, "vgg11 with the images of cifar10", "model", "data")
+
+
+Network = Annotated[NetworkSettings, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
 def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:

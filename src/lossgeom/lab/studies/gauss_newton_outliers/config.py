@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._study import require
 
 CLASSES = 10  # of digits and of CIFAR-10
@@ -35,7 +35,7 @@ class Config:
     """Random vectors for a spectral density."""
     lanczos_steps: int = 80
     """Lanczos steps for a spectral density."""
-    network: NetworkSettings = NETWORK
+    network: Network = NETWORK
     """Data and model."""
 
     def __post_init__(self) -> None:

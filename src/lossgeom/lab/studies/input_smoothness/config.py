@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._study import require
 
 FEWEST_LEVELS = 3  # of a setting, for a correlation along them
@@ -27,7 +27,7 @@ class Config:
     """Steps after which a run ends that does not, and is left out."""
     every: int = 100
     """Steps between measurements of the loss."""
-    network: NetworkSettings = NETWORK
+    network: Network = NETWORK
     """Model and data: even and odd digits, or airplanes and automobiles."""
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._study import require
 
 NETWORK = NetworkSettings(widths=(48, 48, 48), activation="gelu")
@@ -25,7 +25,7 @@ class Config:
     """Steps at lr; at small_lr as many more as it is smaller."""
     every: int = 8
     """Steps between measurements at lr; at small_lr as many more."""
-    network: NetworkSettings = NETWORK
+    network: Network = NETWORK
     """Data and model."""
 
     def __post_init__(self) -> None:
