@@ -94,13 +94,16 @@ def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
     first: Any
     first, _ = tyro.cli(preset, args=arguments, return_unknown_args=True, add_help=False)
     defaults = study.paper if first.preset == "paper" else study.Config()
-    no_prefix = tyro.conf.arg(name="")
+    flat, settings = tyro.conf.arg(name=""), dataclasses.field(default=defaults)
     both = dataclasses.make_dataclass(
         "Both",
         [
-            ("options", Annotated[RunOptions, no_prefix]),
-            ("settings", Annotated[study.Config, no_prefix], dataclasses.field(default=defaults)),
+            ("options", Annotated[RunOptions, flat]),
+            ("settings", Annotated[study.Config, flat], settings),
         ],
+    )
+    options: Any = parsed(
+        both, arguments, f"run {study.name}", HELP.format(study=study), tyro.conf.OmitArgPrefixes
     )
     options: Any = parsed(both, arguments, f"run {study.name}", HELP.format(study=study))
     return options.options, options.settings
