@@ -178,3 +178,12 @@ def test_every_room_has_a_quick_test(room):
     """So that `make check` says something of each."""
     files = (Path(__file__).parent / room).glob("test_*.py")
     assert any("pytest.mark.quick" in path.read_text() for path in files)
+
+
+def test_tests_stand_in_the_room_that_they_are_about():
+    here = Path(__file__).parent
+    folders = {path.parent.name for path in here.glob("*/test_*.py")}
+    rooms = {name for name in ORDER if (ROOT / name).is_dir()}
+    assert folders == rooms | {"contracts", "real_models"}
+    about = {path.stem.removeprefix("test_") for path in here.glob("test_*.py")}
+    assert about <= {*ORDER, "benchmarks", "layers", "path", "public_face", "readme"}
