@@ -32,3 +32,13 @@ def test_links_and_pictures_exist():
     for page in pages:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_that_the_pages_on_the_source_name_are_there():
+    pages = ROOT / "CONTRIBUTING.md", ROOT / "docs/explanation/architecture.md"
+    for page in pages:
+        named = re.findall(r"`([\w./]+(?:\.py|/))`", page.read_text())
+        assert named
+        for name in named:
+            places = ROOT / "src/lossgeom" / name, ROOT / name
+            assert any(place.exists() for place in places), f"{page.name}: {name}"

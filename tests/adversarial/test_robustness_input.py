@@ -101,6 +101,7 @@ def test_bounds_may_differ_between_inputs():
     torch.testing.assert_close(wide.logit_change.lower[0], reach.detach())
 
 
+@pytest.mark.quick
 def test_an_attack_of_the_users_own_counts():
     model, x = linear(D=2, C=2)
     W, y = model.weight.detach(), model(x).argmax(1)

@@ -90,10 +90,10 @@ def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
         (["doctor"], "expected a function that returns the model: MODEL [DATA], such as net.py:mo"),
     ],
 )
-def test_one_clear_line_and_nothing_written(tmp_path, arguments, message):
+def test_one_clear_line_and_nothing_written(command, tmp_path, arguments, message):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/a.txt").write_text("mine")
-    done = lossgeom(*arguments, cwd=tmp_path)
+    done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -106,9 +106,9 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in done.stderr
 
 
-def test_flags_of_another_kind(tmp_path):
+def test_flags_of_another_kind(command, tmp_path):
     for flags in (["--lr", "fast"], ["--no-such-flag", "1"]):
-        done = lossgeom("run", "progressive_sharpening", *flags, cwd=tmp_path)
+        done = command("run", "progressive_sharpening", *flags, cwd=tmp_path)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -156,8 +156,8 @@ def test_flags_of_another_kind(tmp_path):
         ),
     ],
 )
-def test_help(tmp_path, arguments, words):
-    done = lossgeom(*arguments, cwd=tmp_path)
+def test_help(command, tmp_path, arguments, words):
+    done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in words:
         assert word in done.stdout

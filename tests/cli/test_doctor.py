@@ -116,8 +116,8 @@ def user_code(tmp_path, monkeypatch):
             del sys.modules[name]  # other directories have modules of the same names
 
 
-def test_doctor_of_a_healthy_model(user_code):
-    done = lossgeom("doctor", "net.py:mlp", "net.py:data", "--third", cwd=user_code)
+def test_doctor_of_a_healthy_model(command, user_code):
+    done = command("doctor", "net.py:mlp", "net.py:data", "--third", cwd=user_code)
     assert done.returncode == 0, done.stderr
     assert "can be trusted:\n  first: gradients\n" in done.stdout
     assert "nested forward" in done.stdout
@@ -125,13 +125,13 @@ def test_doctor_of_a_healthy_model(user_code):
     assert done.stderr == ""
 
 
-def test_doctor_names_the_layer_to_blame(user_code):
-    command = ["doctor", "net.py:normed", "net.py:data"]
-    done = lossgeom(*command, "--third", cwd=user_code)
+def test_doctor_names_the_layer_to_blame(command, user_code):
+    named = ["doctor", "net.py:normed", "net.py:data"]
+    done = command(*named, "--third", cwd=user_code)
     assert done.returncode == 1, done.stderr
     assert "LayerNorm (1), third:" in done.stdout
     assert "not to be trusted:\n  third:" in done.stdout
-    assert lossgeom(*command, cwd=user_code).returncode == 0
+    assert command(*named, cwd=user_code).returncode == 0
 
 
 def test_the_installed_command_finds_modules_of_the_current_directory(user_code):
@@ -264,8 +264,8 @@ def test_the_doctor_does_not_go_on_after_an_interruption(user_code, capsys):
 
 
 @pytest.mark.parametrize("flags", [["--loss", "hinge"], ["--mode", "test"], ["--no-such-flag"]])
-def test_doctor_refuses_other_flags(user_code, flags):
-    done = lossgeom("doctor", "net.py:mlp", "net.py:data", *flags, cwd=user_code)
+def test_doctor_refuses_other_flags(command, user_code, flags):
+    done = command("doctor", "net.py:mlp", "net.py:data", *flags, cwd=user_code)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

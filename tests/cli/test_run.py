@@ -104,13 +104,11 @@ def test_what_a_study_needs_is_there_before_it_runs(tmp_path, capsys, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-def test_strict(finished):
+def test_strict(command, finished):
     folder, _ = finished
     claims = json.loads((folder / "out/claims.json").read_text())
     as_they_should_be = all(claim["as_expected"] for claim in claims)
-    strict = lossgeom(
-        "run", "progressive_sharpening", *TINY, "--out", "out", "--strict", cwd=folder
-    )
+    strict = command("run", "progressive_sharpening", *TINY, "--out", "out", "--strict", cwd=folder)
     assert strict.returncode == (0 if as_they_should_be else 1)
     assert not as_they_should_be  # forty steps are too few to show anything
 
@@ -168,24 +166,24 @@ def is_alive(pid):
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_another_configuration_in_the_same_folder(finished):
+def test_another_configuration_in_the_same_folder(command, finished):
     folder, _ = finished
-    other = lossgeom(
+    other = command(
         "run", "progressive_sharpening", *TINY, "--lr", "0.7", "--out", "out", cwd=folder
     )
     assert other.returncode == 2
     assert "out holds another study (lr: there 1.0, asked 0.7); choose another" in other.stderr
 
 
-def test_presets(tmp_path):
+def test_presets(command, tmp_path):
     helps = [
-        lossgeom("run", "progressive_sharpening", "--preset", preset, "--help", cwd=tmp_path)
+        command("run", "progressive_sharpening", "--preset", preset, "--help", cwd=tmp_path)
         for preset in ("quick", "paper")
     ]
     assert all(done.returncode == 0 for done in helps)
     assert "(default: digits)" in helps[0].stdout
     assert "(default: cifar10)" in helps[1].stdout
-    missing = lossgeom("run", "progressive_sharpening", "--preset", "paper", cwd=tmp_path)
+    missing = command("run", "progressive_sharpening", "--preset", "paper", cwd=tmp_path)
     assert missing.returncode == 1
     assert len(missing.stderr.splitlines()) == 1
     assert "failed: expected data_batch_*.bin and test_batch.bin" in missing.stderr

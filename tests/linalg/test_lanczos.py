@@ -112,6 +112,7 @@ def test_unverified_result_can_miss_a_copy():
     assert top_eigenpairs(A, 2, verify=False).values.tolist() == pytest.approx([3, 2])
 
 
+@pytest.mark.quick
 def test_restarts_within_a_small_basis():
     values = torch.cat([torch.linspace(0, 1, 200), torch.tensor([1.5, 2.0])])
     pairs = top_eigenpairs(rotated(values), 2, tol=1e-8, max_basis=6, max_matvecs=3000)

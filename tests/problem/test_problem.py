@@ -64,6 +64,7 @@ def test_torch_criteria_keep_torchs_meaning(kind, reduction):
     assert criterion.reduction == reduction
 
 
+@pytest.mark.quick
 def test_label_entropy_is_the_least_loss():
     """With logits at the log of the smoothed labels, cross-entropy is the label entropy."""
     for smoothing in (0.0, 0.1, 0.75):

@@ -53,6 +53,7 @@ def test_closed_forms():
     assert other.radius < 1 < linear.radius * 2  # toward the saddle
 
 
+@pytest.mark.quick
 def test_ends_of_the_grid():
     square = taylor(scalar(lambda t: t**2), 2)
     found = trust_radius(square, 1e-6, radii=[0.5, 1.0, 2.0])

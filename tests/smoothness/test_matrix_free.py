@@ -91,6 +91,7 @@ def test_the_cheaper_method_is_chosen_for_each_shape():
     assert (many.method, many.stderr) == ("exact", None)
 
 
+@pytest.mark.quick
 def test_same_seed_same_bits():
     problem = problem_of(40, 50, 45)
     for norm in ("spectral", "frobenius"):
