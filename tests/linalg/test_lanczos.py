@@ -118,7 +118,8 @@ def test_a_warm_block_saves_products():
 def test_more_start_vectors_than_needed_and_dependent_ones():
     A = rotated(SPECTRA["hessian"])
     start = torch.ones(90, 3, dtype=torch.float64)
-    pairs = top_eigenpairs(A, 2, start=torch.cat([start, torch.eye(90, dtype=torch.float64)], 1))
+    many = torch.cat([start, torch.eye(90, dtype=torch.float64)], 1)
+    pairs = top_eigenpairs(A, 2, start=many, tol=1e-6, max_matvecs=500)
     torch.testing.assert_close(pairs.values, wanted(SPECTRA["hessian"], "largest")[:2])
     assert top_eigenpairs(A, 2, start=start).converged.all()
 

@@ -66,7 +66,7 @@ class ImplicitModel(Model):
 
 
 class _ImplicitPoint(Point):
-    """The function linearised by autograd."""
+    """A point of a function that autograd linearises."""
 
     def __init__(self, residuals: Callable[[Tensor], Tensor], theta: Float[Tensor, "R P"]) -> None:
         self.residuals, self.theta = residuals, theta
@@ -91,7 +91,7 @@ class _ImplicitPoint(Point):
         return top_eigenpairs(A, tol=1e-6).values[0]
 
     def _kernel(self, run: int, U: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:
-        """J J^T U: the columns are so many runs at the same point."""
+        """Multiply J J^T by U, whose columns count as so many runs at the same point."""
         theta = self.theta[run].expand(U.shape[1], -1)
         pulled = _ImplicitPoint(self.residuals, theta).pullback(U.T)
         pushed: Tensor = torch.func.jvp(self.residuals, (theta,), (pulled,))[1]

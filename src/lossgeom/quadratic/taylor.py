@@ -46,7 +46,7 @@ class TaylorModel(NetworkModel):
 
     @cached_property
     def _tangent(self) -> Tangent:
-        """At the start, where its top mode is found once for all points of a linear model."""
+        """The Jacobian at the start, whose top mode is found once for a linear model."""
         return self.tangent(ParameterJacobian(self.problem))
 
     @cached_property
