@@ -101,7 +101,12 @@ def _tried(problem: Problem) -> Way:
     for seed in range(DIRECTIONS):
         said = []
         for way in WAYS:
-            error, what = _tried_once(small, way, seed)
+            try:
+                with measuring(small.theta.device), in_double(small.theta.dtype):
+                    error = _error(small, way, seed)
+                what = f"a relative error of {error:.1e}"
+            except RAISED as raised:
+                error, what = torch.inf, f"{type(raised).__name__}: {raised}"
             if error <= (DIFFERENCES if exact else COARSE):
                 return way
             said.append(f"{way.__name__.replace('_', ' ')} {what}")
@@ -112,15 +117,6 @@ def _tried(problem: Problem) -> Way:
         f"or is not there ({'; '.join(said)}), so that a Taylor model of order 2 would be wrong; "
         "order=1 does without"
     )
-
-
-def _tried_once(small: Problem, way: Way, seed: int) -> tuple[float, str]:
-    try:
-        with measuring(small.theta.device), in_double(small.theta.dtype):
-            error = _error(small, way, seed)
-    except RAISED as raised:
-        return torch.inf, f"{type(raised).__name__}: {raised}"
-    return error, f"a relative error of {error:.1e}"
 
 
 def _error(small: Problem, way: Way, seed: int) -> float:

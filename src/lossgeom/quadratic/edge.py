@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.checks import check_at_least
+from lossgeom.quadratic._bisection import bisected
 from lossgeom.quadratic.planar import Planar
 from lossgeom.reprs import short
 
-HALVINGS = 200
 MARGIN = 0.25  # of the predicted distance from the edge
 
 
@@ -81,12 +81,12 @@ def edge_limit_from(planar: Planar, z: Tensor, T: Tensor) -> Tensor:
     offset = z.square() - start / 2 - kappa / 8
     high = torch.minimum(start, torch.full_like(start, kappa)) if kappa else start
     low = high - 4 * z.square() - kappa - 1
-    for _ in range(HALVINGS):
-        s = (low + high) / 2
+
+    def beyond(s: Tensor) -> Tensor:
         forgotten = torch.exp(4 * (s - start) / kappa) if kappa else torch.zeros_like(s)
-        above = s / 2 + kappa / 8 + offset * forgotten > 0
-        low, high = torch.where(above, low, s), torch.where(above, s, high)
-    return 2 + low
+        return s / 2 + kappa / 8 + offset * forgotten > 0
+
+    return 2 + bisected(low, high, beyond)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def descend_parameters(models: Ensemble, descent: Descent) -> Trajectory:
     Returns:
         What was recorded, and the final ``"z"`` and ``"theta"``.
 
+    >>> import torch
     >>> from lossgeom.quadratic import ImplicitModel
     >>> model = ImplicitModel(lambda theta: theta.square() - 1, torch.full((1, 1), 0.5))
     >>> trajectory = descend_parameters(model, Descent(steps=50, learning_rate=0.2))
