@@ -19,7 +19,7 @@ from lossgeom.curvature._parameter_matrix import ParameterMatrix
 from lossgeom.problem import first_look
 
 CHECKS: dict[str, tuple[Any, str]] = {
-    "two evaluations of the model": (first_look, "probe"),
+    "two evaluations of the model": (first_look, "_checked_outputs"),
     "derivatives beside differences, on 4 examples": (_kept_graphs, "guard"),
     "the size of a graph, on 2 examples": (_microbatches, "_look"),
     "pieces beside whole batches": (_microbatches, "_apart"),
