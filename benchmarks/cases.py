@@ -28,7 +28,7 @@ class MeanCrossEntropy(nn.Module):
     reduction = "mean"  # curvlinops asks for it
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """From (..., C) and (...)."""
+        """Average the loss of outputs (..., C) and targets (...)."""
         return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
@@ -60,17 +60,17 @@ class Case:
 
     @property
     def mode(self) -> Literal["eval", "train"]:
-        """As lossgeom calls it."""
+        """The mode of the model, as lossgeom calls it."""
         return "train" if self.model.training else "eval"
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """In the order of the flat vector."""
+        """The parameters in the order of the flat vector."""
         return list(self.model.parameters())
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """The dtype of the parameters."""
         return self.parameters[0].dtype
 
     @property
@@ -89,7 +89,7 @@ class Case:
         return ((x, y, y.numel() / total) for x, y in self.batches)
 
     def copy(self, dtype: torch.dtype | None = None) -> Case:
-        """With a model of its own, so that nothing that a competitor leaves behind is shared."""
+        """Copy the model, so that nothing that a competitor leaves behind is shared."""
         model, batches = copy.deepcopy(self.model).to(dtype or self.dtype), self.batches
         if dtype is not None:
             batches = [(x.to(dtype) if x.is_floating_point() else x, y) for x, y in batches]
@@ -97,7 +97,7 @@ class Case:
 
 
 def draw(seed: int, *shape: int) -> Tensor:
-    """Normal numbers, always the same."""
+    """Draw normal numbers, always the same."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -117,7 +117,7 @@ def text(examples: int) -> Batches:
 
 
 def trained(case: Case, steps: int, rate: float = 1e-3) -> Case:
-    """After some steps of Adam, in the mode that it came in."""
+    """Train a case by some steps of Adam, and leave its mode as it was."""
     training = case.model.training
     case.model.train()
     optimizer = torch.optim.Adam(case.model.parameters(), rate)
@@ -132,7 +132,7 @@ def trained(case: Case, steps: int, rate: float = 1e-3) -> Case:
 
 
 def mlp_case(quick: bool) -> Case:
-    """All digits in one batch."""
+    """A perceptron on all digits in one batch."""
     data = digits(examples=1796)
     x, y = (torch.cat(pair)[: 400 if quick else None] for pair in zip(data.train, data.test))  # noqa: B905
     case = Case(
@@ -148,7 +148,7 @@ def mlp_case(quick: bool) -> Case:
 
 
 def vgg_case(quick: bool) -> Case:
-    """Several batches of equal size, because not every competitor weighs them."""
+    """A VGG on batches of equal size, because not every competitor weighs them."""
     n, batches = (8, 2) if quick else (128, 4)
     title = f"VGG11 of width 1/4, {batches} batches of {n // batches} images"
     case = Case("vgg", title, vgg11(width=0.25, seed=INITIAL).eval(), images(n, batches))
@@ -156,7 +156,7 @@ def vgg_case(quick: bool) -> Case:
 
 
 def resnet_eval_case(quick: bool) -> Case:
-    """BatchNorm with its running averages."""
+    """A ResNet whose BatchNorm has its running averages."""
     n, batches = (8, 2) if quick else (64, 2)
     title = f"ResNet18 of width 16, eval mode, {batches} batches of {n // batches} images"
     case = Case("resnet_eval", title, resnet18(width=16, seed=INITIAL).eval(), images(n, batches))
@@ -164,7 +164,7 @@ def resnet_eval_case(quick: bool) -> Case:
 
 
 def resnet_train_case(quick: bool) -> Case:
-    """BatchNorm with the statistics of the batch."""
+    """A ResNet whose BatchNorm has the statistics of the batch."""
     n = 8 if quick else 32
     title = f"ResNet18 of width 16, train mode, one batch of {n} images"
     case = Case("resnet_train", title, resnet18(width=16, seed=INITIAL).train(), images(n, 1))
@@ -172,7 +172,7 @@ def resnet_train_case(quick: bool) -> Case:
 
 
 def gpt_case(quick: bool) -> Case:
-    """Next tokens, all in one batch."""
+    """A small GPT on next tokens, all in one batch."""
     n = 2 if quick else 16
     title = f"GPT of 4 layers, width 128, {n} x {LENGTH} tokens of {VOCABULARY:,}"
     with torch.random.fork_rng(devices=[]):
@@ -183,7 +183,7 @@ def gpt_case(quick: bool) -> Case:
 
 
 class Block(nn.Module):
-    """Attention is written out: fused kernels have no second derivative that all could use."""
+    """Attention written out: fused kernels have no second derivative that all could use."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """From (B, T, width) to the same."""
+        """Map (B, T, width) to the same shape."""
         q, k, v = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for part in self.qkv(self.norm1(x)).chunk(3, 2)
@@ -224,11 +224,11 @@ class GPT(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """From (B, T) to (B, T, VOCABULARY)."""
+        """Map tokens (B, T) to logits (B, T, VOCABULARY)."""
         return self.embedded(self.tokens(tokens))
 
     def embedded(self, x: Tensor) -> Tensor:
-        """From embeddings (B, T, width)."""
+        """Map embeddings (B, T, width) to logits."""
         x = x + self.positions(torch.arange(x.shape[1]))
         logits: Tensor = self.head(self.norm(self.blocks(x)))
         return logits

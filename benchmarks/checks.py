@@ -1,4 +1,4 @@
-"""Whether a result is right. The bounds are what all competitors were told before they ran."""
+"""Checks of results, with bounds that all competitors were told before they ran."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CELLS = [(1, 8, 0.1), (1, 8, 0.3), (2, 4, 0.1), (2, 4, 0.3), (3, 10, 0.1), (3, 1
 
 @dataclass(frozen=True)
 class Options:
-    """Sizes."""
+    """Sizes of the runs."""
 
     runs: int = 200
     """For each row."""
@@ -49,7 +49,7 @@ class Cell:
 
 
 def starts(options: Options, D: int, P: int, size: float) -> QuadraticModel:
-    """Q is 1 along one direction of parameters and of outputs, plus symmetric noise."""
+    """Models whose Q is 1 along one direction of parameters and outputs, plus symmetric noise."""
     generator = torch.Generator().manual_seed(options.seed)
 
     def normal(*shape: int) -> Tensor:
@@ -65,7 +65,7 @@ def starts(options: Options, D: int, P: int, size: float) -> QuadraticModel:
 
 
 def planar_distance(J: Tensor, Q: Tensor) -> Tensor:
-    """By the planar formula, with the extreme eigenvalues of Q along the top output."""
+    """Distance from 2 by the planar formula, with extreme eigenvalues of Q along the top output."""
     U = torch.linalg.svd(J, full_matrices=False)[0]
     u = U[:, :, 0]
     Qu = (u[:, :, None, None] * Q).sum(1)
@@ -104,7 +104,7 @@ def spread(ratio: Tensor) -> str:
 
 
 def line(name: str, found: Cell) -> str:
-    """Of the table."""
+    """Write a row of the table."""
     cells = [name, str(len(found.measured)), spread(found.measured)]
     cells += [spread(found.measured / found.predicted), spread(found.measured / found.planar)]
     return "| " + " | ".join(cells) + " |"

@@ -25,7 +25,7 @@ class InputOutput:
     last: bool = False
 
     def copy(self) -> InputOutput:
-        """With a model of its own."""
+        """Copy the model."""
         return replace(self, case=self.case.copy())
 
     def plain(self, dtype: torch.dtype | None = None) -> InputOutput:
@@ -35,13 +35,13 @@ class InputOutput:
         return replace(self, case=case)
 
     def inputs(self) -> list[Tensor]:
-        """Of every batch, what is differentiated in."""
+        """The inputs of every batch, or what stands for them, to differentiate in."""
         model = self.case.model
         embed = model.tokens if isinstance(model, GPT) else nn.Identity()
         return [embed(x).detach() for x, _ in self.case.batches]
 
     def outputs(self, x: Tensor) -> Tensor:
-        """From (B, ...) to (B, C)."""
+        """Map inputs (B, ...) to outputs (B, C)."""
         model = self.case.model
         found: Tensor = model.embedded(x) if isinstance(model, GPT) else model(x)
         return (found[:, -1] if self.last else found).flatten(1)
@@ -52,7 +52,7 @@ class InputOutput:
 
 
 def wide(case: Case) -> InputOutput:
-    """1,000 outputs: those of the last token, or of a fresh head, as when fine-tuning begins."""
+    """Give a case 1,000 outputs: those of the last token, or of a fresh head."""
     case = case.copy()
     x, y = case.batches[0]
     case = replace(case, batches=[(x[: case.few], y[: case.few])])

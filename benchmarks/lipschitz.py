@@ -43,7 +43,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Around width 48, depth 3 and radius 0.1."""
+    """Perceptrons around width 48 and depth 3, and radii around 0.1."""
     return [
         Case(activation, width, depth, radius)
         for activation in (nn.ReLU, nn.Tanh)
@@ -65,7 +65,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def trained(case: Case, x: Tensor, y: Tensor) -> nn.Sequential:
-    """By full-batch steps of Adam, from a fixed seed."""
+    """Train a perceptron by full-batch steps of Adam, from a fixed seed."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for m, n in pairwise([x.shape[1], *[case.width] * case.depth, 10]):

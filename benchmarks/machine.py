@@ -1,4 +1,4 @@
-"""Where and with what the times were taken."""
+"""The machine and the versions that times were taken with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy")
 
 
 def machine() -> dict[str, object]:
-    """For the record."""
+    """Describe the machine for the record."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -36,12 +36,12 @@ def slug(about: dict[str, object]) -> str:
 
 
 def now() -> str:
-    """In UTC, to the second."""
+    """The time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def commit() -> str:
-    """Of this repository; with a mark where files differ from it."""
+    """The commit of this repository; with a mark where files differ from it."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607

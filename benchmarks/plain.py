@@ -18,7 +18,7 @@ from benchmarks.input_output import InputOutput
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """One vector."""
+    """Flatten tensors into one vector."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
@@ -36,7 +36,7 @@ def gradient(case: Case) -> None:
 
 
 def hessian_product(case: Case, v: Tensor) -> Tensor:
-    """H v by two backward passes for each batch."""
+    """Compute H v by two backward passes for each batch."""
     total, parameters = torch.zeros_like(v), case.parameters
     for x, y, share in case.weighted():
         loss = case.criterion(case.model(x), y)
@@ -47,7 +47,7 @@ def hessian_product(case: Case, v: Tensor) -> Tensor:
 
 
 def gauss_newton_product(case: Case, v: Tensor) -> Tensor:
-    """G v, with J v as the transpose of the transposed product."""
+    """Compute G v, with J v as the transpose of the transposed product."""
     total, parameters = torch.zeros_like(v), case.parameters
     for x, y, share in case.weighted():
         outputs = case.model(x)
@@ -111,7 +111,7 @@ def jacobian_norms(function: InputOutput) -> Tensor:
 
 
 def _jacobian_norm(function: InputOutput, x: Tensor) -> float:
-    """By SciPy's solver, from products in forward and in reverse mode."""
+    """The norm by SciPy's solver, from products in forward and in reverse mode."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     outputs, pull, *_ = torch.func.vjp(function.outputs, x)

@@ -33,7 +33,7 @@ A, CURVATURE = 0.4, 1.2  # in the band that comes to the edge of stability
 
 @dataclass(frozen=True)
 class Options:
-    """Sizes."""
+    """Sizes of the runs."""
 
     runs: int = 10_000
     """In one batched call."""
@@ -52,7 +52,7 @@ class Options:
 
 
 def contractions(model: QuadraticModel, steps: int) -> Tensor:
-    """Of g = J^T z: J g, Q(g, .) and Q(g, g), in every step of the same numbers; Q(g, g)."""
+    """Compute J g, Q(g, .) and Q(g, g) with g = J^T z in every step; return Q(g, g)."""
     z, J, R = model.y[:, None], model.G, model.runs
     D, P = J.shape[1:]
     own = model.Q.runs is not None
@@ -82,7 +82,7 @@ Models = QuadraticModel | RandomModels
 
 
 def loop_matmul(z: Any, J: Any, Q: Any, steps: int) -> Any:
-    """One run, with matrix products; of NumPy or torch. The final J."""
+    """Descend one run with matrix products of NumPy or torch. The final J."""
     for _ in range(steps):
         g = J.T @ z
         Qg = Q @ g
@@ -91,7 +91,7 @@ def loop_matmul(z: Any, J: Any, Q: Any, steps: int) -> Any:
 
 
 def loop_einsum(einsum: Any, z: Any, J: Any, Q: Any, steps: int) -> Any:
-    """One run, as the formula is written."""
+    """Descend one run, as the formula is written."""
     for _ in range(steps):
         g = J.T @ z
         z = z - J @ g + 0.5 * einsum("aij,i,j->a", Q, g, g)
@@ -100,7 +100,7 @@ def loop_einsum(einsum: Any, z: Any, J: Any, Q: Any, steps: int) -> Any:
 
 
 def loop_flat(z: Any, J: Any, Q: Any, steps: int) -> Any:
-    """One run, as fast as we can write it: Q is one matrix, J is updated in place."""
+    """Descend one run as fast as we can write it: Q is one matrix, J is updated in place."""
     J, matrix = J + 0, Q.reshape(-1, Q.shape[-1])
     for _ in range(steps):
         g = z @ J
@@ -139,22 +139,22 @@ class Bench:
     options: Options
 
     def scaled(self, seconds: float, runs: int) -> float:
-        """From so many runs."""
+        """Scale the seconds of so many runs to those of the unit."""
         return seconds * min(UNIT_RUNS, self.options.runs) / runs
 
     def few(self, models: Models) -> QuadraticModel:
-        """What loops go through."""
+        """The runs that loops go through."""
         return models.rows(slice(self.options.loop_runs))
 
     def batched(self, models: Models) -> tuple[float, float]:
-        """One call, which draws the models if they are random."""
+        """Time one call, which draws the models if they are random."""
         seconds, found = timed(lambda: descend(models, Descent(self.options.steps)))
         few = self.few(models)
         right = torch.stack([loop_matmul(*run, self.options.steps) for run in singles(few)])
         return self.scaled(seconds, models.runs), worst(found.final["J"][: few.runs], right)
 
     def contracted(self, models: Models, size: int) -> tuple[float, float]:
-        """Chunk after chunk, drawn before the clock runs."""
+        """Time contractions chunk after chunk, drawn before the clock runs."""
         total, error = 0.0, 0.0
         for i in range(0, models.runs, size):
             model = models.rows(slice(i, i + size))
@@ -165,7 +165,7 @@ class Bench:
         return self.scaled(total, models.runs), error
 
     def looped(self, models: Models, loop: Loop, numpy: bool) -> tuple[float, float]:
-        """Run after run in Python."""
+        """Time a loop over runs in Python."""
         runs = singles(self.few(models))
         right = torch.stack([loop_matmul(*run, self.options.steps) for run in runs])
         given: list[Any] = [tuple(part.numpy() if numpy else part for part in run) for run in runs]
@@ -175,14 +175,14 @@ class Bench:
 
 
 def with_one(models: RandomModels) -> QuadraticModel:
-    """As many starts, with the Q of the first model."""
+    """The starts of all models with the Q of the first."""
     chunks = (models.rows(slice(i, i + 100)) for i in range(0, models.runs, 100))
     y, G = zip(*((chunk.y, chunk.G) for chunk in chunks), strict=True)
     return QuadraticModel(torch.cat(y), torch.cat(G), Dense(dense(models.rows(slice(1)))[0]))
 
 
 def measure(options: Options) -> dict[str, Lap]:
-    """All competitors, in contractions."""
+    """Race all competitors, in units of contractions."""
     bench, sizes = Bench(options), (options.runs, options.outputs, options.parameters)
     models = random_models(*sizes, a=A, initial_curvature=CURVATURE)
     first, shared = models.rows(slice(UNIT_RUNS)), with_one(models)
@@ -206,7 +206,7 @@ def _verdict(error: float) -> dict[str, object]:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """For the documentation."""
+    """Write the table of the documentation."""
     sizes, laps = record["options"], record["laps"]
     ours = laps["lossgeom"]["gradients"]
     lines = [

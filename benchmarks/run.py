@@ -60,7 +60,7 @@ class Options:
 
 
 def say(text: str) -> None:
-    """To standard error, where a terminal shows only the latest of the passing messages."""
+    """Write to standard error, where a terminal shows only the latest of the passing messages."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def smaller(case: Case) -> Case:
-    """With fewer products, too."""
+    """Take fewer products, too."""
     return replace(case, products=3, patience=60, few=1)
 
 
@@ -150,7 +150,7 @@ def others(file: Path, record: Mapping[str, Any]) -> tuple[dict[str, str], dict[
 
 
 def measure(bench: Bench, task: str) -> dict[str, Lap]:
-    """One task, with its results on the terminal."""
+    """Race one task, with its results on the terminal."""
     start = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of competitors, about themselves
@@ -162,7 +162,7 @@ def measure(bench: Bench, task: str) -> dict[str, Lap]:
 
 
 def words(summary: Mapping[str, Any]) -> str:
-    """A result in a line."""
+    """Write a result in a line."""
     if summary.get("status") == "error":
         return f"error  {summary['message']}"
     numbers = "  ".join(
@@ -173,7 +173,7 @@ def words(summary: Mapping[str, Any]) -> str:
 
 
 def describe(case: Case) -> dict[str, Any]:
-    """For the record."""
+    """Describe a case for the record."""
     return {
         "name": case.name,
         "title": case.title,

@@ -53,7 +53,7 @@ def _seconds(attempt: Attempt, value: Any) -> float:
 
 
 def _fewest(steps: Steps, k: int, patience: int, right: Callable[[int], bool]) -> Setting:
-    """Double until it is right, then halve the interval to a tenth."""
+    """Double the steps until it is right, then halve the interval to a tenth."""
     wrong, n = 0, steps.first(k)
     while not _safely(right, n):
         if steps.products(k, 2 * n) > patience:

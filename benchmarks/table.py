@@ -112,7 +112,7 @@ def _told(e: Result) -> bool:
 
 
 def _advantages(title: str, columns: Sequence[Mapping[str, Result]]) -> list[str]:
-    """With the geometric mean."""
+    """Advantages of all cases, with their geometric mean."""
     ratios = [_advantage(column.values()) for column in columns]
     known = [math.log(r) for r in ratios if r is not None]
     mean = f"{math.exp(math.fsum(known) / len(known)):.2f}" if known else ""
@@ -172,7 +172,7 @@ def _settings(records: Sequence[Result]) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Write a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -53,12 +53,12 @@ class Bench:
         return {key: peer for key, peer in self.peers.items() if peer.available and offer(peer)}
 
     def race(self, runs: Mapping[str, Any], check: Any, within: float = math.inf) -> Laps:
-        """In units of this case's gradient."""
+        """Race in units of this case's gradient."""
         return race(runs, partial(gradient, self.case.copy()), check, self.repeats, within)
 
 
 def products(bench: Bench, offer: Offer, reference: Callable[[Case, Tensor], Tensor]) -> Laps:
-    """Set-up and many products, per product."""
+    """Time the set-up and many products, per product."""
     last = vectors(bench.case, bench.case.products)[-1]
     right = reference(bench.reference.exact, last.double())
     peers = bench.offering(offer)
@@ -107,7 +107,7 @@ def gauss_newton(bench: Bench) -> Laps:
 
 
 def block(bench: Bench) -> Laps:
-    """Per vector of a block of 8, and one after the other, both after the set-up."""
+    """Time a vector of a block of 8, and of several alone, after the set-up."""
     V = torch.stack(vectors(bench.case, BLOCK), 1)
     right = hessian_product(bench.reference.exact, V[:, -1].double())
     check = partial(checks.product, right)
@@ -144,7 +144,7 @@ def top(k: int, bench: Bench) -> Laps:
 def at_best(
     bench: Bench, attempts: Mapping[str, Attempt], check: Any, k: int = 1
 ) -> tuple[Laps, dict[str, Setting]]:
-    """Every competitor with the setting that is best for it."""
+    """Race every competitor with the setting that is best for it."""
     patience = bench.case.patience
     found = {
         key: best_setting(bench.peers[key].setting, attempt, check, k, patience)
@@ -185,7 +185,7 @@ def jacobian(bench: Bench) -> Laps:
 
 
 def jacobian_wide(bench: Bench) -> Laps:
-    """Of 1,000 outputs at a few examples, except where another case is the same in eval mode."""
+    """Norms of Jacobians of 1,000 outputs, except where another case is the same in eval mode."""
     if bench.case.mode == "train":
         return {}
     function = wide(bench.case)
@@ -193,7 +193,7 @@ def jacobian_wide(bench: Bench) -> Laps:
 
 
 def jacobians(bench: Bench, function: InputOutput) -> Laps:
-    """Checks and memory included; the last line counts what is multiplied."""
+    """Race norms of Jacobians, with checks and memory; the last line counts what is multiplied."""
     check = partial(checks.norms, jacobian_norms(function))
     peers = bench.offering(lambda peer: peer.jacobian)
     attempts = {key: partial(_jacobian, function, peer) for key, peer in peers.items()}

@@ -44,7 +44,7 @@ class Lap:
 
 
 def timed(function: Callable[[], T]) -> tuple[float, T]:
-    """Seconds, and the result."""
+    """Call a function; return the seconds it took, and the result."""
     start = time.perf_counter()
     result = function()
     return time.perf_counter() - start, result
@@ -70,7 +70,7 @@ def race(
     repeats: int,
     within: float = math.inf,
 ) -> dict[str, Lap]:
-    """Round robin: every competitor once in each round, each round from another one on.
+    """Race round robin: every competitor once in each round, each round from another one on.
 
     A run gives its seconds and its result; the first result is checked. Who is wrong, or slower
     than ``within`` times the fastest that is right, is left out of the other rounds.

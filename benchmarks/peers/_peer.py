@@ -1,4 +1,4 @@
-"""What a competitor offers: one function for each thing that is measured."""
+"""The form of a competitor: one function for each thing that is measured."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ class Peer:
 
     @property
     def version(self) -> str:
-        """Of its package, where it has one."""
+        """The version of its package, where it has one."""
         return version(self.package) if self.package else ""
 
 
 def column_by_column(product: Product) -> Product:
-    """A product with a block for a competitor that has none."""
+    """Make a product with a block for a competitor that has none."""
     import torch
 
     return lambda V: torch.stack([product(v) for v in V.unbind(1)], dim=1)

@@ -11,7 +11,7 @@ from benchmarks.plain import flat, pieces
 
 
 def hessian(case: Case) -> Product:
-    """With gradients kept, which saves one of its backward passes."""
+    """Hessian products with gradients kept, which saves one of its backward passes."""
     from backpack.hessianfree.hvp import hessian_vector_product
 
     parameters, kept = case.parameters, []
@@ -33,7 +33,7 @@ def hessian(case: Case) -> Product:
 
 
 def gauss_newton(case: Case) -> Product:
-    """With outputs kept."""
+    """Gauss-Newton products with outputs kept."""
     from backpack.hessianfree.ggnvp import ggn_vector_product_from_plist
 
     parameters, kept = case.parameters, []

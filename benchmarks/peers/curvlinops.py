@@ -12,7 +12,7 @@ from benchmarks.peers.double_backward import THREADS, eigsh
 
 
 def operator(case: Case, kind: str = "HessianLinearOperator") -> Any:
-    """Without its check that model and data are deterministic, and told how much data there is."""
+    """An operator without its check of determinism, and told how much data there is."""
     import curvlinops
 
     return getattr(curvlinops, kind)(
@@ -26,7 +26,7 @@ def operator(case: Case, kind: str = "HessianLinearOperator") -> Any:
 
 
 def hessian(case: Case) -> Product:
-    """Forward over reverse mode."""
+    """Hessian products by forward over reverse mode."""
     product: Product = operator(case).__matmul__
     return product
 
@@ -38,7 +38,7 @@ def gauss_newton(case: Case) -> Product:
 
 
 def top(case: Case, k: int, threads: int | None) -> Pairs:
-    """As its documentation does it, but in float32."""
+    """Eigenpairs as its documentation finds them, but in float32."""
     return eigsh(case, operator(case).__matmul__, k, threads)
 
 

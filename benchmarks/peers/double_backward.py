@@ -1,4 +1,4 @@
-"""What papers' code does: plain double backward, and SciPy's eigsh on it."""
+"""The code of papers: plain double backward, and SciPy's eigsh on it."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ THREADS = Choices((None, 1), lambda n: "all threads" if n is None else f"{n} BLA
 
 
 def top(case: Case, k: int, threads: int | None) -> Pairs:
-    """With two backward passes for every product."""
+    """Eigenpairs, with two backward passes for every product."""
     return eigsh(case, hessian(case), k, threads)
 
 
 def block(case: Case) -> Product:
-    """One column after the other."""
+    """Multiply one column after the other."""
     return column_by_column(hessian(case))
 
 

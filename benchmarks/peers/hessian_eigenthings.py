@@ -10,20 +10,20 @@ from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature, Steps
 
 
 def operator(case: Case, method: str = "autograd") -> Any:
-    """Which averages the means of batches, and so wants them of equal size."""
+    """An operator that averages the means of batches, and so wants them of equal size."""
     from hessian_eigenthings import HessianOperator, supervised_loss
 
     return HessianOperator(case.model, case.batches, supervised_loss(case.criterion), method=method)
 
 
 def hessian(case: Case, method: str = "autograd") -> Product:
-    """Two backward passes, or two gradients."""
+    """Hessian products by two backward passes, or two gradients."""
     product: Product = operator(case, method).matvec
     return product
 
 
 def gauss_newton(case: Case) -> Product:
-    """Forward and reverse mode."""
+    """Gauss-Newton products by forward and reverse mode."""
     from hessian_eigenthings import GGNOperator, supervised_forward, supervised_loss_of_output
 
     loss = supervised_loss_of_output(case.criterion)
@@ -32,7 +32,7 @@ def gauss_newton(case: Case) -> Product:
 
 
 def top(case: Case, k: int, steps: int, method: str = "autograd") -> Pairs:
-    """Lanczos iteration of so many steps."""
+    """Eigenpairs by Lanczos iteration of so many steps."""
     from hessian_eigenthings import lanczos
 
     found = lanczos(
@@ -42,7 +42,7 @@ def top(case: Case, k: int, steps: int, method: str = "autograd") -> Pairs:
 
 
 def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) -> Quadrature:  # noqa: ARG001
-    """On a grid of its default size."""
+    """A density on a grid of its default size."""
     from hessian_eigenthings import spectral_density
 
     found = spectral_density(operator(case), num_runs=probes, lanczos_steps=steps, seed=0)

@@ -1,4 +1,4 @@
-"""What people write for spectral norms of Jacobians."""
+"""Spectral norms of Jacobians, as people write them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Norms = Callable[[Tensor], Tensor]
 
 
 def by_values(J: Tensor) -> Tensor:
-    """From (B, C, D)."""
+    """Norms of Jacobians (B, C, D) by their singular values."""
     norms: Tensor = torch.linalg.matrix_norm(J, ord=2)
     return norms
 
 
 def by_gram(J: Tensor) -> Tensor:
-    """From (B, C, D), by the largest eigenvalue of J J^T, or of J^T J where that is smaller."""
+    """Norms of Jacobians (B, C, D) by the largest eigenvalue of the smaller of J J^T and J^T J."""
     rows = J if J.shape[1] <= J.shape[2] else J.mT
     norms: Tensor = torch.linalg.eigvalsh(rows @ rows.mT)[:, -1].sqrt()
     return norms
@@ -40,7 +40,7 @@ def check_size(function: InputOutput, x: Tensor) -> None:
 
 
 def all_at_once(function: InputOutput, chunk: int | None, norms: Norms) -> Tensor:
-    """All rows of all examples by ``torch.func``, for so many examples at a time."""
+    """Compute all rows of all examples by ``torch.func``, for so many examples at a time."""
     function, found = function.plain(), []
     for x in function.inputs():
         check_size(function, x)
@@ -50,7 +50,7 @@ def all_at_once(function: InputOutput, chunk: int | None, norms: Norms) -> Tenso
 
 
 def row_by_row(function: InputOutput, _: None) -> Tensor:
-    """A backward pass of the batch for each output."""
+    """Take a backward pass of the batch for each output."""
     function, found = function.plain(), []
     for x in function.inputs():
         check_size(function, x)
@@ -64,7 +64,7 @@ def row_by_row(function: InputOutput, _: None) -> Tensor:
 
 
 def power_iteration(function: InputOutput, steps: int) -> Tensor:
-    """So many products with J^T J, for all examples of a batch at once."""
+    """Take so many products with J^T J, for all examples of a batch at once."""
     function = function.plain()
 
     def norm(x: Tensor, v: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""This library."""
+"""This library as a competitor."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature
 
 
 def problem(case: Case) -> lg.Problem:
-    """All that a user writes, derivatives checked."""
+    """What a user writes, derivatives checked."""
     return lg.Problem(case.model, case.loss, case.batches, mode=case.mode)
 
 
 def hessian(case: Case) -> Product:
-    """With what the default memory budget keeps."""
+    """Hessian products with what the default memory budget keeps."""
     return lg.Hessian(problem(case)).__matmul__
 
 
 def gauss_newton(case: Case) -> Product:
-    """The same for Gauss-Newton products."""
+    """Gauss-Newton products with what the default memory budget keeps."""
     return lg.GaussNewton(problem(case)).__matmul__
 
 
@@ -36,19 +36,19 @@ def gauss_newton_without_memory(case: Case) -> Product:
 
 
 def top(case: Case, k: int, setting: None) -> Pairs:  # noqa: ARG001
-    """To the tolerance that all have to meet."""
+    """Eigenpairs to the tolerance that all have to meet."""
     found = lg.top_eigenpairs(lg.Hessian(problem(case)), k, tol=1e-3)
     return Pairs(found.values, found.vectors, found.matvecs)
 
 
 def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) -> Quadrature:  # noqa: ARG001
-    """Which finds the range of the spectrum itself."""
+    """A density, which finds the range of the spectrum itself."""
     found = lg.spectral_density(lg.Hessian(problem(case)), probes=probes, steps=steps)
     return Quadrature(found.nodes, found.weights)
 
 
 def jacobian(function: InputOutput, setting: None) -> Tensor:  # noqa: ARG001
-    """By the method that it chooses itself, with its default tolerance of 1e-3."""
+    """Norms of Jacobians by the method that it chooses, to its default tolerance of 1e-3."""
     return lg.jacobian_norms(
         problem(function.case),
         (lambda outputs, _: outputs[:, -1]) if function.last else "logits",

@@ -1,4 +1,4 @@
-"""What other papers' code does: power iteration, one pair after the other."""
+"""The code of other papers: power iteration, one pair after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def one(case: Case, found: Tensor, v: Tensor, steps: int) -> tuple[Tensor, Tenso
 
 
 def top(case: Case, k: int, steps: int) -> Pairs:
-    """Pair by pair, with a given number of steps for each."""
+    """Find pair by pair, with a given number of steps for each."""
     values, vectors = [], torch.zeros(case.P, 0)
     for start in unit_vectors(case, k):
         value, vector = one(case, vectors, start, steps)

@@ -17,7 +17,7 @@ from benchmarks.plain import flat, pieces
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """It draws from the global generator, and autograd warns of the graph that it keeps."""
+    """Seed the global generator it draws from, and ignore warnings of the graph it keeps."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -25,7 +25,7 @@ def seeded() -> Iterator[None]:
 
 
 def computer(case: Case) -> Any:
-    """One batch keeps its graph; several are differentiated anew for every product."""
+    """Its solver: one batch keeps its graph; several are differentiated anew for every product."""
     from pyhessian import hessian as Computer
 
     with seeded():
@@ -35,7 +35,7 @@ def computer(case: Case) -> Any:
 
 
 def hessian(case: Case) -> Product:
-    """What its solvers call."""
+    """The Hessian product that its solvers call."""
     from pyhessian.utils import hessian_vector_product
 
     one = computer(case)
@@ -50,14 +50,14 @@ def hessian(case: Case) -> Product:
 
 
 def top(case: Case, k: int, steps: int) -> Pairs:
-    """Without its own criterion to stop, which stops too early."""
+    """Eigenpairs without its own criterion to stop, which stops too early."""
     with seeded():
         values, vectors = computer(case).eigenvalues(maxIter=steps, tol=0.0, top_n=k)
     return Pairs(torch.tensor(values), torch.stack([flat(v) for v in vectors], 1), k * steps)
 
 
 def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) -> Quadrature:  # noqa: ARG001
-    """With torch.eig put back, which torch has no longer."""
+    """A density, with torch.eig put back, which torch has no longer."""
     with seeded(), eig_put_back():
         nodes, weights = computer(case).density(iter=steps, n_v=probes)
     return Quadrature(torch.tensor(nodes), torch.tensor(weights))

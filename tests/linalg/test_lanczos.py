@@ -4,12 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse.linalg import LinearOperator as ScipyOperator
-from scipy.sparse.linalg import aslinearoperator, eigsh
+from scipy.sparse.linalg import eigsh
 
-from lossgeom import top_eigenpairs
+from lossgeom import conjugate_gradients, top_eigenpairs
 from lossgeom.linalg import Dense, LinearOperator, MatrixFree, lanczos
-from tests.linalg.spectra import SPECTRA, check_pairs, rotated, wanted
+from tests.linalg.spectra import FORMS, SPECTRA, check_pairs, rotated, wanted
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
@@ -66,13 +65,25 @@ def test_agrees_with_scipy():
     torch.testing.assert_close(pairs.values, torch.from_numpy(expected), rtol=1e-10, atol=0)
 
 
-def test_takes_what_multiplies():
+@pytest.mark.parametrize("form", FORMS)
+def test_takes_what_multiplies(form):
     A = rotated(SPECTRA["outliers"])
     expected = top_eigenpairs(A, 2)
-    scipy_operator = aslinearoperator(A.numpy())
-    assert isinstance(scipy_operator, ScipyOperator)
-    for operator in (Dense(A), scipy_operator):
-        torch.testing.assert_close(top_eigenpairs(operator, 2).values, expected.values)
+    torch.testing.assert_close(top_eigenpairs(FORMS[form](A), 2).values, expected.values)
+
+
+def test_products_come_in_blocks_and_are_counted():
+    A, widths = rotated(SPECTRA["hessian"]), []
+
+    def product(V):
+        widths.append(V.shape[1])
+        return A @ V
+
+    operator = MatrixFree(A.shape, A.dtype, A.device, product, lambda: operator)
+    pairs = top_eigenpairs(operator, 10, start=top_eigenpairs(A, 12).vectors)
+    assert sum(widths) == pairs.matvecs
+    assert max(widths) <= 8
+    assert widths.count(1) < len(widths)
 
 
 def test_same_seed_same_bits_and_global_generator_untouched():
@@ -91,6 +102,41 @@ def test_a_warm_start_saves_products():
     warm = top_eigenpairs(A, tol=1e-6, start=cold.vectors[:, 0], verify=False)
     assert warm.matvecs <= 3 < cold.matvecs
     torch.testing.assert_close(warm.values, cold.values)
+
+
+def test_a_warm_block_saves_products():
+    values = torch.cat([torch.linspace(-0.2, 0.3, 300), torch.logspace(0, 1.3, 10)])
+    A, noise = rotated(values), rotated(torch.linspace(-1, 1, 310), seed=7)
+    near = A + 1e-3 * noise
+    warm = top_eigenpairs(near, 4, start=top_eigenpairs(A, 4).vectors)
+    assert warm.converged.all()
+    assert warm.matvecs < 0.7 * top_eigenpairs(near, 4).matvecs
+    expected = torch.linalg.eigvalsh(near).flip(0)[:4]
+    torch.testing.assert_close(warm.values, expected, rtol=1e-5, atol=0)
+
+
+def test_more_start_vectors_than_needed_and_dependent_ones():
+    A = rotated(SPECTRA["hessian"])
+    start = torch.ones(90, 3, dtype=torch.float64)
+    many = torch.cat([start, torch.eye(90, dtype=torch.float64)], 1)
+    pairs = top_eigenpairs(A, 2, start=many, tol=1e-6, max_matvecs=500)
+    torch.testing.assert_close(pairs.values, wanted(SPECTRA["hessian"], "largest")[:2])
+    assert top_eigenpairs(A, 2, start=start).converged.all()
+
+
+def test_smallest_pairs_by_the_inverse():
+    """As docs/explanation/spectral-algorithms.md says: where a nearly exact inverse is known."""
+    values = torch.logspace(-3, 2, 300, dtype=torch.float64)
+    A, T = torch.diag(values), torch.diag(1 / (values + 1e-3))
+
+    def solve(B):
+        return conjugate_gradients(A, B, preconditioner=T).x
+
+    inverse = MatrixFree((300, 300), A.dtype, A.device, solve, lambda: inverse)
+    pairs = top_eigenpairs(inverse, 2)
+    assert pairs.converged.all()
+    torch.testing.assert_close(1 / pairs.values, values[:2], rtol=1e-3, atol=0)
+    assert not top_eigenpairs(A, 2, which="smallest", max_matvecs=300).converged.any()
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 50])
@@ -138,6 +184,21 @@ def test_says_when_it_has_not_converged():
     assert not pairs.converged.any()
     assert pairs.matvecs == 10
     check_pairs(A, pairs, 1e-8)
+
+
+def test_products_that_are_not_finite_in_the_search_for_a_rival():
+    """They show that A is not what it should be, also where the pairs found are finite."""
+    A, seen = torch.diag(torch.tensor([5.0, 4.0, *[1.0] * 30])), []
+
+    def product(V):
+        seen.append(V)
+        return A @ V / (0.0 if len(seen) == 3 else 1.0)
+
+    operator = MatrixFree(A.shape, A.dtype, A.device, product, lambda: operator)
+    pairs = top_eigenpairs(operator, start=torch.eye(32)[0])
+    assert pairs.values.isnan().all()
+    assert not pairs.converged.any()
+    assert not pairs.verified
 
 
 def test_non_finite_products_give_nan():

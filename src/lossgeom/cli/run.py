@@ -102,9 +102,6 @@ def _parse_run(study: Study, arguments: list[str]) -> tuple[RunOptions, Any]:
             ("settings", Annotated[study.Config, flat], settings),
         ],
     )
-    options: Any = parsed(
-        both, arguments, f"run {study.name}", HELP.format(study=study), tyro.conf.OmitArgPrefixes
-    )
     options: Any = parsed(both, arguments, f"run {study.name}", HELP.format(study=study))
     return options.options, options.settings
 

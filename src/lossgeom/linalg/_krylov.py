@@ -25,7 +25,7 @@ SAFETY = 0.9  # of the tolerance, in a search: rounding is in the residual of wh
 
 @dataclass
 class Products:
-    """Products with an operator, counted.
+    """An operator whose products are counted.
 
     Attributes:
         limit: how many a search may take.
@@ -200,7 +200,7 @@ class Krylov:
 
 
 def preference(values: Tensor, which: Which) -> Tensor:
-    """Larger for the eigenvalues that are wanted more."""
+    """Numbers that are larger for the eigenvalues that are wanted more."""
     if which == "magnitude":
         return values.abs()
     return values if which == "largest" else -values
@@ -227,7 +227,7 @@ class Ritz:
 
     @classmethod
     def of(cls, basis: Krylov, which: Which) -> Ritz:
-        """The pairs of a basis."""
+        """Diagonalise the projection on a basis."""
         values, weights = torch.linalg.eigh(basis.projection)
         scales = torch.minimum(values.abs(), values[-1:] - values[:1])
         order = preference(values, which).argsort(descending=True, stable=True)
@@ -236,7 +236,7 @@ class Ritz:
         return cls(basis, values[order], weights, residuals, scales[order])
 
     def vectors(self, k: int) -> Float[Tensor, "k n"]:
-        """The k most wanted vectors, as rows."""
+        """The k most wanted Ritz vectors, as rows."""
         rows = self.basis.rows[: len(self.values)]
         vectors: Tensor = self.weights[:, :k].T.to(rows) @ rows
         return vectors

@@ -51,7 +51,8 @@ def quadrature(
         if not going.any() or j + 1 == steps:
             break
         beta = off[:, j] = beta.where(going, 0)
-        before, V = V, (W / beta[:, None].to(W)).where(going[:, None], 0)
+        before, V = V, W.div_(beta[:, None].to(W))
+        V[~going] = 0
     diagonal, off = diagonal.cpu(), off.cpu()
     T = torch.diag_embed(diagonal)
     T += torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)

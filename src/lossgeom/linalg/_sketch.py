@@ -60,5 +60,5 @@ def _outside(Q: Float[Tensor, "m k"], R: Float[Tensor, "k k"]) -> Float[Tensor, 
 
 
 def without(Q: Float[Tensor, "m q"] | None, V: Float[Tensor, "m j"]) -> Float[Tensor, "m j"]:
-    """(I - Q Q^T) V."""
+    """Take the span of Q out of V: (I - Q Q^T) V."""
     return V if Q is None else V - Q @ (Q.T @ V)

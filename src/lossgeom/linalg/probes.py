@@ -30,13 +30,13 @@ def random_signs(A: LinearOperator, k: int, seed: int) -> Float[Tensor, "n k"]:
 
 
 def groups(total: int, at_most: int = BLOCK) -> list[int]:
-    """Sizes of as few equal groups as there can be."""
+    """Divide a number into as few groups of about equal size as there can be."""
     count = -(-max(total, 0) // at_most)
     return [len(range(i, total, count)) for i in range(count)]
 
 
 def multiply(A: LinearOperator, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
-    """A V, a block at a time."""
+    """Multiply A by V, a block of columns at a time."""
     return torch.cat([A.matmat(part) for part in torch.split(V, BLOCK, dim=1)], dim=1)
 
 
@@ -64,7 +64,7 @@ def dots(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> Float[Tensor, " k"
 
 
 def exact_estimate(value: float, matvecs: int) -> Estimate:
-    """A number that nothing was sampled for."""
+    """An estimate of a number that nothing was sampled for."""
     return Estimate(value, stderr=0.0, converged=math.isfinite(value), matvecs=matvecs)
 
 

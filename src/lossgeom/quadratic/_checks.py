@@ -1,4 +1,4 @@
-"""What the models and loops ask of their arguments."""
+"""Checks of tensors that models are made of."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_tensor(name: str, value: Tensor, shape: tuple[int | None, ...], axes: 
 
 
 def check_same_dtype(**dtypes: torch.dtype | None) -> None:
-    """Raise unless all that have a dtype have the same."""
+    """Raise unless all tensors that have a dtype have the same."""
     if len({dtype for dtype in dtypes.values() if dtype is not None}) > 1:
         got = ", ".join(f"{name} in {dtype}" for name, dtype in dtypes.items())
         raise TypeError(f"expected tensors of one dtype, got {got}")

@@ -1,18 +1,18 @@
-"""The loop that all descents share: steps, records, and runs that end before the others."""
+"""The loop of all descents: steps, records, and runs that end before the others."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.quadratic.descent import Descent
+from lossgeom.quadratic.descent import Descent, chunks
+from lossgeom.quadratic.model import Ensemble, Model
 from lossgeom.quadratic.point import Loss, Point, slope
-from lossgeom.quadratic.trajectory import Trajectory
+from lossgeom.quadratic.trajectory import Trajectory, joined
 
 
 class System(ABC):
@@ -31,16 +31,23 @@ class System(ABC):
 
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:
-        """What the final state of a trajectory holds."""
+        """What a trajectory keeps as its final state."""
 
     @abstractmethod
     def keep(self, rows: Tensor) -> None:
-        """Go on without the others."""
+        """Keep some of the runs, and go on without the others."""
 
 
-def advance(system: System, descent: Descent) -> Trajectory:
-    """Take the steps."""
-    log, steps = _Log.of(system, descent), descent.recorded_steps
+def descended(
+    models: Ensemble, descent: Descent, start: Callable[[Model, Descent], System]
+) -> Trajectory:
+    """Advance all runs of an ensemble, a chunk after the other."""
+    with torch.no_grad():
+        return joined([_advanced(start(m, descent), descent) for m in chunks(models, descent)])
+
+
+def _advanced(system: System, descent: Descent) -> Trajectory:
+    log, steps = _Log(system, descent), descent.recorded_steps
     log.write(slice(1), log.going, slice(None))
     log.take_out(0, 0)
     row = 1
@@ -55,26 +62,21 @@ def advance(system: System, descent: Descent) -> Trajectory:
     return log.trajectory(steps)
 
 
-@dataclass(eq=False)
 class _Log:
-    """Records of all runs of a system, also of those that it goes on without."""
+    """Records of all runs of a system, also of those that it goes on without.
 
-    system: System
-    descent: Descent
-    going: Int[Tensor, " R"]
-    near: Bool[Tensor, " R"]  # at the step before, to a minimum of the loss
-    diverged_at: Int[Tensor, " R"]
-    converged_at: Int[Tensor, " R"]
-    final: dict[str, Tensor]
-    recorded: dict[str, Tensor] = field(default_factory=dict)
+    Attributes:
+        going: the runs that the system still has.
+        near: which of them were near a minimum of the loss at the step before.
+    """
 
-    @classmethod
-    def of(cls, system: System, descent: Descent) -> _Log:
-        going = torch.arange(len(system.z), device=system.z.device)
-        never = torch.full_like(going, -1)
-        final = {name: torch.empty_like(value) for name, value in system.state().items()}
-        at_rest = torch.ones_like(going, dtype=torch.bool)
-        return cls(system, descent, going, at_rest, never, never.clone(), final)
+    def __init__(self, system: System, descent: Descent) -> None:
+        self.system, self.descent = system, descent
+        self.going = torch.arange(len(system.z), device=system.z.device)
+        self.near = torch.ones_like(self.going, dtype=torch.bool)
+        self.diverged_at, self.converged_at = torch.full_like(self.going, -1).repeat(2, 1)
+        self.final = {name: torch.empty_like(value) for name, value in system.state().items()}
+        self.recorded: dict[str, Tensor] = {}
 
     def take_out(self, step: int, row: int) -> None:
         """Note which runs have ended at this step, and let the others go on without them."""

@@ -20,7 +20,7 @@ from lossgeom.reprs import short
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    r"""What z is made of the outputs f of a network, all batches one after the other.
+    r"""How z is made of the outputs f of a network, all batches one after the other.
 
     For squared errors :math:`z = s (f - y)`, with the scale s at which the loss is half the square
     of z; for other losses z = f.
@@ -41,7 +41,7 @@ class Residuals:
 
     @classmethod
     def of(cls, problem: Problem) -> Residuals:
-        """Those of a problem; one forward pass."""
+        """Make the residuals of a problem, in one forward pass."""
 
         @torch.no_grad()
         def look(batch: Batch) -> tuple[Tensor, Batch, float]:
@@ -54,40 +54,38 @@ class Residuals:
         if isinstance(likelihood, Gaussian):
             y = in_a_row([batch.targets.to(outputs[0]) for batch in batches])
             return cls(outputs, y, math.sqrt(likelihood.curvature / divisor), squared_error)
-        return cls(outputs, 0.0, 1.0, partial(_loss, problem, outputs, batches, divisor))
+        return cls(outputs, 0.0, 1.0, partial(_loss, problem, outputs, batches))
 
     def z(self, outputs: Sequence[Tensor]) -> Float[Tensor, "1 D"]:
-        """Of outputs for every batch."""
+        """Make z of the outputs for every batch."""
         return self.scale * (in_a_row(outputs) - self.targets)
 
     def split(self, u: Float[Tensor, " D"]) -> list[Tensor]:
-        """A vector of numbers for all outputs in their shapes."""
-        parts = torch.split(u, [f.numel() for f in self.outputs])
-        return [part.reshape(f.shape) for part, f in zip(parts, self.outputs, strict=True)]
+        """Split numbers for all outputs into batches, in their shapes."""
+        return in_shapes(u, self.outputs)
+
+
+def in_shapes(u: Float[Tensor, " D"], like: Sequence[Tensor]) -> list[Tensor]:
+    """Split a vector into tensors of the shapes of others."""
+    parts = torch.split(u, [f.numel() for f in like])
+    return [part.reshape(f.shape) for part, f in zip(parts, like, strict=True)]
 
 
 def in_a_row(parts: Sequence[Tensor]) -> Float[Tensor, "1 D"]:
-    """Tensors of any shapes, one after the other."""
+    """Flatten tensors of any shapes into one row, one after the other."""
     return torch.cat([part.reshape(-1) for part in parts])[None]
 
 
 def _loss(
-    problem: Problem,
-    shapes: Sequence[Tensor],
-    batches: Sequence[Batch],
-    divisor: float,
-    z: Float[Tensor, "R D"],
+    problem: Problem, shapes: Sequence[Tensor], batches: Sequence[Batch], z: Float[Tensor, "R D"]
 ) -> Float[Tensor, " R"]:
     """The loss of each row of outputs; NaN where it is not finite."""
-    sizes = [f.numel() for f in shapes]
     losses = []
     for row in z:
-        parts = zip(torch.split(row, sizes), shapes, batches, strict=True)
+        outputs = in_shapes(row, shapes)
         try:
-            total = torch.stack(
-                [problem.terms(part.reshape(f.shape), b)[0] for part, f, b in parts]
-            )
-            losses.append(total.sum() / divisor)
+            total, divisor = problem.reduced(map(problem.terms, outputs, batches))
+            losses.append(total / divisor)
         except NonFiniteError:
             losses.append(row.sum() * math.nan)
     return torch.stack(losses)

@@ -1,4 +1,4 @@
-"""Networks to second order along a direction, by a way that is checked."""
+"""Second-order expansions of a network along a direction, by a way that is checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Way = Callable[[Problem, Batch, Tensor], Expanded]
 
 
 def by_forward_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
-    """By one pass in nested forward mode, with the graph of f + J d."""
+    """Expand by one pass in nested forward mode, with the graph of f + J d."""
     unwatched, leaf = problem.inside_transforms(), problem.leaf()
 
     def along(theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def by_forward_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> E
 
 
 def by_reverse_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> Expanded:
-    """By reverse mode alone, from <J^T u, d>, which is linear in u."""
+    """Expand by reverse mode alone, from <J^T u, d>, which is linear in u."""
     leaf = problem.leaf()
     turned = _Turned(problem.outputs(leaf, batch), leaf, d)
     return turned.value(), turned
@@ -47,7 +47,7 @@ def by_reverse_mode(problem: Problem, batch: Batch, d: Float[Tensor, " P"]) -> E
 
 @dataclass(frozen=True, eq=False)
 class _Turned:
-    """J + Q(d, .)."""
+    """The Jacobian J + Q(d, .) of the expanded outputs, by reverse mode."""
 
     outputs: Tensor
     leaf: Float[Tensor, " P"]
@@ -82,9 +82,9 @@ WAYS: tuple[Way, ...] = (by_forward_mode, by_reverse_mode)
 
 
 def way_for(problem: Problem) -> Way:
-    """The fastest way that agrees with finite differences, on a few examples.
+    """Return the fastest way that agrees with finite differences on a few examples.
 
-    By reverse mode alone, if the problem was told not to check.
+    It is reverse mode alone, if the problem was told not to check.
 
     Raises:
         DerivativeError: if none does.
@@ -95,13 +95,18 @@ def way_for(problem: Problem) -> Way:
 
 
 def _tried(problem: Problem) -> Way:
-    """Along further directions only where one was at a kink for all ways."""
+    """Try all ways along a direction, and along others only where all fail, as at a kink."""
     small = on_few(problem, problem.first_batch(), lambda few: Point(few).problem, double=True)
     exact = small.theta.dtype == torch.float64
     for seed in range(DIRECTIONS):
         said = []
         for way in WAYS:
-            error, what = _tried_once(small, way, seed)
+            try:
+                with measuring(small.theta.device), in_double(small.theta.dtype):
+                    error = _error(small, way, seed)
+                what = f"a relative error of {error:.1e}"
+            except RAISED as raised:
+                error, what = torch.inf, f"{type(raised).__name__}: {raised}"
             if error <= (DIFFERENCES if exact else COARSE):
                 return way
             said.append(f"{way.__name__.replace('_', ' ')} {what}")
@@ -112,15 +117,6 @@ def _tried(problem: Problem) -> Way:
         f"or is not there ({'; '.join(said)}), so that a Taylor model of order 2 would be wrong; "
         "order=1 does without"
     )
-
-
-def _tried_once(small: Problem, way: Way, seed: int) -> tuple[float, str]:
-    try:
-        with measuring(small.theta.device), in_double(small.theta.dtype):
-            error = _error(small, way, seed)
-    except RAISED as raised:
-        return torch.inf, f"{type(raised).__name__}: {raised}"
-    return error, f"a relative error of {error:.1e}"
 
 
 def _error(small: Problem, way: Way, seed: int) -> float:

@@ -33,9 +33,9 @@ def initial_motion(model: QuadraticModel) -> tuple[Float[Tensor, " R"], Float[Te
     (True, True)
     """
     z, J = model.y, model.G
-    g = _pull(J, z)
+    g = (z[:, None] @ J)[:, 0]
     J1 = -model.Q.contract(g)
-    J2 = -model.Q.contract(_pull(J1, z) - _pull(J, (J @ g[:, :, None])[:, :, 0]))
+    J2 = -model.Q.contract((z[:, None] @ J1 - g[:, None] @ J.mT @ J)[:, 0])
     values, vectors = torch.linalg.eigh(J @ J.mT)
     A1 = J1 @ J.mT
     A1 = vectors.mT @ (A1 + A1.mT) @ vectors[:, :, -1:]
@@ -44,10 +44,6 @@ def initial_motion(model: QuadraticModel) -> tuple[Float[Tensor, " R"], Float[Te
     gaps = values[:, -1:] - values[:, :-1]
     repulsion = (A1[:, :-1, 0].square() / gaps).sum(1)
     return A1[:, -1, 0], direct + 2 * repulsion
-
-
-def _pull(J: Float[Tensor, "R D P"], u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:
-    return (u[:, None] @ J)[:, 0]
 
 
 def predicted_acceleration(outputs: int, parameters: int, sigma_z: float) -> float:

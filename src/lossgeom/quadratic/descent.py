@@ -1,4 +1,4 @@
-"""How gradient descent is done, and what is kept of it."""
+"""Settings of gradient descent, and of what is kept of it."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class Descent:
 
     @property
     def recorded_steps(self) -> list[int]:
-        """From 0 to the last."""
+        """The steps at which something is recorded, from 0 to the last."""
         multiples = range(0, self.steps, self.every or max(self.steps, 1))
         return [*multiples, self.steps]
 
 
 def chunks(ensemble: Ensemble, descent: Descent) -> Iterator[Model]:
-    """The models, as many at a time as are advanced together."""
+    """Yield the models, as many at a time as are advanced together."""
     check_at_least(1, runs=ensemble.runs)
     size = descent.chunk or max(1, CACHE // ensemble.bytes_per_run)
     for first in range(0, ensemble.runs, size):

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.checks import check_at_least
+from lossgeom.quadratic._bisection import bisected
 from lossgeom.quadratic.planar import Planar
 from lossgeom.reprs import short
 
-HALVINGS = 200
 MARGIN = 0.25  # of the predicted distance from the edge
 
 
@@ -61,7 +61,7 @@ def _check(planar: Planar) -> None:
 
 
 def edge_limit_from(planar: Planar, z: Tensor, T: Tensor) -> Tensor:
-    r"""The same limit with what a run remembers of its start, to leading order.
+    r"""Where T(0) ends, with what a run remembers of its start, to leading order.
 
     The root of :math:`s/2 + \kappa/8 + C e^{4 s/\kappa}` at or below :math:`s_0`, with C from the
     start: for starts below the edge it is their own s, for a large overshoot :math:`-\kappa/4`. It
@@ -81,12 +81,12 @@ def edge_limit_from(planar: Planar, z: Tensor, T: Tensor) -> Tensor:
     offset = z.square() - start / 2 - kappa / 8
     high = torch.minimum(start, torch.full_like(start, kappa)) if kappa else start
     low = high - 4 * z.square() - kappa - 1
-    for _ in range(HALVINGS):
-        s = (low + high) / 2
+
+    def beyond(s: Tensor) -> Tensor:
         forgotten = torch.exp(4 * (s - start) / kappa) if kappa else torch.zeros_like(s)
-        above = s / 2 + kappa / 8 + offset * forgotten > 0
-        low, high = torch.where(above, low, s), torch.where(above, s, high)
-    return 2 + low
+        return s / 2 + kappa / 8 + offset * forgotten > 0
+
+    return 2 + bisected(low, high, beyond)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-HALVINGS = 200
+from lossgeom.quadratic._bisection import bisected
+
 LONGEST = 300.0  # of tau times the smallest eigenvalue, after which J is next to nothing
 
 
@@ -161,16 +162,11 @@ def flow_limit(
     """
     E = invariant(eigenvalues, z, J)
     end = (LONGEST / eigenvalues.abs().min()).expand_as(z)
+
+    def flown(tau: Float[Tensor, " R"], order: int) -> Float[Tensor, " R"]:
+        """T(k) on the flow; with logarithms of J, so that 0 stays 0 where others overflow."""
+        J_later = (J.abs().log() - eigenvalues * tau[:, None]).exp()
+        return moments(eigenvalues, J_later, range(order, order + 1))[:, 0]
+
     low, high = torch.where(z > 0, 0, -end), torch.where(z > 0, end, 0)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        above = moments(eigenvalues, _flown(eigenvalues, J, middle), range(-1, 0))[:, 0] > E
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return moments(eigenvalues, _flown(eigenvalues, J, low), range(1))[:, 0]
-
-
-def _flown(
-    eigenvalues: Float[Tensor, " P"], J: Float[Tensor, "R P"], tau: Float[Tensor, " R"]
-) -> Float[Tensor, "R P"]:
-    """Moduli of J on the flow; as logarithms, so that 0 stays 0 where others overflow."""
-    return (J.abs().log() - eigenvalues * tau[:, None]).exp()
+    return flown(bisected(low, high, lambda tau: ~(flown(tau, -1) > E)), 0)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg import top_eigenpairs
-from lossgeom.linalg.operator import MatrixFree
+from lossgeom.linalg import MatrixFree, top_eigenpairs
 from lossgeom.quadratic._checks import check_tensor
 from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Point
@@ -66,7 +64,7 @@ class ImplicitModel(Model):
 
 
 class _ImplicitPoint(Point):
-    """The function linearised by autograd."""
+    """A point of a function that autograd linearises."""
 
     def __init__(self, residuals: Callable[[Tensor], Tensor], theta: Float[Tensor, "R P"]) -> None:
         self.residuals, self.theta = residuals, theta
@@ -86,13 +84,14 @@ class _ImplicitPoint(Point):
         return torch.stack([self._largest(i) for i in range(len(self.theta))])
 
     def _largest(self, run: int) -> Float[Tensor, ""]:
+        """The largest eigenvalue of J J^T of a run, by Lanczos iteration."""
         D = self.z.shape[1]
-        A = MatrixFree((D, D), self.z.dtype, self.z.device, partial(self._kernel, run), lambda: A)
-        return top_eigenpairs(A, tol=1e-6).values[0]
 
-    def _kernel(self, run: int, U: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:
-        """J J^T U: the columns are so many runs at the same point."""
-        theta = self.theta[run].expand(U.shape[1], -1)
-        pulled = _ImplicitPoint(self.residuals, theta).pullback(U.T)
-        pushed: Tensor = torch.func.jvp(self.residuals, (theta,), (pulled,))[1]
-        return pushed.T
+        def product(U: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:
+            theta = self.theta[run].expand(U.shape[1], -1)  # so many runs at the same point
+            pulled = _ImplicitPoint(self.residuals, theta).pullback(U.T)
+            pushed: Tensor = torch.func.jvp(self.residuals, (theta,), (pulled,))[1]
+            return pushed.T
+
+        A = MatrixFree((D, D), self.z.dtype, self.z.device, product, lambda: A)
+        return top_eigenpairs(A, tol=1e-6).values[0]

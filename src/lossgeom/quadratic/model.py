@@ -21,16 +21,16 @@ class Ensemble(ABC):
     @property
     @abstractmethod
     def runs(self) -> int:
-        """R."""
+        """The number of runs, R."""
 
     @property
     @abstractmethod
     def bytes_per_run(self) -> int:
-        """Of a run's model and state, which decides how many are advanced together."""
+        """Memory of a run's model and state, which decides how many are advanced together."""
 
     @property
     def loss(self) -> Loss:
-        """From z to one loss for each run: half the square."""
+        """A function from z to one loss for each run: half its square."""
         return squared_error
 
     @abstractmethod
@@ -126,6 +126,6 @@ class QuadraticModel(Model):
         return QuadraticModel(point.z, point.J, self.Q)
 
     def rescaled(self, learning_rate: float) -> QuadraticModel:
-        """In units in which the learning rate is 1."""
+        """The same model in units in which the learning rate is 1."""
         check_number("learning_rate", learning_rate, 0)
         return QuadraticModel(learning_rate * self.y, learning_rate**0.5 * self.G, self.Q)

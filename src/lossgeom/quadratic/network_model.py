@@ -1,4 +1,4 @@
-"""A network as a model that the loops of this package train."""
+"""Networks as models that the loops of this package train."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class NetworkModel(Model):
 
     @property
     def loss(self) -> Loss:
-        """From z to the loss of the problem."""
+        """A function from z to the loss of the problem."""
         return self.residuals.loss
 
     @property
@@ -62,7 +62,7 @@ class NetworkModel(Model):
 
     @property
     def start(self) -> Float[Tensor, "1 D"]:
-        """Where d = 0."""
+        """The residuals z where d = 0."""
         return self.residuals.z(self.residuals.outputs)
 
     def rows(self, index: Rows) -> NetworkModel:  # noqa: ARG002
@@ -83,10 +83,10 @@ class NetworkModel(Model):
 
     @abstractmethod
     def expand(self, d: Float[Tensor, " P"]) -> NetworkPoint:
-        """What is known at parameters."""
+        """The point at parameters d."""
 
     def tangent(self, jacobian: LinearOperator) -> Tangent:
-        """From the Jacobian of the outputs."""
+        """Make the Jacobian of z of that of the outputs."""
         s = self.residuals.scale
         return Tangent(jacobian if s == 1 else s * jacobian)
 
@@ -111,7 +111,7 @@ class Tangent:
 
 @dataclass(frozen=True, eq=False)
 class NetworkPoint(Point):
-    """Where the run is.
+    """A point of a network or of its Taylor models.
 
     Attributes:
         z: residuals, or outputs.
@@ -129,12 +129,12 @@ class NetworkPoint(Point):
         return (self.tangent.jacobian.T @ u[0])[None]
 
     def largest_ntk_eigenvalues(self) -> Float[Tensor, " 1"]:
-        """By Lanczos iteration."""
+        """The largest eigenvalue of J J^T, by Lanczos iteration."""
         return self.tangent.top.values
 
 
 def network_point(point: Point) -> NetworkPoint:
-    """The point, if it is one of a network or its Taylor models."""
+    """Return the point if it is one of a network or of its Taylor models."""
     if not isinstance(point, NetworkPoint):
         raise TypeError(
             "expected to observe a network or a Taylor model of one, got a "

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.quadratic._loop import System, advance
-from lossgeom.quadratic.descent import Descent, chunks
+from lossgeom.quadratic._loop import System, descended
+from lossgeom.quadratic.descent import Descent
 from lossgeom.quadratic.model import Ensemble, Model
-from lossgeom.quadratic.point import Loss, Point, slope
-from lossgeom.quadratic.trajectory import Trajectory, joined
+from lossgeom.quadratic.point import Point, slope
+from lossgeom.quadratic.trajectory import Trajectory
 
 
 def descend_parameters(models: Ensemble, descent: Descent) -> Trajectory:
@@ -32,36 +29,27 @@ def descend_parameters(models: Ensemble, descent: Descent) -> Trajectory:
     Returns:
         What was recorded, and the final ``"z"`` and ``"theta"``.
 
+    >>> import torch
     >>> from lossgeom.quadratic import ImplicitModel
     >>> model = ImplicitModel(lambda theta: theta.square() - 1, torch.full((1, 1), 0.5))
     >>> trajectory = descend_parameters(model, Descent(steps=50, learning_rate=0.2))
     >>> round(trajectory.final["theta"].item(), 4)
     0.5
     """
-    with torch.no_grad():
-        return joined([advance(_system(m, descent), descent) for m in chunks(models, descent)])
+    return descended(models, descent, _Parameters)
 
 
-def _system(model: Model, descent: Descent) -> System:
-    settings = descent.learning_rate, descent.momentum, descent.loss or model.loss
-    return _Parameters(model, model.origin, model.origin, *settings)
-
-
-@dataclass(eq=False)
 class _Parameters(System):
-    model: Model
-    theta: Float[Tensor, "R P"]
-    s: Float[Tensor, "R P"]
-    learning_rate: float
-    momentum: float
-    loss: Loss
+    """Parameters, with the last step s."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, model: Model, descent: Descent) -> None:
+        self.descent, self.loss = descent, descent.loss or model.loss
+        self.model, self.theta, self.s = model, model.origin, model.origin
         self._move()
 
     def step(self) -> None:
         gradient = self._here.pullback(slope(self.loss, self.z))
-        self.s = self.momentum * self.s + self.learning_rate * gradient
+        self.s = self.descent.momentum * self.s + self.descent.learning_rate * gradient
         self.theta = self.theta - self.s
         self._move()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -119,13 +119,11 @@ def phase_diagram(
 
 
 def _together(cells: Sequence[RandomModels]) -> RandomModels:
-    first = cells[0]
-    sigma_z, sigma_J, numbers = (
-        torch.cat(parts)
-        for parts in (
-            [cell.sigma_z for cell in cells],
-            [cell.sigma_J for cell in cells],
-            [cell.numbers for cell in cells],
-        )
+    """All models of some cells, of one size and seed."""
+
+    def every(name: str) -> Tensor:
+        return torch.cat([getattr(cell, name) for cell in cells])
+
+    return replace(
+        cells[0], sigma_z=every("sigma_z"), sigma_J=every("sigma_J"), numbers=every("numbers")
     )
-    return RandomModels(first.outputs, first.parameters, sigma_z, sigma_J, first.seed, numbers)

@@ -59,7 +59,7 @@ class Planar:
         check_number("E", self.E, -float("inf"), float("inf"))
 
     def moments(self, z: Tensor, T: Tensor) -> Plane:
-        """T(1) and T(2)."""
+        """The moments T(1) and T(2)."""
         first = (1 - self.eps) * T + self.eps * (2 * z + self.E)
         return first, (1 - self.eps) * first + self.eps * T
 
@@ -73,7 +73,7 @@ class Planar:
         return self.step(*self.step(z, T))
 
     def velocity(self, z: Tensor, T: Tensor) -> Plane:
-        """Of gradient flow: -z T(0) and -2 z T(1)."""
+        """Time derivatives of gradient flow: -z T(0) and -2 z T(1)."""
         return -z * T, -2 * z * self.moments(z, T)[0]
 
     def flow_limit(self, z: Tensor, T: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Planar:
         return QuadraticModel(z[:, None], self.jacobian(z, T)[:, None], Dense(Q[None]))
 
     def fixed_points(self) -> list[tuple[float, float]]:
-        r"""Those with z != 0, as (z, T(0)).
+        r"""Fixed points with z != 0, as (z, T(0)).
 
         The line z = 0 consists of fixed points, which are minima, stable where T(0) < 2. The others
         are (-E/2, 0), where J vanishes, and where J is an eigenvector of Q that each step turns
@@ -163,6 +163,6 @@ class Planar:
         return torch.stack([z for z, _ in path]), torch.stack([T for _, T in path])
 
     def advance(self, z: Tensor, T: Tensor, bound: float) -> Plane:
-        """One step of those that are within the bound."""
+        """Advance the runs that are within the bound by a step."""
         inside, (new_z, new_T) = z.abs() <= bound, self.step(z, T)
         return torch.where(inside, new_z, z), torch.where(inside, new_T, T)

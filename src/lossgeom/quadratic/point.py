@@ -1,4 +1,4 @@
-"""What is known of a model where it is: residuals, loss and Jacobian."""
+"""Points of a model: residuals, loss and products with the Jacobian."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Point(ABC):
 
     @abstractmethod
     def pullback(self, u: Float[Tensor, "R D"]) -> Float[Tensor, "R P"]:
-        """J^T u, run by run."""
+        """The product J^T u, run by run."""
 
     @abstractmethod
     def largest_ntk_eigenvalues(self) -> Float[Tensor, " R"]:
-        """Of J J^T, which is the tangent kernel and for squares the Gauss-Newton sharpness."""
+        """Largest eigenvalues of J J^T: of the tangent kernel, for squares of Gauss-Newton."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Expansion(Point):
         return (u[:, None] @ self.J)[:, 0]
 
     def largest_ntk_eigenvalues(self) -> Float[Tensor, " R"]:
-        """By the dense eigenproblem of the smaller of J J^T and J^T J; NaN if that overflows."""
+        """Solve the dense eigenproblem of J J^T or J^T J, the smaller; NaN where that overflows."""
         D, P = self.J.shape[1:]
         gram = self.J @ self.J.mT if D <= P else self.J.mT @ self.J
         if min(D, P) == 1:
@@ -71,7 +71,7 @@ def squared_error(z: Float[Tensor, "R D"]) -> Float[Tensor, " R"]:
 
 
 def slope(loss: Loss, z: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-    """dloss/dz, run by run; z itself for the squared error."""
+    """The gradient dloss/dz, run by run; z itself for the squared error."""
     if loss is squared_error:
         return z
     gradient: Tensor = torch.func.grad(lambda z: loss(z).sum())(z)

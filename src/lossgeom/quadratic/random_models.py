@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossgeom.checks import check_at_least, check_number
+from lossgeom.linalg import random_numbers
 from lossgeom.quadratic.model import Ensemble, QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense, Rows
 from lossgeom.reprs import short
@@ -70,7 +70,7 @@ class RandomModels(Ensemble):
         upper, on_diagonal = _upper_entries(D, P)
         entries = torch.empty(D, P * (P + 1) // 2).double()
         for run, (number, scale) in enumerate(zip(numbers.tolist(), scales, strict=True)):
-            generator = _generator(self.seed, number)
+            generator = random_numbers(self.seed, number, tag=TAG)
             z[run].normal_(std=scale[0], generator=generator)
             J[run].normal_(std=scale[1], generator=generator)
             entries.normal_(generator=generator)[:, on_diagonal] *= 2**0.5
@@ -85,11 +85,6 @@ def _upper_entries(D: int, P: int) -> tuple[Int[Tensor, " PDP"], Int[Tensor, " P
     place[rows, columns] = place[columns, rows] = torch.arange(len(rows))
     matrices = len(rows) * torch.arange(D)[:, None]
     return (place[:, None] + matrices).flatten(), place.diagonal()
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, number, TAG]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> 1))
 
 
 def random_models(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.quadratic._loop import System, advance
-from lossgeom.quadratic.descent import Descent, chunks
-from lossgeom.quadratic.model import Ensemble, QuadraticModel
-from lossgeom.quadratic.point import Expansion, Loss, slope, squared_error
-from lossgeom.quadratic.second_derivative import SecondDerivative
-from lossgeom.quadratic.trajectory import Trajectory, joined
+from lossgeom.quadratic._loop import System, descended
+from lossgeom.quadratic.descent import Descent
+from lossgeom.quadratic.model import Ensemble, Model, QuadraticModel
+from lossgeom.quadratic.point import Expansion, slope, squared_error
+from lossgeom.quadratic.trajectory import Trajectory
 
 
 def descend(models: Ensemble, descent: Descent) -> Trajectory:
@@ -54,45 +51,32 @@ def descend(models: Ensemble, descent: Descent) -> Trajectory:
     >>> round(trajectory.final["z"].item(), 6), [round(t, 6) for t in trajectory.ntk[:, 0].tolist()]
     (-0.11592, [1.6, 0.875344])
     """
-    with torch.no_grad():
-        return joined([advance(_system(m, descent), descent) for m in chunks(models, descent)])
+    return descended(models, descent, _Recursion)
 
 
-def _system(model: object, descent: Descent) -> System:
-    if not isinstance(model, QuadraticModel):
-        raise TypeError(
-            f"expected a QuadraticModel or RandomModels, got {type(model).__name__}; "
-            "descend_parameters takes models without a Jacobian"
-        )
-    z, J = (part.clone(memory_format=torch.contiguous_format) for part in (model.y, model.G))
-    return _Recursion(
-        model.Q,
-        z,
-        J,
-        model.origin,
-        descent.learning_rate,
-        descent.momentum,
-        descent.loss or model.loss,
-    )
-
-
-@dataclass(eq=False)
 class _Recursion(System):
-    Q: SecondDerivative
-    z: Float[Tensor, "R D"]
-    J: Float[Tensor, "R D P"]
-    s: Float[Tensor, "R P"]
-    learning_rate: float
-    momentum: float
-    loss: Loss
+    """Residuals and Jacobians, with the last step s."""
 
-    def __post_init__(self) -> None:
-        # Batched products want rows, and making a view takes a good part of the time of a product.
+    def __init__(self, model: Model, descent: Descent) -> None:
+        if not isinstance(model, QuadraticModel):
+            raise TypeError(
+                f"expected a QuadraticModel or RandomModels, got {type(model).__name__}; "
+                "descend_parameters takes models without a Jacobian"
+            )
+        self.descent, self.loss = descent, descent.loss or model.loss
+        self.Q, self.s = model.Q, model.origin
+        self.z, self.J = (
+            x.clone(memory_format=torch.contiguous_format) for x in (model.y, model.G)
+        )
+        self._see()
+
+    def _see(self) -> None:
+        """Keep views: batched products want rows, and making a view costs a part of a product."""
         self._z, self._s, self._transposed = self.z[:, None], self.s[:, None], self.J.mT
 
     def step(self) -> None:
         u = self._z if self.loss is squared_error else slope(self.loss, self.z)[:, None]
-        self._s.baddbmm_(u, self.J, beta=self.momentum, alpha=self.learning_rate)
+        self._s.baddbmm_(u, self.J, beta=self.descent.momentum, alpha=self.descent.learning_rate)
         self._z.baddbmm_(self._s, self._transposed, alpha=-0.5)
         self.Q.subtract(self.J, self.s)
         self._z.baddbmm_(self._s, self._transposed, alpha=-0.5)
@@ -106,4 +90,4 @@ class _Recursion(System):
     def keep(self, rows: Tensor) -> None:
         self.Q = self.Q.rows(rows)
         self.z, self.J, self.s = self.z[rows], self.J[rows], self.s[rows]
-        self.__post_init__()
+        self._see()

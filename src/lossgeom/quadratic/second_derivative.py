@@ -30,17 +30,17 @@ class SecondDerivative(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """D."""
+        """The number of outputs, D."""
 
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """P."""
+        """The number of parameters, P."""
 
     @property
     @abstractmethod
     def runs(self) -> int | None:
-        """R; None where one tensor serves any number of runs."""
+        """The number of runs, R; None where one tensor serves any number of them."""
 
     @property
     @abstractmethod
@@ -49,25 +49,25 @@ class SecondDerivative(ABC):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of products; None if they are in the dtype of their vector."""
+        """The dtype of products; None if it is that of their vector."""
         return None
 
     @abstractmethod
     def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:
-        """Q(s, .), the change of the Jacobian along s."""
+        """The product Q(s, .), which is the change of the Jacobian along s."""
 
     @abstractmethod
     def rows(self, index: Rows) -> SecondDerivative:
-        """Of some of the runs."""
+        """The second derivative of some of the runs."""
 
     def subtract(self, J: Float[Tensor, "R D P"], s: Float[Tensor, "R P"]) -> None:
-        """J - Q(s, .), in place."""
+        """Subtract Q(s, .) from J in place."""
         J -= self.contract(s)
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(SecondDerivative):
-    """All entries of Q.
+    """A second derivative with all its entries.
 
     A product costs 2 D P^2 operations and reads D P^2 numbers. With one tensor for all runs it is
     a matrix product; with one for each run the reading sets the pace.
@@ -122,7 +122,7 @@ class Dense(SecondDerivative):
 
     @cached_property
     def _matrix(self) -> Float[Tensor, "*R P DP"]:
-        """As a matrix that a row is multiplied with from the left, which is the faster side."""
+        """Q as a matrix that a row is multiplied with from the left, which is the faster side."""
         return self.Q.transpose(-3, -2).flatten(-2)
 
     def contract(self, s: Float[Tensor, "R P"]) -> Float[Tensor, "R D P"]:
@@ -215,7 +215,7 @@ class LowRank(SecondDerivative):
         return self if self.runs is None else LowRank(self.W[index], self.U[index])
 
     def dense(self) -> Dense:
-        """With all entries."""
+        """The same second derivative with all entries."""
         return Dense(torch.einsum("...ak,...ki,...kj->...aij", self.W, self.U, self.U))
 
 

@@ -13,7 +13,7 @@ from lossgeom.autodiff.batch_jacobian import jacobian_of
 from lossgeom.curvature import ParameterJacobian
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.quadratic._outputs import Residuals
-from lossgeom.quadratic._second_along import Way, way_for
+from lossgeom.quadratic._second_along import way_for
 from lossgeom.quadratic.network_model import NetworkModel, NetworkPoint, Tangent
 from lossgeom.trust.trial import guard
 from lossgeom.wording import one_of
@@ -33,25 +33,18 @@ class TaylorModel(NetworkModel):
     order: Order
 
     def expand(self, d: Float[Tensor, " P"]) -> NetworkPoint:
-        return self._linear(d) if self.order == 1 else self._quadratic(d)
-
-    def _linear(self, d: Float[Tensor, " P"]) -> NetworkPoint:
-        z = self.start + (self._tangent.jacobian @ d)[None]
-        return NetworkPoint(z, d, self._tangent)
-
-    def _quadratic(self, d: Float[Tensor, " P"]) -> NetworkPoint:
-        expanded = self.problem.over_batches(lambda batch: self._way(self.problem, batch, d))
+        if self.order == 1:
+            z = self.start + (self._tangent.jacobian @ d)[None]
+            return NetworkPoint(z, d, self._tangent)
+        way = way_for(self.problem)
+        expanded = self.problem.over_batches(lambda batch: way(self.problem, batch, d))
         outputs, jacobians = zip(*expanded, strict=True)
         return NetworkPoint(self.residuals.z(outputs), d, self.tangent(jacobian_of(jacobians)))
 
     @cached_property
     def _tangent(self) -> Tangent:
-        """At the start, where its top mode is found once for all points of a linear model."""
+        """The Jacobian at the start, whose top mode is found once for a linear model."""
         return self.tangent(ParameterJacobian(self.problem))
-
-    @cached_property
-    def _way(self) -> Way:
-        return way_for(self.problem)
 
 
 def taylor(problem: Problem, order: Order = 2) -> TaylorModel:

@@ -18,7 +18,7 @@ from lossgeom.quadratic.trajectory import Observable, Trajectory
 
 
 def taylor_error(model: TaylorModel) -> Observable:
-    r"""To observe along the path of a network how far its Taylor model is from it.
+    r"""Make an observable of how far a Taylor model is from its network, along the latter's path.
 
     .. math:: \|z_T(d) - z(d)\| \,/\, \|z(d) - z(0)\|
 
@@ -49,7 +49,7 @@ def taylor_error(model: TaylorModel) -> Observable:
 
 
 def distance(point: Point) -> Float[Tensor, " 1"]:
-    """To observe the norm of d, how far the parameters are from the start."""
+    """Observe the norm of d, how far the parameters are from the start."""
     length: Tensor = torch.linalg.vector_norm(network_point(point).d)
     return length[None]
 

@@ -109,7 +109,7 @@ def top_mode(problem: Problem, *, directions: int = 8, matvecs: int = 50, seed: 
 
 
 def projected(problem: Problem, residuals: Residuals, v: Float[Tensor, " D"]) -> Hessian:
-    """v.Q, P x P."""
+    """The second derivative of v.z, a P x P matrix."""
     parts = residuals.split(residuals.scale * v)
 
     def terms(outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
@@ -120,7 +120,7 @@ def projected(problem: Problem, residuals: Residuals, v: Float[Tensor, " D"]) ->
 
 
 def top_mode_residual(reference: Float[Tensor, " D"]) -> Observable:
-    r"""To observe :math:`v^\top z` with the top mode v of where the run is.
+    r"""Make an observable of :math:`v^\top z` with the top mode v of where the run is.
 
     v has no sign of its own: it gets the one that makes its product with the reference at least 0.
 

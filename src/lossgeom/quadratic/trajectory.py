@@ -1,4 +1,4 @@
-"""What is left of a descent: what was recorded on the way, and where it ended."""
+"""Trajectories of descents: what was recorded on the way, and where they ended."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Observable = Callable[[Point], Tensor]
 
 
 def largest_ntk_eigenvalues(point: Point) -> Tensor:
-    """What is observed unless something else is asked for."""
+    """Observe the largest eigenvalues of J J^T, as descents do by default."""
     return point.largest_ntk_eigenvalues()
 
 
 def residuals(point: Point) -> Tensor:
-    """To observe the residuals themselves, (R, D)."""
+    """Observe the residuals themselves, (R, D)."""
     return point.z
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """R runs.
+    """What was recorded of R runs.
 
     A run that has converged stays where it is, and what is recorded of it does not change any
     more. Of a run that has diverged NaN is recorded from that step on.
@@ -53,7 +53,7 @@ class Trajectory:
 
     @property
     def losses(self) -> Shaped[Tensor, "S R"]:
-        """Of each run; a sum over outputs."""
+        """The loss of each run, a sum over outputs."""
         return self.recorded["loss"]
 
     @property
@@ -73,7 +73,7 @@ class Trajectory:
 
 
 def joined(parts: Sequence[Trajectory]) -> Trajectory:
-    """The runs of several trajectories with the same steps, one after the other."""
+    """Join the runs of several trajectories with the same steps, one after the other."""
     first = parts[0]
     return Trajectory(
         first.steps,
