@@ -6,7 +6,7 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
+from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, joined
 from lossgeom.smoothness.outputs import Outputs
 from lossgeom.smoothness.search import Search
 
@@ -88,7 +88,8 @@ def jacobian_norms(
     search = Search(norm, method, tol, max_steps, probes, seed)
     function = InputFunction.of(problem, outputs, wrt, embedding)
 
-    def of_batch(batch: Batch) -> list[Piece]:
-        return [search.of(point, used) for point, used in pieces(function, batch, search)]
+    def of_batch(batch: Batch) -> list[JacobianNorms]:
+        found = pieces(function.problem, function.at, batch, search)
+        return [search.of(point, chosen) for point, chosen in found]
 
     return joined([p for found in function.problem.over_batches(of_batch) for p in found])

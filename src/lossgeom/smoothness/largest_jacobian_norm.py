@@ -92,7 +92,7 @@ def largest_jacobian_norm(
     running = _Running()
 
     def of_batch(batch: Batch) -> None:
-        for point, _ in pieces(function, batch, Search(method="exact")):
+        for point, _ in pieces(function.problem, function.at, batch, Search(method="exact")):
             running.see(point)
 
     function.problem.over_batches(of_batch)

@@ -195,7 +195,7 @@ def _sides(
             )
         return torch.cat([power_norms(gradient, orders), power_norms(u, orders)], 1)
 
-    found = reduced_gradients(problem, first, batch, norms, memory_budget)
+    found = reduced_gradients(problem, lambda b: first.at(problem, b), batch, norms, memory_budget)
     left, u = found.chunk(2, dim=2)
     inputs = power_norms(batch.input.flatten(1), orders)
     return _Sides(first.label, operator_norms, left, u, inputs)

@@ -1,7 +1,8 @@
-"""The norms of all examples, with what is known of their errors."""
+"""The norms of the Jacobians of examples, with their errors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,33 +76,11 @@ class JacobianNorms:
         return torch.lerp(ordered[low], ordered[high], place - low).item()
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """The norms of some examples.
-
-    Attributes:
-        values: of the examples, in float64.
-        stderr: ``None`` where nothing was sampled.
-        converged: which meet the tolerance.
-        method: how they were found.
-    """
-
-    values: Float[Tensor, " B"]
-    stderr: Float[Tensor, " B"] | None
-    converged: Bool[Tensor, " B"]
-    method: Method
-
-    @classmethod
-    def exact(cls, values: Float[Tensor, " B"]) -> Piece:
-        """Of what needs no tolerance."""
-        return cls(values, None, torch.ones_like(values, dtype=torch.bool), "exact")
-
-
-def joined(pieces: list[Piece]) -> JacobianNorms:
-    """The norms of all pieces, in order."""
+def joined(pieces: Sequence[JacobianNorms]) -> JacobianNorms:
+    """Put the norms of all pieces together, in order."""
     methods = {piece.method for piece in pieces}
+    errors = [p.values * 0 if p.stderr is None else p.stderr for p in pieces]
     sampled = any(piece.stderr is not None for piece in pieces)
-    errors = [torch.zeros_like(p.values) if p.stderr is None else p.stderr for p in pieces]
     return JacobianNorms(
         torch.cat([piece.values for piece in pieces]),
         torch.cat(errors) if sampled else None,
@@ -111,7 +90,7 @@ def joined(pieces: list[Piece]) -> JacobianNorms:
 
 
 def check_choice(norm: Norm, method: Method | None) -> None:
-    """Raise for a norm that is none, or a method that does not find it."""
+    """Refuse an unknown norm, and a method that does not find the norm."""
     if norm not in NORMS:
         raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {norm!r}")
     if method is not None and method not in METHODS[norm]:
