@@ -90,7 +90,7 @@ class ParameterFunction:
 
     def together(self, batch: Batch, U: Float[Tensor, "m C"]) -> Float[Tensor, "B m D"]:
         """Gradients along cotangents at each example, with the examples apart in one pass."""
-        unwatched = self.problem.inside_transforms(batch, seeded=False)  # drawing raises there
+        unwatched = self.problem.inside_transforms(seeded=False)  # drawing raises there
         inside, rows = replace(self, problem=unwatched), list[Tensor]()
         batch.each_row(lambda row: rows.append(row) or row)  # type: ignore[func-returns-value]
 
