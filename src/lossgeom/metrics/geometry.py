@@ -81,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Geometry:
-    r"""Which numbers describe a loss at one point, and how well to know them.
+    r"""The numbers that describe a loss at one point, with the accuracy to measure them at.
 
     Of the loss: its value and the norm of its gradient. Of the Hessian H: the k largest
     eigenvalues, of which the first is the sharpness, the most negative one, trace, Frobenius norm,

@@ -15,11 +15,11 @@ ALLOWED = {"side": ("lower", "upper"), "over": OVER}
 
 @dataclass(frozen=True)
 class LocalVariation:
-    """The local variation of the Jacobian on balls round the examples, ``over`` them.
+    """The local variation of the Jacobian on balls round the examples: its maximum or mean.
 
-    The maximum or mean, from one side: a lower estimate, of any model, by an ascent with ``steps``,
-    ``restarts`` and ``seed``; or a certified upper bound, of models that one is known for. See
-    :func:`lossgeom.local_variation` for the formula and the cost.
+    Which of the two ``over`` says. From one side: a lower estimate, of any model, by an ascent with
+    ``steps``, ``restarts`` and ``seed``; or a certified upper bound, of models that one is known
+    for. See :func:`lossgeom.local_variation` for the formula and the cost.
 
     >>> LocalVariation(0.5, "upper").name
     'local_variation_upper_max_0.5'

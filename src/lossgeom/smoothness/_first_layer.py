@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,15 +69,15 @@ class FirstLayer:
         (product,) = torch.autograd.grad(z, x, u.reshape(z.shape))
         return product.flatten(1)
 
-    def transposed_norms(self, orders: Sequence[int]) -> dict[int, float]:
-        r"""Upper bounds of the norm of W^T in l_2k, for each order k.
+    def transposed_norm(self, k: int) -> float:
+        r"""An upper bound of the norm of W^T in l_p with p = 2k.
 
         By interpolation between p = 2 and infinity,
         ||W^T||_p <= ||W^T||_2^(2/p) ||W^T||_inf^(1-2/p), which is never more than
         ||W^T||_1^(1/p) ||W^T||_inf^(1-1/p) and needs no search.
         """
         _, largest_column = self._largest_sums
-        return {k: self.spectral_norm ** (1 / k) * largest_column ** (1 - 1 / k) for k in orders}
+        return float(self.spectral_norm ** (1 / k) * largest_column ** (1 - 1 / k))
 
     @cached_property
     def _largest_sums(self) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lossgeom.autodiff.hooks import hooked
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch, tensors_of
-from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem import Problem
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import graph_nodes
 from lossgeom.smoothness.outputs import Outputs, check_outputs, chosen
@@ -33,24 +33,19 @@ class InputFunction:
     wrt: str | int | None
     embedding: str | None
 
-    @classmethod
-    def of(
-        cls, problem: Problem, outputs: Outputs, wrt: str | int | None, embedding: str | None
-    ) -> InputFunction:
-        """Make one of checked arguments."""
-        check_outputs(outputs)
-        if wrt is not None and embedding is not None:
+    def __post_init__(self) -> None:
+        check_outputs(self.outputs)
+        if self.wrt is not None and self.embedding is not None:
             raise ValueError(
-                f"expected either wrt={wrt!r}, an input of the model, or embedding={embedding!r}, "
-                "a module whose output is differentiated in; not both"
+                f"expected either wrt={self.wrt!r}, an input of the model, or "
+                f"embedding={self.embedding!r}, a module whose output is differentiated in; not "
+                "both"
             )
-        return cls(checked_problem(problem).in_mode("eval"), outputs, wrt, embedding)
 
     def at(self, batch: Batch) -> Linearized:
         """Linearise the outputs of a batch in the input."""
         if self.embedding is not None:
-            leaf, found = self._embedded(batch, self.embedding)
-            return Linearized.of(leaf, chosen(self.problem, self.outputs, found, batch))
+            return self._embedded(batch, self.embedding)
         tensor = self._input(batch)
         if not tensor.is_floating_point():
             raise ValueError(
@@ -86,8 +81,8 @@ class InputFunction:
             )
         return found
 
-    def _embedded(self, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
-        """Run the model with a leaf in the place of what the module puts out."""
+    def _embedded(self, batch: Batch, name: str) -> Linearized:
+        """Linearise the outputs of a batch in what the module puts out."""
         model, leaves = self.problem.network.module, list[Tensor]()
         module = dict(model.named_modules(remove_duplicate=False)).get(name)
         if module is None:
@@ -114,7 +109,7 @@ class InputFunction:
                 f"expected embedding={name!r} to be called once in a forward pass, it is called "
                 f"{len(leaves)} times; name a module that is"
             )
-        return leaves[0], found
+        return Linearized.of(leaves[0], chosen(self.problem, self.outputs, found, batch))
 
 
 def _shape_or_type(thing: Any) -> tuple[int, ...] | str:

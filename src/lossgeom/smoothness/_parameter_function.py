@@ -122,7 +122,7 @@ class ParameterFunction:
 def parameter_function(
     problem: Problem, outputs: Outputs, batch: Batch, *, scaled: bool
 ) -> ParameterFunction:
-    """Leave out the parameters of such layers as a few examples show to be right."""
+    """Leave out the parameters of those layers for which a few examples show that this is right."""
     places = tried(problem, batch, _made_of_inputs)
     return _without(problem, outputs, places, scaled=scaled)
 
@@ -130,7 +130,7 @@ def parameter_function(
 def _without(
     problem: Problem, outputs: Outputs, places: Places, *, scaled: bool
 ) -> ParameterFunction:
-    """Leave out the parameters at some places."""
+    """Put shifts of what layers put out in the place of their parameters."""
     network, left_out = problem.network, {i for own in places.values() for i in own}
     rest = [i for i, shape in enumerate(network.shapes) if i not in left_out and shape.numel()]
     layers = {name: len(own) > 1 for name, own in places.items()}
@@ -183,7 +183,7 @@ def runs_together(trial: Trial) -> bool:
 
 
 def linear_layers(problem: Problem) -> Places:
-    """Linear layers with a weight of their own, and the places of it and of such a bias."""
+    """Find Linear layers whose weight is used once, with the places of it and of such a bias."""
     slots = problem.network.slots
     users = Counter(place for _, _, place in slots)
     own = {(module, name): place for module, name, place in slots if users[place] == 1}

@@ -19,7 +19,7 @@ def spectral(point: Linearized) -> Float[Tensor, " B"]:
 
 
 def frobenius(point: Linearized) -> Float[Tensor, " B"]:
-    """The roots of the sums of squares."""
+    """The Frobenius norms, a few rows at a time."""
     starts = range(0, point.C, ROWS)
     blocks = (checked(point.rows(i, min(i + ROWS, point.C))) for i in starts)
     norms = torch.stack([row_norm(block) for block in blocks])

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.reprs import short
-from lossgeom.wording import one_of
 
 Norm = Literal["spectral", "frobenius"]
 Method = Literal["exact", "lanczos", "hutchinson"]
@@ -53,7 +52,7 @@ class JacobianNorms:
 
     @property
     def max(self) -> float:
-        """The largest."""
+        """The largest norm."""
         return self.values.max().item()
 
     @property
@@ -87,14 +86,3 @@ def joined(pieces: Sequence[JacobianNorms]) -> JacobianNorms:
         torch.cat([piece.converged for piece in pieces]),
         methods.pop() if len(methods) == 1 else "mixed",
     )
-
-
-def check_choice(norm: Norm, method: Method | None) -> None:
-    """Refuse an unknown norm, and a method that does not find the norm."""
-    if norm not in NORMS:
-        raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {norm!r}")
-    if method is not None and method not in METHODS[norm]:
-        raise ValueError(
-            f"expected the method of a {norm} norm to be one of {one_of(METHODS[norm])}, or None "
-            f"for the cheaper one; got {method!r}"
-        )

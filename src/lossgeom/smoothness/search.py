@@ -9,7 +9,8 @@ import torch
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.linalg import random_numbers
 from lossgeom.smoothness import _matrix_free, exact
-from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, check_choice
+from lossgeom.smoothness.norms import METHODS, NORMS, JacobianNorms, Method, Norm
+from lossgeom.wording import one_of
 
 FEW_OUTPUTS = 32  # from which on a few products cost less than all rows
 ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made from
@@ -17,7 +18,7 @@ ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made fr
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Settings, and the random numbers of a pass over the data."""
+    """Settings of the norms to find, with the random numbers of one pass over the data."""
 
     norm: Norm = "spectral"
     method: Method | None = None
@@ -28,7 +29,14 @@ class Search:
     _generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        check_choice(self.norm, self.method)
+        if self.norm not in NORMS:
+            raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {self.norm!r}")
+        methods = METHODS[self.norm]
+        if self.method is not None and self.method not in methods:
+            raise ValueError(
+                f"expected the method of a {self.norm} norm to be one of {one_of(methods)}, or "
+                f"None for the cheaper one; got {self.method!r}"
+            )
         if not 0 < self.tol < 1:
             raise ValueError(f"expected a tolerance 0 < tol < 1, got {self.tol}")
         for name, least in {"max_steps": 1, "probes": 2, "seed": 0}.items():
