@@ -54,15 +54,19 @@ def reduced_gradients(
     row = (few.D + C) * few.outputs.element_size() + 2 * max(sizes, default=0)
     width = min(C, max(1, int((memory_budget - graph) // row)))
     height = 1 if alone and together is None else memory_budget // (graph + width * row)
-    unit = torch.eye(C).to(few.outputs)
+    like = few.outputs.detach()
     del few
 
     def rows(part: Batch) -> Iterator[Tensor]:
-        if together is not None:
-            yield from (together(part, U) for U in torch.split(unit, width))
-        else:
-            point = linearize(part)
-            yield from (point.rows(i, min(i + width, C)) for i in range(0, C, width))
+        point = linearize(part) if together is None else None
+        for first in range(0, C, width):
+            last = min(first + width, C)
+            if point is not None:
+                yield point.rows(first, last)
+            elif together is not None:
+                U = like.new_zeros(last - first, C)
+                U.diagonal(first).fill_(1)
+                yield together(part, U)
 
     def reduced(G: Float[Tensor, "B m p"]) -> Float[Tensor, "B m r"]:
         return reduce(G.flatten(0, 1)).reshape(*G.shape[:2], -1)

@@ -93,4 +93,4 @@ def jacobian_norms(
         found = pieces(problem, function.at, batch, search)
         return [search.of(point, chosen) for point, chosen in found]
 
-    return joined([p for found in problem.over_batches(of_batch) for p in found])
+    return joined(problem.over_batches(of_batch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,8 +75,9 @@ class JacobianNorms:
         return torch.lerp(ordered[low], ordered[high], place - low).item()
 
 
-def joined(pieces: Sequence[JacobianNorms]) -> JacobianNorms:
-    """Put the norms of all pieces together, in order."""
+def joined(batches: Iterable[Iterable[JacobianNorms]]) -> JacobianNorms:
+    """Put the norms of all pieces of all batches together, in order."""
+    pieces = [piece for batch in batches for piece in batch]
     methods = {piece.method for piece in pieces}
     errors = [p.values * 0 if p.stderr is None else p.stderr for p in pieces]
     sampled = any(piece.stderr is not None for piece in pieces)

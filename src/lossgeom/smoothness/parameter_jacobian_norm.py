@@ -79,7 +79,7 @@ def parameter_jacobian_norms(
         points = (function.at(batch.examples(i, i + 1)) for i in range(len(batch)))
         return [search.of(point, search.choice(point)) for point in points]
 
-    return joined([p for found in problem.over_batches(of_batch) for p in found])
+    return joined(problem.over_batches(of_batch))
 
 
 @torch.no_grad()
