@@ -18,26 +18,17 @@ def test_digits():
     torch.testing.assert_close(x.mean(0), torch.zeros(64), rtol=0, atol=1e-6)
     assert x.abs().max() <= 1
     assert set(y.tolist()) == set(range(data.classes))
-    again, other = digits(500, 3), digits(500, 4)
-    assert torch.equal(again.train[0], x)
-    assert not torch.equal(other.train[0], x)
     for bad in (0, 1797):
         with pytest.raises(ValueError, match="expected 1 to 1796 digits"):
             digits(bad)
 
 
-def test_train_and_test_do_not_overlap():
-    data = digits(1000)
-    rows = {tuple(row) for row in data.train[0].tolist()}
-    both = sum(tuple(row) in rows for row in data.test[0].tolist())
-    assert both == 0
-
-
 def write_cifar10(folder, images):
     """Files like those of the binary version, with few images: five to train on, one to test."""
     folder.mkdir()
-    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
-        records = np.random.default_rng(len(name)).integers(0, 256, (images, 3073), np.uint8)
+    names = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+    for seed, name in enumerate(names):
+        records = np.random.default_rng(seed).integers(0, 256, (images, 3073), np.uint8)
         records[:, 0] = np.arange(images) % 10
         records[0, 1] = 255  # red, first row, first pixel
         records.tofile(folder / name)
@@ -54,9 +45,6 @@ def test_cifar10(tmp_path):
     torch.testing.assert_close(x.std(dim=(0, 2, 3)), torch.ones(3))
     first = x[y == 0, 0, 0, 0]
     assert (first == x[:, 0].max()).all()
-    assert torch.equal(
-        cifar10(7, 1, tmp_path / "data").train[1], cifar10(7, 1, tmp_path / "data").train[1]
-    )
 
 
 def test_some_classes_of_cifar10(tmp_path):

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.autodiff.linearized import Linearized
 from lossgeom.smoothness import _pieces
 from lossgeom.smoothness._input_function import InputFunction
+from lossgeom.smoothness._parameter_function import ParameterFunction
 from lossgeom.smoothness._pieces import pieces
 from lossgeom.smoothness.search import Search
-from lossgeom.trust import ways as _ways
 from tests.problems import CASES
 
 BY_NAME = {case.name: case for case in CASES}
@@ -30,14 +31,18 @@ def test_memory_budget_changes_nothing(of, memory_budget):
 
 @pytest.fixture
 def blocks(monkeypatch):
-    """The gradients that are computed together, after those that the way is tried on."""
-    found, together = [], _ways.together
+    """The gradients that are computed together."""
+    found = []
 
-    def recorded(*args):
-        found.append(together(*args))
-        return found[-1]
+    def recorded(compute):
+        def record(*args):
+            found.append(compute(*args))
+            return found[-1]
 
-    monkeypatch.setattr(_ways, "together", recorded)
+        return record
+
+    for owner, name in ((Linearized, "rows"), (ParameterFunction, "together")):
+        monkeypatch.setattr(owner, name, recorded(getattr(owner, name)))
     return found
 
 
@@ -47,7 +52,7 @@ def test_memory_budget_is_kept(of, blocks):
     for budget in (10_000, 40_000):
         blocks.clear()
         lg.sobolev_seminorms(case.problem(), of, memory_budget=budget)
-        sizes = [block.nbytes for block in blocks[1:]]
+        sizes = [block.nbytes for block in blocks]
         assert budget / 100 < max(sizes) <= budget  # graphs take most of it
 
 
@@ -75,7 +80,8 @@ def sizes_of_pieces(problem, **settings):
             return super().at(batch)
 
     function = Recorded(problem, "logits", None, None)
-    for point, _ in pieces(function, problem.first_batch(), Search(**settings)):
+    batch = problem.first_batch()
+    for point, _ in pieces(problem, function.at, batch, Search(**settings)):
         assert len(point) <= sizes[1]
     return max(sizes[1:])
 

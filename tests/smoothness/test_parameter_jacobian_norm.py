@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import lossgeom as lg
-from lossgeom.smoothness import parameter_jacobian_norm
-from lossgeom.smoothness._layer_outputs import layer_outputs
+from lossgeom.smoothness import _parameter_function
+from lossgeom.smoothness._parameter_function import parameter_function
 from tests import reference
 from tests.problems import CASES, mlp
 
@@ -98,9 +98,11 @@ def test_norms_in_what_layers_put_out_are_those_in_their_weights(
     xs = torch.randn(7, 4, generator=generator).double().split((5, 2))
     data = [(x, torch.zeros(len(x)).long()) for x in xs]
     problem = lg.Problem(model.double(), "cross_entropy", data)
-    assert (layer_outputs(problem, "logits", problem.first_batch()) is not None) == batched
+    function = parameter_function(problem, "logits", problem.first_batch(), scaled=True)
+    assert (function.others == 0) == batched
     found = [lg.parameter_jacobian_norms(problem, outputs, **setting) for setting in SETTINGS]
-    monkeypatch.setattr(parameter_jacobian_norm, "layer_outputs", lambda *_: None)
+    monkeypatch.setattr(_parameter_function, "linear_layers", lambda problem: {})
+    problem = lg.Problem(model.double(), "cross_entropy", data)
     for setting, actual in zip(SETTINGS, found, strict=True):
         expected = lg.parameter_jacobian_norms(problem, outputs, **setting).values
         torch.testing.assert_close(actual.values, expected, rtol=1e-9, atol=1e-12)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, map_tensors
 from lossgeom.problem import Problem
+
+Note = TypeVar("Note")
 
 
 class Shift:
@@ -63,6 +65,24 @@ def size_of_calls(problem: Problem, modules: Sequence[nn.Module], batch: Batch) 
     with hooked(modules, calls):
         problem.outputs(problem.theta, batch)
     return calls.flat(problem.theta).numel()
+
+
+@torch.no_grad()
+def noted(
+    problem: Problem,
+    modules: Iterable[nn.Module],
+    batch: Batch,
+    note: Callable[[nn.Module, Any, Any], Note],
+) -> list[list[Note]]:
+    """Return what is noted of every call of some modules on a batch, module by module."""
+    notes: dict[nn.Module, list[Note]] = {module: [] for module in modules}
+
+    def take(module: nn.Module, args: Any, output: Any) -> None:
+        notes[module].append(note(module, args, output))
+
+    with hooked(list(notes), take):
+        problem.outputs(problem.theta, batch)
+    return list(notes.values())
 
 
 @contextmanager

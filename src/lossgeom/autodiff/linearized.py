@@ -63,7 +63,9 @@ class Linearized:
         return U if self.softmax is None else self.softmax.times(U)
 
     def pull(self, u: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
-        """J^T u of every example."""
+        """J^T u of every example; zero where the outputs do not depend on the leaf."""
+        if self.constant:
+            return self.outputs.new_zeros(len(self), self.D)
         (rows,) = torch.autograd.grad(
             self.outputs, self.leaf, self.scaled(u), retain_graph=True, materialize_grads=True
         )

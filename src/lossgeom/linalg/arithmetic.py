@@ -42,6 +42,8 @@ def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:
 
     A model that was initialised with the same seed would resemble the probes it is measured with.
     """
+    if min(seeds, default=0) < 0:
+        raise ValueError(f"expected a seed >= 0, got {min(seeds)}")
     state = np.random.SeedSequence([*seeds, tag]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 

@@ -24,11 +24,7 @@ class Accuracy:
     """
 
     ignore_index: int = -100
-
-    @property
-    def name(self) -> str:
-        """Key in records."""
-        return "accuracy"
+    name = "accuracy"
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure.

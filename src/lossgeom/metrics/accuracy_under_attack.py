@@ -1,6 +1,6 @@
 """The share of examples that no attack flips."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lossgeom.adversarial import robustness
 from lossgeom.estimate import Estimate
@@ -36,14 +36,5 @@ class AccuracyUnderAttack:
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        found = robustness(
-            problem,
-            self.eps,
-            norm=self.norm,
-            steps=self.steps,
-            restarts=self.restarts,
-            seed=self.seed,
-            bounds=self.bounds,
-            certify=False,
-        )
+        found = robustness(problem, certify=False, **asdict(self))
         return Estimate(found.accuracy_under_attack.item())

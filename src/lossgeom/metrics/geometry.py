@@ -24,11 +24,12 @@ from lossgeom.problem import NonFiniteError, Problem, checked_problem
 
 Labels = dict[str, str]
 
-MATRICES = {
-    "hessian": "Hessian",
-    "gauss_newton": "Gauss-Newton matrix",
-    "residual": "residual term",
+MATRICES: dict[str, tuple[str, Callable[[Problem], LinearOperator], tuple[Which, ...]]] = {
+    "hessian": ("Hessian", Hessian, ("largest", "smallest")),
+    "gauss_newton": ("Gauss-Newton matrix", GaussNewton, ("largest",)),
+    "residual": ("residual term", Residual, ("largest", "smallest")),
 }
+GRADIENT = "norm of the gradient"
 EXTREMES: dict[Which, str] = {
     "largest": "largest eigenvalue",
     "smallest": "most negative eigenvalue",
@@ -80,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Geometry:
-    r"""Which numbers describe a loss at one point, and how well to know them.
+    r"""The numbers that describe a loss at one point, with the accuracy to measure them at.
 
     Of the loss: its value and the norm of its gradient. Of the Hessian H: the k largest
     eigenvalues, of which the first is the sharpness, the most negative one, trace, Frobenius norm,
@@ -144,75 +145,52 @@ class Geometry:
         Measure each part before going on to the next one: a matrix is kept for its own parts only.
         """
         yield from _of_the_loss(checked_problem(problem))
-        H = Hessian(problem)
-        largest = {"sharpness": "sharpness, the largest eigenvalue"}
-        smallest = {"hessian_smallest": EXTREMES["smallest"]}
-        yield self._extreme("hessian_largest", H, self.k, "largest", largest)
-        yield self._extreme("hessian_smallest", H, 1, "smallest", smallest)
-        yield from self._shape("hessian", H)
-        del H
-        G = GaussNewton(problem)
-        largest = {"gauss_newton_largest": EXTREMES["largest"]}
-        yield self._extreme("gauss_newton_largest", G, self.k, "largest", largest)
-        yield from self._shape("gauss_newton", G)
-        del G
-        R = Residual(problem)
-        for which in EXTREMES:
-            name = f"residual_{which}"
-            yield self._extreme(name, R, 1, which, {name: EXTREMES[which]})
-        yield self._trace("residual", R)
+        for matrix, (_, make, _) in MATRICES.items():
+            yield from self._of_a_matrix(matrix, make(problem))
 
-    def _extreme(self, name: str, A: LinearOperator, k: int, which: Which, labels: Labels) -> Part:
-        k = min(k, A.shape[0])
+    def _of_a_matrix(self, matrix: str, A: LinearOperator) -> Iterator[Part]:
+        title, _, extremes = MATRICES[matrix]
+        whole = matrix != "residual"  # which has fewer numbers of interest
+        for which in extremes:
+            k = min(self.k, A.shape[0]) if whole and which == "largest" else 1
+            yield self._extreme(matrix, A, k, which)
+        name, products = f"{matrix}_trace", min(A.shape[0], self.matvecs)
+        measure = partial(self._trace, name, A)
+        yield Part(name, f"trace of the {title}", matrix, {name: "trace"}, products, measure)
+        if whole:
+            labels = {
+                f"{matrix}_frobenius_norm": "Frobenius norm",
+                f"{matrix}_stable_rank": "effective rank (stable)",
+            }
+            products += min(A.shape[0], self.probes * self.steps)
+            name, title = f"{matrix}_density", f"spectral density of the {title}"
+            measure = partial(self._density, matrix, A)
+            yield Part(name, title, matrix, labels, products, measure)
+
+    def _extreme(self, matrix: str, A: LinearOperator, k: int, which: Which) -> Part:
         limit = max(100, 20 * k) if self.max_matvecs is None else max(self.max_matvecs, 2 * k)
+        name, label = f"{matrix}_{which}", EXTREMES[which]
+        what = f"{k} largest eigenvalues" if k > 1 else label
+        title = f"{what} of the {MATRICES[matrix][0]}"
+        sharpness = {"sharpness": f"sharpness, the {label}"}
+        labels = sharpness if name == "hessian_largest" else {name: label}
 
         def compute() -> Found:
             pairs = top_eigenpairs(
-                A,
-                k,
-                which=which,
-                tol=self.tol,
-                max_matvecs=limit,
-                verify=True,
-                seed=self.seed,
+                A, k, which=which, tol=self.tol, max_matvecs=limit, verify=True, seed=self.seed
             )
-            arrays = {
-                "values": pairs.values.double(),
-                "residuals": pairs.residuals.double(),
-                "converged": pairs.converged,
-            }
-            return Found(dict.fromkeys(labels, pairs.top), arrays)
+            arrays = {name: getattr(pairs, name).double() for name in ("values", "residuals")}
+            return Found(dict.fromkeys(labels, pairs.top), arrays | {"converged": pairs.converged})
 
-        matrix = name.rpartition("_")[0]
-        what = f"{k} largest eigenvalues" if k > 1 else EXTREMES[which]
-        return Part(name, f"{what} of the {MATRICES[matrix]}", matrix, labels, limit, compute)
+        return Part(name, title, matrix, labels, limit, compute)
 
-    def _shape(self, matrix: str, A: LinearOperator) -> Iterator[Part]:
-        yield self._trace(matrix, A)
-        labels = {
-            f"{matrix}_frobenius_norm": "Frobenius norm",
-            f"{matrix}_stable_rank": "effective rank (stable)",
-        }
-        products = sum(min(A.shape[0], n) for n in (self.probes * self.steps, self.matvecs))
-        title = f"spectral density of the {MATRICES[matrix]}"
-        compute = partial(self._density, matrix, A)
-        yield Part(f"{matrix}_density", title, matrix, labels, products, compute)
-
-    def _trace(self, matrix: str, A: LinearOperator) -> Part:
-        name = f"{matrix}_trace"
-
-        def compute() -> Found:
-            return Found({name: trace(A, matvecs=self.matvecs, seed=self.seed)})
-
-        title, products = f"trace of the {MATRICES[matrix]}", min(A.shape[0], self.matvecs)
-        return Part(name, title, matrix, {name: "trace"}, products, compute)
+    def _trace(self, name: str, A: LinearOperator) -> Found:
+        return Found({name: trace(A, matvecs=self.matvecs, seed=self.seed)})
 
     def _density(self, matrix: str, A: LinearOperator) -> Found:
         density = spectral_density(A, probes=self.probes, steps=self.steps, seed=self.seed)
-        arrays = {
-            name: getattr(density, name)
-            for name in ("nodes", "weights", "grid", "density", "stderr")
-        }
+        names = ("nodes", "weights", "grid", "density", "stderr")
+        arrays = {name: getattr(density, name) for name in names}
         arrays["width"] = torch.tensor(density.width, dtype=torch.float64)
         norm = frobenius_norm(A, matvecs=self.matvecs, seed=self.seed)
         norm = replace(norm, matvecs=norm.matvecs + density.matvecs)
@@ -221,16 +199,17 @@ class Geometry:
 
 
 def _of_the_loss(problem: Problem) -> Iterator[Part]:
-    def loss() -> Found:
-        return Found({"loss": Estimate(problem.loss())})
+    def gradient_norm() -> float:
+        norm: Tensor = torch.linalg.vector_norm(problem.gradient(), dtype=torch.float64)
+        return norm.item()
 
-    def gradient() -> Found:
-        norm = torch.linalg.vector_norm(problem.gradient(), dtype=torch.float64)
-        return Found({"gradient_norm": Estimate(norm.item())})
+    def found(name: str, compute: Callable[[], float]) -> Found:
+        return Found({name: Estimate(compute())})
 
-    yield Part("loss", "loss", "loss", {"loss": "loss"}, 0, loss)
-    label = "norm of the gradient"
-    yield Part("gradient", label, "loss", {"gradient_norm": label}, 0, gradient)
+    measure = partial(found, "loss", problem.loss)
+    yield Part("loss", "loss", "loss", {"loss": "loss"}, 0, measure)
+    labels, measure = {"gradient_norm": GRADIENT}, partial(found, "gradient_norm", gradient_norm)
+    yield Part("gradient", GRADIENT, "loss", labels, 0, measure)
 
 
 def _stable_rank(norm: Estimate, spectral: float) -> Estimate:

@@ -17,10 +17,7 @@ class LipschitzGlobal:
     'lipschitz_global'
     """
 
-    @property
-    def name(self) -> str:
-        """Key in records."""
-        return "lipschitz_global"
+    name = "lipschitz_global"
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure.

@@ -6,21 +6,20 @@ from typing import Literal
 from lossgeom.estimate import Estimate
 from lossgeom.lipschitz import local_variation_lower, local_variation_upper
 from lossgeom.lipschitz.lipschitz import check_radius
-from lossgeom.metrics.jacobian_norm import check_settings
+from lossgeom.metrics._metric import OVER, Over, check_settings
 from lossgeom.problem import Problem
 
 Side = Literal["lower", "upper"]
-Over = Literal["max", "mean"]
-ALLOWED = {"side": ("lower", "upper"), "over": ("max", "mean")}
+ALLOWED = {"side": ("lower", "upper"), "over": OVER}
 
 
 @dataclass(frozen=True)
 class LocalVariation:
     """The local variation of the Jacobian on balls round the examples: its maximum or mean.
 
-    From one side: a lower estimate, of any model, by an ascent with ``steps``, ``restarts`` and
-    ``seed``; or a certified upper bound, of models that one is known for. See
-    :func:`lossgeom.local_variation` for the formula and the cost.
+    Which of the two ``over`` says. From one side: a lower estimate, of any model, by an ascent with
+    ``steps``, ``restarts`` and ``seed``; or a certified upper bound, of models that one is known
+    for. See :func:`lossgeom.local_variation` for the formula and the cost.
 
     >>> LocalVariation(0.5, "upper").name
     'local_variation_upper_max_0.5'

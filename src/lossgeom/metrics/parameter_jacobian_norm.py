@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from lossgeom.estimate import Estimate
-from lossgeom.metrics.jacobian_norm import OVER, Over, check_settings, over_examples
+from lossgeom.metrics._metric import NORM_ALLOWED, NORM_NAMES, Over, check_settings, over_examples
 from lossgeom.problem import Problem
 from lossgeom.smoothness import parameter_jacobian_norms
-from lossgeom.smoothness.norms import NORMS, Norm
-from lossgeom.smoothness.outputs import NAMED_OUTPUTS, NamedOutputs
+from lossgeom.smoothness.norms import Norm
+from lossgeom.smoothness.outputs import NamedOutputs
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class ParameterJacobianNorm:
     norm: Norm = "spectral"
 
     def __post_init__(self) -> None:
-        check_settings(self, {"outputs": NAMED_OUTPUTS, "over": OVER, "norm": NORMS})
+        check_settings(self, NORM_ALLOWED)
 
     @property
     def name(self) -> str:
         """Key in records."""
-        kind = "frobenius_norm" if self.norm == "frobenius" else "norm"
-        return f"{self.outputs}_parameter_jacobian_{kind}_{self.over}"
+        return f"{self.outputs}_parameter_jacobian_{NORM_NAMES[self.norm]}_{self.over}"
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""

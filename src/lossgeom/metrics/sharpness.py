@@ -1,6 +1,6 @@
 """The largest eigenvalue of the loss Hessian."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lossgeom.curvature import sharpness
 from lossgeom.estimate import Estimate
@@ -20,12 +20,8 @@ class Sharpness:
     tol: float = 1e-3
     max_matvecs: int = 100
     seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Key in records."""
-        return "sharpness"
+    name = "sharpness"
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        return sharpness(problem, tol=self.tol, max_matvecs=self.max_matvecs, seed=self.seed)
+        return sharpness(problem, **asdict(self))

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from lossgeom.estimate import Estimate
+from lossgeom.metrics._metric import check_settings
 from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
 from lossgeom.smoothness.sobolev import OF, Of, checked_orders
-from lossgeom.wording import one_of
 
 ORDERS = (1, 2, 3)  # measured together: one more costs little
 
@@ -28,8 +28,7 @@ class SobolevSeminorm:
     euclidean: bool = False
 
     def __post_init__(self) -> None:
-        if self.of not in OF:
-            raise ValueError(f"expected of to be one of {one_of(OF)}, got {self.of!r}")
+        check_settings(self, {"of": OF})
         checked_orders([self.k])
 
     @property

@@ -8,33 +8,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.memory_budget import with_sizes
-from lossgeom.autodiff.variables import Variables, finite_outputs, leaves_of, size_of
 from lossgeom.batches import Batch
-from lossgeom.problem import Problem
-from lossgeom.trust.trial import Trial, tried
-from lossgeom.trust.ways import Pull, fastest_way, finite
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.smoothness._pieces import FEW, Linearize, look, parts
 
 MEMORY_BUDGET = 2**26  # on a CPU, more of it is slower
 CACHE_NUMBERS = 2**17  # powers are taken of as many numbers at a time, in float64
 
+Rows = Callable[[Batch, Tensor], Tensor]  # (B, m, D) for examples and cotangents (m, C)
 Reduce = Callable[[Float[Tensor, "M p"]], Float[Tensor, "M r"]]
 
 
 def reduced_gradients(
-    problem: Problem, variables: Variables, batch: Batch, reduce: Reduce, memory_budget: int
+    problem: Problem,
+    linearize: Linearize,
+    batch: Batch,
+    reduce: Reduce,
+    memory_budget: int,
+    *,
+    alone: bool = False,
+    together: Rows | None = None,
 ) -> Float[Tensor, "B C r"]:
-    """What a function makes of the gradients of all outputs at the examples of a batch.
-
-    Each example is run alone, several at a time where torch can do so, so that the gradients of
-    different examples stay apart. That they are those of the whole batch is tried on a few.
+    """Reduce the gradients of all outputs at the examples of a batch.
 
     Args:
         problem: in the mode to measure in.
-        variables: to differentiate in, p numbers for an example.
+        linearize: what gives outputs with their graph.
         batch: with the examples.
-        reduce: from gradients to r numbers for each, in float64.
+        reduce: makes r numbers, in float64, of each gradient.
         memory_budget: bytes of gradients and graphs that are held at a time, after the first few.
+        alone: whether examples are linearised one at a time, because they share what is
+            differentiated in.
+        together: what gives the gradients of several such examples at once, if there is a way.
 
     Raises:
         ValueError: if the outputs are not one row per example, or those of one example depend on
@@ -43,50 +48,38 @@ def reduced_gradients(
     """
     if memory_budget < 1:
         raise ValueError(f"expected memory_budget to be at least 1 byte, got {memory_budget}")
-    outputs = finite_outputs(problem, batch)
-    pull, graph, live = tried(problem, batch, _way, variables)
-    row = (size_of(variables, problem, batch) + outputs.shape[1]) * outputs.element_size() + live
+    few, sizes = look(problem, linearize, batch.examples(0, 1 if alone else FEW))
+    C, graph = few.C, sum(sizes)
+    # a backward pass holds the gradients in two layers or so besides
+    row = (few.D + C) * few.outputs.element_size() + 2 * max(sizes, default=0)
+    width = min(C, max(1, int((memory_budget - graph) // row)))
+    height = 1 if alone and together is None else memory_budget // (graph + width * row)
+    like = few.outputs.detach()
+    del few
 
-    def reduced(G: Tensor) -> Tensor:
+    def rows(part: Batch) -> Iterator[Tensor]:
+        point = linearize(part) if together is None else None
+        for first in range(0, C, width):
+            last = min(first + width, C)
+            if point is not None:
+                yield point.rows(first, last)
+            elif together is not None:
+                U = like.new_zeros(last - first, C)
+                U.diagonal(first).fill_(1)
+                yield together(part, U)
+
+    def reduced(G: Float[Tensor, "B m p"]) -> Float[Tensor, "B m r"]:
         return reduce(G.flatten(0, 1)).reshape(*G.shape[:2], -1)
 
-    found = [
-        torch.cat([reduced(pull(problem, variables, piece, U)) for U in cotangents], 1)
-        for piece, cotangents in _blocks(batch, outputs, graph, row, memory_budget)
-    ]
+    found = [torch.cat([reduced(G) for G in rows(part)], 1) for part in parts(batch, height)]
     return finite(torch.cat(found))
 
 
-def _way(trial: Trial, variables: Variables) -> tuple[Pull, float, float]:
-    """The fastest way to the gradients, and the bytes that it needs."""
-    sizes = _graph_bytes(trial.problem, variables, trial.batch)
-    return fastest_way(trial, variables), *sizes
-
-
-def _graph_bytes(problem: Problem, variables: Variables, few: Batch) -> tuple[float, float]:
-    """Of an example, and what a backward pass through it holds besides: two layers or so."""
-    leaves = leaves_of(variables, problem, few)
-    _, sizes = with_sizes(problem, lambda: variables.outputs(problem, leaves, few))
-    return sum(sizes) / len(few), 2 * max(sizes, default=0) / len(few)
-
-
-def _blocks(
-    batch: Batch, outputs: Tensor, graph: float, row: float, memory_budget: int
-) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
-    """Pieces of a batch, each with unit vectors for its outputs, few at a time."""
-    B, C = outputs.shape
-    width = min(C, max(1, int((memory_budget - graph) // row)))
-    height = max(1, int(memory_budget // (graph + width * row)))
-
-    def units(examples: int) -> Iterator[Tensor]:
-        for first in range(0, C, width):
-            unit = outputs.new_zeros(min(width, C - first), C)
-            unit.diagonal(first).fill_(1)
-            yield unit.expand(examples, *unit.shape)
-
-    for start in range(0, B, height):
-        piece = batch.examples(start, start + height)
-        yield piece, units(len(piece))
+def finite(gradients: Tensor) -> Tensor:
+    """Return gradients, or norms of them, if none is NaN or infinite."""
+    if not gradients.isfinite().all():
+        raise NonFiniteError("a gradient of an output is NaN or infinite at these parameters")
+    return gradients
 
 
 def power_norms(rows: Float[Tensor, "M p"], orders: Sequence[int]) -> Float[Tensor, "M r"]:

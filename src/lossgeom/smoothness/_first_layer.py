@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,10 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lossgeom.autodiff.variables import Leaves, differentiable_input
+from lossgeom.autodiff.hooks import hooked, noted
+from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
 from lossgeom.linalg.operator_norms import convolution_norm, dense_norm
 from lossgeom.problem import Problem
+from lossgeom.smoothness._input_function import differentiable_input
+from lossgeom.smoothness.outputs import chosen
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LINEAR = (nn.Linear, *CONVOLUTIONS)
@@ -41,26 +43,17 @@ class FirstLayer:
     weight: Tensor
     input_shape: torch.Size
     output_shape: torch.Size
-    shared = (False, False)
 
-    @property
-    def name(self) -> tuple[str, str]:
-        """As variables to differentiate in: the input and what the layer puts out."""
-        return "input and outputs of", self.label
-
-    def at(self, problem: Problem, batch: Batch) -> Leaves:
-        """The input, and a shift of what the layer puts out."""
-        shift = problem.theta.new_zeros(len(batch), *self.output_shape)
-        return differentiable_input(batch), shift
-
-    def outputs(self, problem: Problem, leaves: Leaves, batch: Batch) -> Tensor:
-        """Of the model, from input and shift."""
-        x, shift = leaves
-        handle = self.module.register_forward_hook(lambda module, args, z: z + shift)  # noqa: ARG005
-        try:
-            return problem.outputs(problem.theta, batch.with_tensor(batch.input, x))
-        finally:
-            handle.remove()
+    def at(self, problem: Problem, batch: Batch) -> Linearized:
+        """Linearise outputs in the flat input beside a shift of what the layer puts out."""
+        x = batch.input.flatten(1)
+        shift = x.new_zeros(len(x), self.output_shape.numel())
+        leaf = torch.cat([x, shift], 1).requires_grad_()
+        x, shift = torch.split(leaf, [x.shape[1], shift.shape[1]], dim=1)
+        with hooked([self.module], lambda module, args, z: z + shift.reshape(z.shape)):  # noqa: ARG005
+            other = batch.with_tensor(batch.input, x.reshape(batch.input.shape))
+            found = problem.outputs(problem.theta, other)
+        return Linearized.of(leaf, chosen(problem, "logits", found, batch))
 
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         """W x for a batch, with another weight in the place of its own."""
@@ -76,19 +69,19 @@ class FirstLayer:
         (product,) = torch.autograd.grad(z, x, u.reshape(z.shape))
         return product.flatten(1)
 
-    def transposed_norms(self, orders: Sequence[int]) -> dict[int, float]:
-        r"""At least the norm of W^T in l_2k, for each order k.
+    def transposed_norm(self, k: int) -> float:
+        r"""An upper bound of the norm of W^T in l_p with p = 2k.
 
         By interpolation between p = 2 and infinity,
         ||W^T||_p <= ||W^T||_2^(2/p) ||W^T||_inf^(1-2/p), which is never more than
         ||W^T||_1^(1/p) ||W^T||_inf^(1-1/p) and needs no search.
         """
         _, largest_column = self._largest_sums
-        return {k: self.spectral_norm ** (1 / k) * largest_column ** (1 - 1 / k) for k in orders}
+        return float(self.spectral_norm ** (1 / k) * largest_column ** (1 - 1 / k))
 
     @cached_property
     def _largest_sums(self) -> tuple[float, float]:
-        """Of magnitudes in a row of W, and in a column."""
+        """Largest absolute row sum and column sum of W."""
         magnitude = self.weight.double().abs()
         rows = self.multiply(magnitude.new_ones(1, *self.input_shape), magnitude)
         columns = self.transposed(torch.ones_like(rows).flatten(1), magnitude)
@@ -96,7 +89,7 @@ class FirstLayer:
 
     @cached_property
     def spectral_norm(self) -> float:
-        """Exact for Linear layers and small convolutions, but for what covers rounding."""
+        """The largest singular value of W, or a bound on it for large convolutions."""
         weight, D = self.weight.double(), self.input_shape.numel()
         if isinstance(self.module, nn.Linear):
             return float(dense_norm(weight))
@@ -119,77 +112,64 @@ class FirstLayer:
         )
 
 
-@torch.no_grad()
 def first_layer(problem: Problem, batch: Batch, name: str | None) -> FirstLayer:
-    """The one Linear or convolutional layer that is called with the input of the model.
+    """Find the one Linear or convolutional layer that is called with the input of the model.
 
     Raises:
         ValueError: if there is none, or several, or one that is applied more than once.
     """
-    differentiable_input(batch)
-    calls, numbers = _calls(problem, batch), batch.input[0].numel()
-    receiving = {label: call for label, call in calls.items() if call.receives}
-    found = {label: c for label, c in receiving.items() if isinstance(c.module, LINEAR)}
-    if name is not None:
-        found = {label: call for label, call in found.items() if label == name}
+    given = differentiable_input(batch)
+    labels = {
+        module: label
+        for label, module in problem.network.module.named_modules()
+        if isinstance(module, LINEAR) or not any(module.children())
+    }
+    calls = zip(labels.items(), noted(problem, labels, batch, _Call.of), strict=True)
+    receiving = {
+        label: (module, made[0], len(made))
+        for (module, label), made in calls
+        if made and made[0].receives(given)
+    }
+    found = [
+        label
+        for label, (module, *_) in receiving.items()
+        if isinstance(module, LINEAR) and name in (None, label)
+    ]
     if len(found) != 1:
-        others = ", ".join(f"{type(c.module).__name__} ({n})" for n, c in receiving.items())
+        others = ", ".join(f"{type(m).__name__} ({label})" for label, (m, *_) in receiving.items())
         raise ValueError(
             f"expected {'one layer' if name is None else f'the layer {name!r}'}, Linear or a "
             f"convolution, to be called with the input of the model, as it is or flattened; the "
             f"input goes to {others or 'no module without others inside'}"
         )
-    (label, call), *_ = found.items()
-    module, x, z = call.module, call.x, call.z
-    single = len(x) == len(batch) and x[0].numel() == numbers
+    (label,) = found
+    module, call, times = receiving[label]
+    single = len(call.x) == len(batch) and call.x[0].numel() == given[0].numel()
     if isinstance(module, nn.Linear):
-        single &= numbers == module.in_features
-    if call.times > 1 or not single:
+        single &= given[0].numel() == module.in_features
+    if times > 1 or not single:
         raise ValueError(
             f"expected the layer {label!r} to be applied once to all of an example's input, but "
             "its weight is shared between positions or calls"
         )
-    return FirstLayer(label, module, call.weight, x.shape[1:], z.shape[1:])
+    return FirstLayer(label, module, call.weight, call.x.shape[1:], call.z.shape[1:])
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Call:
-    """The first call of a module, and how many there are."""
+    """A call of a module: input, output and the weight meanwhile, empty where there are none."""
 
-    module: nn.Module
     x: Tensor
     z: Tensor
     weight: Tensor
-    receives: bool
-    times: int = 1
 
+    @classmethod
+    def of(cls, module: nn.Module, args: Any, z: Any) -> _Call:
+        """Note a call."""
+        parts = (args[0] if args else None, z, getattr(module, "weight", None))
+        tensors = (part if isinstance(part, Tensor) else torch.empty(0) for part in parts)
+        return cls(*(tensor.detach().clone() for tensor in tensors))
 
-def _calls(problem: Problem, batch: Batch) -> dict[str, _Call]:
-    """The modules without others inside that are called with one tensor, by name."""
-    calls: dict[str, _Call] = {}
-    given = batch.input.flatten()
-
-    def noting(label: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(module: nn.Module, args: Any, z: Any) -> None:
-            if label in calls:
-                calls[label].times += 1
-            elif args and isinstance(args[0], Tensor) and isinstance(z, Tensor):
-                x = args[0].detach().clone()
-                weight = getattr(module, "weight", None)
-                weight = weight.detach().clone() if isinstance(weight, Tensor) else x
-                same = torch.equal(x.flatten().to(given), given)
-                calls[label] = _Call(module, x, z.detach().clone(), weight, same)
-
-        return note
-
-    handles = [
-        module.register_forward_hook(noting(label))
-        for label, module in problem.network.module.named_modules()
-        if isinstance(module, LINEAR) or not any(module.children())
-    ]
-    try:
-        problem.outputs(problem.theta, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
+    def receives(self, given: Tensor) -> bool:
+        """Whether it is with the input of the model, in any shape, and gives a tensor."""
+        return self.z.numel() > 0 and torch.equal(self.x.flatten().to(given), given.flatten())

@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.smoothness.exact import checked
-from lossgeom.smoothness.norms import Piece
+from lossgeom.smoothness.norms import JacobianNorms
 
 Apply = Callable[[Tensor], Tensor]
 SETTLED = 0.01  # of the residual that is asked for
 ROUNDING = 100.0  # units in the last place that a residual may be off by
 
 
-def lanczos(point: Linearized, start: Float[Tensor, " n"], tol: float, max_steps: int) -> Piece:
-    """The largest singular values from J J^T or J^T J, whichever is smaller, as start is."""
-    if point.constant:
-        return Piece(*_zero(point), "lanczos")
-    jacobian = _twice_differentiable(point)
+def lanczos(
+    point: Linearized, start: Float[Tensor, " n"], tol: float, max_steps: int
+) -> JacobianNorms:
+    """The largest singular values, from J J^T for a start of C numbers and J^T J for one of D."""
+    try:
+        jacobian = BatchJacobian(point.outputs, point.leaf)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Lanczos iteration multiplies by the Jacobian, which takes them; "
+            'method="exact" does not'
+        ) from error
 
     def push(v: Tensor) -> Tensor:
         return point.scaled(jacobian.push(v.reshape(point.leaf.shape)))
@@ -35,21 +42,8 @@ def lanczos(point: Linearized, start: Float[Tensor, " n"], tol: float, max_steps
     largest, converged = _top_eigenvalues(
         lambda x: checked(back(there(x) / size) / size), first, tol, max_steps
     )
-    return Piece(largest.sqrt() * size[:, 0].double() * point.unit, None, converged, "lanczos")
-
-
-def _twice_differentiable(point: Linearized) -> BatchJacobian:
-    try:
-        return BatchJacobian(point.outputs, point.leaf)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}. Lanczos iteration multiplies by the Jacobian, which takes them; "
-            'method="exact" does not'
-        ) from error
-
-
-def _zero(point: Linearized) -> tuple[Tensor, None, Tensor]:
-    return torch.zeros_like(point.unit), None, torch.ones_like(point.unit, dtype=torch.bool)
+    values = largest.sqrt() * size[:, 0].double() * point.unit
+    return JacobianNorms(values, None, converged, "lanczos")
 
 
 def _top_eigenvalues(
@@ -67,8 +61,8 @@ def _top_eigenvalues(
     T = (V @ W.mT).double()
     while True:
         values, vectors = torch.linalg.eigh(T)
-        largest, weights = values[:, -1].clamp(min=0), vectors[:, :, -1].to(V)
-        residual = _combined(weights, W) - largest[:, None].to(V) * _combined(weights, V)
+        largest, weights = values[:, -1].clamp(min=0), vectors[:, None, :, -1].to(V)
+        residual = (weights @ W - largest[:, None, None].to(V) * (weights @ V))[:, 0]
         length = torch.linalg.vector_norm(residual, dim=1, dtype=torch.float64)
         settled = length <= enough * largest
         if settled.all() or V.shape[1] == min(max_steps, start.shape[1]):
@@ -76,22 +70,15 @@ def _top_eigenvalues(
         fresh = _orthogonal(residual, V) * ~settled[:, None]
         V = torch.cat([V, fresh[:, None]], dim=1)
         W = torch.cat([W, apply(fresh)[:, None]], dim=1)
-        T = _grown(T, _along(V, W[:, -1]).double())
-
-
-def _combined(weights: Float[Tensor, "B m"], rows: Float[Tensor, "B m n"]) -> Tensor:
-    return (weights[:, None] @ rows)[:, 0]
-
-
-def _along(V: Float[Tensor, "B m n"], x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
-    return (V @ x[:, :, None])[:, :, 0]
+        T = F.pad(T, (0, 1, 0, 1))
+        T[:, -1] = T[:, :, -1] = (V @ W[:, -1, :, None])[:, :, 0].double()
 
 
 def _orthogonal(x: Float[Tensor, "B n"], V: Float[Tensor, "B m n"]) -> Float[Tensor, "B n"]:
-    """Unit vectors, or zero where nothing is left."""
+    """The direction of x that is orthogonal to all V; zero where there is none."""
     for _ in range(2):
         x = _unit(x)
-        x = x - _combined(_along(V, x), V)
+        x = x - (V.mT @ (V @ x[:, :, None]))[:, :, 0]
     return _unit(x)
 
 
@@ -100,20 +87,8 @@ def _unit(x: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
     return x / length.clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _grown(T: Float[Tensor, "B m m"], along: Float[Tensor, "B l"]) -> Float[Tensor, "B l l"]:
-    """With one more row and column, the same."""
-    m = T.shape[1]
-    grown = T.new_empty(len(T), m + 1, m + 1)
-    grown[:, :m, :m] = T
-    grown[:, m], grown[:, :, m] = along, along
-    return grown
-
-
-def hutchinson(point: Linearized, signs: Int8[Tensor, "B k C"]) -> Piece:
+def hutchinson(point: Linearized, signs: Int8[Tensor, "B k C"]) -> JacobianNorms:
     r"""The Frobenius norms from random signs z, by :math:`E \|J^\top z\|^2 = \|J\|_F^2`."""
-    if point.constant:
-        values, _, converged = _zero(point)
-        return Piece(values, torch.zeros_like(values), converged, "hutchinson")
     probes = signs.transpose(0, 1).to(point.outputs)
     norms = torch.stack(
         [
@@ -125,5 +100,5 @@ def hutchinson(point: Linearized, signs: Int8[Tensor, "B k C"]) -> Piece:
     squares = (norms / torch.where(size > 0, size, 1)).square()
     value = squares.mean(0).sqrt()
     error = squares.std(0) / len(probes) ** 0.5 / (2 * torch.where(value > 0, value, 1))
-    unit = size * point.unit
-    return Piece(value * unit, error * unit, torch.ones_like(value, dtype=torch.bool), "hutchinson")
+    unit, converged = size * point.unit, torch.ones_like(value, dtype=torch.bool)
+    return JacobianNorms(value * unit, error * unit, converged, "hutchinson")

@@ -1,10 +1,9 @@
-"""How a batch is cut in pieces, from a look at a few of its examples."""
+"""A batch in pieces that are small enough to be linearised at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
 
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.autodiff.memory_budget import with_sizes
@@ -17,37 +16,37 @@ FEW = 4  # examples that show whether they depend on each other, and how large t
 PIECE_BYTES = 32 * 2**20  # about what is worked on at a time: more is no faster
 AGAIN = 3  # times what a forward pass saves is saved with the graph of a backward pass
 
-
-@runtime_checkable
-class Function(Protocol):
-    """What gives the outputs of a batch with their graph."""
-
-    @property
-    def problem(self) -> Problem:
-        """In eval mode."""
-        ...
-
-    def at(self, batch: Batch) -> Linearized:
-        """The outputs of a batch."""
-        ...
+Linearize = Callable[[Batch], Linearized]  # the outputs of a batch with their graph
 
 
-def pieces(function: Function, batch: Batch, search: Search) -> Iterator[tuple[Linearized, Method]]:
-    """The function at equal parts of a batch, with the method for them."""
-    batch = function.problem.in_examples(batch)
-    few, saved = _look(function, batch.examples(0, FEW))
+def pieces(
+    problem: Problem, linearize: Linearize, batch: Batch, search: Search
+) -> Iterator[tuple[Linearized, Method]]:
+    """Yield the linearised outputs of equal parts of a batch, with the method for them."""
+    batch = problem.in_examples(batch)
+    few, sizes = look(problem, linearize, batch.examples(0, FEW))
     method = search.choice(few)
-    each = saved * (AGAIN if method == "lanczos" else 1)
+    each = sum(sizes) * (AGAIN if method == "lanczos" else 1)
     each += search.numbers(few, method) * few.outputs.element_size()
-    parts = math.ceil(min(len(batch) * each / PIECE_BYTES, len(batch)))
-    size = math.ceil(len(batch) / max(parts, 1))
     del few
-    for start in range(0, len(batch), size):
-        yield function.at(batch.examples(start, start + size)), method
+    for part in parts(batch, PIECE_BYTES / max(each, 1)):
+        yield linearize(part), method
 
 
-def _look(function: Function, batch: Batch) -> tuple[Linearized, float]:
-    """A few examples, which must not depend on each other, and what each of them saves."""
-    few, sizes = with_sizes(function.problem, lambda: function.at(batch))
-    few.check_independent()
-    return few, sum(sizes) / len(few)
+def look(problem: Problem, linearize: Linearize, few: Batch) -> tuple[Linearized, list[float]]:
+    """Linearise a few examples, which must not depend on each other.
+
+    Returns:
+        The examples, and the bytes of every tensor that each of them saves.
+    """
+    point, sizes = with_sizes(problem, lambda: linearize(few))
+    point.check_independent()
+    return point, [size / len(point) for size in sizes]
+
+
+def parts(batch: Batch, size: float) -> Iterator[Batch]:
+    """Cut a batch into equal parts of at most so many examples, and at least one."""
+    number = min(math.ceil(len(batch) / size), len(batch)) if size > 0 else len(batch)
+    width = math.ceil(len(batch) / max(number, 1))
+    for start in range(0, len(batch), width):
+        yield batch.examples(start, start + width)

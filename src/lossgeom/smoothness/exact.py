@@ -19,9 +19,7 @@ def spectral(point: Linearized) -> Float[Tensor, " B"]:
 
 
 def frobenius(point: Linearized) -> Float[Tensor, " B"]:
-    """The roots of the sums of squares."""
-    if point.constant:
-        return torch.zeros_like(point.unit)
+    """The Frobenius norms, a few rows at a time."""
     starts = range(0, point.C, ROWS)
     blocks = (checked(point.rows(i, min(i + ROWS, point.C))) for i in starts)
     norms = torch.stack([row_norm(block) for block in blocks])
@@ -37,13 +35,11 @@ def row_norm(rows: Float[Tensor, "B k D"]) -> Float[Tensor, " B"]:
 
 def all_rows(point: Linearized) -> Float[Tensor, "B C D"]:
     """The Jacobians, which need not be finite."""
-    if point.constant:
-        return point.outputs.new_zeros(*point.outputs.shape, point.D)
     return point.rows(0, point.C)
 
 
 def checked(rows: Tensor) -> Tensor:
-    """Rows, or products with them, if they are finite."""
+    """Return rows, or products with them, if they are finite."""
     if not rows.isfinite().all():
         raise NonFiniteError("the Jacobian of the model is NaN or infinite at these parameters")
     return rows

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lossgeom.batches import Batch
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
+from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, joined
 from lossgeom.smoothness.outputs import Outputs
 from lossgeom.smoothness.search import Search
 
@@ -68,8 +68,8 @@ def jacobian_norms(
 
     Raises:
         TypeError: if the model takes several inputs and none is named.
-        ValueError: for settings out of their range, integer inputs without an embedding, names that
-            there are not, outputs that are not one row per example, outputs of one example that
+        ValueError: for settings out of their range, integer inputs without an embedding, unknown
+            names, outputs that are not one row per example, outputs of one example that
             depend on another, a softmax of one output, or Lanczos iteration with a model that has
             no second derivatives, by which it multiplies.
         NonFiniteError: where an output or its Jacobian is NaN or infinite.
@@ -86,9 +86,11 @@ def jacobian_norms(
     ([4.0, 4.0], 5.0)
     """
     search = Search(norm, method, tol, max_steps, probes, seed)
-    function = InputFunction.of(problem, outputs, wrt, embedding)
+    problem = checked_problem(problem).in_mode("eval")
+    function = InputFunction(problem, outputs, wrt, embedding)
 
-    def of_batch(batch: Batch) -> list[Piece]:
-        return [search.of(point, used) for point, used in pieces(function, batch, search)]
+    def of_batch(batch: Batch) -> list[JacobianNorms]:
+        found = pieces(problem, function.at, batch, search)
+        return [search.of(point, chosen) for point, chosen in found]
 
-    return joined([p for found in function.problem.over_batches(of_batch) for p in found])
+    return joined(problem.over_batches(of_batch))

@@ -1,4 +1,4 @@
-"""The largest spectral norm of the input-output Jacobian, without those of all examples."""
+"""The largest spectral norm of the input-output Jacobian, found without all the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._input_function import InputFunction
 from lossgeom.smoothness._pieces import pieces
 from lossgeom.smoothness.exact import all_rows, checked, from_gram, gram, gram_bound, row_norm
@@ -24,13 +24,13 @@ TOGETHER = 8  # eigenproblems between two looks at the maximum
 
 @dataclass(frozen=True)
 class LargestJacobianNorm:
-    """The largest norm and whose it is.
+    """The largest norm, and the example that has it.
 
     Attributes:
         value: the largest spectral norm.
         example: its place in the data, up to rounding the first of several.
         examples: how many there are.
-        pruned: of how many a bound was enough.
+        pruned: how many examples a bound was enough for.
     """
 
     value: float
@@ -88,14 +88,15 @@ def largest_jacobian_norm(
     >>> largest_jacobian_norm(problem)
     LargestJacobianNorm(value=2.0, example=1, examples=2, pruned=0)
     """
-    function = InputFunction.of(problem, outputs, wrt, embedding)
+    problem = checked_problem(problem).in_mode("eval")
+    function = InputFunction(problem, outputs, wrt, embedding)
     running = _Running()
 
     def of_batch(batch: Batch) -> None:
-        for point, _ in pieces(function, batch, Search(method="exact")):
+        for point, _ in pieces(problem, function.at, batch, Search(method="exact")):
             running.see(point)
 
-    function.problem.over_batches(of_batch)
+    problem.over_batches(of_batch)
     solved = running.solved
     return LargestJacobianNorm(running.best, running.place, running.seen, running.seen - solved)
 

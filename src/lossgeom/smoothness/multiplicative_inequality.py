@@ -141,11 +141,7 @@ def multiplicative_inequality(
         few, kind = few_of(batch)
         key = Key(first_layer, (layer, kind))
         first = problem.cache.value(key, lambda: first_layer(problem, few, layer))
-        norms = problem.cache.value(
-            Key(FirstLayer.transposed_norms, (first, orders)),
-            lambda: first.transposed_norms(orders),
-        )
-        return _sides(problem, batch, first, norms, memory_budget)
+        return _sides(problem, batch, first, orders, memory_budget)
 
     batches = problem.over_batches(of_batch)
     if len({sides.left.shape[1] for sides in batches}) > 1:
@@ -158,15 +154,13 @@ class _Sides:
     """Norms at the examples of a batch for every order.
 
     Attributes:
-        label: of the first layer.
-        operator_norms: of its transpose, by order.
-        left: of the gradients in the input.
-        u: of those in what the layer puts out.
-        inputs: of the inputs.
+        first: the layer.
+        left: norms of the gradients in the input.
+        u: norms of the gradients in what the layer puts out.
+        inputs: norms of the inputs.
     """
 
-    label: str
-    operator_norms: dict[int, float]
+    first: FirstLayer
     left: Float[Tensor, "B C r"]
     u: Float[Tensor, "B C r"]
     inputs: Float[Tensor, "B r"]
@@ -176,18 +170,16 @@ def _sides(
     problem: Problem,
     batch: Batch,
     first: FirstLayer,
-    operator_norms: dict[int, float],
+    orders: Sequence[int],
     memory_budget: int,
 ) -> _Sides:
-    orders = tuple(operator_norms)
-    two = first.spectral_norm
+    relative = torch.finfo(problem.theta.dtype).eps ** 0.5 * first.spectral_norm
 
     def norms(rows: Float[Tensor, "M p"]) -> Float[Tensor, "M r"]:
         D = first.input_shape.numel()
         gradient, u = rows[:, :D], rows[:, D:]
         error = torch.linalg.vector_norm(first.transposed(u, first.weight) - gradient, dim=1)
-        allowed = torch.finfo(u.dtype).eps ** 0.5 * two * torch.linalg.vector_norm(u, dim=1)
-        if not (error <= allowed).all():
+        if not (error <= relative * torch.linalg.vector_norm(u, dim=1)).all():
             raise ValueError(
                 f"expected the outputs to depend on the input through W x of the layer "
                 f"{first.label!r} alone, but its transpose does not give the gradient in the "
@@ -195,23 +187,24 @@ def _sides(
             )
         return torch.cat([power_norms(gradient, orders), power_norms(u, orders)], 1)
 
-    found = reduced_gradients(problem, first, batch, norms, memory_budget)
+    found = reduced_gradients(problem, lambda b: first.at(problem, b), batch, norms, memory_budget)
     left, u = found.chunk(2, dim=2)
     inputs = power_norms(batch.input.flatten(1), orders)
-    return _Sides(first.label, operator_norms, left, u, inputs)
+    return _Sides(first, left, u, inputs)
 
 
 def _joined(batches: Sequence[_Sides], k: int, place: int) -> MultiplicativeInequality:
-    """The norm of u x^T is that of u times that of x."""
+    """Both sides for order k; the norm of u x^T is that of u times that of x."""
+    operator_norms = [sides.first.transposed_norm(k) for sides in batches]
     left = torch.cat([sides.left[..., place] for sides in batches])
-    right = [sides.operator_norms[k] * sides.u[..., place] for sides in batches]
+    right = [n * sides.u[..., place] for n, sides in zip(operator_norms, batches, strict=True)]
     in_weights = [sides.u[..., place] * sides.inputs[:, None, place] for sides in batches]
     return MultiplicativeInequality(
-        batches[0].label,
+        batches[0].first.label,
         k,
         left,
         torch.cat(right),
-        max(sides.operator_norms[k] for sides in batches),
+        max(operator_norms),
         min(sides.inputs[:, place].min().item() for sides in batches),
         seminorm(left.flatten(), k, len(left)),
         seminorm(torch.cat(in_weights).flatten(), k, len(left)),

@@ -1,7 +1,8 @@
-"""The norms of all examples, with what is known of their errors."""
+"""The norms of the Jacobians of examples, with their errors."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.reprs import short
-from lossgeom.wording import one_of
 
 Norm = Literal["spectral", "frobenius"]
 Method = Literal["exact", "lanczos", "hutchinson"]
@@ -52,7 +52,7 @@ class JacobianNorms:
 
     @property
     def max(self) -> float:
-        """The largest."""
+        """The largest norm."""
         return self.values.max().item()
 
     @property
@@ -75,47 +75,15 @@ class JacobianNorms:
         return torch.lerp(ordered[low], ordered[high], place - low).item()
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """The norms of some examples.
-
-    Attributes:
-        values: of the examples, in float64.
-        stderr: ``None`` where nothing was sampled.
-        converged: which meet the tolerance.
-        method: how they were found.
-    """
-
-    values: Float[Tensor, " B"]
-    stderr: Float[Tensor, " B"] | None
-    converged: Bool[Tensor, " B"]
-    method: Method
-
-    @classmethod
-    def exact(cls, values: Float[Tensor, " B"]) -> Piece:
-        """Of what needs no tolerance."""
-        return cls(values, None, torch.ones_like(values, dtype=torch.bool), "exact")
-
-
-def joined(pieces: list[Piece]) -> JacobianNorms:
-    """The norms of all pieces, in order."""
+def joined(batches: Iterable[Iterable[JacobianNorms]]) -> JacobianNorms:
+    """Put the norms of all pieces of all batches together, in order."""
+    pieces = [piece for batch in batches for piece in batch]
     methods = {piece.method for piece in pieces}
+    errors = [p.values * 0 if p.stderr is None else p.stderr for p in pieces]
     sampled = any(piece.stderr is not None for piece in pieces)
-    errors = [torch.zeros_like(p.values) if p.stderr is None else p.stderr for p in pieces]
     return JacobianNorms(
         torch.cat([piece.values for piece in pieces]),
         torch.cat(errors) if sampled else None,
         torch.cat([piece.converged for piece in pieces]),
         methods.pop() if len(methods) == 1 else "mixed",
     )
-
-
-def check_choice(norm: Norm, method: Method | None) -> None:
-    """Raise for a norm that is none, or a method that does not find it."""
-    if norm not in NORMS:
-        raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {norm!r}")
-    if method is not None and method not in METHODS[norm]:
-        raise ValueError(
-            f"expected the method of a {norm} norm to be one of {one_of(METHODS[norm])}, or None "
-            f"for the cheaper one; got {method!r}"
-        )

@@ -19,7 +19,7 @@ NAMED_OUTPUTS: tuple[NamedOutputs, ...] = ("logits", "softmax")
 
 
 def check_outputs(outputs: Outputs) -> None:
-    """Raise for what names no outputs."""
+    """Refuse an unknown name of outputs."""
     if not callable(outputs) and outputs not in NAMED_OUTPUTS:
         raise ValueError(
             f"expected outputs to be one of {one_of(NAMED_OUTPUTS)} or a function (outputs, "
@@ -28,7 +28,7 @@ def check_outputs(outputs: Outputs) -> None:
 
 
 def chosen(problem: Problem, outputs: Outputs, found: Tensor, batch: Batch) -> Tensor:
-    """(B, C) of what a model has put out, or (B, S, C) before a softmax over C."""
+    """Return the chosen outputs as (B, C), or as (B, S, C) before a softmax over C."""
     _check_rows(found, batch, "the model")
     if callable(outputs):
         found = outputs(found.clone(), map_tensors(torch.clone, batch.raw))

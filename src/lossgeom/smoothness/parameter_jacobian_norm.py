@@ -5,17 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.smoothness._layer_outputs import layer_outputs
+from lossgeom.smoothness._parameter_function import parameter_function
 from lossgeom.smoothness._pieces import pieces
-from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, Piece, joined
+from lossgeom.smoothness.norms import JacobianNorms, Method, Norm, joined
 from lossgeom.smoothness.outputs import Outputs, check_outputs, chosen
 from lossgeom.smoothness.search import Search
-
-FEW = 4
-AGREEMENT = 1e-3  # of outputs of an example with others beside it and alone
+from lossgeom.trust.trial import Trial, few_of
 
 
 def parameter_jacobian_norms(
@@ -71,24 +68,18 @@ def parameter_jacobian_norms(
     search = Search(norm, method, tol, max_steps, probes, seed)
     problem = checked_problem(problem).in_mode("eval")
 
-    def of_batch(batch: Batch) -> list[Piece]:
+    def of_batch(batch: Batch) -> list[JacobianNorms]:
         batch = problem.in_examples(batch)
         if callable(outputs):
             _check_alone(problem, outputs, batch)
-        function = layer_outputs(problem, outputs, batch)
-        if function is not None:
-            return [search.of(point, used) for point, used in pieces(function, batch, search)]
-        points = (_at(problem, outputs, batch.examples(i, i + 1)) for i in range(len(batch)))
+        function = parameter_function(problem, outputs, batch, scaled=True)
+        if not function.others:
+            found = pieces(problem, function.at, batch, search)
+            return [search.of(point, chosen) for point, chosen in found]
+        points = (function.at(batch.examples(i, i + 1)) for i in range(len(batch)))
         return [search.of(point, search.choice(point)) for point in points]
 
-    return joined([p for found in problem.over_batches(of_batch) for p in found])
-
-
-def _at(problem: Problem, outputs: Outputs, example: Batch) -> Linearized:
-    """One example's outputs with their graph from the parameters, as its row."""
-    leaf = problem.theta.detach()[None].requires_grad_()
-    found = problem.outputs(leaf[0], example)
-    return Linearized.of(leaf, chosen(problem, outputs, found, example))
+    return joined(problem.over_batches(of_batch))
 
 
 @torch.no_grad()
@@ -98,9 +89,9 @@ def _check_alone(problem: Problem, outputs: Outputs, batch: Batch) -> None:
     def at(examples: Batch) -> Tensor:
         return chosen(problem, outputs, problem.outputs(problem.theta, examples), examples)
 
-    together = at(batch.examples(0, FEW))
-    alone = torch.cat([at(batch.examples(i, i + 1)) for i in range(len(together))])
-    if (together - alone).abs().max() > AGREEMENT * together.abs().max():
+    few, _ = few_of(batch)
+    alone = torch.cat([at(few.examples(i, i + 1)) for i in range(len(few))])
+    if not Trial(problem, few).agree(alone, at(few)):
         raise ValueError(
             "expected the outputs of one example to depend on its own inputs alone, but they "
             "depend on other examples in the batch"

@@ -1,16 +1,16 @@
-"""Which norms of Jacobians, and how well to know them."""
+"""Which norm of Jacobians is searched for, how, and how accurately."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.linalg import random_numbers
 from lossgeom.smoothness import _matrix_free, exact
-from lossgeom.smoothness.norms import Method, Norm, Piece, check_choice
+from lossgeom.smoothness.norms import METHODS, NORMS, JacobianNorms, Method, Norm
+from lossgeom.wording import one_of
 
 FEW_OUTPUTS = 32  # from which on a few products cost less than all rows
 ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made from
@@ -18,7 +18,7 @@ ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made fr
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Settings, and the random numbers of a pass over the data."""
+    """Settings of the norms to find, with the random numbers of one pass over the data."""
 
     norm: Norm = "spectral"
     method: Method | None = None
@@ -29,7 +29,14 @@ class Search:
     _generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        check_choice(self.norm, self.method)
+        if self.norm not in NORMS:
+            raise ValueError(f"expected norm to be one of {one_of(NORMS)}, got {self.norm!r}")
+        methods = METHODS[self.norm]
+        if self.method is not None and self.method not in methods:
+            raise ValueError(
+                f"expected the method of a {self.norm} norm to be one of {one_of(methods)}, or "
+                f"None for the cheaper one; got {self.method!r}"
+            )
         if not 0 < self.tol < 1:
             raise ValueError(f"expected a tolerance 0 < tol < 1, got {self.tol}")
         for name, least in {"max_steps": 1, "probes": 2, "seed": 0}.items():
@@ -47,7 +54,7 @@ class Search:
         return "lanczos" if point.C > FEW_OUTPUTS or held > ROWS_BYTES else "exact"
 
     def numbers(self, point: Linearized, method: Method) -> int:
-        """How many are held for an example, beside its graph."""
+        """How many numbers are held for an example, beside its graph."""
         n = min(point.C, point.D)
         if method == "lanczos":
             return 2 * n * min(self.max_steps, n)  # a basis and its image
@@ -57,18 +64,15 @@ class Search:
             return min(point.C, exact.ROWS) * point.D
         return point.C * point.D + 4 * n**2  # a Gram matrix in float64, and again in its solver
 
-    def of(self, point: Linearized, method: Method) -> Piece:
-        """The norms of some examples, which come in the order of the data."""
+    def of(self, point: Linearized, method: Method) -> JacobianNorms:
+        """Find the norms of some examples, which come in the order of the data."""
         if method == "lanczos":
-            return _matrix_free.lanczos(point, self._start(point), self.tol, self.max_steps)
+            n = min(point.C, point.D)  # the start is the same for all examples
+            start = torch.randn(n, generator=random_numbers(self.seed), dtype=torch.float64)
+            return _matrix_free.lanczos(point, start, self.tol, self.max_steps)
         if method == "hutchinson":
             shape = (len(point), self.probes, point.C)
             signs = torch.randint(2, shape, generator=self._generator, dtype=torch.int8)
             return _matrix_free.hutchinson(point, signs.mul_(2).sub_(1))
-        of = exact.spectral if self.norm == "spectral" else exact.frobenius
-        return Piece.exact(of(point))
-
-    def _start(self, point: Linearized) -> Tensor:
-        """A random vector, the same for all examples."""
-        n = min(point.C, point.D)
-        return torch.randn(n, generator=random_numbers(self.seed), dtype=torch.float64)
+        values = exact.spectral(point) if self.norm == "spectral" else exact.frobenius(point)
+        return JacobianNorms(values, None, torch.ones_like(values, dtype=torch.bool), "exact")

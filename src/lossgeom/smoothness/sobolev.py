@@ -10,12 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.variables import Input, check_reached, differentiable_input
+from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
-from lossgeom.smoothness._linear_weights import parameter_norms
-from lossgeom.trust.trial import guard
+from lossgeom.smoothness._example_gradients import (
+    MEMORY_BUDGET,
+    finite,
+    power_norms,
+    reduced_gradients,
+)
+from lossgeom.smoothness._input_function import differentiable_input, linearized_in
+from lossgeom.smoothness._parameter_function import parameter_function, runs_together
+from lossgeom.smoothness.outputs import chosen
+from lossgeom.trust.trial import guard, tried
 from lossgeom.wording import one_of
 
 Of = Literal["input", "parameters"]
@@ -96,13 +103,15 @@ def sobolev_seminorms(
     if of == "parameters":
         guard(problem, problem.first_batch(), order=1)
 
+    def in_input(batch: Batch) -> Linearized:
+        return linearized_in(problem, "logits", batch, differentiable_input(batch))
+
     def of_batch(batch: Batch) -> Tensor:
         batch = problem.in_examples(batch)
         if of == "parameters":
-            return parameter_norms(problem, batch, every, memory_budget)
-        check_reached(problem, batch, differentiable_input(batch))
+            return _parameter_norms(problem, batch, every, memory_budget)
         return reduced_gradients(
-            problem, Input(), batch, lambda G: power_norms(G, every), memory_budget
+            problem, in_input, batch, lambda G: power_norms(G, every), memory_budget
         )
 
     batches = problem.over_batches(of_batch)
@@ -115,8 +124,42 @@ def sobolev_seminorms(
     )
 
 
+def _parameter_norms(
+    problem: Problem, batch: Batch, orders: Sequence[int], memory_budget: int
+) -> Float[Tensor, "B C r"]:
+    """The l_2k norm of the gradient of every output in the parameters, for each order k.
+
+    The norm of u x^T is that of u times that of x.
+    """
+    function = parameter_function(problem, "logits", batch, scaled=False)
+    others = function.others > 0
+    sizes = [function.others] * others + function.widths
+
+    def norms(rows: Float[Tensor, "M p"]) -> Float[Tensor, "M rl"]:
+        parts = [power_norms(part, orders) for part in torch.split(rows, sizes, dim=1)]
+        return torch.stack(parts, 2).flatten(1)
+
+    if others:
+        with torch.no_grad():
+            chosen(problem, "logits", problem.outputs(problem.theta, batch), batch)
+    u = reduced_gradients(
+        problem,
+        function.at,
+        batch,
+        norms,
+        memory_budget,
+        alone=others,
+        together=function.together if others and tried(problem, batch, runs_together) else None,
+    )
+    x = [power_norms(x, orders) for x in function.inputs(batch)]
+    x = [torch.ones_like(u[:, 0, : len(orders)])] * others + x
+    parts = finite(u.reshape(*u.shape[:2], len(orders), -1) * torch.stack(x, 2)[:, None])
+    whole = [power_norms(parts[:, :, i].flatten(0, 1), [k]) for i, k in enumerate(orders)]
+    return torch.cat(whole, 1).reshape(*u.shape[:2], -1)
+
+
 def checked_orders(orders: Sequence[int]) -> tuple[int, ...]:
-    """The orders, if they are such."""
+    """Return the orders, if they are integers of at least 1."""
     found = tuple(orders)
     if not found or any(not isinstance(k, int) or k < 1 for k in found):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Gradients in the weights of Linear layers that are not multiplied out."""
+"""Gradients in the parameters of Linear layers that are not multiplied out."""
 
 import copy
 
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.smoothness import _linear_weights
-from lossgeom.trust.trial import Trial, tried
+from lossgeom.smoothness import _parameter_function
+from lossgeom.smoothness._parameter_function import parameter_function
 from tests.problems import mlp
 
 x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
@@ -81,7 +81,8 @@ def problem_of(model):
 
 
 def left_out(problem):
-    return _linear_weights._left_out(Trial(problem, problem.first_batch()))[0]
+    function = parameter_function(problem, "logits", problem.first_batch(), scaled=False)
+    return tuple(function.layers), function.others
 
 
 def values(problem):
@@ -90,29 +91,27 @@ def values(problem):
 
 
 @pytest.mark.parametrize(
-    ("model", "layers"),
+    ("model", "layers", "others"),
     [
-        (mlp(4, 5, 3, 2, activation=nn.ReLU), ("0", "2", "4")),
-        (without_bias(4, 5, 2), ("0",)),
-        (without_bias(4, 2), ()),
-        (Positions(), ("head",)),
+        (mlp(4, 5, 3, 2, activation=nn.ReLU), ("0", "2", "4"), 0),
+        (without_bias(4, 5, 2), ("0", "2"), 0),
+        (without_bias(4, 2), ("0",), 0),
+        (Positions(), ("head",), 9),
     ],
     ids=["mlp", "without bias", "one weight", "positions"],
 )
-def test_multiplied_out_is_the_same(monkeypatch, model, layers):
+def test_multiplied_out_is_the_same(monkeypatch, model, layers, others):
     problem = problem_of(model)
-    assert left_out(problem) == layers
+    assert left_out(problem) == (layers, others)
     found = values(problem)
-    none = lambda trial: ((), trial.problem.network.names)  # noqa: E731
-    monkeypatch.setattr(_linear_weights, "_left_out", none)
+    monkeypatch.setattr(_parameter_function, "linear_layers", lambda problem: {})
     assert found == pytest.approx(values(problem_of(model)), rel=1e-12)
 
 
 @pytest.mark.parametrize("model", [AlsoOutside(), zero_head(AlsoOutside())], ids=["", "zero head"])
 def test_weights_used_outside_of_their_layers_are_multiplied_out(model):
     problem = problem_of(model)
-    found = tried(problem, problem.first_batch(), _linear_weights._left_out)
-    assert found == ((), problem.network.names)
+    assert left_out(problem) == (("head",), 15)
     J = lg.ParameterJacobian(problem).dense()
     expected = (J.square().sum() / 6).sqrt().item()
     assert lg.sobolev_seminorms(problem, "parameters").elementwise[1] == pytest.approx(expected)
