@@ -32,6 +32,7 @@ class ParameterJacobian(ProblemMatrix):
 
     Source: MacDonald et al., arXiv:2305.14683, section 3 (their DF).
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Linear(2, 1, bias=False)
     >>> data = [(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 1))]

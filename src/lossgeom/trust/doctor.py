@@ -107,6 +107,7 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
 
     Source: pytorch/pytorch issues 198017, 175754 and 186256.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))]
@@ -134,6 +135,7 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
         DerivativeError: naming the type of module whose derivative is wrong or does not exist.
         ValueError: for another order.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     >>> data = [(torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))]
