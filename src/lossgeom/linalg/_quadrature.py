@@ -29,14 +29,14 @@ def quadrature(
     beta = scale = diagonal[:, 0].clone()
     going = beta == 0
     for j in range(steps):
-        W = A.matmat(V.T).T.clone(memory_format=torch.contiguous_format)
+        W = A.matmat(V.T).T
         matvecs += k
         if j == 1 and A.T is not A:
             tolerance = ASYMMETRY * torch.maximum(scale, lengths(W))
             check_symmetric(torch.linalg.vecdot(before, W), beta, tolerance)
-        W.addcmul_(before, beta[:, None].to(W), value=-1)
+        W = (W - beta[:, None].to(W) * before).contiguous()
         alpha = torch.linalg.vecdot(V, W)
-        W.addcmul_(V, alpha[:, None], value=-1)
+        W -= alpha[:, None] * V
         if keep:
             basis[:, j] = V
             rows = basis[:, : j + 1]
