@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.softmax import SoftmaxJacobian
 
 
@@ -64,12 +65,7 @@ class Linearized:
 
     def pull(self, u: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
         """J^T u of every example; zero where the outputs do not depend on the leaf."""
-        if self.constant:
-            return self.outputs.new_zeros(len(self), self.D)
-        (rows,) = torch.autograd.grad(
-            self.outputs, self.leaf, self.scaled(u), retain_graph=True, materialize_grads=True
-        )
-        return rows.reshape(len(self), -1)
+        return pulled(self.outputs, self.leaf, self.scaled(u)).reshape(len(self), -1)
 
     def rows(self, first: int, last: int) -> Float[Tensor, "B k D"]:
         """Some rows of every example's Jacobian."""

@@ -23,16 +23,16 @@ def lanczos(
     point: Linearized, start: Float[Tensor, " n"], tol: float, max_steps: int
 ) -> JacobianNorms:
     """The largest singular values, from J J^T for a start of C numbers and J^T J for one of D."""
-    try:
-        jacobian = BatchJacobian(point.outputs, point.leaf)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}. Lanczos iteration multiplies by the Jacobian, which takes them; "
-            'method="exact" does not'
-        ) from error
+    jacobian = BatchJacobian(point.outputs, point.leaf)
 
     def push(v: Tensor) -> Tensor:
-        return point.scaled(jacobian.push(v.reshape(point.leaf.shape)))
+        try:
+            return point.scaled(jacobian.push(v.reshape(point.leaf.shape)))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Lanczos iteration multiplies by the Jacobian, which takes them; "
+                'method="exact" does not'
+            ) from error
 
     there, back = (point.pull, push) if len(start) == point.C else (push, point.pull)
     first = (start / start.norm()).to(point.outputs).expand(len(point), -1)
