@@ -19,7 +19,7 @@ from lossgeom.curvature._parameter_matrix import ParameterMatrix
 from lossgeom.problem import first_look
 
 CHECKS: dict[str, tuple[Any, str]] = {
-    "two evaluations of the model": (first_look, "probe"),
+    "two evaluations of the model": (first_look, "_checked_outputs"),
     "derivatives beside differences, on 4 examples": (_parameter_matrix, "guard"),
     "the size of a graph, on 4 examples": (_parameter_matrix, "graph_size"),
     "pieces beside whole batches": (_microbatches, "_apart"),

@@ -1,0 +1,24 @@
+"""What a reader of one sharpness has to open stays short."""
+
+import pytest
+
+from tools.count_path import first_sharpness
+
+
+@pytest.fixture(scope="module")
+def found():
+    return first_sharpness()
+
+
+def test_a_first_sharpness_passes_through_few_files_and_functions(found):
+    listing = "\n".join(f"{len(names)} {file}" for file, names in found.functions.items())
+    assert found.files <= 20, listing
+    assert found.total <= 130, listing
+
+
+def test_the_count_sees_what_is_called(found):
+    assert "Problem.__init__" in " ".join(found.functions["problem/problem.py"])
+    assert "sharpness" in found.functions["curvature/sharpness.py"]
+    assert 0 < found.depth < 60
+    assert found.deep_copies >= 1
+    assert found.forward_passes >= 2  # there are two batches
