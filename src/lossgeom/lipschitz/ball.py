@@ -14,7 +14,7 @@ from lossgeom.wording import one_of
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, ...] = ("l2", "linf")
 Box = tuple[float | Tensor, float | Tensor]
-Points = Float[Tensor, "*R B D"]  # of B balls
+Points = Float[Tensor, "*#R B D"]  # of B balls
 ULP = 2.0**-50  # rounding of an input and a step when added, relative to their lengths
 HALVINGS = 20  # halvings of the interval that a factor is in; the lower end is taken
 FIRST_STEP = 0.5  # relative to the radius, in an ascent whose steps shrink to zero linearly

@@ -83,7 +83,7 @@ class InputFunction:
 
     def _embedded(self, batch: Batch, name: str) -> Linearized:
         """Linearise the outputs of a batch in what the module puts out."""
-        model, leaves = self.problem.network.module, list[Tensor]()
+        model, n, leaves = self.problem.network.module, len(batch), list[Tensor]()
         module = dict(model.named_modules(remove_duplicate=False)).get(name)
         if module is None:
             raise ValueError(
@@ -93,11 +93,10 @@ class InputFunction:
 
         def intercept(module: nn.Module, args: Any, output: Any) -> Tensor:  # noqa: ARG001
             rows = isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 0
-            if not rows or len(output) != len(batch):
+            if not rows or len(output) != n:
                 raise ValueError(
                     f"expected embedding={name!r} to put out one row of floating-point numbers for "
-                    f"each of {len(batch)} examples, got {_shape_or_type(output)}; name another "
-                    "module"
+                    f"each of {n} examples, got {_shape_or_type(output)}; name another module"
                 )
             leaves.append(output.detach().requires_grad_())
             return leaves[-1].clone()  # for a model that goes on in place
