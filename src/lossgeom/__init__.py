@@ -21,7 +21,8 @@ else:
         if name == "__version__" or not name.startswith("_"):
             public = importlib.import_module("lossgeom._public")
             if hasattr(public, name):
-                return getattr(public, name)
+                globals()[name] = getattr(public, name)  # where it is found from then on
+                return globals()[name]
         raise AttributeError(f"module 'lossgeom' has no attribute {name!r}")
 
 

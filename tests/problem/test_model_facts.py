@@ -35,8 +35,8 @@ def test_a_problem_stays_as_it_is():
 def test_facts_hold_at_every_point_and_values_at_one():
     problem, (find, calls) = problem_of(), finding()
     for other in (problem, problem, problem.at(torch.zeros(3)), problem.refreshed()):
-        assert other.facts.known(Key(find), find) == 1
-    assert problem.facts.known(Key(find, "other"), find) == 2
+        assert other.evaluation.facts.known(Key(find), find) == 1
+    assert problem.evaluation.facts.known(Key(find, "other"), find) == 2
     assert problem.cached(find, "x") == problem.cached(find, "x") == 3
     assert problem.cached(find, "y") == 4
     assert problem.at(problem.theta).cached(find, "x") == 5
@@ -46,10 +46,10 @@ def test_facts_hold_at_every_point_and_values_at_one():
 def test_what_is_known_in_a_mode_is_known_when_one_comes_back_to_it():
     problem, (find, calls) = problem_of(mode="eval"), finding()
     train = problem.in_mode("train")
-    assert problem.facts.known(Key(find), find) == 1
-    assert train.facts.known(Key(find), find) == 2
-    assert train.in_mode("eval").facts.known(Key(find), find) == 1
-    assert train.in_mode("eval").in_mode("train").facts.known(Key(find), find) == 2
+    assert problem.evaluation.facts.known(Key(find), find) == 1
+    assert train.evaluation.facts.known(Key(find), find) == 2
+    assert train.in_mode("eval").evaluation.facts.known(Key(find), find) == 1
+    assert train.in_mode("eval").in_mode("train").evaluation.facts.known(Key(find), find) == 2
     assert len(calls) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -104,7 +105,7 @@ class Kept(Generic[Linear]):
                 return
             self.problem.over_batches(on_batch)
             if not self.divisor:
-                _, self.divisor = self.problem.reduced((0.0, count) for count in counts)
+                self.divisor = self.problem.evaluation.divisor(math.fsum(counts))
                 self._linear, self._complete = keeping, len(keeping) == len(counts)
 
 
@@ -123,23 +124,18 @@ class GraphSize:
 
 def graph_size(small: Problem) -> GraphSize:
     """Look at the graph of the gradient of a problem on a few examples."""
-    few, theta = small.first_batch(), small.leaf()
-
-    def total_and_gradient() -> Tensor:
-        total, _ = small.terms(small.outputs(theta, few), few)
-        if total.requires_grad:
-            torch.autograd.grad(total, theta, create_graph=True, materialize_grads=True)
-        return total
-
-    with small.network.undone():
-        total, storages = with_bytes(total_and_gradient)
+    at, few, theta = small.evaluation, small.first_batch(), small.leaf()
+    with at.network.undone():
+        (gradient, _), storages = with_bytes(at.gradient, theta, few, create_graph=True)
     return GraphSize(
         max(sum(storages.values()) - theta.nbytes, 0) / len(few),
-        any("Convolution" in node.name() for node in graph_nodes(total)),
+        any("Convolution" in node.name() for node in graph_nodes(gradient)),
     )
 
 
-def with_bytes(make: Callable[..., Result], *given: Any) -> tuple[Result, dict[int, int]]:
+def with_bytes(
+    make: Callable[..., Result], *given: Any, **named: Any
+) -> tuple[Result, dict[int, int]]:
     """Call a function, and count the bytes that graphs save of it, by the memory they are in.
 
     Under ``torch.func`` in a model, which has no hooks on saved tensors, it is at most that: all
@@ -154,12 +150,12 @@ def with_bytes(make: Callable[..., Result], *given: Any) -> tuple[Result, dict[i
 
     try:
         with saved_tensors_hooks(pack, _unpack):
-            return make(*given), storages
+            return make(*given, **named), storages
     except RuntimeError as error:
         if "saved tensor hooks" not in str(error):
             raise
     with _Results() as results:
-        return make(*given), results.sizes
+        return make(*given, **named), results.sizes
 
 
 def _unpack(saved: tuple[Tensor, int]) -> Tensor:

@@ -181,7 +181,7 @@ class ParameterMatrix(ProblemMatrix):
         worth = size.convolutions and len(batch) * size.bytes_each >= TAPE_BYTES
         if self.sampled or not worth:
             return False
-        return self.problem.facts.known(
+        return self.problem.evaluation.facts.known(
             Key(type(self), self.problem.network.names),
             lambda: on_few(self.problem, batch, self._forward_agrees, double=True),
         )
@@ -208,7 +208,9 @@ class ParameterMatrix(ProblemMatrix):
 
 def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
     """Estimate what the graph of an example's gradient saves, once for a model."""
-    return problem.facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
+    return problem.evaluation.facts.known(
+        Key(graph_size), partial(on_few, problem, batch, graph_size)
+    )
 
 
 def each_row(rows: Float[Tensor, "k P"], product: Product) -> Float[Tensor, "k P"]:
@@ -220,11 +222,11 @@ def each_row(rows: Float[Tensor, "k P"], product: Product) -> Float[Tensor, "k P
 class GradientDerivative(ParameterMatrix):
     """The derivative in theta of a gradient, one batch at a time."""
 
-    @abstractmethod
     def gradient(
         self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
     ) -> tuple[Tensor, float]:
-        """Take one batch's summed gradient at theta; also its number of terms."""
+        """Take one batch's summed gradient, of the loss here; also its number of terms."""
+        return problem.evaluation.gradient(theta, batch, create_graph=create_graph)
 
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
         gradient, count = self.gradient(problem, theta, batch, create_graph=True)

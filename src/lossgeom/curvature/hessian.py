@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from lossgeom.batches import Batch
 from lossgeom.curvature._parameter_matrix import GradientDerivative
-from lossgeom.problem import Problem
 
 
 class Hessian(GradientDerivative):
@@ -38,14 +33,3 @@ class Hessian(GradientDerivative):
     tensor([[1., 1.],
             [1., 2.]])
     """
-
-    def gradient(
-        self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
-    ) -> tuple[Tensor, float]:
-        total, count = problem.terms(problem.outputs(theta, batch), batch)
-        if not total.requires_grad:  # a loss that does not depend on theta
-            return torch.zeros_like(theta), count
-        (gradient,) = torch.autograd.grad(
-            total, theta, create_graph=create_graph, materialize_grads=True
-        )
-        return gradient, count

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from lossgeom.batches import TARGET_KEYS, Batch, map_tensors, tensors_of
 from lossgeom.losses import Loss, checked_terms
 from lossgeom.problem.batch_norm import explain_too_few
-from lossgeom.problem.double import InDouble
-from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, checked_mode
+from lossgeom.problem.model_facts import FirstLook, InDouble, Key, Mode, ModelFacts, checked_mode
 from lossgeom.problem.network import Network
 
 Forward = Callable[[nn.Module, Any], Tensor]
@@ -141,12 +140,17 @@ class Evaluation:
         outputs = self.outputs(theta, batch)
         return self.criterion.label_entropy(outputs, batch), self.terms(outputs, batch)[1]
 
-    def gradient(self, leaf: Float[Tensor, " P"], batch: Batch) -> tuple[Tensor, float]:
+    def gradient(
+        self, leaf: Float[Tensor, " P"], batch: Batch, *, create_graph: bool = False
+    ) -> tuple[Tensor, float]:
         """The gradient of the summed loss of a batch in a leaf, and its number of terms."""
         total, count = self.terms(self.outputs(leaf, batch), batch)
         if not total.requires_grad:  # a loss that does not depend on theta
             return torch.zeros_like(leaf), count
-        return torch.autograd.grad(total, leaf, materialize_grads=True)[0], count
+        (gradient,) = torch.autograd.grad(
+            total, leaf, create_graph=create_graph, materialize_grads=True
+        )
+        return gradient, count
 
     def _called(self, theta: Tensor, batch: Batch) -> Tensor:
         seed = None if self.seed is None else (self.seed, batch.index)

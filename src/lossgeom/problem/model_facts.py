@@ -6,7 +6,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from lossgeom.problem.double import InDouble
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lossgeom.problem.double import in_double
 
 Mode = Literal["eval", "train"]
 MODES: tuple[Mode, ...] = ("eval", "train")
@@ -69,6 +73,58 @@ class FirstLook:
     is_sum: bool | Literal["cannot tell"] | None = None
     mixed: bool | None = None
     training: str | None = None
+
+
+@dataclass
+class InDouble:
+    """Calls a model in float64 throughout where it says float32, as it shows in its first call.
+
+    Such a model does not run in float64, because it mixes types, or it rounds on its way.
+
+    Attributes:
+        needed: whether it does; known after the first call.
+    """
+
+    needed: bool | None = None
+
+    def __call__(self, call: Callable[..., T], *args: Any) -> T:
+        """What a call returns, if need be at the second or third attempt."""
+        if self.needed is None:
+            try:
+                with _Notice() as notice:
+                    found = call(*args)
+            except RuntimeError:  # of torch, about types that do not fit, or about something else
+                return self._tried(call, *args)
+            self.needed = notice.said
+            if not self.needed:
+                return found
+        if not self.needed:
+            return call(*args)
+        with in_double(torch.float64):
+            return call(*args)
+
+    def _tried(self, call: Callable[..., T], *args: Any) -> T:
+        try:
+            with in_double(torch.float64):
+                found = call(*args)
+        except RuntimeError:
+            return call(*args)  # for the error as it is
+        self.needed = True
+        return found
+
+
+class _Notice(TorchFunctionMode):
+    """Notices whether float32 is said."""
+
+    said = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = (*args, *(kwargs or {}).values())
+        found = func(*args, **(kwargs or {}))
+        by_default = isinstance(found, Tensor) and found.dtype == torch.float32  # it may be
+        if by_default or func is Tensor.float or any(part is torch.float32 for part in given):
+            self.said = True
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,12 +52,6 @@ class Data:
             raise ValueError(f"expected to take at least one example, got n={n}")
         return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
 
-    def one(self, theta: Tensor) -> Batch:
-        """The first batch."""
-        for raw in self.batches:
-            return Batch.of(raw, target=self.target).moved(theta)
-        raise ValueError("expected at least one batch, got none")
-
     def over(self, theta: Tensor) -> Iterator[Batch]:
         """Yield the batches, checked, and moved to where theta is.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.model_facts import Key, Mode, ModelFacts, PointCache
+from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, checked_target, generators_kept
@@ -102,7 +102,7 @@ class Problem:
         network, criterion = copied(model), as_loss(loss, label_smoothing)
         if type(batches) not in (list, tuple):
             check_repeatable(batches, network.theta.device)
-        self._fill(
+        vars(self).update(  # its fields, which stay as they are from then on
             model=model,
             evaluation=Evaluation.of(
                 network, criterion, mode, forward=forward, seed=seed, autocast=autocast
@@ -114,15 +114,10 @@ class Problem:
             _copied=copied,
         )
 
-    def _fill(self, **values: Any) -> None:
-        """Give a new problem its fields, which stay as they are from then on."""
-        for field in fields(self):
-            object.__setattr__(self, field.name, values[field.name])
-
     def _with(self, **changes: Any) -> Problem:
         """The same problem but for some fields; nothing has been measured at its point yet."""
         other = object.__new__(Problem)
-        other._fill(**{**vars(self), "cache": PointCache(), **changes})
+        vars(other).update({**vars(self), "cache": PointCache(), **changes})
         return other
 
     def __repr__(self) -> str:
@@ -160,11 +155,6 @@ class Problem:
         return self.data.batches
 
     @property
-    def facts(self) -> ModelFacts:
-        """What is known of the model in this mode, whatever its parameters."""
-        return self.evaluation.facts
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Notes on what is measured differently from how the model runs, after the first pass."""
         return tuple(notes_on(self.evaluation, self.data.sizes, self.cache.notes))
@@ -172,7 +162,7 @@ class Problem:
     @property
     def unset_mode(self) -> str | None:
         """A note for a model that is another one in train mode, if no ``mode=`` was given."""
-        return self.facts.first_look.training or None
+        return self.evaluation.facts.first_look.training or None
 
     def take(self, n: int) -> Problem:
         """The same problem on the first n examples; fewer than n in the data is an error."""
@@ -242,9 +232,11 @@ class Problem:
     def first_batch(self) -> Batch:
         """The first batch, for a look at the model that needs no more."""
         with measuring(self.theta.device), generators_kept(self.data.batches):
-            batch = self.data.one(self.theta)
-            look_at(self.evaluation, self.theta, batch, self.model)
-            return batch
+            for raw in self.data.batches:
+                batch = Batch.of(raw, target=self.data.target).moved(self.theta)
+                look_at(self.evaluation, self.theta, batch, self.model)
+                return batch
+        raise ValueError("expected at least one batch, got none")
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
         """A batch that knows its examples; see :func:`lossgeom.problem.examples.in_examples`."""

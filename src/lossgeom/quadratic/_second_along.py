@@ -91,7 +91,9 @@ def way_for(problem: Problem) -> Way:
     """
     if not problem.check or problem.theta.numel() > LARGEST:
         return by_reverse_mode
-    return problem.facts.known(Key(way_for, problem.network.names), lambda: _tried(problem))
+    return problem.evaluation.facts.known(
+        Key(way_for, problem.network.names), lambda: _tried(problem)
+    )
 
 
 def _tried(problem: Problem) -> Way:

@@ -149,7 +149,7 @@ def linearized_in(problem: Problem, outputs: Outputs, batch: Batch, tensor: Tens
 
     leaf = tensor.detach().requires_grad_()
     place = tuple(part is tensor for part in tensors_of(batch.inputs))
-    if not problem.facts.known(Key(linearized_in, (tensor.shape[1:], place)), reached):
+    if not problem.evaluation.facts.known(Key(linearized_in, (tensor.shape[1:], place)), reached):
         raise ValueError(
             "expected outputs to be differentiable in the input, but they change with it and have "
             "no graph that leads there: the model detaches it (x.detach(), torch.no_grad(), or a "

@@ -17,6 +17,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
+from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import ReentryError
 from lossgeom.problem.network import check_differentiable_again
@@ -59,7 +60,7 @@ class Point:
 
     def __init__(self, problem: Problem, seed: int = 0) -> None:
         self.problem, self.batch = problem, problem.first_batch()
-        theta, network = problem.theta.detach(), problem.network
+        theta, network = problem.theta.detach(), problem.evaluation.network
         sizes = [
             p.square().mean().sqrt().clamp(min=AWAY).expand(p.numel())
             for p in network.split(theta)
@@ -72,7 +73,7 @@ class Point:
             try:
                 self.here  # noqa: B018
             except Exception:  # or only where gradients are wanted, which every order meets again
-                forward(problem, self.batch, self.theta)
+                forward(problem.evaluation, self.batch, self.theta)
 
     def direction(self) -> Tensor:
         """Draw the next direction of the seed's sequence."""
@@ -86,12 +87,12 @@ class Point:
         return Pass(self, self.theta)
 
 
-def forward(problem: Problem, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
+def forward(at: Evaluation, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Evaluate outputs and loss at theta."""
-    with problem.network.undone():
-        outputs = problem.outputs(theta, batch)
-        with nullcontext() if problem.criterion.known else in_double(theta.dtype):
-            return outputs, problem.terms(outputs, batch)[0]
+    with at.network.undone():
+        outputs = at.outputs(theta, batch)
+        with nullcontext() if at.criterion.known else in_double(theta.dtype):
+            return outputs, at.terms(outputs, batch)[0]
 
 
 class Pass:
@@ -104,7 +105,7 @@ class Pass:
 
     def __init__(self, point: Point, theta: Tensor) -> None:
         self.leaf = theta.detach().requires_grad_()
-        self.outputs, self.loss = forward(point.problem, point.batch, self.leaf)
+        self.outputs, self.loss = forward(point.problem.evaluation, point.batch, self.leaf)
         self._u = torch.zeros_like(self.outputs).requires_grad_()
 
     def last_gradient(self) -> Tensor:
@@ -223,7 +224,7 @@ def _third(line: Line) -> float:
 
 def _nested_forward(line: Line) -> float:
     point, v = line.point, line.v
-    unwatched = point.problem.inside_transforms()
+    unwatched = point.problem.evaluation.inside_transforms(seeded=True)
 
     def loss(theta: Tensor) -> Tensor:
         return forward(unwatched, point.batch, theta)[1]

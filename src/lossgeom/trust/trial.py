@@ -75,7 +75,7 @@ def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -
         except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
             return look(Trial(problem, few), *given)
 
-    return problem.facts.known(Key(look, (problem.network.names, shapes, *given)), found)
+    return problem.evaluation.facts.known(Key(look, (problem.network.names, shapes, *given)), found)
 
 
 def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
@@ -96,11 +96,11 @@ def on_few(
         given: settings of the look.
         double: whether to look at a copy in float64, where the model runs in it.
     """
-    networks, batches = [problem.network], [batch]
+    network = problem.evaluation.network
+    networks, batches = [network], [batch]
     if double and problem.theta.dtype != torch.float64 and problem.theta.numel() <= LARGEST:
-        held = problem.network.held
-        names = [glob.escape(name) for name in problem.network.names] if held else None
-        networks.insert(0, Network.of(problem.network.module, names, dtype=torch.float64))
+        names = [glob.escape(name) for name in network.names] if network.held else None
+        networks.insert(0, Network.of(network.module, names, dtype=torch.float64))
     if len(batch) > EXAMPLES:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
             batches.insert(0, batch.examples(0, EXAMPLES))
@@ -138,8 +138,8 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
             derivative that does not exist.
     """
     if problem.check and problem.theta.numel() <= LARGEST:
-        names = frozenset(problem.network.names)
-        checked: list[tuple[frozenset[str], bool]] = problem.facts.known(Key(guard, order), list)
+        names, facts = frozenset(problem.evaluation.network.names), problem.evaluation.facts
+        checked: list[tuple[frozenset[str], bool]] = facts.known(Key(guard, order), list)
         if not any(names <= others and (there or rows_will_do) for others, there in checked):
             checked.append((names, check_order(problem, batch, order, rows_will_do)))
 

@@ -14,10 +14,11 @@ from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.agreement import EXACT, agree
-from lossgeom.problem.double import InDouble, in_double
+from lossgeom.problem.double import in_double
 from lossgeom.problem.evaluation import call_model, squeezes
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import deep_copy
+from lossgeom.problem.model_facts import InDouble
 
 FEW = 4  # examples that are compared with what they are alone
 CHUNK = 64  # examples that are compared at a time
