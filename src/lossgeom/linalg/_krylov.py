@@ -64,6 +64,7 @@ class Krylov:
     Attributes:
         projection: T.
         coupling: C.
+        rows: V, and F below it.
         locked: orthonormal rows that all others are orthogonal to.
         of_one_vector: whether V is the Krylov space of its first row.
 
@@ -84,20 +85,18 @@ class Krylov:
         generator: torch.Generator,
     ) -> None:
         self.products, self.locked, self.generator = products, locked, generator
-        self.projection, self._count, self._capacity = torch.zeros(0, 0).double(), 0, capacity
-        self._memory, self._checked = start[:0], products.A.T is products.A
+        self.projection, self._capacity = torch.zeros(0, 0).double(), capacity
+        self.rows = self._memory = start[:0]
+        self._checked = products.A.T is products.A
         for vector in start:
             self._append(vector)
-        if not self._count:
-            self._append_random()
-        self.of_one_vector = self._count == 1
-        self.coupling = torch.zeros(self._count, 0).double()
-        self._expand(self._count)
-
-    @property
-    def rows(self) -> Float[Tensor, "r n"]:
-        """V, and F below it."""
-        return self._memory[: self._count]
+        count = len(self.rows)
+        self.coupling = torch.zeros(count, 0).double()
+        if count:
+            self._expand(count)
+        else:
+            self.grow(torch.zeros(0))
+        self.of_one_vector = count <= 1
 
     @property
     def room(self) -> int:
@@ -109,7 +108,9 @@ class Krylov:
         if not direction.any():
             self.of_one_vector = False
             if self.room > len(self.coupling):  # there is more than F
-                self._append_random()
+                n = self._memory.shape[1]
+                while not self._append(torch.randn(n, generator=self.generator).to(self._memory)):
+                    pass
                 zeros = self.coupling.new_zeros(1, len(self.projection))
                 self.coupling = torch.cat([self.coupling, zeros])
             direction = torch.eye(len(self.coupling)).double()[-1]
@@ -127,8 +128,8 @@ class Krylov:
         kept = torch.cat([weights.T.to(self.rows) @ self.rows[:v], self.rows[v:]])
         T = weights.T @ self.projection @ weights
         self.projection, self.coupling = (T + T.T) / 2, self.coupling @ weights
-        self._count = len(kept)
-        self._memory[: self._count] = kept
+        self.rows = self._memory[: len(kept)]
+        self.rows[:] = kept
 
     def _expand(self, b: int) -> None:
         """Move the first b rows of F to V, and what is new in their images to F."""
@@ -137,7 +138,7 @@ class Krylov:
         latest = slice(max(0, v - b), v + b)  # where the most is: one pass over all is then enough
         first = images @ self.rows[latest].T
         images = torch.addmm(images, first, self.rows[latest], alpha=-1)
-        rounding, since = self.products.rounding, self._count
+        rounding, since = self.products.rounding, len(self.rows)
         along, residuals = self._split(images, self.rows, rounding)
         along[:, latest] += first.double().cpu()
         if not along.isfinite().all():
@@ -182,21 +183,15 @@ class Krylov:
         length = lengths(new[None]).item()
         if not length > NEW * torch.finfo(new.dtype).eps:
             return False
-        if self._count == len(self._memory):  # on a CPU memory is taken when it is written to
-            size = self._count + ROWS
+        count = len(self.rows)
+        if count == len(self._memory):  # on a CPU memory is taken when it is written to
+            size = count + ROWS
             size = max(self._capacity, size) if new.device.type == "cpu" else size
-            memory = new.new_empty(size, len(new))
-            memory[: self._count] = self.rows
-            self._memory = memory
-        self._memory[self._count] = new / length
-        self._count += 1
+            self._memory = new.new_empty(size, len(new))
+            self._memory[:count] = self.rows
+        self._memory[count] = new / length
+        self.rows = self._memory[: count + 1]
         return True
-
-    def _append_random(self) -> None:
-        while not self._append(
-            torch.randn(self._memory.shape[1], generator=self.generator).to(self._memory)
-        ):
-            pass
 
 
 def preference(values: Tensor, which: Which) -> Tensor:

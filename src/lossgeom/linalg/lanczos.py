@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.linalg._krylov import WHICH, EigenPairs, Krylov, Products, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
@@ -105,24 +104,6 @@ def top_eigenpairs(
     ([3.0, 3.0], True)
     """
     A = as_operator(A)
-    _check(A, k, which, tol, start)
-    check_at_least(1, max_matvecs=max_matvecs, max_basis=max_basis)
-    n, limit = A.shape[1], max(100, 20 * k) if max_matvecs is None else max_matvecs
-    room = min(MAX_BASIS, MEMORY_BUDGET // (n * A.dtype.itemsize))
-    with plain_arithmetic(A.device), torch.no_grad():
-        search = _Search(
-            products=Products(A, max(limit - k, k)),  # k more are for the residuals
-            which=which,
-            tol=tol,
-            capacity=min(n, max(room if max_basis is None else max_basis, 2 * k + 2)),
-            generator=random_numbers(seed),
-        )
-        rows = torch.empty(0, n) if start is None else start.reshape(n, -1).T
-        return search.pairs(k, rows.to(A.device, A.dtype), verify)
-
-
-def _check(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | None) -> None:
-    """Raise for what no search can answer."""
     n = A.shape[0]
     if A.shape != (n, n):
         raise ValueError(f"expected a square symmetric operator, got shape {A.shape}")
@@ -138,6 +119,21 @@ def _check(A: LinearOperator, k: int, which: Which, tol: float, start: Tensor | 
         raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
     if start is not None and not start.isfinite().all():
         raise ValueError("expected a finite start, got one with NaN or infinity")
+    for name, most in (("max_matvecs", max_matvecs), ("max_basis", max_basis)):
+        if most is not None and most < 1:
+            raise ValueError(f"expected {name} of at least 1, got {most}")
+    limit = max(100, 20 * k) if max_matvecs is None else max_matvecs
+    room = min(MAX_BASIS, MEMORY_BUDGET // (n * A.dtype.itemsize))
+    with plain_arithmetic(A.device), torch.no_grad():
+        search = _Search(
+            products=Products(A, max(limit - k, k)),  # k more are for the residuals
+            which=which,
+            tol=tol,
+            capacity=min(n, max(room if max_basis is None else max_basis, 2 * k + 2)),
+            generator=random_numbers(seed),
+        )
+        rows = torch.empty(0, n) if start is None else start.reshape(n, -1).T
+        return search.pairs(k, rows.to(A.device, A.dtype), verify)
 
 
 @dataclass(frozen=True)

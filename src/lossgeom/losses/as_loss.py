@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch, described, map_tensors
 from lossgeom.losses.criteria import of_criterion, squared_error
 from lossgeom.losses.cross_entropy import CrossEntropy, Layout
-from lossgeom.losses.loss import Loss, NonFiniteError, Terms, TermsFunction
+from lossgeom.losses.loss import Loss, Terms, TermsFunction
 from lossgeom.wording import one_of
 
 CROSS_ENTROPIES: dict[str, Layout] = {
@@ -114,47 +114,6 @@ def _meant(loss: Any) -> str:
         close = difflib.get_close_matches(plain.removesuffix("_loss"), names, n=1)
         found = repr(close[0]) if close else None
     return "" if found is None else f"; did you mean {found}?"
-
-
-def checked_terms(loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """The summed loss and the number of its terms, checked to be such.
-
-    Raises:
-        TypeError: if the loss returns something else.
-        ValueError: if it needs targets and the batch has none.
-        NonFiniteError: if the sum is NaN or infinite.
-    """
-    name = loss.name
-    if loss.needs_targets and not isinstance(batch.targets, Tensor):
-        raise ValueError(
-            f"the loss {name!r} compares outputs with a tensor of targets, and batch "
-            f"{batch.index} has {_said_of(batch)}; {batch.remedy}"
-        )
-    result = loss.terms(outputs, batch)
-    if not (isinstance(result, tuple) and len(result) == 2):
-        bare = isinstance(result, Tensor) and result.ndim == 0
-        raise TypeError(
-            f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
-            + (": a number without its count; return (terms.sum(), number of terms)" * bare)
-        )
-    total, count = result
-    if not isinstance(total, Tensor) or total.ndim != 0:
-        got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
-        raise TypeError(
-            f"expected the loss {name!r} to return its sum as a scalar tensor, "
-            f"got {got}; add up the terms and return (terms.sum(), number of terms)"
-        )
-    if not torch.isfinite(total):
-        what = "loss" if torch.isfinite(outputs).all() else "output of the model"
-        raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
-    return total, float(count)
-
-
-def _said_of(batch: Batch) -> str:
-    """What stands where targets are expected."""
-    if batch.targets is None and isinstance(batch.raw, (tuple, list)):
-        return f"{len(batch.raw)} parts, and which of them is the target is not said"
-    return type(batch.targets).__name__
 
 
 def _own(function: TermsFunction) -> Loss:

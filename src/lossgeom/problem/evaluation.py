@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.batches import TARGET_KEYS, Batch, map_tensors, tensors_of
-from lossgeom.losses import Loss, checked_terms
+from lossgeom.losses import Loss, NonFiniteError
 from lossgeom.problem.batch_norm import explain_too_few
-from lossgeom.problem.model_facts import FirstLook, InDouble, Key, Mode, ModelFacts, checked_mode
+from lossgeom.problem.model_facts import InDouble, Key, Mode, ModelFacts, checked_mode
 from lossgeom.problem.network import Network
 
 Forward = Callable[[nn.Module, Any], Tensor]
@@ -46,30 +46,6 @@ class Evaluation:
     autocast: torch.dtype | None = None
     watched: bool = True
     facts: ModelFacts = field(default_factory=ModelFacts)
-
-    @classmethod
-    def of(
-        cls,
-        network: Network,
-        criterion: Loss,
-        mode: Mode | None,
-        *,
-        forward: Forward | None = None,
-        seed: int | None = None,
-        autocast: torch.dtype | None = None,
-    ) -> Evaluation:
-        """Check what a user asks for, and take eval mode where no mode is given."""
-        dtype = network.theta.dtype
-        if autocast is not None and dtype != torch.float32:
-            raise ValueError(
-                f"autocast={autocast} rounds float32 only, and this is measured in {dtype}; "
-                "leave one of the two out"
-            )
-        if seed is not None and seed < 0:
-            raise ValueError(f"expected a seed >= 0, got {seed}")
-        facts = ModelFacts(FirstLook(training=None if mode is None else ""))
-        mode = "eval" if mode is None else checked_mode(mode)
-        return cls(network, criterion, mode, forward, seed, autocast, facts=facts)
 
     def on_copy(self, network: Network) -> Evaluation:
         """The same evaluation of another copy of the model, of which less is known."""
@@ -108,9 +84,38 @@ class Evaluation:
         return outputs.to(theta.dtype)
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss of outputs and the number of terms, both checked."""
+        """The summed loss of outputs and the number of its terms, checked to be such.
+
+        Raises:
+            TypeError: if the loss returns something else.
+            ValueError: if it needs targets and the batch has none.
+            NonFiniteError: if the sum is NaN or infinite.
+        """
+        name = self.criterion.name
+        if self.criterion.needs_targets and not isinstance(batch.targets, Tensor):
+            raise ValueError(
+                f"the loss {name!r} compares outputs with a tensor of targets, and batch "
+                f"{batch.index} has {_said_of(batch)}; {batch.remedy}"
+            )
         with nullcontext() if self.autocast is None else self._rounding():
-            return checked_terms(self.criterion, outputs, batch)
+            result = self.criterion.terms(outputs, batch)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            bare = isinstance(result, Tensor) and result.ndim == 0
+            raise TypeError(
+                f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
+                + (": a number without its count; return (terms.sum(), number of terms)" * bare)
+            )
+        total, count = result
+        if not isinstance(total, Tensor) or total.ndim != 0:
+            got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
+            raise TypeError(
+                f"expected the loss {name!r} to return its sum as a scalar tensor, "
+                f"got {got}; add up the terms and return (terms.sum(), number of terms)"
+            )
+        if not torch.isfinite(total):
+            what = "loss" if torch.isfinite(outputs).all() else "output of the model"
+            raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
+        return total, float(count)
 
     def divisor(self, count: float) -> float:
         """What a sum of terms is divided by: their number, or 1 where the loss is the sum."""
@@ -185,6 +190,13 @@ def squeezes(alone: torch.Size, twice: Callable[[], Tensor]) -> bool:
         return twice().shape == (2, *alone)
     except Exception:  # of what does not run on other batches, and has no such dimension
         return False
+
+
+def _said_of(batch: Batch) -> str:
+    """What stands where targets are expected."""
+    if batch.targets is None and isinstance(batch.raw, (tuple, list)):
+        return f"{len(batch.raw)} parts, and which of them is the target is not said"
+    return type(batch.targets).__name__
 
 
 def _rows_in(targets: Any) -> bool:

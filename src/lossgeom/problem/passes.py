@@ -53,7 +53,7 @@ class Data:
         return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
 
     def over(self, theta: Tensor) -> Iterator[Batch]:
-        """Yield the batches, checked, and moved to where theta is.
+        """Yield the batches, compared with those of the first pass, and moved to where theta is.
 
         Raises:
             TypeError: for batches of another form.
@@ -62,7 +62,21 @@ class Data:
         index = -1
         for index, raw in enumerate(self.batches):
             batch = Batch.of(raw, index, self.target)
-            self._check(batch)
+            first, now = first_dimensions(raw)[0], fingerprint(raw)
+            if not len(first):
+                raise ValueError(
+                    f"expected batch {index} to hold examples, got a tensor of shape "
+                    f"{tuple(first.shape)}"
+                )
+            if index == len(self._seen) and not self._ended:
+                self._seen.append(now)
+                self.sizes.append(len(batch))
+            elif index >= len(self._seen) or now != self._seen[index]:
+                raise ValueError(
+                    f"batch {index} is not the one that an earlier pass gave, so there is no one "
+                    "loss to measure; expected batches that come out the same each time: fix the "
+                    "shuffling and augmentation, or pass list(batches)"
+                )
             yield batch.moved(theta)
         if index < 0:
             raise ValueError(
@@ -74,25 +88,6 @@ class Data:
                 f"expected {len(self._seen)} batches, as in an earlier pass, got {index + 1}"
             )
         self._ended.append(True)
-
-    def _check(self, batch: Batch) -> None:
-        """Compare a batch with that of the first pass, or note it down."""
-        index, first = batch.index, first_dimensions(batch.raw)[0]
-        if not len(first):
-            raise ValueError(
-                f"expected batch {index} to hold examples, got a tensor of shape "
-                f"{tuple(first.shape)}"
-            )
-        now = fingerprint(batch.raw)
-        if index == len(self._seen) and not self._ended:
-            self._seen.append(now)
-            self.sizes.append(len(batch))
-        elif index >= len(self._seen) or now != self._seen[index]:
-            raise ValueError(
-                f"batch {index} is not the one that an earlier pass gave, so there is no one loss "
-                "to measure; expected batches that come out the same each time: fix the shuffling "
-                "and augmentation, or pass list(batches)"
-            )
 
 
 @dataclass(frozen=True)

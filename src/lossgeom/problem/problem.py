@@ -19,7 +19,7 @@ from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.model_facts import Key, Mode, PointCache
+from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, checked_target, generators_kept
@@ -102,11 +102,18 @@ class Problem:
         network, criterion = copied(model), as_loss(loss, label_smoothing)
         if type(batches) not in (list, tuple):
             check_repeatable(batches, network.theta.device)
+        if autocast is not None and network.theta.dtype != torch.float32:
+            raise ValueError(
+                f"autocast={autocast} rounds float32 only, and this is measured in "
+                f"{network.theta.dtype}; leave one of the two out"
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(f"expected a seed >= 0, got {seed}")
+        facts = ModelFacts(FirstLook(training=None if mode is None else ""))
+        mode = "eval" if mode is None else checked_mode(mode)
         vars(self).update(  # its fields, which stay as they are from then on
             model=model,
-            evaluation=Evaluation.of(
-                network, criterion, mode, forward=forward, seed=seed, autocast=autocast
-            ),
+            evaluation=Evaluation(network, criterion, mode, forward, seed, autocast, facts=facts),
             theta=network.theta,
             data=Data(batches, target if target is None else checked_target(target)),
             check=check,

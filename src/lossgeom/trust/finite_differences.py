@@ -254,6 +254,10 @@ def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
     A further direction is taken only where a derivative disagreed along those before.
     """
     findings = dict.fromkeys(orders, Finding("unchecked", math.inf))
+    exact = point.theta.dtype == torch.float64
+    tolerance = DIFFERENCES if exact else COARSE
+    other: Status = "wrong" if exact else "unchecked"
+    why = "" if exact else "in float32 only, where differences are too coarse"
     with measuring(point.theta.device):
         for _ in range(DIRECTIONS):
             unsettled = [o for o, f in findings.items() if f.status in ("wrong", "unchecked")]
@@ -261,24 +265,16 @@ def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
                 break
             line = Line(point, point.direction())
             for order in unsettled:
-                findings[order] = _compared(line, order, findings[order].error)
+                try:
+                    best = min(findings[order].error, COMPARISONS[order](line))
+                except ReentryError:
+                    raise
+                except RAISED as error:
+                    findings[order] = Finding("unsupported", message=first_line(error))
+                    continue
+                right = best <= tolerance
+                findings[order] = Finding("right", best) if right else Finding(other, best, why)
     return findings
-
-
-def _compared(line: Line, order: Order, best: float) -> Finding:
-    """Compare along one more direction, given the least error of those before."""
-    try:
-        best = min(best, COMPARISONS[order](line))
-    except ReentryError:
-        raise
-    except RAISED as error:
-        return Finding("unsupported", message=first_line(error))
-    exact = line.point.theta.dtype == torch.float64
-    if best <= (DIFFERENCES if exact else COARSE):
-        return Finding("right", best)
-    if exact:
-        return Finding("wrong", best)
-    return Finding("unchecked", best, "in float32 only, where differences are too coarse")
 
 
 def unchecked(orders: Iterable[Order], error: Exception) -> dict[Order, Finding]:
