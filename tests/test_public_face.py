@@ -34,6 +34,12 @@ def test_dir_shows_what_is_public_and_nothing_else():
         lg.Hesian  # noqa: B018
 
 
+@pytest.mark.quick
+def test_a_name_is_looked_up_once():
+    found = lg.Hessian
+    assert vars(lg)["Hessian"] is found
+
+
 def test_torch_is_imported_when_it_is_needed():
     code = "import sys, lossgeom, lossgeom.cli; assert 'torch' not in sys.modules; lossgeom.Hessian"
     subprocess.run([sys.executable, "-c", code], check=True)
