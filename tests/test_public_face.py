@@ -1,5 +1,6 @@
 """What a user sees of the library at a prompt."""
 
+import ast
 import functools
 import importlib
 import inspect
@@ -7,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,3 +153,15 @@ def test_choices_are_sorted_and_in_english(unchecked):
     assert one_of(["b", "a", "c"]) == "a, b or c"
     with pytest.raises(ValueError, match=message):
         lg.top_eigenpairs(Dense(torch.eye(3)), which="best")
+
+
+@pytest.mark.parametrize("offered", ["_public", "metrics", "quadratic", "linalg"])
+def test_type_checkers_of_users_see_every_name_that_is_imported_for_them(offered):
+    module = importlib.import_module(f"lossgeom.{offered}")
+    imported = [
+        alias.asname or alias.name
+        for node in ast.parse(Path(module.__file__).read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert {name for name in imported if not name.startswith("_")} <= set(module.__all__)

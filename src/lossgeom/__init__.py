@@ -16,16 +16,13 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        if name == "__all__":
-            return [name for name in __dir__() if not name.startswith("_")]
-        if name == "__version__" or not name.startswith("_"):
-            public = importlib.import_module("lossgeom._public")
-            if hasattr(public, name):
-                globals()[name] = getattr(public, name)  # where it is found from then on
-                return globals()[name]
-        raise AttributeError(f"module 'lossgeom' has no attribute {name!r}")
+        public = importlib.import_module("lossgeom._public")
+        if name not in ("__all__", "__version__", *public.__all__):
+            raise AttributeError(f"module 'lossgeom' has no attribute {name!r}")
+        globals()[name] = getattr(public, name)  # where it is found from then on
+        return globals()[name]
 
 
 def __dir__() -> list[str]:
     public = importlib.import_module("lossgeom._public")
-    return sorted(name for name in vars(public) if name == "__version__" or name[0] != "_")
+    return [*public.__all__, "__version__"]

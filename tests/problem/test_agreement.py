@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lossgeom.problem.agreement import EXACT, agree
+from lossgeom.problem.agreement import EXACT, agree, agree_everywhere
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-170, 1.0, 1e170, 1e300])
@@ -23,3 +23,13 @@ def test_zeros_and_shapes_and_what_is_not_finite():
     assert not agree(zeros, zeros[None], EXACT)
     for number in (math.inf, math.nan):
         assert not agree(zeros + number, zeros + number, EXACT)
+
+
+def test_one_wrong_number_among_many_is_not_hidden_by_the_others():
+    expected = torch.ones(64, 100, dtype=torch.float64)
+    one_wrong = expected.clone()
+    one_wrong[3, 7] += 5e-7
+    assert agree(one_wrong, expected, EXACT)
+    assert not agree_everywhere(one_wrong, expected, EXACT)
+    assert agree_everywhere(expected * (1 + 1e-9), expected, EXACT)
+    assert not agree_everywhere(expected, expected[:1], EXACT)

@@ -98,3 +98,29 @@ def test_agreement_is_relative_and_of_one_shape():
     off = x * (1 + 2 * ALONE)
     assert not Trial(near, near.first_batch()).agree(off, x)
     assert Trial(rounded, rounded.first_batch()).agree(off, x)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+@pytest.mark.parametrize("check", [True, False])
+def test_what_hooks_store_on_a_few_examples_is_not_seen_by_the_pass_that_goes_on(dtype, check):
+    torch.manual_seed(0)
+    model, stored = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), []
+    model[1].register_forward_hook(lambda module, args, output: stored.append(output))
+
+    def penalised(outputs, batch):
+        penalty = torch.stack([part.square().mean() for part in stored]).mean()
+        total = nn.functional.cross_entropy(outputs, batch[1], reduction="sum")
+        return total + 5 * len(outputs) * penalty**2, len(outputs)
+
+    batches = [(torch.randn(n, 3), torch.randint(2, (n,))) for n in (40, 3)]
+    p = lg.Problem(model, penalised, batches, dtype=dtype, check=check)
+    slopes = [p.at(p.theta + shift * 1e-3).gradient() for shift in (1, -1)]
+    difference = (slopes[0] - slopes[1]) / 2e-3
+    v = torch.ones(p.theta.numel(), dtype=p.theta.dtype)
+    torch.testing.assert_close(lg.Hessian(p) @ v, difference, rtol=1e-2, atol=1e-3)
+
+
+def test_derivatives_that_are_asked_for_are_compared_in_float64_at_any_size(monkeypatch):
+    monkeypatch.setattr("lossgeom.trust.trial.LARGEST", 4)
+    p = problem(nn.Tanh())
+    assert on_few(p, p.first_batch(), lambda few: few.theta.dtype, double=True) == torch.float64

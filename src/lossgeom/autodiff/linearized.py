@@ -29,7 +29,7 @@ class Linearized:
 
     @classmethod
     def of(cls, leaf: Tensor, outputs: Tensor) -> Linearized:
-        """Of outputs (B, C), or of (B, S, C) with a softmax over C."""
+        """Linearise outputs (B, C), or (B, S, C) with a softmax over C."""
         if outputs.ndim == 2:
             return cls(leaf, outputs)
         return cls(leaf, outputs.flatten(1), SoftmaxJacobian.at(outputs))

@@ -40,7 +40,7 @@ class ProblemOptions:
     loss: Annotated[LossName | None, optional(choices(get_args(LossName)), "cross_entropy")] = None
     """Loss between what the model returns and the targets."""
     target: Annotated[str | None, optional("PLACE", "(inputs, targets), labels")] = None
-    """Where in a batch the targets are, if not there: a place such as -1, or a key."""
+    """The place of the targets in a batch, such as -1, or their key, if they are elsewhere."""
     mode: Annotated[Mode | None, optional(choices(MODES), "eval")] = None
     """Mode of the model, for BatchNorm, Dropout and the like; with --lr, say which was trained."""
     parameters: Annotated[tuple[str, ...], optional("GLOB [GLOB ...]", "all trainable")] = ()

@@ -33,7 +33,7 @@ A run that was stopped goes on when the same command is given again."""
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where and how much to run."""
+    """The folder of a study, and how much of it to run."""
 
     out: Annotated[Path | None, optional("DIR", "runs/STUDY")] = None
     """Folder for records, claims.json and report.html. A study that was stopped there goes on."""

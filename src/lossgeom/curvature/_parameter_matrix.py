@@ -31,7 +31,7 @@ from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.network import check_differentiable_again
-from lossgeom.trust.trial import guard, on_few
+from lossgeom.trust.trial import LARGEST, guard, on_few
 
 Product = Callable[[Tensor], Tensor]
 
@@ -181,9 +181,10 @@ class ParameterMatrix(ProblemMatrix):
         worth = size.convolutions and len(batch) * size.bytes_each >= TAPE_BYTES
         if self.sampled or not worth:
             return False
+        small = self.problem.theta.numel() <= LARGEST  # enough to be copied in float64
         return self.problem.evaluation.facts.known(
             Key(type(self), self.problem.network.names),
-            lambda: on_few(self.problem, batch, self._forward_agrees, double=True),
+            lambda: on_few(self.problem, batch, self._forward_agrees, double=small),
         )
 
     def _forward_agrees(self, small: Problem) -> bool:

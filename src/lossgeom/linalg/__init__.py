@@ -12,3 +12,27 @@ from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_opera
 from lossgeom.linalg.probes import random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
+
+__all__ = [
+    "ONE_AT_A_TIME",
+    "Dense",
+    "Diagonal",
+    "EigenPairs",
+    "LinearOperator",
+    "MatrixFree",
+    "Solution",
+    "SpectralDensity",
+    "Which",
+    "as_operator",
+    "conjugate_gradients",
+    "diagonal",
+    "effective_rank",
+    "frobenius_norm",
+    "plain_arithmetic",
+    "random_numbers",
+    "random_signs",
+    "spectral_density",
+    "spectral_norm",
+    "top_eigenpairs",
+    "trace",
+]

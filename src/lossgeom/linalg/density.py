@@ -34,7 +34,7 @@ WORKING_VECTORS = 6  # of one iteration, besides its basis
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """Where the eigenvalues of a matrix are, as a fraction of them.
+    """The distribution of the eigenvalues of a matrix, as fractions of them.
 
     Attributes:
         nodes: Ritz values, a row for each probe; one row, of eigenvalues, where they are exact.
@@ -97,7 +97,7 @@ class SpectralDensity:
         return self.mean(lambda nodes: nodes**k)
 
     def fraction(self, low: float, high: float) -> Estimate:
-        """Of the eigenvalues, those from low to high.
+        """The fraction of the eigenvalues from low to high.
 
         The standard error is that of the probes. Where eigenvalues lie close to an end of the
         interval, a quadrature is besides wrong by up to the weight of the nodes next to that end.

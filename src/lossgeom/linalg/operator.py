@@ -43,7 +43,7 @@ class LinearOperator(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where its vectors live."""
+        """The device of its vectors."""
 
     @property
     @abstractmethod
@@ -183,7 +183,7 @@ class MatrixFree(LinearOperator):
         transpose: Callable[[], LinearOperator],
         size: tuple[int, int] | None = None,
     ) -> MatrixFree:
-        """With the dtype, the device and (unless given) the shape of another operator."""
+        """Make an operator with the dtype, the device and (unless given) the shape of another."""
         return cls(size or other.shape, other.dtype, other.device, product, transpose)
 
     @property

@@ -25,3 +25,19 @@ METRICS: tuple[type[Metric], ...] = (
     AccuracyUnderAttack,
     CertifiedAccuracy,
 )
+
+__all__ = [
+    "METRICS",
+    "Accuracy",
+    "AccuracyUnderAttack",
+    "CertifiedAccuracy",
+    "Geometry",
+    "JacobianNorm",
+    "LipschitzGlobal",
+    "LocalVariation",
+    "Loss",
+    "Metric",
+    "ParameterJacobianNorm",
+    "Sharpness",
+    "SobolevSeminorm",
+]

@@ -10,6 +10,7 @@ EXACT = 1e-8  # of layers seen one by one and the whole model, both in float64
 REORDERED = 1e-4  # of the same sums in another order, and of derivatives taken in another order
 ALONE = 1e-3  # of examples alone and in a batch, in single precision
 ROUNDED = 5e-2  # where autocast rounds
+ROUNDED_SUMS = 2e-2  # of the same sums in another order, there
 DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
 COARSE = 5e-2  # of such in float32
 
@@ -22,3 +23,10 @@ def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
         return True
     size = expected.abs().amax().clamp(min=torch.finfo(expected.dtype).tiny)  # squares may vanish
     return bool(((found - expected) / size).norm() <= tolerance * (expected / size).norm())
+
+
+def agree_everywhere(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether each number is the other one, up to a tolerance relative to the largest of all."""
+    if found.shape != expected.shape:
+        return False
+    return torch.allclose(found, expected, rtol=0, atol=tolerance * float(expected.abs().amax()))

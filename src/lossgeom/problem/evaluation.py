@@ -134,16 +134,21 @@ class Evaluation:
         total, count = self.terms(self.outputs(theta, batch), batch)
         return total.item(), count
 
-    @torch.no_grad()
-    def label_entropy(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[float, float]:
-        """The summed entropy of the labels of a batch and its number of terms."""
-        if self.criterion.label_entropy is None:
+    def label_entropy(self, theta: Float[Tensor, " P"]) -> Callable[[Batch], tuple[float, float]]:
+        """A function of a batch: the summed entropy of its labels, and its number of terms."""
+        entropy = self.criterion.label_entropy
+        if entropy is None:
             raise ValueError(
                 "the label entropy is known for unweighted cross-entropy, not for "
                 f"{self.criterion.name!r}"
             )
-        outputs = self.outputs(theta, batch)
-        return self.criterion.label_entropy(outputs, batch), self.terms(outputs, batch)[1]
+
+        @torch.no_grad()
+        def of_batch(batch: Batch) -> tuple[float, float]:
+            outputs = self.outputs(theta, batch)
+            return entropy(outputs, batch), self.terms(outputs, batch)[1]
+
+        return of_batch
 
     def gradient(
         self, leaf: Float[Tensor, " P"], batch: Batch, *, create_graph: bool = False

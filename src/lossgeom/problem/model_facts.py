@@ -155,4 +155,4 @@ class ModelFacts:
         """The facts of another mode, as far as they are known."""
         self.modes[here] = self
         asked = FirstLook(training="")  # there is nothing to say of a mode that was not asked for
-        return self.modes.setdefault(there, ModelFacts(asked, modes=self.modes))
+        return self.modes.setdefault(there, ModelFacts(asked, self.in_double, self.modes))

@@ -167,7 +167,7 @@ class Network:
         return sorted(chosen)
 
     def without_gradient(self) -> Bool[Tensor, " P"]:
-        """Where autograd gives no gradient whatever the loss: padding rows of embeddings."""
+        """Places in theta without a gradient, whatever the loss: padding rows of embeddings."""
         blocked = [torch.zeros(shape, dtype=torch.bool) for shape in self.shapes]
         for module, _, place in self.slots:
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:

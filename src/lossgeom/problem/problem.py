@@ -275,7 +275,7 @@ class Problem:
 
     def label_entropy(self) -> float:
         """The least value that the labels allow the loss, if it is known; one forward pass."""
-        of_batch = partial(self.evaluation.label_entropy, self.theta)
+        of_batch = self.evaluation.label_entropy(self.theta)
         return self.cache.value(Key(Problem.label_entropy), lambda: self.mean(of_batch))
 
     def gradient(self) -> Float[Tensor, " P"]:

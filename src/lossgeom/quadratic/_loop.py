@@ -27,7 +27,7 @@ class System(ABC):
 
     @abstractmethod
     def point(self, rows: Tensor | slice) -> Point:
-        """Where some of the runs are."""
+        """The points of some of the runs."""
 
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:

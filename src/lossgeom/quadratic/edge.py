@@ -1,4 +1,4 @@
-"""Where the planar case ends up at the edge of stability, and from which starts."""
+"""The limit of the planar case at the edge of stability, and the starts that lead to it."""
 
 from __future__ import annotations
 

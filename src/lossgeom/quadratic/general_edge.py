@@ -1,4 +1,4 @@
-"""Where runs of any quadratic model end at the edge of stability, told from where they end."""
+"""The limit of any quadratic model at the edge of stability, told from where its runs end."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class NetworkModel(Model):
         return self  # the only run there is; ``at`` is called without one when it has ended
 
     def at(self, theta: Float[Tensor, "R P"]) -> Point:
-        """Where the run is at parameters (1, P), counted from those of the problem.
+        """The point of the run at parameters (1, P), counted from those of the problem.
 
         Raises:
             ValueError: for several rows.

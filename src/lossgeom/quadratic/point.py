@@ -16,7 +16,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class Point(ABC):
-    """Where R runs are: residuals (R, D), or outputs, and products with their Jacobians."""
+    """The points of R runs: residuals (R, D), or outputs, and products with their Jacobians."""
 
     z: Float[Tensor, "R D"]
 

@@ -79,7 +79,7 @@ class RandomModels(Ensemble):
 
 
 def _upper_entries(D: int, P: int) -> tuple[Int[Tensor, " PDP"], Int[Tensor, " P"]]:
-    """Where the entries of symmetric matrices are among those above or on their diagonals."""
+    """Places of all entries of symmetric matrices among those on and above their diagonals."""
     rows, columns = torch.triu_indices(P, P)
     place = torch.empty(P, P, dtype=torch.long)
     place[rows, columns] = place[columns, rows] = torch.arange(len(rows))

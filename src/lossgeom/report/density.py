@@ -54,7 +54,7 @@ def draw_density(
 
 
 def _floor(height: np.ndarray, one_eigenvalue: float | None) -> float:
-    """Where the axis starts: a decade below a single eigenvalue, or else six below the top."""
+    """The start of the axis: a decade below a single eigenvalue, or else six below the top."""
     if one_eigenvalue is not None:
         return one_eigenvalue / 10**DECADES_BELOW_ONE_EIGENVALUE
     top = float(np.nanmax(height)) if np.isfinite(height).any() else 1.0

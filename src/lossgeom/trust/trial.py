@@ -89,6 +89,8 @@ def on_few(
 ) -> T:
     """Look at a few examples, or at the whole batch where a model runs on no fewer.
 
+    On a copy of the model: what hooks write in there must not be seen by the pass that goes on.
+
     Args:
         problem: the model.
         batch: of which the first examples are taken, whatever the model does with them.
@@ -96,20 +98,19 @@ def on_few(
         given: settings of the look.
         double: whether to look at a copy in float64, where the model runs in it.
     """
-    network = problem.evaluation.network
-    networks, batches = [network], [batch]
-    if double and problem.theta.dtype != torch.float64 and problem.theta.numel() <= LARGEST:
-        names = [glob.escape(name) for name in network.names] if network.held else None
-        networks.insert(0, Network.of(network.module, names, dtype=torch.float64))
+    network, own = problem.evaluation.network, problem.theta.dtype
+    names = [glob.escape(name) for name in network.names] if network.held else None
+    dtypes = [torch.float64, own] if double and own != torch.float64 else [own]
+    copies, batches = (Network.of(network.module, names, dtype) for dtype in dtypes), [batch]
     if len(batch) > EXAMPLES:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
             batches.insert(0, batch.examples(0, EXAMPLES))
-    *places, last = [problem.on(few, network) for network in networks for few in batches]
     with measuring(problem.theta.device):
-        for place in places:
-            with suppress(Exception):  # whatever the model says to fewer examples
-                return look(place, *given)
-        return look(last, *given)
+        for copied in copies:
+            for few in batches:
+                with suppress(Exception):  # whatever the model says to fewer examples
+                    return look(problem.on(few, copied), *given)
+        return look(problem.on(batch, copied), *given)  # for its error
 
 
 def examined(

@@ -24,7 +24,7 @@ class NetworkSettings:
     data: Literal["digits", "cifar10"] = "digits"
     """Data set."""
     folder: str = "data/cifar-10-batches-bin"
-    """Where the files of CIFAR-10 are."""
+    """The folder with the files of CIFAR-10."""
     examples: int = 500
     """Examples to train on."""
     chunk: int = 500

@@ -13,7 +13,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
-from lossgeom.problem.agreement import EXACT, agree
+from lossgeom.problem.agreement import EXACT, agree_everywhere
 from lossgeom.problem.double import in_double
 from lossgeom.problem.evaluation import call_model, squeezes
 from lossgeom.problem.isolation import measuring
@@ -96,7 +96,7 @@ def frozen_model(problem: Problem) -> FrozenModel:
     with measuring(few.device), torch.no_grad():
         outputs = finite(model(few))
         alone = torch.cat([model(one) for one in torch.split(few, 1)])
-    if not agree(outputs, alone, EXACT):
+    if not torch.allclose(outputs, alone, rtol=EXACT, atol=EXACT):
         raise ValueError(
             "expected the outputs of one example to depend on its own inputs alone, but they "
             "depend on other examples in the batch"
@@ -131,7 +131,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
             graph = traced(_frozen_module(problem), tuple(inputs.shape[1:]))
         for part in torch.split(inputs, CHUNK):
             for x in (part, _elsewhere(part)):
-                if not agree(graph(x).flatten(1), finite(model(x)), EXACT):
+                if not agree_everywhere(graph(x).flatten(1), finite(model(x)), EXACT):
                     raise TypeError(
                         "the layers that torch.fx has seen do not compute what the model does, "
                         "because of hooks or of work in place; remove them for a certified bound"

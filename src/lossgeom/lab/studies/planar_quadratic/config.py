@@ -24,7 +24,7 @@ class Config:
     spread: float = 0.2
     """How far z and T(0) - 2 are from their nominal values, at most and relative to them."""
     plane_eps: float = 0.1
-    """For the figure of the phase plane."""
+    """The eps in the figure of the phase plane."""
 
     def __post_init__(self) -> None:
         eps, E = self.eps, self.E

@@ -28,7 +28,7 @@ class Config:
     data: Literal["digits", "cifar10"] = "digits"
     """Data set."""
     folder: str = "data/cifar-10-batches-bin"
-    """Where the files of CIFAR-10 are."""
+    """The folder with the files of CIFAR-10."""
     classes: tuple[int, int] = (3, 8)
     """Two classes, whose targets are -1 and 1."""
     examples: int = 80
