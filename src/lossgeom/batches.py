@@ -28,8 +28,7 @@ class Batch:
         inputs: what the model is called with: a tuple of positional or a dict of keyword arguments.
         targets: what a loss compares the outputs with; ``None`` where the batch does not say.
         target: where the targets are, if that had to be said.
-        rows: whether a tensor has a row for each example, one by one, where that was tried; see
-            :meth:`lossgeom.Problem.in_examples`.
+        rows: which tensors have a row for each example, if tried; see ``Problem.in_examples``.
     """
 
     index: int
@@ -152,9 +151,10 @@ class Batch:
 
     def each_row(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with a function applied to the tensors that have a row for each example."""
-        n, tensors = len(self), tensors_of(self.raw)
-        rows = iter(self.rows or [t.ndim > 0 and len(t) == n for t in tensors])
-        raw = map_tensors(lambda t: function(t) if next(rows) else t, self.raw)
+        n, found = len(self), tensors_of(self.raw)
+        rows = zip(found, self.rows or [t.ndim > 0 and len(t) == n for t in found], strict=True)
+        parts = (function(tensor) if row else tensor for tensor, row in rows)
+        raw = map_tensors(partial(next, parts), self.raw)
         return Batch.of(raw, self.index, self.target, self.rows)
 
     def examples(self, start: int, stop: int) -> Batch:

@@ -48,16 +48,16 @@ class Kept(Generic[Linear]):
 
     Attributes:
         theta: the leaf that they start from.
-        divisor: what a sum over batches is divided by; 0 before the first pass.
+        terms: the number of terms in all pieces, known after the first pass.
     """
 
     def __init__(self, problem: Problem, memory_budget: int) -> None:
         self.problem = checked_problem(problem)
         self.theta = problem.leaf()
-        self.divisor = 0.0
+        self.terms = math.nan
         self._memory_budget = memory_budget
         self._linear: dict[tuple[int, int], Linear] = {}  # by batch and piece
-        self._complete = False
+        self._passed = self._complete = False
 
     def over_batches(
         self,
@@ -85,7 +85,7 @@ class Kept(Generic[Linear]):
                 key = batch.index, place
                 if key in self._linear:
                     take(use(self._linear[key]))
-                elif self.divisor:
+                elif self._passed:
                     take(again(piece))
                 else:
                     result, made = first(piece)
@@ -104,8 +104,8 @@ class Kept(Generic[Linear]):
                     take(use(linear))
                 return
             self.problem.over_batches(on_batch)
-            if not self.divisor:
-                self.divisor = self.problem.evaluation.divisor(math.fsum(counts))
+            if not self._passed:
+                self.terms, self._passed = math.fsum(counts), True
                 self._linear, self._complete = keeping, len(keeping) == len(counts)
 
 

@@ -131,7 +131,8 @@ class ParameterMatrix(ProblemMatrix):
                 take=total.add_,
                 pieces=self._pieces,
             )
-            return (total / self._kept.divisor).T
+            total, divisor = self.problem.reduced([(total, self._kept.terms)])
+            return (total / divisor).T
 
     def _made(self, rows: Tensor, piece: Batch) -> tuple[Tensor, Linearization[Product]]:
         """Multiply some vectors by a piece's matrix; also return what makes further products.

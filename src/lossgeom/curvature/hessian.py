@@ -25,6 +25,7 @@ class Hessian(GradientDerivative):
 
     Source: Pearlmutter, Fast exact multiplication by the Hessian (1994).
 
+    >>> import torch
     >>> from torch import nn
     >>> from lossgeom import Problem
     >>> model = nn.Linear(2, 1, bias=False)

@@ -117,17 +117,6 @@ class Evaluation:
             raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
         return total, float(count)
 
-    def divisor(self, count: float) -> float:
-        """What a sum of terms is divided by: their number, or 1 where the loss is the sum."""
-        if not self.criterion.average:
-            return 1.0
-        if not count > 0:
-            raise ValueError(
-                f"expected the loss {self.criterion.name!r} to have terms, got a count of {count}; "
-                "are all targets ignored?"
-            )
-        return count
-
     @torch.no_grad()
     def loss(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[float, float]:
         """The summed loss of a batch and its number of terms."""

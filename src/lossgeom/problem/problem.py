@@ -35,16 +35,14 @@ class Problem:
 
     .. math:: L(\theta) = \sum_b s_b(\theta) / \sum_b n_b
 
-    with the sum of terms s and their number n of each batch b, so that ragged batches and ignored
-    targets weigh what they should. In train mode BatchNorm uses the statistics of each batch, and
-    its running averages stay as they are. Parameters and buffers are copied: training can go on
-    while they are measured, and ``refreshed()`` is the same problem where the model is then.
-    Nothing that is measured changes the model, its gradients, its mode, or the state of a random
-    generator. ``notes`` say what is measured differently from how the model runs in training.
+    with the sum of terms s and their number n of each batch b. In train mode BatchNorm uses the
+    statistics of each batch, and its running averages stay as they are. Parameters and buffers are
+    copied: training can go on meanwhile, and ``refreshed()`` is the same problem where the model is
+    then. Measuring changes neither model nor gradients, mode or random state. ``notes`` say what is
+    measured differently from how the model runs in training.
 
     Args:
-        model: any module with trainable parameters, measured without the wrappers of torch.compile
-            and data parallelism. Narrow floating types are measured in a float32 copy.
+        model: any module with trainable parameters; its copy has narrow ones in float32.
         loss: a name, a torch criterion, or a function ``(outputs, batch) -> (sum, count)``; see
             :func:`lossgeom.losses.as_loss`.
         batches: what can be iterated again and again, the same in every pass, such as a list or a
@@ -55,11 +53,9 @@ class Problem:
         parameters: patterns of the names of the parameters to measure in, such as ``"head.*"``;
             all that are trainable by default. The others are held fixed.
         forward: ``(model, batch) -> outputs``, where calling the model with the inputs is not it.
-        target: where the targets are in batches of another form: a place such as -1 among three
-            parts, a key of a mapping, or a function that makes them of the batch.
+        target: the targets in batches of another form: a place such as -1, a key, or a function.
         seed: fixes what the model draws at random, one draw a batch; without it, that is an error.
-        dtype: torch.float32 or torch.float64, to measure in; meanwhile, the latter is torch's
-            default type, and models that say float32 on their way go on in it.
+        dtype: torch.float32 or torch.float64, to measure in, whatever the model says on its way.
         autocast: a type such as torch.bfloat16 to run model and loss in, as training does.
         check: whether derivatives are compared with differences, see ``check_derivatives``.
 
@@ -203,8 +199,7 @@ class Problem:
 
     def in_mode(self, mode: Mode) -> Problem:
         """The same problem with the modules in another mode, ``"eval"`` or ``"train"``."""
-        same = mode == self.mode
-        return self if same else self._with(evaluation=self.evaluation.in_mode(mode))
+        return self if mode == self.mode else self._with(evaluation=self.evaluation.in_mode(mode))
 
     def on(self, batch: Batch, network: Network) -> Problem:
         """The same problem on one batch alone, with another copy of the model."""
@@ -250,13 +245,19 @@ class Problem:
         return in_examples(self.evaluation, self.theta, batch, mixed)
 
     def reduced(self, parts: Iterable[tuple[Summand, float]]) -> tuple[Summand, float]:
-        """The sum of what all batches have, made here alone, and what it is divided by."""
-        total: Any = 0  # to which the first part is added as a copy, and the others in place
-        counts = []
-        for part, count in parts:
-            total += part
-            counts.append(count)
-        return total, self.evaluation.divisor(math.fsum(counts))
+        """The sum of parts, made here alone, and the number of terms to divide it by, or 1."""
+        total: Any = None
+        counts: list[float] = []
+        for part, terms in parts:
+            total = part if total is None else total + part
+            counts.append(terms)
+        count = math.fsum(counts)
+        if self.criterion.average and not count > 0:
+            raise ValueError(
+                f"expected the loss {self.criterion.name!r} to have terms, got a count of {count}; "
+                "are all targets ignored?"
+            )
+        return total, count if self.criterion.average else 1.0
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""
