@@ -19,6 +19,10 @@ from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
 
 Call = Callable[[nn.Module], Any]
+NONE_TRAINABLE = (
+    "the model has no trainable parameters: expected at least one with requires_grad=True"
+)
+NO_CUDNN = "recurrent layers measured without cuDNN, which has no second derivatives"
 NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 
@@ -81,18 +85,14 @@ class Network:
         state, modules = ModuleState(module), list(module.modules())
         trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if sum(p.numel() for p in trainable.values()) == 0:
-            raise ValueError(
-                "the model has no trainable parameters: expected at least one with "
-                "requires_grad=True"
-            )
+            raise ValueError(NONE_TRAINABLE)
         devices = sorted({str(p.device) for p in trainable.values()})
         if len(devices) > 1:
             raise TypeError(f"expected all parameters on one device, got {devices}")
         with torch.inference_mode(False), torch.no_grad():
             theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
         cudnn = not (theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in modules))
-        if not cudnn:
-            notes.append("recurrent layers measured without cuDNN, which has no second derivatives")
+        notes += [] if cudnn else [NO_CUDNN]
         place = {id(p): i for i, p in enumerate(trainable.values())}
         named = list(module.named_parameters(remove_duplicate=False))
         network = cls(

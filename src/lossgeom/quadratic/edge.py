@@ -61,7 +61,7 @@ def _check(planar: Planar) -> None:
 
 
 def edge_limit_from(planar: Planar, z: Tensor, T: Tensor) -> Tensor:
-    r"""Where T(0) ends, with what a run remembers of its start, to leading order.
+    r"""The limit of T(0), with what a run remembers of its start, to leading order.
 
     The root of :math:`s/2 + \kappa/8 + C e^{4 s/\kappa}` at or below :math:`s_0`, with C from the
     start: for starts below the edge it is their own s, for a large overshoot :math:`-\kappa/4`. It

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any, Generic, TypeVar
 
@@ -67,13 +67,13 @@ class Study:
         source: the paper and the part of it.
         Config: frozen dataclass; its fields are the flags, its defaults the quick preset.
         paper: the paper's own settings.
-        grid: what tells the runs of a seed apart for a config: names with their values, each of
-            which is run with every other. Figures are arranged by these names.
-        folder: of a run, such as ``"lr{lr}-seed{seed}"``.
         run: trains and measures one of them into its record, going on where that stopped.
         steps: how many a run has, for the progress bar.
         claims: verdicts from the records of the seeds all of whose runs are over.
         summary: the result in a sentence or two.
+        grid: what tells the runs of a seed apart for a config: names with their values, each of
+            which is run with every other. Figures are arranged by these names.
+        folder: of a run, such as ``"lr{lr}-seed{seed}"``.
         figure: what the report draws along training.
         scatter: what it draws of how runs end.
     """
@@ -83,13 +83,13 @@ class Study:
     source: str
     Config: type[Any]
     paper: Any
-    grid: Callable[[Any], Mapping[str, Sequence[Any]]]
-    folder: str
     run: Callable[[SeedRun[Any], Record], None]
     steps: Callable[[SeedRun[Any]], int]
     claims: Callable[[Any, Sequence[SeedRecords[Any]]], Iterable[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
-    figure: Trajectories
+    grid: Callable[[Any], Mapping[str, Sequence[Any]]] = lambda _: {}
+    folder: str = "seed{seed}"
+    figure: Trajectories = field(default_factory=Trajectories)
     scatter: Scatter | None = None
 
     def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:

@@ -17,7 +17,6 @@ where runs forget their starts, at eps <= 0.02.
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.planar_quadratic import claims, run
 from lossgeom.lab.studies.planar_quadratic.config import PAPER, Config
-from lossgeom.recording.for_report import Trajectories
 
 STUDY = Study(
     name="planar_quadratic",
@@ -25,11 +24,8 @@ STUDY = Study(
     source=claims.ABSTRACT,
     Config=Config,
     paper=PAPER,
-    grid=lambda _: {},
-    folder="seed{seed}",
     run=run.run,
     steps=lambda _: len(run.STAGES),
     claims=claims.claims,
     summary=claims.summary,
-    figure=Trajectories(),
 )

@@ -19,7 +19,6 @@ a seed of 8000 models.
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.random_quadratic import claims, run
 from lossgeom.lab.studies.random_quadratic.config import PAPER, Config
-from lossgeom.recording.for_report import Trajectories
 
 STUDY = Study(
     name="random_quadratic",
@@ -27,11 +26,8 @@ STUDY = Study(
     source=claims.ABSTRACT,
     Config=Config,
     paper=PAPER,
-    grid=lambda _: {},
-    folder="seed{seed}",
     run=run.run,
     steps=lambda _: len(run.STAGES),
     claims=claims.claims,
     summary=claims.summary,
-    figure=Trajectories(),
 )
