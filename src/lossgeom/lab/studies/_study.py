@@ -57,6 +57,11 @@ class SeedRecords(Generic[Config]):
         return self.at(*place).status == "diverged"
 
 
+def _one_run(config: Any) -> Mapping[str, Sequence[Any]]:
+    """The grid of a study with one run for each seed."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Study:
     """One claim family of one paper.
@@ -87,7 +92,7 @@ class Study:
     steps: Callable[[SeedRun[Any]], int]
     claims: Callable[[Any, Sequence[SeedRecords[Any]]], Iterable[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
-    grid: Callable[[Any], Mapping[str, Sequence[Any]]] = lambda _: {}
+    grid: Callable[[Any], Mapping[str, Sequence[Any]]] = _one_run
     folder: str = "seed{seed}"
     figure: Trajectories = field(default_factory=Trajectories)
     scatter: Scatter | None = None
