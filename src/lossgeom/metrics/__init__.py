@@ -12,6 +12,7 @@ from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
+from lossgeom.metrics.step import Step, StepMetric
 
 METRICS: tuple[type[Metric], ...] = (
     Loss,
@@ -40,4 +41,6 @@ __all__ = [
     "ParameterJacobianNorm",
     "Sharpness",
     "SobolevSeminorm",
+    "Step",
+    "StepMetric",
 ]

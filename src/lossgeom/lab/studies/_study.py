@@ -57,7 +57,7 @@ class SeedRecords(Generic[Config]):
         return self.at(*place).status == "diverged"
 
 
-def _one_run(config: Any) -> Mapping[str, Sequence[Any]]:
+def _one_run(config: Any) -> Mapping[str, Sequence[Any]]:  # noqa: ARG001
     """The grid of a study with one run for each seed."""
     return {}
 
