@@ -79,7 +79,15 @@ from lossgeom.smoothness import (
     parameter_jacobian_norms,
     sobolev_seminorms,
 )
-from lossgeom.stability import stability_threshold
+from lossgeom.stability import (
+    CriticalStep,
+    UndefinedError,
+    critical_sharpness,
+    critical_step,
+    realised_edge,
+    stability_threshold,
+    update_curvature,
+)
 from lossgeom.trust.doctor import Diagnosis, check_derivatives, doctor
 from lossgeom.trust.trial import DerivativeError
 
@@ -92,6 +100,7 @@ __all__ = [
     "CheckpointError",
     "Claim",
     "ConjugateGaussNewton",
+    "CriticalStep",
     "DerivativeError",
     "Diagnosis",
     "Diagonal",
@@ -126,10 +135,13 @@ __all__ = [
     "Solution",
     "SpectralDensity",
     "Tracker",
+    "UndefinedError",
     "block",
     "certified_radius",
     "check_derivatives",
     "conjugate_gradients",
+    "critical_sharpness",
+    "critical_step",
     "diagonal",
     "doctor",
     "effective_rank",
@@ -152,6 +164,7 @@ __all__ = [
     "parameter_jacobian_norms",
     "preconditioner",
     "quadratic",
+    "realised_edge",
     "robustness",
     "schedule",
     "sharpness",
@@ -161,4 +174,5 @@ __all__ = [
     "stability_threshold",
     "top_eigenpairs",
     "trace",
+    "update_curvature",
 ]

@@ -1,18 +1,24 @@
-"""Tracked quantities, one in each file: settings that turn a Problem into an Estimate."""
+"""Tracked quantities, one in each file: settings that turn a Problem or Step into an Estimate."""
 
 from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.accuracy import Accuracy
 from lossgeom.metrics.accuracy_under_attack import AccuracyUnderAttack
 from lossgeom.metrics.certified_accuracy import CertifiedAccuracy
+from lossgeom.metrics.critical_sharpness import CriticalSharpness
+from lossgeom.metrics.critical_step import CriticalStep
+from lossgeom.metrics.edge_ratio import EdgeRatio
+from lossgeom.metrics.effective_sharpness import EffectiveSharpness
 from lossgeom.metrics.geometry import Geometry
 from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.lipschitz_global import LipschitzGlobal
 from lossgeom.metrics.local_variation import LocalVariation
 from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
+from lossgeom.metrics.realised_edge import RealisedEdge
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 from lossgeom.metrics.step import Step, StepMetric
+from lossgeom.metrics.update_curvature import UpdateCurvature
 
 METRICS: tuple[type[Metric], ...] = (
     Loss,
@@ -27,11 +33,25 @@ METRICS: tuple[type[Metric], ...] = (
     CertifiedAccuracy,
 )
 
+STEP_METRICS: tuple[type[StepMetric], ...] = (
+    EdgeRatio,
+    EffectiveSharpness,
+    RealisedEdge,
+    UpdateCurvature,
+    CriticalStep,
+    CriticalSharpness,
+)
+
 __all__ = [
     "METRICS",
+    "STEP_METRICS",
     "Accuracy",
     "AccuracyUnderAttack",
     "CertifiedAccuracy",
+    "CriticalSharpness",
+    "CriticalStep",
+    "EdgeRatio",
+    "EffectiveSharpness",
     "Geometry",
     "JacobianNorm",
     "LipschitzGlobal",
@@ -39,8 +59,10 @@ __all__ = [
     "Loss",
     "Metric",
     "ParameterJacobianNorm",
+    "RealisedEdge",
     "Sharpness",
     "SobolevSeminorm",
     "Step",
     "StepMetric",
+    "UpdateCurvature",
 ]

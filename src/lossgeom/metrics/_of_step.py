@@ -1,0 +1,85 @@
+"""What metrics of a step share: eigenpairs and rounding, each computed once and kept."""
+
+from __future__ import annotations
+
+import math
+
+from lossgeom.curvature import Hessian
+from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
+from lossgeom.metrics.step import Step
+from lossgeom.problem.model_facts import Key
+from lossgeom.stability import OptimizerState, UndefinedError, loss_rounding
+
+ROUNDING = "rounding of the loss"
+CHANGED = 2.0  # the factor by which a loss may change before its rounding is measured anew
+
+
+def matrix_of(step: Step) -> LinearOperator:
+    """The matrix whose largest eigenvalue the threshold is for."""
+    return step.state.matrix(step.before)
+
+
+def threshold_of(step: Step) -> float:
+    """The threshold of the step's optimisers.
+
+    Raises:
+        UndefinedError: where none is known, or the one there is is not positive.
+    """
+    threshold = step.state.threshold
+    if math.isnan(threshold):
+        raise UndefinedError(
+            f"no threshold is known for {_named(step.state)}; RealisedEdge, UpdateCurvature and "
+            "CriticalStep need none"
+        )
+    if threshold <= 0:
+        raise UndefinedError(
+            f"the threshold of {_named(step.state)} is {threshold:.3g}: with this weight decay and "
+            "learning rate it is unstable at any sharpness"
+        )
+    return threshold
+
+
+def one_lr(step: Step) -> float:
+    """The learning rate of the step.
+
+    Raises:
+        UndefinedError: where parameter groups differ in it, or it is 0.
+    """
+    if not step.state.lr:
+        why = "is 0" if step.state.lr is not None else "differs between parameter groups"
+        raise UndefinedError(
+            f"the learning rate of {_named(step.state)} {why}; CriticalStep and UpdateCurvature "
+            "need none"
+        )
+    return step.state.lr
+
+
+def _named(state: OptimizerState) -> str:
+    return " and ".join(dict.fromkeys(state.kinds))
+
+
+def top_pair(
+    step: Step, matrix: LinearOperator, tol: float, max_matvecs: int, seed: int
+) -> EigenPairs:
+    """The top eigenpair of a matrix of the step, from that of the step before; once a step."""
+    plain = type(matrix) is Hessian
+    key = Key(top_pair, (plain, tol, max_matvecs, seed))
+    name = f"top eigenvector of {type(matrix).__name__}"
+
+    def found() -> EigenPairs:
+        start = step.memory.get(name)
+        pairs = top_eigenpairs(matrix, tol=tol, max_matvecs=max_matvecs, start=start, seed=seed)
+        if pairs.vectors.isfinite().all():
+            step.memory[name] = pairs.vectors
+        return pairs
+
+    return step.cache.value(key, found)
+
+
+def rounding_of(step: Step) -> float:
+    """The rounding of the loss, measured anew where the loss has changed much."""
+    loss = step.before.loss()
+    known = step.memory.get(ROUNDING)
+    if known is None or not abs(known[0]) / CHANGED <= abs(loss) <= abs(known[0]) * CHANGED:
+        known = step.memory[ROUNDING] = (loss, loss_rounding(step.before))
+    return float(known[1])

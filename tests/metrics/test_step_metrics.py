@@ -1,0 +1,161 @@
+"""What single metrics of a step measure; tests/contracts has what all of them must do."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.optim import SGD
+
+import lossgeom as lg
+from lossgeom.curvature import PreconditionedHessian
+from lossgeom.metrics.step import Step
+from lossgeom.stability import OptimizerState, Threshold, optimizer_state
+from tests.problems import CASES
+from tests.stability.quadratics import hessian, quadratic, start
+
+pytestmark = pytest.mark.quick
+LR = 0.5
+
+
+@pytest.fixture
+def step():
+    """Of gradient descent on a quadratic with largest eigenvalue 3."""
+    problem = quadratic(hessian(), start())
+    state = optimizer_state(problem, SGD(problem.model.parameters(), lr=LR))
+    gradient = problem.gradient()
+    return Step(problem, -LR * gradient, state, gradient)
+
+
+def with_state(step, **changes):
+    state = {"kinds": ("SGD",), "groups": (), "lr": LR, "threshold": Threshold(2 / LR), **changes}
+    return Step(step.before, step.update, OptimizerState(**state), step.gradient)
+
+
+def test_values_on_a_quadratic(step):
+    metrics = lg.metrics
+    rho = lg.update_curvature(step.before, step.update).value
+    expected = {
+        metrics.EdgeRatio(): 3 * LR / 2,
+        metrics.EffectiveSharpness(): 3,
+        metrics.UpdateCurvature(): rho,
+        metrics.UpdateCurvature("losses"): rho,
+        metrics.RealisedEdge(): rho / 2,
+        metrics.RealisedEdge("nominal"): 3 * LR / 2,
+        metrics.RealisedEdge("alignment"): rho / (3 * LR),
+        metrics.RealisedEdge("filtering"): 1,
+        metrics.CriticalStep(): 2 / rho,
+        metrics.CriticalSharpness(): rho / LR,
+    }
+    for metric, value in expected.items():
+        assert metric.of_step(step).value == pytest.approx(value, rel=1e-5), metric
+    assert len({metric.name for metric in expected}) == len(expected)
+
+
+class Products:
+    """Counts products with the Hessian."""
+
+    def __init__(self, monkeypatch):
+        self.columns = 0
+        plain = lg.Hessian.matmat
+
+        def matmat(hessian, V):
+            self.columns += V.shape[1]
+            return plain(hessian, V)
+
+        monkeypatch.setattr(lg.Hessian, "matmat", matmat)
+
+
+def test_an_eigenpair_is_computed_once_a_step(step, monkeypatch):
+    counted = Products(monkeypatch)
+    first = lg.metrics.EdgeRatio().of_step(step)
+    assert counted.columns == first.matvecs
+    lg.metrics.EffectiveSharpness().of_step(step)
+    lg.metrics.RealisedEdge("nominal").of_step(step)
+    assert counted.columns == first.matvecs
+    lg.metrics.EffectiveSharpness(tol=1e-2).of_step(step)
+    assert counted.columns > first.matvecs
+
+
+def test_an_eigenvector_is_where_the_next_step_starts():
+    case, memory = CASES[0], {}
+    problem = case.problem()
+    state = optimizer_state(problem, SGD(case.model.parameters(), lr=LR))
+    update = -LR * problem.gradient()
+    lg.metrics.EdgeRatio(tol=1e-6).of_step(Step(problem, update, state, memory=memory))
+    (vectors,) = memory.values()
+    exact = torch.linalg.eigh(lg.Hessian(problem).dense())[1][:, -1]
+    assert abs(float(exact @ vectors[:, 0])) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_critical_step_is_computed_once_and_remembered(step):
+    found = lg.metrics.CriticalStep().of_step(step)
+    assert step.memory["critical step"] == found.value
+    sharpness = lg.metrics.CriticalSharpness().of_step(step)
+    assert sharpness.value == 2 / (found.value * LR)
+
+
+def test_another_loss(step):
+    other = quadratic(9 * hessian(), start() / 3)
+    for metric in (lg.metrics.CriticalStep, lg.metrics.CriticalSharpness):
+        relative = metric(other=other)
+        assert relative.name.startswith("relative_")
+        here = other.at(step.before.theta)
+        expected = lg.critical_step(here, step.update).value
+        found = lg.metrics.CriticalStep(other=other).of_step(step).value
+        assert found == pytest.approx(expected)
+
+
+def test_rounding_is_measured_again_where_the_loss_has_changed(step):
+    memory = step.memory
+    lg.metrics.RealisedEdge().of_step(step)
+    first = memory["rounding of the loss"]
+    near = Step(step.before.at(1.1 * step.before.theta), step.update, step.state, memory=memory)
+    lg.metrics.RealisedEdge().of_step(near)
+    assert memory["rounding of the loss"] == first
+    far = Step(step.before.at(2 * step.before.theta), step.update, step.state, memory=memory)
+    lg.metrics.RealisedEdge().of_step(far)
+    assert memory["rounding of the loss"] == (far.before.loss(), pytest.approx(4 * first[1], rel=1))
+
+
+def test_what_is_not_defined_says_why(step):
+    unknown = with_state(step, kinds=("Lion",), threshold=Threshold(float("nan")))
+    never = with_state(step, threshold=Threshold(-0.5))
+    many = with_state(step, lr=None)
+    still = with_state(step, lr=0.0, threshold=Threshold(float("inf")))
+    for metric in (lg.metrics.EdgeRatio(), lg.metrics.RealisedEdge("nominal")):
+        with pytest.raises(lg.UndefinedError, match="no threshold is known for Lion"):
+            metric.of_step(unknown)
+        with pytest.raises(lg.UndefinedError, match=r"the threshold of SGD is -0\.5"):
+            metric.of_step(never)
+    for other, why in ((many, "differs between parameter groups"), (still, "is 0")):
+        with pytest.raises(lg.UndefinedError, match=f"the learning rate of SGD {why}"):
+            lg.metrics.CriticalSharpness().of_step(other)
+    assert lg.metrics.EdgeRatio().of_step(still).value == 0
+
+
+def test_settings(unchecked):
+    with pytest.raises(ValueError, match="expected factor to be one of"):
+        lg.metrics.RealisedEdge("half")
+    with pytest.raises(ValueError, match="expected by to be one of losses or product"):
+        lg.metrics.UpdateCurvature("hand")
+    for metric in (lg.metrics.CriticalStep, lg.metrics.CriticalSharpness):
+        with pytest.raises(TypeError, match="expected other to be a Problem, got int"):
+            metric(other=3)
+
+
+def test_factors_with_a_preconditioner():
+    """By their definitions with P = diag(1 / lr), of two groups."""
+    problem = quadratic(hessian(), start())
+    g, model = problem.gradient(), problem.model
+    lrs = torch.tensor([0.1, 0.1, 0.1, 0.1]).double()
+    matrix = PreconditionedHessian(problem, SGD(model.parameters(), lr=0.1))
+    threshold = Threshold(2.0)
+    state = SimpleNamespace(kinds=("SGD",), lr=0.1, threshold=threshold, matrix=lambda _: matrix)
+    step = Step(problem, -lrs * g, state)
+    found = [
+        lg.metrics.RealisedEdge(factor).of_step(step).value
+        for factor in ("whole", "nominal", "alignment", "filtering")
+    ]
+    assert found[0] == pytest.approx(found[1] * found[2] / found[3])
+    assert found[3] == pytest.approx(1)
+    assert found[1] == pytest.approx(3 * 0.1 / 2)
