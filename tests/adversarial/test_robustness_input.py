@@ -144,9 +144,9 @@ def test_attacks_that_break_the_rules(attack, error, message):
         (float("nan"), {}, "attack sizes 0 <= eps < infinity"),
         ([], {}, r"attack sizes 0 <= eps < infinity, got \[\]"),
         (0.1, {"norm": "l1"}, "expected norm to be one of l2 or linf, got 'l1'"),
-        (0.1, {"steps": -1}, "expected steps >= 0, got -1"),
-        (0.1, {"restarts": 0}, "expected restarts >= 1, got 0"),
-        (0.1, {"seed": -1}, "expected seed >= 0, got -1"),
+        (0.1, {"steps": -1}, "expected steps of at least 0, got -1"),
+        (0.1, {"restarts": 0}, "expected restarts of at least 1, got 0"),
+        (0.1, {"seed": -1}, "expected seed of at least 0, got -1"),
         (
             0.1,
             {"bounds": (2.0, 3.0)},

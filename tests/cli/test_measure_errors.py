@@ -16,12 +16,12 @@ from tests.cli.test_measure import FEW, here, measured  # noqa: F401
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--k", "0"], "expected k >= 1, got 0"),
-        (["--probes", "1"], "expected probes >= 2, got 1"),
-        (["--steps", "0"], "expected steps >= 1, got 0"),
-        (["--matvecs", "1"], "expected matvecs >= 2, got 1"),
-        (["--max-matvecs", "0"], "expected max_matvecs >= 1, got 0"),
-        (["--probe-seed", "-1"], "expected seed >= 0, got -1"),
+        (["--k", "0"], "expected k of at least 1, got 0"),
+        (["--probes", "1"], "expected probes of at least 2, got 1"),
+        (["--steps", "0"], "expected steps of at least 1, got 0"),
+        (["--matvecs", "1"], "expected matvecs of at least 2, got 1"),
+        (["--max-matvecs", "0"], "expected max_matvecs of at least 1, got 0"),
+        (["--probe-seed", "-1"], "expected seed of at least 0, got -1"),
         (["--tol", "1"], "expected 0 < tol < 1, got 1.0"),
         (["--lr", "0"], "expected --lr > 0, got 0.0"),
         (["--lr", "inf"], "expected --lr > 0, got inf"),

@@ -70,7 +70,7 @@ def test_errors(unchecked):
         lg.BlockDiagonal(H, ["*", "0.weight"])
     with pytest.raises(ValueError, match=r"it matches none; there are 0\.weight, 0\.bias"):
         lg.block(H, "3.*")
-    with pytest.raises(ValueError, match="expected at least 2 probes, got 1"):
+    with pytest.raises(ValueError, match="expected probes of at least 2, got 1"):
         lg.off_block_mass(H, probes=1)
     with pytest.raises(TypeError, match=r"such as Hessian\(problem\), got NTK"):
         lg.off_block_mass(lg.NTK(problem()))

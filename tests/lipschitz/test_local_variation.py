@@ -172,5 +172,5 @@ def test_errors():
         lg.local_variation(problem(model, x), float("inf"))
     with pytest.raises(ValueError, match="expected a finite radius >= 0, got -1"):
         lg.local_variation_upper(problem(model, x), -1.0)
-    with pytest.raises(ValueError, match="expected steps >= 0 and restarts >= 1"):
+    with pytest.raises(ValueError, match="expected restarts of at least 1, got 0"):
         lg.local_variation_lower(problem(model, x), 1.0, restarts=0)

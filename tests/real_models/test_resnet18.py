@@ -59,7 +59,7 @@ def test_is_the_network_of_the_paper():
     assert small(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
     assert torch.equal(small.conv.weight, same.conv.weight)
     assert not torch.equal(small.conv.weight, other.conv.weight)
-    with pytest.raises(ValueError, match="expected a width of at least 1, got 0"):
+    with pytest.raises(ValueError, match="expected width of at least 1, got 0"):
         resnet18(width=0)
 
 

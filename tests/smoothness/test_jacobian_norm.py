@@ -176,9 +176,9 @@ def test_errors(unchecked):
         ({"method": "hutchinson"}, "expected the method of a spectral norm to be one of"),
         ({"norm": "frobenius", "method": "lanczos"}, "expected the method of a frobenius norm"),
         ({"tol": 0.0}, "expected a tolerance 0 < tol < 1"),
-        ({"max_steps": 0}, "expected max_steps >= 1"),
-        ({"probes": 1}, "expected probes >= 2"),
-        ({"seed": -1}, "expected seed >= 0"),
+        ({"max_steps": 0}, "expected max_steps of at least 1"),
+        ({"probes": 1}, "expected probes of at least 2"),
+        ({"seed": -1}, "expected seed of at least 0"),
     ],
 )
 def test_settings_out_of_range(setting, message, unchecked):

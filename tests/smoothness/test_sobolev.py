@@ -258,7 +258,7 @@ def test_errors(unchecked):
     for orders in ([], [0], [1.5]):
         with pytest.raises(ValueError, match="expected orders to be integers of at least 1"):
             lg.sobolev_seminorms(problem, orders=orders)
-    with pytest.raises(ValueError, match="expected memory_budget to be at least 1 byte"):
+    with pytest.raises(ValueError, match="expected memory_budget of at least 1, got 0"):
         lg.sobolev_seminorms(problem, memory_budget=0)
     with pytest.raises(ValueError, match="expected floating-point inputs"):
         lg.sobolev_seminorms(named("language_model").problem())

@@ -16,6 +16,7 @@ from lossgeom.adversarial._attack import Examples
 from lossgeom.adversarial._first_order import FirstOrder, first_order
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.autodiff.memory_budget import with_bytes
+from lossgeom.checks import check_at_least
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
 from lossgeom.lipschitz.certified.frozen_model import finite
@@ -62,9 +63,8 @@ class WorstCase:
         check_norm(self.norm)
         if not self.sizes or not all(eps >= 0 and math.isfinite(eps) for eps in self.sizes):
             raise ValueError(f"expected attack sizes 0 <= eps < infinity, got {self.sizes}")
-        for name, least in {"steps": 0, "restarts": 1, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+        check_at_least(0, steps=self.steps, seed=self.seed)
+        check_at_least(1, restarts=self.restarts)
 
     @property
     def sizes(self) -> list[float]:

@@ -6,15 +6,14 @@ import math
 from contextlib import suppress
 
 import torch
-from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch, holds_only_tensors
-from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
-from lossgeom.problem.examples import nearby
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.nearby import drawn, nearby
 
 
 def pieces(problem: Problem, batch: Batch, least: float) -> list[Batch]:
@@ -40,28 +39,22 @@ def pieces(problem: Problem, batch: Batch, least: float) -> list[Batch]:
 
 def _apart(problem: Problem, batch: Batch, cut: list[Batch]) -> bool:
     """Whether the pieces' outputs, and their gradients, make those of the whole batch."""
-    near, generator = nearby(problem.theta), random_numbers(0)
-    with measuring(near.device):
-        whole = problem.outputs(near.requires_grad_(), batch)
-        u = torch.randn(whole.shape, generator=generator).to(whole)
+    theta = problem.at(nearby(problem.theta)).leaf()
+    with measuring(theta.device):
+        whole = problem.outputs(theta, batch)
+        u = drawn(whole)
         rows = [len(piece) * len(whole) // len(batch) for piece in cut]
-        gradient, total = torch.zeros_like(near), torch.zeros_like(near[0].detach())
+        gradient, total = torch.zeros_like(problem.theta), problem.theta.new_zeros(())
         try:
             for piece, one, expected in zip(
                 cut, torch.split(u, rows), torch.split(whole, rows), strict=True
             ):
-                outputs = problem.outputs(near, piece)
+                outputs = problem.outputs(theta, piece)
                 if not agree(outputs, expected, REORDERED):
                     return False
-                gradient += _pulled(outputs, near, one)
+                gradient += pulled(outputs, theta, one)
                 total = total + problem.terms(outputs.detach(), piece)[0]
         except Exception:
             return False
         same = agree(total, problem.terms(whole.detach(), batch)[0], REORDERED)
-        return same and agree(gradient, _pulled(whole, near, u), REORDERED)
-
-
-def _pulled(outputs: Tensor, theta: Tensor, u: Tensor) -> Tensor:
-    if not outputs.requires_grad:
-        return torch.zeros_like(theta)
-    return torch.autograd.grad(outputs, theta, u, materialize_grads=True)[0]
+        return same and agree(gradient, pulled(whole, theta, u), REORDERED)

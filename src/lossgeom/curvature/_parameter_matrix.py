@@ -26,10 +26,11 @@ from lossgeom.autodiff.memory_budget import (
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
-from lossgeom.linalg import LinearOperator, plain_arithmetic, random_numbers
+from lossgeom.linalg import LinearOperator, plain_arithmetic
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.nearby import drawn
 from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.trial import LARGEST, guard, on_few
 
@@ -190,8 +191,7 @@ class ParameterMatrix(ProblemMatrix):
 
     def _forward_agrees(self, small: Problem) -> bool:
         theta, few = small.leaf(), small.first_batch()
-        generator = random_numbers(0)
-        v = torch.randn(theta.numel(), generator=generator, dtype=torch.float64).to(theta)
+        v = drawn(theta)
         by_graphs = self.linearize(small, theta, few)[0](v)
         try:
             recorded, _ = self._recorded(small, theta, few, torch.stack([torch.ones_like(v), v]))

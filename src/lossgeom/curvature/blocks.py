@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic, random_signs
@@ -135,8 +136,7 @@ def off_block_mass(
     >>> round(off_block_mass(Hessian(problem), ["weight", "bias"]).value, 4)
     0.4444
     """
-    if probes < 2:
-        raise ValueError(f"expected at least 2 probes, got {probes}")
+    check_at_least(2, probes=probes)
     blocks = parameter_blocks(_on_parameters(matrix).problem, patterns)
     P = matrix.shape[0]
     exact = probes * len(blocks) >= P

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
@@ -23,13 +22,13 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
     MatrixFree,
-    random_numbers,
     spectral_norm,
     top_eigenpairs,
     trace,
 )
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import ALONE, agree
+from lossgeom.problem.nearby import drawn
 from lossgeom.reprs import short
 from lossgeom.trust.trial import guard
 
@@ -170,7 +169,8 @@ def layer_summands(
         own = problem.with_parameters([glob.escape(parameter) for parameter in parameters])
         matrix = ConjugateGaussNewton(own, memory_budget=memory_budget)
         tail, layer = _factors(own, modules, memory_budget)
-        holds = _agree(matrix.jacobian, tail, layer)
+        v = drawn(own.theta)
+        holds = agree(tail @ (layer @ v), matrix.jacobian @ v, ALONE)
         found.append(
             LayerSummand(
                 name,
@@ -252,11 +252,3 @@ def _operator(
     A = MatrixFree(size, theta.dtype, theta.device, push, lambda: transposed)
     transposed = MatrixFree(size[::-1], theta.dtype, theta.device, pull, lambda: A)
     return A
-
-
-def _agree(jacobian: LinearOperator, tail: LinearOperator, layer: LinearOperator) -> bool:
-    """Whether the product of the factors is the layer's Jacobian, on a random vector."""
-    generator = random_numbers(0)
-    v = torch.randn(jacobian.shape[1], generator=generator, dtype=torch.float64)
-    v = v.to(jacobian.device, jacobian.dtype)
-    return agree(tail @ (layer @ v), jacobian @ v, ALONE)

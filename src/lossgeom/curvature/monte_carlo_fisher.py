@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
+from lossgeom.checks import check_at_least
 from lossgeom.curvature._parameter_matrix import OutputSandwich, ParameterMatrix, Product
 from lossgeom.problem import Problem
 
@@ -68,8 +69,7 @@ class MonteCarloFisher(OutputSandwich):
                 "(cross-entropy, squared error, MSELoss, BCEWithLogitsLoss), got "
                 f"{problem.criterion.name!r}"
             )
-        if samples < 1:
-            raise ValueError(f"expected samples of at least 1, got {samples}")
+        check_at_least(1, samples=samples)
         self.likelihood = problem.criterion.likelihood
         self.seed = seed
         self.samples = samples

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.linearized import Linearized
+from lossgeom.checks import check_at_least
 from lossgeom.lipschitz.ball import FIRST_STEP, Ball
 from lossgeom.smoothness.exact import all_rows, from_gram, gram
 
@@ -53,11 +54,8 @@ class Ascent:
     def __post_init__(self) -> None:
         if not self.radius >= 0:
             raise ValueError(f"expected a radius >= 0, got {self.radius}")
-        if self.steps < 0 or self.restarts < 1:
-            raise ValueError(
-                f"expected steps >= 0 and restarts >= 1, got steps={self.steps} and "
-                f"restarts={self.restarts}"
-            )
+        check_at_least(0, steps=self.steps)
+        check_at_least(1, restarts=self.restarts)
 
     def __call__(self, centres: Centres) -> tuple[Norms, Points]:
         """The largest value found for each centre, less what rounding may add, and its points."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
@@ -86,8 +87,7 @@ def lipschitz_lower(
     >>> round(lower.at_data, 3), round(lower.value, 3)  # the slope of tanh(3 x) at 0.5 and at 0
     (0.542, 3.0)
     """
-    if starts < 1:
-        raise ValueError(f"expected to start from at least one example, got starts={starts}")
+    check_at_least(1, starts=starts)
     inputs = all_inputs(problem)
     ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
     norms = jacobian_norms(problem).values.double()

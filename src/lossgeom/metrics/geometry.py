@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.curvature import GaussNewton, Hessian, Residual
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
@@ -130,14 +131,11 @@ class Geometry:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"k": 1, "matvecs": 2, "probes": 2, "steps": 1, "seed": 0}
-        for name, limit in least.items():
-            if getattr(self, name) < limit:
-                raise ValueError(f"expected {name} >= {limit}, got {getattr(self, name)}")
+        check_at_least(0, seed=self.seed)
+        check_at_least(1, k=self.k, steps=self.steps, max_matvecs=self.max_matvecs)
+        check_at_least(2, matvecs=self.matvecs, probes=self.probes)
         if not 0 < self.tol < 1:
             raise ValueError(f"expected 0 < tol < 1, got {self.tol}")
-        if self.max_matvecs is not None and self.max_matvecs < 1:
-            raise ValueError(f"expected max_matvecs >= 1, got {self.max_matvecs}")
 
     def parts(self, problem: Problem) -> Iterator[Part]:
         """All parts, in order; nothing is computed until a part is told to measure.

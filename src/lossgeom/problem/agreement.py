@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Relative to the norm of what is expected.
+# Relative to the norm, or to the largest number, of what is expected.
 EXACT = 1e-8  # of layers seen one by one and the whole model, both in float64
 REORDERED = 1e-4  # of the same sums in another order, and of derivatives taken in another order
 ALONE = 1e-3  # of examples alone and in a batch, in single precision
@@ -13,6 +13,16 @@ ROUNDED = 5e-2  # where autocast rounds
 ROUNDED_SUMS = 2e-2  # of the same sums in another order, there
 DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
 COARSE = 5e-2  # of such in float32
+
+
+def of_examples(autocast: torch.dtype | None) -> float:
+    """The tolerance of examples alone and in a batch."""
+    return ALONE if autocast is None else ROUNDED
+
+
+def of_sums(autocast: torch.dtype | None) -> float:
+    """The tolerance of the same sums in another order."""
+    return REORDERED if autocast is None else ROUNDED_SUMS
 
 
 def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -25,8 +35,19 @@ def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool(((found - expected) / size).norm() <= tolerance * (expected / size).norm())
 
 
-def agree_everywhere(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether each number is the other one, up to a tolerance relative to the largest of all."""
+def agree_everywhere(
+    found: Tensor, expected: Tensor, tolerance: float, among: Tensor | None = None
+) -> bool:
+    """Whether each number is the other one, up to a tolerance relative to the largest of all.
+
+    Args:
+        found: numbers; NaN and infinite where the others are.
+        expected: the others.
+        tolerance: relative to the largest finite number.
+        among: the numbers to take that from; those that are expected.
+    """
     if found.shape != expected.shape:
         return False
-    return torch.allclose(found, expected, rtol=0, atol=tolerance * float(expected.abs().amax()))
+    sizes = (expected if among is None else among).detach().abs()
+    largest = sizes.where(sizes.isfinite(), 0).flatten().max() if sizes.numel() else 0.0
+    return torch.allclose(found, expected, rtol=0, atol=tolerance * float(largest), equal_nan=True)

@@ -13,14 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors, tensors_of
-from lossgeom.linalg import random_numbers
 from lossgeom.losses import NonFiniteError
-from lossgeom.problem.agreement import ALONE, ROUNDED
+from lossgeom.problem.agreement import agree_everywhere, of_examples
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.nearby import near_or_at
 
 FEW = 2  # examples at either end of a batch that are tried
-NEARBY = 0.01  # relative distance of a point near theta
 LEFT_WHOLE = 5  # tensors of as many rows as there are examples, of which all choices are tried
 
 T = TypeVar("T")
@@ -68,9 +67,7 @@ class Alone:
 
     def agrees(self, alone: Tensor, expected: Tensor) -> bool:
         """Whether an example alone has its outputs in the batch."""
-        if alone.shape != expected.shape:
-            return False
-        return bool((alone - expected).abs().max() <= self.tolerance * self.whole.abs().max())
+        return agree_everywhere(alone, expected, self.tolerance, among=self.whole)
 
     def places(self, n: int) -> list[int]:
         """The examples that are tried."""
@@ -108,12 +105,6 @@ class Alone:
         return all(self.agrees(alone(i), self.whole.narrow(dim, i, 1)) for i in self.places(n))
 
 
-def nearby(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """A random point near theta, where no accident, such as weights of zero, hides anything."""
-    noise = torch.randn(len(theta), generator=random_numbers(0)).to(theta)
-    return theta + NEARBY * (theta.square().mean().sqrt() + NEARBY) * noise
-
-
 def in_examples(
     at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, mixed: bool = False
 ) -> Batch:
@@ -138,13 +129,12 @@ def in_examples(
 
     def rows() -> tuple[bool, ...] | None:
         evaluated, moved = at if at.mode == "eval" else at.in_mode("eval"), batch.moved(theta)
-        tolerance = ALONE if at.autocast is None else ROUNDED
-        try:
-            call = partial(evaluated.outputs, nearby(theta))
-            return _in_examples(call, moved, tolerance, mixed).rows
-        except (NonFiniteError, RuntimeError):
+
+        def look(theta: Tensor) -> tuple[bool, ...] | None:
             call = partial(evaluated.outputs, theta)
-            return _in_examples(call, moved, tolerance, mixed).rows
+            return _in_examples(call, moved, of_examples(at.autocast), mixed).rows
+
+        return near_or_at(theta, look)
 
     key = Key(in_examples, (tuple(t.shape for t in tensors_of(batch.raw)), mixed))
     return replace(batch, rows=at.facts.known(key, rows))

@@ -17,7 +17,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
-from lossgeom.problem.agreement import ALONE, ROUNDED
+from lossgeom.problem.agreement import ALONE, ROUNDED, agree_everywhere, of_sums
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
@@ -146,7 +146,8 @@ def _checked_outputs(
     # what a call makes for itself, such as coordinates to differentiate in, is another each time
     beside = [leaf for key, leaf in leaves.items() if key in before]
     kept = id(thetas[0]) in leaves  # of the first call, in the second one
-    if kept or not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
+    same = torch.equal(first, second) or agree_everywhere(second, first, of_sums(at.autocast))
+    if kept or not same:
         raise ValueError(
             "two evaluations of the model at the same parameters and inputs differ, so its loss is "
             "not a function of the parameters; remove what it keeps from call to call"
@@ -232,6 +233,7 @@ def _loss(at: Evaluation, theta: Tensor, batch: Batch) -> float:
 
 
 def _same(a: Tensor, b: Tensor, at: Evaluation) -> bool:
+    """Whether outputs agree, infinite ones included."""
     tolerance = ALONE if at.autocast is None else ROUNDED
     difference = (a - b).double().norm()
     return bool(difference <= tolerance * b.double().norm() or (a == b).all())

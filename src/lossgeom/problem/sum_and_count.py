@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors
-from lossgeom.problem.agreement import REORDERED, ROUNDED_SUMS
+from lossgeom.problem.agreement import of_sums
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import seeded
 
@@ -26,7 +26,7 @@ def is_sum_of_terms(at: Evaluation, outputs: Tensor, batch: Batch) -> bool | Non
     Raises:
         ValueError: if the sum is that of a mean, and the count that of a sum.
     """
-    loss, tolerance = at.criterion, REORDERED if at.autocast is None else ROUNDED_SUMS
+    loss, tolerance = at.criterion, of_sums(at.autocast)
     rows = len(outputs) if outputs.ndim else 0
     half = rows // 4 * 2 or rows // 2  # even, where there are pairs
     if not half:

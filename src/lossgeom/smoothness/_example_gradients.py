@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
+from lossgeom.checks import check_at_least
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.smoothness._pieces import FEW, Linearize, look, parts
 
@@ -46,8 +47,7 @@ def reduced_gradients(
             another.
         NonFiniteError: where an output or a gradient is NaN or infinite.
     """
-    if memory_budget < 1:
-        raise ValueError(f"expected memory_budget to be at least 1 byte, got {memory_budget}")
+    check_at_least(1, memory_budget=memory_budget)
     few, sizes = look(problem, linearize, batch.examples(0, 1 if alone else FEW))
     C, graph = few.C, sum(sizes)
     # a backward pass holds the gradients in two layers or so besides

@@ -15,8 +15,8 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.hooks import hooked, noted
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
-from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
+from lossgeom.problem.nearby import drawn
 from lossgeom.smoothness.outputs import Outputs, chosen
 from lossgeom.trust.trial import Trial, tried
 
@@ -156,7 +156,7 @@ def _made_of_inputs(trial: Trial) -> Places:
     outputs = problem.outputs(leaf, few)
     if not outputs.requires_grad:
         return {}
-    u = torch.randn(outputs.shape, generator=random_numbers(0)).to(outputs)
+    u = drawn(outputs)
     gradients = network.split(pulled(outputs, leaf, u))
     shifts = problem.theta.new_zeros(len(few), sum(function.widths), requires_grad=True)
     found = pulled(function.shifted(function.problem.theta, shifts, few), shifts, u)
@@ -174,7 +174,7 @@ def runs_together(trial: Trial) -> bool:
     few = trial.batch
     function = parameter_function(trial.problem, "logits", few, scaled=False)
     points = [function.at(few.examples(i, i + 1)) for i in range(len(few))]
-    u = torch.randn(1, points[0].C, generator=random_numbers(0)).to(points[0].outputs)
+    u = drawn(points[0].outputs[:1])
     alone = torch.cat([point.pull(u) for point in points])
     try:
         return trial.agree(function.together(few, u)[:, 0], alone)

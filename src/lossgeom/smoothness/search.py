@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lossgeom.autodiff.linearized import Linearized
+from lossgeom.checks import check_at_least
 from lossgeom.linalg import random_numbers
 from lossgeom.smoothness import _matrix_free, exact
 from lossgeom.smoothness.norms import METHODS, NORMS, JacobianNorms, Method, Norm
@@ -39,9 +40,9 @@ class Search:
             )
         if not 0 < self.tol < 1:
             raise ValueError(f"expected a tolerance 0 < tol < 1, got {self.tol}")
-        for name, least in {"max_steps": 1, "probes": 2, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+        check_at_least(0, seed=self.seed)
+        check_at_least(1, max_steps=self.max_steps)
+        check_at_least(2, probes=self.probes)
         object.__setattr__(self, "_generator", random_numbers(self.seed))
 
     def choice(self, point: Linearized) -> Method:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch, tensors_of
-from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.problem.agreement import ALONE, ROUNDED, agree
-from lossgeom.problem.examples import nearby
+from lossgeom.problem import Problem
+from lossgeom.problem.agreement import agree, of_examples
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
+from lossgeom.problem.nearby import near_or_at
 from lossgeom.problem.network import Network
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
@@ -51,7 +51,7 @@ class Trial:
 
     def agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether a tensor is another one, up to rounding."""
-        return agree(found, expected, ALONE if self.problem.autocast is None else ROUNDED)
+        return agree(found, expected, of_examples(self.problem.autocast))
 
 
 def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -> T:
@@ -70,10 +70,7 @@ def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -
     few, shapes = few_of(batch)
 
     def found() -> T:
-        try:
-            return look(Trial(problem.at(nearby(problem.theta)), few), *given)
-        except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
-            return look(Trial(problem, few), *given)
+        return near_or_at(problem.theta, lambda at: look(Trial(problem.at(at), few), *given))
 
     return problem.evaluation.facts.known(Key(look, (problem.network.names, shapes, *given)), found)
 

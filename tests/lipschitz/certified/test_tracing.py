@@ -203,7 +203,7 @@ def test_errors_of_inputs(unchecked):
     p = lg.Problem(nn.Linear(3, 1), "squared_error", data)
     with pytest.raises(ValueError, match="expected a radius >= 0"):
         lg.lipschitz_lower(p, radius=-1.0)
-    with pytest.raises(ValueError, match="at least one example, got starts=0"):
+    with pytest.raises(ValueError, match="expected starts of at least 1, got 0"):
         lg.lipschitz_lower(p, starts=0)
     with pytest.raises(lg.NonFiniteError, match="NaN or infinite"):
         lg.lipschitz_global(p.at(p.theta * float("nan")))

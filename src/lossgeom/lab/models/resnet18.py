@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossgeom.checks import check_at_least
+
 BLOCKS_PER_STAGE = 2
 STAGES = 4
 
@@ -58,8 +60,7 @@ def resnet18(outputs: int = 10, width: int = 64, seed: int = 0) -> nn.Sequential
     >>> resnet18(width=4)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    if width < 1:
-        raise ValueError(f"expected a width of at least 1, got {width}")
+    check_at_least(1, width=width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch
-from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
@@ -19,6 +18,7 @@ from lossgeom.problem.evaluation import call_model, squeezes
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import deep_copy
 from lossgeom.problem.model_facts import InDouble
+from lossgeom.problem.nearby import drawn
 
 FEW = 4  # examples that are compared with what they are alone
 CHUNK = 64  # examples that are compared at a time
@@ -96,7 +96,7 @@ def frozen_model(problem: Problem) -> FrozenModel:
     with measuring(few.device), torch.no_grad():
         outputs = finite(model(few))
         alone = torch.cat([model(one) for one in torch.split(few, 1)])
-    if not torch.allclose(outputs, alone, rtol=EXACT, atol=EXACT):
+    if not agree_everywhere(alone, outputs, EXACT):
         raise ValueError(
             "expected the outputs of one example to depend on its own inputs alone, but they "
             "depend on other examples in the batch"
@@ -141,9 +141,7 @@ def graph_of(problem: Problem, inputs: Float[Tensor, "N ..."]) -> Graph:
 
 def _elsewhere(inputs: Tensor) -> Tensor:
     """Random inputs of the same size, where other units are active."""
-    generator = random_numbers(0)
-    drawn = torch.randn(inputs.shape, generator=generator, dtype=torch.float64, device="cpu")
-    return drawn.to(inputs) * inputs.square().mean().sqrt().clamp(min=1)
+    return drawn(inputs) * inputs.square().mean().sqrt().clamp(min=1)
 
 
 def finite(outputs: Tensor) -> Tensor:
