@@ -45,7 +45,8 @@ class Tracker:
 
     Raises:
         TypeError: if record, metrics or a step are of another type.
-        ValueError: if two metrics have one name, or a threshold is of another one.
+        ValueError: if two metrics have one name, or a threshold is of another one, or of another
+            matrix, or unknown.
         RecordError: if the record holds measurements of another problem: another loss, mode, number
             of parameters or dtype.
 
@@ -80,9 +81,10 @@ class Tracker:
         names = [metric.name for metric in metrics]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"expected metrics of different names, got {names}")
-        for name in thresholds or {}:
+        for name, value in (thresholds or {}).items():
             if name not in names:
                 raise ValueError(f"{unknown('threshold', name, names)}, which are measured here")
+            _check_matrix(name, value)
         self.problem = problem
         self.metrics = tuple(metrics)
         self.record = record
@@ -157,3 +159,17 @@ class Tracker:
         seconds = time.perf_counter() - started
         write_estimate(self.record, step, metric.name, estimate, seconds, message)
         return estimate
+
+
+def _check_matrix(name: str, threshold: float) -> None:
+    """Refuse a threshold that no number of this metric may be compared with."""
+    if not isinstance(threshold, Threshold):
+        return
+    if threshold.value is None:
+        raise ValueError(f"expected a threshold for {name} that is known, got one {threshold}")
+    if name == "sharpness" and threshold.matrix != "Hessian":
+        raise ValueError(
+            "expected a threshold of the Hessian's largest eigenvalue for sharpness, got one of "
+            f"{threshold.matrix}; lossgeom.effective_sharpness(problem, optimizer) is compared "
+            "with it"
+        )

@@ -1,7 +1,10 @@
 """Optimisers as dynamical systems."""
 
+from lossgeom.curvature import unwrapped_optimizer
 from lossgeom.stability.critical_step import CriticalStep, critical_sharpness, critical_step
 from lossgeom.stability.edge_factors import EdgeFactors, edge_factors
+from lossgeom.stability.effective_sharpness import effective_sharpness
+from lossgeom.stability.linear_filter import LinearFilter, edge
 from lossgeom.stability.optimizer_state import OptimizerState, optimizer_state
 from lossgeom.stability.realised_edge import realised_edge
 from lossgeom.stability.rounding import loss_rounding
