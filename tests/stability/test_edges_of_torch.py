@@ -19,7 +19,7 @@ from lossgeom.stability import optimizer_state
 SQUARES = torch.tensor([0.04, 0.25, 1.0, 2.25], dtype=torch.float64)
 EIGENVALUES = torch.tensor([3.0, 1.0, 0.3, 0.05], dtype=torch.float64)
 LATE = 1e15  # a float32 does not count on from there
-START, STEPS = 1e-90, 600
+START, STEPS = 1e-90, 300
 SLOW = {"eps": 1e-2}
 ADAM = {**SLOW, "betas": (0.9, 1 - 1e-12)}
 

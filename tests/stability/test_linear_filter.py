@@ -89,8 +89,8 @@ def test_random_filters_against_companion_matrices():
         assert edge(found, LR) == pytest.approx(slow_edge(found, LR, 0.0), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in CLOSED_FORMS if name != "AdEMAMix"])
-def test_the_optimisers_of_torch_turn_around_at_the_edge(name):
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_averages_of_gradients_turn_around_at_the_edge(name):
     found, decay, _ = CLOSED_FORMS[name]
     kept = 1 - LR * decay
     at_minus_one = (1 + kept) / (LR * found.response(-1).real)
@@ -100,6 +100,11 @@ def test_the_optimisers_of_torch_turn_around_at_the_edge(name):
 def test_the_last_gradient_alone_decides_where_all_others_are_forgotten():
     assert LinearFilter.heavy_ball(0.0, 0.3) == LinearFilter()
     assert LinearFilter.adam(0.0) == LinearFilter()
+
+
+def test_gradients_that_are_late():
+    """A step late: z^2 - z + lr s has the root at 60 degrees, with lr s = 1."""
+    assert edge(LinearFilter((0.0, 1.0)), LR) == pytest.approx(1 / LR, rel=1e-13)
 
 
 def test_no_edge_and_nothing_below_one():

@@ -120,9 +120,10 @@ def edge(linear_filter: LinearFilter, lr: float = 1.0, decoupled_decay: float = 
     lie in the open unit disc. As s grows from 0, the first of them leaves it at
     :math:`z = e^{i \omega}` where :math:`(1 - \eta w - z) / Q(z)` is real and positive; the least
     such value over all :math:`\omega`, divided by :math:`\eta`, is the edge. Those :math:`\omega`
-    are the roots of a polynomial in :math:`\cos \omega`, found exactly and not on a grid. For all
-    optimisers of torch it is :math:`z = -1`, where the edge is
-    :math:`(2 - \eta w) / (\eta\, Q(-1))`.
+    are the roots of a polynomial in :math:`\cos \omega`, found exactly and not on a grid. Where Q
+    is a sum of exponential averages with positive weights, as for all optimisers of torch, it is
+    :math:`z = -1`, and the edge is :math:`(2 - \eta w) / (\eta\, Q(-1))`: the imaginary part of
+    :math:`(z - 1 + \eta w) / Q(z)` has the sign of that of z on the rest of the circle.
 
     Args:
         linear_filter: what the optimiser makes of the gradients.
