@@ -17,5 +17,8 @@ from lossgeom.stability.sgd.necessary import (
     noise_kernel,
     noise_kernel_threshold,
 )
+from lossgeom.stability.sgd.nonuniformity import coherence, nonuniformity
 from lossgeom.stability.sgd.reshuffling import reshuffling_threshold
 from lossgeom.stability.sgd.sampling import SAMPLINGS, Sampling, noise_share, smallest_batch
+from lossgeom.stability.sgd.stationary import StationaryState, stationary_state
+from lossgeom.stability.sgd.zeroth_order import zeroth_order_bounds, zeroth_order_threshold
