@@ -8,6 +8,13 @@ from lossgeom.stability.linear_filter import LinearFilter, edge
 from lossgeom.stability.optimizer_state import OptimizerState, optimizer_state
 from lossgeom.stability.realised_edge import realised_edge
 from lossgeom.stability.rounding import loss_rounding
+from lossgeom.stability.sgd import (
+    ExampleCurvatures,
+    SGDCertificate,
+    certify_sgd,
+    example_curvatures,
+    mean_square_threshold,
+)
 from lossgeom.stability.threshold import Threshold, stability_threshold
 from lossgeom.stability.undefined import UndefinedError
 from lossgeom.stability.update_curvature import update_curvature
