@@ -9,6 +9,8 @@ from lossgeom.metrics.critical_step import CriticalStep
 from lossgeom.metrics.edge_ratio import EdgeRatio
 from lossgeom.metrics.effective_sharpness import EffectiveSharpness
 from lossgeom.metrics.geometry import Geometry
+from lossgeom.metrics.gradient_cosine import GradientCosine
+from lossgeom.metrics.in_mode import InMode
 from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.lipschitz_global import LipschitzGlobal
 from lossgeom.metrics.local_variation import LocalVariation
@@ -53,6 +55,8 @@ __all__ = [
     "EdgeRatio",
     "EffectiveSharpness",
     "Geometry",
+    "GradientCosine",
+    "InMode",
     "JacobianNorm",
     "LipschitzGlobal",
     "LocalVariation",
