@@ -64,10 +64,12 @@ from lossgeom.losses import Loss
 from lossgeom.metrics import Geometry
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording import schedule
+from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.recording.tracker import Tracker
+from lossgeom.recording.watch import Watch
 from lossgeom.smoothness import (
     JacobianNorms,
     LargestJacobianNorm,
@@ -136,6 +138,7 @@ __all__ = [
     "SpectralDensity",
     "Tracker",
     "UndefinedError",
+    "Watch",
     "block",
     "certified_radius",
     "check_derivatives",
@@ -175,4 +178,5 @@ __all__ = [
     "top_eigenpairs",
     "trace",
     "update_curvature",
+    "watch",
 ]
