@@ -8,7 +8,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.step import Step, StepMetric
 from lossgeom.problem import Problem
-from lossgeom.problem.model_facts import Mode
+from lossgeom.problem.model_facts import Mode, PointCache
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,5 @@ class InMode:
         if not isinstance(self.metric, StepMetric):
             return self.metric(before)
         memory = step.memory.setdefault(self.name, {})
-        return self.metric.of_step(replace(step, before=before, memory=memory))
+        there = replace(step, before=before, memory=memory, cache=PointCache())
+        return self.metric.of_step(there)

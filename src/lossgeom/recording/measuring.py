@@ -14,8 +14,11 @@ from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
+from lossgeom.stability import UndefinedError
 
 FAILED = "failed"  # the status of a row of a metric that raised an error
+UNDEFINED = "undefined"  # and of one that there is not at this step
+NOTHING = Estimate(math.nan, converged=False)
 Failed = Callable[[str, Exception], None]  # is told the name of a metric, and what it raised
 
 
@@ -67,14 +70,17 @@ def measure_into(
         started = time.perf_counter()
         status: dict[str, str] = {}
         try:
-            estimate, message = _measured(metric, problem, taken)
+            estimate, message = _measured(metric, problem, taken), None
+        except NonFiniteError as error:
+            estimate, message = NOTHING, str(error)
+        except UndefinedError as error:
+            estimate, message, status = NOTHING, str(error), {"status": UNDEFINED}
         except Exception as error:
             if failed is None:
                 raise
-            estimate, message = Estimate(math.nan, converged=False), described(error)
-            status = {"status": FAILED}
+            estimate, message, status = NOTHING, described(error), {"status": FAILED}
             failed(metric.name, error)
-        else:
+        if status.get("status") != FAILED:
             found[metric.name] = estimate
         seconds = time.perf_counter() - started
         write_estimate(record, step, metric.name, estimate, seconds, message, **others, **status)
@@ -83,15 +89,11 @@ def measure_into(
 
 def _measured(
     metric: Metric | StepMetric, problem: Problem, taken: Step | Exception | None
-) -> tuple[Estimate, str | None]:
-    """The estimate, and a message for a loss that is NaN or infinite."""
-    try:
-        if isinstance(taken, Step) and isinstance(metric, StepMetric):
-            return metric.of_step(taken), None
-        if isinstance(metric, Metric):
-            return metric(problem), None
-    except NonFiniteError as error:
-        return Estimate(math.nan, converged=False), str(error)
+) -> Estimate:
+    if isinstance(taken, Step) and isinstance(metric, StepMetric):
+        return metric.of_step(taken)
+    if isinstance(metric, Metric):
+        return metric(problem)
     if isinstance(taken, Exception):
         raise taken
     raise TypeError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from lossgeom.recording.budget import Budget
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.measuring import (
     FAILED,
+    NOTHING,
     checked_metrics,
     described,
     end_block,
@@ -193,10 +193,10 @@ class Watch:
         """Write down that nothing could be measured at a step, or raise the error."""
         self._before = None
         self._hear("the step", step, error)
-        nothing, message = Estimate(math.nan, converged=False), described(error)
+        message = described(error)
         with suppress(RecordError, OSError):  # that it cannot be written may be what has failed
             for metric in unmeasured(self.record, self.metrics, step):
-                write_estimate(self.record, step, metric.name, nothing, 0.0, message, status=FAILED)
+                write_estimate(self.record, step, metric.name, NOTHING, 0.0, message, status=FAILED)
 
     # A step
 
