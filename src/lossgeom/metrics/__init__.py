@@ -17,6 +17,7 @@ from lossgeom.metrics.local_variation import LocalVariation
 from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
 from lossgeom.metrics.realised_edge import RealisedEdge
+from lossgeom.metrics.sampling_error import SamplingError
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 from lossgeom.metrics.step import Step, StepMetric
@@ -33,6 +34,7 @@ METRICS: tuple[type[Metric], ...] = (
     LocalVariation,
     AccuracyUnderAttack,
     CertifiedAccuracy,
+    SamplingError,
 )
 
 STEP_METRICS: tuple[type[StepMetric], ...] = (
@@ -42,6 +44,7 @@ STEP_METRICS: tuple[type[StepMetric], ...] = (
     UpdateCurvature,
     CriticalStep,
     CriticalSharpness,
+    GradientCosine,
 )
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "Metric",
     "ParameterJacobianNorm",
     "RealisedEdge",
+    "SamplingError",
     "Sharpness",
     "SobolevSeminorm",
     "Step",

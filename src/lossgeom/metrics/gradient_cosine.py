@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+import torch
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics.step import Step
 from lossgeom.problem import Problem
+from lossgeom.stability import UndefinedError
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,12 @@ class GradientCosine:
 
     with g as it was clipped and accumulated. It is 1 where training is full-batch descent on the
     very loss that is measured, whatever the clipping by norm; a mini-batch, another draw of
-    Dropout, or a loss that is measured on a part of the data make it less. It tells nothing of what
-    an optimiser adds itself, such as weight decay.
+    Dropout, or a loss that is measured on a part of the data make it less.
 
-    Cost: one gradient, none where another metric of the step has needed it. The value is NaN where
-    one of the two is zero, or where a closure computes gradients that nobody sees.
+    What it cannot tell: which of these it is, and what an optimiser adds itself, such as weight
+    decay; at the end of training, where gradients are little more than rounding, it may be small.
+
+    Cost: one gradient, none where another metric of the step has needed it.
 
     >>> GradientCosine().name
     'gradient_cosine'
@@ -34,10 +37,15 @@ class GradientCosine:
         """Measure.
 
         Raises:
+            UndefinedError: where a gradient is zero, or closures compute it where nobody sees it.
             NonFiniteError: where the loss is NaN or infinite.
         """
-        if step.gradient is None:
-            return Estimate(math.nan, converged=False)
-        mine, given = step.before.cached(Problem.gradient).double(), step.gradient.double()
+        mine = step.before.cached(Problem.gradient).double()
+        given = torch.zeros_like(mine) if step.gradient is None else step.gradient.double()
         lengths = float(mine.norm() * given.norm())
-        return Estimate(float(mine @ given) / lengths if lengths else math.nan)
+        if not lengths:
+            raise UndefinedError(
+                "the cosine of two gradients needs both; one of them is zero, or a closure "
+                "computes it where nobody sees it"
+            )
+        return Estimate(float(mine @ given) / lengths)

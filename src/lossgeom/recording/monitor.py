@@ -12,7 +12,18 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lossgeom.losses import LossLike
-from lossgeom.metrics import InMode, Loss, Metric, Sharpness, StepMetric
+from lossgeom.metrics import (
+    CriticalStep,
+    EdgeRatio,
+    InMode,
+    Loss,
+    Metric,
+    RealisedEdge,
+    SamplingError,
+    Sharpness,
+    StepMetric,
+    UpdateCurvature,
+)
 from lossgeom.problem import Problem
 from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
@@ -131,10 +142,12 @@ def default_metrics(problem: Problem, evaluated: bool) -> list[Metric | StepMetr
         evaluated: whether the model is another one in eval mode.
     """
     spectral = problem.theta.numel() <= LARGE
-    metrics: list[Metric | StepMetric] = [Loss()]
-    metrics += [Sharpness()] * spectral
+    metrics: list[Metric | StepMetric] = [Loss(), RealisedEdge(), UpdateCurvature(), CriticalStep()]
+    metrics += [Sharpness(), EdgeRatio()] if spectral else []
     if evaluated:
         metrics += [InMode(Loss(), "eval"), *[InMode(Sharpness(), "eval")] * spectral]
+    if problem.criterion.average:
+        metrics += [SamplingError(), *[SamplingError("sharpness")] * spectral]
     return metrics
 
 
