@@ -64,10 +64,12 @@ from lossgeom.losses import Loss
 from lossgeom.metrics import Geometry
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording import schedule
+from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.recording.tracker import Tracker
+from lossgeom.recording.watch import Watch
 from lossgeom.smoothness import (
     JacobianNorms,
     LargestJacobianNorm,
@@ -147,6 +149,7 @@ __all__ = [
     "Threshold",
     "Tracker",
     "UndefinedError",
+    "Watch",
     "block",
     "certified_radius",
     "certify_sgd",
@@ -191,4 +194,5 @@ __all__ = [
     "top_eigenpairs",
     "trace",
     "update_curvature",
+    "watch",
 ]

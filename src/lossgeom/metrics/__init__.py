@@ -9,12 +9,15 @@ from lossgeom.metrics.critical_step import CriticalStep
 from lossgeom.metrics.edge_ratio import EdgeRatio
 from lossgeom.metrics.effective_sharpness import EffectiveSharpness
 from lossgeom.metrics.geometry import Geometry
+from lossgeom.metrics.gradient_cosine import GradientCosine
+from lossgeom.metrics.in_mode import InMode
 from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.lipschitz_global import LipschitzGlobal
 from lossgeom.metrics.local_variation import LocalVariation
 from lossgeom.metrics.loss import Loss
 from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
 from lossgeom.metrics.realised_edge import RealisedEdge
+from lossgeom.metrics.sampling_error import SamplingError
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 from lossgeom.metrics.step import Step, StepMetric
@@ -31,6 +34,7 @@ METRICS: tuple[type[Metric], ...] = (
     LocalVariation,
     AccuracyUnderAttack,
     CertifiedAccuracy,
+    SamplingError,
 )
 
 STEP_METRICS: tuple[type[StepMetric], ...] = (
@@ -40,6 +44,7 @@ STEP_METRICS: tuple[type[StepMetric], ...] = (
     UpdateCurvature,
     CriticalStep,
     CriticalSharpness,
+    GradientCosine,
 )
 
 __all__ = [
@@ -53,6 +58,8 @@ __all__ = [
     "EdgeRatio",
     "EffectiveSharpness",
     "Geometry",
+    "GradientCosine",
+    "InMode",
     "JacobianNorm",
     "LipschitzGlobal",
     "LocalVariation",
@@ -60,6 +67,7 @@ __all__ = [
     "Metric",
     "ParameterJacobianNorm",
     "RealisedEdge",
+    "SamplingError",
     "Sharpness",
     "SobolevSeminorm",
     "Step",

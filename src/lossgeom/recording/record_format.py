@@ -61,6 +61,32 @@ class Stability:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """The optimisers of a run that is watched, and what their threshold is.
+
+    Attributes:
+        optimizers: their types, such as ``"SGD"``.
+        first_step: the number of the first step that was seen, by whoever watched last.
+        budget: the share of wall-clock time that measuring keeps to; ``None`` for no limit.
+        formula: of the threshold.
+        matrix: whose largest eigenvalue is compared with it.
+        status: of the threshold, ``"ok"``, ``"nominal"`` or ``"unknown"``.
+        instead: what answers where it is unknown.
+        full_batch: whether the optimisers get the gradient of what is measured; ``None`` where
+            that is not known.
+    """
+
+    optimizers: tuple[str, ...]
+    first_step: int = 0
+    budget: float | None = None
+    formula: str | None = None
+    matrix: str | None = None
+    status: str | None = None
+    instead: str | None = None
+    full_batch: bool | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The fields of a manifest, without those for the report; users may add more."""
 
@@ -85,18 +111,21 @@ class Manifest:
     geometry: dict[str, Any] | None = None
     planned: tuple[PlannedQuantity, ...] | None = None
     stability: Stability | None = None
+    watched: Watched | None = None
     checkpoint_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with a number."""
+    """A row with a number; with the learning rate and threshold of its step, where it has one."""
 
     step: int
     metric: str
     value: float
     status: str | None = None
     message: str | None = None
+    lr: float | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
