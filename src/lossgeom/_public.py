@@ -68,6 +68,7 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.recording.tracker import Tracker
+from lossgeom.recording.verdicts import verdict_of
 from lossgeom.smoothness import (
     JacobianNorms,
     LargestJacobianNorm,
@@ -81,9 +82,12 @@ from lossgeom.smoothness import (
 )
 from lossgeom.stability import (
     CriticalStep,
+    EdgeSeries,
     UndefinedError,
+    Verdict,
     critical_sharpness,
     critical_step,
+    edge_verdict,
     realised_edge,
     stability_threshold,
     update_curvature,
@@ -104,6 +108,7 @@ __all__ = [
     "DerivativeError",
     "Diagnosis",
     "Diagonal",
+    "EdgeSeries",
     "EigenPairs",
     "EmpiricalFisher",
     "Estimate",
@@ -136,6 +141,7 @@ __all__ = [
     "SpectralDensity",
     "Tracker",
     "UndefinedError",
+    "Verdict",
     "block",
     "certified_radius",
     "check_derivatives",
@@ -144,6 +150,7 @@ __all__ = [
     "critical_step",
     "diagonal",
     "doctor",
+    "edge_verdict",
     "effective_rank",
     "frobenius_norm",
     "jacobian_norms",
@@ -175,4 +182,5 @@ __all__ = [
     "top_eigenpairs",
     "trace",
     "update_curvature",
+    "verdict_of",
 ]

@@ -2,9 +2,12 @@
 
 from lossgeom.stability.critical_step import CriticalStep, critical_sharpness, critical_step
 from lossgeom.stability.edge_factors import EdgeFactors, edge_factors
+from lossgeom.stability.edge_series import EdgeSeries
 from lossgeom.stability.optimizer_state import OptimizerState, optimizer_state
 from lossgeom.stability.realised_edge import realised_edge
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.threshold import Threshold, stability_threshold
 from lossgeom.stability.undefined import UndefinedError
 from lossgeom.stability.update_curvature import update_curvature
+from lossgeom.stability.verdict import edge_verdict
+from lossgeom.stability.verdict_text import Verdict
