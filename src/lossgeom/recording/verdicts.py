@@ -13,6 +13,14 @@ Row = Mapping[str, Any]
 Rows = dict[str, dict[int, Row]]  # by metric and step
 HESSIAN = "Hessian"
 FAILED = "failed"  # the status of a measurement that raised an error
+GAUGES = (
+    "edge_ratio",
+    "effective_sharpness",
+    "realised_edge",
+    "update_curvature",
+    "critical_step",
+    "batch_sharpness",
+)
 
 
 def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
@@ -43,6 +51,13 @@ def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
     if record.status == "diverged" and found.kind != "diverged":
         return Verdict("diverged", "the record says so")
     return found
+
+
+def is_about_the_edge(record: Record) -> bool:
+    """Whether a run has measured anything that a verdict may rest on."""
+    metrics = {metric for _, metric in record.measured}
+    known = "sharpness" in record.for_report.thresholds or "watched" in record.manifest
+    return record.manifest["kind"] == "run" and bool(metrics.intersection(GAUGES) or known)
 
 
 def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:

@@ -148,8 +148,9 @@ def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
 
 
 def _at_the_edge(gauge: Gauge, stay: Gauge) -> Verdict:
-    always = stay.points[0] == gauge.points[0]
-    return says(stay, "at the edge", since=None if always else stay.points[0][0])
+    """From the arrival to the last value, which may be a little below."""
+    start = gauge.points.index(stay.points[0])
+    return says(gauge.part(start), "at the edge", since=stay.points[0][0] if start else None)
 
 
 def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
