@@ -69,6 +69,7 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.snapshot import measure
 from lossgeom.recording.tracker import Tracker
+from lossgeom.recording.verdicts import verdict_of
 from lossgeom.recording.watch import Watch
 from lossgeom.smoothness import (
     JacobianNorms,
@@ -83,13 +84,16 @@ from lossgeom.smoothness import (
 )
 from lossgeom.stability import (
     CriticalStep,
+    EdgeSeries,
     ExampleCurvatures,
     SGDCertificate,
     Threshold,
     UndefinedError,
+    Verdict,
     certify_sgd,
     critical_sharpness,
     critical_step,
+    edge_verdict,
     effective_sharpness,
     example_curvatures,
     mean_square_threshold,
@@ -114,6 +118,7 @@ __all__ = [
     "DerivativeError",
     "Diagnosis",
     "Diagonal",
+    "EdgeSeries",
     "EigenPairs",
     "EmpiricalFisher",
     "Estimate",
@@ -149,6 +154,7 @@ __all__ = [
     "Threshold",
     "Tracker",
     "UndefinedError",
+    "Verdict",
     "Watch",
     "block",
     "certified_radius",
@@ -159,6 +165,7 @@ __all__ = [
     "critical_step",
     "diagonal",
     "doctor",
+    "edge_verdict",
     "effective_rank",
     "effective_sharpness",
     "example_curvatures",
@@ -194,5 +201,6 @@ __all__ = [
     "top_eigenpairs",
     "trace",
     "update_curvature",
+    "verdict_of",
     "watch",
 ]

@@ -3,6 +3,7 @@
 from lossgeom.curvature import unwrapped_optimizer
 from lossgeom.stability.critical_step import CriticalStep, critical_sharpness, critical_step
 from lossgeom.stability.edge_factors import EdgeFactors, edge_factors
+from lossgeom.stability.edge_series import EdgeSeries
 from lossgeom.stability.effective_sharpness import effective_sharpness
 from lossgeom.stability.linear_filter import LinearFilter, edge
 from lossgeom.stability.optimizer_state import OptimizerState, optimizer_state
@@ -18,3 +19,5 @@ from lossgeom.stability.sgd import (
 from lossgeom.stability.threshold import Threshold, stability_threshold
 from lossgeom.stability.undefined import UndefinedError
 from lossgeom.stability.update_curvature import update_curvature
+from lossgeom.stability.verdict import edge_verdict
+from lossgeom.stability.verdict_text import Verdict

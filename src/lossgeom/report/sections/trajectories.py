@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.recording.edge_lines import LOGARITHMIC
 from lossgeom.recording.for_report import Panel, Trajectories
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
@@ -102,7 +103,11 @@ def _layout(source: Source) -> Trajectories:
         return source.told.figure or Trajectories()
     rows = [row for record in source.records.values() for row in record.rows()]
     metrics = dict.fromkeys(row["metric"] for row in rows if "metric" in row)
-    return Trajectories(panels=tuple(Panel(metric, metric.replace("_", " ")) for metric in metrics))
+    return Trajectories(
+        panels=tuple(
+            Panel(metric, metric.replace("_", " "), log=metric in LOGARITHMIC) for metric in metrics
+        )
+    )
 
 
 def _cautions(records: dict[str, Record]) -> list[str]:
