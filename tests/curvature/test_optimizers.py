@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop, Rprop
 
 import lossgeom as lg
+from lossgeom.curvature.preconditioned_hessian import Preconditioning
 
 
 def trained(make, steps=4):
@@ -178,6 +179,9 @@ def test_errors(unchecked):
         lg.preconditioner(problem, "adam")
     with pytest.raises(TypeError, match="expected at least one optimiser, got none"):
         lg.PreconditionedHessian(problem)
+    read = Preconditioning.of(problem, optimizer)
+    with pytest.raises(TypeError, match="expected a torch optimiser, got Preconditioning"):
+        lg.PreconditionedHessian(problem, optimizer, read)
     for kind in (Adam, Adagrad):
         with pytest.raises(ValueError, match=f"{kind.__name__} has no squared gradients"):
             lg.PreconditionedHessian(problem, kind(model.parameters()))

@@ -132,12 +132,12 @@ class PreconditionedHessian(ProblemMatrix):
 
 
 def _read(problem: Problem, *given: Optimizer | Preconditioning) -> Preconditioning:
-    kept = [each for each in given if isinstance(each, Preconditioning)]
-    if kept:
-        return kept[0]
-    live = [unwrapped_optimizer(each) for each in given]
-    if not live:
+    if not given:
         raise TypeError("expected at least one optimiser, got none")
+    first, *others = given
+    if isinstance(first, Preconditioning) and not others:
+        return first
+    live = [unwrapped_optimizer(each) for each in given]
     read = Preconditioning.of(problem, *live)
     check_current(problem, *live)
     return read

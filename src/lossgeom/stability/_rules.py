@@ -11,7 +11,9 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 from lossgeom.curvature.optimizers import coupled_decay, decoupled_decay
 from lossgeom.stability.linear_filter import LinearFilter, edge
 
-MEMORIES = 10  # of the averaged gradient, after which bias corrections and v change slowly
+# Of the averaged gradient: after t of its memories, a P of stationary gradients, which changes by
+# 1 / (2 steps) a step at most, changes by 1 / (2 t) while a gradient is remembered.
+MEMORIES = 10
 
 State = Mapping[str, Any]
 Filtered = tuple[LinearFilter, str, tuple[str, ...]]

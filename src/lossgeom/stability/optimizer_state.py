@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lossgeom.curvature import Hessian, ObjectiveHessian, PreconditionedHessian
-from lossgeom.curvature.optimizers import NoPreconditionerError, flat, unwrapped_optimizer
+from lossgeom.curvature.optimizers import NoPreconditionerError, members, unwrapped_optimizer
 from lossgeom.curvature.preconditioned_hessian import Preconditioning
 from lossgeom.linalg import LinearOperator
 from lossgeom.problem import Problem
@@ -108,7 +108,7 @@ def _preconditioning(
     if threshold.status == "unknown":
         return None
     if threshold.matrix == "Hessian":
-        flat(problem, live, lambda each: each.parameter)  # that they update all
+        members(problem, live)  # an error if they do not update all
         return None
     try:
         return Preconditioning.of(problem, *live)

@@ -95,8 +95,8 @@ def stability_threshold(*optimizers: Optimizer, of: Of = "data loss") -> Thresho
     :math:`D^{-1} (H + w I)`. :func:`lossgeom.effective_sharpness` is the number to compare.
 
     The status is ``"nominal"`` for Adagrad, which is observed far above it, and for adaptive
-    optimisers in their first 10 / (1 - b1) steps (or 1 - momentum), while the averages and their
-    bias corrections change faster than an averaged gradient forgets.
+    optimisers in their first 10 / (1 - b1) steps (or 1 - momentum), while P may change by more
+    than 5% within the memory of the averaged gradient.
 
     It is ``"unknown"``, without a value, for all optimisers but SGD, RMSprop, Adam, AdamW, NAdam
     and Adagrad of ``torch.optim``: also for subclasses of theirs with a ``step`` of their own, and
