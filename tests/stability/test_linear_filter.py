@@ -37,6 +37,7 @@ FILTERS = {
     "AdEMAMix of one average": (LinearFilter.ademamix(B, 0.0, 0.5), 0.0),
     "two steps late": (LinearFilter((0.0, 0.0, 1.0)), 0.0),
     "a difference": (LinearFilter((1.5, -0.8), (1.0, -0.5, 0.3)), W),
+    "an ascent that decay holds": (LinearFilter((1.0, -1.5)), W),
     "a long average": (LinearFilter((0.2, 0.2, 0.2, 0.2, 0.2)), 0.0),
 }
 

@@ -179,7 +179,7 @@ def _candidates(linear_filter: LinearFilter, kept: float) -> list[complex]:
     ]
     cosines = chebyshev.chebroots(chebyshev.chebtrim(chebyshev.chebder(odd)))
     real = [c.real for c in np.atleast_1d(cosines) if abs(c.imag) < REAL and abs(c.real) < 1]
-    return [complex(-1), *(cmath.exp(1j * math.acos(c)) for c in real)]
+    return [complex(-1), complex(1), *(cmath.exp(1j * math.acos(c)) for c in real)]
 
 
 def _entry(powers: np.ndarray, place: int) -> float:
