@@ -236,8 +236,7 @@ def test_whether_sgd_is_stable(here, capsys):
     assert "so this is no minimum, which the theory is about" in printed
     page = (here / "a/report.html").read_text()
     assert "batches of 5 of 20 examples with replacement" in page
-    found, _ = numbers(capsys, *command)
-    sgd = found["stability"]["sgd"]
+    sgd = json.loads((here / "a/measurement.json").read_text())["stability"]["sgd"]
     assert (sgd["state"], sgd["batch_size"], sgd["minimum"]) == ("between", 5, "no minimum")
     assert sgd["ratio"] == pytest.approx(0.3 / sgd["threshold"])
     assert sgd["lower"] == sgd["upper"] == sgd["threshold"]
