@@ -50,6 +50,33 @@ class PlannedQuantity:
 
 
 @dataclass(frozen=True)
+class SGDStability:
+    """Whether SGD stays near a point, as it was certified, in words and numbers.
+
+    The numbers are those of ``SGDCertificate``.
+    """
+
+    batch_size: int
+    sampling: str
+    state: Annotated[str, ("stable", "unstable", "between")]
+    told: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    examples: int | None = None
+    lower: float | None = None
+    upper: float | None = None
+    threshold: float | None = None
+    ratio: float | None = None
+    smallest_batch: int | None = None
+    minimum: str | None = None
+    gradient_norm: float | None = None
+    example_gradient_norm: float | None = None
+    residual: float | None = None
+    sharpness: float | None = None
+    bounds: Mapping[str, float] | None = None
+    moments: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Stability:
     """The edge of stability of an optimiser, to compare the sharpness at a point with."""
 
@@ -58,6 +85,7 @@ class Stability:
     threshold: float
     formula: str | None = None
     caution: str | None = None
+    sgd: SGDStability | None = None
 
 
 @dataclass(frozen=True)

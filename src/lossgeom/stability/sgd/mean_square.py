@@ -14,7 +14,7 @@ from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.momentum import momentum_threshold
 from lossgeom.stability.sgd.reshuffling import reshuffling_threshold
 from lossgeom.stability.sgd.sampling import Sampling, check_batches, noise_share
-from lossgeom.stability.sgd.second_moments import SecondMoments
+from lossgeom.stability.sgd.second_moments import SecondMoments, from_identity
 
 TOL = 1e-6  # of the residual, relative to the eigenvalue, whose error is of second order in it
 
@@ -118,7 +118,4 @@ def _most_unstable(
 
     h = curvatures.values
     A = MatrixFree((r * r, r * r), h.dtype, h.device, product, lambda: A)
-    identity = torch.eye(r, dtype=h.dtype, device=h.device).reshape(-1) / math.sqrt(r)
-    if start is not None:
-        identity = identity + start * torch.sign(start @ identity)
-    return top_eigenpairs(A, start=identity, tol=TOL, verify=False)
+    return top_eigenpairs(A, start=from_identity(r, h, start), tol=TOL, verify=False)

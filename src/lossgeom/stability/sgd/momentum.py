@@ -9,28 +9,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_number
-from lossgeom.stability.sgd._perron import spectral_radius
+from lossgeom.linalg import MatrixFree, top_eigenpairs
 from lossgeom.stability.sgd.examples import ExampleCurvatures
-from lossgeom.stability.sgd.second_moments import mean_of_products
+from lossgeom.stability.sgd.second_moments import from_identity, mean_of_products
 
 TOL = 1e-9  # of a threshold, relative
 STEPS = 50
 FAR = 25.0  # logarithm of lr / (edge - lr) from which on no noise is seen
-START = 1e-3  # of the identity in a start, so that it is definite
+ACCURACY = 1e-6  # of a residual, whose square is about the error of a gain
 
 
 def response(h: Float[Tensor, " r"], lr: float, momentum: float) -> Float[Tensor, "r r"]:
     r"""Sums of products of the impulse responses of two directions, in closed form.
 
-    .. math:: R_{kl} = \sum_t \phi_k(t) \phi_l(t) = \frac{1 - \beta^2}{(1 - \beta^2)
-        (1 - a_k a_l - \beta^2) + \beta (a_k^2 + a_l^2) - 2 \beta^2 a_k a_l}
+    .. math:: R_{kl} = \sum_t \phi_k(t) \phi_l(t) = \frac{1 - \beta^2}{(1 - \beta)^2
+        \big((1 + \beta) (x_k + x_l) - x_k x_l\big) + \beta (x_k - x_l)^2}
 
-    of :math:`w_{t+1} = a w_t - \beta w_{t-1}`, a = 1 + beta - lr h, for lr h < 2 (1 + beta).
+    of :math:`w_{t+1} = (1 + \beta - x) w_t - \beta w_{t-1}`, x = lr h, which is positive as long as
+    all x are below 2 (1 + beta). Without momentum it is 1 / (x_k + x_l - x_k x_l).
     """
-    a, b = 1 + momentum - lr * h, momentum
-    product, squares = a[:, None] * a, a.square()[:, None] + a.square()
-    below = (1 - b * b) * (1 - product - b * b) + b * squares - 2 * b * b * product
-    return (1 - b * b) / below
+    b, x = momentum, lr * h
+    total, product, apart = x[:, None] + x, x[:, None] * x, x[:, None] - x
+    return (1 - b * b) / ((1 - b) ** 2 * ((1 + b) * total - product) + b * apart * apart)
 
 
 def noise_gain(curvatures: ExampleCurvatures, lr: float, momentum: float = 0.0) -> float:
@@ -43,7 +43,7 @@ def noise_gain(curvatures: ExampleCurvatures, lr: float, momentum: float = 0.0) 
     :math:`p\, \Gamma \le 1` and :math:`\eta \lambda_{\max} < 2 (1 + \beta)`, with the noise share p
     of its batches; so 1 / Gamma is the largest share that it can bear.
 
-    Cost: some ten to twenty products of 4 n c r^2 flops.
+    Cost: some ten to twenty products of 4 n c r^2 flops, by Lanczos iteration.
 
     Returns:
         The gain; infinite at and above the edge of steps without noise.
@@ -58,29 +58,30 @@ def noise_gain(curvatures: ExampleCurvatures, lr: float, momentum: float = 0.0) 
     check_number("momentum", momentum, 0, 1, at_low=True)
     if not curvatures.rank:
         return 0.0
-    return _gain(curvatures, lr, momentum, _identity(curvatures))[0]
-
-
-def _identity(curvatures: ExampleCurvatures) -> Tensor:
-    h = curvatures.values
-    return torch.eye(len(h), dtype=h.dtype, device=h.device)
+    return _gain(curvatures, lr, momentum, None)[0]
 
 
 def _gain(
-    curvatures: ExampleCurvatures, lr: float, momentum: float, start: Tensor
-) -> tuple[float, Tensor]:
-    """The gain, and the second moment that it is of, from one nearby."""
-    h = curvatures.values
+    curvatures: ExampleCurvatures, lr: float, momentum: float, start: Tensor | None
+) -> tuple[float, Tensor | None]:
+    """The gain, and the second moment that it is of, from one nearby.
+
+    The map is similar to a symmetric one, since R is positive. It keeps positive semi-definite
+    matrices so, and its largest eigenvalue is its spectral radius.
+    """
+    h, r = curvatures.values, curvatures.rank
     if not lr * float(h[0]) < 2 * (1 + momentum):
         return math.inf, start
-    R = lr**2 * response(h, lr, momentum)
+    roots = lr * response(h, lr, momentum).sqrt()
 
-    def grown(S: Tensor) -> Tensor:
-        return R * (mean_of_products(curvatures, S) - h[:, None] * h * S)
+    def product(V: Float[Tensor, "rr k"]) -> Float[Tensor, "rr k"]:
+        scaled = [roots * v.reshape(r, r) for v in V.T]
+        images = [mean_of_products(curvatures, S) - h[:, None] * h * S for S in scaled]
+        return torch.stack([(roots * S).reshape(-1) for S in images], 1)
 
-    if float(grown(start).abs().max()) <= 1e-13 * lr * float(h[0]):  # there is no noise
-        return 0.0, start
-    return spectral_radius(grown, start)
+    A = MatrixFree((r * r, r * r), h.dtype, h.device, product, lambda: A)
+    pairs = top_eigenpairs(A, start=from_identity(r, h, start), tol=ACCURACY, verify=False)
+    return max(float(pairs.values[0]), 0.0), pairs.vectors[:, 0]
 
 
 def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float) -> float:
@@ -96,6 +97,9 @@ def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float)
 
     momentum helps against curvature, and works against noise.
 
+    There is one such learning rate: the gain rises with it, because every entry of lr^2 R does, and
+    the derivative of a simple eigenvalue is a mean of theirs with squares for weights.
+
     Cost: some ten gains.
 
     Args:
@@ -104,7 +108,7 @@ def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float)
         momentum: in [0, 1).
 
     Returns:
-        The first learning rate at which the criterion fails.
+        The largest stable learning rate.
 
     Raises:
         ValueError: for a momentum out of its range.
@@ -119,15 +123,14 @@ def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float)
     if not curvatures.rank:
         return math.inf
     edge = 2 * (1 + momentum) / curvatures.sharpness
-    guess, S = _along_top(curvatures, p, momentum), _identity(curvatures)
+    guess, S = _along_top(curvatures, p, momentum), None
     place, slope, before = math.log(guess / (edge - guess)) if guess < edge else math.inf, 1.0, None
     for _ in range(STEPS):
         if place > FAR:
             return edge
         odds = math.exp(place)
         lr = edge * odds / (1 + odds)
-        gain, found = _gain(curvatures, lr, momentum, S)
-        S = found + START * _identity(curvatures)
+        gain, S = _gain(curvatures, lr, momentum, S)
         excess = math.log(max(p * gain, 1e-300))  # in one direction, place and no more
         if before is not None and place != before[0]:
             slope = min(max((excess - before[1]) / (place - before[0]), 0.2), 5.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -50,3 +52,11 @@ def mean_of_products(
         return A.T @ (inner * A) / n
     inner = images.reshape(n, c, r) @ curvatures.factors.mT
     return A.T @ (inner @ curvatures.factors).reshape(n * c, r) / n
+
+
+def from_identity(
+    r: int, like: Float[Tensor, " r"], near: Float[Tensor, " rr"] | None = None
+) -> Float[Tensor, " rr"]:
+    """A start to which no positive semi-definite matrix is orthogonal, close to a known one."""
+    identity = torch.eye(r, dtype=like.dtype, device=like.device).reshape(-1) / math.sqrt(r)
+    return identity if near is None else identity + near * torch.sign(near @ identity)
