@@ -10,7 +10,7 @@ import lossgeom as lg
 from lossgeom.curvature import PreconditionedHessian
 from lossgeom.metrics.step import Step
 from lossgeom.stability import OptimizerState, Threshold, optimizer_state
-from tests.problems import CASES
+from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
 pytestmark = pytest.mark.quick
@@ -159,3 +159,93 @@ def test_factors_with_a_preconditioner():
     assert found[0] == pytest.approx(found[1] * found[2] / found[3])
     assert found[3] == pytest.approx(1)
     assert found[1] == pytest.approx(3 * 0.1 / 2)
+
+
+def test_directions_and_norms_on_a_quadratic(step):
+    H, g, D = hessian(), step.before.gradient(), step.update
+    V = torch.linalg.eigh(H)[1].flip(1)
+    shares = (V.T @ g).square() / g.square().sum()
+    rayleigh = float(g @ H @ g / (g @ g))
+    expected = {
+        lg.metrics.DirectionalSharpness(): rayleigh,
+        lg.metrics.DirectionalSharpness("update"): rayleigh,
+        lg.metrics.UpdateNorm(): float(D.norm()),
+        lg.metrics.GradientAlignment(): float(shares[0]),
+        lg.metrics.GradientAlignment(2): float(shares[:2].sum()),
+        lg.metrics.UpdateAlignment(): float(shares[0]),
+        lg.metrics.UpdateAlignment(2): float(shares[:2].sum()),
+    }
+    for metric, value in expected.items():
+        assert metric.of_step(step).value == pytest.approx(value, rel=1e-2), metric
+    assert len({metric.name for metric in expected}) == len(expected)
+    assert lg.metrics.GradientNorm()(step.before).value == pytest.approx(float(g.norm()))
+    nowhere = Step(step.before, 0 * D, step.state)
+    assert lg.metrics.UpdateNorm().of_step(nowhere).value == 0
+
+
+def trained(steps, **settings):
+    """A step of torch's own SGD on one of two batches, after some others."""
+    torch.manual_seed(0)
+    model = mlp(4, 5, 3).double()
+    data = [(torch.randn(6, 4).double(), torch.randint(3, (6,))) for _ in range(2)]
+    optimizer = SGD(model.parameters(), lr=LR, **settings)
+    problem = lg.Problem(model, "cross_entropy", data)
+    for i in range(steps):
+        before = problem.refreshed()
+        optimizer.zero_grad()
+        x, y = data[i % 2]
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        gradient = torch.cat([p.grad.reshape(-1).clone() for p in model.parameters()])
+        buffers = [optimizer.state[p].get("momentum_buffer") for p in model.parameters()]
+        held = [torch.zeros_like(p) if b is None else b.clone() for p, b in
+                zip(model.parameters(), buffers, strict=True)]  # fmt: skip
+        optimizer.step()
+    update = problem.refreshed().theta - before.theta
+    step = Step(before, update, optimizer_state(problem, optimizer), gradient)
+    return step, torch.cat([b.detach().reshape(-1) for b in held])
+
+
+def test_momentum_of_the_live_optimiser():
+    step, buffer = trained(5, momentum=0.9)
+    expected = lg.batch_sharpness(step.before, pushed=0.9 * buffer)
+    found = lg.metrics.MomentumBatchSharpness().of_step(step)
+    assert found.value == pytest.approx(expected.value, rel=1e-8)
+    plain, _ = trained(5)
+    found = lg.metrics.MomentumBatchSharpness().of_step(plain)
+    assert found.value == pytest.approx(lg.metrics.BatchSharpness()(plain.before).value, rel=1e-6)
+
+
+def test_momentum_that_is_not_known():
+    for settings in ({"nesterov": True}, {"weight_decay": 0.1}, {"dampening": 0.1}):
+        step, _ = trained(2, momentum=0.9, **settings)
+        with pytest.raises(lg.UndefinedError, match=r"is known for one torch\.optim\.SGD"):
+            lg.metrics.MomentumBatchSharpness().of_step(step)
+    step, _ = trained(2, momentum=0.9)
+    closure = Step(step.before, step.update, step.state)
+    with pytest.raises(lg.UndefinedError, match="computes it itself, in a closure"):
+        lg.metrics.MomentumBatchSharpness().of_step(closure)
+
+
+def test_coefficients_of_self_stabilisation():
+    step, _ = trained(3)
+    at = lg.self_stabilisation(step.before)
+    found = lg.metrics.ProgressiveSharpening().of_step(step).value
+    assert found == pytest.approx(at.sharpening, rel=1e-6)
+    found = lg.metrics.SelfStabilisation().of_step(step).value
+    assert found == pytest.approx(at.stabilisation, rel=1e-6)
+    noise = lg.noise_along(step.before, at.vector, batch_size=2)
+    found = lg.metrics.PlateauGap("noise", batch_size=2).of_step(step)
+    assert (found.value, found.stderr) == pytest.approx((noise.value, noise.stderr))
+    gap = lg.metrics.PlateauGap(batch_size=2)
+    if at.sharpening > 0:
+        expected = lg.plateau_gap(LR, at.sharpening, at.stabilisation, noise.value)
+        assert gap.of_step(step).value == pytest.approx(expected, rel=1e-6)
+    else:
+        with pytest.raises(lg.UndefinedError, match="nothing drives the sharpness"):
+            gap.of_step(step)
+
+
+def test_an_update_that_is_not_finite(step):
+    broken = Step(step.before, step.update / 0, step.state)
+    with pytest.raises(lg.NonFiniteError, match="the update, or the parameters before it"):
+        lg.metrics.UpdateNorm().of_step(broken)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from lossgeom.curvature import Hessian
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.metrics.step import Step
 from lossgeom.problem.model_facts import Key
@@ -59,16 +58,17 @@ def _named(state: OptimizerState) -> str:
 
 
 def top_pair(
-    step: Step, matrix: LinearOperator, tol: float, max_matvecs: int, seed: int
+    step: Step, matrix: LinearOperator, tol: float, max_matvecs: int, seed: int, k: int = 1
 ) -> EigenPairs:
-    """The top eigenpair of a matrix of the step, from that of the step before; once a step."""
-    plain = type(matrix) is Hessian
-    key = Key(top_pair, (plain, tol, max_matvecs, seed))
-    name = f"top eigenvector of {type(matrix).__name__}"
+    """The top eigenpairs of a matrix of the step, from those of the step before; once a step."""
+    kind = type(matrix).__name__
+    key = Key(top_pair, (kind, tol, max_matvecs, seed, k))
+    name = f"top eigenvector of {kind}" if k == 1 else f"top {k} eigenvectors of {kind}"
 
     def found() -> EigenPairs:
+        limit = max_matvecs if k == 1 else max(max_matvecs, 20 * k)
         start = step.memory.get(name)
-        pairs = top_eigenpairs(matrix, tol=tol, max_matvecs=max_matvecs, start=start, seed=seed)
+        pairs = top_eigenpairs(matrix, k, tol=tol, max_matvecs=limit, start=start, seed=seed)
         if pairs.vectors.isfinite().all():
             step.memory[name] = pairs.vectors
         return pairs

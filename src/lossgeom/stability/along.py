@@ -32,11 +32,7 @@ def checked_update(problem: Problem, update: Tensor) -> Float[Tensor, " P"]:
 
 def gradient_at(problem: Problem) -> Float[Tensor, " P"]:
     """The gradient of the empirical loss, computed once at a point."""
-    return problem.cached(_gradient)
-
-
-def _gradient(problem: Problem) -> Tensor:
-    return problem.gradient()
+    return problem.cached(Problem.gradient)
 
 
 def dot(a: Float[Tensor, " P"], b: Float[Tensor, " P"]) -> float:

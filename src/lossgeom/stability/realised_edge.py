@@ -53,7 +53,7 @@ def realised_edge(
         problem: the loss at :math:`\theta`.
         update: (P,) D.
         after: the problem at :math:`\theta + D`, if there is one, with what it has computed.
-        rounding: of the loss, by :func:`lossgeom.stability.loss_rounding`; measured if not given.
+        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
 
     Returns:
         The ratio. Its standard error is that of rounding, and of slopes also the difference between

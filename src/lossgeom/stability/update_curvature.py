@@ -53,7 +53,7 @@ def update_curvature(
         problem: the loss at :math:`\theta_n`.
         update: (P,) D.
         by: ``"product"`` or ``"losses"``.
-        rounding: of the loss, by :func:`lossgeom.stability.loss_rounding`; measured if not given.
+        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
 
     Returns:
         The ratio; by losses with the standard error that rounding makes, and converged where that
@@ -66,8 +66,7 @@ def update_curvature(
         NonFiniteError: where the loss is NaN or infinite.
         DerivativeError: where the second derivative is wrong.
 
-    Source: Lee and Lee, Adaptive preconditioners at the edge, proposition 2.1 (directional
-    curvature); Kalra et al., arXiv:2601.16979.
+    Source: Lee and Lee, 2026, proposition 2.1; Kalra et al., arXiv:2601.16979.
 
     >>> import torch
     >>> model = torch.nn.Linear(1, 1, bias=False)
