@@ -118,7 +118,7 @@ def test_rounding_is_measured_again_where_the_loss_has_changed(step):
 
 
 def test_what_is_not_defined_says_why(step):
-    unknown = with_state(step, kinds=("Lion",), threshold=Threshold(float("nan")))
+    unknown = with_state(step, kinds=("Lion",), threshold=Threshold(None, "it signs its steps"))
     never = with_state(step, threshold=Threshold(-0.5))
     many = with_state(step, lr=None)
     still = with_state(step, lr=0.0, threshold=Threshold(float("inf")))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from lossgeom.curvature.optimizers import NoPreconditionerError
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.metrics.step import Step
 from lossgeom.problem.model_facts import Key
@@ -14,8 +13,25 @@ CHANGED = 2.0  # the factor by which a loss may change before its rounding is me
 
 
 def matrix_of(step: Step) -> LinearOperator:
-    """The matrix whose largest eigenvalue the threshold is for."""
-    return step.state.matrix(step.before)
+    """The matrix whose largest eigenvalue the threshold is for.
+
+    Raises:
+        UndefinedError: where no threshold is known, or there is no preconditioner yet.
+    """
+    _check_known(step)
+    try:
+        return step.state.matrix(step.before)
+    except NoPreconditionerError as error:
+        raise UndefinedError(str(error)) from error
+
+
+def _check_known(step: Step) -> None:
+    threshold = step.state.threshold
+    if threshold.value is None:
+        raise UndefinedError(
+            f"no threshold is known for {_named(step.state)}: {threshold.formula}; "
+            f"{threshold.instead} and critical_step need none"
+        )
 
 
 def threshold_of(step: Step) -> float:
@@ -24,12 +40,8 @@ def threshold_of(step: Step) -> float:
     Raises:
         UndefinedError: where none is known, or the one there is is not positive.
     """
+    _check_known(step)
     threshold = step.state.threshold
-    if math.isnan(threshold):
-        raise UndefinedError(
-            f"no threshold is known for {_named(step.state)}; RealisedEdge, UpdateCurvature and "
-            "CriticalStep need none"
-        )
     if threshold <= 0:
         raise UndefinedError(
             f"the threshold of {_named(step.state)} is {threshold:.3g}: with this weight decay and "

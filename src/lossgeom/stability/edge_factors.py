@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -82,7 +83,9 @@ def edge_factors(
     check_number("largest", largest, 0)
     check_number("threshold", threshold, 0)
     drop = descent_along(problem, D)
-    scaled = D / matrix.scaling[:, 0] if isinstance(matrix, PreconditionedHessian) else D
+    scaled = D
+    if isinstance(matrix, PreconditionedHessian):  # whose scaling is 0 where nothing moves
+        scaled = D / matrix.scaling[:, 0].masked_fill(matrix.scaling[:, 0] == 0, math.inf)
     length = dot(scaled, scaled)
     return EdgeFactors(
         nominal=largest / threshold,
