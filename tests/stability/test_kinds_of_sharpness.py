@@ -148,5 +148,5 @@ def test_settings(problem):
             lg.worst_case_sharpness_lower(problem, **settings)
     with pytest.raises(ValueError, match="expected 1 <= k"):
         lg.eigenspace_share(problem, k=0)
-    with pytest.raises(ValueError, match="expected a finite update"):
+    with pytest.raises(lg.NonFiniteError, match="the update is NaN or infinite"):
         lg.directional_sharpness(problem, math.nan * THETA)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from lossgeom.curvature.optimizers import NoPreconditionerError
+from lossgeom.curvature.preconditioned_hessian import Preconditioning
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.metrics.step import Step
 from lossgeom.problem.model_facts import Key
@@ -48,6 +51,19 @@ def threshold_of(step: Step) -> float:
             "learning rate it is unstable at any sharpness"
         )
     return threshold
+
+
+def decay_of(step: Step) -> float | Tensor:
+    """The coupled weight decay of the loss that the step descends, as far as it is known.
+
+    The decoupled one of AdamW belongs to no loss.
+    """
+    state = step.state
+    if isinstance(state.preconditioning, Preconditioning):
+        return state.preconditioning.weight_decay
+    if state.threshold.value is None or state.preconditioning is not None:
+        return 0.0
+    return max(float(group.get("weight_decay", 0.0)) for group in state.groups)
 
 
 def one_lr(step: Step) -> float:

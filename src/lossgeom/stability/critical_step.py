@@ -12,7 +12,7 @@ from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.stability._critical_search import RTOL, SEEN, CriticalStep, Search
-from lossgeom.stability.along import checked_update
+from lossgeom.stability.along import checked_update, penalty_along
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.undefined import UndefinedError
 
@@ -24,6 +24,7 @@ def critical_step(
     rtol: float = RTOL,
     start: float | None = None,
     max_passes: int = 40,
+    weight_decay: float | Tensor = 0.0,
     rounding: float | None = None,
 ) -> CriticalStep:
     r"""The least multiple s of an update D that raises the loss.
@@ -51,6 +52,8 @@ def critical_step(
         rtol: of the interval, relative to its upper end.
         start: a multiple to start from, such as that of the step before.
         max_passes: forward passes to spend in the search.
+        weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
+            :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
         rounding: of the loss, by :func:`loss_rounding`; measured if not given.
 
     Returns:
@@ -60,9 +63,8 @@ def critical_step(
     Raises:
         UndefinedError: for an update of zero, or one so small that no multiple up to 2^20 changes
             the loss by more than its rounding.
-        ValueError: for an update of another shape or one that is not finite, or a setting out of
-            its range.
-        NonFiniteError: where the loss is NaN or infinite at :math:`\theta`.
+        ValueError: for an update of another shape, or a setting out of its range.
+        NonFiniteError: where the update is NaN or infinite, or the loss is at :math:`\theta`.
 
     Source: Kalra et al., arXiv:2601.16979, which bisects.
 
@@ -77,13 +79,13 @@ def critical_step(
     check_at_least(1, max_passes=max_passes)
     if start is not None:
         check_number("start", start, 0)
-    here = problem.loss()
+    here, penalty = problem.loss(), penalty_along(problem, D, weight_decay)
     passes = 1 if rounding is not None else 5
     noise = SEEN * (loss_rounding(problem) if rounding is None else rounding)
 
     def rise(s: float) -> float:
         try:
-            return problem.at(problem.theta + s * D).loss() - here
+            return problem.at(problem.theta + s * D).loss() - here + penalty.rise(s)
         except NonFiniteError:
             return math.inf
 
@@ -101,6 +103,7 @@ def critical_sharpness(
     *,
     rtol: float = RTOL,
     start: float | None = None,
+    weight_decay: float | Tensor = 0.0,
     rounding: float | None = None,
 ) -> Estimate:
     r"""The sharpness that the critical step stands for, whose threshold is always 2 / lr.
@@ -121,6 +124,7 @@ def critical_sharpness(
         lr: the learning rate of the update.
         rtol: of the interval of the critical step, relative to its upper end.
         start: a multiple to start from.
+        weight_decay: coupled, of all parameters or (P,) of each, as of :func:`critical_step`.
         rounding: of the loss; measured if not given.
 
     Returns:
@@ -139,7 +143,9 @@ def critical_sharpness(
     4.0
     """
     check_number("lr", lr, 0)
-    found = critical_step(problem, update, rtol=rtol, start=start, rounding=rounding)
+    found = critical_step(
+        problem, update, rtol=rtol, start=start, weight_decay=weight_decay, rounding=rounding
+    )
     return sharpness_of(found, lr)
 
 

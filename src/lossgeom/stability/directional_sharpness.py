@@ -33,8 +33,8 @@ def directional_sharpness(
 
     Raises:
         UndefinedError: for a direction of zero, such as the gradient at a minimum.
-        ValueError: for one of another shape or one that is not finite.
-        NonFiniteError: where the loss is NaN or infinite.
+        ValueError: for one of another shape.
+        NonFiniteError: where the vector or the loss are NaN or infinite.
         DerivativeError: where the second derivative is wrong.
 
     Source: Andreyev and Beneventano, arXiv:2412.20553, section 3; Lee and Lee, 2026.

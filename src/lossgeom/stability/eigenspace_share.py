@@ -50,8 +50,8 @@ def eigenspace_share(
 
     Raises:
         UndefinedError: for a vector of zero, such as the gradient at a minimum.
-        ValueError: for a vector of another shape or one that is not finite, or a k out of range.
-        NonFiniteError: where the loss is NaN or infinite.
+        ValueError: for a vector of another shape, or a k out of range.
+        NonFiniteError: where the vector or the loss are NaN or infinite.
         DerivativeError: where the second derivative is wrong.
 
     Source: Gur-Ari, Roberts and Dyer, Gradient descent happens in a tiny subspace,
