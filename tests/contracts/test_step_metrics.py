@@ -18,6 +18,7 @@ from tests.contracts.test_metrics import settings_of
 from tests.problems import CASES, Case
 
 NAMES = ("ragged", "two_paths", "batchnorm_train", "squared_error")
+NOT_EVERYWHERE = {"PlateauGap"}  # where there are several batches and the sharpness is rising
 KNOWN = [case for case in CASES if case.name in NAMES]
 EVERY = pytest.mark.parametrize("metric", STEP_METRICS, ids=lambda metric: metric.__name__)
 LR = 0.1
@@ -66,26 +67,45 @@ def test_settings_are_documented(metric):
     assert "cannot tell" in text
 
 
+def estimate_of(metric: type[StepMetric], step: Step) -> lg.Estimate | None:
+    """What it measures, or None where it is not defined, for metrics that are not everywhere."""
+    try:
+        return metric().of_step(step)
+    except lg.UndefinedError:
+        if metric.__name__ not in NOT_EVERYWHERE:
+            raise
+        return None
+
+
 @EVERY
 def test_gives_an_estimate_the_same_bits_again_and_leaves_no_trace(metric, unchecked):
+    found = []
     for case in KNOWN:
         before = reference.fingerprint(case.model)
-        first, second = (metric().of_step(step_of(case)) for _ in range(2))
+        first, second = (estimate_of(metric, step_of(case)) for _ in range(2))
         assert reference.fingerprint(case.model) == before
         assert first == second
-        assert isinstance(first, lg.Estimate)
-        assert isinstance(first.value, float)
-        assert first.status == "ok"
+        found += [] if first is None else [first]
+    assert len(found) == len(KNOWN) or metric.__name__ in NOT_EVERYWHERE
+    assert found
+    for estimate in found:
+        assert isinstance(estimate, lg.Estimate)
+        assert isinstance(estimate.value, float)
+        assert estimate.status == "ok"
 
 
 @EVERY
 def test_what_is_remembered_does_not_change_the_value(metric):
     """It is about the same from the memory of a step near by as from none."""
-    case, memory = KNOWN[0], {}
-    metric().of_step(step_of(case, memory, shift=0.01))
-    cold, warm = metric().of_step(step_of(case)), metric().of_step(step_of(case, memory))
-    error = 0.2 if cold.stderr else 0.02
-    assert warm.value == pytest.approx(cold.value, rel=error)
+    compared = 0
+    for case in KNOWN:
+        memory = {}
+        estimate_of(metric, step_of(case, memory, shift=0.001))
+        cold, warm = (estimate_of(metric, step_of(case, known)) for known in ({}, memory))
+        if cold is not None:
+            assert warm.value == pytest.approx(cold.value, rel=0.01)
+            compared += 1
+    assert compared
 
 
 @EVERY

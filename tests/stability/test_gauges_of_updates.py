@@ -248,7 +248,7 @@ def test_errors(problem, unchecked):
     for gauge in (lg.realised_edge, lg.update_curvature, lg.critical_step):
         with pytest.raises(ValueError, match=r"expected an update of shape \(4,\)"):
             gauge(problem, D[:2])
-        with pytest.raises(ValueError, match="expected a finite update"):
+        with pytest.raises(lg.NonFiniteError, match="the update is NaN or infinite"):
             gauge(problem, D * math.nan)
         with pytest.raises(lg.UndefinedError, match="the update is zero"):
             gauge(problem, 0 * D)
@@ -268,3 +268,21 @@ def test_errors(problem, unchecked):
 def test_a_search_that_is_stopped_early_has_not_converged(problem):
     D, _ = descended(problem, 1e-3)
     assert not lg.critical_step(problem, D, max_passes=2).converged
+
+
+@pytest.mark.parametrize("decay", [0.2, torch.tensor([0.0, 0.1, 0.2, 0.3]).double()])
+def test_weight_decay_is_that_of_the_penalised_quadratic(problem, decay):
+    w = torch.as_tensor(decay).double().expand(4)
+    penalised = quadratic(H + torch.diag(w), THETA)
+    D = -0.3 * penalised.gradient()
+    given = {"weight_decay": decay}
+    for gauge in (lg.update_curvature, lg.realised_edge, lg.critical_step):
+        expected = gauge(penalised, D).value
+        assert gauge(problem, D, **given).value == pytest.approx(expected), gauge
+        assert gauge(problem, D).value != pytest.approx(expected, rel=1e-3)
+    by_losses = lg.update_curvature(problem, D, by="losses", **given).value
+    assert by_losses == pytest.approx(lg.update_curvature(penalised, D).value)
+    expected = lg.critical_sharpness(penalised, D, 0.3).value
+    assert lg.critical_sharpness(problem, D, 0.3, **given).value == pytest.approx(expected)
+    with pytest.raises(ValueError, match="expected one weight decay, or one of each of 4"):
+        lg.realised_edge(problem, D, weight_decay=torch.ones(3))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from torch import Tensor
 
-from lossgeom.curvature import Hessian
+from lossgeom.curvature.optimizers import NoPreconditionerError
+from lossgeom.curvature.preconditioned_hessian import Preconditioning
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.metrics.step import Step
 from lossgeom.problem.model_facts import Key
@@ -15,8 +16,25 @@ CHANGED = 2.0  # the factor by which a loss may change before its rounding is me
 
 
 def matrix_of(step: Step) -> LinearOperator:
-    """The matrix whose largest eigenvalue the threshold is for."""
-    return step.state.matrix(step.before)
+    """The matrix whose largest eigenvalue the threshold is for.
+
+    Raises:
+        UndefinedError: where no threshold is known, or there is no preconditioner yet.
+    """
+    _check_known(step)
+    try:
+        return step.state.matrix(step.before)
+    except NoPreconditionerError as error:
+        raise UndefinedError(str(error)) from error
+
+
+def _check_known(step: Step) -> None:
+    threshold = step.state.threshold
+    if threshold.value is None:
+        raise UndefinedError(
+            f"no threshold is known for {_named(step.state)}: {threshold.formula}; "
+            f"{threshold.instead} and critical_step need none"
+        )
 
 
 def threshold_of(step: Step) -> float:
@@ -25,18 +43,27 @@ def threshold_of(step: Step) -> float:
     Raises:
         UndefinedError: where none is known, or the one there is is not positive.
     """
+    _check_known(step)
     threshold = step.state.threshold
-    if math.isnan(threshold):
-        raise UndefinedError(
-            f"no threshold is known for {_named(step.state)}; RealisedEdge, UpdateCurvature and "
-            "CriticalStep need none"
-        )
     if threshold <= 0:
         raise UndefinedError(
             f"the threshold of {_named(step.state)} is {threshold:.3g}: with this weight decay and "
             "learning rate it is unstable at any sharpness"
         )
     return threshold
+
+
+def decay_of(step: Step) -> float | Tensor:
+    """The coupled weight decay of the loss that the step descends, as far as it is known.
+
+    The decoupled one of AdamW belongs to no loss.
+    """
+    state = step.state
+    if isinstance(state.preconditioning, Preconditioning):
+        return state.preconditioning.weight_decay
+    if state.threshold.value is None or state.preconditioning is not None:
+        return 0.0
+    return max(float(group.get("weight_decay", 0.0)) for group in state.groups)
 
 
 def one_lr(step: Step) -> float:
@@ -59,16 +86,17 @@ def _named(state: OptimizerState) -> str:
 
 
 def top_pair(
-    step: Step, matrix: LinearOperator, tol: float, max_matvecs: int, seed: int
+    step: Step, matrix: LinearOperator, tol: float, max_matvecs: int, seed: int, k: int = 1
 ) -> EigenPairs:
-    """The top eigenpair of a matrix of the step, from that of the step before; once a step."""
-    plain = type(matrix) is Hessian
-    key = Key(top_pair, (plain, tol, max_matvecs, seed))
-    name = f"top eigenvector of {type(matrix).__name__}"
+    """The top eigenpairs of a matrix of the step, from those of the step before; once a step."""
+    kind = type(matrix).__name__
+    key = Key(top_pair, (kind, tol, max_matvecs, seed, k))
+    name = f"top eigenvector of {kind}" if k == 1 else f"top {k} eigenvectors of {kind}"
 
     def found() -> EigenPairs:
+        limit = max_matvecs if k == 1 else max(max_matvecs, 20 * k)
         start = step.memory.get(name)
-        pairs = top_eigenpairs(matrix, tol=tol, max_matvecs=max_matvecs, start=start, seed=seed)
+        pairs = top_eigenpairs(matrix, k, tol=tol, max_matvecs=limit, start=start, seed=seed)
         if pairs.vectors.isfinite().all():
             step.memory[name] = pairs.vectors
         return pairs

@@ -16,8 +16,9 @@ class CriticalStep:
     """The least multiple of the update that raises the loss, which is 1 at the edge.
 
     See :func:`lossgeom.critical_step` for how it is searched, the meaning of ``rtol``, the cost and
-    what it cannot tell. It starts from the value at the step before, and the rounding of the loss
-    is measured where the loss has changed by a factor of 2.
+    what it cannot tell. The loss is that with the coupled weight decay of the optimiser, which it
+    descends. It starts from the value at the step before, and the rounding of the loss is measured
+    where the loss has changed by a factor of 2.
 
     Args:
         rtol: of the interval, relative to its upper end.

@@ -34,5 +34,9 @@ class EffectiveSharpness:
     name = "effective_sharpness"
 
     def of_step(self, step: Step) -> Estimate:
-        """Measure."""
+        """Measure.
+
+        Raises:
+            UndefinedError: where no threshold is known, or there is no preconditioner yet.
+        """
         return top_pair(step, matrix_of(step), **asdict(self)).top

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics._metric import check_settings
-from lossgeom.metrics._of_step import matrix_of, rounding_of, threshold_of, top_pair
+from lossgeom.metrics._of_step import decay_of, matrix_of, rounding_of, threshold_of, top_pair
 from lossgeom.metrics.edge_ratio import EdgeRatio
 from lossgeom.metrics.step import Step
 from lossgeom.stability import edge_factors, realised_edge
@@ -20,8 +20,9 @@ ALLOWED = {"factor": ("whole", "nominal", "alignment", "filtering")}
 class RealisedEdge:
     """The realised edge, which is above 1 where the step raised the loss; or a factor of it.
 
-    See :func:`lossgeom.realised_edge` for the formula, the cost and what it cannot tell. The
-    rounding of the loss is measured where the loss has changed by a factor of 2.
+    See :func:`lossgeom.realised_edge` for the formula, the cost and what it cannot tell. The loss
+    is that with the coupled weight decay of the optimiser, which it descends. The rounding of the
+    loss is measured where the loss has changed by a factor of 2.
 
     Args:
         factor: ``"whole"``, or ``"nominal"``, ``"alignment"`` or ``"filtering"``, of which
@@ -54,10 +55,14 @@ class RealisedEdge:
         threshold, matrix, edge = threshold_of(step), matrix_of(step), EdgeRatio()
         top = top_pair(step, matrix, edge.tol, edge.max_matvecs, edge.seed).top
         zeta = _whole(step).value
-        factors = edge_factors(step.before, step.update, zeta, matrix, top.value, threshold)
+        given = step.before, step.update, zeta, matrix, top.value, threshold
+        factors = edge_factors(*given, weight_decay=decay_of(step))
         return replace(top, value=getattr(factors, self.factor), residual=None)
 
 
 def _whole(step: Step) -> Estimate:
     rounding = rounding_of(step)
-    return realised_edge(step.before, step.update, after=step.after, rounding=rounding)
+    decay = decay_of(step)
+    return realised_edge(
+        step.before, step.update, after=step.after, weight_decay=decay, rounding=rounding
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,43 +11,10 @@ from torch import Tensor
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.stability.along import checked_update
+from lossgeom.stability._critical_search import RTOL, SEEN, CriticalStep, Search
+from lossgeom.stability.along import checked_update, penalty_along
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.undefined import UndefinedError
-
-RTOL = 2.0**-4
-LARGEST = 2.0**20  # multiples that are tried
-SMALLEST = 2.0**-20
-STRIDE = 8.0  # by which one multiple may exceed the one before
-Point = tuple[float, float]  # a multiple, and how far the loss rises there
-NOWHERE: Point = (0.0, 0.0)
-NEVER: Point = (math.inf, math.inf)
-SEEN = 4.0  # standard deviations of rounding that a change of the loss has to exceed
-
-
-@dataclass(frozen=True)
-class CriticalStep:
-    """The least multiple of an update that raises the loss, as far as a search has seen.
-
-    Attributes:
-        value: between ``low`` and ``high``; infinite if the loss was never seen to rise, and 0 if
-            the update goes up from where it starts.
-        low: the largest multiple below the value at which the loss was seen to be lower; or 0.
-        high: the least at which it was seen to be higher, NaN or infinite; or infinity.
-        passes: forward passes spent, with that of the loss itself and those for its rounding.
-        converged: whether the interval from ``low`` to ``high`` meets the tolerance.
-    """
-
-    value: float
-    low: float
-    high: float
-    passes: int
-    converged: bool
-
-    @property
-    def estimate(self) -> Estimate:
-        """The value with whether it has converged."""
-        return Estimate(self.value, converged=self.converged)
 
 
 def critical_step(
@@ -59,6 +24,7 @@ def critical_step(
     rtol: float = RTOL,
     start: float | None = None,
     max_passes: int = 40,
+    weight_decay: float | Tensor = 0.0,
     rounding: float | None = None,
 ) -> CriticalStep:
     r"""The least multiple s of an update D that raises the loss.
@@ -86,7 +52,9 @@ def critical_step(
         rtol: of the interval, relative to its upper end.
         start: a multiple to start from, such as that of the step before.
         max_passes: forward passes to spend in the search.
-        rounding: of the loss, by :func:`lossgeom.stability.loss_rounding`; measured if not given.
+        weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
+            :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
+        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
 
     Returns:
         The multiple with its interval. Where rounding hides the change of the loss over more than
@@ -95,9 +63,8 @@ def critical_step(
     Raises:
         UndefinedError: for an update of zero, or one so small that no multiple up to 2^20 changes
             the loss by more than its rounding.
-        ValueError: for an update of another shape or one that is not finite, or a setting out of
-            its range.
-        NonFiniteError: where the loss is NaN or infinite at :math:`\theta`.
+        ValueError: for an update of another shape, or a setting out of its range.
+        NonFiniteError: where the update is NaN or infinite, or the loss is at :math:`\theta`.
 
     Source: Kalra et al., arXiv:2601.16979, which bisects.
 
@@ -112,17 +79,17 @@ def critical_step(
     check_at_least(1, max_passes=max_passes)
     if start is not None:
         check_number("start", start, 0)
-    here = problem.loss()
+    here, penalty = problem.loss(), penalty_along(problem, D, weight_decay)
     passes = 1 if rounding is not None else 5
     noise = SEEN * (loss_rounding(problem) if rounding is None else rounding)
 
     def rise(s: float) -> float:
         try:
-            return problem.at(problem.theta + s * D).loss() - here
+            return problem.at(problem.theta + s * D).loss() - here + penalty.rise(s)
         except NonFiniteError:
             return math.inf
 
-    search = _Search(rise, noise, rtol)
+    search = Search(rise, noise, rtol)
     for s in islice(search.multiples(start), max_passes):
         search.try_at(s)
         passes += 1
@@ -136,6 +103,7 @@ def critical_sharpness(
     *,
     rtol: float = RTOL,
     start: float | None = None,
+    weight_decay: float | Tensor = 0.0,
     rounding: float | None = None,
 ) -> Estimate:
     r"""The sharpness that the critical step stands for, whose threshold is always 2 / lr.
@@ -156,6 +124,7 @@ def critical_sharpness(
         lr: the learning rate of the update.
         rtol: of the interval of the critical step, relative to its upper end.
         start: a multiple to start from.
+        weight_decay: coupled, of all parameters or (P,) of each, as of :func:`critical_step`.
         rounding: of the loss; measured if not given.
 
     Returns:
@@ -174,7 +143,9 @@ def critical_sharpness(
     4.0
     """
     check_number("lr", lr, 0)
-    found = critical_step(problem, update, rtol=rtol, start=start, rounding=rounding)
+    found = critical_step(
+        problem, update, rtol=rtol, start=start, weight_decay=weight_decay, rounding=rounding
+    )
     return sharpness_of(found, lr)
 
 
@@ -186,110 +157,3 @@ def sharpness_of(step: CriticalStep, lr: float) -> Estimate:
             "which it would begin to; CriticalStep is 0"
         )
     return Estimate(2 / (step.value * lr), converged=step.converged)
-
-
-@dataclass
-class _Search:
-    """The multiples that were tried, as far as they bound the one that is looked for.
-
-    Attributes:
-        rise: of the loss at a multiple.
-        noise: what is no rise and no fall.
-        rtol: of the interval that is small enough.
-        low, lower: the two largest multiples below ``high`` that do not raise the loss.
-        fall, fell: the two largest below ``high`` that lower it, each with its rise.
-        high, higher: the two least that raise it.
-    """
-
-    rise: Callable[[float], float]
-    noise: float
-    rtol: float
-    low: float = 0.0
-    lower: float = 0.0
-    fall: Point = NOWHERE
-    fell: Point = NOWHERE
-    high: Point = NEVER
-    higher: Point = NEVER
-
-    def try_at(self, s: float) -> None:
-        """Take the loss at a multiple."""
-        point = (s, self.rise(s))
-        if point[1] > self.noise:
-            self.higher, self.high = self.high, point
-            self.low = self.low if self.low < s else self.fall[0]
-            return
-        if s > self.low:
-            self.lower, self.low = self.low, s
-        if point[1] < -self.noise:
-            self.fell, self.fall = self.fall, point
-
-    def within(self, s: float) -> bool:
-        """Whether the interval from a multiple to the least that raises the loss is small."""
-        return s > 0 and s >= self.high[0] * (1 - self.rtol)
-
-    def multiples(self, start: float | None) -> Iterator[float]:
-        """Yield what to try next, given what was seen so far, until the interval is small."""
-        stride = 2.0 if start is None else 1 + self.rtol / 2
-        yield 1.0 if start is None else start * (1 + self.rtol / 4)
-        while math.isinf(self.high[0]) or self.low == 0:
-            if self.low >= LARGEST or self.high[0] <= SMALLEST:
-                return
-            yield self._above(stride) if self.low else self._below(stride)
-            stride = STRIDE
-        for tried in count(1):
-            if self.within(self.low):
-                break
-            yield (self.low + self.high[0]) / 2 if tried % 3 == 0 else self._between()
-        if not self.within(self.fall[0]):  # but what is below is rounding: is it, everywhere?
-            yield self.high[0] * (1 - 0.9 * self.rtol)
-
-    def _above(self, stride: float) -> float:
-        """A multiple above all that were tried, where the secant points."""
-        here, beside = self.low, 1 + self.rtol / 3
-        if here > self.fall[0] > 0:  # so near the one that is looked for that nothing is seen
-            return here * min(beside if self.lower == self.fall[0] else here / self.lower, STRIDE)
-        root = self._root(self.fell, self.fall)
-        wanted = here * stride if root is None else root * beside
-        return min(max(wanted, here * beside), here * STRIDE)
-
-    def _below(self, stride: float) -> float:
-        """A multiple below all that were tried, where the secant points."""
-        here, beside = self.high[0], 1 - self.rtol / 3
-        root = self._root(self.high, self.higher)
-        wanted = here / stride if root is None else root * beside
-        return max(min(wanted, here * beside), here / STRIDE)
-
-    def _between(self) -> float:
-        """A multiple beside the root of the secant, on the side where the interval is longer."""
-        low, high = self.low, self.high[0]
-        root = self._root(self.fall, self.high)
-        if root is None or not low < root < high:
-            return math.sqrt(low * high)
-        side = -1 if root - low > high - root else 1
-        margin = (high - low) / 20
-        return min(max(root * (1 + side * self.rtol / 3), low + margin), high - margin)
-
-    def _root(self, a: Point, b: Point) -> float | None:
-        """Where the secant of rise / s through two points is zero, if they are there."""
-        if not all(s > 0 and math.isfinite(rise) for s, rise in (a, b)):
-            return None
-        (s, p), (t, q) = ((s, rise / s) for s, rise in (a, b))
-        root = s - p * (t - s) / (q - p) if p != q else 0.0
-        return root if root > 0 and (q - p) * (t - s) > 0 else None
-
-    def found(self, passes: int) -> CriticalStep:
-        """What was found."""
-        low, high = self.fall[0], self.high[0]
-        if math.isinf(high):
-            if not low:
-                raise UndefinedError(
-                    f"no multiple of the update up to {self.low:.3g} changes the loss by more "
-                    f"than its rounding, {self.noise:.2g}"
-                )
-            return CriticalStep(high, low, high, passes, self.low >= LARGEST)
-        if not low:  # within rounding it may have fallen before
-            below = self._root(self.high, self.higher) or 0.0
-            return CriticalStep(min(below, high), 0.0, high, passes, high <= SMALLEST)
-        root = self._root(self.fall, self.high)
-        value = (low + high) / 2 if root is None else min(max(root, low), high)
-        return CriticalStep(value, low, high, passes, self.within(low))

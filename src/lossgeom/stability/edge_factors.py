@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from lossgeom.checks import check_number
 from lossgeom.curvature import PreconditionedHessian
 from lossgeom.linalg import LinearOperator
 from lossgeom.problem import Problem
-from lossgeom.stability.along import checked_update, descent_along, dot
+from lossgeom.stability.along import checked_update, descent_along, dot, penalty_along
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def edge_factors(
     matrix: LinearOperator,
     largest: float,
     threshold: float,
+    *,
+    weight_decay: float | Tensor = 0.0,
 ) -> EdgeFactors:
     r"""The factors of a realised edge: how sharp, how well aligned, how much filtered.
 
@@ -63,6 +66,8 @@ def edge_factors(
         matrix: of the threshold, :meth:`OptimizerState.matrix`.
         largest: its largest eigenvalue.
         threshold: T.
+        weight_decay: coupled, as it was given to :func:`lossgeom.realised_edge`; it is taken into
+            account where the matrix has it, too.
 
     Raises:
         UndefinedError: where the update is zero or does not go down to first order.
@@ -81,8 +86,10 @@ def edge_factors(
     D = checked_update(problem, update)
     check_number("largest", largest, 0)
     check_number("threshold", threshold, 0)
-    drop = descent_along(problem, D)
-    scaled = D / matrix.scaling[:, 0] if isinstance(matrix, PreconditionedHessian) else D
+    drop = descent_along(problem, D, penalty_along(problem, D, weight_decay))
+    scaled = D
+    if isinstance(matrix, PreconditionedHessian):  # whose scaling is 0 where nothing moves
+        scaled = D / matrix.scaling[:, 0].masked_fill(matrix.scaling[:, 0] == 0, math.inf)
     length = dot(scaled, scaled)
     return EdgeFactors(
         nominal=largest / threshold,

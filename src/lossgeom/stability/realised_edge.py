@@ -15,6 +15,7 @@ from lossgeom.stability.along import (
     descent_along,
     dot,
     gradient_at,
+    penalty_along,
     slope_along,
 )
 from lossgeom.stability.rounding import loss_rounding
@@ -27,6 +28,7 @@ def realised_edge(
     update: Float[Tensor, " P"],
     *,
     after: Problem | None = None,
+    weight_decay: float | Tensor = 0.0,
     rounding: float | None = None,
 ) -> Estimate:
     r"""The realised edge of a step: above 1 it raised the loss, below 1 it lowered it.
@@ -53,7 +55,9 @@ def realised_edge(
         problem: the loss at :math:`\theta`.
         update: (P,) D.
         after: the problem at :math:`\theta + D`, if there is one, with what it has computed.
-        rounding: of the loss, by :func:`lossgeom.stability.loss_rounding`; measured if not given.
+        weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
+            :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
+        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
 
     Returns:
         The ratio. Its standard error is that of rounding, and of slopes also the difference between
@@ -61,8 +65,8 @@ def realised_edge(
 
     Raises:
         UndefinedError: where the update is zero or does not go down to first order.
-        ValueError: for an update of another shape or one that is not finite.
-        NonFiniteError: where the loss is NaN or infinite at either end.
+        ValueError: for an update of another shape.
+        NonFiniteError: where the update is NaN or infinite, or the loss is at either end.
 
     Source: Lee and Lee, 2026, on the realised edge of preconditioned methods.
 
@@ -73,24 +77,23 @@ def realised_edge(
     0.5
     """
     D = checked_update(problem, update)
-    drop = descent_along(problem, D)
+    penalty = penalty_along(problem, D, weight_decay)
+    drop = descent_along(problem, D, penalty)
     if after is None:
         after = problem.at(problem.theta + D)
     error = loss_rounding(problem) if rounding is None else rounding
     change = after.loss() - problem.loss()
     if error > COARSE * drop:
-        change, error = _by_slopes(problem, after, D, drop)
-    return Estimate(1 + change / drop, stderr=error / drop)
+        change, error = _by_slopes(problem, after, D)
+    return Estimate(1 + (change + penalty.rise(1)) / drop, stderr=error / drop)
 
 
-def _by_slopes(
-    problem: Problem, after: Problem, D: Float[Tensor, " P"], drop: float
-) -> tuple[float, float]:
+def _by_slopes(problem: Problem, after: Problem, D: Float[Tensor, " P"]) -> tuple[float, float]:
     """The change of the loss as the integral of its slope, and its error."""
-    middle = slope_along(problem.at(problem.theta + D / 2), D)
-    end = slope_along(after, D)
-    trapezoid = (end - drop) / 2
-    change = (end + 4 * middle - drop) / 6
+    middle = problem.at(problem.theta + D / 2)
+    slopes = [slope_along(there, D) for there in (problem, middle, after)]
+    trapezoid = (slopes[0] + slopes[2]) / 2
+    change = (slopes[0] + 4 * slopes[1] + slopes[2]) / 6
     spacing = torch.finfo(problem.autocast or D.dtype).eps
     rounding = spacing * math.sqrt(dot(D, D) * dot(gradient_at(problem), gradient_at(problem)))
     return change, abs(change - trapezoid) + rounding

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
-from lossgeom.stability.along import checked_update, curvature_along, descent_along
+from lossgeom.stability.along import (
+    Penalty,
+    checked_update,
+    curvature_along,
+    descent_along,
+    penalty_along,
+)
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.undefined import UndefinedError
 from lossgeom.wording import one_of
@@ -23,6 +29,7 @@ def update_curvature(
     update: Float[Tensor, " P"],
     *,
     by: By = "product",
+    weight_decay: float | Tensor = 0.0,
     rounding: float | None = None,
 ) -> Estimate:
     r"""Curvature over slope along an update; where it is 2, the update is at its edge.
@@ -53,7 +60,9 @@ def update_curvature(
         problem: the loss at :math:`\theta_n`.
         update: (P,) D.
         by: ``"product"`` or ``"losses"``.
-        rounding: of the loss, by :func:`lossgeom.stability.loss_rounding`; measured if not given.
+        weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
+            :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
+        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
 
     Returns:
         The ratio; by losses with the standard error that rounding makes, and converged where that
@@ -62,12 +71,11 @@ def update_curvature(
     Raises:
         UndefinedError: where the update is zero or does not go down, or by losses, where rounding
             hides whether it does.
-        ValueError: for an update of another shape or one that is not finite.
-        NonFiniteError: where the loss is NaN or infinite.
+        ValueError: for an update of another shape.
+        NonFiniteError: where the update or the loss are NaN or infinite.
         DerivativeError: where the second derivative is wrong.
 
-    Source: Lee and Lee, Adaptive preconditioners at the edge, proposition 2.1 (directional
-    curvature); Kalra et al., arXiv:2601.16979.
+    Source: Lee and Lee, 2026, proposition 2.1; Kalra et al., arXiv:2601.16979.
 
     >>> import torch
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -78,14 +86,19 @@ def update_curvature(
     if by not in BY:
         raise ValueError(f"expected by to be one of {one_of(BY)}, got {by!r}")
     D = checked_update(problem, update)
+    penalty = penalty_along(problem, D, weight_decay)
     if by == "losses":
-        return _by_losses(problem, D, loss_rounding(problem) if rounding is None else rounding)
-    return Estimate(curvature_along(problem, D) / descent_along(problem, D), matvecs=1)
+        error = loss_rounding(problem) if rounding is None else rounding
+        return _by_losses(problem, D, penalty, error)
+    form = curvature_along(problem, D) + penalty.form
+    return Estimate(form / descent_along(problem, D, penalty), matvecs=1)
 
 
-def _by_losses(problem: Problem, D: Float[Tensor, " P"], rounding: float) -> Estimate:
-    ahead, here, behind = (problem.at(problem.theta + s * D).loss() for s in (1, 0, -1))
-    drop = (behind - ahead) / 2
+def _by_losses(
+    problem: Problem, D: Float[Tensor, " P"], penalty: Penalty, rounding: float
+) -> Estimate:
+    ahead, behind = (problem.at(problem.theta + s * D).loss() + penalty.rise(s) for s in (1, -1))
+    here, drop = problem.loss(), (behind - ahead) / 2
     if not drop > 2 * rounding:
         raise UndefinedError(
             f"the update takes {drop:.3g} off the loss to first order, of which {rounding:.2g} may "
