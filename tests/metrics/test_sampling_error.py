@@ -69,7 +69,7 @@ def test_many_examples_are_taken_in_random_groups(of):
     each = torch.tensor(values).square() * (0.5 if of == "loss" else 1.0)
     expected = each.std().item() / math.sqrt(5000)
     found = [SamplingError(of, seed=seed)(line(values, [5000])).value for seed in range(3)]
-    assert found == pytest.approx([expected] * 3, rel=0.2)  # four times a twentieth
+    assert found == pytest.approx([expected] * 3, rel=0.4)  # four times a tenth
     assert len(set(found)) == 3
 
 

@@ -27,7 +27,7 @@ from lossgeom.stability import UndefinedError
 from lossgeom.trust.trial import DerivativeError
 
 Of = Literal["loss", "sharpness"]
-MOST = 200  # groups of examples: the error of a standard error of so many is a twentieth of it
+MOST = 64  # groups of examples, with which a standard error is known to a tenth of it
 FEWEST = 2
 
 
@@ -48,8 +48,9 @@ class SamplingError:
     with the summed loss :math:`s_i` and the number of terms :math:`n_i` of m groups of examples;
     for the sharpness, with :math:`s_i = v^\top H_i v` at the top eigenvector v, which is what the
     largest eigenvalue changes by, to first order, where the weights of examples do. A group is an
-    example, or one of 200 random groups where there are more; where examples depend on each other,
-    as with BatchNorm in train mode, it is a batch. The unit is that of what it is of.
+    example, or one of 64 random groups where there are more, which tell the error to a tenth of it;
+    where examples depend on each other, as with BatchNorm in train mode, it is a batch. The unit is
+    that of what it is of.
 
     It answers how far the number would be from that on all of the data that these examples were
     drawn from, independently. What it cannot tell: whether they are all of the data already, or
