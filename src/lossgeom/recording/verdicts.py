@@ -74,7 +74,7 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
     metric, ratio = _ratio(rows, watched, told.thresholds)
     plain_sgd = watched.get("formula") == "2/lr"
     known = watched.get("full_batch") if full_batch is None else full_batch
-    preconditioned = metric == "effective_sharpness" or watched.get("matrix", HESSIAN) != HESSIAN
+    preconditioned = metric == "effective_sharpness" or (watched.get("matrix") or HESSIAN) != HESSIAN
     formula = watched.get("formula") or told.threshold_formulas.get("sharpness", "its threshold")
     return EdgeSeries(
         steps=steps,
