@@ -90,7 +90,6 @@ def test_a_step_is_where_it_started_what_it_changed_and_its_gradient(tmp_path):
     assert [row["step"] for row in rows if row["metric"] == "taken"] == [0, 2, 4]
 
 
-@pytest.mark.xfail(reason="the threshold raises", strict=False)
 @pytest.mark.quick
 def test_rows_have_the_learning_rate_that_a_step_was_made_with(tmp_path):
     model, batches, problem = setup()
@@ -259,7 +258,6 @@ class Twice(torch.optim.SGD):
             raise ZeroDivisionError
 
 
-@pytest.mark.xfail(reason="the threshold raises", strict=False)
 def test_a_compiled_step_is_seen(tmp_path):
     model, batches, problem = setup()
     optimizer = Plain(model.parameters())
@@ -273,7 +271,6 @@ def test_a_compiled_step_is_seen(tmp_path):
     torch.testing.assert_close(taken.steps[1].update, -0.5 * taken.steps[1].gradient)
 
 
-@pytest.mark.xfail(reason="the threshold raises", strict=False)
 @pytest.mark.parametrize("kind", [Plain, Twice])
 def test_a_step_that_raises_leaves_nothing_behind(tmp_path, kind):
     model, batches, problem = setup()

@@ -65,7 +65,7 @@ def measure_into(
         TypeError: for a metric of steps where there is none.
     """
     found = {}
-    others = of_optimizers(taken) if isinstance(taken, Step) else {}
+    others = {} if taken is None else of_optimizers(taken)
     for metric in metrics:
         started = time.perf_counter()
         status: dict[str, str] = {}
@@ -102,8 +102,10 @@ def _measured(
     )
 
 
-def of_optimizers(taken: Step) -> dict[str, float | None]:
+def of_optimizers(taken: Step | Exception) -> dict[str, float | None]:
     """The learning rate and threshold of a step, each ``None`` where there is no one number."""
+    if isinstance(taken, Exception):
+        return {"lr": None, "threshold": None}
     threshold = float(taken.state.threshold)
     return {"lr": taken.state.lr, "threshold": None if math.isnan(threshold) else threshold}
 

@@ -174,19 +174,3 @@ def _is_left_out(optimizer: Optimizer) -> bool:
     """Whether a ``GradScaler`` makes a fused optimiser leave out this step."""
     found = vars(optimizer).get("found_inf")
     return found is not None and bool(found)
-
-
-WRAPPERS = ("AcceleratedOptimizer", "LightningOptimizer")
-
-
-def unwrapped_optimizer(optimizer: Optimizer) -> Optimizer:
-    """The optimiser inside wrappers of Accelerate and Lightning.
-
-    Raises:
-        TypeError: if it is none.
-    """
-    while any(kind.__name__ in WRAPPERS for kind in type(optimizer).__mro__):
-        optimizer = vars(optimizer).get("optimizer") or vars(optimizer)["_optimizer"]
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"expected a torch optimiser, got {type(optimizer).__name__}")
-    return optimizer

@@ -27,13 +27,14 @@ from lossgeom.recording.measuring import (
     unmeasured,
     warn_of_mode,
 )
-from lossgeom.recording.optimizer_hooks import Steps, unwrapped_optimizer
+from lossgeom.recording.optimizer_hooks import Steps
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError, Watched
 from lossgeom.recording.schedule import Schedule
+from lossgeom.recording.verdicts import verdict_of
 from lossgeom.recording.watch_lines import LiveLine, count_of, values_in_words
 from lossgeom.recording.watched import is_full_batch, tell, watched_of, with_threshold
-from lossgeom.stability import optimizer_state
+from lossgeom.stability import Verdict, optimizer_state, unwrapped_optimizer
 
 OnError = Literal["record", "raise"]
 ON_ERROR: tuple[OnError, ...] = ("record", "raise")
@@ -129,6 +130,7 @@ class Watch:
                 f"{count_of(self.skipped, 'due step')} not measured, to keep to "
                 f"{self._budget.share:.3g} of the time; budget=None measures all"
             )
+        lines.append(str(self.verdict()))
         return "\n".join(line for line in lines if line)
 
     def __enter__(self) -> Watch:
@@ -148,12 +150,16 @@ class Watch:
         """The number of the next step."""
         return self._steps.number
 
+    def verdict(self) -> Verdict:
+        """Where the run is relative to the edge of stability, see :func:`lossgeom.verdict_of`."""
+        return verdict_of(self.record)
+
     def _take_off(self) -> None:
         self._steps.take_off()
-        with suppress(RecordError):  # of a record that is over already
+        with suppress(RecordError):  # of a record that is over already, or damaged
             self._tell_left_out()
-        if self._live is not None:
-            self._live.end(str(self))
+            if self._live is not None:
+                self._live.end(str(self))
 
     # What hooks tell
 

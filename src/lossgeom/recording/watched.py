@@ -31,7 +31,14 @@ def tell(record: Record, watched: Watched) -> None:
 def with_threshold(watched: Watched, state: OptimizerState) -> Watched:
     """The same with what the threshold of a step was."""
     threshold = state.threshold
-    return replace(watched, optimizers=state.kinds, formula=threshold.formula)
+    return replace(
+        watched,
+        optimizers=state.kinds,
+        formula=threshold.formula,
+        matrix=threshold.matrix,
+        status=threshold.status,
+        instead=threshold.instead,
+    )
 
 
 def is_full_batch(cosines: Sequence[float]) -> bool | None:
