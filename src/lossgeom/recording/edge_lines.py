@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import Watched
+from lossgeom.recording.watched import watched_of
 
 CONSTANT = {"edge_ratio": 1.0, "realised_edge": 1.0, "critical_step": 1.0, "update_curvature": 2.0}
 OVER_LR = ("critical_sharpness", "batch_sharpness")
@@ -37,7 +39,7 @@ def edge_line(record: Record, metric: str) -> EdgeLine | None:
     whose rows have no threshold, have constants in their manifests instead.
     """
     rows = {row["step"]: row for row in record.rows() if row.get("metric") == metric}
-    watched = record.manifest.get("watched") or {}
+    watched = watched_of(record) or Watched(())
     steps = tuple(sorted(rows))
     formula = "edge"
     if metric in CONSTANT:
@@ -45,10 +47,10 @@ def edge_line(record: Record, metric: str) -> EdgeLine | None:
     elif metric in OVER_LR:
         values, formula = [_over(2.0, rows[step].get("lr")) for step in steps], "2/lr"
     elif metric == "effective_sharpness" or (
-        metric == "sharpness" and watched.get("matrix") in (None, "Hessian")
+        metric == "sharpness" and watched.matrix in (None, "Hessian")
     ):
         values = [_threshold(rows[step]) for step in steps]
-        formula = watched.get("formula") or "threshold"
+        formula = watched.formula or "threshold"
     else:
         return None
     return EdgeLine(steps, tuple(values), formula) if _known(values) else None

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import Watched
+from lossgeom.recording.watched import watched_of
 from lossgeom.stability import EdgeSeries, Verdict, edge_verdict
 
 Row = Mapping[str, Any]
 Rows = dict[str, dict[int, Row]]  # by metric and step
 HESSIAN = "Hessian"
+PLAIN_SGD = "2/lr"  # the formula of its threshold
 FAILED = "failed"  # the status of a measurement that raised an error
 GAUGES = (
     "edge_ratio",
@@ -56,13 +59,13 @@ def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
 def is_about_the_edge(record: Record) -> bool:
     """Whether a run has measured anything that a verdict may rest on."""
     metrics = {metric for _, metric in record.measured}
-    known = "sharpness" in record.for_report.thresholds or "watched" in record.manifest
+    known = "sharpness" in record.for_report.thresholds or watched_of(record) is not None
     return record.manifest["kind"] == "run" and bool(metrics.intersection(GAUGES) or known)
 
 
 def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
     """What a record holds of how far its steps were from their edge of stability."""
-    watched = record.manifest.get("watched") or {}
+    watched = watched_of(record) or Watched(())
     rows = _by_metric(record)
     steps = sorted(set().union(*rows.values()))
 
@@ -72,10 +75,7 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
 
     told = record.for_report
     metric, ratio = _ratio(rows, watched, told.thresholds)
-    plain_sgd = watched.get("formula") == "2/lr"
-    known = watched.get("full_batch") if full_batch is None else full_batch
-    preconditioned = metric == "effective_sharpness" or watched.get("matrix", HESSIAN) != HESSIAN
-    formula = watched.get("formula") or told.threshold_formulas.get("sharpness", "its threshold")
+    preconditioned = metric == "effective_sharpness" or watched.matrix not in (None, HESSIAN)
     return EdgeSeries(
         steps=steps,
         ratios=values(metric, ratio),
@@ -83,12 +83,12 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
         realised_edges=values("realised_edge"),
         update_curvatures=values("update_curvature"),
         critical_steps=values("critical_step"),
-        batch_ratios=values("batch_sharpness", _over_lr) if plain_sgd else (),
-        full_batch=known,
-        status=watched.get("status") or "ok",
+        batch_ratios=values("batch_sharpness", _over_lr) if watched.formula == PLAIN_SGD else (),
+        full_batch=watched.full_batch if full_batch is None else full_batch,
+        status=watched.status or "ok",
         quantity="effective sharpness" if preconditioned else "sharpness",
-        formula=formula,
-        optimizer=" and ".join(dict.fromkeys(watched.get("optimizers", ()))) or "this optimiser",
+        formula=watched.formula or told.threshold_formulas.get("sharpness", "its threshold"),
+        optimizer=" and ".join(dict.fromkeys(watched.optimizers)) or "this optimiser",
     )
 
 
@@ -101,7 +101,7 @@ def _by_metric(record: Record) -> Rows:
 
 
 def _ratio(
-    rows: Rows, watched: Mapping[str, Any], constant: Mapping[str, float]
+    rows: Rows, watched: Watched, constant: Mapping[str, float]
 ) -> tuple[str, Callable[[Row], float | None]]:
     """The metric to compare with the threshold, and how a row of it does."""
     if "edge_ratio" in rows:
@@ -109,7 +109,7 @@ def _ratio(
     if "effective_sharpness" in rows:
         return "effective_sharpness", _over_threshold
     if any(row.get("threshold") is not None for row in rows.get("sharpness", {}).values()):
-        of_hessian = watched.get("matrix") in (None, HESSIAN)
+        of_hessian = watched.matrix in (None, HESSIAN)
         return "sharpness" if of_hessian else "", _over_threshold
     edge = constant.get("sharpness")
     return "sharpness", lambda row: _over_threshold({**row, "threshold": edge})

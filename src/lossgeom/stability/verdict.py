@@ -14,7 +14,8 @@ from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, s
 LOW, HIGH = 0.85, 1.2  # of the threshold: the band of runs at the edge
 LEFT = 0.5  # of it: a run that falls so far has left, and what comes later is another stay
 NEAR = 0.5  # of it: from where a rise is an approach
-RISE = 1.05  # times what it was
+RISE = 1.02  # times what it was, on the way to the edge
+GROWTH = 1.05  # times what it was, above it
 LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
 PARTS = 4  # what is said of now rests on the last of so many
 BLOWN_UP = 1e4  # times the first loss
@@ -29,7 +30,7 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     - *diverged*: the loss is not finite, or 10,000 times what it was at first.
     - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
       are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
-    - *above and growing*: r is above 1.2, and it grows, or the loss has doubled.
+    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled.
     - *at the edge*: r has reached .85 and stayed; from there to the last value of at least .85, the
       median and at least half of the values are in .85 to 1.2. A run has left where r falls below
       .5, or where five values below .85 follow, and more than there ever were in between, and more
@@ -37,7 +38,7 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     - *oscillating below the nominal edge*: r is lower, but the last steps themselves are at their
       edge: a realised edge of .85 to 1.2, or else update curvature or critical steps as far from
       theirs, in most of the last five or more.
-    - *approaching*: r is at least .5 and rises, or has just come to .85.
+    - *approaching*: r is at least .5 and rises by 2 %, or has just come to .85.
     - *below*: all else.
 
     Of mini-batches, r is batch sharpness over 2/lr, and the verdict names it. The gauges of single
@@ -173,8 +174,8 @@ def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     run = gauge.part(start)
     losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
-    clearly = len(run.points) >= FEW or gauge.values[-1] > RISE * HIGH
-    grows = clearly and _rises(gauge, FEW) and series.status == "ok"
+    clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
+    grows = clearly and _rises(gauge, FEW, GROWTH) and series.status == "ok"
     if not loss_grows and not grows:
         return None
     beside = ", and the loss grows" if loss_grows else ""
@@ -187,7 +188,7 @@ def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
     if alarm is not None:
         beside = f", while {now.name} is {now.told}{now.ending}"
         return says(alarm, "at the edge", beside, alarm.points[0][0])
-    if now.values[-1] < now.values[0] / RISE:
+    if now.values[-1] < now.values[0] / GROWTH:
         return says(now, "not stated", " and falling")
     return says(
         now,
@@ -254,12 +255,12 @@ def _mostly_inside(values: Sequence[float]) -> bool:
     return LOW <= median(values) <= HIGH and 2 * inside >= len(values)
 
 
-def _rises(gauge: Gauge, size: int | None = None) -> bool:
+def _rises(gauge: Gauge, size: int | None = None, by: float = RISE) -> bool:
     """Whether the last values are above those before them."""
     size = size or max(ENOUGH - 1, len(gauge.points) // PARTS)
     values = gauge.values if len(gauge.points) < 2 * size else gauge.measured
     before = values[-2 * size : -size] or values[:1]
-    return median(values[-size:]) > RISE * median(before)
+    return median(values[-size:]) > by * median(before)
 
 
 def _unknown_at_the_end(series: EdgeSeries) -> str:
