@@ -8,7 +8,10 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.stability.sgd import example_curvatures, mean_square_threshold, noise_share
+from lossgeom.stability.sgd._largest import largest_curvature
+from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.stability.sgd._residual import residual_along
+from lossgeom.stability.sgd._setting import Setting
 
 POINTS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]], dtype=torch.float64)
 
@@ -159,6 +162,31 @@ def test_bounds_hold_the_threshold(outputs, sampling):
     assert "note: bounds instead of a threshold: 12 examples with" in str(rough)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", nn.MSELoss(), "bce", "own"])
+def test_the_largest_curvature_of_an_example_is_bounded(loss):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)), torch.randn(9, 8)
+    y = torch.arange(9) % 3 if loss == "cross_entropy" else torch.rand(9, 3).round()
+    losses = {"bce": nn.BCEWithLogitsLoss(), "own": lambda f, batch: (f.square().sum(), len(f))}
+    problem = lg.Problem(model, losses.get(loss, loss), [(x[:5], y[:5]), (x[5:], y[5:])])
+    setting = Setting(problem, 0.1, 2, 0.0, "without replacement", example_outputs(problem))
+    exact = example_curvatures(problem).norms.max().item()
+    found = largest_curvature(setting)
+    assert found >= exact
+    assert found == math.inf if loss == "own" else found < 8 * exact
+
+
+def test_what_is_measured_beside_the_bounds():
+    problem = fitted(n=30, outputs=2)
+    whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
+    assert rough.single_batch <= whole.single_batch
+    assert rough.noise_kernel == pytest.approx(whole.noise_kernel, rel=0.1)
+    assert rough.sharpness == pytest.approx(whole.sharpness, rel=1e-3)
+    assert "  no single batch oscillates unstably up to" in str(rough)
+    assert ", an estimate whose edge is about 1" in str(rough)
+    assert lg.certify_sgd(problem, 50.0, 2, largest=5).noise_kernel == math.inf
+
+
 def test_bounds_with_momentum_and_of_epochs():
     problem = fitted()
     heavy = lg.certify_sgd(problem, 0.1, 2, momentum=0.9, largest=5)
@@ -211,7 +239,7 @@ def test_notes_of_the_model():
     found = lg.certify_sgd(lg.Problem(model.train(), "squared_error", data, seed=1), 0.1, 3)
     assert any("mode" in note for note in found.notes)
     assert any("fixed by seed 1" in note for note in found.notes)
-    assert any("here of 1 examples" in note for note in found.notes)
+    assert any("here of 1, and its" in note for note in found.notes)
 
 
 @pytest.mark.quick

@@ -1,5 +1,7 @@
 """The numbers of an interpolating network on digits."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 import lossgeom as lg
 from lossgeom.stability.sgd import (
     example_curvatures,
+    mean_square_threshold,
     mean_square_thresholds,
     moment_constraint,
     necessary_conditions,
@@ -88,3 +91,28 @@ def test_the_noise_kernel(curvatures):
         p = noise_share(100, B)
         assert 0.83 < noise_kernel(curvatures.values, eta, p) < 0.86
         assert 1 < noise_kernel_threshold(curvatures.values, p) / eta < 1.2
+
+
+def distance(problem, lr, steps=1500):
+    """How far torch's own optimiser goes from a start next to the minimum."""
+    (x, y), generator = problem.batches[0], torch.Generator().manual_seed(0)
+    model = copy.deepcopy(problem.model)
+    near = torch.randn(len(problem.theta), generator=generator, dtype=torch.float64)
+    nn.utils.vector_to_parameters(problem.theta + 1e-6 * near / near.norm(), model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, foreach=False)
+    for _ in range(steps):
+        batch = torch.randperm(100, generator=generator)[:10]
+        optimizer.zero_grad()
+        (0.5 * (model(x[batch]) - y[batch]).square().mean()).backward()
+        optimizer.step()
+    moved = nn.utils.parameters_to_vector(model.parameters()) - problem.theta
+    return moved.norm().item()
+
+
+def test_momentum_lowers_the_threshold_and_sgd_leaves_above_it(problem, curvatures):
+    """Full batches would be stable up to four times that."""
+    lr = mean_square_threshold(curvatures, 10, momentum=0.9)
+    assert lr == pytest.approx(0.02899, abs=6e-6)
+    assert lr < 0.26 * 2 * 1.9 / curvatures.sharpness
+    assert distance(problem, 0.9 * lr) < 1e-6
+    assert distance(problem, 1.3 * lr) > 1e-3

@@ -72,6 +72,8 @@ class SGDStability:
     example_gradient_norm: float | None = None
     residual: float | None = None
     sharpness: float | None = None
+    single_batch: float | None = None
+    noise_kernel: float | None = None
     bounds: Mapping[str, float] | None = None
     moments: Mapping[str, float] | None = None
 

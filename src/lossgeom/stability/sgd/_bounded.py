@@ -9,13 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.curvature import ConjugateGaussNewton, GaussNewton, ParameterJacobian
-from lossgeom.linalg import random_numbers, top_eigenpairs, trace
+from lossgeom.linalg import SpectralDensity, random_numbers, spectral_density, top_eigenpairs
+from lossgeom.stability.sgd._largest import largest_curvature
 from lossgeom.stability.sgd._residual import residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
 from lossgeom.stability.sgd.certificate import SGDCertificate
 from lossgeom.stability.sgd.necessary import along_direction
 
-PROBES = 20  # for the length of the gradients of single examples
+PROBES = 20  # for the trace, and for the length of the gradients of single examples
+STEPS = 6  # of each, in the spectrum
 ERRORS = 4.0  # standard errors that a trace may be smaller
 
 
@@ -28,9 +30,11 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
     images = ConjugateGaussNewton(problem).factor.matmat(v[:, None])[:, 0].double()
     own = examples.n * images.reshape(examples.n, -1).square().sum(1)
     sharpness = float(own.mean())
-    most = float(pairs.values[0] + pairs.residuals[0]) if bool(pairs.converged[0]) else math.inf
-    conditions = _conditions(setting, G, own) if sharpness > 0 else {}
-    lower = 0.0 if setting.momentum else 2 / (most * _times_sharpness(setting))
+    spectrum = spectral_density(G, probes=PROBES, steps=STEPS)
+    conditions = _conditions(setting, spectrum, own) if sharpness > 0 else {}
+    found = bool(pairs.converged[0]) and sharpness > 0
+    most = float(pairs.values[0] + pairs.residuals[0]) if found else math.inf
+    lower, single_batch = _certain(setting, most)
     rest = residual_along(problem, v)
     gradient, of_examples = float(problem.gradient().norm()), _of_examples(setting)
     known = rest is not None and p is not None and not setting.momentum
@@ -59,13 +63,17 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
         example_gradient_norm=of_examples,
         residual=evidence.residual,
         sharpness=sharpness,
+        single_batch=single_batch,
+        noise_kernel=_noise_kernel(setting, spectrum),
         bounds=conditions,
         moments={},
         notes=(*setting.notes(), f"bounds instead of a threshold: {why}"),
     )
 
 
-def _conditions(setting: Setting, G: GaussNewton, own: Float[Tensor, " n"]) -> dict[str, float]:
+def _conditions(
+    setting: Setting, spectrum: SpectralDensity, own: Float[Tensor, " n"]
+) -> dict[str, float]:
     """Learning rates that the threshold is at most."""
     if setting.p is None:
         return {}  # the mean of a reshuffled epoch is no power of the mean step
@@ -73,29 +81,44 @@ def _conditions(setting: Setting, G: GaussNewton, own: Float[Tensor, " n"]) -> d
     if setting.momentum:
         return bounds
     bounds["top eigenvector"] = along_direction(own, setting.p)
-    total = trace(G)
-    least = total.value - ERRORS * (total.stderr or 0.0)
+    mean = spectrum.mean(lambda h: h)
+    least = spectrum.size * (mean.value - ERRORS * (mean.stderr or 0.0))
     if setting.p and 0 < least < math.inf:
-        bounds[f"trace, less {ERRORS:g} standard errors"] = (
-            2 * setting.examples.outputs / (setting.p * least)
-        )
+        most = 2 * setting.examples.outputs / (setting.p * least)
+        bounds[f"trace, less {ERRORS:g} standard errors"] = most
     return bounds
 
 
-def _times_sharpness(setting: Setting) -> float:
-    r"""Bound by which multiple of its sharpness H bounds a mean square: E H_b^2 <= m * lambda * H.
+def _noise_kernel(setting: Setting, spectrum: SpectralDensity) -> float | None:
+    if setting.p is None or setting.momentum:
+        return None
+    p, lr = setting.p, setting.lr
+    if lr * float(spectrum.nodes.max()) >= 2:
+        return math.inf
+    mean = spectrum.mean(lambda h: lr * h.clamp(min=0) / (2 - (1 - p) * lr * h.clamp(min=0)))
+    return p * spectrum.size * mean.value
 
-    .. math:: E H_b^2 \preceq (1 - p) H^2 + p \max_i \lambda_{\max}(H_i)\, H, \quad
-        H_i \preceq n H
 
-    and, for any sampling, no batch has more than n / B times the sharpness.
+def _certain(setting: Setting, sharpness: float) -> tuple[float, float]:
+    r"""Learning rates that are stable for certain: of SGD, and of any single batch.
+
+    .. math:: E H_b^2 \preceq \big((1 - p) \lambda_{\max}(H) + p \max_i \lambda_{\max}(H_i)\big) H,
+        \quad H_i \preceq n H, \quad H_b \preceq \tfrac nB H
+
+    Without momentum; with it nothing is known of SGD.
     """
-    n, p = setting.examples.n, setting.p
-    least = n % setting.batch_size or setting.batch_size
-    of_batches = n / (least if setting.sampling == "reshuffling" else setting.batch_size)
-    if setting.sampling == "with replacement":
-        of_batches = float(n)
-    return of_batches if p is None else min(of_batches, 1 - p + p * n)
+    n, p, left = setting.examples.n, setting.p, setting.examples.n % setting.batch_size
+    largest = min(largest_curvature(setting), n * sharpness)
+    smallest = left if left and setting.sampling == "reshuffling" else setting.batch_size
+    of_batches = largest
+    if setting.sampling != "with replacement":
+        of_batches = min(largest, n / smallest * sharpness)
+    single_batch = 2 * (1 + setting.momentum) / of_batches
+    if setting.momentum:
+        return 0.0, single_batch
+    if p is None:
+        return single_batch, single_batch
+    return max(2 / ((1 - p) * sharpness + p * largest), single_batch), single_batch
 
 
 def _of_examples(setting: Setting) -> float:

@@ -8,13 +8,13 @@ import torch
 
 from lossgeom.stability.sgd._residual import residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
-from lossgeom.stability.sgd.bounds import certainly_stable
+from lossgeom.stability.sgd.bounds import certainly_stable, largest_batch_sharpness
 from lossgeom.stability.sgd.certificate import SGDCertificate
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.mean_square import mean_square_threshold
 from lossgeom.stability.sgd.moments import can_enumerate, moment_threshold
 from lossgeom.stability.sgd.momentum import noise_gain
-from lossgeom.stability.sgd.necessary import along_direction, necessary_conditions
+from lossgeom.stability.sgd.necessary import along_direction, necessary_conditions, noise_kernel
 from lossgeom.stability.sgd.reshuffling import can_enumerate_epochs
 from lossgeom.stability.sgd.sampling import smallest_batch
 
@@ -54,6 +54,12 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
         example_gradient_norm=of_examples,
         residual=residual,
         sharpness=curvatures.sharpness,
+        single_batch=_single_batch(setting, curvatures),
+        noise_kernel=(
+            None
+            if p is None or setting.momentum
+            else noise_kernel(curvatures.values, setting.lr, p)
+        ),
         bounds=conditions,
         moments=_moments(setting, curvatures, lower),
         notes=(*setting.notes(), *notes, *_on_random_walk(curvatures, of_examples)),
@@ -96,6 +102,13 @@ def _left_out(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float | 
     if setting.p is None or setting.momentum or len(rest) != n:
         return share, math.inf
     return share, along_direction(own + rest.to(own), setting.p)
+
+
+def _single_batch(setting: Setting, curvatures: ExampleCurvatures) -> float:
+    if not curvatures.rank:
+        return math.inf
+    worst, _ = largest_batch_sharpness(curvatures, setting.batch_size, setting.sampling)
+    return 2 * (1 + setting.momentum) / worst
 
 
 def _smallest_batch(setting: Setting, curvatures: ExampleCurvatures) -> int | None:

@@ -21,8 +21,8 @@ EVEN = (
     "than independent batches, but no theorem says so"
 )
 RAGGED = (
-    "less stable, if anything, where the last batch is small, here of {0} examples, each of which "
-    "weighs more; drop_last=True leaves it out"
+    "less stable, if anything, where the last batch is small, here of {0}, and its examples "
+    "weigh more; drop_last=True leaves it out"
 )
 LOCAL = "this is about steps linearised here, and says nothing of what happens far from this point"
 

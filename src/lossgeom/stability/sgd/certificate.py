@@ -40,6 +40,11 @@ class SGDCertificate:
         residual: the curvature that the Gauss-Newton matrices of the examples leave out, along the
             top eigenvector, relative to theirs; ``None`` where it is not known.
         sharpness: the largest eigenvalue of the Gauss-Newton matrix.
+        single_batch: a learning rate up to which no single batch oscillates unstably; beyond it,
+            away from the linearised steps, one that does is enough for SGD to diverge in
+            expectation. It is 0 where nothing is known.
+        noise_kernel: an estimate of the noise from the spectrum alone, whose edge is about 1;
+            ``None`` with momentum or reshuffled epochs.
         bounds: learning rates that the threshold is at most, by the condition they come from.
         moments: thresholds for moments of other orders, where they could be enumerated; that of
             order 3 is of the moment tensor, not of the absolute moment.
@@ -61,6 +66,8 @@ class SGDCertificate:
     example_gradient_norm: float
     residual: float | None
     sharpness: float
+    single_batch: float
+    noise_kernel: float | None
     bounds: Mapping[str, float] = field(repr=False)
     moments: Mapping[int, float] = field(repr=False)
     notes: tuple[str, ...] = field(repr=False)
@@ -91,8 +98,14 @@ class SGDCertificate:
         yield f"  threshold of the learning rate: {self._threshold}"
         if self.smallest_batch is not None:
             yield f"  smallest stable batch with this learning rate: {self.smallest_batch}"
+        most = self.bounds.get("full batch", math.inf)
         for name, bound in sorted(self.bounds.items(), key=lambda item: item[1]):
-            yield f"  at most {bound:.4g} by the condition on the {name}"
+            if bound <= most:
+                yield f"  at most {bound:.4g} by the condition on the {name}"
+        if self.single_batch:
+            yield f"  no single batch oscillates unstably up to {self.single_batch:.4g}"
+        if self.noise_kernel is not None:
+            yield f"  noise kernel {self.noise_kernel:.3g}, an estimate whose edge is about 1"
         for order, threshold in self.moments.items():
             what = "moment tensor, not absolute moment," if order % 2 and order > 1 else "moment"
             yield f"  threshold for the {what} of order {order}: {threshold:.6g}"

@@ -127,7 +127,7 @@ def noise_kernel(values: Float[Tensor, " r"], lr: float, p: float) -> float:
     0.15000000000000002
     """
     steps = lr * values.double()
-    if float(steps.amax()) >= 2:
+    if len(steps) and float(steps.amax()) >= 2:
         return math.inf
     return p * float((steps / (2 - (1 - p) * steps)).sum())
 
