@@ -23,7 +23,7 @@ ERRORS = 4.0  # standard errors that a trace may be smaller
 
 def bounded(setting: Setting, why: str) -> SGDCertificate:
     """Certify SGD by conditions that are necessary, and one that is sufficient."""
-    problem, examples, p = setting.problem, setting.examples, setting.p
+    problem, examples = setting.problem, setting.examples
     G = GaussNewton(problem)
     pairs = top_eigenpairs(G, tol=1e-2, verify=True)
     v = pairs.vectors[:, 0]
@@ -35,26 +35,21 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
     found = bool(pairs.converged[0]) and sharpness > 0
     most = float(pairs.values[0] + pairs.residuals[0]) if found else math.inf
     lower, single_batch = _certain(setting, most)
-    rest = residual_along(problem, v)
+    residual, true_upper = setting.left_out(own, residual_along(problem, v))
     gradient, of_examples = float(problem.gradient().norm()), _of_examples(setting)
-    known = rest is not None and p is not None and not setting.momentum
     evidence = Evidence(
         lower=lower,
         upper=min(conditions.values(), default=math.inf),
-        true_upper=along_direction(own + rest.to(own), p) if known else math.inf,  # type: ignore[union-attr,arg-type]
+        true_upper=true_upper,
         minimum=setting.minimum(gradient, of_examples),
         gradient=gradient / of_examples if of_examples else 0.0,
-        residual=None if rest is None else float(rest.norm() / own.norm().clamp(min=1e-300)),
+        residual=residual,
     )
     state, reasons = evidence.verdict(setting.lr)
     return SGDCertificate(
         state=state,
         reasons=tuple(reasons),
-        lr=setting.lr,
-        batch_size=setting.batch_size,
-        momentum=setting.momentum,
-        sampling=setting.sampling,
-        examples=examples.n,
+        **setting.settings(),
         lower=evidence.lower,
         upper=evidence.upper,
         smallest_batch=None,
@@ -118,7 +113,8 @@ def _certain(setting: Setting, sharpness: float) -> tuple[float, float]:
         return 0.0, single_batch
     if p is None:
         return single_batch, single_batch
-    return max(2 / ((1 - p) * sharpness + p * largest), single_batch), single_batch
+    mixed = p * largest + ((1 - p) * sharpness if p < 1 else 0.0)  # of infinite sharpness, too
+    return max(2 / mixed, single_batch), single_batch
 
 
 def _of_examples(setting: Setting) -> float:

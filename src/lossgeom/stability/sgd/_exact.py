@@ -14,7 +14,7 @@ from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.mean_square import mean_square_threshold
 from lossgeom.stability.sgd.moments import can_enumerate, moment_threshold
 from lossgeom.stability.sgd.momentum import noise_gain
-from lossgeom.stability.sgd.necessary import along_direction, necessary_conditions, noise_kernel
+from lossgeom.stability.sgd.necessary import necessary_conditions, noise_kernel
 from lossgeom.stability.sgd.reshuffling import can_enumerate_epochs
 from lossgeom.stability.sgd.sampling import smallest_batch
 
@@ -41,11 +41,7 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
     return SGDCertificate(
         state=state if curvatures.rank else "between",
         reasons=tuple(reasons) if curvatures.rank else (FLAT,),
-        lr=setting.lr,
-        batch_size=setting.batch_size,
-        momentum=setting.momentum,
-        sampling=setting.sampling,
-        examples=curvatures.n,
+        **setting.settings(),
         lower=lower,
         upper=upper,
         smallest_batch=_smallest_batch(setting, curvatures),
@@ -89,19 +85,13 @@ def _bracket(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float, fl
 
 def _left_out(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float | None, float]:
     """The share of what Gauss-Newton leaves out, and what is stable at most with all curvature."""
-    top, n = curvatures.top, curvatures.n
+    top = curvatures.top
     if not curvatures.rank:
         return 0.0, math.inf
     rest = residual_along(setting.problem, top.to(setting.problem.theta))
-    if rest is None:
-        return None, math.inf
     first = torch.zeros_like(curvatures.values)
     first[0] = 1
-    own = curvatures.along(first)
-    share = float(rest.norm() / own.norm())
-    if setting.p is None or setting.momentum or len(rest) != n:
-        return share, math.inf
-    return share, along_direction(own + rest.to(own), setting.p)
+    return setting.left_out(curvatures.along(first), rest)
 
 
 def _single_batch(setting: Setting, curvatures: ExampleCurvatures) -> float:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from lossgeom.problem import Problem
 from lossgeom.stability.sgd._outputs import ExampleOutputs
 from lossgeom.stability.sgd.certificate import Minimum, State
+from lossgeom.stability.sgd.necessary import along_direction
 from lossgeom.stability.sgd.sampling import Sampling, noise_share
 
 ZERO = 1e-4  # of the parameters' length: steps of single examples at an interpolating minimum
@@ -44,6 +49,32 @@ class Setting:
         if self.sampling == "reshuffling":
             return None
         return noise_share(self.examples.n, self.batch_size, self.sampling)
+
+    def left_out(
+        self, own: Float[Tensor, " n"], rest: Float[Tensor, " n"] | None
+    ) -> tuple[float | None, float]:
+        """What Gauss-Newton leaves out along a direction, and what that shows to be unstable.
+
+        Args:
+            own: curvatures of the examples along it, by their Gauss-Newton matrices.
+            rest: the others; ``None`` where they are not known.
+
+        Returns:
+            The share of the latter, and a learning rate from which on no step along the direction
+            is stable in mean square.
+        """
+        if rest is None:
+            return None, math.inf
+        rest = rest.to(own)
+        share = float(rest.norm() / own.norm().clamp(min=1e-300))
+        if self.p is None or self.momentum:
+            return share, math.inf
+        return share, along_direction(own + rest, self.p)
+
+    def settings(self) -> dict[str, Any]:
+        """What a certificate says of the setting."""
+        names = ("lr", "batch_size", "momentum", "sampling")
+        return {**{name: vars(self)[name] for name in names}, "examples": self.examples.n}
 
     def minimum(self, gradient: float, of_examples: float) -> Minimum:
         """What kind of point it is, by the norms of gradients."""
