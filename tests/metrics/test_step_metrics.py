@@ -203,6 +203,9 @@ def test_momentum_that_is_not_known():
     closure = Step(step.before, step.update, step.state)
     with pytest.raises(lg.UndefinedError, match="computes it itself, in a closure"):
         lg.metrics.MomentumBatchSharpness().of_step(closure)
+    lost = Step(step.before, 1e-16 * step.update, step.state, step.gradient)
+    with pytest.raises(lg.UndefinedError, match="may be the rounding of the"):
+        lg.metrics.MomentumBatchSharpness().of_step(lost)
 
 
 def test_coefficients_of_self_stabilisation():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics._of_step import one_lr
 from lossgeom.metrics.step import Step
 from lossgeom.stability import UndefinedError, batch_sharpness
+
+ROUNDING = 0.01  # of an update: what it may have lost where it is looked into
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class MomentumBatchSharpness:
         """Measure.
 
         Raises:
-            UndefinedError: for another optimiser than SGD with heavy-ball momentum alone, or one
-                that was given no gradient.
+            UndefinedError: for another optimiser than SGD with heavy-ball momentum alone, one that
+                was given no gradient, or an update that is little more than rounding.
         """
         return batch_sharpness(step.before, pushed=_pushed(step), **asdict(self))
 
@@ -57,5 +60,11 @@ def _pushed(step: Step) -> Float[Tensor, " P"]:
         raise UndefinedError(
             "the gradient that the optimiser was given is not known, as it computes it itself, in "
             "a closure; BatchSharpness needs none"
+        )
+    lost = torch.finfo(step.update.dtype).eps * step.before.theta.norm()  # in parameters' last bits
+    if float(lost) > ROUNDING * float(step.update.norm()):
+        raise UndefinedError(
+            "the momentum is not known, because more than a hundredth of the update may be the "
+            "rounding of the parameters; BatchSharpness needs none"
         )
     return -step.update / one_lr(step) - step.gradient
