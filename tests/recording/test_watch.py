@@ -322,6 +322,22 @@ def test_an_optimiser_that_is_wrapped_is_taken_out(tmp_path):
     assert run.record.manifest["watched"]["optimizers"] == ["SGD"]
 
 
+def test_parameters_that_are_trained_later_are_measured_then(tmp_path):
+    model, batches, _ = setup()
+    model[0].requires_grad_(False)
+    problem = lg.Problem(model, "cross_entropy", batches)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    metrics = [lg.metrics.EdgeRatio(), lg.metrics.UpdateCurvature()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=metrics)
+    for trained in (False, True, True):
+        model[0].requires_grad_(trained)
+        backward(model, batches)
+        optimizer.step()
+    rows = [row for row in run.record.rows() if row["metric"] == "update_curvature"]
+    assert {row["status"] for row in run.record.rows()} == {"ok"}
+    assert rows[1]["value"] > rows[0]["value"]
+
+
 # Errors
 
 
@@ -424,6 +440,17 @@ def test_arguments_that_do_not_do(tmp_path, unchecked):
             tracker.attach()
         with pytest.raises(TypeError, match="expected a torch optimiser, got int"):
             tracker.attach(3)
+
+
+def test_an_optimiser_of_a_part_is_refused_at_once(tmp_path):
+    model, _, problem = setup()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.5)
+    with pytest.raises(ValueError, match=r"2\.weight is not among its parameters"):
+        attached(problem, tmp_path, optimizer)
+    assert not optimizer._optimizer_step_pre_hooks
+    _, taken = attached(problem.with_parameters("0.*"), tmp_path / "part", optimizer)
+    optimizer.step()
+    assert taken.steps[0].update.shape == (25,)
 
 
 def test_a_metric_of_steps_is_not_measured_without_one(tmp_path):
