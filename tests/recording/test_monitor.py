@@ -428,4 +428,57 @@ def test_a_loop_with_everything_is_watched(tmp_path):
     assert [row["lr"] for row in rows] == rates
     assert {row["status"] for row in record.rows()} <= {"ok", "undefined", "not_converged"}
     assert record.manifest["watched"]["full_batch"] is False
+    assert lg.verdict_of(record).kind == "not stated"
     assert not optimizer._optimizer_step_pre_hooks
+
+
+class Named(torch.optim.SGD):
+    """A subclass that steps as its superclass does."""
+
+
+def test_a_loop_at_the_edge_is_said_to_be(tmp_path):
+    """On all data, in batches of mixed sizes; one pass fails, and the last ones are not made."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 6, generator=generator)
+    y = torch.sin(2 * x @ torch.randn(6, 2, generator=generator))
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 2))
+    optimizer = Named(model.parameters(), lr=0.6)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.8, total_iters=300)
+    batches = list(zip(x.split([20, 15, 5]), y.split([20, 15, 5]), strict=True))
+    metrics = [lg.metrics.Loss(), lg.metrics.EdgeRatio()]
+
+    def loop():
+        for i in range(1000):
+            optimizer.zero_grad()
+            try:
+                for inputs, targets in batches:
+                    (0.5 * (model(inputs) - targets).square().sum() / 40).backward()
+                if i == 10:
+                    raise ArithmeticError
+            except ArithmeticError:
+                continue
+            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimizer.step()
+            schedule.step()
+            if i == 180:
+                break
+
+    with lg.watch(
+        model, optimizer, "squared_error", batches, tmp_path, 10, metrics=metrics, budget=None
+    ) as run:
+        loop()
+    assert run.step == 180
+    verdict = run.verdict()
+    assert verdict.kind == "at the edge"
+    assert 30 <= verdict.since <= 100
+    assert f"at the edge since step {verdict.since}: sharpness " in str(run)
+    assert run.record.manifest["watched"] == {
+        "optimizers": ["Named"],
+        "first_step": 0,
+        "budget": None,
+        "formula": "2/lr",
+        "matrix": "Hessian",
+        "status": "ok",
+        "instead": None,
+        "full_batch": True,
+    }
