@@ -3,7 +3,6 @@
 import io
 import itertools
 import random
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -328,6 +327,22 @@ def test_another_run_is_refused(tmp_path):
     assert lg.Record.open(tmp_path).status == "finished"
 
 
+def test_a_run_that_starts_elsewhere_is_not_added_to_another(tmp_path):
+    settings = {"metrics": QUICK, "budget": None, "every": 2}
+    model = plain_model()
+    (optimizer,) = sgd(model)
+    with lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings):
+        train(model, [optimizer], data(), 3)
+    rows = lg.Record.open(tmp_path).rows()
+    with pytest.warns(UserWarning, match="measurements up to step 2"):
+        run = lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings)
+    with pytest.warns(UserWarning, match=r"holds another run: at step 0 its loss was 1\."):
+        train(model, [optimizer], data(), 1)
+    train(model, [optimizer], data(), 4)
+    run.close()
+    assert lg.Record.open(tmp_path).rows() == rows
+
+
 # What it says
 
 
@@ -365,11 +380,6 @@ def test_a_line_is_cut_and_holds_no_escapes():
     terminal = Terminal()
     LiveLine(terminal).show("a\x1b[2J" + "b" * 200)
     assert terminal.getvalue() == "\r\x1b[Ka\\x1b[2J" + "b" * 89 + "..."
-
-
-def test_nothing_is_imported_for_it():
-    code = "import sys, lossgeom; lossgeom.watch; assert 'rich' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # A loop as people write them
@@ -418,4 +428,57 @@ def test_a_loop_with_everything_is_watched(tmp_path):
     assert [row["lr"] for row in rows] == rates
     assert {row["status"] for row in record.rows()} <= {"ok", "undefined", "not_converged"}
     assert record.manifest["watched"]["full_batch"] is False
+    assert lg.verdict_of(record).kind == "not stated"
     assert not optimizer._optimizer_step_pre_hooks
+
+
+class Named(torch.optim.SGD):
+    """A subclass that steps as its superclass does."""
+
+
+def test_a_loop_at_the_edge_is_said_to_be(tmp_path):
+    """On all data, in batches of mixed sizes; one pass fails, and the last ones are not made."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 6, generator=generator)
+    y = torch.sin(2 * x @ torch.randn(6, 2, generator=generator))
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 2))
+    optimizer = Named(model.parameters(), lr=0.6)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.8, total_iters=300)
+    batches = list(zip(x.split([20, 15, 5]), y.split([20, 15, 5]), strict=True))
+    metrics = [lg.metrics.Loss(), lg.metrics.EdgeRatio()]
+
+    def loop():
+        for i in range(1000):
+            optimizer.zero_grad()
+            try:
+                for inputs, targets in batches:
+                    (0.5 * (model(inputs) - targets).square().sum() / 40).backward()
+                if i == 10:
+                    raise ArithmeticError
+            except ArithmeticError:
+                continue
+            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimizer.step()
+            schedule.step()
+            if i == 180:
+                break
+
+    with lg.watch(
+        model, optimizer, "squared_error", batches, tmp_path, 10, metrics=metrics, budget=None
+    ) as run:
+        loop()
+    assert run.step == 180
+    verdict = run.verdict()
+    assert verdict.kind == "at the edge"
+    assert 30 <= verdict.since <= 100
+    assert f"at the edge since step {verdict.since}: sharpness " in str(run)
+    assert run.record.manifest["watched"] == {
+        "optimizers": ["Named"],
+        "first_step": 0,
+        "budget": None,
+        "formula": "2/lr",
+        "matrix": "Hessian",
+        "status": "ok",
+        "instead": None,
+        "full_batch": True,
+    }

@@ -322,6 +322,50 @@ def test_an_optimiser_that_is_wrapped_is_taken_out(tmp_path):
     assert run.record.manifest["watched"]["optimizers"] == ["SGD"]
 
 
+def test_parameters_that_are_trained_later_are_measured_then(tmp_path):
+    model, batches, _ = setup()
+    model[0].requires_grad_(False)
+    problem = lg.Problem(model, "cross_entropy", batches)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    metrics = [lg.metrics.EdgeRatio(), lg.metrics.UpdateCurvature()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=metrics)
+    for trained in (False, True, True):
+        model[0].requires_grad_(trained)
+        backward(model, batches)
+        optimizer.step()
+    rows = [row for row in run.record.rows() if row["metric"] == "update_curvature"]
+    assert {row["status"] for row in run.record.rows()} == {"ok"}
+    assert rows[1]["value"] > rows[0]["value"]
+
+
+def test_numbers_of_another_mode_beside_thresholds_are_said_to_be(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    batches = [(torch.randn(9, 3), torch.randint(2, (9,)))]
+    problem = lg.Problem(model, "cross_entropy", batches)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    run, _ = attached(problem, tmp_path, optimizer, metrics=[lg.metrics.Loss()], full_batch=False)
+    with pytest.warns(UserWarning, match="thresholds of training beside rows, measured in mode="):
+        optimizer.step()
+    optimizer.step()  # no second warning
+    assert run.record.for_report.thresholds_caution == problem.unset_mode
+
+
+def test_an_optimiser_of_which_no_threshold_is_known_has_none(tmp_path):
+    model, batches, problem = setup()
+    optimizer = Plain(model.parameters())
+    metrics = [lg.metrics.EdgeRatio(), lg.metrics.UpdateCurvature()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=metrics)
+    backward(model, batches)
+    optimizer.step()
+    ratio, curvature, _ = run.record.rows()
+    assert (ratio["status"], ratio["lr"], ratio["threshold"]) == ("undefined", 0.5, None)
+    assert "no threshold is known for Plain" in ratio["message"]
+    assert curvature["status"] == "ok"
+    watched = run.record.manifest["watched"]
+    assert watched["status"] == "unknown"
+    assert "update_curvature" in watched["instead"]
+
+
 # Errors
 
 
@@ -426,11 +470,36 @@ def test_arguments_that_do_not_do(tmp_path, unchecked):
             tracker.attach(3)
 
 
+def test_an_optimiser_of_a_part_is_refused_at_once(tmp_path):
+    model, _, problem = setup()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.5)
+    with pytest.raises(ValueError, match=r"2\.weight is not among its parameters"):
+        attached(problem, tmp_path, optimizer)
+    assert not optimizer._optimizer_step_pre_hooks
+    _, taken = attached(problem.with_parameters("0.*"), tmp_path / "part", optimizer)
+    optimizer.step()
+    assert taken.steps[0].update.shape == (25,)
+
+
 def test_a_metric_of_steps_is_not_measured_without_one(tmp_path):
     _, _, problem = setup()
     tracker = lg.Tracker(problem, [Taken()], lg.Record.create(tmp_path))
     with pytest.raises(TypeError, match=r"taken measures a step of an optimiser, and none was"):
         tracker(0)
+
+
+@pytest.mark.quick
+def test_rows_with_and_without_a_threshold_are_read(tmp_path):
+    record = lg.Record.create(tmp_path)
+    row = {"step": 0, "metric": "loss", "value": 1.0}
+    record.append(row)
+    record.append({**row, "lr": None, "threshold": math.inf})
+    assert record.rows() == [row, {**row, "lr": None, "threshold": math.inf}]
+    for key in ("lr", "threshold"):
+        with pytest.raises(ValueError, match=f"expected a number at {key}, found 'fast'"):
+            record.append({**row, key: "fast"})
+    with pytest.raises(ValueError, match=r"expected true or false at watched\.full_batch, found"):
+        record.update(watched={"optimizers": ["SGD"], "full_batch": "maybe"})
 
 
 # The end

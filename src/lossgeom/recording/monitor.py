@@ -15,6 +15,7 @@ from lossgeom.losses import LossLike
 from lossgeom.metrics import (
     CriticalStep,
     EdgeRatio,
+    GradientNorm,
     InMode,
     Loss,
     Metric,
@@ -23,6 +24,7 @@ from lossgeom.metrics import (
     Sharpness,
     StepMetric,
     UpdateCurvature,
+    UpdateNorm,
 )
 from lossgeom.problem import Problem
 from lossgeom.problem.network import RandomModelError
@@ -142,8 +144,9 @@ def default_metrics(problem: Problem, evaluated: bool) -> list[Metric | StepMetr
         evaluated: whether the model is another one in eval mode.
     """
     spectral = problem.theta.numel() <= LARGE
-    metrics: list[Metric | StepMetric] = [Loss(), RealisedEdge(), UpdateCurvature(), CriticalStep()]
+    metrics: list[Metric | StepMetric] = [Loss()]
     metrics += [Sharpness(), EdgeRatio()] if spectral else []
+    metrics += [UpdateCurvature(), RealisedEdge(), CriticalStep(), GradientNorm(), UpdateNorm()]
     if evaluated:
         metrics += [InMode(Loss(), "eval"), *[InMode(Sharpness(), "eval")] * spectral]
     if problem.criterion.average:

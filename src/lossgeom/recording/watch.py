@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -29,11 +28,11 @@ from lossgeom.recording.measuring import (
 )
 from lossgeom.recording.optimizer_hooks import Steps
 from lossgeom.recording.record import Record
-from lossgeom.recording.record_format import RecordError, Watched
-from lossgeom.recording.schedule import Schedule
+from lossgeom.recording.record_format import RecordError
+from lossgeom.recording.schedule import At, Schedule
 from lossgeom.recording.verdicts import verdict_of
 from lossgeom.recording.watch_lines import LiveLine, count_of, values_in_words
-from lossgeom.recording.watched import is_full_batch, tell, watched_of, with_threshold
+from lossgeom.recording.watched import check_same_start, is_full_batch, tell
 from lossgeom.stability import Verdict, optimizer_state, unwrapped_optimizer
 
 OnError = Literal["record", "raise"]
@@ -113,7 +112,10 @@ class Watch:
         self._cosines = record.series(GradientCosine.name)[1]
         self._left_out = 0  # steps since the last one that was measured
         self._before: Problem | None = None
-        self._tell_start(first_step)
+        self._size = problem.theta.numel()
+        state = optimizer_state(problem, *self.optimizers)  # raises what it would at every step
+        tell(record, state, full_batch, first_step=first_step, budget=self._budget.share)
+        self._first = first_step
         self._steps = Steps(self.optimizers, self, first_step)
 
     def __repr__(self) -> str:
@@ -171,15 +173,30 @@ class Watch:
             self._hear("the schedule", step, error)
             return False
 
-    def begin(self, step: int) -> bool:  # noqa: ARG002
+    def begin(self, step: int) -> bool:
         """Copy the model before a step, unless that would be beyond the budget."""
+        if step != self._first and not unmeasured(self.record, self.metrics, step):
+            return False
         if not self._budget.allows():
             self.skipped += 1
             self._left_out += 1
             return False
         with self._budget.spending():
-            self._before = self.problem.refreshed()
+            before = self.problem.refreshed()
+            if step == self._first:
+                self._check_start(step, before)
+        if self._size != before.theta.numel():  # some are trained that were not before
+            self._size = before.theta.numel()
+            self._memory.clear()
+        self._before = before
         return True
+
+    def _check_start(self, step: int, before: Problem) -> None:
+        try:
+            check_same_start(self.record, step, before)
+        except RecordError:
+            self.due = At(())
+            raise
 
     def end(self, step: int, gradients: Mapping[int, Tensor] | None, out_of_order: bool) -> None:
         """Measure a step."""
@@ -200,7 +217,9 @@ class Watch:
         self._before = None
         self._hear("the step", step, error)
         message = described(error)
-        with suppress(RecordError, OSError):  # that it cannot be written may be what has failed
+        if isinstance(error, (RecordError, OSError)):  # it is of the record
+            return
+        with suppress(RecordError, OSError):
             for metric in unmeasured(self.record, self.metrics, step):
                 write_estimate(self.record, step, metric.name, NOTHING, 0.0, message, status=FAILED)
 
@@ -232,7 +251,8 @@ class Watch:
         self.last = found or self.last
         self._cosines += [float(found[name]) for name in (GradientCosine.name,) if name in found]
         if isinstance(taken, Step):
-            self._tell(taken)
+            asked = self._full_batch
+            tell(self.record, taken.state, is_full_batch(self._cosines) if asked is None else asked)
         if self.record.for_report.notes != before.notes:
             self.record.update(notes=before.notes)
         if "mode" not in self._warned and warn_of_mode(self.record, before, "rows"):
@@ -245,22 +265,6 @@ class Watch:
         return [GradientCosine()] if asked and not named else []
 
     # What the record is told besides
-
-    def _tell_start(self, first_step: int) -> None:
-        kinds = tuple(type(each).__name__ for each in self.optimizers)
-        known = watched_of(self.record) or Watched(kinds)
-        full_batch = known.full_batch if self._full_batch is None else self._full_batch
-        budget = self._budget.share
-        tell(
-            self.record,
-            replace(known, first_step=first_step, budget=budget, full_batch=full_batch),
-        )
-
-    def _tell(self, taken: Step) -> None:
-        known = with_threshold(watched_of(self.record) or Watched(()), taken.state)
-        if self._full_batch is None:
-            known = replace(known, full_batch=is_full_batch(self._cosines))
-        tell(self.record, known)
 
     def _tell_left_out(self) -> None:
         """Append a row that says how many due steps were left out before the next one."""
