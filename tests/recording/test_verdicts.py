@@ -93,6 +93,7 @@ def test_batch_sharpness(tmp_path):
     heavy = {**sgd, "formula": "2 (1 + momentum)/lr"}
     record = write(tmp_path / "b", heavy, batch_sharpness=batch)
     assert lg.verdict_of(record).kind == "not stated"
+    assert edge_line(record, "batch_sharpness") is None
 
 
 def test_gauges_of_single_steps(tmp_path):

@@ -238,7 +238,7 @@ def test_gauges_of_single_steps_make_no_verdict_below():
 
 def test_above_the_edge_without_growing():
     ratios = [1.4, 1.42, 1.38, 1.41, 1.4, 1.39]
-    assert "are gradients not clipped" in edge_verdict(full(ratios)).reason
+    assert "which does not grow; the realised edge would tell" in edge_verdict(full(ratios)).reason
     realised = edge_verdict(full(ratios, realised_edges=[1.0] * 6))
     assert str(realised) == (
         "at the edge since step 0: realised edge 1.00, while sharpness is 1.39 to 1.41 of the "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lossgeom.recording.edge_lines import PLAIN_SGD
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import Watched
 from lossgeom.recording.watched import watched_of
@@ -14,7 +15,6 @@ from lossgeom.stability import EdgeSeries, Verdict, edge_verdict
 Row = Mapping[str, Any]
 Rows = dict[str, dict[int, Row]]  # by metric and step
 HESSIAN = "Hessian"
-PLAIN_SGD = "2/lr"  # the formula of its threshold
 FAILED = "failed"  # the status of a measurement that raised an error
 GAUGES = (
     "edge_ratio",

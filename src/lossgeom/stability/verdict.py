@@ -69,7 +69,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     unknown = "steps are" if series.full_batch is False else "it is not known whether steps are"
     return Verdict(
         "not stated",
-        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell",
+        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell, "
+        "of SGD without momentum",
     )
 
 
@@ -193,8 +194,8 @@ def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
     return says(
         now,
         "not stated",
-        ", where full-batch steps could not stay: are loss, mode and data those of training, and "
-        "are gradients not clipped? The realised edge would tell",
+        ", which does not grow; the realised edge would tell whether steps are at their edge, or "
+        "are clipped, or train another loss than this",
     )
 
 
