@@ -10,8 +10,8 @@ from typing import Any
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import Watched
 from lossgeom.recording.watched import watched_of
+from lossgeom.stability.edge_series import PLAIN_SGD
 
-PLAIN_SGD = "2/lr"  # the formula of its threshold
 CONSTANT = {"edge_ratio": 1.0, "realised_edge": 1.0, "critical_step": 1.0, "update_curvature": 2.0}
 ALONG_STEPS = ("critical_sharpness", "momentum_batch_sharpness")  # with the edge 2/lr
 ALONG_GRADIENTS = ("batch_sharpness", "directional_sharpness")  # the same without momentum

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lossgeom.recording.edge_lines import PLAIN_SGD
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import Watched
 from lossgeom.recording.watched import watched_of
 from lossgeom.stability import EdgeSeries, Verdict, edge_verdict
+from lossgeom.stability.edge_series import PLAIN_SGD
 
 Row = Mapping[str, Any]
 Rows = dict[str, dict[int, Row]]  # by metric and step
