@@ -18,6 +18,7 @@ def scheduled(path, sharpness=8.0, rates=(0.25, 0.25, 0.25, 0.25, 0.23, 0.2), **
             row = {"step": 10 * i, "lr": lr, "threshold": 2 / lr}
             record.append({**row, "metric": "sharpness", "value": sharpness - 0.01 * i})
             record.append({**row, "metric": "critical_step", "value": 1.0 + i})
+            record.append({**row, "metric": "gradient_cosine", "value": 1.0 - 1e-13 * i})
     return path
 
 
@@ -26,9 +27,10 @@ def test_a_page_says_the_verdict_and_draws_the_threshold_of_each_step(tmp_path, 
     folder = scheduled(tmp_path / "run")
     page = html.unescape(render([folder]).read_text())
     assert "<h2>Edge of stability</h2>" in page
-    assert "<p><strong>at the edge</strong>: sharpness .92 to 1.00 of 2/lr.</p>" in page
+    assert "<p><strong>At the edge</strong>: sharpness .92 to 1.00 of 2/lr.</p>" in page
     assert re.search(r"2/lr(, above)?</text>", page)
     assert "edge = 1</text>" in page  # of the critical step
+    assert "gradient cosine" not in page  # which is that of full-batch steps
     assert cli.main(["report", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
         f"{folder}: at the edge: sharpness .92 to 1.00 of 2/lr"

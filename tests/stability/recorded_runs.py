@@ -223,7 +223,7 @@ RUNS = {
         """,
         formula="2/lr",
     ),
-    "Adagrad": Run(
+    "no known threshold": Run(
         every=20,
         ratios="",
         losses="""
@@ -235,7 +235,7 @@ RUNS = {
             .9 .95 1 .99 .96 .93
         """,
         status="unknown",
-        optimizer="Adagrad",
+        optimizer="Mine",
     ),
     "Rprop": Run(
         every=10,
@@ -273,8 +273,8 @@ EXPECTED = {
     "learning rate too large": (
         "diverged since step 9: the loss is 2e+12 times what it was at first"
     ),
-    "Adagrad": (
-        "not stated: no threshold is known for Adagrad; larger steps have not lowered the "
+    "no known threshold": (
+        "not stated: no threshold is known for Mine; larger steps have not lowered the "
         "loss further since step 400: realised edge .90 to 1.00"
     ),
     "Rprop": "not stated: no threshold is known for Rprop",

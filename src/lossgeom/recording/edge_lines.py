@@ -10,9 +10,11 @@ from typing import Any
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import Watched
 from lossgeom.recording.watched import watched_of
+from lossgeom.stability.edge_series import PLAIN_SGD
 
 CONSTANT = {"edge_ratio": 1.0, "realised_edge": 1.0, "critical_step": 1.0, "update_curvature": 2.0}
-OVER_LR = ("critical_sharpness", "batch_sharpness")
+ALONG_STEPS = ("critical_sharpness", "momentum_batch_sharpness")  # with the edge 2/lr
+ALONG_GRADIENTS = ("batch_sharpness", "directional_sharpness")  # the same without momentum
 LOGARITHMIC = ("critical_step",)  # gauges that are drawn so
 
 
@@ -35,8 +37,8 @@ def edge_line(record: Record, metric: str) -> EdgeLine | None:
     """The edge beside the rows of a metric, each of its own step; None where there is none.
 
     It is the threshold that the row of a sharpness has, where it is of that matrix; 2/lr of the
-    row for critical and batch sharpness; and a constant for gauges of single steps. Old records,
-    whose rows have no threshold, have constants in their manifests instead.
+    row for curvatures along steps, or along gradients without momentum; and a constant for gauges
+    of single steps. Where rows have no threshold, the manifest may have a constant.
     """
     rows = {row["step"]: row for row in record.rows() if row.get("metric") == metric}
     watched = watched_of(record) or Watched(())
@@ -44,7 +46,9 @@ def edge_line(record: Record, metric: str) -> EdgeLine | None:
     formula = "edge"
     if metric in CONSTANT:
         values = [CONSTANT[metric]] * len(steps)
-    elif metric in OVER_LR:
+    elif metric in ALONG_STEPS or (
+        metric in ALONG_GRADIENTS and watched.formula in (None, PLAIN_SGD)
+    ):
         values, formula = [_over(2.0, rows[step].get("lr")) for step in steps], "2/lr"
     elif metric == "effective_sharpness" or (
         metric == "sharpness" and watched.matrix in (None, "Hessian")

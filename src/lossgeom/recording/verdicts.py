@@ -10,11 +10,11 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import Watched
 from lossgeom.recording.watched import watched_of
 from lossgeom.stability import EdgeSeries, Verdict, edge_verdict
+from lossgeom.stability.edge_series import PLAIN_SGD
 
 Row = Mapping[str, Any]
 Rows = dict[str, dict[int, Row]]  # by metric and step
 HESSIAN = "Hessian"
-PLAIN_SGD = "2/lr"  # the formula of its threshold
 FAILED = "failed"  # the status of a measurement that raised an error
 GAUGES = (
     "edge_ratio",

@@ -12,6 +12,7 @@ from lossgeom.wording import one_of
 Values = Sequence[float | None]
 Points = list[tuple[int, float]]  # (step, value), by step
 
+PLAIN_SGD = "2/lr"  # the formula of the threshold of SGD with neither momentum nor decay
 STATUSES = ("ok", "nominal", "unknown")
 GAUGES = (
     "ratios",
@@ -44,7 +45,7 @@ class EdgeSeries:
         status: of the threshold: ``"nominal"`` for one that training is seen to pass, ``"unknown"``
             where the optimiser has none.
         quantity: what is divided by the threshold.
-        formula: the threshold.
+        formula: the threshold, such as ``"2/lr"``.
         optimizer: what trains.
 
     Raises:

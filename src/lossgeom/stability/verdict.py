@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import median
 
-from lossgeom.stability.edge_series import EdgeSeries
+from lossgeom.stability.edge_series import PLAIN_SGD, EdgeSeries
 from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, short
 
 LOW, HIGH = 0.85, 1.2  # of the threshold: the band of runs at the edge
@@ -43,7 +43,9 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
 
     Of mini-batches, r is batch sharpness over 2/lr, and the verdict names it. The gauges of single
     steps say when a run has arrived, not how far away it is: a step must line up with the sharpest
-    direction before they see it. So no verdict "below" rests on them.
+    direction before they see it. So no verdict "below" rests on them. Where r is not known at all,
+    they make a verdict "at the edge" of plain gradient descent only, whose realised edge is at most
+    r on a quadratic; with momentum, steps may be at theirs at half of the threshold.
 
     Source: the band, from the medians of the ratio at the edge of stability for gradient descent,
     heavy ball, Adam and AdamW in Lee and Lee (2026), and of our own study; the rule is ours.
@@ -69,7 +71,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     unknown = "steps are" if series.full_batch is False else "it is not known whether steps are"
     return Verdict(
         "not stated",
-        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell",
+        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell, "
+        "of SGD without momentum",
     )
 
 
@@ -89,29 +92,33 @@ def _diverged(series: EdgeSeries) -> Verdict | None:
 
 
 def _without_threshold(series: EdgeSeries) -> Verdict:
-    said = f"no threshold is known for {series.optimizer}"
     alarm = _alarm(series) if series.full_batch else None
+    return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
+
+
+def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
+    """No verdict, with what the gauges of single steps say all the same."""
     if alarm is None:
-        return Verdict("not stated", said)
+        return Verdict("not stated", why)
     return replace(
         says(alarm, "not stated"),
-        reason=f"{said}; larger steps have not lowered the loss further since step "
+        reason=f"{why}; larger steps have not lowered the loss further since step "
         f"{alarm.points[0][0]}: {alarm}",
     )
 
 
 def _alarm(series: EdgeSeries, after: int | None = None) -> Gauge | None:
     """The gauge of single steps by which the last of them are at their edge, if there is one."""
-    for gauge in (
-        Gauge.of("realised edge", "", series.tried("realised_edges")),
-        Gauge.of(
-            "update curvature", "2", [(t, rho / 2) for t, rho in series.tried("update_curvatures")]
-        ),
-        Gauge.of(
-            "critical sharpness", "2/lr", [(t, 1 / s) for t, s in series.tried("critical_steps")]
+    for name, edge, points in (
+        ("realised edge", "", series.tried("realised_edges")),
+        ("update curvature", "2", [(t, rho / 2) for t, rho in series.tried("update_curvatures")]),
+        (
+            "critical sharpness",
+            "2/lr",
+            [(t, 1 / s) for t, s in series.tried("critical_steps") if s],
         ),
     ):
-        points = [point for point in gauge.points if after is None or point[0] > after]
+        points = [point for point in points if after is None or point[0] > after]
         inside = [LOW <= value <= HIGH for _, value in points]
         recent = inside[-max(ENOUGH, len(points) // PARTS) :]
         if len(recent) < ENOUGH or 2 * sum(recent) <= len(recent):
@@ -120,7 +127,7 @@ def _alarm(series: EdgeSeries, after: int | None = None) -> Gauge | None:
         while start and inside[start - 1]:
             start -= 1
         known = [point for point in points[start:] if math.isfinite(point[1])]
-        return Gauge.of(gauge.name, gauge.edge, known)
+        return Gauge.of(name, edge, known)
     return None
 
 
@@ -157,14 +164,13 @@ def _at_the_edge(gauge: Gauge, stay: Gauge) -> Verdict:
 def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
     """The verdict where the ratio is known at too few steps."""
     alarm = _alarm(series)
-    if alarm is not None:
+    if alarm is not None and series.formula == PLAIN_SGD:  # whose zeta is no more than the ratio
         return says(alarm, "at the edge", since=alarm.points[0][0])
     if not gauge.points and any(ratio == 0 for _, ratio in series.finite("ratios")):
         return Verdict("not stated", "the learning rate is 0, so that nothing moves")
-    known = f"{len(gauge.points)} values" if len(gauge.points) != 1 else "1 value"
-    return Verdict(
-        "not stated", f"{known} of {gauge.name} over {gauge.edge}{gauge.ending}; it takes {FEW}"
-    )
+    known = ("no value", "1 value", "2 values")[len(gauge.points)]
+    why = f"{known} of {gauge.name} over {gauge.edge}{gauge.ending}; it takes {FEW}"
+    return _not_stated(why, alarm)
 
 
 def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
@@ -193,8 +199,8 @@ def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
     return says(
         now,
         "not stated",
-        ", where full-batch steps could not stay: are loss, mode and data those of training, and "
-        "are gradients not clipped? The realised edge would tell",
+        ", which does not grow; the realised edge would tell whether steps are at their edge, or "
+        "are clipped, or train another loss than this",
     )
 
 

@@ -114,10 +114,11 @@ def says(gauge: Gauge, kind: Kind, more: str = "", since: int | None = None) -> 
 
 
 def short(value: float) -> str:
-    """Two decimals, or one digit of what is smaller.
+    """Two decimals, or one digit of what is smaller and three of what is larger.
 
-    >>> short(0.984), short(1.06), short(0.0042), short(0.0)
-    ('.98', '1.06', '.004', '0')
+    >>> short(0.984), short(1.06), short(0.0042), short(0.0), short(1234.5)
+    ('.98', '1.06', '.004', '0', '1.23e+03')
     """
-    text = f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.1g}"
+    size = abs(value)
+    text = f"{value:.2f}" if 0.095 <= size < 100 else f"{value:.{3 if size >= 100 else 1}g}"
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
