@@ -95,7 +95,7 @@ def test_strict(command, finished):
 
 
 def test_killed_half_way_it_goes_on(command, finished, tmp_path):
-    """Its worker ends with it, a report says what is missing, and a terminal shows how it goes on."""
+    """Its worker ends with it, a report says what is missing, a terminal shows how it goes on."""
     folder, _ = finished
     process, runs = started(tmp_path), tmp_path / "out/runs"
     deadline = time.monotonic() + 60

@@ -21,17 +21,17 @@ SIZES = (4, 2)
 def model():
     """With running statistics that have seen data."""
     generator = torch.Generator().manual_seed(2)
-    model = resnet18(width=6).double().train()
+    model = resnet18(width=4).double().train()
     with torch.no_grad():
         for _ in range(3):
-            model(2 * torch.randn(4, 3, 16, 16, generator=generator, dtype=torch.float64) + 1)
+            model(2 * torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64) + 1)
     return model
 
 
 @pytest.fixture(scope="module")
 def batches():
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(sum(SIZES), 3, 16, 16, generator=generator, dtype=torch.float64)
+    x = torch.randn(sum(SIZES), 3, 32, 32, generator=generator, dtype=torch.float64)
     y = torch.randint(10, (sum(SIZES),), generator=generator)
     return list(zip(x.split(SIZES), y.split(SIZES), strict=True))
 
