@@ -1,5 +1,6 @@
 """What holds for every test: one thread, the same random numbers in any order, marked doctests."""
 
+import gc
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,28 @@ def the_same_numbers_in_any_order() -> None:
     seed_generators()
 
 
+def pytest_collection_finish() -> None:
+    """Leave what there is now, millions of objects, out of all searches for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker("doctest")
+
+
+@pytest.fixture(autouse=True)
+def in_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a process of git for every record."""
+    monkeypatch.setattr("lossgeom.recording.environment._git_commit", lambda: None)
+
+
+@pytest.fixture
+def pages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws figures for pages alone: the files beside them, which take twice as long, are empty."""
+    monkeypatch.setattr("lossgeom.report.figures.as_file", lambda figure, kind: b"Made by lossgeom")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import ast
 import functools
 import graphlib
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,14 +66,23 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_arrow_points_up(path):
+def of_every_file(faults: Callable[[Path], Iterable[str]]) -> str:
+    """What is wrong with the files, one below the other."""
+    return "\n".join(
+        f"{path.relative_to(ROOT)}: {fault}" for path in modules() for fault in faults(path)
+    )
+
+
+def test_no_arrow_points_up():
+    assert {layer_of(path) for path in modules()} <= set(ORDER), "not in the list of layers"
+    assert not of_every_file(arrows_pointing_up)
+
+
+def arrows_pointing_up(path: Path) -> Iterator[str]:
     own = layer_of(path)
-    assert own in ORDER, f"{own} is not in the list of layers"
     for name in imports(path) - {own}:
-        assert ORDER[name] < ORDER[own], f"{own} imports {name}"
-    if own == "report":
-        assert imports(path) <= REPORT_MAY_IMPORT
+        if ORDER[name] >= ORDER[own] or (own == "report" and name not in REPORT_MAY_IMPORT):
+            yield f"imports {name}"
 
 
 def test_an_arrow_pointing_up_would_be_seen(tmp_path):
@@ -115,12 +125,14 @@ def modules_imported_by(path: Path) -> set[str]:
     return found & names_of_modules()
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_room_reaches_into_the_underscored_files_of_another(path):
-    own = layer_of(path)
-    for module in modules_imported_by(path):
-        room, *rest = module.split(".")
-        assert room == own or not any(part.startswith("_") for part in rest), module
+def test_no_room_reaches_into_the_underscored_files_of_another():
+    def faults(path: Path) -> Iterator[str]:
+        for module in modules_imported_by(path):
+            room, *rest = module.split(".")
+            if room != layer_of(path) and any(part.startswith("_") for part in rest):
+                yield f"imports {module}"
+
+    assert not of_every_file(faults)
 
 
 def test_the_imports_have_no_circle():
@@ -138,22 +150,23 @@ def test_the_rooms_can_be_counted_on_one_page():
     assert len(subjects) <= 25
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_is_too_long_to_be_read(path):
-    assert len(path.read_text().splitlines()) <= LONGEST
+def test_no_file_is_too_long_to_be_read():
+    lengths = {path: len(path.read_text().splitlines()) for path in modules()}
+    assert not {path.relative_to(ROOT): n for path, n in lengths.items() if n > LONGEST}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_docstrings_begin_with_a_summary(path):
-    tree, *_ = nodes(path)
-    assert ast.get_docstring(tree) or not tree.body, "a file says what is in it"
-    for node in nodes(path):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            docstring = ast.get_docstring(node)
-            if docstring is not None:
-                summary = docstring.partition("\n\n")[0]
-                assert len(summary) > 1, getattr(node, "name", "the file")
-                assert summary.endswith("."), summary
+def test_docstrings_begin_with_a_summary():
+    def faults(path: Path) -> Iterator[str]:
+        tree, *_ = nodes(path)
+        if tree.body and not ast.get_docstring(tree):
+            yield "it does not say what is in it"
+        for node in nodes(path):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                summary = (ast.get_docstring(node) or "Without one.").partition("\n\n")[0]
+                if len(summary) < 2 or not summary.endswith("."):
+                    yield f"no summary in {getattr(node, 'name', 'the file')}: {summary}"
+
+    assert not of_every_file(faults)
 
 
 HOOKS = {

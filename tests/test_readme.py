@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_python(tmp_path, monkeypatch, capsys):
+def test_python(tmp_path, monkeypatch, capsys, pages_alone):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 6

@@ -7,6 +7,11 @@ import pytest
 from lossgeom.cli import main
 
 
+@pytest.fixture(autouse=True)
+def pages(pages_alone):
+    """Figures are drawn for the page alone."""
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs a command as a process of its own would, without the seconds that importing torch takes.

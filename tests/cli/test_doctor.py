@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,6 @@ import pytest
 from lossgeom.cli import main
 from lossgeom.cli.problem import LossName
 from lossgeom.losses import as_loss
-from tests.cli.test_cli import lossgeom
 
 NET = """
 import sys
@@ -250,11 +250,12 @@ def assert_one_clear_line(capsys, arguments, message):
     assert len(printed.err.splitlines()) == 1
 
 
-def test_doctor_with_debug_shows_where_the_users_code_raised(user_code):
-    done = lossgeom("doctor", "net.py:broken", "--debug", cwd=user_code)
-    assert done.returncode == 1
-    assert 'raise KeyError("weights.pt")' in done.stderr
-    assert 'net.py", line' in done.stderr
+def test_doctor_with_debug_shows_where_the_users_code_raised(command, user_code):
+    with pytest.raises(ValueError, match=r"weights\.pt") as raised:
+        command("doctor", "net.py:broken", "--debug", cwd=user_code)
+    shown = "".join(traceback.format_exception(raised.value))  # as Python does at the end
+    assert 'raise KeyError("weights.pt")' in shown
+    assert 'net.py", line' in shown
 
 
 def test_the_doctor_does_not_go_on_after_an_interruption(user_code, capsys):

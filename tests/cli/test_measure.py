@@ -1,5 +1,6 @@
 """``lossgeom measure``: numbers, record, page, and what is said where it cannot be done."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 import safetensors.torch
@@ -99,8 +101,10 @@ def measured(capsys, *arguments, status=0):
     return capsys.readouterr()
 
 
-def numbers(capsys, *arguments):
-    found = json.loads(measured(capsys, *arguments, "--json").out)
+def numbers(capsys, *arguments, page=False):
+    """What is measured, and written to a page where that is looked at."""
+    with contextlib.nullcontext() if page else mock.patch.dict(sys.modules, {"matplotlib": None}):
+        found = json.loads(measured(capsys, *arguments, "--json").out)
     return found, {quantity["name"]: quantity for quantity in found["quantities"]}
 
 
@@ -136,7 +140,7 @@ def assert_agrees(found, quantities, problem):
 @pytest.mark.parametrize("checkpoint", ["trained.safetensors", "trained.pt"])
 def test_numbers(here, capsys, checkpoint):
     command = ["net.py:model", "net.py:data", "--checkpoint", checkpoint, "--dtype", "float64"]
-    found, quantities = numbers(capsys, *command, *FEW, "--steps", "12")
+    found, quantities = numbers(capsys, *command, *FEW, "--steps", "12", page=True)
     assert_agrees(found, quantities, plain_problem())
     assert all(quantities[name]["stderr"] > 0 for name in ("hessian_trace", "residual_trace"))
     assert found["problem"]["parameters"] == 38
@@ -152,7 +156,7 @@ def test_numbers_where_everything_is_exact(here, capsys):
     """As many products as there are parameters."""
     many = ["--matvecs", "40", "--probes", "4", "--steps", "10", "--dtype", "float64", "--k", "38"]
     command = ["net.py:model", "net.py:data", "--checkpoint", "trained.pt", *many]
-    found, quantities = numbers(capsys, *command)
+    found, quantities = numbers(capsys, *command, page=True)
     assert_agrees(found, quantities, plain_problem())
     assert all(not quantity["stderr"] for quantity in quantities.values())
     assert len(found["eigenvalues"]["hessian"]["values"]) == 38

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -18,9 +19,8 @@ from tests.cli.test_cli import lossgeom
 
 TINY = [
     "--steps", "12", "--every", "4", "--examples", "60", "--widths", "8",
-    "--label-smoothing", "0", "0.3", "0.6", "--seeds", "2", "--workers", "2",
+    "--label-smoothing", "0", "0.3", "0.6", "--seeds", "1", "--workers", "2",
 ]  # fmt: skip
-ONE_SEED = [*TINY, "--seeds", "1"]
 
 
 def untimed(folder: Path):
@@ -44,46 +44,26 @@ def finished(tmp_path_factory):
 def test_run(finished):
     folder, done = finished
     assert "report: out/report.html" in done.stdout
-    assert "12 of 12 runs are finished, about 0 s left: " in done.stderr
+    assert "6 of 6 runs are finished, about 0 s left: " in done.stderr
     assert "\r" not in done.stderr + done.stdout
     claims = json.loads((folder / "out/claims.json").read_text())
     assert {"id", "statement", "source", "measured", "expected", "statistic", "interval",
             "verdict"} <= claims[0].keys()  # fmt: skip
-    assert len(list((folder / "out/runs").iterdir())) == 12
+    assert len(list((folder / "out/runs").iterdir())) == 6
     assert "cifar" not in (folder / "out/report.html").read_text()
     manifest = json.loads((folder / "out/manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert manifest["command"].startswith("lossgeom run progressive_sharpening --steps 12")
 
 
-def test_running_again_recomputes_nothing(finished):
+def test_running_again_recomputes_nothing(command, finished):
     folder, _ = finished
     files = sorted((folder / "out/runs").rglob("*.json*"))
     before = [(p, p.stat().st_mtime_ns) for p in files]
-    again = lossgeom("run", "progressive_sharpening", *TINY, "--out", "out", cwd=folder)
+    again = command("run", "progressive_sharpening", *TINY, "--out", "out", cwd=folder)
     assert again.returncode == 0
-    assert "12 of 12 runs are finished already" in again.stderr
+    assert "6 of 6 runs are finished already" in again.stderr
     assert [(p, p.stat().st_mtime_ns) for p in files] == before
-
-
-def test_progress_bar_on_a_terminal(finished):
-    folder, _ = finished
-    import pty
-
-    main, terminal = pty.openpty()
-    command = ["run", "progressive_sharpening", *ONE_SEED, "--out", "terminal"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lossgeom", *command],
-        cwd=folder, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"},
-    )  # fmt: skip
-    os.close(terminal)
-    shown = b""
-    while chunk := read_terminal(main):
-        shown += chunk
-    assert process.wait() == 0, shown
-    assert b"training" in shown
-    assert b"6 of 6 runs" in shown
-    assert b"0:00:0" in shown
 
 
 def read_terminal(descriptor):
@@ -114,53 +94,61 @@ def test_strict(command, finished):
     assert not as_they_should_be  # twelve steps are too few to show anything
 
 
-def test_killed_half_way_it_goes_on(finished, tmp_path):
+def test_killed_half_way_it_goes_on(command, finished, tmp_path):
+    """Its worker ends with it, a report says what is missing, a terminal shows how it goes on."""
     folder, _ = finished
-    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *ONE_SEED]
-    process = subprocess.Popen([*command, "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    runs = tmp_path / "out/runs"
+    process, runs = started(tmp_path), tmp_path / "out/runs"
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         over = [p for p in runs.glob("*/manifest.json") if '"finished"' in p.read_text()]
         if len(over) >= 2:
             break
         time.sleep(0.01)
+    workers = children_of(process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 2 <= len(over) < 6
     before = {p: p.stat().st_mtime_ns for p in over}
+    if workers is not None:
+        assert workers
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and any(map(is_alive, workers)):
+            time.sleep(0.05)
+        assert not any(map(is_alive, workers))
 
-    report = lossgeom("report", "out", cwd=tmp_path)
+    report = command("report", "out", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
     page = (tmp_path / "out/report.html").read_text()
     assert "This is not complete" in page
     assert "not started" in page
 
-    again = lossgeom("run", "progressive_sharpening", *ONE_SEED, "--out", "out", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    main, terminal = pty.openpty()
+    process = started(
+        tmp_path, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(terminal)
+    shown = b""
+    while chunk := read_terminal(main):
+        shown += chunk
+    assert process.wait() == 0, shown
+    assert b"training" in shown
+    assert b"6 of 6 runs" in shown
+    assert b"0:00:0" in shown
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    straight = untimed(folder / "out")
-    assert untimed(tmp_path / "out") == {r: rows for r, rows in straight.items() if "seed10" in r}
+    assert untimed(tmp_path / "out") == untimed(folder / "out")
 
 
-def test_workers_end_with_their_parent(tmp_path):
-    slow = ["--steps", "100000", "--workers", "1", "--seeds", "1", "--out", "out"]
-    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *slow]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob("out/runs/*/rows.jsonl")):
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        process.kill()
-        pytest.skip("needs /proc")
-    workers = [int(pid) for pid in children.read_text().split()]
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(map(is_alive, workers)):
-        time.sleep(0.05)
-    assert workers
-    assert not any(map(is_alive, workers))
+def started(folder, **options):
+    """The study of this file, with one worker, in a process of its own."""
+    options = {"stderr": subprocess.DEVNULL, **options}
+    command = [sys.executable, "-m", "lossgeom", "run", "progressive_sharpening", *TINY]
+    return subprocess.Popen([*command, "--workers", "1", "--out", "out"], cwd=folder, **options)
+
+
+def children_of(process):
+    """The processes that one has started, or None where that is not to be seen."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else None
 
 
 def is_alive(pid):

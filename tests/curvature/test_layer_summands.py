@@ -1,5 +1,6 @@
 """Summands of the conjugate Gauss-Newton matrix, and their factors."""
 
+import functools
 import math
 
 import pytest
@@ -12,10 +13,15 @@ from tests.problems import CASES
 WITHOUT_FACTORS = ("spectral_norm", "encoder", "lstm", "gru", "language_model")
 
 
+@functools.cache
+def summands_of(case):
+    problem = case.problem()
+    return problem, lg.layer_summands(problem)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_summands_add_up(case, unchecked):
-    problem = case.problem()
-    summands = lg.layer_summands(problem)
+    problem, summands = summands_of(case)
     total = sum(summand.matrix.dense() for summand in summands)
     K = lg.ConjugateGaussNewton(problem).dense()
     torch.testing.assert_close(total, K, rtol=1e-9, atol=1e-9 * float(K.abs().max()))
@@ -25,7 +31,7 @@ def test_summands_add_up(case, unchecked):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_summand_is_the_product_of_its_factors(case, unchecked):
-    for summand in lg.layer_summands(case.problem()):
+    for summand in summands_of(case)[1]:
         if summand.tail_jacobian is None:
             assert case.name in ("encoder", "weight_norm", "spectral_norm", "old_weight_norm")
             continue

@@ -1,3 +1,5 @@
+import itertools
+
 import curvlinops
 import pytest
 import torch
@@ -8,8 +10,9 @@ from tests import reference
 from tests.problems import CASES
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("which", ["largest", "smallest"])
+@pytest.mark.parametrize(
+    ("case", "which"), list(zip(CASES, itertools.cycle(["largest", "smallest"]), strict=False))
+)
 def test_agrees_with_dense_eigenvalues(case, which):
     values = torch.linalg.eigvalsh(reference.hessian(case))
     estimate = lg.sharpness(case.problem(), which=which, tol=1e-5, max_matvecs=300)

@@ -57,10 +57,10 @@ def test_exact_where_the_products_suffice(name):
 
 @pytest.mark.parametrize("name", [name for name in SPECTRA if len(SPECTRA[name]) > 20])
 def test_the_error_of_moments_is_honest(unchecked, name):
-    """Of 200 seeds, t intervals at 99 % hold the truth; with a tenth of the error, they do not."""
+    """Of 100 seeds, t intervals at 99 % hold the truth; with a tenth of the error, they do not."""
     values = SPECTRA[name].double()
     A = rotated(values)
-    found = [lg.spectral_density(A, probes=5, steps=4, seed=seed) for seed in range(200)]
+    found = [lg.spectral_density(A, probes=5, steps=4, seed=seed) for seed in range(100)]
     assert not any(density.exact for density in found)
     for k in (1, 2):
         moments = [density.moment(k) for density in found]

@@ -52,11 +52,11 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "spectrum"), CASES)
 def test_the_error_is_honest(unchecked, name, spectrum):
-    """Of 200 seeds, t intervals at 99 % hold the truth; with a quarter of the error, few do."""
+    """Of 100 seeds, t intervals at 99 % hold the truth; with a quarter of the error, few do."""
     A = rotated(SPECTRA[spectrum])
     truth, scale = TRUTH[name](A).item(), A.norm().item()
     for matvecs in (10, len(A) - 1):
-        found = [ESTIMATES[name](A, matvecs, seed) for seed in range(200)]
+        found = [ESTIMATES[name](A, matvecs, seed) for seed in range(100)]
         inside = {
             factor: covered(found, truth, matvecs // 2, 0.99, factor, rounding=1e-10 * scale)
             for factor in (1.0, 0.25)

@@ -1,30 +1,39 @@
 """Models of Hugging Face, built from a configuration, and batches like those of their collators."""
 
+import functools
 import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.real_models.models import CLASSES, LENGTH, TOKENS, built, text
 
-with pytest.MonkeyPatch.context() as patch:
-    # transformers imports torchvision wherever it is installed, also where it was built for another
-    # torch and cannot be imported, as beside a torch for the CPU alone. Models of text need none.
-    patch.setitem(sys.modules, "torchvision", None)
-    from transformers import (
-        BatchEncoding,
-        BertConfig,
-        BertForSequenceClassification,
-        GPT2Config,
-        GPT2LMHeadModel,
-    )
 
-__all__ = ["BatchEncoding", "batches_of", "bert", "encoded", "gpt2"]
+@functools.cache
+def transformers() -> ModuleType:
+    """The library, which takes seconds to import, for the tests that use it alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        # It imports torchvision wherever it is installed, also where it was built for another torch
+        # and cannot be imported, as beside a torch for the CPU alone. Models of text need none.
+        patch.setitem(sys.modules, "torchvision", None)
+        import transformers
+
+        assert transformers.BertForSequenceClassification  # is imported here
+        assert transformers.GPT2LMHeadModel
+    return transformers
 
 
-def gpt2(dropout: float = 0.0) -> GPT2LMHeadModel:
-    config = GPT2Config(
+def batch_encoding(parts: dict[str, Tensor]) -> Any:
+    """A batch as their tokenizers return it."""
+    return transformers().BatchEncoding(parts)
+
+
+def gpt2(dropout: float = 0.0) -> nn.Module:
+    config = transformers().GPT2Config(
         vocab_size=TOKENS,
         n_positions=LENGTH,
         n_embd=8,
@@ -37,11 +46,11 @@ def gpt2(dropout: float = 0.0) -> GPT2LMHeadModel:
         attn_pdrop=dropout,
         initializer_range=0.2,
     )
-    return built(GPT2LMHeadModel, config)
+    return built(transformers().GPT2LMHeadModel, config)
 
 
-def bert(dropout: float = 0.1) -> BertForSequenceClassification:
-    config = BertConfig(
+def bert(dropout: float = 0.1) -> nn.Module:
+    config = transformers().BertConfig(
         vocab_size=TOKENS,
         hidden_size=8,
         num_hidden_layers=2,
@@ -53,7 +62,7 @@ def bert(dropout: float = 0.1) -> BertForSequenceClassification:
         attention_probs_dropout_prob=dropout,
         initializer_range=0.2,
     )
-    return built(BertForSequenceClassification, config)
+    return built(transformers().BertForSequenceClassification, config)
 
 
 def encoded(labels: Tensor, padding: str = "right") -> dict[str, Tensor]:
@@ -67,6 +76,6 @@ def encoded(labels: Tensor, padding: str = "right") -> dict[str, Tensor]:
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": labels}
 
 
-def batches_of(everything: dict[str, Tensor], sizes: list[int], kind: type = dict) -> list:
+def batches_of(everything: dict[str, Tensor], sizes: list[int], kind: Callable = dict) -> list:
     parts = zip(*(tensor.split(sizes) for tensor in everything.values()), strict=True)
     return [kind(dict(zip(everything, part, strict=True))) for part in parts]

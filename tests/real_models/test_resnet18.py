@@ -21,7 +21,7 @@ SIZES = (4, 2)
 def model():
     """With running statistics that have seen data."""
     generator = torch.Generator().manual_seed(2)
-    model = resnet18(width=8).double().train()
+    model = resnet18(width=4).double().train()
     with torch.no_grad():
         for _ in range(3):
             model(2 * torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64) + 1)

@@ -33,7 +33,7 @@ for step in range(first, 10**6):
 
 def test_killed_at_any_instant_it_loses_at_most_the_last_row(tmp_path):
     folder, rows = tmp_path / "run", 0
-    for delay in (0.0, 0.01, 0.05, 0.1, 0.2):
+    for delay in (0.0, 0.02, 0.15):
         process = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE
         )

@@ -18,6 +18,8 @@ from lossgeom.report._source import read_sources
 from lossgeom.report.sections import SECTIONS
 from tests.damage import damage_folder
 
+pytestmark = pytest.mark.usefixtures("pages_alone")
+
 GEOMETRY = lg.Geometry(k=2, matvecs=4, probes=2, steps=2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lossgeom as lg
+from lossgeom.recording.environment import _git_commit
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 
@@ -42,6 +44,28 @@ def test_manifest_tells_how_and_where(tmp_path):
     assert manifest["status"] == "finished"
     assert manifest["versions"]["torch"] == torch.__version__
     assert {"created", "ended", "git_commit", "machine", "schema"} <= manifest.keys()
+
+
+def test_the_commit_of_the_working_folder(tmp_path, monkeypatch):
+    def git(*arguments):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(
+            ["git", *name, *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    assert _git_commit() is None
+    git("init")
+    (tmp_path / "a").write_text("a")
+    git("add", "a")
+    git("commit", "-m", "a")
+    commit = git("rev-parse", "HEAD")
+    assert _git_commit() == commit
+    (tmp_path / "a").write_text("b")
+    assert _git_commit() == f"{commit}+"
+    monkeypatch.setenv("PATH", "")
+    assert _git_commit() is None
 
 
 @pytest.mark.quick

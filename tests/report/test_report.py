@@ -7,6 +7,7 @@ import pytest
 
 from lossgeom import Record, RecordError
 from lossgeom.report import render
+from lossgeom.report.figures import MARK
 
 
 def make_run(folder, name="run", steps=(0, 1, 2), config=None, **facts):
@@ -42,13 +43,17 @@ def page_of(*folders):
 
 
 @pytest.mark.quick
-def test_a_single_run_of_ones_own(tmp_path):
+def test_a_single_run_of_ones_own(tmp_path, whole_files):
     page = page_of(make_run(tmp_path))
     assert "<h1>run</h1>" in page
     assert "<svg" in page
-    assert {p.name for p in (tmp_path / "run/figures").iterdir()} == {
-        "trajectories.pdf", "trajectories.png",
+    files = {p.name: p.read_bytes() for p in (tmp_path / "run/figures").iterdir()}
+    assert {name: content[1:4] for name, content in files.items()} == {
+        "trajectories.pdf": b"PDF", "trajectories.png": b"PNG",
     }  # fmt: skip
+    assert all(MARK.encode() in content for content in files.values())
+    assert page_of(tmp_path / "run") == page  # the same page from the same records
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run/figures").iterdir()} == files
 
 
 def test_single_runs_are_shown_in_one_figure(tmp_path):
@@ -217,11 +222,6 @@ def test_what_ended_early_is_neither_missing_nor_infinite(tmp_path):
 def test_a_record_without_rows(tmp_path):
     Record.create(tmp_path / "empty").close()
     assert "stopped or still running" in page_of(tmp_path / "empty")
-
-
-def test_the_same_records_give_the_same_page(tmp_path):
-    folder = make_run(tmp_path)
-    assert page_of(folder) == page_of(folder)
 
 
 def test_a_threshold_of_ones_own_is_drawn(tmp_path):

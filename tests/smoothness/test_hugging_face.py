@@ -5,7 +5,7 @@ import copy
 import torch
 
 import lossgeom as lg
-from tests.real_models.hugging_face import BatchEncoding, batches_of, bert, encoded
+from tests.real_models.hugging_face import batch_encoding, batches_of, bert, encoded
 from tests.real_models.models import CATEGORIES
 from tests.real_models.plain import untouched
 
@@ -14,7 +14,7 @@ def test_bert_in_its_embeddings(unchecked):
     """With padding that is masked, against one example at a time by inputs_embeds."""
     model = bert().train()
     everything = encoded(CATEGORIES)
-    problem = lg.Problem(model, "cross_entropy", batches_of(everything, [4, 2], BatchEncoding))
+    problem = lg.Problem(model, "cross_entropy", batches_of(everything, [4, 2], batch_encoding))
     eager = copy.deepcopy(model).eval()
     eager.set_attn_implementation("eager")
     words = eager.bert.embeddings.word_embeddings(everything["input_ids"]).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -11,11 +12,10 @@ from typing import Any
 
 def environment() -> dict[str, Any]:
     """Versions, git commit and machine, for a manifest."""
-    packages = ("lossgeom", "torch", "numpy")
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
+            **{name: _version(name) for name in ("lossgeom", "torch", "numpy")},
         },
         "git_commit": _git_commit(),
         "machine": {
@@ -24,6 +24,11 @@ def environment() -> dict[str, Any]:
             "cores": os.cpu_count(),
         },
     }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def _git_commit() -> str | None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARK = "Made by lossgeom"  # in all files of a report; no others are replaced
+FILES: dict[str, Any] = {  # besides the picture in the page, with what is said in them
+    "pdf": {"CreationDate": None, "Creator": MARK},
+    "png": {"Software": MARK},
+}
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -84,19 +88,24 @@ def threshold(formula: str, value: float) -> str:
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PDF and PNG, and return it as SVG to put into a page."""
     folder.mkdir(parents=True, exist_ok=True)
-    marks = {"pdf": {"CreationDate": None, "Creator": MARK}, "png": {"Software": MARK}}
-    for kind in marks:
-        check_ours(folder / f"{name}.{kind}")
-    for kind, metadata in marks.items():
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=200, metadata=metadata)
-        write_atomically(folder / f"{name}.{kind}", content.getvalue())
+    paths = {kind: folder / f"{name}.{kind}" for kind in FILES}
+    for path in paths.values():
+        check_ours(path)
+    for kind, path in paths.items():
+        write_atomically(path, as_file(figure, kind))
     text = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(text, format="svg", metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]  # without the XML header and the reference to a DTD
     return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+
+
+def as_file(figure: Figure, kind: str) -> bytes:
+    """Draw a figure as PDF or PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=200, metadata=FILES[kind])
+    return content.getvalue()
 
 
 def check_ours(path: Path) -> None:
