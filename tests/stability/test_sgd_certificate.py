@@ -129,17 +129,91 @@ def test_what_the_gauss_newton_matrix_leaves_out():
     assert found.state == "between"
 
 
+class Two(nn.Module):
+    """Two parameters that do not fit all of their examples, with a curved model."""
+
+    def __init__(self, w):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.w[0] * torch.tanh(self.w[1] * x)
+
+
 def test_a_verdict_needs_a_margin_for_what_is_left_out():
-    """At a point where the mean gradient vanishes, residuals do not."""
-    problem = fitted(residual=1e-3)
-    lr = lg.certify_sgd(problem, 0.1, 2).threshold
-    residual = lg.certify_sgd(problem, 0.1, 2).residual
-    assert 1e-5 < residual < 1e-2
-    close = lg.certify_sgd(problem, lr * (1 - residual), 2)
-    if close.minimum != "no minimum":
-        assert close.state == "between"
-        assert "that is within a margin of" in close.reasons[1]
-        assert lg.certify_sgd(problem, lr * (1 - 5 * residual), 2).state == "stable"
+    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
+    y = torch.tanh(x) + 0.03 * torch.tensor([1, -1, -1, 0, 1, 1, -1]).double()[:, None]
+    problem = lg.Problem(Two([1.0, 1.0]), "squared_error", [(x, y)])
+    for _ in range(10):
+        step = torch.linalg.solve(lg.Hessian(problem).dense(), problem.gradient())
+        problem = problem.at(problem.theta - step)
+    assert problem.gradient().norm() < 1e-12
+    found = lg.certify_sgd(problem, 0.1, 2)
+    assert (found.state, found.minimum) == ("stable", "regular")
+    assert 1e-3 < found.residual < 0.05
+    assert found.lowest == pytest.approx(torch.linalg.eigvalsh(lg.Hessian(problem).dense())[0])
+    for far, state in ((1, "between"), (4, "stable"), (-1, "between"), (-4, "unstable")):
+        lr = found.threshold * (1 - far * found.residual)
+        near = lg.certify_sgd(problem, lr, 2)
+        if state == "between" and lr > found.threshold:
+            assert near.state in ("between", "unstable")  # along the top eigenvector
+        else:
+            assert near.state == state
+        assert near.state != "between" or "that is within a margin of" in near.reasons[1]
+
+
+class Saddle(nn.Module):
+    """w1 w2 x + b, whose Gauss-Newton matrix at zero sees b alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(3).double())
+
+    def forward(self, x):
+        return self.w[0] * self.w[1] * x + self.w[2]
+
+
+def test_a_saddle_is_not_certified():
+    x = torch.tensor([[1.0], [-1.0]]).double()
+    for lr in (0.1, 3.0):
+        found = lg.certify_sgd(lg.Problem(Saddle(), "squared_error", [(x, x)]), lr, 1)
+        assert (found.state, found.minimum, found.residual) == ("between", "no minimum", 0)
+        assert found.reasons[0].startswith("the Hessian has the negative eigenvalue -1, so this is")
+        assert found.lowest == pytest.approx(-1)
+        assert "; smallest eigenvalue -1" in str(found)
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * (1 - x.tanh() ** 2)
+
+
+class Rows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(8, 1).double()
+
+    def forward(self, x):
+        return Once.apply(self.body(x))
+
+
+def test_a_model_without_second_derivatives():
+    torch.manual_seed(0)
+    x, model = torch.randn(5, 8, dtype=torch.float64), Rows()
+    problem = lg.Problem(model, "squared_error", [(x, model(x).detach())])
+    found = lg.certify_sgd(problem, 0.01, 2)
+    assert (found.state, found.residual, found.lowest) == ("between", None, None)
+    assert "because the model has no second derivative" in found.reasons[0]
+    assert found.threshold > 0.01
+    assert "curvature beside Gauss-Newton not known" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossgeom.curvature import ConjugateGaussNewton, GaussNewton, ParameterJacobian
 from lossgeom.linalg import SpectralDensity, random_numbers, spectral_density, top_eigenpairs
 from lossgeom.stability.sgd._largest import largest_curvature
-from lossgeom.stability.sgd._residual import residual_along
+from lossgeom.stability.sgd._residual import lowest_curvature, residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
 from lossgeom.stability.sgd.certificate import SGDCertificate
 from lossgeom.stability.sgd.necessary import along_direction
@@ -35,14 +35,17 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
     found = bool(pairs.converged[0]) and sharpness > 0
     most = float(pairs.values[0] + pairs.residuals[0]) if found else math.inf
     lower, single_batch = _certain(setting, most)
+    lowest = lowest_curvature(problem)
     residual, true_upper = setting.left_out(own, residual_along(problem, v))
     gradient, of_examples = float(problem.gradient().norm()), _of_examples(setting)
     evidence = Evidence(
         lower=lower,
         upper=min(conditions.values(), default=math.inf),
         true_upper=true_upper,
-        minimum=setting.minimum(gradient, of_examples),
+        minimum=setting.minimum(gradient, of_examples, sharpness, lowest),
         gradient=gradient / of_examples if of_examples else 0.0,
+        lowest=lowest,
+        sharpness=sharpness,
         residual=residual,
     )
     state, reasons = evidence.verdict(setting.lr)
@@ -56,7 +59,8 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
         minimum=evidence.minimum,
         gradient_norm=gradient,
         example_gradient_norm=of_examples,
-        residual=evidence.residual,
+        residual=residual,
+        lowest=lowest,
         sharpness=sharpness,
         single_batch=single_batch,
         noise_kernel=_noise_kernel(setting, spectrum),
