@@ -61,7 +61,8 @@ def test_momentum():
         found = lg.certify_sgd(linear(), lr, batch_size, momentum=0.5)
         assert found.state == state
         assert found.smallest_batch == (1 if lr < 0.468199 else 2)
-        assert found.bounds == found.moments == {}
+        assert found.moments == {}
+        assert min(found.bounds.values()) > found.threshold
 
 
 @pytest.mark.quick
@@ -266,8 +267,11 @@ def test_bounds_with_momentum_and_of_epochs():
     problem = fitted()
     heavy = lg.certify_sgd(problem, 0.1, 2, momentum=0.9, largest=5)
     whole = lg.certify_sgd(problem, 0.1, 2, momentum=0.9)
-    assert heavy.lower == 0 < whole.threshold <= heavy.upper
-    assert heavy.state == "between"
+    assert 0 < heavy.lower <= whole.threshold <= heavy.upper < 1.9 * 2 / heavy.sharpness
+    heavy = lg.certify_sgd(problem, 0.9 * heavy.lower, 2, momentum=0.9, largest=5)
+    assert heavy.state == "stable"
+    heavy = lg.certify_sgd(problem, 0.1, 2, 0.9, "reshuffling", largest=5)
+    assert (heavy.state, heavy.lower, heavy.upper) == ("between", 0, math.inf)
     epochs = lg.certify_sgd(problem, 0.05, 2, sampling="reshuffling")
     assert (epochs.state, epochs.upper) == ("stable", math.inf)
     assert epochs.lower < mean_square_threshold(example_curvatures(problem), 2)

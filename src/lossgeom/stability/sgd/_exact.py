@@ -40,7 +40,7 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
     )
     state, reasons = evidence.verdict(setting.lr)
     p = setting.p
-    conditions = {} if p is None or setting.momentum else necessary_conditions(curvatures, p)
+    conditions = {} if p is None else necessary_conditions(curvatures, p, setting.momentum)
     return SGDCertificate(
         state=state if curvatures.rank else "between",
         reasons=tuple(reasons) if curvatures.rank else (FLAT,),
