@@ -177,8 +177,11 @@ class Evidence:
             return f"the learning rate is below {self.lower:.4g}, up to which steps are stable"
         if lr > self.upper:
             return f"the learning rate is above {self.upper:.4g}, from which on steps are unstable"
-        most = f" and {self.upper:.4g}, which it is at most" if math.isfinite(self.upper) else ""
-        return f"the learning rate is above {self.lower:.4g}, which the threshold is at least{most}"
+        stable = f"{self.lower:.4g}, up to which steps are certain to be stable"
+        if not math.isfinite(self.upper):
+            return f"the learning rate is above {stable}, and nothing more is known"
+        unstable = f"{self.upper:.4g}, from which on they are certain not to be"
+        return f"the learning rate is between {stable}, and {unstable}"
 
     def _why_not(self, lr: float, margin: float) -> list[str]:
         if self.lower < lr < self.upper:

@@ -137,7 +137,9 @@ class SGDCertificate:
 
     @property
     def _lowest(self) -> str:
-        return "" if self.lowest is None else f"; smallest eigenvalue {self.lowest:.2g}"
+        return (
+            "" if self.lowest is None else f"; smallest eigenvalue of the Hessian {self.lowest:.2g}"
+        )
 
     @property
     def _residual(self) -> str:
