@@ -200,6 +200,8 @@ def test_under_autocast_the_critical_step_is_that_of_the_loss_itself(lr):
     found = lg.critical_step(rounded, D)
     assert found.low * 0.98 <= expected <= found.high * 1.02
     assert found.value == pytest.approx(expected, rel=0.1)
+    zeta, known = (lg.realised_edge(problem, D) for problem in (rounded, exact))
+    assert abs(zeta.value - known.value) < 4 * zeta.stderr
     assert loss_rounding(rounded) > 100 * loss_rounding(exact)
 
 
