@@ -263,6 +263,8 @@ def test_errors(problem, unchecked):
             lg.critical_step(problem, D, **settings)
     with pytest.raises(ValueError, match="expected lr > 0"):
         lg.critical_sharpness(problem, D, 0.0)
+    with pytest.raises(lg.UndefinedError, match="no direction is a sharp one"):
+        edge_factors(problem, D, 1.0, lg.Hessian(problem), -3.0, 2.0)
     with pytest.raises(ValueError, match="expected threshold > 0"):
         edge_factors(problem, D, 1.0, lg.Hessian(problem), 3.0, -1.0)
 
