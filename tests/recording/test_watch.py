@@ -359,7 +359,7 @@ def test_an_optimiser_of_which_no_threshold_is_known_has_none(tmp_path):
     optimizer.step()
     ratio, curvature, _ = run.record.rows()
     assert (ratio["status"], ratio["lr"], ratio["threshold"]) == ("undefined", 0.5, None)
-    assert "no threshold is known for Plain" in ratio["message"]
+    assert "no threshold to compare with: none is known of Plain" in ratio["message"]
     assert curvature["status"] == "ok"
     watched = run.record.manifest["watched"]
     assert watched["status"] == "unknown"
