@@ -48,7 +48,8 @@ class Watch:
     was made, and with the learning rate that it was made with. Steps are counted by the last
     optimiser, so several batches whose gradients are accumulated are one step, and a step that a
     ``GradScaler`` leaves out is none. Nothing that trains is changed, and an error in a metric ends
-    no training: it is a row with the status ``"failed"``, and the first one a warning.
+    no training: it is a row with the status ``"failed"``, and the first one a warning. What a
+    CUDA graph replays runs no hooks, and is not seen.
 
     ``print(run)`` says where it is. At the end of a ``with`` block the hooks are gone and the
     record is finished, as ``"failed"`` if the block raised an error.
