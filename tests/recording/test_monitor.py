@@ -301,6 +301,7 @@ def test_goes_on_where_a_run_was_stopped(tmp_path):
         model, optimizer, "cross_entropy", data(), tmp_path, first_step=5, **settings
     ) as run:
         assert run.step == 5
+        assert str(run).startswith(f"{tmp_path}: SGD, step 5, seen from step 5\nbelow: ")
         train(model, [optimizer], data(), 3)
     assert run.record.series("loss")[0] == [0, 2, 4, 6]
     assert run.record.manifest["watched"]["first_step"] == 5

@@ -1,6 +1,8 @@
 """Watching the steps of live optimisers."""
 
+import copy
 import math
+import pickle
 import warnings
 
 import pytest
@@ -468,6 +470,9 @@ def test_arguments_that_do_not_do(tmp_path, unchecked):
             tracker.attach()
         with pytest.raises(TypeError, match="expected a torch optimiser, got int"):
             tracker.attach(3)
+        with pytest.raises(ValueError, match="expected first_step of at least 0, got -1"):
+            tracker.attach(optimizer, first_step=-1)
+    assert not optimizer._optimizer_step_pre_hooks
 
 
 def test_an_optimiser_of_a_part_is_refused_at_once(tmp_path):
@@ -516,6 +521,19 @@ def test_hooks_are_gone_afterwards(tmp_path):
     optimizer.step()
     assert run.step == 0
     assert lg.Record.open(tmp_path).status == "finished"
+
+
+def test_copies_of_an_optimiser_are_not_watched(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    alone = pickle.dumps(optimizer)
+    run, _ = attached(problem, tmp_path, optimizer)
+    assert pickle.dumps(optimizer) == alone
+    copied = copy.deepcopy(optimizer)
+    assert not copied._optimizer_step_pre_hooks
+    backward(model, batches)
+    copied.step()
+    assert run.step == 0
 
 
 @pytest.mark.parametrize(
