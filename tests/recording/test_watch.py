@@ -260,6 +260,20 @@ class Twice(torch.optim.SGD):
             raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_step_without_gradients_around_it_is_measured(tmp_path, context):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    metrics = [lg.metrics.Sharpness(), lg.metrics.UpdateCurvature(), lg.metrics.RealisedEdge()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=metrics)
+    backward(model, batches)
+    expected = lg.sharpness(problem).value
+    with context():
+        optimizer.step()
+    assert run.last["sharpness"].value == pytest.approx(expected)
+    assert {row["status"] for row in run.record.rows()} == {"ok"}
+
+
 def test_a_compiled_step_is_seen(tmp_path):
     model, batches, problem = setup()
     optimizer = Plain(model.parameters())
