@@ -102,8 +102,8 @@ def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
         return Verdict("not stated", why)
     return replace(
         says(alarm, "not stated"),
-        reason=f"{why}; larger steps have not lowered the loss further since step "
-        f"{alarm.points[0][0]}: {alarm}",
+        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by at most "
+        f"{short(1 - LOW)} of what the slope promises, if at all: {alarm}",
     )
 
 
