@@ -68,12 +68,11 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
         return _of_ratios(
             gauge, replace(series, realised_edges=(), update_curvatures=(), critical_steps=())
         )
-    unknown = "steps are" if series.full_batch is False else "it is not known whether steps are"
-    return Verdict(
-        "not stated",
-        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell, "
-        "of SGD without momentum",
-    )
+    if series.full_batch is None:
+        why = "it is not known whether steps are on mini-batches, which have an edge of their own"
+        return Verdict("not stated", f"{why}; full_batch=True says that they are not")
+    why = "steps are on mini-batches, or not on the loss that is measured, and have another edge"
+    return Verdict("not stated", f"{why}; batch sharpness would tell, of SGD without momentum")
 
 
 def _diverged(series: EdgeSeries) -> Verdict | None:
