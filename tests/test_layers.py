@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -166,6 +167,24 @@ def test_docstrings_begin_with_a_summary():
                     yield f"no summary in {getattr(node, 'name', 'the file')}: {summary}"
 
     assert not of_every_file(faults)
+
+
+HOOKS = {
+    "register_forward_hook": "autodiff/hooks.py",
+    "register_forward_pre_hook": "autodiff/hooks.py",
+    "register_step_pre_hook": "recording/optimizer_hooks.py",
+    "register_step_post_hook": "recording/optimizer_hooks.py",
+}
+
+
+def test_hooks_of_a_kind_are_registered_in_one_place():
+    found = {
+        (node.attr, path.relative_to(ROOT).as_posix())
+        for path in modules()
+        for node in nodes(path)
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"register_\w*hook", node.attr)
+    }
+    assert found == set(HOOKS.items())
 
 
 def test_every_room_is_in_the_picture():

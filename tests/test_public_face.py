@@ -43,7 +43,10 @@ def test_a_name_is_looked_up_once():
 
 
 def test_torch_is_imported_when_it_is_needed():
-    code = "import sys, lossgeom, lossgeom.cli; assert 'torch' not in sys.modules; lossgeom.Hessian"
+    code = (
+        "import sys, lossgeom, lossgeom.cli; assert 'torch' not in sys.modules; lossgeom.Hessian; "
+        "assert not {'rich', 'tyro', 'matplotlib'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lossgeom import Record
+from lossgeom import Record, verdict_of
 from lossgeom.report import render
 
 ROOT = Path(__file__).parent.parent
@@ -13,11 +13,12 @@ README = (ROOT / "README.md").read_text()
 def test_python(tmp_path, monkeypatch, capsys, pages_alone):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     exec("\n".join(blocks), {})
     assert len(capsys.readouterr().out.splitlines()) >= 10
     assert Record.open("runs/mine").series("sharpness")[0] == [0, 5, 10, 15]
     assert render([Path("runs/mine")]).exists()
+    assert verdict_of(Record.open("runs/watched")).kind == "at the edge"
 
 
 def test_commands():

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from lossgeom.metrics import METRICS, STEP_METRICS
+
 
 def lossgeom(*arguments, cwd, **options):
     return subprocess.run(
@@ -99,6 +101,13 @@ def test_one_clear_line_and_nothing_written(command, tmp_path, arguments, messag
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.txt", "foreign"]
+
+
+def test_metrics_of_problems_and_of_steps_are_listed(command, tmp_path):
+    shown = command("list", cwd=tmp_path).stdout
+    problems, steps = shown.split("metrics\n")[1].split("metrics of a step\n")
+    assert {metric.__name__ for metric in METRICS} == {n.split()[0] for n in problems.splitlines()}
+    assert {m.__name__ for m in STEP_METRICS} == {n.split()[0] for n in steps.splitlines()}
 
 
 def test_debug_shows_the_traceback(command, tmp_path):

@@ -228,6 +228,33 @@ def test_text(here, capsys):
                      r"most, about [\d.e-]+ s\n", printed.err)  # fmt: skip
 
 
+def test_whether_sgd_is_stable(here, capsys):
+    """In words, as JSON, on the page and in the record."""
+    command = ["net.py:model", "net.py:data", "--checkpoint", "trained.pt", "--dtype", "float64"]
+    given = ["--lr", "0.3", "--batch-size", "5", "--sampling", "with-replacement"]
+    command = [*command, *FEW, "--out", "a", *given, "--momentum", "0.5"]
+    printed = measured(capsys, *command).out
+    told = str(lg.certify_sgd(plain_problem(), 0.3, 5, 0.5, "with replacement")).splitlines()
+    assert told[0] in printed
+    assert "neither certified to be stable nor to be unstable" in told[0]
+    assert "so this is no minimum, which the theory is about" in printed
+    page = (here / "a/report.html").read_text()
+    assert "batches of 5 of 20 examples with replacement" in page
+    sgd = json.loads((here / "a/measurement.json").read_text())["stability"]["sgd"]
+    assert (sgd["state"], sgd["batch_size"], sgd["minimum"]) == ("between", 5, "no minimum")
+    assert sgd["ratio"] == pytest.approx(0.3 / sgd["threshold"])
+    assert sgd["lower"] == sgd["upper"] == sgd["threshold"]
+    assert lg.Record.open("a").manifest["stability"]["sgd"]["told"][0] == told[0]
+
+
+def test_sgd_where_the_loss_is_nan(here, capsys):
+    state = safetensors.torch.load_file("trained.safetensors")
+    safetensors.torch.save_file({n: t * torch.nan for n, t in state.items()}, "nan.safetensors")
+    command = ["net.py:model", "net.py:data", "--checkpoint", "nan.safetensors", *FEW]
+    printed = measured(capsys, *command, "--lr", "0.3", "--batch-size", "5").out
+    assert "SGD is not certified to be stable: the " in printed
+
+
 def test_again_and_another_learning_rate(here, capsys):
     command = ["net.py:model", "net.py:data", *FEW, "--out", "a"]
     first = measured(capsys, *command)

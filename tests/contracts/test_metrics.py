@@ -58,9 +58,11 @@ def test_settings_are_documented(metric):
 
 
 def estimate_of(metric: type[Metric], case: Case) -> lg.Estimate | None:
-    """What it measures, or None for a model that no bound is known for."""
+    """What it measures, or None where no bound is known or it is not defined."""
     try:
         return metric()(case.problem())
+    except lg.UndefinedError:
+        return None
     except TypeError as error:
         if "no bound is known" not in str(error):
             raise

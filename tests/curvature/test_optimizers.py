@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop, Rprop
 
 import lossgeom as lg
+from lossgeom.curvature.preconditioned_hessian import Preconditioning
 
 
 def trained(make, steps=4):
@@ -38,6 +39,7 @@ def averaged(optimizer, key):
         (lambda groups: AdamW(groups, lr=0.01, weight_decay=0.0), "exp_avg"),
         (lambda groups: RMSprop(groups, lr=0.01, momentum=0.0), None),
         (lambda groups: RMSprop(groups, lr=0.01, centered=True), None),
+        (lambda groups: Adagrad(groups, lr=0.01, lr_decay=0.5), None),
     ],
 )
 def test_the_last_step_is_the_averaged_gradient_over_the_preconditioner(make, averaged_gradient):
@@ -111,22 +113,101 @@ def test_a_compiled_model_and_a_subset():
     assert lg.preconditioner(wrapped, SGD(compiled.parameters(), lr=0.5)).tolist() == [2.0] * 10
 
 
+def test_nadams_last_step():
+    """Its two terms have their own bias corrections, which are part of the averaged gradient."""
+    model, optimizer, step, problem = trained(lambda groups: NAdam(groups, lr=0.01))
+    gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+    state = next(iter(optimizer.state.values()))
+    mu, following = (0.9 * (1 - 0.5 * 0.96 ** (0.004 * t)) for t in (4, 5))
+    product = state["mu_product"].item()
+    m = (1 - mu) / (1 - product) * gradient
+    m += following / (1 - product * following) * averaged(optimizer, "exp_avg")
+    torch.testing.assert_close(m / lg.preconditioner(problem, optimizer), step, rtol=1e-6, atol=0)
+
+
+def test_two_optimisers_and_an_optimiser_inside_another():
+    model, _, _, problem = trained(lambda groups: SGD(groups, lr=0.2))
+    two = SGD(model[0].parameters(), lr=0.5), SGD(model[2].parameters(), lr=0.25)
+    assert lg.preconditioner(problem, *two).tolist() == [2.0] * 16 + [4.0] * 10
+
+    class AcceleratedOptimizer(torch.optim.Optimizer):
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+    wrapped = [AcceleratedOptimizer(each) for each in two]
+    assert torch.equal(lg.preconditioner(problem, *wrapped), lg.preconditioner(problem, *two))
+    ours, plain = (lg.PreconditionedHessian(problem, *each).dense() for each in (wrapped, two))
+    assert torch.equal(ours, plain)
+    wrapped[0].optimizer.param_groups[0]["weight_decay"] = 0.5
+    decayed = lg.ObjectiveHessian(problem.with_parameters("0.*"), wrapped[0])
+    assert decayed.weight_decay.tolist() == [[0.5]] * 16
+
+
+def test_the_matrix_has_all_that_groups_may_differ_in():
+    """Coupled decay is in the Hessian, decoupled decay in the preconditioner, and the sign."""
+    _, optimizer, _, problem = trained(lambda groups: Adam(groups, lr=0.01, weight_decay=0.5))
+    optimizer.param_groups[1]["lr"] = 0.0
+    H, P = lg.Hessian(problem).dense(), torch.ones(26).double()
+    optimizer.param_groups[1]["lr"] = 1.0
+    P = lg.preconditioner(problem, optimizer)
+    optimizer.param_groups[1]["lr"] = 0.0
+    root = torch.cat([P[:16].rsqrt(), torch.zeros(10)])[:, None]
+    expected = root * (H + 0.5 * torch.eye(26)) * root.T
+    torch.testing.assert_close(lg.PreconditionedHessian(problem, optimizer).dense(), expected)
+    for group in optimizer.param_groups:
+        group["maximize"] = True
+    expected = root * (-H + 0.5 * torch.eye(26)) * root.T
+    torch.testing.assert_close(lg.PreconditionedHessian(problem, optimizer).dense(), expected)
+    assert lg.ObjectiveHessian(problem, optimizer).weight_decay[0].item() == -0.5
+
+    _, optimizer, _, problem = trained(lambda groups: AdamW(groups, lr=0.01, weight_decay=10.0))
+    H, P = lg.Hessian(problem).dense(), lg.preconditioner(problem, optimizer)
+    root = (P * torch.tensor([0.95] * 16 + [0.75] * 10)).rsqrt()[:, None]
+    torch.testing.assert_close(
+        lg.PreconditionedHessian(problem, optimizer).dense(), root * H * root.T
+    )
+
+
 def test_errors(unchecked):
     model, optimizer, _, problem = trained(lambda groups: Adam(groups, lr=0.01))
     for function in (lg.preconditioner, lg.PreconditionedHessian):
         with pytest.raises(
-            TypeError, match=r"\(torch\.optim\.SGD, RMSprop, Adam, AdamW\), got Adagrad"
+            TypeError, match=r"\(torch\.optim\.SGD, RMSprop, .* Adagrad\), got Rprop"
         ):
-            function(problem, Adagrad(model.parameters()))
-    with pytest.raises(TypeError, match=r"whose preconditioner is known .*, got str"):
+            function(problem, Rprop(model.parameters()))
+    with pytest.raises(TypeError, match="expected a torch optimiser, got str"):
         lg.preconditioner(problem, "adam")
+    with pytest.raises(TypeError, match="expected at least one optimiser, got none"):
+        lg.PreconditionedHessian(problem)
+    read = Preconditioning.of(problem, optimizer)
+    with pytest.raises(TypeError, match="expected a torch optimiser, got Preconditioning"):
+        lg.PreconditionedHessian(problem, optimizer, read)
+    for kind in (Adam, Adagrad):
+        with pytest.raises(ValueError, match=f"{kind.__name__} has no squared gradients"):
+            lg.PreconditionedHessian(problem, kind(model.parameters()))
+    two = [SGD(model.parameters(), lr=0.1) for _ in range(2)]
+    with pytest.raises(
+        ValueError, match="expected every parameter in one optimiser, got one in two"
+    ):
+        lg.PreconditionedHessian(problem, *two)
+    both = SGD(
+        [
+            {"params": model[0].parameters(), "maximize": True},
+            {"params": model[2].parameters()},
+        ]
+    )
+    with pytest.raises(ValueError, match="all minimise or all maximise, got both"):
+        lg.PreconditionedHessian(problem, both)
+    shrinking = trained(lambda groups: AdamW(groups, lr=0.1, weight_decay=20.0), steps=1)
+    with pytest.raises(ValueError, match=r"expected lr \* weight_decay < 2 of decoupled"):
+        lg.PreconditionedHessian(shrinking[3], shrinking[1])
     with pytest.raises(ValueError, match=r"Adam has no squared gradients .* before its first step"):
         lg.preconditioner(problem, Adam(model.parameters()))
     with pytest.raises(ValueError, match=r"but 0\.weight is not among its parameters"):
         lg.preconditioner(problem, SGD(nn.Linear(3, 2).parameters(), lr=1.0))
     with pytest.raises(ValueError, match=r"belongs to those; use problem\.refreshed\(\)"):
         lg.preconditioner(problem.at(problem.theta * 2), optimizer)
-    with pytest.raises(ValueError, match=r"expected learning rates > 0, got 0\.0"):
+    with pytest.raises(ValueError, match="expected learning rates > 0, got 0"):
         lg.preconditioner(problem, SGD(model.parameters(), lr=0.0))
     with pytest.raises(ValueError, match=r"hessian of shape \(26, 26\), got one of shape \(2, 2\)"):
         lg.PreconditionedHessian(problem, optimizer, hessian=lg.linalg.Dense(torch.eye(2)))
@@ -134,5 +215,7 @@ def test_errors(unchecked):
         lg.ObjectiveHessian(problem, AdamW(model.parameters()))
     with pytest.raises(ValueError, match="expected a weight decay >= 0, got -1"):
         lg.ObjectiveHessian(problem, -1.0)
-    with pytest.raises(TypeError, match="got Adagrad, whose weight decay may mean something else"):
-        lg.ObjectiveHessian(problem, Adagrad(model.parameters()))
+    with pytest.raises(TypeError, match="got Rprop, whose weight decay may mean something else"):
+        lg.ObjectiveHessian(problem, Rprop(model.parameters()))
+    with pytest.raises(ValueError, match=r"weight decays of shape \(26,\), got \(2,\)"):
+        lg.ObjectiveHessian(problem, torch.ones(2))

@@ -38,6 +38,11 @@ def test_names_tell_settings_apart():
             for side in ("lower", "upper")
             for over in ("max", "mean")
         ),
+        *(
+            lg.metrics.WorstCaseSharpnessLower(radius, adaptive)
+            for radius in (0.1, 0.2)
+            for adaptive in (False, True)
+        ),
     ]
     assert len({metric.name for metric in variants}) == len(variants)
 
@@ -148,3 +153,17 @@ def test_settings_of_robustness(unchecked):
     for metric in (lg.metrics.AccuracyUnderAttack, lg.metrics.CertifiedAccuracy):
         with pytest.raises(ValueError, match="expected norm to be one of"):
             metric(norm="l1")
+
+
+@pytest.mark.quick
+def test_kinds_of_sharpness_are_what_their_functions_say():
+    problem = CASES[0].problem()
+    pairs = {
+        lg.metrics.AdaptiveSharpness(): lg.adaptive_sharpness(problem),
+        lg.metrics.WorstCaseSharpnessLower(0.1): lg.worst_case_sharpness_lower(problem, 0.1),
+        lg.metrics.BatchSharpness(batch_size=3): lg.batch_sharpness(problem, batch_size=3),
+    }
+    for metric, expected in pairs.items():
+        assert metric(CASES[0].problem()) == expected
+    norm = float(problem.gradient().norm())
+    assert lg.metrics.GradientNorm()(problem).value == pytest.approx(norm)

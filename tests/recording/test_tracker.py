@@ -152,6 +152,19 @@ def test_a_threshold_of_no_metric_is_refused(tmp_path):
         lg.Tracker(problem, METRICS, lg.Record.create(tmp_path), thresholds={"sharpnes": 4.0})
 
 
+def test_a_threshold_of_another_matrix_or_none_is_refused(tmp_path):
+    model, _, problem = setup()
+    record = lg.Record.create(tmp_path)
+    adam, lbfgs = torch.optim.Adam(model.parameters()), torch.optim.LBFGS(model.parameters())
+    for optimizer, message in (
+        (adam, r"got one of PreconditionedHessian; lossgeom\.effective_sharpness"),
+        (lbfgs, r"known, got one unknown \(none is known of LBFGS\)"),
+    ):
+        thresholds = {"sharpness": lg.stability_threshold(optimizer)}
+        with pytest.raises(ValueError, match=message):
+            lg.Tracker(problem, METRICS, record, thresholds=thresholds)
+
+
 def test_a_with_block_finishes_the_record(tmp_path):
     _, _, problem = setup()
     with lg.Tracker(problem, METRICS, lg.Record.create(tmp_path / "a")) as tracker:

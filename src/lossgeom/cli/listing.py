@@ -20,13 +20,14 @@ def main(arguments: list[str]) -> int:
     from lossgeom.lab.datasets import DATASETS
     from lossgeom.lab.models import MODELS
     from lossgeom.lab.studies import STUDIES
-    from lossgeom.metrics import METRICS
+    from lossgeom.metrics import METRICS, STEP_METRICS
 
     kinds = {
         "studies": {name: study.title for name, study in STUDIES.items()},
         "models": {name: _first_line(model) for name, model in MODELS.items()},
         "data sets": {name: _first_line(data) for name, data in DATASETS.items()},
         "metrics": {metric.__name__: _first_line(metric) for metric in METRICS},
+        "metrics of a step": {metric.__name__: _first_line(metric) for metric in STEP_METRICS},
     }
     for kind, members in kinds.items():
         show(kind)

@@ -16,6 +16,7 @@ from torch.optim import SGD
 
 from lossgeom.checkpoints import load_checkpoint, sha256
 from lossgeom.cli.arguments import choices, optional, parsed
+from lossgeom.cli.certificate import SAMPLINGS, certificate
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import FUNCTIONS, ProblemOptions, make_problem
 from lossgeom.cli.terminal import part_display
@@ -41,6 +42,8 @@ examples:
                                                          faster: fewer examples and eigenvalues
   lossgeom measure net.py:model net.py:data --lr 0.1 --momentum 0.9
                                                          how far from the edge of stability
+  lossgeom measure net.py:model net.py:data --lr 0.1 --batch-size 32
+                                                         whether SGD stays at this minimum
   lossgeom measure net.py:model net.py:data --mode train
                                                          with the statistics of each batch
   lossgeom measure net.py:problem                        a Problem with a loss of its own
@@ -64,6 +67,7 @@ exit status:
   2  the model could not be made, loaded or measured"""
 
 DtypeName = Literal["float32", "float64"]
+SamplingName = Literal["without-replacement", "with-replacement", "reshuffling"]
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 THEIR_OWN_WORDS = (RecordError, OSError, DerivativeError)
 
@@ -98,6 +102,12 @@ class MeasureOptions(ProblemOptions):
     """Learning rate of the run, to compare the sharpness with the edge of stability."""
     momentum: float = 0.0
     """Momentum of the run."""
+    batch_size: Annotated[int | None, optional("INT")] = None
+    """Examples in a batch of the run, to certify that SGD stays at a minimum, or does not."""
+    sampling: Annotated[
+        SamplingName | None, optional(choices([*SAMPLINGS]), "without-replacement")
+    ] = None
+    """How the run draws its batches; a shuffling DataLoader does by reshuffling."""
     out: Annotated[Path | None, optional("DIR", "runs/measure-MODEL[-FILE]")] = None
     """Folder for the record and the report. A measurement that was stopped there goes on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -111,6 +121,10 @@ def main(arguments: list[str]) -> int:
     names = options.factories()
     with importable(*names):
         problem, notes = _problem(options)
+        if edge and options.batch_size is not None:
+            with explained(f"{' and '.join(names)} to be measured", but=(ValueError,)):
+                at_lr = edge["lr"], options.batch_size, options.momentum
+                edge["sgd"] = certificate(problem, *at_lr, options.sampling)
         record = Record.create(_folder(options), _config(options), kind=MEASUREMENT, resume=True)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
             at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
@@ -136,9 +150,12 @@ def _geometry(options: MeasureOptions) -> Geometry:
 def _stability(options: MeasureOptions) -> dict[str, Any] | None:
     if not 0 <= options.momentum < 1:
         raise ValueError(f"expected --momentum in [0, 1), got {options.momentum}")
+    if options.sampling and options.batch_size is None:
+        raise ValueError("expected --batch-size, too, with --sampling")
     if options.lr is None:
-        if options.momentum:
-            raise ValueError("expected --lr, too, with --momentum")
+        given = {"--momentum": options.momentum, "--batch-size": options.batch_size is not None}
+        for name in (name for name, there in given.items() if there):
+            raise ValueError(f"expected --lr, too, with {name}")
         return None
     if not 0 < options.lr < math.inf:
         raise ValueError(f"expected --lr > 0, got {options.lr}")
@@ -173,7 +190,7 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
     """The options that identify the measurement: not its folder, nor what it is compared with."""
-    other = ("out", "json", "lr", "momentum")
+    other = ("out", "json", "lr", "momentum", "batch_size", "sampling")
     given = asdict(options)
     config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}
     config["k"] = Geometry.k if options.k is None else options.k

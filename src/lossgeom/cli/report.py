@@ -34,7 +34,14 @@ def main(arguments: list[str]) -> int:
     options = parsed(ReportOptions, arguments, "report", HELP)
     if not options.runs:
         raise ValueError("expected at least one folder: lossgeom report RUN [RUN ...]")
+    from lossgeom.recording.record import Record
+    from lossgeom.recording.verdicts import is_about_the_edge, verdict_of
     from lossgeom.report import render
 
-    show(f"report: {render(options.runs, options.out)}")
+    page = render(options.runs, options.out)
+    for path in options.runs:
+        record = Record.open(path)
+        if is_about_the_edge(record):
+            show(f"{path}: {verdict_of(record)}")
+    show(f"report: {page}")
     return 0

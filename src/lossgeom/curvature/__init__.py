@@ -10,6 +10,7 @@ from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_sum
 from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher
 from lossgeom.curvature.ntk import NTK
 from lossgeom.curvature.objective_hessian import ObjectiveHessian
+from lossgeom.curvature.optimizers import unwrapped_optimizer
 from lossgeom.curvature.output_root import OutputRoot
 from lossgeom.curvature.parameter_jacobian import ParameterJacobian
 from lossgeom.curvature.preconditioned_hessian import PreconditionedHessian, preconditioner

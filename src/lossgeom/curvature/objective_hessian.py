@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer, RMSprop
+from torch.optim import Optimizer
 
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
-from lossgeom.curvature._optimizer_settings import flat
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.hessian import Hessian
+from lossgeom.curvature.optimizers import (
+    Member,
+    coupled_decay,
+    decoupled_decay,
+    flat,
+    known_kind,
+)
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem
 
@@ -30,14 +34,15 @@ class ObjectiveHessian(ProblemMatrix):
 
     Args:
         problem: the loss and where to take it.
-        weight_decay: w, one for all parameters; or the optimiser (``torch.optim.SGD``, ``RMSprop``
-            or ``Adam``) that has one for each of its groups.
+        weight_decay: w, one for all parameters, or (P,); or the optimiser (``torch.optim.SGD``,
+            ``RMSprop``, ``Adam``, ``NAdam`` or ``Adagrad``) that has one for each of its groups.
+            Of an optimiser that maximises, w is taken from the loss: it is added negatively.
         memory_budget: bytes to keep between products; 2 GiB.
 
     Raises:
         TypeError: for another optimiser.
         ValueError: for a negative or decoupled weight decay, or an optimiser that does not update
-            all parameters of the problem.
+            all parameters of the problem, or weight decays of another shape.
         NonFiniteError: from a product, where the loss is NaN or infinite.
 
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -51,7 +56,7 @@ class ObjectiveHessian(ProblemMatrix):
     def __init__(
         self,
         problem: Problem,
-        weight_decay: float | Optimizer,
+        weight_decay: float | Float[Tensor, " P"] | Optimizer,
         *,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
@@ -64,25 +69,30 @@ class ObjectiveHessian(ProblemMatrix):
             return self._hessian.matmat(V) + self.weight_decay * V
 
 
-def _decay(problem: Problem, weight_decay: float | Optimizer) -> Float[Tensor, " P"]:
-    if not isinstance(weight_decay, Optimizer):
-        if not weight_decay >= 0:
-            raise ValueError(f"expected a weight decay >= 0, got {weight_decay}")
-        return torch.full_like(problem.theta, weight_decay)
-    name = type(weight_decay).__name__
-    decoupled = [group.get("decoupled_weight_decay", False) for group in weight_decay.param_groups]
-    if name == "AdamW" or any(decoupled):
+def _decay(problem: Problem, weight_decay: float | Tensor | Optimizer) -> Float[Tensor, " P"]:
+    if isinstance(weight_decay, Optimizer):
+        return flat(problem, [weight_decay], _coupled)
+    if isinstance(weight_decay, Tensor):
+        if weight_decay.shape != problem.theta.shape:
+            here, there = tuple(problem.theta.shape), tuple(weight_decay.shape)
+            raise ValueError(f"expected weight decays of shape {here}, got {there}")
+        return weight_decay.detach().to(problem.theta)
+    if not weight_decay >= 0:
+        raise ValueError(f"expected a weight decay >= 0, got {weight_decay}")
+    return torch.full_like(problem.theta, weight_decay)
+
+
+def _coupled(each: Member) -> Tensor:
+    name = type(each.optimizer).__name__
+    if known_kind(each.optimizer) is None:
+        raise TypeError(
+            "expected numbers, or torch.optim.SGD, RMSprop, Adam, NAdam or Adagrad, got "
+            f"{name}, whose weight decay may mean something else"
+        )
+    if decoupled_decay(each.optimizer, each.group):
         raise ValueError(
             f"{name}'s weight decay is decoupled: it is the gradient of no objective, so there is "
             "no Hessian to take; measure Hessian(problem), that of the data loss"
         )
-    if type(weight_decay) not in (SGD, RMSprop, Adam):
-        raise TypeError(
-            f"expected a number, or torch.optim.SGD, RMSprop or Adam, got {name}, whose weight "
-            "decay may mean something else"
-        )
-
-    def entry(parameter: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:  # noqa: ARG001
-        return torch.as_tensor(float(group["weight_decay"]))
-
-    return flat(problem, weight_decay, entry)
+    decay = coupled_decay(each.optimizer, each.group)
+    return torch.tensor(-decay if each.group["maximize"] else decay, dtype=torch.float64)

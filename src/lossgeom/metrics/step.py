@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
+from lossgeom.problem.model_facts import PointCache
 from lossgeom.stability.optimizer_state import OptimizerState
 
 
@@ -26,6 +27,7 @@ class Step:
             compute it themselves, in a closure.
         memory: what metrics keep from one step for the next, such as an eigenvector to start from,
             by keys of their own; empty at the first step.
+        cache: what metrics have computed of this step, for each other.
     """
 
     before: Problem
@@ -33,6 +35,7 @@ class Step:
     state: OptimizerState
     gradient: Float[Tensor, " P"] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    cache: PointCache = field(default_factory=PointCache)
 
     @cached_property
     def after(self) -> Problem:

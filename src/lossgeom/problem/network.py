@@ -26,6 +26,10 @@ NO_CUDNN = "recurrent layers measured without cuDNN, which has no second derivat
 NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 
+class RandomModelError(ValueError):
+    """A model draws random numbers, and no seed fixes them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A private copy of a module, evaluated at any flat vector of its trainable parameters.
@@ -202,8 +206,8 @@ class Network:
             watched: whether draws of random numbers are looked for, where there is no seed.
 
         Raises:
-            ValueError: if it draws random numbers, as Dropout in train mode does, without a seed
-                that fixes them.
+            RandomModelError: if it draws random numbers, as Dropout in train mode does, without a
+                seed that fixes them.
         """
         device = self.theta.device
         with ONE_AT_A_TIME, self.undone(), self._at(theta, mode):
@@ -213,7 +217,7 @@ class Network:
             before = random_state(device) if watched else None
             outputs = call(self.module)
             if watched and random_state(device) != before:
-                raise ValueError(
+                raise RandomModelError(
                     f"the model drew random numbers in mode={mode!r}, so its loss is not a "
                     "function of the parameters; fix them with Problem(..., seed=0), measure in "
                     "mode='eval', or remove what is random (dropout, noise, stochastic depth). If "

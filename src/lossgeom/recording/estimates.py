@@ -24,12 +24,28 @@ def problem_facts(problem: Problem) -> dict[str, Any]:
 
 
 def write_estimate(
-    record: Record, step: int, metric: str, estimate: Estimate, seconds: float, message: str | None
+    record: Record,
+    step: int,
+    metric: str,
+    estimate: Estimate,
+    seconds: float,
+    message: str | None,
+    **others: Any,
 ) -> None:
-    """Append the row of an estimate, with a message where there is no finite value."""
+    """Append the row of an estimate, with a message where there is no finite value.
+
+    Args:
+        record: where to.
+        step: when it was measured.
+        metric: what was measured.
+        estimate: what was found.
+        seconds: that it took.
+        message: why there is no finite value.
+        others: further keys of the row, or another ``status``.
+    """
     row = {"step": step, "metric": metric, **asdict(estimate), "status": estimate.status}
     said = {} if message is None else {"message": message}
-    record.append({**row, "seconds": round(seconds, 6), **said})
+    record.append({**row, "seconds": round(seconds, 6), **said, **others})
 
 
 def read_estimate(row: Mapping[str, Any]) -> Estimate:

@@ -50,6 +50,35 @@ class PlannedQuantity:
 
 
 @dataclass(frozen=True)
+class SGDStability:
+    """Whether SGD stays near a point, as it was certified, in words and numbers.
+
+    The numbers are those of ``SGDCertificate``.
+    """
+
+    batch_size: int
+    sampling: str
+    state: Annotated[str, ("stable", "unstable", "between")]
+    told: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    examples: int | None = None
+    lower: float | None = None
+    upper: float | None = None
+    threshold: float | None = None
+    ratio: float | None = None
+    smallest_batch: int | None = None
+    minimum: str | None = None
+    gradient_norm: float | None = None
+    example_gradient_norm: float | None = None
+    residual: float | None = None
+    sharpness: float | None = None
+    single_batch: float | None = None
+    noise_kernel: float | None = None
+    bounds: Mapping[str, float] | None = None
+    moments: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Stability:
     """The edge of stability of an optimiser, to compare the sharpness at a point with."""
 
@@ -58,6 +87,33 @@ class Stability:
     threshold: float
     formula: str | None = None
     caution: str | None = None
+    sgd: SGDStability | None = None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The optimisers of a run that is watched, and what their threshold is.
+
+    Attributes:
+        optimizers: their types, such as ``"SGD"``.
+        first_step: the number of the first step that was seen, by whoever watched last.
+        budget: the share of wall-clock time that measuring keeps to; ``None`` for no limit.
+        formula: of the threshold.
+        matrix: whose largest eigenvalue is compared with it.
+        status: of the threshold, ``"ok"``, ``"nominal"`` or ``"unknown"``.
+        instead: what answers where it is unknown.
+        full_batch: whether the optimisers get the gradient of what is measured; ``None`` where
+            that is not known.
+    """
+
+    optimizers: tuple[str, ...]
+    first_step: int = 0
+    budget: float | None = None
+    formula: str | None = None
+    matrix: str | None = None
+    status: str | None = None
+    instead: str | None = None
+    full_batch: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -85,18 +141,21 @@ class Manifest:
     geometry: dict[str, Any] | None = None
     planned: tuple[PlannedQuantity, ...] | None = None
     stability: Stability | None = None
+    watched: Watched | None = None
     checkpoint_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with a number."""
+    """A row with a number; with the learning rate and threshold of its step, where it has one."""
 
     step: int
     metric: str
     value: float
     status: str | None = None
     message: str | None = None
+    lr: float | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import operator
-import time
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 
+from torch.optim import Optimizer
+
 from lossgeom.estimate import Estimate
-from lossgeom.metrics import Metric
-from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.recording.estimates import problem_facts, write_estimate
-from lossgeom.recording.for_report import ForReport
+from lossgeom.metrics import Metric, StepMetric
+from lossgeom.problem import Problem
+from lossgeom.recording.estimates import problem_facts
+from lossgeom.recording.measuring import (
+    checked_metrics,
+    end_block,
+    measure_into,
+    unmeasured,
+    warn_of_mode,
+)
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
+from lossgeom.recording.watch import OnError, Watch
 from lossgeom.stability import Threshold
 from lossgeom.wording import unknown
 
@@ -45,7 +51,8 @@ class Tracker:
 
     Raises:
         TypeError: if record, metrics or a step are of another type.
-        ValueError: if two metrics have one name, or a threshold is of another one.
+        ValueError: if two metrics have one name, or a threshold is of another one, or of another
+            matrix, or unknown.
         RecordError: if the record holds measurements of another problem: another loss, mode, number
             of parameters or dtype.
 
@@ -65,7 +72,7 @@ class Tracker:
     def __init__(
         self,
         problem: Problem,
-        metrics: Sequence[Metric],
+        metrics: Sequence[Metric | StepMetric],
         record: Record,
         every: int | Collection[int] | Schedule = 1,
         thresholds: Mapping[str, float] | None = None,
@@ -74,17 +81,13 @@ class Tracker:
             raise TypeError(
                 f"expected a Record, got {type(record).__name__}; make one with Record.create(path)"
             )
-        for metric in metrics:
-            if isinstance(metric, type) or not isinstance(metric, Metric):
-                raise TypeError(f"expected metrics such as metrics.Loss(), got {metric!r}")
+        self.metrics = checked_metrics(metrics)
         names = [metric.name for metric in metrics]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"expected metrics of different names, got {names}")
-        for name in thresholds or {}:
+        for name, value in (thresholds or {}).items():
             if name not in names:
                 raise ValueError(f"{unknown('threshold', name, names)}, which are measured here")
+            _check_matrix(name, value)
         self.problem = problem
-        self.metrics = tuple(metrics)
         self.record = record
         self.due = as_schedule(every)
         self._warned = False
@@ -98,9 +101,7 @@ class Tracker:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is not None and issubclass(error, Exception) and not self.record.is_over:
-            self.record.finish("failed")
-        self.record.__exit__(error, error, None)
+        end_block(self.record, error)
 
     def __call__(self, step: int) -> dict[str, Estimate]:
         """Measure if this step is due; return what was measured, by metric name."""
@@ -110,25 +111,45 @@ class Tracker:
             raise TypeError(f"expected the step as an int, got {step!r}") from None
         if not self.due(step):
             return {}
-        new = [m for m in self.metrics if (step, m.name) not in self.record.measured]
+        new = unmeasured(self.record, self.metrics, step)
         problem = self.problem.refreshed() if new else self.problem
-        estimates = {metric.name: self._measure(metric, problem, step) for metric in new}
-        self._check_mode(problem)
+        estimates = measure_into(self.record, step, new, problem)
+        beside = ", ".join(self.record.for_report.thresholds)
+        if beside and not self._warned:
+            self._warned = warn_of_mode(self.record, problem, beside)
         if new and self.record.for_report.notes != problem.notes:
             self.record.update(notes=problem.notes)
         return estimates
 
-    def _check_mode(self, problem: Problem) -> None:
-        """Warn if thresholds stand beside numbers of another mode than that of training."""
-        thresholds = self.record.for_report.thresholds
-        if not thresholds or problem.unset_mode is None or self._warned:
-            return
-        self._warned = True
-        self.record.describe(ForReport(thresholds_caution=problem.unset_mode))
-        warnings.warn(
-            f"thresholds of training beside {', '.join(thresholds)}, {problem.unset_mode}; say "
-            "which is meant with Problem(..., mode='train') or mode='eval'",
-            stacklevel=3,
+    def attach(
+        self,
+        *optimizers: Optimizer,
+        on_error: OnError = "record",
+        full_batch: bool | None = None,
+        first_step: int = 0,
+    ) -> Watch:
+        """Measure the steps of optimisers that are due, in place of calling this once a step.
+
+        Args:
+            optimizers: those that train the model, in the order in which they step.
+            on_error: whether an error of a metric becomes a row, ``"record"``, or is raised.
+            full_batch: whether the optimisers get the gradient of the loss on all of the data that
+                is measured on; left out, it is told from the gradients.
+            first_step: the number of the next step.
+
+        Raises:
+            TypeError: for something that is no optimiser.
+            ValueError: for another ``on_error``, or no optimiser.
+        """
+        return Watch(
+            self.problem,
+            self.metrics,
+            self.record,
+            self.due,
+            optimizers,
+            on_error=on_error,
+            full_batch=full_batch,
+            first_step=first_step,
         )
 
     def _describe(self, thresholds: Mapping[str, float] | None) -> None:
@@ -148,12 +169,16 @@ class Tracker:
             threshold_formulas={**told.threshold_formulas, **formulas},
         )
 
-    def _measure(self, metric: Metric, problem: Problem, step: int) -> Estimate:
-        started = time.perf_counter()
-        try:
-            estimate, message = metric(problem), None
-        except NonFiniteError as error:
-            estimate, message = Estimate(math.nan, converged=False), str(error)
-        seconds = time.perf_counter() - started
-        write_estimate(self.record, step, metric.name, estimate, seconds, message)
-        return estimate
+
+def _check_matrix(name: str, threshold: float) -> None:
+    """Refuse a threshold that no number of this metric may be compared with."""
+    if not isinstance(threshold, Threshold):
+        return
+    if threshold.value is None:
+        raise ValueError(f"expected a threshold for {name} that is known, got one {threshold}")
+    if name == "sharpness" and threshold.matrix != "Hessian":
+        raise ValueError(
+            "expected a threshold of the Hessian's largest eigenvalue for sharpness, got one of "
+            f"{threshold.matrix}; lossgeom.effective_sharpness(problem, optimizer) is compared "
+            "with it"
+        )

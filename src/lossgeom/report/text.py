@@ -28,6 +28,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     if found["stability"] is not None:
         yield wording.verdict(found["stability"])
+        yield from wording.of_sgd(found["stability"])
     if any(quantity["status"] == "not_converged" for quantity in found["quantities"]):
         yield wording.NOT_CONVERGED
     messages = {

@@ -47,6 +47,11 @@ def verdict(stability: dict[str, Any]) -> str:
     )
 
 
+def of_sgd(stability: dict[str, Any] | None) -> list[str]:
+    """Say whether SGD was certified to be stable, line by line."""
+    return list(((stability or {}).get("sgd") or {}).get("told", ()))
+
+
 def notes_of(found: dict[str, Any]) -> list[str]:
     """Notes on how the measurement differs from training, without the one in the verdict."""
     notes = found["problem"]["notes"] if found["problem"] else []

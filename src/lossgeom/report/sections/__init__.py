@@ -18,11 +18,13 @@ from lossgeom.report.sections.scatter import scatter
 from lossgeom.report.sections.setup import setup
 from lossgeom.report.sections.spectra import spectra
 from lossgeom.report.sections.trajectories import trajectories
+from lossgeom.report.sections.verdict import verdict
 
 SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     geometry,
     density,
     eigenvalues,
+    verdict,
     scatter,
     trajectories,
     spectra,

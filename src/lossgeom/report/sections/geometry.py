@@ -27,6 +27,7 @@ def geometry(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     values = {
         "setting": wording.setting(found["problem"]),
         "verdict": wording.verdict(found["stability"]) if found["stability"] else None,
+        "sgd": wording.of_sgd(found["stability"]),
         "groups": groups,
         "products": f"{found['products']:,}",
         "seconds": f"{found['seconds']:.3g}",

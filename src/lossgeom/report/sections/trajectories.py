@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.recording.edge_lines import LOGARITHMIC
 from lossgeom.recording.for_report import Panel, Trajectories
 from lossgeom.recording.record import Record
+from lossgeom.recording.watched import watched_of
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import DASHES, colours, level, panels, save, words
@@ -102,7 +104,14 @@ def _layout(source: Source) -> Trajectories:
         return source.told.figure or Trajectories()
     rows = [row for record in source.records.values() for row in record.rows()]
     metrics = dict.fromkeys(row["metric"] for row in rows if "metric" in row)
-    return Trajectories(panels=tuple(Panel(metric, metric.replace("_", " ")) for metric in metrics))
+    watched = [watched_of(record) for record in source.records.values()]
+    if all(told is not None and told.full_batch for told in watched):
+        metrics.pop("gradient_cosine", None)  # it is 1, and its rounding is no curve
+    return Trajectories(
+        panels=tuple(
+            Panel(metric, metric.replace("_", " "), log=metric in LOGARITHMIC) for metric in metrics
+        )
+    )
 
 
 def _cautions(records: dict[str, Record]) -> list[str]:

@@ -1,0 +1,40 @@
+"""What a live model's parameters and gradients are now, in the order of a flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossgeom.problem.model_copy import unwrapped
+from lossgeom.problem.problem import Problem
+
+
+def live_parameters(problem: Problem) -> list[nn.Parameter]:
+    """The parameters of the user's model that theta was copied from, in its order."""
+    model, _ = unwrapped(problem.model)
+    # without what torch.compile puts into the names
+    theirs = {name.replace("_orig_mod.", ""): p for name, p in model.named_parameters()}
+    return [theirs[name] for name in problem.network.names]
+
+
+@torch.no_grad()
+def live_theta(problem: Problem) -> Float[Tensor, " P"]:
+    """A copy of the parameters that the user's model has now."""
+    with torch.inference_mode(False):
+        pieces = [p.detach().reshape(-1).to(problem.theta) for p in live_parameters(problem)]
+        return torch.cat(pieces)
+
+
+@torch.no_grad()
+def flat_gradient(problem: Problem, gradients: Mapping[int, Tensor]) -> Float[Tensor, " P"]:
+    """Gradients by the ids of live parameters as one vector, zero where there is none."""
+    with torch.inference_mode(False):
+        pieces = []
+        for p in live_parameters(problem):
+            gradient = gradients.get(id(p))
+            zero = problem.theta.new_zeros(p.numel())
+            pieces.append(zero if gradient is None else gradient.reshape(-1).to(problem.theta))
+        return torch.cat(pieces)

@@ -1,0 +1,191 @@
+"""The one-line monitor of a training run."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lossgeom.losses import LossLike
+from lossgeom.metrics import (
+    CriticalStep,
+    EdgeRatio,
+    GradientNorm,
+    InMode,
+    Loss,
+    Metric,
+    RealisedEdge,
+    SamplingError,
+    Sharpness,
+    StepMetric,
+    UpdateCurvature,
+    UpdateNorm,
+)
+from lossgeom.problem import Problem
+from lossgeom.problem.network import RandomModelError
+from lossgeom.recording.budget import Budget, device_clock
+from lossgeom.recording.record import Record
+from lossgeom.recording.schedule import Schedule
+from lossgeom.recording.tracker import Tracker
+from lossgeom.recording.watch import OnError, Watch
+from lossgeom.recording.watch_lines import LiveLine
+
+LARGE = 10_000_000  # parameters, beyond which no eigenvalues are measured unless asked for
+
+
+def watch(
+    model: nn.Module,
+    optimizers: Optimizer | Sequence[Optimizer],
+    loss: LossLike,
+    batches: Iterable[Any],
+    record: Record | str | Path,
+    every: int | Collection[int] | Schedule = 100,
+    *,
+    metrics: Sequence[Metric | StepMetric] | None = None,
+    on_error: OnError = "record",
+    budget: float | None = 0.05,
+    full_batch: bool | None = None,
+    first_step: int = 0,
+    **problem: Any,
+) -> Watch:
+    """Watch a training run: measure its steps as they are made, in any loop, with one line.
+
+    The loop stays as it is: hooks on the optimisers see every step. A step that is due is measured
+    at the parameters before it, with the learning rate that it was made with, and each row has that
+    rate and the optimisers' threshold of stability then. Training is the same to the last bit with
+    and without this: parameters, buffers, gradients, states and random numbers.
+
+    It is the loss that is trained which is measured: with the modules in train mode, as BatchNorm
+    and Dropout are then, unless ``mode=`` says otherwise; Dropout with random numbers of its own,
+    fixed by a seed. Where the model is another one in eval mode, loss and sharpness in that stand
+    beside them, as ``loss (eval)`` and ``sharpness (eval)``.
+
+    Cost: of a step that is not due, some microseconds; of one that is, what the metrics say, a copy
+    of the model, and three vectors of P numbers. The first one costs most: later ones start from
+    what is known.
+
+    Args:
+        model: the module that trains.
+        optimizers: one, or several in the order in which they step; what Accelerate or Lightning
+            have wrapped, too.
+        loss: that it trains by, with its label smoothing and weights; see :class:`Problem`.
+        batches: to measure on: some thousand examples of the training data, the same each time.
+        record: a folder, or a record. What a folder holds of this run already is not measured
+            again, see ``first_step``.
+        every: which steps are due: each n-th, those of a list, or those of a schedule.
+        metrics: what to measure. By default: the loss, the sharpness, its ratio to the edge of
+            stability, the curvature along the update, the realised edge, the critical step, the
+            norms of gradient and update, and the errors of sampling that the data puts on loss and
+            sharpness; beyond ten million parameters, those of these that need no eigenvalue.
+        on_error: what an error of a metric is: ``"record"``, a row and one warning; or ``"raise"``.
+        budget: the share of wall-clock time that measuring may take: steps that are due are left
+            out where they would take more, and the record says how many. ``None`` for no limit,
+            with which two runs have the same rows but for the seconds.
+        full_batch: whether the optimisers get the gradient of the loss on all of ``batches``, which
+            is told from the gradients where it is not said.
+        first_step: the number of the next step, where training goes on from a checkpoint.
+        problem: settings of :class:`Problem`, such as ``target``, ``forward`` or ``dtype``.
+
+    Returns:
+        What watches: a context manager, which prints where the run is.
+
+    Raises:
+        TypeError, ValueError: for what cannot be measured or watched, before anything is trained.
+        RecordError: if the folder holds another run.
+
+    >>> import tempfile, torch, lossgeom as lg
+    >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))]
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    >>> folder = tempfile.mkdtemp()
+    >>> with lg.watch(model, optimizer, "squared_error", data, folder, every=1, budget=None) as run:
+    ...     for x, y in data * 3:
+    ...         optimizer.zero_grad()
+    ...         (0.5 * (model(x) - y).square().mean()).backward()
+    ...         optimizer.step()
+    >>> [(row["step"], round(row["value"] / row["threshold"], 3)) for row in run.record.rows()
+    ...  if row["metric"] == "sharpness"]
+    [(0, 0.625), (1, 0.625), (2, 0.625)]
+    """
+    measured, evaluated = _trained(model, loss, batches, problem)
+    chosen = default_metrics(measured, evaluated) if metrics is None else metrics
+    held = record if isinstance(record, Record) else Record.create(record, resume=True)
+    try:
+        tracker = Tracker(measured, chosen, held, every)
+        _warn_of_start(held, first_step)
+        return Watch(
+            measured,
+            tracker.metrics,
+            held,
+            tracker.due,
+            [optimizers] if isinstance(optimizers, Optimizer) else tuple(optimizers),
+            on_error=on_error,
+            budget=Budget(budget, device_clock(measured.theta.device)),
+            full_batch=full_batch,
+            first_step=first_step,
+            live=LiveLine(sys.stderr) if sys.stderr.isatty() else None,
+        )
+    except BaseException:
+        if held is not record:
+            held.close()
+        raise
+
+
+def default_metrics(problem: Problem, evaluated: bool) -> list[Metric | StepMetric]:
+    """What is measured of a step where nobody says.
+
+    Args:
+        problem: in the mode of training.
+        evaluated: whether the model is another one in eval mode.
+    """
+    spectral = problem.theta.numel() <= LARGE
+    metrics: list[Metric | StepMetric] = [Loss()]
+    metrics += [Sharpness(), EdgeRatio()] if spectral else []
+    metrics += [UpdateCurvature(), RealisedEdge(), CriticalStep(), GradientNorm(), UpdateNorm()]
+    if evaluated:
+        metrics += [InMode(Loss(), "eval"), *[InMode(Sharpness(), "eval")] * spectral]
+    if problem.criterion.average:
+        metrics += [SamplingError(), *[SamplingError("sharpness")] * spectral]
+    return metrics
+
+
+def _trained(
+    model: nn.Module, loss: LossLike, batches: Iterable[Any], settings: dict[str, Any]
+) -> tuple[Problem, bool]:
+    """The loss that is trained, and whether the model is another one in eval mode.
+
+    What cannot be measured shows itself here, before anything is trained.
+    """
+    asked = {"mode": "train", **settings}
+    problem = Problem(model, loss, batches, **asked)
+    try:
+        problem.first_batch()
+    except RandomModelError:
+        problem = Problem(model, loss, batches, **{**asked, "seed": 0})
+        problem.first_batch()
+    if "mode" in settings:
+        return problem, False
+    seed = {"seed": problem.seed, **settings}
+    plain = Problem(model, loss, batches, **seed)
+    try:
+        plain.first_batch()
+    except Exception:  # of a model that does not run in eval mode
+        return problem, False
+    return problem, plain.unset_mode is not None
+
+
+def _warn_of_start(record: Record, first_step: int) -> None:
+    """Say where a record goes on, if that is among what it holds."""
+    latest = max((step for step, _ in record.measured), default=-1)
+    if latest >= first_step:
+        warnings.warn(
+            f"{record.path} holds measurements up to step {latest}, which are not made again, and "
+            f"training goes on at step {first_step}; say first_step= where it goes on from a "
+            "checkpoint, or choose another folder for another run",
+            stacklevel=3,
+        )

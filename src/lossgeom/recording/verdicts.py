@@ -1,0 +1,129 @@
+"""Where a recorded run is relative to the edge of stability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import Watched
+from lossgeom.recording.watched import watched_of
+from lossgeom.stability import EdgeSeries, Verdict, edge_verdict
+from lossgeom.stability.edge_series import PLAIN_SGD
+
+Row = Mapping[str, Any]
+Rows = dict[str, dict[int, Row]]  # by metric and step
+HESSIAN = "Hessian"
+FAILED = "failed"  # the status of a measurement that raised an error
+GAUGES = (
+    "edge_ratio",
+    "effective_sharpness",
+    "realised_edge",
+    "update_curvature",
+    "critical_step",
+    "batch_sharpness",
+)
+
+
+def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
+    """Say where a recorded run is relative to the edge of stability, from its rows.
+
+    See :func:`lossgeom.edge_verdict` for the rule and for what is not stated. The rows are those of
+    ``edge_ratio``, or else of ``effective_sharpness`` or ``sharpness`` over the threshold beside
+    them, or over the constant one that a :class:`lossgeom.Tracker` was given; of ``loss``,
+    ``realised_edge``, ``update_curvature``, ``critical_step``, and of ``batch_sharpness`` for SGD
+    without momentum. Nothing is measured, so that it costs reading the rows.
+
+    Args:
+        record: of a run that is over, or is still going on.
+        full_batch: whether its steps were on all of the data that was measured on; left out, what
+            the record says, which :func:`lossgeom.watch` tells from the gradients.
+
+    Raises:
+        RecordError: if the rows are damaged.
+
+    >>> import tempfile, lossgeom as lg
+    >>> record = lg.Record.create(tempfile.mkdtemp())
+    >>> for step, value in enumerate([5.0, 7.8, 8.2, 8.1, 8.3, 8.0]):
+    ...     record.append({"step": step, "metric": "sharpness", "value": value, "threshold": 8.0})
+    >>> print(lg.verdict_of(record, full_batch=True))
+    at the edge since step 1: sharpness 1.00 to 1.02 of its threshold
+    """
+    found = edge_verdict(series_of(record, full_batch))
+    if record.status == "diverged" and found.kind != "diverged":
+        return Verdict("diverged", "the record says so")
+    return found
+
+
+def is_about_the_edge(record: Record) -> bool:
+    """Whether a run has measured anything that a verdict may rest on."""
+    metrics = {metric for _, metric in record.measured}
+    known = "sharpness" in record.for_report.thresholds or watched_of(record) is not None
+    return record.manifest["kind"] == "run" and bool(metrics.intersection(GAUGES) or known)
+
+
+def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
+    """What a record holds of how far its steps were from their edge of stability."""
+    watched = watched_of(record) or Watched(())
+    rows = _by_metric(record)
+    steps = sorted(set().union(*rows.values()))
+
+    def values(metric: str, of: Callable[[Row], float | None] = _value) -> list[float | None]:
+        found = rows.get(metric, {})
+        return [of(found[step]) if step in found else None for step in steps]
+
+    told = record.for_report
+    metric, ratio = _ratio(rows, watched, told.thresholds)
+    preconditioned = metric == "effective_sharpness" or watched.matrix not in (None, HESSIAN)
+    return EdgeSeries(
+        steps=steps,
+        ratios=values(metric, ratio),
+        losses=values("loss", lambda row: None if row.get("status") == FAILED else _value(row)),
+        realised_edges=values("realised_edge"),
+        update_curvatures=values("update_curvature"),
+        critical_steps=values("critical_step"),
+        batch_ratios=values("batch_sharpness", _over_lr) if watched.formula == PLAIN_SGD else (),
+        full_batch=watched.full_batch if full_batch is None else full_batch,
+        status=watched.status or "ok",
+        quantity="effective sharpness" if preconditioned else "sharpness",
+        formula=watched.formula or told.threshold_formulas.get("sharpness", "its threshold"),
+        optimizer=" and ".join(dict.fromkeys(watched.optimizers)) or "this optimiser",
+    )
+
+
+def _by_metric(record: Record) -> Rows:
+    rows: Rows = {}
+    for row in record.rows():
+        if "metric" in row:
+            rows.setdefault(row["metric"], {})[row["step"]] = row
+    return rows
+
+
+def _ratio(
+    rows: Rows, watched: Watched, constant: Mapping[str, float]
+) -> tuple[str, Callable[[Row], float | None]]:
+    """The metric to compare with the threshold, and how a row of it does."""
+    if "edge_ratio" in rows:
+        return "edge_ratio", _value
+    if "effective_sharpness" in rows:
+        return "effective_sharpness", _over_threshold
+    if any(row.get("threshold") is not None for row in rows.get("sharpness", {}).values()):
+        of_hessian = watched.matrix in (None, HESSIAN)
+        return "sharpness" if of_hessian else "", _over_threshold
+    edge = constant.get("sharpness")
+    return "sharpness", lambda row: _over_threshold({**row, "threshold": edge})
+
+
+def _value(row: Row) -> float:
+    return float(row["value"])
+
+
+def _over_threshold(row: Row) -> float:
+    """NaN where the threshold is not known, or no sharpness is below it."""
+    threshold = float(row.get("threshold") or math.nan)
+    return _value(row) / threshold if threshold > 0 else math.nan
+
+
+def _over_lr(row: Row) -> float:
+    return math.nan if row.get("lr") is None else _value(row) * float(row["lr"]) / 2

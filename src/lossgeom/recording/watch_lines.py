@@ -1,0 +1,56 @@
+"""What a watched run says of itself: a few lines, and one that lives on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from lossgeom.estimate import Estimate
+from lossgeom.wording import printable
+
+WIDTH = 100  # characters of a line on a terminal
+
+
+def values_in_words(found: Mapping[str, Estimate]) -> str:
+    """What was measured at a step, on one line.
+
+    >>> values_in_words({"loss": Estimate(0.25), "edge_ratio": Estimate(0.98765)})
+    'loss 0.25, edge ratio 0.988'
+    """
+    return ", ".join(f"{name.replace('_', ' ')} {each:.3g}" for name, each in found.items())
+
+
+def count_of(n: int, what: str) -> str:
+    """A number of things.
+
+    >>> count_of(1, "step"), count_of(3, "step")
+    ('1 step', '3 steps')
+    """
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+class LiveLine:
+    """One line at the bottom of a terminal, written over and over.
+
+    Args:
+        stream: where to; what is no terminal gets nothing.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = sys.stderr if stream is None else stream
+        self.is_shown = self.stream.isatty()
+
+    def show(self, text: str) -> None:
+        """Write a text in the place of the last one."""
+        if self.is_shown:
+            shown = printable(text)
+            cut = shown if len(shown) <= WIDTH else f"{shown[: WIDTH - 3]}..."
+            self.stream.write(f"\r\x1b[K{cut}")
+            self.stream.flush()
+
+    def end(self, text: str) -> None:
+        """Write some lines in the place of it, which stay."""
+        if self.is_shown:
+            self.stream.write(f"\r\x1b[K{printable(text, keep=chr(10))}\n")
+            self.stream.flush()

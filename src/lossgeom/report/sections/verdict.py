@@ -1,0 +1,19 @@
+"""Where the runs are relative to the edge of stability."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lossgeom.recording.verdicts import is_about_the_edge, verdict_of
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+
+
+def verdict(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
+    """The verdict on each run that has measured something for one, in a sentence."""
+    runs = {name: record for name, record in source.records.items() if is_about_the_edge(record)}
+    if not runs:
+        return None
+    said = {name: verdict_of(record) for name, record in runs.items()}
+    values = {"verdicts": {name: (each.kind, str(each)) for name, each in said.items()}}
+    return Section("Edge of stability", "verdict.html", values)

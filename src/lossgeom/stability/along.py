@@ -1,0 +1,108 @@
+"""A loss along an update of its parameters: its slope and its curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.curvature import Hessian
+from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.stability.undefined import UndefinedError
+
+
+def checked_update(problem: Problem, update: Tensor) -> Float[Tensor, " P"]:
+    """The update in the dtype of the problem's parameters.
+
+    Raises:
+        TypeError: if the problem is none.
+        ValueError: for an update of another shape.
+        NonFiniteError: for one that is NaN or infinite, as where training has diverged.
+        UndefinedError: for an update of zero.
+    """
+    theta = checked_problem(problem).theta
+    if update.shape != theta.shape:
+        here, got = tuple(theta.shape), tuple(update.shape)
+        raise ValueError(f"expected an update of shape {here}, one number a parameter; got {got}")
+    if not update.isfinite().all():
+        raise NonFiniteError("the update is NaN or infinite")
+    if not update.any():
+        raise UndefinedError("the update is zero, so nothing can be said of it")
+    return update.detach().to(theta)
+
+
+def gradient_at(problem: Problem) -> Float[Tensor, " P"]:
+    """The gradient of the empirical loss, computed once at a point."""
+    return problem.cached(Problem.gradient)
+
+
+def dot(a: Float[Tensor, " P"], b: Float[Tensor, " P"]) -> float:
+    """The inner product, summed in float64."""
+    return float(a.double() @ b.double())
+
+
+def slope_along(problem: Problem, update: Float[Tensor, " P"]) -> float:
+    """The derivative of the loss along an update; costs a gradient, once at a point."""
+    return dot(gradient_at(problem), update)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What weight decay adds to a loss along an update.
+
+    Attributes:
+        slope: the derivative of half the sum of w theta^2.
+        form: its second derivative.
+    """
+
+    slope: float = 0.0
+    form: float = 0.0
+
+    def rise(self, s: float) -> float:
+        """How much it adds at a multiple of the update."""
+        return s * self.slope + s * s * self.form / 2
+
+
+def penalty_along(
+    problem: Problem, update: Float[Tensor, " P"], weight_decay: float | Tensor
+) -> Penalty:
+    """What a weight decay, one for all parameters or one for each, adds along an update.
+
+    Raises:
+        ValueError: for another number of weight decays.
+    """
+    w = torch.as_tensor(weight_decay).to(update)
+    if w.ndim and w.shape != update.shape:
+        raise ValueError(
+            f"expected one weight decay, or one of each of {len(update)} parameters; got "
+            f"{tuple(w.shape)}"
+        )
+    if not w.any():
+        return Penalty()
+    return Penalty(dot(w * problem.theta, update), dot(w * update, update))
+
+
+def descent_along(
+    problem: Problem, update: Float[Tensor, " P"], penalty: Penalty | None = None
+) -> float:
+    """How much of the loss the update would take off if the loss were linear; more than 0.
+
+    Raises:
+        UndefinedError: if the update does not go down at all.
+    """
+    descent = -slope_along(problem, update) - (penalty or Penalty()).slope
+    if not descent > 0:
+        raise UndefinedError(
+            f"the update goes up the loss to first order, by {-descent:.3g}, as momentum does that "
+            "has overshot, so its curvature has nothing to be compared with; CriticalStep answers "
+            "at every step, and EdgeRatio where the threshold is known"
+        )
+    return descent
+
+
+def curvature_along(problem: Problem, vector: Float[Tensor, " P"]) -> float:
+    """The form v.Hv of the loss Hessian; costs a product."""
+    length = torch.linalg.vector_norm(vector)  # products with tiny vectors lose digits
+    return dot(vector / length, Hessian(problem) @ (vector / length)) * float(length.double()) ** 2

@@ -1,0 +1,46 @@
+"""The curvature of single examples that the Gauss-Newton matrix leaves out, along a direction."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
+from lossgeom.batches import Batch
+from lossgeom.linalg import plain_arithmetic
+from lossgeom.problem import Problem
+
+
+def residual_along(problem: Problem, v: Float[Tensor, " P"]) -> Float[Tensor, " n"] | None:
+    r"""Take the residual part of each example along v, in its own terms.
+
+    .. math:: v^\top (\nabla^2 \ell_i - H_i) v = \nabla_f \ell_i \cdot f_i''[v, v]
+
+    with the second derivative of the outputs along v, by reverse mode in one number. ``None`` where
+    the model has no such derivative.
+    """
+    try:
+        with plain_arithmetic(problem.theta.device):
+            parts = problem.over_batches(lambda batch: _of_batch(problem, batch, v))
+    except (RuntimeError, NotImplementedError):
+        return None
+    found = torch.cat([part for part, _ in parts]).double()
+    return found * len(found) / sum(count for _, count in parts)
+
+
+def _of_batch(problem: Problem, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
+    t = torch.zeros((), dtype=v.dtype, device=v.device, requires_grad=True)
+    outputs = problem.outputs(problem.theta + t * v, batch)
+    loss = LossAtOutputs.of(problem, outputs, batch)
+    residual = loss.residual.detach()
+    u = torch.zeros_like(residual, requires_grad=True)
+    second: Tensor | None = outputs
+    for weight in (u, None):
+        if second is None or not second.requires_grad:
+            return residual.new_zeros(len(residual)), loss.count
+        (second,) = torch.autograd.grad(second, t, weight, create_graph=True, allow_unused=True)
+    if second is None or not second.requires_grad:
+        return residual.new_zeros(len(residual)), loss.count
+    (bend,) = torch.autograd.grad(second, u, materialize_grads=True)
+    return (residual * bend).reshape(len(residual), -1).sum(1).detach(), loss.count

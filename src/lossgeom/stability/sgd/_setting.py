@@ -1,0 +1,172 @@
+"""What is certified, and how a verdict follows from bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.problem import Problem
+from lossgeom.stability.sgd._outputs import ExampleOutputs
+from lossgeom.stability.sgd.certificate import Minimum, State
+from lossgeom.stability.sgd.necessary import along_direction
+from lossgeom.stability.sgd.sampling import Sampling, noise_share
+
+ZERO = 1e-4  # of the parameters' length: steps of single examples at an interpolating minimum
+SMALL = 0.05  # of the gradients of single examples: their mean at a minimum
+ROUNDING = 1e-5  # of a threshold
+SAFETY = 3.0  # times the share of what is left out, by which it may move the threshold
+
+SHUFFLED = "DataLoader(shuffle=True) draws reshuffled epochs, sampling='reshuffling', which are "
+EVEN = (
+    "another process: wherever both were enumerated they were stable up to larger learning rates "
+    "than independent batches, but no theorem says so"
+)
+RAGGED = (
+    "less stable, if anything, where the last batch is small, here of {0}, and its examples "
+    "weigh more; drop_last=True leaves it out"
+)
+LOCAL = "this is about steps linearised here, and says nothing of what happens far from this point"
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """SGD at a point."""
+
+    problem: Problem
+    lr: float
+    batch_size: int
+    momentum: float
+    sampling: Sampling
+    examples: ExampleOutputs
+
+    @property
+    def p(self) -> float | None:
+        """The noise share; ``None`` for reshuffled epochs."""
+        if self.sampling == "reshuffling":
+            return None
+        return noise_share(self.examples.n, self.batch_size, self.sampling)
+
+    def left_out(
+        self, own: Float[Tensor, " n"], rest: Float[Tensor, " n"] | None
+    ) -> tuple[float | None, float]:
+        """What Gauss-Newton leaves out along a direction, and what that shows to be unstable.
+
+        Args:
+            own: curvatures of the examples along it, by their Gauss-Newton matrices.
+            rest: the others; ``None`` where they are not known.
+
+        Returns:
+            The share of the latter, and a learning rate from which on no step along the direction
+            is stable in mean square.
+        """
+        if rest is None:
+            return None, math.inf
+        rest = rest.to(own)
+        share = float(rest.norm() / own.norm().clamp(min=1e-300))
+        if self.p is None or self.momentum:
+            return share, math.inf
+        return share, along_direction(own + rest, self.p)
+
+    def settings(self) -> dict[str, Any]:
+        """What a certificate says of the setting."""
+        names = ("lr", "batch_size", "momentum", "sampling")
+        return {**{name: vars(self)[name] for name in names}, "examples": self.examples.n}
+
+    def minimum(self, gradient: float, of_examples: float) -> Minimum:
+        """What kind of point it is, by the norms of gradients."""
+        length = float(self.problem.theta.double().norm())
+        if self.lr * of_examples <= ZERO * length:
+            return "interpolating"
+        return "regular" if gradient <= SMALL * of_examples else "no minimum"
+
+    def notes(self) -> list[str]:
+        """What holds for every certificate of this setting."""
+        notes, left = [LOCAL], self.examples.n % self.batch_size
+        if self.sampling == "without replacement" and self.batch_size < self.examples.n:
+            notes.append(SHUFFLED + (RAGGED.format(left) if left else EVEN))
+        if self.sampling == "reshuffling" and left:
+            notes.append(
+                f"the last batch of an epoch has {left} of its {self.batch_size} examples, which "
+                "weigh more; drop_last=True would leave it out"
+            )
+        if self.problem.unset_mode:
+            notes.append(self.problem.unset_mode)
+        if self.problem.seed is not None:
+            notes.append(
+                f"random numbers of the model are fixed by seed {self.problem.seed}; where "
+                "training draws new ones in every step, it is noisier than this"
+            )
+        return notes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict follows from.
+
+    Attributes:
+        lower: a learning rate up to which the linearised steps are stable.
+        upper: one from which on they are not.
+        true_upper: one from which on steps are not, with what Gauss-Newton leaves out.
+        minimum: the kind of point.
+        gradient: its norm, over that of single examples.
+        residual: the share of what is left out.
+    """
+
+    lower: float
+    upper: float
+    true_upper: float
+    minimum: Minimum
+    gradient: float
+    residual: float | None
+
+    def verdict(self, lr: float) -> tuple[State, list[str]]:
+        """The state, and the reasons for it."""
+        linear = self._linear(lr)
+        if self.minimum == "no minimum":
+            return "between", [
+                f"the gradient is {self.gradient:.2g} of those of single examples, so this is no "
+                "minimum, which the theory is about; train on, or to a smaller loss",
+                f"with the curvatures of this point, {linear}",
+            ]
+        if lr > self.true_upper * (1 + ROUNDING):
+            return "unstable", [
+                f"along the top eigenvector alone, the learning rate is {lr / self.true_upper:.4g} "
+                "times what is stable, all curvature counted"
+            ]
+        if self.residual is None:
+            return "between", [
+                "what curvature the Gauss-Newton matrices leave out is not known, because the "
+                "model has no second derivative along a direction",
+                f"without it, {linear}",
+            ]
+        margin = ROUNDING + SAFETY * self.residual
+        if lr * (1 + margin) <= self.lower:
+            return "stable", [linear]
+        if lr >= self.upper * (1 + margin):
+            return "unstable", [linear]
+        return "between", [linear, *self._why_not(lr, margin)]
+
+    def _linear(self, lr: float) -> str:
+        """Where the learning rate is, beside the bounds of the linearised steps."""
+        if self.lower == self.upper:
+            return (
+                f"the learning rate is {lr / self.lower:.4g} times the threshold {self.lower:.4g}"
+            )
+        if lr <= self.lower:
+            return f"the learning rate is below {self.lower:.4g}, up to which steps are stable"
+        if lr > self.upper:
+            return f"the learning rate is above {self.upper:.4g}, from which on steps are unstable"
+        most = f" and {self.upper:.4g}, which it is at most" if math.isfinite(self.upper) else ""
+        return f"the learning rate is above {self.lower:.4g}, which the threshold is at least{most}"
+
+    def _why_not(self, lr: float, margin: float) -> list[str]:
+        if self.lower < lr < self.upper:
+            return []
+        return [
+            f"that is within a margin of {margin:.2g} for what the Gauss-Newton matrices leave "
+            f"out: {SAFETY:g} times its share of the curvature along the top eigenvector"
+        ]

@@ -1,0 +1,149 @@
+"""Cheap conditions that a stable learning rate fulfils, and estimates from the spectrum alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.checks import check_at_least, check_number
+from lossgeom.stability.sgd.examples import ExampleCurvatures
+
+STEPS = 200  # of bisection
+
+
+def necessary_conditions(curvatures: ExampleCurvatures, p: float) -> dict[str, float]:
+    r"""Learning rates that the mean-square threshold is at most, each from a few sums.
+
+    With the largest eigenvalue :math:`\lambda` of H, its eigenvector v, and the noise share p,
+
+    .. math:: \eta \le \frac2\lambda, \quad
+        \eta \le \frac{2 \lambda}{\lambda^2 + p\, \mathrm{Var}_i(v^\top H_i v)}, \quad
+        \eta \le \frac{2\, \mathrm{Tr} H}{(1 - p) \|H\|_F^2 + \frac pn \sum_i \|H_i\|_F^2}, \quad
+        \eta \le \frac{2 c}{p\, \mathrm{Tr} H}.
+
+    The last follows from the third, since a matrix of rank c has :math:`(\mathrm{Tr} H_i)^2 \le
+    c\, \|H_i\|_F^2`: with one output for each example, at B = 1, the trace of H is at most 2 / lr;
+    with c of them it can be c times that. The third is the tightest for the smallest batches, the
+    second for others.
+
+    Args:
+        curvatures: see :func:`example_curvatures`.
+        p: see :func:`noise_share`.
+
+    Returns:
+        The bounds by name: ``"full batch"``, ``"top eigenvector"``, ``"Frobenius norms"`` and
+        ``"trace"``. The least is the best.
+
+    Source: Mulayoff and Michaeli, arXiv:2306.07850, proposition 3; Wu and Su, 2023, for the
+    trace with one output, c > 1 derived here.
+
+    >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
+    >>> bounds = necessary_conditions(ExampleCurvatures.of(points[:, None]), 1.0)
+    >>> {name: round(bound, 4) for name, bound in bounds.items()}
+    {'full batch': 1.3333, 'top eigenvector': 0.6667, 'Frobenius norms': 0.72, 'trace': 0.8889}
+    """
+    h = curvatures.values
+    if not curvatures.rank:
+        return {"full batch": math.inf}
+    squares = (curvatures.factors @ curvatures.factors.mT).square().sum((1, 2))  # |H_i|_F^2
+    mean_square = (1 - p) * float(h.square().sum()) + p * float(squares.mean())
+    bounds = {
+        "full batch": 2 / curvatures.sharpness,
+        "top eigenvector": along_direction(curvatures.along(_first(h)), p),
+        "Frobenius norms": 2 * curvatures.trace / mean_square,
+    }
+    rows = curvatures.factors.shape[1]
+    return {**bounds, "trace": 2 * rows / (p * curvatures.trace)} if p else bounds
+
+
+def along_direction(curvature: Float[Tensor, " n"], p: float) -> float:
+    """The bound from the curvatures of the examples along any one unit vector."""
+    mean, noise = float(curvature.mean()), p * float(curvature.var(unbiased=False))
+    return 2 * mean / (mean**2 + noise) if mean > 0 else math.inf
+
+
+def _first(h: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+    v = torch.zeros_like(h)
+    v[0] = 1
+    return v
+
+
+def moment_constraint(
+    curvatures: ExampleCurvatures, lr: float, batch_size: int, order: int = 2
+) -> float:
+    r"""How much of what stability of order k allows the top eigenvector uses, as a share.
+
+    .. math:: \frac1n \sum_i (v^\top H_i v)^k \le \frac{2^k B^{k-1}}{\eta^k}
+
+    holds for any unit vector v where SGD is stable in moments of order k. In single coordinates it
+    is almost always slack; the top eigenvector of H comes closer.
+
+    Args:
+        curvatures: see :func:`example_curvatures`.
+        lr: the learning rate.
+        batch_size: B.
+        order: k.
+
+    Returns:
+        The left side over the right one; above 1, SGD is unstable.
+
+    Source: after Ma and Ying, arXiv:2105.13462; for all unit vectors, derived here.
+
+    >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
+    >>> round(moment_constraint(ExampleCurvatures.of(points[:, None]), 0.644, 1), 3)
+    0.467
+    """
+    check_at_least(1, batch_size=batch_size, order=order)
+    check_number("lr", lr, 0)
+    if not curvatures.rank:
+        return 0.0
+    moment = float(curvatures.along(_first(curvatures.values)).pow(order).mean())
+    return moment * (lr / 2) ** order / float(batch_size ** (order - 1))
+
+
+def noise_kernel(values: Float[Tensor, " r"], lr: float, p: float) -> float:
+    r"""An estimate of how noisy steps are from the spectrum of H alone; the edge is about 1.
+
+    .. math:: K = p \sum_k \frac{\eta h_k}{2 - (1 - p) \eta h_k}
+
+    It takes every example to see the curvature of all: a_i^T S a_i is replaced by tr(H S). For
+    small learning rates it is p lr Tr(H) / 2. On a digits network its edge was above the exact one,
+    by 0.3 % at B = 50 and 25 % at B = 1; that is no theorem.
+
+    Args:
+        values: the positive eigenvalues of H.
+        lr: the learning rate.
+        p: see :func:`noise_share`.
+
+    Returns:
+        K; infinite where a step with a whole batch is unstable.
+
+    Source: derived here; a number of the same kind is in Agarwala and Pennington, arXiv:2404.19261.
+
+    >>> noise_kernel(torch.tensor([2.0, 1.0]), lr=0.1, p=1.0)
+    0.15000000000000002
+    """
+    steps = lr * values.double()
+    if len(steps) and float(steps.amax()) >= 2:
+        return math.inf
+    return p * float((steps / (2 - (1 - p) * steps)).sum())
+
+
+def noise_kernel_threshold(values: Float[Tensor, " r"], p: float) -> float:
+    """The learning rate at which the estimate of :func:`noise_kernel` is 1, or steps are unstable.
+
+    >>> round(noise_kernel_threshold(torch.tensor([2.0, 1.0]), p=1.0), 6)
+    0.666667
+    """
+    if not len(values):
+        return math.inf
+    low, high = 0.0, 2 / float(values.max())
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if not low < middle < high:
+            break
+        low, high = (low, middle) if noise_kernel(values, middle, p) > 1 else (middle, high)
+    return high

@@ -1,0 +1,109 @@
+"""The curvature of a loss along an update, beside the slope."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.estimate import Estimate
+from lossgeom.problem import Problem
+from lossgeom.stability.along import (
+    Penalty,
+    checked_update,
+    curvature_along,
+    descent_along,
+    penalty_along,
+)
+from lossgeom.stability.rounding import loss_rounding
+from lossgeom.stability.undefined import UndefinedError
+from lossgeom.wording import one_of
+
+By = Literal["product", "losses"]
+BY: tuple[By, ...] = ("product", "losses")
+
+
+def update_curvature(
+    problem: Problem,
+    update: Float[Tensor, " P"],
+    *,
+    by: By = "product",
+    weight_decay: float | Tensor = 0.0,
+    rounding: float | None = None,
+) -> Estimate:
+    r"""Curvature over slope along an update; where it is 2, the update is at its edge.
+
+    .. math:: \rho = \frac{D^\top H D}{-g^\top D} = \eta\, \frac{u^\top H u}{u^\top g}
+
+    with the update :math:`D = \theta_{n+1} - \theta_n = -\eta u`, the gradient g and the Hessian H
+    of the loss at :math:`\theta_n`. It has no unit. On a quadratic the step raises the loss exactly
+    if it is more than 2, and the least multiple of the update that does is :math:`2 / \rho`.
+
+    It holds for any optimiser, schedule and clipping, because it knows only what was done. Along
+    Adam's update, :math:`\rho / \eta` is the curvature :math:`\lambda_{dir}` along the
+    preconditioned direction, and :math:`\lambda_{dir} > 2 / \eta`, which is :math:`\rho > 2`,
+    predicts the spikes of its loss (Bai et al., arXiv:2506.04805).
+
+    What it cannot tell: how far away the edge is. It sees the sharpest direction only as far as the
+    update lies in it, so it is an alarm of arrival. In gradient descent at the edge it is about 2;
+    in a stable run with momentum whose sharpness is at .53 of its threshold it may be .01. Of a
+    mini-batch it says nothing: problem and update must be those of the same loss.
+
+    Cost: a gradient, once at a point, and a product with the Hessian. ``by="losses"`` costs 3
+    forward passes, 4 more where ``rounding`` is not given, and no derivative; it puts
+    :math:`L(\theta + D) - 2 L(\theta) + L(\theta - D)` for :math:`D^\top H D` and
+    :math:`\tfrac12 (L(\theta + D) - L(\theta - D))` for :math:`g^\top D`, which differs by third
+    and fourth derivatives along D, not at all on a quadratic.
+
+    Args:
+        problem: the loss at :math:`\theta_n`.
+        update: (P,) D.
+        by: ``"product"`` or ``"losses"``.
+        weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
+            :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
+        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
+
+    Returns:
+        The ratio; by losses with the standard error that rounding makes, and converged where that
+        is at most .1.
+
+    Raises:
+        UndefinedError: where the update is zero or does not go down, or by losses, where rounding
+            hides whether it does.
+        ValueError: for an update of another shape.
+        NonFiniteError: where the update or the loss are NaN or infinite.
+        DerivativeError: where the second derivative is wrong.
+
+    Source: Lee and Lee, 2026, proposition 2.1; Kalra et al., arXiv:2601.16979.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> problem = Problem(model, "squared_error", [(2 * torch.ones(1, 1), torch.zeros(1, 1))])
+    >>> round(update_curvature(problem, -0.25 * problem.gradient()).value, 4)  # lr times 4
+    1.0
+    """
+    if by not in BY:
+        raise ValueError(f"expected by to be one of {one_of(BY)}, got {by!r}")
+    D = checked_update(problem, update)
+    penalty = penalty_along(problem, D, weight_decay)
+    if by == "losses":
+        error = loss_rounding(problem) if rounding is None else rounding
+        return _by_losses(problem, D, penalty, error)
+    form = curvature_along(problem, D) + penalty.form
+    return Estimate(form / descent_along(problem, D, penalty), matvecs=1)
+
+
+def _by_losses(
+    problem: Problem, D: Float[Tensor, " P"], penalty: Penalty, rounding: float
+) -> Estimate:
+    ahead, behind = (problem.at(problem.theta + s * D).loss() + penalty.rise(s) for s in (1, -1))
+    here, drop = problem.loss(), (behind - ahead) / 2
+    if not drop > 2 * rounding:
+        raise UndefinedError(
+            f"the update takes {drop:.3g} off the loss to first order, of which {rounding:.2g} may "
+            "be rounding, so it is not known to go down; by='product' does not subtract losses"
+        )
+    rho = (ahead - 2 * here + behind) / drop
+    stderr = rounding * (3 + abs(rho)) / drop
+    return Estimate(rho, stderr=stderr, converged=stderr <= 0.1)

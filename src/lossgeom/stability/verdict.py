@@ -1,0 +1,276 @@
+"""Where a run is relative to the edge of stability, from what was measured along it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from statistics import median
+
+from lossgeom.stability.edge_series import PLAIN_SGD, EdgeSeries
+from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, short
+
+LOW, HIGH = 0.85, 1.2  # of the threshold: the band of runs at the edge
+LEFT = 0.5  # of it: a run that falls so far has left, and what comes later is another stay
+NEAR = 0.5  # of it: from where a rise is an approach
+RISE = 1.02  # times what it was, on the way to the edge
+GROWTH = 1.05  # times what it was, above it
+LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
+PARTS = 4  # what is said of now rests on the last of so many
+BLOWN_UP = 1e4  # times the first loss
+
+
+def edge_verdict(series: EdgeSeries) -> Verdict:
+    r"""Say where a run is relative to the edge of stability.
+
+    The rule is about r, the largest eigenvalue over the threshold of its step. Each value is
+    replaced by the median of itself and its neighbours, so that no single one decides.
+
+    - *diverged*: the loss is not finite, or 10,000 times what it was at first.
+    - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
+      are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
+    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled.
+    - *at the edge*: r has reached .85 and stayed; from there to the last value of at least .85, the
+      median and at least half of the values are in .85 to 1.2. A run has left where r falls below
+      .5, or where five values below .85 follow, and more than there ever were in between, and more
+      than a quarter of the stay.
+    - *oscillating below the nominal edge*: r is lower, but the last steps themselves are at their
+      edge: a realised edge of .85 to 1.2, or else update curvature or critical steps as far from
+      theirs, in most of the last five or more.
+    - *approaching*: r is at least .5 and rises by 2 %, or has just come to .85.
+    - *below*: all else.
+
+    Of mini-batches, r is batch sharpness over 2/lr, and the verdict names it. The gauges of single
+    steps say when a run has arrived, not how far away it is: a step must line up with the sharpest
+    direction before they see it. So no verdict "below" rests on them. Where r is not known at all,
+    they make a verdict "at the edge" of plain gradient descent only, whose realised edge is at most
+    r on a quadratic; with momentum, steps may be at theirs at half of the threshold.
+
+    Source: the band, from the medians of the ratio at the edge of stability for gradient descent,
+    heavy ball, Adam and AdamW in Lee and Lee (2026), and of our own study; the rule is ours.
+
+    >>> ratios = [0.2, 0.5, 0.8, 1.05, 1.02, 0.98, 1.01, 1.03]
+    >>> print(edge_verdict(EdgeSeries(range(8), ratios, full_batch=True, formula="2/lr")))
+    at the edge since step 3: sharpness 1.01 to 1.03 of 2/lr
+    """
+    diverged = _diverged(series)
+    if diverged is not None:
+        return diverged
+    if series.status == "unknown":
+        return _without_threshold(series)
+    if series.full_batch:
+        ending = " (nominal)" if series.status == "nominal" else ""
+        ratios = [point for point in series.finite("ratios") if point[1] != 0]
+        return _of_ratios(Gauge.of(series.quantity, series.formula, ratios, ending), series)
+    if series.finite("batch_ratios"):
+        gauge = Gauge.of("batch sharpness", "2/lr", series.finite("batch_ratios"))
+        return _of_ratios(
+            gauge, replace(series, realised_edges=(), update_curvatures=(), critical_steps=())
+        )
+    unknown = "steps are" if series.full_batch is False else "it is not known whether steps are"
+    return Verdict(
+        "not stated",
+        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell, "
+        "of SGD without momentum",
+    )
+
+
+def _diverged(series: EdgeSeries) -> Verdict | None:
+    losses, finite = series.tried("losses"), series.finite("losses")
+    bad = [step for step, _ in losses if not finite or step > finite[-1][0]]
+    if bad:
+        return Verdict("diverged", "the loss is not finite", bad[0])
+    if not finite:
+        return None
+    first, last = finite[0][1], finite[-1][1]
+    if not 0 < BLOWN_UP * first < last or last < max(value for _, value in finite) / 2:
+        return None
+    before = max(step for step, value in finite if value <= BLOWN_UP * first)
+    since = min(step for step, _ in finite if step > before)
+    return Verdict("diverged", f"the loss is {last / first:.1g} times what it was at first", since)
+
+
+def _without_threshold(series: EdgeSeries) -> Verdict:
+    alarm = _alarm(series) if series.full_batch else None
+    return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
+
+
+def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
+    """No verdict, with what the gauges of single steps say all the same."""
+    if alarm is None:
+        return Verdict("not stated", why)
+    return replace(
+        says(alarm, "not stated"),
+        reason=f"{why}; larger steps have not lowered the loss further since step "
+        f"{alarm.points[0][0]}: {alarm}",
+    )
+
+
+def _alarm(series: EdgeSeries, after: int | None = None) -> Gauge | None:
+    """The gauge of single steps by which the last of them are at their edge, if there is one."""
+    for name, edge, points in (
+        ("realised edge", "", series.tried("realised_edges")),
+        ("update curvature", "2", [(t, rho / 2) for t, rho in series.tried("update_curvatures")]),
+        (
+            "critical sharpness",
+            "2/lr",
+            [(t, 1 / s) for t, s in series.tried("critical_steps") if s],
+        ),
+    ):
+        points = [point for point in points if after is None or point[0] > after]
+        inside = [LOW <= value <= HIGH for _, value in points]
+        recent = inside[-max(ENOUGH, len(points) // PARTS) :]
+        if len(recent) < ENOUGH or 2 * sum(recent) <= len(recent):
+            continue
+        start = inside.index(True, len(points) - len(recent))
+        while start and inside[start - 1]:
+            start -= 1
+        known = [point for point in points[start:] if math.isfinite(point[1])]
+        return Gauge.of(name, edge, known)
+    return None
+
+
+def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
+    """The verdict on ratios of an eigenvalue and its threshold."""
+    gauge = replace(gauge, ending=gauge.ending + _unknown_at_the_end(series))
+    if len(gauge.points) < FEW:
+        return _of_few(gauge, series)
+    gauge = gauge.smoothed()
+    above = _above_and_growing(gauge, series)
+    if above is not None:
+        return above
+    stay = _last_stay(gauge)
+    was_there = len(stay.points) >= FEW and _mostly_inside(stay.values)
+    if was_there and not _has_left(gauge, stay):
+        return _at_the_edge(gauge, stay)
+    inside = _inside_at_the_end(gauge)
+    if len(inside.points) >= FEW:
+        return _at_the_edge(gauge, inside)
+    if gauge.values[-1] > HIGH or (inside.points and _before(gauge, inside) > HIGH):
+        return _above(gauge, _alarm(series))
+    rises, latest = _rises(gauge), gauge.part(-1)
+    if inside.points:
+        return says(latest, "approaching", " and rising" if rises else "")
+    return _below(gauge, series, stay if was_there else None)
+
+
+def _at_the_edge(gauge: Gauge, stay: Gauge) -> Verdict:
+    """From the arrival to the last value, which may be a little below."""
+    start = gauge.points.index(stay.points[0])
+    return says(gauge.part(start), "at the edge", since=stay.points[0][0] if start else None)
+
+
+def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
+    """The verdict where the ratio is known at too few steps."""
+    alarm = _alarm(series)
+    if alarm is not None and series.formula == PLAIN_SGD:  # whose zeta is no more than the ratio
+        return says(alarm, "at the edge", since=alarm.points[0][0])
+    if not gauge.points and any(ratio == 0 for _, ratio in series.finite("ratios")):
+        return Verdict("not stated", "the learning rate is 0, so that nothing moves")
+    known = ("no value", "1 value", "2 values")[len(gauge.points)]
+    why = f"{known} of {gauge.name} over {gauge.edge}{gauge.ending}; it takes {FEW}"
+    return _not_stated(why, alarm)
+
+
+def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
+    if gauge.values[-1] <= HIGH:
+        return None
+    start = max((i + 1 for i, value in enumerate(gauge.values) if value <= HIGH), default=0)
+    run = gauge.part(start)
+    losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
+    loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
+    clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
+    grows = clearly and _rises(gauge, FEW, GROWTH) and series.status == "ok"
+    if not loss_grows and not grows:
+        return None
+    beside = ", and the loss grows" if loss_grows else ""
+    return says(run, "above and growing", beside, run.points[0][0] if start else None)
+
+
+def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
+    """The verdict on a ratio that is above the band, or was a moment ago, and does not grow."""
+    now = gauge.part(-FEW)
+    if alarm is not None:
+        beside = f", while {now.name} is {now.told}{now.ending}"
+        return says(alarm, "at the edge", beside, alarm.points[0][0])
+    if now.values[-1] < now.values[0] / GROWTH:
+        return says(now, "not stated", " and falling")
+    return says(
+        now,
+        "not stated",
+        ", which does not grow; the realised edge would tell whether steps are at their edge, or "
+        "are clipped, or train another loss than this",
+    )
+
+
+def _below(gauge: Gauge, series: EdgeSeries, stay: Gauge | None) -> Verdict:
+    """The verdict on a ratio that is below the band, with where it was before."""
+    out = max((i + 1 for i, value in enumerate(gauge.values) if value >= LOW), default=0)
+    later = gauge.part(out)
+    now = later.part(-max(FEW, len(gauge.points) // PARTS))
+    alarm = _alarm(series, gauge.points[out - 1][0] if out else None)
+    if alarm is not None:
+        beside = f", while the {alarm.name} is {alarm.told}"
+        return says(now, "oscillating below the nominal edge", beside, alarm.points[0][0])
+    if later.values[-1] >= NEAR and _rises(later):
+        return says(gauge.part(-1), "approaching", " and rising")
+    if not out:
+        return says(now, "below")
+    step, highest = max(gauge.points, key=lambda point: point[1])
+    before = f"; it was {short(highest)} of it at step {step}"
+    if stay is not None:
+        before = f"; at the edge from step {stay.points[0][0]} to {stay.points[-1][0]}"
+    return says(now, "below", before, later.points[0][0])
+
+
+def _last_stay(gauge: Gauge) -> Gauge:
+    """The last stay at the edge, from its first value that was measured in the band."""
+    start, end, away = 0, 0, True
+    for i, value in enumerate(gauge.values):
+        if value < LEFT:
+            away = True
+        elif value >= LOW:
+            if away and value <= HIGH:  # from above, a catapult has not arrived
+                start, away = i, False
+            end = end if away else i + 1
+    inside = [i for i in range(start, end) if LOW <= gauge.measured[i] <= HIGH]
+    return gauge.part(inside[0] if inside else start, end)
+
+
+def _has_left(gauge: Gauge, stay: Gauge) -> bool:
+    """Whether a stay is over: after a fall, or after more values below than it ever had."""
+    after = [value for step, value in gauge.points if step > stay.points[-1][0]]
+    dips = [len([*run]) for low, run in groupby(stay.values, lambda v: v < LOW) if low]
+    longest = max(ENOUGH - 1, len(stay.points) // PARTS, *dips)
+    return min(after, default=LOW) < LEFT or len(after) > longest
+
+
+def _before(gauge: Gauge, end: Gauge) -> float:
+    return gauge.values[-1 - len(end.points)]
+
+
+def _inside_at_the_end(gauge: Gauge) -> Gauge:
+    """The last values, as far back as they are in the band."""
+    outside = [i for i, value in enumerate(gauge.values) if not LOW <= value <= HIGH]
+    return gauge.part(outside[-1] + 1 if outside else 0)
+
+
+def _mostly_inside(values: Sequence[float]) -> bool:
+    inside = sum(LOW <= value <= HIGH for value in values)
+    return LOW <= median(values) <= HIGH and 2 * inside >= len(values)
+
+
+def _rises(gauge: Gauge, size: int | None = None, by: float = RISE) -> bool:
+    """Whether the last values are above those before them."""
+    size = size or max(ENOUGH - 1, len(gauge.points) // PARTS)
+    values = gauge.values if len(gauge.points) < 2 * size else gauge.measured
+    before = values[-2 * size : -size] or values[:1]
+    return median(values[-size:]) > by * median(before)
+
+
+def _unknown_at_the_end(series: EdgeSeries) -> str:
+    """How many values are not known after the last that is."""
+    known = series.finite("ratios")
+    gone = sum(step > known[-1][0] for step, _ in series.tried("ratios")) if known else 0
+    return f" (the last {gone} could not be measured)" if gone else ""

@@ -1,0 +1,183 @@
+"""The verdict on a record, read from its rows."""
+
+import math
+from contextlib import suppress
+
+import pytest
+import torch
+
+import lossgeom as lg
+from lossgeom.recording.edge_lines import edge_line
+from lossgeom.recording.verdicts import is_about_the_edge, series_of
+
+pytestmark = pytest.mark.quick
+AT_EDGE = [0.9, 1.0, 1.1, 1.0, 1.05]
+SGD = {"optimizers": ["SGD"], "formula": "2/lr", "matrix": "Hessian", "full_batch": True}
+
+
+def write(path, watched=None, **metrics):
+    """A record with a row per value; a value may be a dict with further fields."""
+    with lg.Record.create(path) as record:
+        if watched is not None:
+            record.update(watched=watched)
+        for metric, values in metrics.items():
+            for step, value in enumerate(values):
+                row = value if isinstance(value, dict) else {"value": value}
+                record.append({"step": 10 * step, "metric": metric, "status": "ok", **row})
+    return lg.Record.open(path)
+
+
+def over(values, thresholds, lr=0.25):
+    return [
+        {"value": value, "threshold": edge, "lr": lr}
+        for value, edge in zip(values, thresholds, strict=True)
+    ]
+
+
+def test_the_ratio_of_each_step(tmp_path):
+    record = write(tmp_path, SGD, edge_ratio=AT_EDGE, sharpness=[1.0] * 5)
+    assert str(lg.verdict_of(record)) == "at the edge: sharpness 1.00 to 1.05 of 2/lr"
+
+
+def test_sharpness_over_the_thresholds_beside_it(tmp_path):
+    """A scheduled learning rate, with a threshold for each row."""
+    sharpness = over([8.0] * 8, [8.0] * 4 + [80.0] * 4)
+    record = write(tmp_path, SGD, sharpness=sharpness)
+    assert str(lg.verdict_of(record)) == (
+        "below since step 40: sharpness .10 of 2/lr; at the edge from step 0 to 30"
+    )
+
+
+def test_thresholds_of_another_matrix_are_not_those_of_sharpness(tmp_path):
+    adam = {**SGD, "optimizers": ["Adam"], "formula": "38", "matrix": "PreconditionedHessian"}
+    record = write(tmp_path / "a", adam, sharpness=over([38.0] * 5, [38.0] * 5))
+    assert lg.verdict_of(record).kind == "not stated"
+    assert edge_line(record, "sharpness") is None
+    record = write(tmp_path / "b", adam, effective_sharpness=over([38.0] * 5, [38.0] * 5))
+    assert str(lg.verdict_of(record)) == "at the edge: effective sharpness 1.00 of 38"
+    assert edge_line(record, "effective_sharpness").values == (38.0,) * 5
+
+
+def test_the_constant_threshold_of_a_tracker(tmp_path):
+    with lg.Record.create(tmp_path) as record:
+        record.update(thresholds={"sharpness": 8.0}, threshold_formulas={"sharpness": "2/lr"})
+        for step in range(5):
+            record.append({"step": step, "metric": "sharpness", "value": 4.0})
+    assert is_about_the_edge(record)
+    assert lg.verdict_of(record).reason.startswith("it is not known whether steps are on mini")
+    assert str(lg.verdict_of(record, full_batch=True)) == "below: sharpness .50 of 2/lr"
+
+
+def test_losses(tmp_path):
+    nan = {"value": math.nan, "status": "nonfinite"}
+    failed = {"value": math.nan, "status": "failed"}
+    record = write(tmp_path / "a", SGD, edge_ratio=AT_EDGE, loss=[1.0] * 4 + [nan])
+    assert str(lg.verdict_of(record)) == "diverged since step 40: the loss is not finite"
+    record = write(tmp_path / "b", SGD, edge_ratio=AT_EDGE, loss=[1.0] * 4 + [failed])
+    assert lg.verdict_of(record).kind == "at the edge"
+    record = write(tmp_path / "c", SGD, edge_ratio=[*AT_EDGE, failed], loss=[1.0] * 6)
+    assert lg.verdict_of(record).reason.endswith("(the last 1 could not be measured)")
+
+
+def test_a_run_that_says_that_it_diverged(tmp_path):
+    record = lg.Record.create(tmp_path)
+    record.append({"step": 0, "metric": "edge_ratio", "value": 1.0})
+    record.finish("diverged")
+    assert str(lg.verdict_of(record)) == "diverged: the record says so"
+
+
+def test_batch_sharpness(tmp_path):
+    batch = [{"value": 3.28, "lr": 0.25}] * 5
+    sgd = {**SGD, "full_batch": False}
+    record = write(tmp_path / "a", sgd, edge_ratio=AT_EDGE, batch_sharpness=batch)
+    assert str(lg.verdict_of(record)) == "below: batch sharpness .41 of 2/lr"
+    assert edge_line(record, "batch_sharpness").values == (8.0,) * 5
+    heavy = {**sgd, "formula": "2 (1 + momentum)/lr"}
+    record = write(tmp_path / "b", heavy, batch_sharpness=batch)
+    assert lg.verdict_of(record).kind == "not stated"
+    assert edge_line(record, "batch_sharpness") is None
+
+
+def test_gauges_of_single_steps(tmp_path):
+    muon = {"optimizers": ["Muon", "AdamW"], "status": "unknown", "full_batch": True}
+    record = write(tmp_path, muon, update_curvature=[1.9] * 6, critical_step=[300.0] * 6)
+    assert str(lg.verdict_of(record)) == (
+        "not stated: no threshold is known for Muon and AdamW; larger steps have not lowered the "
+        "loss further since step 0: update curvature .95 of 2"
+    )
+    series = series_of(record)
+    assert series.critical_steps == [300.0] * 6
+    assert series.ratios == [None] * 6
+
+
+def test_records_without_anything_to_say(tmp_path):
+    record = write(tmp_path, loss=[1.0, 0.5])
+    assert not is_about_the_edge(record)
+    assert lg.verdict_of(record).kind == "not stated"
+    assert edge_line(record, "loss") is None
+    assert edge_line(record, "sharpness") is None
+
+
+def test_lines_of_edges(tmp_path):
+    rates = [0.1, 0.1, 0.0]
+    record = write(
+        tmp_path, SGD,
+        critical_sharpness=[{"value": 5.0, "lr": lr} for lr in rates],
+        sharpness=over([5.0] * 3, [20.0, 20.0, math.inf]),
+        update_curvature=[1.0, 1.0],
+    )  # fmt: skip
+    line = edge_line(record, "critical_sharpness")
+    assert (line.steps, line.values[:2], line.formula) == ((0, 10, 20), (20.0, 20.0), "2/lr")
+    assert math.isnan(line.values[2])  # no edge where nothing moves
+    assert edge_line(record, "sharpness").values[:2] == (20.0, 20.0)
+    assert edge_line(record, "update_curvature").values == (2.0, 2.0)
+
+
+class Own(torch.optim.SGD):
+    """A subclass with nothing of its own."""
+
+
+class StoppedError(Exception):
+    pass
+
+
+def own_loop(path, lr, *, batch=None, steps=12, gamma=1.0, stop=None, optimizer=Own):
+    """A loop with clipping, a scheduler and an early end, on a loss with the sharpness 3."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    inputs, targets = torch.tensor([[6**0.5, 0.0], [0.0, 1.0]] * 4), torch.zeros(8, 1)
+    used = optimizer(model.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.StepLR(used, step_size=6, gamma=gamma)
+    data = [(inputs, targets)]
+    with lg.watch(model, used, "squared_error", data, path, every=1, budget=None) as run:
+        for step in range(steps):
+            if step == stop:
+                raise StoppedError
+            part = slice(0, None if batch is None else batch + step % 2)
+            used.zero_grad()
+            (0.5 * (model(inputs[part]) - targets[part]).square().mean()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            used.step()
+            schedule.step()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"lr": 0.6}, "at the edge: sharpness .90 of 2/lr"),
+        ({"lr": 0.1}, "below: sharpness .15 of 2/lr"),
+        ({"lr": 0.6, "gamma": 0.1}, "below since step 6: sharpness .09 of 2/lr; at the edge from"),
+        ({"lr": 0.6, "stop": 5}, "at the edge: sharpness .90 of 2/lr"),
+        ({"lr": 0.6, "batch": 3}, "not stated: steps are on mini-batches"),
+        (
+            {"lr": 0.6, "optimizer": torch.optim.Rprop},
+            "not stated: no threshold is known for Rprop",
+        ),
+        ({"lr": 3.0}, "above and growing: sharpness 4.50 of 2/lr, and the loss grows"),
+    ],
+    ids=str,
+)
+def test_loops_that_are_watched(tmp_path, settings, expected):
+    with suppress(StoppedError):
+        assert str(own_loop(tmp_path, **settings).verdict()).startswith(expected)
+    assert str(lg.verdict_of(lg.Record.open(tmp_path))).startswith(expected)

@@ -1,0 +1,264 @@
+"""Whether SGD is certified to be stable, and how that is told."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.stability.sgd import example_curvatures, mean_square_threshold, noise_share
+from lossgeom.stability.sgd._largest import largest_curvature
+from lossgeom.stability.sgd._outputs import example_outputs
+from lossgeom.stability.sgd._residual import residual_along
+from lossgeom.stability.sgd._setting import Setting
+
+POINTS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]], dtype=torch.float64)
+
+
+def linear(targets=None):
+    """Four points, fitted by weights of zero unless their targets are others."""
+    model = nn.Linear(2, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    y = torch.zeros(4, 1).double() if targets is None else targets
+    return lg.Problem(model, "squared_error", [(POINTS[:3], y[:3]), (POINTS[3:], y[3:])])
+
+
+def fitted(n=12, outputs=1, residual=0.0, width=16):
+    """A net whose targets are its outputs, but for a residual of changing sign."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, outputs)).double()
+    x = torch.randn(n, 8, dtype=torch.float64)
+    signs = (-1.0) ** torch.arange(n)[:, None]
+    y = model(x).detach() + residual * signs
+    return lg.Problem(model, "squared_error", [(x, y)])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("lr", "batch_size", "sampling", "state", "threshold", "smallest"),
+    [
+        (0.64, 1, "without replacement", "stable", 0.644010, 1),
+        (0.65, 1, "without replacement", "unstable", 0.644010, 2),
+        (1.19, 3, "without replacement", "stable", 1.197790, 3),
+        (1.34, 4, "without replacement", "unstable", 1.333333, None),
+        (0.9, 2, "with replacement", "unstable", 0.873636, 3),
+        (0.9, 2, "reshuffling", "stable", 1.158968, None),
+        (1.2, 2, "reshuffling", "unstable", 1.158968, None),
+    ],
+)
+def test_four_points(lr, batch_size, sampling, state, threshold, smallest):
+    found = lg.certify_sgd(linear(), lr, batch_size, sampling=sampling)
+    assert (found.state, found.minimum, found.smallest_batch) == (state, "interpolating", smallest)
+    assert found.threshold == pytest.approx(threshold, abs=6e-7)
+    assert found.ratio == pytest.approx(lr / threshold, rel=2e-6)
+    assert found.residual == 0
+
+
+@pytest.mark.quick
+def test_momentum():
+    for lr, batch_size, state in ((0.46, 1, "stable"), (0.48, 1, "unstable"), (0.96, 2, "stable")):
+        found = lg.certify_sgd(linear(), lr, batch_size, momentum=0.5)
+        assert found.state == state
+        assert found.smallest_batch == (1 if lr < 0.468199 else 2)
+        assert found.bounds == found.moments == {}
+
+
+@pytest.mark.quick
+def test_printed():
+    told = str(lg.certify_sgd(linear(), 0.7, 1))
+    assert told.splitlines()[0] == (
+        "SGD at this interpolating minimum is unstable in mean square (learning rate 0.7, batches "
+        "of 1 of 4 examples without replacement)"
+    )
+    for line in [
+        "  threshold of the learning rate: 0.64401, of which this is 1.087 times",
+        "  smallest stable batch with this learning rate: 2",
+        "  at most 0.6667 by the condition on the top eigenvector",
+        "  threshold for the moment tensor, not absolute moment, of order 3: 0.676962",
+        "  threshold for the moment of order 4: 0.574665",
+    ]:
+        assert line in told.splitlines()
+    assert "note: DataLoader(shuffle=True) draws reshuffled epochs" in told
+    epochs = str(lg.certify_sgd(linear(), 0.7, 3, 0.5, "reshuffling"))
+    assert "(learning rate 0.7, momentum 0.5, batches of 3 of 4 examples in reshuffled" in epochs
+    assert "note: the last batch of an epoch has 1 of its 3 examples" in epochs
+    shown = repr(lg.certify_sgd(linear(), 0.7, 1))
+    assert shown.startswith("SGDCertificate(state='unstable', lr=0.7, batch_size=1, momentum=0, ")
+    assert len(shown) < 420
+
+
+def test_a_regular_minimum():
+    """Of a linear model, which has no curvature beside its Gauss-Newton matrix."""
+    y = torch.tensor([[1.0], [2.0], [0.5], [-1.0]]).double()
+    w = torch.linalg.lstsq(POINTS, y).solution
+    problem = linear(y)
+    at = problem.at(w[:, 0])
+    found = lg.certify_sgd(at, 0.6, 1)
+    assert (found.state, found.minimum) == ("stable", "regular")
+    assert found.gradient_norm < 1e-12 < found.example_gradient_norm
+    assert found.threshold == pytest.approx(0.644010, abs=6e-7)
+    away = lg.certify_sgd(problem, 0.6, 1)
+    assert (away.state, away.minimum) == ("between", "no minimum")
+    assert "so this is no minimum, which the theory is about" in away.reasons[0]
+    assert away.threshold == pytest.approx(0.644010, abs=6e-7)
+    assert "SGD at this point is neither certified to be stable nor to be unstable" in str(away)
+
+
+def test_what_the_gauss_newton_matrix_leaves_out():
+    problem = fitted(n=5, residual=0.3)
+    curvatures = example_curvatures(problem)
+    v = curvatures.top
+    rest = residual_along(problem, v)
+    (x, y), model = problem.batches[0], problem.model
+    names = [name for name, _ in model.named_parameters()]
+
+    def loss(t, i):
+        pieces = dict(zip(names, problem.network.split(problem.theta + t * v), strict=True))
+        output = torch.func.functional_call(model, pieces, (x[i : i + 1],))
+        return 0.5 * (output - y[i]).square().sum()
+
+    zero = torch.zeros(()).double()
+    whole = [torch.func.hessian(loss)(zero, i).item() for i in range(len(x))]
+    first = torch.eye(curvatures.rank).double()[0]
+    assert (rest + curvatures.along(first)).tolist() == pytest.approx(whole, rel=1e-9)
+    share = (rest.norm() / curvatures.along(first).norm()).item()
+    lr = mean_square_threshold(curvatures, 2)
+    found = lg.certify_sgd(problem, 0.999 * lr, 2)
+    assert found.residual == pytest.approx(share, rel=1e-9)
+    assert found.state == "between"
+
+
+def test_a_verdict_needs_a_margin_for_what_is_left_out():
+    """At a point where the mean gradient vanishes, residuals do not."""
+    problem = fitted(residual=1e-3)
+    lr = lg.certify_sgd(problem, 0.1, 2).threshold
+    residual = lg.certify_sgd(problem, 0.1, 2).residual
+    assert 1e-5 < residual < 1e-2
+    close = lg.certify_sgd(problem, lr * (1 - residual), 2)
+    if close.minimum != "no minimum":
+        assert close.state == "between"
+        assert "that is within a margin of" in close.reasons[1]
+        assert lg.certify_sgd(problem, lr * (1 - 5 * residual), 2).state == "stable"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "batch_size", "sampling"),
+    [(1, 1, "without replacement"), (3, 4, "without replacement"), (1, 5, "with replacement")],
+)
+def test_bounds_hold_the_threshold(outputs, batch_size, sampling):
+    problem = fitted(outputs=outputs)
+    whole = lg.certify_sgd(problem, 0.1, batch_size, sampling=sampling)
+    assert min(whole.bounds.values()) >= whole.threshold * (1 - 1e-6)
+    rough = lg.certify_sgd(problem, 0.1, batch_size, sampling=sampling, largest=5)
+    assert rough.lower <= whole.threshold <= rough.upper
+    assert rough.threshold is rough.ratio is rough.smallest_batch is None
+    for lr, state in (
+        (0.9 * rough.lower, "stable"),
+        (math.sqrt(rough.lower * rough.upper), "between"),
+        (1.1 * rough.upper, "unstable"),
+    ):
+        found = lg.certify_sgd(problem, lr, batch_size, sampling=sampling, largest=5)
+        assert found.state == state
+    assert "note: bounds instead of a threshold: 12 examples with" in str(rough)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", nn.MSELoss(), "bce", "own"])
+def test_the_largest_curvature_of_an_example_is_bounded(loss):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)), torch.randn(9, 8)
+    y = torch.arange(9) % 3 if loss == "cross_entropy" else torch.rand(9, 3).round()
+    losses = {"bce": nn.BCEWithLogitsLoss(), "own": lambda f, batch: (f.square().sum(), len(f))}
+    problem = lg.Problem(model, losses.get(loss, loss), [(x[:5], y[:5]), (x[5:], y[5:])])
+    setting = Setting(problem, 0.1, 2, 0.0, "without replacement", example_outputs(problem))
+    exact = example_curvatures(problem).norms.max().item()
+    found = largest_curvature(setting)
+    assert found >= exact
+    assert found == math.inf if loss == "own" else found < 8 * exact
+
+
+def test_what_is_measured_beside_the_bounds():
+    problem = fitted(n=30, outputs=2)
+    whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
+    assert rough.single_batch <= whole.single_batch
+    assert rough.noise_kernel == pytest.approx(whole.noise_kernel, rel=0.1)
+    assert rough.sharpness == pytest.approx(whole.sharpness, rel=1e-3)
+    assert "  no single batch oscillates unstably up to" in str(rough)
+    assert ", an estimate whose edge is about 1" in str(rough)
+    assert lg.certify_sgd(problem, 50.0, 2, largest=5).noise_kernel == math.inf
+
+
+def test_bounds_with_momentum_and_of_epochs():
+    problem = fitted()
+    heavy = lg.certify_sgd(problem, 0.1, 2, momentum=0.9, largest=5)
+    whole = lg.certify_sgd(problem, 0.1, 2, momentum=0.9)
+    assert heavy.lower == 0 < whole.threshold <= heavy.upper
+    assert heavy.state == "between"
+    epochs = lg.certify_sgd(problem, 0.05, 2, sampling="reshuffling")
+    assert (epochs.state, epochs.upper) == ("stable", math.inf)
+    assert epochs.lower < mean_square_threshold(example_curvatures(problem), 2)
+    assert any("too many orders of an epoch" in note for note in epochs.notes)
+    assert "  threshold of the learning rate: at least" in str(epochs)
+    beyond = lg.certify_sgd(problem, 5.0, 2, sampling="reshuffling")
+    assert beyond.state == "between"
+    rough = lg.certify_sgd(problem, 0.05, 2, sampling="reshuffling", largest=5)
+    assert rough.lower <= epochs.lower
+
+
+def test_the_gradients_of_examples_are_about_right_where_they_are_sampled():
+    problem = fitted(n=40, residual=0.1)
+    whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
+    assert rough.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-9)
+    assert rough.example_gradient_norm == pytest.approx(whole.example_gradient_norm, rel=0.25)
+    assert rough.residual == pytest.approx(whole.residual, rel=0.1)
+
+
+def test_no_curvature():
+    model = nn.Linear(2, 1).double()
+    problem = lg.Problem(model, nn.L1Loss(), [(POINTS, torch.ones(4, 1).double())])
+    found = lg.certify_sgd(problem, 0.1, 2)
+    assert found.state == "between"
+    assert found.reasons[0].startswith("no example has any curvature here")
+    assert any("there SGD walks at random" in note for note in found.notes)
+
+
+def test_leaves_no_trace():
+    problem = fitted()
+    before = {name: value.clone() for name, value in problem.model.state_dict().items()}
+    state = torch.get_rng_state()
+    lg.certify_sgd(problem, 0.1, 2)
+    lg.certify_sgd(problem, 0.1, 2, largest=5)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[n], v) for n, v in problem.model.state_dict().items())
+    assert all(p.grad is None for p in problem.model.parameters())
+
+
+def test_notes_of_the_model():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+    data = [(POINTS, model.eval()(POINTS).detach())]
+    found = lg.certify_sgd(lg.Problem(model.train(), "squared_error", data, seed=1), 0.1, 3)
+    assert any("mode" in note for note in found.notes)
+    assert any("fixed by seed 1" in note for note in found.notes)
+    assert any("here of 1, and its" in note for note in found.notes)
+
+
+@pytest.mark.quick
+def test_errors():
+    problem = linear()
+    with pytest.raises(ValueError, match="expected lr > 0, got 0"):
+        lg.certify_sgd(problem, 0.0, 1)
+    with pytest.raises(ValueError, match="expected lr > 0, got nan"):
+        lg.certify_sgd(problem, math.nan, 1)
+    with pytest.raises(ValueError, match=r"expected momentum >= 0 and < 1, got -0\.1"):
+        lg.certify_sgd(problem, 0.1, 1, -0.1)
+    with pytest.raises(ValueError, match="expected a batch_size from 1 to 4, the number of examp"):
+        lg.certify_sgd(problem, 0.1, 5)
+    with pytest.raises(ValueError, match="expected sampling to be reshuffling, with"):
+        lg.certify_sgd(problem, 0.1, 1, sampling="epochs")
+    assert noise_share(4, 4) == 0
+
+
+def test_bad_types(unchecked):
+    with pytest.raises(TypeError, match=r"expected a Problem\(model, loss, batches\), got Linear"):
+        lg.certify_sgd(nn.Linear(1, 1), 0.1, 1)
