@@ -12,6 +12,9 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 # Compares the shapes and types of every call with its annotations: a test takes three times as long.
 WITH_SHAPES := --jaxtyping-packages=lossgeom,tests.check
 
+# Workers, and the processes that tests start, would compile all that they import.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo lint check test test-other-kernels format clean
 
 demo: $(VENV)/installed-lab

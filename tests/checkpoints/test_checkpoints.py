@@ -166,9 +166,12 @@ def test_a_module_that_is_called_module(tmp_path):
     assert_same(model, trained)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
-    "make", [lambda: built(GPT), lambda: gpt2()], ids=["plain", "transformers"]
+    "make",
+    [
+        pytest.param(lambda: built(GPT), id="plain", marks=pytest.mark.quick),
+        pytest.param(gpt2, id="transformers"),
+    ],
 )
 def test_tied_weights(tmp_path, make, unchecked):
     trained, model = make(), make()

@@ -33,3 +33,13 @@ def test_one_wrong_number_among_many_is_not_hidden_by_the_others():
     assert not agree_everywhere(one_wrong, expected, EXACT)
     assert agree_everywhere(expected * (1 + 1e-9), expected, EXACT)
     assert not agree_everywhere(expected, expected[:1], EXACT)
+    assert agree_everywhere(one_wrong, expected, EXACT, among=100 * expected)
+    assert agree_everywhere(expected[:0], expected[:0], EXACT)
+
+
+def test_numbers_that_are_not_finite_are_where_the_others_are():
+    expected = torch.tensor([1.0, math.nan, math.inf])
+    assert agree_everywhere(expected + torch.tensor([1e-9, 0, 0]), expected, EXACT)
+    assert not agree_everywhere(expected + torch.tensor([1e-3, 0, 0]), expected, EXACT)
+    assert not agree_everywhere(expected.flip(0), expected, EXACT)
+    assert not agree_everywhere(expected.nan_to_num(), expected, EXACT)

@@ -428,12 +428,20 @@ class Lucky(nn.Linear):
         return super().forward(x) * (1 + self.draw())
 
 
+class Small(Counting):
+    """Of outputs that are small, all of them."""
+
+    def forward(self, x):
+        return 1e-7 * super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (Listed(), "are not reached as parameters"),
         (Held(), "are not reached as parameters"),
         (Counting(4, 3), r"two evaluations of the model .* differ"),
+        (Small(4, 3), r"two evaluations of the model .* differ"),
         (Lucky(np.random.default_rng(0).random), r"two evaluations of the model .* differ"),
         (Checkpointed(4, 3), r"activation checkpointing .* switch it off"),
         (Lucky(lambda: random.random()), "the model drew random numbers"),
