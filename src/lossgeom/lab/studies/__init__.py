@@ -1,6 +1,7 @@
 """Studies, one in each folder: the empirical statements of a paper, executed."""
 
 from lossgeom.lab.studies import (
+    edge_of_stability,
     gauss_newton_outliers,
     input_smoothness,
     planar_quadratic,
@@ -19,5 +20,6 @@ STUDIES = {
         quadratic_expansion.STUDY,
         planar_quadratic.STUDY,
         random_quadratic.STUDY,
+        edge_of_stability.STUDY,
     )
 }
