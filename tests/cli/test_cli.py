@@ -159,6 +159,7 @@ def test_flags_of_another_kind(command, tmp_path):
                 "gauss_newton_outliers",
                 "input_smoothness",
                 "edge_of_stability",
+                "sgd_stability",
                 "mlp",
                 "digits",
                 "JacobianNorm",

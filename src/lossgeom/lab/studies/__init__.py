@@ -8,6 +8,7 @@ from lossgeom.lab.studies import (
     progressive_sharpening,
     quadratic_expansion,
     random_quadratic,
+    sgd_stability,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -21,5 +22,6 @@ STUDIES = {
         planar_quadratic.STUDY,
         random_quadratic.STUDY,
         edge_of_stability.STUDY,
+        sgd_stability.STUDY,
     )
 }
