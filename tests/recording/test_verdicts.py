@@ -103,7 +103,7 @@ def test_gauges_of_single_steps(tmp_path):
     record = write(tmp_path, muon, update_curvature=[1.9] * 6, critical_step=[300.0] * 6)
     assert str(lg.verdict_of(record)) == (
         "not stated: no threshold is known for Muon and AdamW; since step 0 its steps lower the "
-        "loss by at most .15 of what the slope promises, if at all: update curvature .95 of 2"
+        "loss by little of what the slope promises, or raise it: update curvature .95 of 2"
     )
     series = series_of(record)
     assert series.critical_steps == [300.0] * 6

@@ -17,6 +17,7 @@ NEAR = 0.5  # of it: from where a rise is an approach
 RISE = 1.02  # times what it was, on the way to the edge
 GROWTH = 1.05  # times what it was, above it
 LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
+WIDE, MOST = (0.5, 2.0), 0.75  # where that share of single steps are, of a run at the edge
 PARTS = 4  # what is said of now rests on the last of so many
 BLOWN_UP = 1e4  # times the first loss
 
@@ -36,8 +37,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
       .5, or where five values below .85 follow, and more than there ever were in between, and more
       than a quarter of the stay.
     - *oscillating below the nominal edge*: r is lower, but the last steps themselves are at their
-      edge: a realised edge of .85 to 1.2, or else update curvature or critical steps as far from
-      theirs, in most of the last five or more.
+      edge: of the last five or more, the median of realised edges is .85 to 1.2, and three
+      quarters are .5 to 2; or that of update curvatures or critical steps in parts of their edge.
     - *approaching*: r is at least .5 and rises by 2 %, or has just come to .85.
     - *below*: all else.
 
@@ -101,8 +102,8 @@ def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
         return Verdict("not stated", why)
     return replace(
         says(alarm, "not stated"),
-        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by at most "
-        f"{short(1 - LOW)} of what the slope promises, if at all: {alarm}",
+        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by little of what "
+        f"the slope promises, or raise it: {alarm}",
     )
 
 
@@ -118,15 +119,17 @@ def _alarm(series: EdgeSeries, after: int | None = None) -> Gauge | None:
         ),
     ):
         points = [point for point in points if after is None or point[0] > after]
-        inside = [LOW <= value <= HIGH for _, value in points]
-        recent = inside[-max(ENOUGH, len(points) // PARTS) :]
-        if len(recent) < ENOUGH or 2 * sum(recent) <= len(recent):
+        near = [WIDE[0] <= value <= WIDE[1] for _, value in points]  # false of NaN
+        size = max(ENOUGH, len(points) // PARTS)
+        recent = [value if math.isfinite(value) else math.inf for _, value in points[-size:]]
+        if len(recent) < ENOUGH or not LOW <= median(recent) <= HIGH:
             continue
-        start = inside.index(True, len(points) - len(recent))
-        while start and inside[start - 1]:
-            start -= 1
-        known = [point for point in points[start:] if math.isfinite(point[1])]
-        return Gauge.of(name, edge, known)
+        if sum(near[-size:]) >= MOST * len(recent):
+            start = near.index(True, len(points) - len(recent))
+            while start and near[start - 1]:
+                start -= 1
+            known = [point for point in points[start:] if math.isfinite(point[1])]
+            return Gauge.of(name, edge, known)
     return None
 
 
