@@ -106,6 +106,16 @@ def test_a_regular_minimum():
     assert "SGD at this point is neither certified to be stable nor to be unstable" in str(away)
 
 
+def test_a_small_learning_rate_makes_no_minimum():
+    """Its steps are small anywhere."""
+    y = torch.tensor([[1.0], [2.0], [0.5], [-1.0]]).double()
+    problem = linear(y)
+    at = problem.at(torch.ones(2).double())
+    for largest in (2000, 1):
+        found = lg.certify_sgd(at, 1e-6, 1, largest=largest)
+        assert (found.state, found.minimum) == ("between", "no minimum")
+
+
 def test_what_the_gauss_newton_matrix_leaves_out():
     problem = fitted(n=5, residual=0.3)
     curvatures = example_curvatures(problem)

@@ -315,6 +315,18 @@ def test_above_the_edge_without_growing():
     assert "(nominal)" in edge_verdict(full([0.5] * 4, status="nominal")).reason
 
 
+def test_a_loss_that_grows_a_little_above_the_edge():
+    """As on a quadratic, where nothing holds it."""
+    steps, losses = 3 * [0.9] + 6 * [1.1], [1.0, 0.9, 0.8, *(0.8 * 1.5**t for t in range(6))]
+    assert str(edge_verdict(full(steps, losses=losses))) == (
+        "above and growing since step 3: sharpness 1.10 of the threshold, and the loss grows"
+    )
+    assert kind(steps, losses=[*losses[:-3], *3 * [None]]) == "at the edge"  # not twice the first
+    assert kind(steps, losses=[*losses[:-2], 0.8, losses[-1]]) == "at the edge"  # up and down
+    assert kind([0.9] * 9, losses=losses) == "at the edge"
+    assert edge_verdict(full([1.1] * 5, losses=[1, 2, 3, 4, 5])).since is None
+
+
 @pytest.mark.parametrize("name", runs.EXPECTED)
 def test_recorded_runs(name):
     expected = runs.EXPECTED[name]

@@ -31,7 +31,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     - *diverged*: the loss is not finite, or 10,000 times what it was at first.
     - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
       are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
-    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled.
+    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled; or r is
+      above 1, and the loss grows at each step to twice what it ever was before.
     - *at the edge*: r has reached .85 and stayed; from there to the last value of at least .85, the
       median and at least half of the values are in .85 to 1.2. A run has left where r falls below
       .5, or where five values below .85 follow, and more than there ever were in between, and more
@@ -177,17 +178,39 @@ def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
 
 def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     if gauge.values[-1] <= HIGH:
-        return None
-    start = max((i + 1 for i, value in enumerate(gauge.values) if value <= HIGH), default=0)
-    run = gauge.part(start)
-    losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
+        return _in_the_band_and_growing(gauge, series)
+    run = _above_at_the_end(gauge, HIGH)
+    start = run.points[0][0]
+    losses = [loss for step, loss in series.finite("losses") if step >= start]
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
     clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
     grows = clearly and _rises(gauge, FEW, GROWTH) and series.status == "ok"
     if not loss_grows and not grows:
         return None
     beside = ", and the loss grows" if loss_grows else ""
-    return says(run, "above and growing", beside, run.points[0][0] if start else None)
+    return says(run, "above and growing", beside, _since(gauge, run))
+
+
+def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
+    """The verdict where nothing holds a loss that grows, as on a quadratic a little above."""
+    run, losses = _above_at_the_end(gauge, 1.0), series.finite("losses")
+    later = [loss for step, loss in losses if run.points and step >= run.points[0][0]]
+    if min(len(run.points), len(later)) < FEW or later != sorted(later):
+        return None
+    before = max(loss for _, loss in losses[: 1 - len(later)])
+    grows = later[-1] > LOSS_RISE * before
+    said = says(run, "above and growing", ", and the loss grows", _since(gauge, run))
+    return said if grows else None
+
+
+def _above_at_the_end(gauge: Gauge, limit: float) -> Gauge:
+    """The last values, as far back as they are above a limit."""
+    return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if r <= limit), default=0))
+
+
+def _since(gauge: Gauge, run: Gauge) -> int | None:
+    """Where the last values began, if there were others before."""
+    return run.points[0][0] if len(run.points) < len(gauge.points) else None
 
 
 def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:

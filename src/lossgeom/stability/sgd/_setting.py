@@ -83,8 +83,9 @@ class Setting:
         """What kind of point it is, by the norms of gradients and extreme eigenvalues."""
         if lowest is not None and lowest < -FLAT * sharpness:
             return "no minimum"
+        # in steps as large as any stable ones, since small learning rates make no minimum
         length = float(self.problem.theta.double().norm())
-        if self.lr * of_examples <= ZERO * length:
+        if of_examples <= ZERO * length * sharpness / 2:
             return "interpolating"
         return "regular" if gradient <= SMALL * of_examples else "no minimum"
 
