@@ -127,6 +127,7 @@ RESULTS = {
     "Robustness": lambda p: lg.robustness(p, eps=[0.1]),
     "MultiplicativeInequality": lambda p: lg.multiplicative_inequality(p)[1],
     "LayerSummand": lambda p: lg.layer_summands(p)[0],
+    "SelfStabilisation": lg.self_stabilisation,
     "TaylorModel": lambda p: lg.quadratic.taylor(p, order=1),
     "TrueNetwork": lg.quadratic.network,
     "RandomModels": lambda _: lg.quadratic.random_models(50, 5, 8, a=0.4, initial_curvature=1.5),

@@ -16,12 +16,15 @@ class Estimate:
     Attributes:
         value: the number.
         stderr: standard error of a randomised estimate: 0 where it is exact, infinite where so few
-            samples agree that they tell no error; ``None`` if nothing was sampled.
+            samples agree that they tell no error; of a predicted value, how far it may be off,
+            judged by earlier predictions; ``None`` for anything else.
         residual: at least ``||A v - value * v||`` of an eigenvalue; ``None`` for anything else.
         converged: whether the method met the tolerance it was given.
         matvecs: how many matrix-vector products were spent.
         verified: of an eigenvalue, whether a search for a better one was made, and found none;
             ``None`` for anything else.
+        predicted: whether the value was extrapolated from values at other points, and nothing was
+            computed here.
 
     >>> estimate = Estimate(4.0, residual=1e-3, matvecs=9)
     >>> float(estimate), estimate.status
@@ -36,6 +39,7 @@ class Estimate:
     converged: bool = True
     matvecs: int = 0
     verified: bool | None = None
+    predicted: bool = False
 
     def __float__(self) -> float:
         return self.value
@@ -49,7 +53,8 @@ class Estimate:
         residual = f", residual {self.residual:.2g}" if self.residual is not None else ""
         doubt = ", not converged" if self.status == "not_converged" else ""
         unverified = ", not verified" if self.verified is False else ""
-        return f"{self.value:.6g}{error}{residual}{doubt}{unverified}"
+        predicted = ", predicted" if self.predicted else ""
+        return f"{self.value:.6g}{error}{residual}{doubt}{unverified}{predicted}"
 
     @property
     def status(self) -> Status:

@@ -15,10 +15,16 @@ from lossgeom.lab.training import TRAINING
 def train(request):
     """Trains on inputs and targets, which loops take in several forms."""
     loop = TRAINING[request.param]
+    parameters = inspect.signature(loop).parameters
+    optimizers = {}  # whose state goes on with that of the model
 
-    def run(model, loss, examples, **options):
-        forms = {"examples": examples, "batches": [examples], "batch_size": 2, "seed": 2}
-        asked = {name: forms[name] for name in forms if name in inspect.signature(loop).parameters}
+    def run(model, loss, examples, *, lr, **options):
+        forms = {"examples": examples, "batches": [examples], "batch_size": 2, "seed": 2, "lr": lr}
+        asked = {name: forms[name] for name in forms if name in parameters}
+        if "optimizers" in parameters:
+            made = optimizers.setdefault(model, torch.optim.SGD(model.parameters(), 1, 0.5))
+            made.param_groups[0]["lr"] = lr
+            asked["optimizers"] = [made]
         return loop(model, loss, **asked, **options)
 
     return run

@@ -5,7 +5,7 @@ from torch import nn
 
 from lossgeom.lab.datasets import DATASETS, cifar10, digits
 from lossgeom.lab.models import MODELS, mlp, vgg11
-from lossgeom.lab.training import TRAINING, gradient_descent, sgd
+from lossgeom.lab.training import TRAINING, batch_of_step, gradient_descent, optimize, sgd
 
 
 @pytest.mark.quick
@@ -18,6 +18,9 @@ def test_digits():
     torch.testing.assert_close(x.mean(0), torch.zeros(64), rtol=0, atol=1e-6)
     assert x.abs().max() <= 1
     assert set(y.tolist()) == set(range(data.classes))
+    plain = digits(examples=500, seed=3, centred=False).train[0]
+    assert (plain.min(), plain.max()) == (-1, 1)
+    torch.testing.assert_close((plain - plain.mean(0)) / 2, x)
     for bad in (0, 1797):
         with pytest.raises(ValueError, match="expected 1 to 1796 digits"):
             digits(bad)
@@ -111,12 +114,12 @@ def test_gradient_descent_is_torchs_sgd_on_the_full_batch():
         torch.testing.assert_close(a, b)
 
 
-def epochs(batch_size, steps, seed=0, n=10):
+def epochs(batch_size, steps, seed=0, n=10, sampling="reshuffling"):
     """The examples of the batch of every step, read off the gradients that they make."""
     model = nn.Linear(n, 1, bias=False)
     steps_taken = sgd(
         model, "squared_error", (torch.eye(n), torch.ones(n, 1) * 1e3), lr=1.0,
-        batch_size=batch_size, steps=steps, seed=seed,
+        batch_size=batch_size, steps=steps, seed=seed, sampling=sampling,
     )  # fmt: skip
     seen, before = [], None
     for _ in steps_taken:
@@ -161,6 +164,70 @@ def test_sgd_is_torchs_sgd_on_the_same_batches():
         torch.testing.assert_close(a, b)
 
 
+def test_batches_that_are_independent_have_different_examples_each():
+    seen = epochs(batch_size=5, steps=100, sampling="without replacement")
+    assert all(len(set(batch)) == 5 for batch in seen)
+    assert any(set(a) & set(b) for a, b in zip(seen[::2], seen[1::2], strict=True))
+    counts = np.bincount(np.concatenate(seen), minlength=10)
+    assert counts.min() > 30  # 50 on average, with a standard deviation of 5
+    assert counts.max() < 70
+    assert epochs(batch_size=5, steps=100, sampling="without replacement") == seen
+    assert epochs(batch_size=5, steps=3, seed=1, sampling="without replacement") != seen[:3]
+    assert epochs(batch_size=10, steps=2, sampling="without replacement") == [tuple(range(10))] * 2
+
+
+def test_independent_batches_depend_on_the_step_alone():
+    batch_of = batch_of_step((torch.eye(9), torch.zeros(9, 1)), 2, seed=3,
+                             sampling="without replacement")  # fmt: skip
+    late, early = batch_of(700)[0][0], batch_of(3)[0][0]
+    assert torch.equal(batch_of(700)[0][0], late)
+    assert torch.equal(batch_of(3)[0][0], early)
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_optimize_is_a_loop_with_these_optimizers(batch_size):
+    """One for the matrices and one for all else, on the full batch or on batches."""
+    examples = torch.randn(10, 4), torch.randn(10, 3)
+    ours, theirs = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
+
+    def made(model):
+        matrices = [p for p in model.parameters() if p.ndim == 2]
+        others = [p for p in model.parameters() if p.ndim != 2]
+        return [torch.optim.Adam(matrices, 0.01), torch.optim.SGD(others, 0.1, 0.9)]
+
+    batches = [examples] if batch_size is None else batch_of_step(examples, batch_size, seed=5)
+    state = torch.get_rng_state()
+    for _ in optimize(ours, nn.MSELoss(), batches, optimizers=made(ours), steps=7):
+        assert all(p.grad is None for p in ours.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    optimizers = made(theirs)
+    for step in range(7):
+        (batch,) = batches if batch_size is None else batches(step)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        nn.functional.mse_loss(theirs(batch[0]), batch[1]).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_optimize_leaves_what_no_optimizer_has():
+    model = mlp(4, 3, [5], seed=0)
+    optimizer = torch.optim.SGD(model[0].parameters(), 0.1)
+    data = [(torch.randn(6, 4), torch.randn(6, 3))]
+    for _ in optimize(model, "squared_error", data, optimizers=[optimizer], steps=3):
+        pass
+    before = mlp(4, 3, [5], seed=0)
+    assert torch.equal(model[2].weight, before[2].weight)
+    assert not torch.equal(model[0].weight, before[0].weight)
+
+
+def test_optimize_errors():
+    with pytest.raises(ValueError, match="expected one optimiser or more, got none"):
+        optimize(nn.Linear(1, 1), "squared_error", [], optimizers=[], steps=1)
+
+
 def test_sgd_on_the_full_batch_is_gradient_descent():
     x, y = torch.randn(10, 4), torch.randn(10, 3)
     ours, theirs = mlp(4, 3, [5], seed=0), mlp(4, 3, [5], seed=0)
@@ -178,6 +245,7 @@ def test_sgd_errors():
     for bad, message in (
         ({"batch_size": 4}, "expected a batch_size of 1 to 3 examples, got 4"),
         ({"batch_size": 0}, "expected a batch_size of 1 to 3"),
+        ({"sampling": "all"}, "expected sampling to be reshuffling or without replacement, got "),
     ):
         with pytest.raises(ValueError, match=message):
             next(sgd(model, "squared_error", data, **{**good, **bad}))
@@ -188,4 +256,5 @@ def test_lists():
     assert DATASETS["digits"] is digits
     assert MODELS["mlp"] is mlp
     assert TRAINING["gradient_descent"] is gradient_descent
+    assert TRAINING["optimize"] is optimize
     assert TRAINING["sgd"] is sgd

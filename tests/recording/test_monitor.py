@@ -83,13 +83,13 @@ def test_training_is_the_same_to_the_last_bit(tmp_path, make, unchecked):
         optimizers = make(model)
         torch.manual_seed(2)
         if watched:
-            every, probe = 2, data(20, seed=3)
+            every, probe = 3, data(20, seed=3)
             with lg.watch(
                 model, optimizers, "cross_entropy", probe, tmp_path, every, budget=None
             ) as run:
                 train(model, optimizers, batches, 5)
             assert run.failures == 0
-            assert {row["step"] for row in run.record.rows()} == {0, 2, 4}
+            assert {row["step"] for row in run.record.rows()} == {0, 3}
         else:
             train(model, optimizers, batches, 5)
         left.append(trace_of(model, optimizers))
@@ -102,10 +102,10 @@ def test_two_runs_have_the_same_rows(tmp_path):
         model, folder = noisy_model(), tmp_path / str(i)
         (optimizer,) = sgd(model)
         with lg.watch(model, optimizer, "cross_entropy", data(), folder, 3, budget=None) as run:
-            train(model, [optimizer], data(), 7)
+            train(model, [optimizer], data(), 5)
         rows.append([{**row, "seconds": None} for row in run.record.rows()])
     assert repr(rows[0]) == repr(rows[1])  # NaN is not itself
-    assert {row["step"] for row in rows[0]} == {0, 3, 6}
+    assert {row["step"] for row in rows[0]} == {0, 3}
 
 
 # What is measured
@@ -301,6 +301,7 @@ def test_goes_on_where_a_run_was_stopped(tmp_path):
         model, optimizer, "cross_entropy", data(), tmp_path, first_step=5, **settings
     ) as run:
         assert run.step == 5
+        assert str(run).startswith(f"{tmp_path}: SGD, step 5, seen from step 5\nbelow: ")
         train(model, [optimizer], data(), 3)
     assert run.record.series("loss")[0] == [0, 2, 4, 6]
     assert run.record.manifest["watched"]["first_step"] == 5
@@ -403,7 +404,7 @@ def test_a_loop_with_everything_is_watched(tmp_path):
     rates = []
 
     def loop():
-        with lg.watch(model, optimizer, "cross_entropy", mixed, tmp_path, 1, budget=None) as run:
+        with lg.watch(model, optimizer, "cross_entropy", mixed, tmp_path, 2, budget=None) as run:
             for epoch in range(4):
                 for i, (x, y) in enumerate(mixed):
                     optimizer.zero_grad()
@@ -424,8 +425,8 @@ def test_a_loop_with_everything_is_watched(tmp_path):
     record = lg.Record.open(tmp_path)
     assert record.status == "failed"
     rows = [row for row in record.rows() if row["metric"] == "loss"]
-    assert [row["step"] for row in rows] == list(range(6))
-    assert [row["lr"] for row in rows] == rates
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    assert [row["lr"] for row in rows] == rates[::2]
     assert {row["status"] for row in record.rows()} <= {"ok", "undefined", "not_converged"}
     assert record.manifest["watched"]["full_batch"] is False
     assert lg.verdict_of(record).kind == "not stated"

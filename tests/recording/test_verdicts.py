@@ -102,8 +102,8 @@ def test_gauges_of_single_steps(tmp_path):
     muon = {"optimizers": ["Muon", "AdamW"], "status": "unknown", "full_batch": True}
     record = write(tmp_path, muon, update_curvature=[1.9] * 6, critical_step=[300.0] * 6)
     assert str(lg.verdict_of(record)) == (
-        "not stated: no threshold is known for Muon and AdamW; larger steps have not lowered the "
-        "loss further since step 0: update curvature .95 of 2"
+        "not stated: no threshold is known for Muon and AdamW; since step 0 its steps lower the "
+        "loss by at most .15 of what the slope promises, if at all: update curvature .95 of 2"
     )
     series = series_of(record)
     assert series.critical_steps == [300.0] * 6

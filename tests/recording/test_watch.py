@@ -1,6 +1,8 @@
 """Watching the steps of live optimisers."""
 
+import copy
 import math
+import pickle
 import warnings
 
 import pytest
@@ -258,6 +260,20 @@ class Twice(torch.optim.SGD):
             raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_step_without_gradients_around_it_is_measured(tmp_path, context):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    metrics = [lg.metrics.Sharpness(), lg.metrics.UpdateCurvature(), lg.metrics.RealisedEdge()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=metrics)
+    backward(model, batches)
+    expected = lg.sharpness(problem).value
+    with context():
+        optimizer.step()
+    assert run.last["sharpness"].value == pytest.approx(expected)
+    assert {row["status"] for row in run.record.rows()} == {"ok"}
+
+
 def test_a_compiled_step_is_seen(tmp_path):
     model, batches, problem = setup()
     optimizer = Plain(model.parameters())
@@ -359,7 +375,7 @@ def test_an_optimiser_of_which_no_threshold_is_known_has_none(tmp_path):
     optimizer.step()
     ratio, curvature, _ = run.record.rows()
     assert (ratio["status"], ratio["lr"], ratio["threshold"]) == ("undefined", 0.5, None)
-    assert "no threshold is known for Plain" in ratio["message"]
+    assert "no threshold to compare with: none is known of Plain" in ratio["message"]
     assert curvature["status"] == "ok"
     watched = run.record.manifest["watched"]
     assert watched["status"] == "unknown"
@@ -468,6 +484,9 @@ def test_arguments_that_do_not_do(tmp_path, unchecked):
             tracker.attach()
         with pytest.raises(TypeError, match="expected a torch optimiser, got int"):
             tracker.attach(3)
+        with pytest.raises(ValueError, match="expected first_step of at least 0, got -1"):
+            tracker.attach(optimizer, first_step=-1)
+    assert not optimizer._optimizer_step_pre_hooks
 
 
 def test_an_optimiser_of_a_part_is_refused_at_once(tmp_path):
@@ -516,6 +535,19 @@ def test_hooks_are_gone_afterwards(tmp_path):
     optimizer.step()
     assert run.step == 0
     assert lg.Record.open(tmp_path).status == "finished"
+
+
+def test_copies_of_an_optimiser_are_not_watched(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    alone = pickle.dumps(optimizer)
+    run, _ = attached(problem, tmp_path, optimizer)
+    assert pickle.dumps(optimizer) == alone
+    copied = copy.deepcopy(optimizer)
+    assert not copied._optimizer_step_pre_hooks
+    backward(model, batches)
+    copied.step()
+    assert run.step == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Phase planes, numbers beside predictions, curves and heat maps, from saved arrays."""
+"""Phase planes, boundaries, predictions, curves and heat maps, from saved arrays."""
 
 import math
 import re
@@ -8,9 +8,10 @@ import torch
 from matplotlib.figure import Figure
 
 from lossgeom import Record
-from lossgeom.recording.for_report import Curves, HeatMap, PhasePlane, Prediction
+from lossgeom.recording.for_report import Boundary, Curves, HeatMap, PhasePlane, Prediction
 from lossgeom.report import render
 from lossgeom.report.sections._saved import Saved
+from lossgeom.report.sections.boundaries import draw as draw_boundary
 from lossgeom.report.sections.curves import draw as draw_curves
 from lossgeom.report.sections.heat_map import draw as draw_heat_map
 from lossgeom.report.sections.phase_plane import draw as draw_plane
@@ -58,8 +59,16 @@ def cells():
     return arrays, facts
 
 
-CLASSES = {plane: PhasePlane, points: Prediction, runs: Curves, cells: HeatMap}
+def sides():
+    points = {"points_x": [1.0, 1.0, 10.0], "points_y": [0.01, 0.03, 0.06], "left": [0.0, 1.0, 1.0]}
+    arrays = {"x": torch.tensor([1.0, 10.0]), "edge": torch.tensor([0.02, 0.05])}
+    arrays |= {name: torch.tensor(values) for name, values in points.items()}
+    return arrays, {"lines": {"edge": "the edge"}, "stays": "stays", "leaves": "leaves"}
+
+
+CLASSES = {sides: Boundary, plane: PhasePlane, points: Prediction, runs: Curves, cells: HeatMap}
 KINDS = [
+    ("boundaries", "boundaries", sides),
     ("phase_planes", "phase_plane", plane),
     ("predictions", "predictions", points),
     ("curves", "curves", runs),
@@ -110,6 +119,24 @@ def test_points_of_all_runs_and_those_that_are_not_finite(tmp_path):
     page = render(folders, tmp_path / "all.html").read_text()
     assert page.count("<svg") == 1
     assert "2 values are not finite" in page
+
+
+def test_what_leaves_is_marked_as_such():
+    axes = Figure().subplots()
+    draw_boundary(axes, saved(sides))
+    line, stays, leaves = axes.lines
+    assert line.get_ydata().tolist() == pytest.approx([0.02, 0.05])
+    assert stays.get_xydata().tolist() == [pytest.approx([1, 0.01])]
+    assert leaves.get_xydata().tolist() == [pytest.approx([1, 0.03]), pytest.approx([10, 0.06])]
+    assert axes.get_legend_handles_labels()[1] == ["the edge", "stays", "leaves"]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
+def test_boundaries_have_a_panel_for_each_run(tmp_path):
+    folders = [make_run(tmp_path / name, "boundaries", *sides()) for name in "abcd"]
+    page = render(folders, tmp_path / "all.html").read_text()
+    assert page.count("<svg") == 1
+    assert page.count("A title") == 4
 
 
 def test_curves_end_where_runs_diverge():

@@ -200,6 +200,8 @@ def test_under_autocast_the_critical_step_is_that_of_the_loss_itself(lr):
     found = lg.critical_step(rounded, D)
     assert found.low * 0.98 <= expected <= found.high * 1.02
     assert found.value == pytest.approx(expected, rel=0.1)
+    zeta, known = (lg.realised_edge(problem, D) for problem in (rounded, exact))
+    assert abs(zeta.value - known.value) < 4 * zeta.stderr
     assert loss_rounding(rounded) > 100 * loss_rounding(exact)
 
 
@@ -261,6 +263,8 @@ def test_errors(problem, unchecked):
             lg.critical_step(problem, D, **settings)
     with pytest.raises(ValueError, match="expected lr > 0"):
         lg.critical_sharpness(problem, D, 0.0)
+    with pytest.raises(lg.UndefinedError, match="no direction is a sharp one"):
+        edge_factors(problem, D, 1.0, lg.Hessian(problem), -3.0, 2.0)
     with pytest.raises(ValueError, match="expected threshold > 0"):
         edge_factors(problem, D, 1.0, lg.Hessian(problem), 3.0, -1.0)
 
@@ -286,3 +290,33 @@ def test_weight_decay_is_that_of_the_penalised_quadratic(problem, decay):
     assert lg.critical_sharpness(problem, D, 0.3, **given).value == pytest.approx(expected)
     with pytest.raises(ValueError, match="expected one weight decay, or one of each of 4"):
         lg.realised_edge(problem, D, weight_decay=torch.ones(3))
+
+
+def test_what_the_caller_has_switched_changes_nothing():
+    torch.manual_seed(0)
+    data = [(torch.randn(12, 4), torch.randint(3, (12,)))]
+    model = mlp(4, 6, 3)
+
+    def measured():
+        problem = lg.Problem(model, "cross_entropy", data)
+        D = -0.1 * problem.gradient()
+        at = lg.self_stabilisation(problem)
+        return [
+            lg.realised_edge(problem, D),
+            lg.update_curvature(problem, D),
+            lg.critical_step(problem, D),
+            lg.batch_sharpness(problem, batch_size=3, batches=4),
+            lg.worst_case_sharpness_lower(problem, steps=2),
+            lg.adaptive_sharpness(problem),
+            at.sharpening,
+            at.stabilisation,
+        ]
+
+    plain = measured()
+    for switched in (
+        torch.no_grad(),
+        torch.inference_mode(),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+    ):
+        with switched:
+            assert measured() == plain

@@ -93,7 +93,7 @@ def test_the_noise_kernel(curvatures):
         assert 1 < noise_kernel_threshold(curvatures.values, p) / eta < 1.2
 
 
-def distance(problem, lr, steps=1500):
+def distance(problem, lr, steps=1000):
     """How far torch's own optimiser goes from a start next to the minimum."""
     (x, y), generator = problem.batches[0], torch.Generator().manual_seed(0)
     model = copy.deepcopy(problem.model)

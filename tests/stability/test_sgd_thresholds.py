@@ -8,6 +8,7 @@ import torch
 
 from lossgeom.stability.sgd import (
     ExampleCurvatures,
+    certainly_stable,
     mean_square_threshold,
     mean_square_thresholds,
     moment_threshold,
@@ -167,12 +168,26 @@ def test_conditions_on_four_points():
         assert min(bounds.values()) >= mean_square_threshold(FOUR, B) * (1 - 1e-6)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_conditions_are_necessary(seed):
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_threshold_is_between_what_is_sufficient_and_what_is_necessary(seed, momentum):
     curvatures = random_curvatures(6, 1 + seed % 2, 4, seed)
     for B in (1, 2, 5, 6):
-        bounds = necessary_conditions(curvatures, noise_share(6, B))
-        assert min(bounds.values()) >= mean_square_threshold(curvatures, B) * (1 - 1e-6)
+        p = noise_share(6, B)
+        bounds = necessary_conditions(curvatures, p, momentum)
+        threshold = mean_square_threshold(curvatures, B, momentum)
+        certain = certainly_stable(curvatures, B, p, WITHOUT, momentum)
+        assert 0 < certain <= threshold * (1 + 1e-6)
+        assert threshold * (1 - 1e-6) <= min(bounds.values())
+        assert ("trace" in bounds) == (0 < p <= (1 - momentum) / (1 + momentum))
+
+
+@pytest.mark.quick
+def test_the_top_eigenvector_of_four_points_with_momentum():
+    for momentum, expected in ((0.5, (0.5, 1.0, 1.5)), (0.9, (0.1267, 0.3455, 0.8143))):
+        shares = [noise_share(4, B) for B in (1, 2, 3)]
+        found = [necessary_conditions(FOUR, p, momentum)["top eigenvector"] for p in shares]
+        assert found == [pytest.approx(value, abs=6e-5) for value in expected]
 
 
 def test_even_moments_fall_with_their_order_and_reshuffled_epochs_of_equal_batches_are_calmer():

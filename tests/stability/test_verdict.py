@@ -205,8 +205,8 @@ def test_an_optimiser_without_a_threshold():
     said = edge_verdict(replace(series, update_curvatures=rho))
     assert said.kind == "not stated"
     assert said.reason == (
-        "no threshold is known for Muon; larger steps have not lowered the loss further since step "
-        "3: update curvature .95 to 1.00 of 2"
+        "no threshold is known for Muon; since step 3 its steps lower the loss by at most .15 of "
+        "what the slope promises, if at all: update curvature .95 to 1.00 of 2"
     )
     early = replace(series, update_curvatures=rho[:4] * 2)
     assert edge_verdict(early).reason == "no threshold is known for Muon"
@@ -245,8 +245,9 @@ def test_gauges_of_single_steps_where_there_is_no_ratio():
         "at the edge since step 0: critical sharpness .98 to 1.00 of 2/lr"
     )
     assert str(edge_verdict(replace(arrived, formula="2 (1 + momentum)/lr"))) == (
-        "not stated: no value of sharpness over 2 (1 + momentum)/lr; it takes 3; larger steps have "
-        "not lowered the loss further since step 0: critical sharpness .98 to 1.00 of 2/lr"
+        "not stated: no value of sharpness over 2 (1 + momentum)/lr; it takes 3; since step 0 its "
+        "steps lower the loss by at most .15 of what the slope promises, if at all: critical "
+        "sharpness .98 to 1.00 of 2/lr"
     )
 
 

@@ -6,6 +6,7 @@ from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal
 from lossgeom.linalg.effective_rank import effective_rank
+from lossgeom.linalg.followed import followed_pairs
 from lossgeom.linalg.frobenius_norm import frobenius_norm
 from lossgeom.linalg.lanczos import top_eigenpairs
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
@@ -27,6 +28,7 @@ __all__ = [
     "conjugate_gradients",
     "diagonal",
     "effective_rank",
+    "followed_pairs",
     "frobenius_norm",
     "plain_arithmetic",
     "random_numbers",

@@ -69,6 +69,7 @@ STEP_METRICS: tuple[type[StepMetric], ...] = (
     ProgressiveSharpening,
     SelfStabilisation,
     PlateauGap,
+    Sharpness,
 )
 
 __all__ = [

@@ -32,8 +32,8 @@ def _check_known(step: Step) -> None:
     threshold = step.state.threshold
     if threshold.value is None:
         raise UndefinedError(
-            f"no threshold is known for {_named(step.state)}: {threshold.formula}; "
-            f"{threshold.instead} and critical_step need none"
+            f"there is no threshold to compare with: {threshold.formula}; {threshold.instead} and "
+            "critical_step need none"
         )
 
 

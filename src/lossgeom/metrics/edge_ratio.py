@@ -24,9 +24,9 @@ class EdgeRatio:
     What it cannot tell: whether mini-batches are stable, whose edge is lower; and, of an adaptive
     optimiser, more than while its preconditioner changes slowly.
 
-    Cost: 4 to 12 products with the matrix from the eigenvector of the step before, and 10 to 25
-    without, each about two gradients; once a step for all metrics of that matrix with the same
-    settings.
+    Cost: about 10 products with the matrix from the eigenvector of the very step before, of which
+    most look for a larger eigenvalue that has come up since, and 10 to 25 otherwise, each about two
+    gradients; once a step for all metrics of that matrix with the same settings.
 
     Args:
         tol: on the residual, relative to the eigenvalue, as of :func:`lossgeom.sharpness`.

@@ -14,8 +14,9 @@ from lossgeom.problem import Problem
 class GradientNorm:
     """The Euclidean norm of the gradient of the empirical loss.
 
-    It is that of the problem's data, before clipping and without weight decay. Cost: a gradient,
-    once at a point.
+    It is that of the problem's data, before clipping and without weight decay. What it cannot tell:
+    how near a minimum is, since at the edge of stability it goes on being large along the sharpest
+    direction. Cost: a gradient, once at a point.
 
     >>> GradientNorm().name
     'gradient_norm'

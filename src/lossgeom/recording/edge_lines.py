@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,34 +40,36 @@ def edge_line(record: Record, metric: str) -> EdgeLine | None:
     row for curvatures along steps, or along gradients without momentum; and a constant for gauges
     of single steps. Where rows have no threshold, the manifest may have a constant.
     """
-    rows = {row["step"]: row for row in record.rows() if row.get("metric") == metric}
     watched = watched_of(record) or Watched(())
-    steps = tuple(sorted(rows))
-    formula = "edge"
-    if metric in CONSTANT:
-        values = [CONSTANT[metric]] * len(steps)
-    elif metric in ALONG_STEPS or (
-        metric in ALONG_GRADIENTS and watched.formula in (None, PLAIN_SGD)
-    ):
-        values, formula = [_over(2.0, rows[step].get("lr")) for step in steps], "2/lr"
-    elif metric == "effective_sharpness" or (
-        metric == "sharpness" and watched.matrix in (None, "Hessian")
-    ):
-        values = [_threshold(rows[step]) for step in steps]
-        formula = watched.formula or "threshold"
-    else:
+    edge = _edge_of(metric, watched)
+    if edge is None:
         return None
-    return EdgeLine(steps, tuple(values), formula) if _known(values) else None
+    rows = {row["step"]: row for row in record.rows() if row.get("metric") == metric}
+    steps = tuple(sorted(rows))
+    values = tuple(edge.of(rows[step]) for step in steps)
+    known = any(not math.isnan(value) for value in values)
+    return EdgeLine(steps, values, edge.formula) if known else None
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """The edge of a gauge at the step of a row."""
+
+    formula: str
+    of: Callable[[Mapping[str, Any]], float]
+
+
+def _edge_of(metric: str, watched: Watched) -> _Edge | None:
+    plain, of_hessian = watched.formula in (None, PLAIN_SGD), watched.matrix in (None, "Hessian")
+    if metric in CONSTANT:
+        return _Edge("edge", lambda _: CONSTANT[metric])
+    if metric in ALONG_STEPS or (metric in ALONG_GRADIENTS and plain):
+        return _Edge("2/lr", lambda row: 2 / row["lr"] if row.get("lr") else math.nan)
+    if metric == "effective_sharpness" or (metric == "sharpness" and of_hessian):
+        return _Edge(watched.formula or "threshold", _threshold)
+    return None
 
 
 def _threshold(row: Mapping[str, Any]) -> float:
     value = row.get("threshold")
     return float(value) if value is not None and math.isfinite(value) else math.nan
-
-
-def _over(numerator: float, lr: float | None) -> float:
-    return numerator / lr if lr else math.nan
-
-
-def _known(values: list[float]) -> bool:
-    return any(not math.isnan(value) for value in values)

@@ -85,6 +85,29 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Boundary:
+    """Lines (n,) over ``x`` (n,); runs at ``points_x``, ``points_y`` (k,), that ``left`` if not 0.
+
+    Attributes:
+        lines: what to call each line.
+        stays: what to call runs that did not leave; ``leaves`` is the same of the others.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Mapping[str, str]
+    stays: str
+    leaves: str
+
+    key: ClassVar[str] = "boundaries"
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        return ("x", "points_x", "points_y", "left", *self.lines)
+
+
+@dataclass(frozen=True)
 class Curves:
     """Curves of single runs: arrays ``x`` (n,) and ``y`` (n, k), NaN after the end of a curve.
 
@@ -213,7 +236,7 @@ class Spectra:
         return tuple(f"{matrix}_values" for matrix in self.matrices)
 
 
-Drawing = Curves | HeatMap | PhasePlane | Prediction | Spectra
+Drawing = Boundary | Curves | HeatMap | PhasePlane | Prediction | Spectra
 
 
 # The manifest
@@ -231,8 +254,8 @@ class ForReport:
         notes: how measurements differ from how the model runs.
         figure: metrics to draw along training; by default, every metric.
         scatter: metrics to draw at the end of training.
-        curves, heat_maps, phase_planes, predictions, spectra: names of arrays to draw, which may
-            not be there yet. :meth:`lossgeom.Record.save_drawing` adds to them.
+        boundaries, curves, heat_maps, phase_planes, predictions, spectra: names of arrays to draw,
+            which may not be there yet. :meth:`lossgeom.Record.save_drawing` adds to them.
         planned_runs: names of all runs of a study.
         planned_steps: at which every metric is to be measured.
         planned_at_end: names of metrics to be measured at the end only.
@@ -250,6 +273,7 @@ class ForReport:
     notes: tuple[str, ...] = ()
     figure: Trajectories | None = None
     scatter: Scatter | None = None
+    boundaries: tuple[ArrayName, ...] = ()
     curves: tuple[ArrayName, ...] = ()
     heat_maps: tuple[ArrayName, ...] = ()
     phase_planes: tuple[ArrayName, ...] = ()

@@ -13,6 +13,7 @@ from lossgeom.metrics import Metric, Step, StepMetric
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.heard import described
 from lossgeom.recording.record import Record
 from lossgeom.stability import UndefinedError
 
@@ -108,11 +109,6 @@ def of_optimizers(taken: Step | Exception) -> dict[str, float | None]:
         return {"lr": None, "threshold": None}
     threshold = float(taken.state.threshold)
     return {"lr": taken.state.lr, "threshold": None if math.isnan(threshold) else threshold}
-
-
-def described(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {error}".strip()
 
 
 def end_block(record: Record, error: type[BaseException] | None) -> None:

@@ -29,10 +29,11 @@ from lossgeom.metrics import (
 from lossgeom.problem import Problem
 from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
+from lossgeom.recording.heard import OnError
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.tracker import Tracker
-from lossgeom.recording.watch import OnError, Watch
+from lossgeom.recording.watch import Watch
 from lossgeom.recording.watch_lines import LiveLine
 
 LARGE = 10_000_000  # parameters, beyond which no eigenvalues are measured unless asked for

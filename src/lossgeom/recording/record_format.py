@@ -71,6 +71,7 @@ class SGDStability:
     gradient_norm: float | None = None
     example_gradient_norm: float | None = None
     residual: float | None = None
+    lowest: float | None = None
     sharpness: float | None = None
     single_batch: float | None = None
     noise_kernel: float | None = None

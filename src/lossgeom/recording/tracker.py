@@ -11,6 +11,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.recording.estimates import problem_facts
+from lossgeom.recording.heard import OnError
 from lossgeom.recording.measuring import (
     checked_metrics,
     end_block,
@@ -21,7 +22,7 @@ from lossgeom.recording.measuring import (
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
-from lossgeom.recording.watch import OnError, Watch
+from lossgeom.recording.watch import Watch
 from lossgeom.stability import Threshold
 from lossgeom.wording import unknown
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import GradientCosine, Metric, Step, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.problem.live import flat_gradient, live_theta
 from lossgeom.recording.budget import Budget
 from lossgeom.recording.estimates import write_estimate
+from lossgeom.recording.heard import Heard, OnError, described
 from lossgeom.recording.measuring import (
     FAILED,
     NOTHING,
     checked_metrics,
-    described,
     end_block,
     measure_into,
     unmeasured,
@@ -35,8 +35,6 @@ from lossgeom.recording.watch_lines import LiveLine, count_of, values_in_words
 from lossgeom.recording.watched import check_same_start, is_full_batch, tell
 from lossgeom.stability import Verdict, optimizer_state, unwrapped_optimizer
 
-OnError = Literal["record", "raise"]
-ON_ERROR: tuple[OnError, ...] = ("record", "raise")
 BUDGET = "budget"  # why due steps were left out, in rows that say how many
 
 
@@ -48,7 +46,8 @@ class Watch:
     was made, and with the learning rate that it was made with. Steps are counted by the last
     optimiser, so several batches whose gradients are accumulated are one step, and a step that a
     ``GradScaler`` leaves out is none. Nothing that trains is changed, and an error in a metric ends
-    no training: it is a row with the status ``"failed"``, and the first one a warning.
+    no training: it is a row with the status ``"failed"``, and the first one a warning. What a
+    CUDA graph replays runs no hooks, and is not seen.
 
     ``print(run)`` says where it is. At the end of a ``with`` block the hooks are gone and the
     record is finished, as ``"failed"`` if the block raised an error.
@@ -61,7 +60,6 @@ class Watch:
         optimizers: without what wraps them.
         last: what was measured last, by the names of metrics.
         skipped: how many steps that were due were not measured, to keep to the budget.
-        failures: how many measurements raised errors.
 
     >>> import tempfile, torch, lossgeom as lg
     >>> model = torch.nn.Linear(2, 1)
@@ -92,23 +90,22 @@ class Watch:
         first_step: int = 0,
         live: LiveLine | None = None,
     ) -> None:
-        if on_error not in ON_ERROR:
-            raise ValueError(f"expected on_error to be 'record' or 'raise', got {on_error!r}")
+        self._heard = Heard(on_error)
         if not optimizers:
             raise ValueError("expected at least one optimiser to watch, got none")
+        check_at_least(0, first_step=first_step)
         self.problem = problem
         self.metrics = checked_metrics(metrics)
         self.record = record
         self.due = due
         self.optimizers = tuple(map(unwrapped_optimizer, optimizers))
         self.last: dict[str, Estimate] = {}
-        self.skipped = self.failures = 0
-        self._on_error = on_error
+        self.skipped = 0
         self._budget = budget or Budget(None)
         self._full_batch = full_batch
         self._live = live
         self._memory: dict[str, Any] = {}
-        self._warned: set[str] = set()
+        self._mode_is_said = False
         self._cosines = record.series(GradientCosine.name)[1]
         self._left_out = 0  # steps since the last one that was measured
         self._before: Problem | None = None
@@ -124,7 +121,9 @@ class Watch:
 
     def __str__(self) -> str:
         kinds = " and ".join(type(each).__name__ for each in self.optimizers)
-        lines = [f"{self.record.path}: {kinds}, step {self.step}", values_in_words(self.last)]
+        start = f", seen from step {self._first}" if self._first else ""
+        lines = [f"{self.record.path}: {kinds}, step {self.step}{start}"]
+        lines.append(values_in_words(self.last))
         if self.failures:
             lines.append(f"{count_of(self.failures, 'measurement')} failed; rows say why")
         if self.skipped:
@@ -152,6 +151,11 @@ class Watch:
         """The number of the next step."""
         return self._steps.number
 
+    @property
+    def failures(self) -> int:
+        """How many measurements have raised errors."""
+        return self._heard.errors
+
     def verdict(self) -> Verdict:
         """Where the run is relative to the edge of stability, see :func:`lossgeom.verdict_of`."""
         return verdict_of(self.record)
@@ -170,7 +174,7 @@ class Watch:
         try:
             return bool(self.due(step))
         except Exception as error:
-            self._hear("the schedule", step, error)
+            self._heard.error("the schedule", step, error)
             return False
 
     def begin(self, step: int) -> bool:
@@ -205,7 +209,7 @@ class Watch:
             return
         with self._budget.spending(more=True):
             if out_of_order:
-                self._warn("order", self._expected_order(step))
+                self._heard.warn("order", self._expected_order(step))
             self._tell_left_out()
             taken = self._taken(before, gradients)
             self._measure(step, before, taken)
@@ -215,7 +219,7 @@ class Watch:
     def failed(self, step: int, error: Exception) -> None:
         """Write down that nothing could be measured at a step, or raise the error."""
         self._before = None
-        self._hear("the step", step, error)
+        self._heard.error("the step", step, error)
         message = described(error)
         if isinstance(error, (RecordError, OSError)):  # it is of the record
             return
@@ -236,7 +240,7 @@ class Watch:
                 memory=self._memory,
             )
         except Exception as error:
-            if self._on_error == "raise":
+            if self._heard.raises:
                 raise
             return error
 
@@ -244,7 +248,7 @@ class Watch:
         metrics = [*self.metrics, *self._of_gradient(taken)]
 
         def failed(name: str, error: Exception) -> None:
-            self._hear(name, step, error)
+            self._heard.error(name, step, error)
 
         new = unmeasured(self.record, metrics, step)
         found = measure_into(self.record, step, new, before, taken, failed)
@@ -255,8 +259,7 @@ class Watch:
             tell(self.record, taken.state, is_full_batch(self._cosines) if asked is None else asked)
         if self.record.for_report.notes != before.notes:
             self.record.update(notes=before.notes)
-        if "mode" not in self._warned and warn_of_mode(self.record, before, "rows"):
-            self._warned.add("mode")
+        self._mode_is_said = self._mode_is_said or warn_of_mode(self.record, before, "rows")
 
     def _of_gradient(self, taken: Step | Exception) -> list[StepMetric]:
         """The metric that tells whether training is on the data that is measured on."""
@@ -278,21 +281,3 @@ class Watch:
             f"step {step} ended without a step of each of {kinds}: a step ends with the last of "
             "them; pass optimisers in the order in which they step"
         )
-
-    def _hear(self, name: str, step: int, error: Exception) -> None:
-        """Count an error and warn of the first one, or raise it."""
-        if self._on_error == "raise":
-            raise error
-        self.failures += 1
-        self._warn(
-            "error",
-            f"{name} could not be measured at step {step} ({described(error)}); training goes on, "
-            "and rows with the status 'failed' say so, this time and later; on_error='raise' "
-            "raises the error",
-        )
-
-    def _warn(self, about: str, text: str) -> None:
-        """Warn once about something."""
-        if about not in self._warned:
-            self._warned.add(about)
-            warnings.warn(text, stacklevel=2)

@@ -38,8 +38,10 @@ def critical_step(
     close in on the change. A loss that is NaN or infinite is one that rose. A difference of losses
     of less than four standard deviations of rounding counts neither as rise nor as fall.
 
-    What it cannot tell: how far away the edge is. :math:`2 / (s_c \eta)` is at most the sharpness,
-    and equal to it only where the update lies in the sharpest direction: it is an alarm of arrival.
+    What it cannot tell: how far away the edge is. In gradient descent on a quadratic
+    :math:`2 / (s_c \eta)` is at most the sharpness, and equal to it only where the update lies in
+    the sharpest direction: it is an alarm of arrival. At the edge it was .99 of :math:`2 / \eta`,
+    and in a stable run with momentum, whose sharpness was at .53 of its threshold, .003 of it.
     Nor does it know of a rise between two multiples that it has tried.
 
     Cost: forward passes only, no derivative: 3 to 6 from a good start, with that of the loss

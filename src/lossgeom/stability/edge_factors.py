@@ -13,6 +13,7 @@ from lossgeom.curvature import PreconditionedHessian
 from lossgeom.linalg import LinearOperator
 from lossgeom.problem import Problem
 from lossgeom.stability.along import checked_update, descent_along, dot, penalty_along
+from lossgeom.stability.undefined import UndefinedError
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ def edge_factors(
             account where the matrix has it, too.
 
     Raises:
-        UndefinedError: where the update is zero or does not go down to first order.
-        ValueError: for an eigenvalue or a threshold that is not positive.
+        UndefinedError: where the update is zero or does not go down to first order, or the
+            eigenvalue is not positive.
+        ValueError: for a threshold that is not positive and finite.
 
     Source: Lee and Lee, 2026, on the realised edge of preconditioned methods.
 
@@ -84,8 +86,12 @@ def edge_factors(
     EdgeFactors(nominal=0.5, alignment=1.0, filtering=1.0)
     """
     D = checked_update(problem, update)
-    check_number("largest", largest, 0)
     check_number("threshold", threshold, 0)
+    if not largest > 0:
+        raise UndefinedError(
+            f"the largest eigenvalue is {largest:.3g}, so no direction is a sharp one that a step "
+            "could lie in"
+        )
     drop = descent_along(problem, D, penalty_along(problem, D, weight_decay))
     scaled = D
     if isinstance(matrix, PreconditionedHessian):  # whose scaling is 0 where nothing moves

@@ -47,7 +47,7 @@ def update_curvature(
 
     What it cannot tell: how far away the edge is. It sees the sharpest direction only as far as the
     update lies in it, so it is an alarm of arrival. In gradient descent at the edge it is about 2;
-    in a stable run with momentum whose sharpness is at .53 of its threshold it may be .01. Of a
+    in a stable run with momentum whose sharpness is at .53 of its threshold it was .003. Of a
     mini-batch it says nothing: problem and update must be those of the same loss.
 
     Cost: a gradient, once at a point, and a product with the Hessian. ``by="losses"`` costs 3

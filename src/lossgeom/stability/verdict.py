@@ -68,12 +68,11 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
         return _of_ratios(
             gauge, replace(series, realised_edges=(), update_curvatures=(), critical_steps=())
         )
-    unknown = "steps are" if series.full_batch is False else "it is not known whether steps are"
-    return Verdict(
-        "not stated",
-        f"{unknown} on mini-batches, which have an edge of their own; batch sharpness would tell, "
-        "of SGD without momentum",
-    )
+    if series.full_batch is None:
+        why = "it is not known whether steps are on mini-batches, which have an edge of their own"
+        return Verdict("not stated", f"{why}; full_batch=True says that they are not")
+    why = "steps are on mini-batches, or not on the loss that is measured, and have another edge"
+    return Verdict("not stated", f"{why}; batch sharpness would tell, of SGD without momentum")
 
 
 def _diverged(series: EdgeSeries) -> Verdict | None:
@@ -102,8 +101,8 @@ def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
         return Verdict("not stated", why)
     return replace(
         says(alarm, "not stated"),
-        reason=f"{why}; larger steps have not lowered the loss further since step "
-        f"{alarm.points[0][0]}: {alarm}",
+        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by at most "
+        f"{short(1 - LOW)} of what the slope promises, if at all: {alarm}",
     )
 
 

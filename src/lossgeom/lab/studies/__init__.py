@@ -1,12 +1,14 @@
 """Studies, one in each folder: the empirical statements of a paper, executed."""
 
 from lossgeom.lab.studies import (
+    edge_of_stability,
     gauss_newton_outliers,
     input_smoothness,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
     random_quadratic,
+    sgd_stability,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -19,5 +21,7 @@ STUDIES = {
         quadratic_expansion.STUDY,
         planar_quadratic.STUDY,
         random_quadratic.STUDY,
+        edge_of_stability.STUDY,
+        sgd_stability.STUDY,
     )
 }

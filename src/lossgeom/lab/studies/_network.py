@@ -15,6 +15,7 @@ from lossgeom.lab.models import mlp, vgg11
 from lossgeom.lab.studies._study import require
 
 Examples = tuple[Tensor, Tensor]
+CLASSES = 10  # of either data set
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,44 @@ def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
     return _network(settings, data, data.classes, seed), data
 
 
-def build_with_signs(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+def build_with_indicators(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+    """The model, and the data with one target for each class: 1 for that of the example, or 0.
+
+    The pixels of digits are not centred.
+    """
+    data = _load(settings, seed, centred=False)
+    data = replace(data, train=_indicators(data.train), test=_indicators(data.test))
+    return _network(settings, data, data.classes, seed), data
+
+
+def build_with_signs(
+    settings: NetworkSettings, seed: int, centred: bool = True
+) -> tuple[nn.Module, Dataset]:
     """The model with one output, and the data with targets 1 and -1 for two kinds of examples.
 
     Of the digits, these are the even and the odd ones; of CIFAR-10, airplanes and automobiles, and
     there are no others.
     """
-    data = _load(settings, seed, classes=(0, 1))
+    data = _load(settings, seed, classes=(0, 1), centred=centred)
     data = replace(data, train=_signs(data.train), test=_signs(data.test), classes=2)
     return _network(settings, data, 1, seed), data
 
 
-def _load(settings: NetworkSettings, seed: int, classes: Sequence[int] = range(10)) -> Dataset:
-    """All digits, or images of some classes."""
+def _load(
+    settings: NetworkSettings,
+    seed: int,
+    classes: Sequence[int] = range(10),
+    centred: bool = True,
+) -> Dataset:
+    """All digits, centred or not, or images of some classes, which always are."""
     if settings.data == "digits":
-        return digits(settings.examples, seed)
+        return digits(settings.examples, seed, centred)
     return cifar10(settings.examples, seed, settings.folder, classes)
+
+
+def _indicators(examples: Examples) -> Examples:
+    inputs, labels = examples
+    return inputs, nn.functional.one_hot(labels, CLASSES).to(inputs)
 
 
 def _signs(examples: Examples) -> Examples:

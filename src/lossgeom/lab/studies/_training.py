@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from torch import nn
+from torch.optim import Optimizer
 
+from lossgeom.lab.studies._checkpoint import arrays_of, restore
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
@@ -20,7 +22,9 @@ def train(
     *,
     steps: int,
     every: int,
-    at_step: Callable[[int], object],
+    at_step: Callable[[int], object] = lambda step: None,  # noqa: ARG005
+    at_end: bool = True,
+    optimizers: Sequence[Optimizer] = (),
     reached: Callable[[int], bool] = lambda step: False,  # noqa: ARG005
 ) -> Literal["finished", "diverged"]:
     """Train a model in place from its record's checkpoint, and return how that ended.
@@ -33,14 +37,16 @@ def train(
         every: steps between measurements.
         at_step: called before the first step, after every step, and again for the steps since the
             checkpoint if the run was stopped.
+        at_end: whether it is measured after the last step, too.
+        optimizers: what it is trained with, where they have a state; it goes into the checkpoints.
         reached: says of a step whether it is the last one, and training ends there.
     """
-    record.describe(ForReport(planned_steps=tuple(range(0, steps + 1, every))))
+    record.describe(ForReport(planned_steps=tuple(range(0, steps + at_end, every))))
     checkpoint = record.load_arrays("checkpoint")
     first = 0
     if checkpoint is not None:
         state, facts = checkpoint
-        model.load_state_dict(state)
+        restore(model, optimizers, state)
         first = facts["step"]
     step = first
     for step in training(first=first):
@@ -49,7 +55,7 @@ def train(
             record.describe(ForReport(planned_steps=tuple(range(0, step + 1, every))))
             return "finished"
         if step % (SAVE_EVERY * every) == 0:
-            record.save_arrays("checkpoint", model.state_dict(), step=step)
+            record.save_arrays("checkpoint", arrays_of(model, optimizers), step=step)
     if step < steps:
         record.update(diverged_at=step)
         return "diverged"

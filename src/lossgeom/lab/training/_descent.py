@@ -1,4 +1,4 @@
-"""Steps down the gradient, which every training loop takes."""
+"""Steps of training, which every training loop takes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from torch.nn.utils import get_total_norm
 from lossgeom.batches import Batch
 from lossgeom.losses import Loss, LossLike, as_loss
 
+Batches = Iterable[Any]
+Move = Callable[[list[nn.Parameter], list[Tensor]], None]
+
 
 def descend(
     model: nn.Module,
     loss: LossLike,
-    batches: Callable[[int], Iterable[Any]],
+    batches: Callable[[int], Batches],
     *,
     lr: float,
     steps: int,
@@ -24,10 +27,32 @@ def descend(
 ) -> Iterator[int]:
     """Train in place with the gradient on the batches of each step, all together.
 
-    Yields ``first, ..., steps``, and ends early, after the step whose gradient has no finite norm.
+    Yields as :func:`follow` does.
     """
     if not lr > 0:
         raise ValueError(f"expected a learning rate lr > 0, got {lr}")
+
+    @torch.no_grad()
+    def move(parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.sub_(gradient, alpha=lr)
+
+    return follow(model, loss, batches, move, steps=steps, first=first)
+
+
+def follow(
+    model: nn.Module,
+    loss: LossLike,
+    batches: Callable[[int], Batches],
+    move: Move,
+    *,
+    steps: int,
+    first: int,
+) -> Iterator[int]:
+    """Train in place: move the parameters by what the gradient on each step's batches says.
+
+    Yields ``first, ..., steps``, and ends early, after the step whose gradient has no finite norm.
+    """
     if steps < first:
         raise ValueError(f"expected steps >= {first}, the steps already taken; got {steps}")
     criterion = as_loss(loss)
@@ -37,14 +62,12 @@ def descend(
         gradients = _gradients(model, criterion, batches(step), parameters)
         if not get_total_norm(gradients).isfinite():
             return
-        with torch.no_grad():
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.sub_(gradient, alpha=lr)
+        move(parameters, gradients)
     yield steps
 
 
 def _gradients(
-    model: nn.Module, criterion: Loss, batches: Iterable[Any], parameters: list[nn.Parameter]
+    model: nn.Module, criterion: Loss, batches: Batches, parameters: list[nn.Parameter]
 ) -> list[Tensor]:
     """Sum over batches, and divide once."""
     total: list[Tensor] = []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
+from lossgeom.report.sections.boundaries import boundaries
 from lossgeom.report.sections.claims import claims
 from lossgeom.report.sections.curves import curves
 from lossgeom.report.sections.density import density
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     trajectories,
     spectra,
     phase_plane,
+    boundaries,
     predictions,
     curves,
     heat_map,

@@ -92,10 +92,15 @@ def _draw(
                   transform=axis.get_yaxis_transform())  # fmt: skip
         return
     axis.plot(line.steps, line.values, **style)
-    points = zip(line.steps, line.values, strict=True)
+    points = [
+        point for point in zip(line.steps, line.values, strict=True) if not math.isnan(point[1])
+    ]
     seen = [point for point in points if view[0] <= point[1] <= view[1]]
+    comes, goes = seen[0] != points[0], seen[-1] != points[-1]
+    if comes or goes:  # named where it is lost from sight, away from lines that stay in it
+        align = "left" if comes else "right"
     step, value = seen[0 if align == "left" else -1]
-    axis.text(step, value, text, ha=align, va="bottom", bbox=PAPER)
+    axis.text(step, value, text, ha=align, va="top" if comes or goes else "bottom", bbox=PAPER)
 
 
 def _whose(line: Line, groups: dict[str, list[str]]) -> tuple[str, Any]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from lossgeom.curvature import ConjugateGaussNewton, GaussNewton, ParameterJacobian
 from lossgeom.linalg import SpectralDensity, random_numbers, spectral_density, top_eigenpairs
 from lossgeom.stability.sgd._largest import largest_curvature
-from lossgeom.stability.sgd._residual import residual_along
+from lossgeom.stability.sgd._residual import lowest_curvature, residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
+from lossgeom.stability.sgd.bounds import sufficient
 from lossgeom.stability.sgd.certificate import SGDCertificate
-from lossgeom.stability.sgd.necessary import along_direction
+from lossgeom.stability.sgd.necessary import along_direction, trace_condition
 
 PROBES = 20  # for the trace, and for the length of the gradients of single examples
 STEPS = 6  # of each, in the spectrum
@@ -29,21 +30,24 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
     v = pairs.vectors[:, 0]
     images = ConjugateGaussNewton(problem).factor.matmat(v[:, None])[:, 0].double()
     own = examples.n * images.reshape(examples.n, -1).square().sum(1)
-    sharpness = float(own.mean())
+    sharpness, residual = float(own.mean()), float(pairs.residuals[0])
     spectrum = spectral_density(G, probes=PROBES, steps=STEPS)
-    conditions = _conditions(setting, spectrum, own) if sharpness > 0 else {}
+    conditions = _conditions(setting, spectrum, own, residual) if sharpness > 0 else {}
     found = bool(pairs.converged[0]) and sharpness > 0
-    most = float(pairs.values[0] + pairs.residuals[0]) if found else math.inf
+    most = float(pairs.values[0]) + residual if found else math.inf
     lower, single_batch = _certain(setting, most)
-    residual, true_upper = setting.left_out(own, residual_along(problem, v))
+    lowest = lowest_curvature(problem)
+    share, true_upper = setting.left_out(own, residual_along(problem, v))
     gradient, of_examples = float(problem.gradient().norm()), _of_examples(setting)
     evidence = Evidence(
         lower=lower,
         upper=min(conditions.values(), default=math.inf),
         true_upper=true_upper,
-        minimum=setting.minimum(gradient, of_examples),
+        minimum=setting.minimum(gradient, of_examples, sharpness, lowest),
         gradient=gradient / of_examples if of_examples else 0.0,
-        residual=residual,
+        lowest=lowest,
+        sharpness=sharpness,
+        residual=share,
     )
     state, reasons = evidence.verdict(setting.lr)
     return SGDCertificate(
@@ -56,7 +60,8 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
         minimum=evidence.minimum,
         gradient_norm=gradient,
         example_gradient_norm=of_examples,
-        residual=evidence.residual,
+        residual=share,
+        lowest=lowest,
         sharpness=sharpness,
         single_batch=single_batch,
         noise_kernel=_noise_kernel(setting, spectrum),
@@ -67,21 +72,21 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
 
 
 def _conditions(
-    setting: Setting, spectrum: SpectralDensity, own: Float[Tensor, " n"]
+    setting: Setting, spectrum: SpectralDensity, own: Float[Tensor, " n"], residual: float
 ) -> dict[str, float]:
     """Learning rates that the threshold is at most."""
-    if setting.p is None:
+    p, momentum = setting.p, setting.momentum
+    if p is None:
         return {}  # the mean of a reshuffled epoch is no power of the mean step
-    bounds = {"full batch": 2 * (1 + setting.momentum) / float(own.mean())}
-    if setting.momentum:
-        return bounds
-    bounds["top eigenvector"] = along_direction(own, setting.p)
+    bounds = {
+        "full batch": 2 * (1 + momentum) / float(own.mean()),
+        "top eigenvector": along_direction(own, p, momentum, residual),
+    }
     mean = spectrum.mean(lambda h: h)
     least = spectrum.size * (mean.value - ERRORS * (mean.stderr or 0.0))
-    if setting.p and 0 < least < math.inf:
-        most = 2 * setting.examples.outputs / (setting.p * least)
-        bounds[f"trace, less {ERRORS:g} standard errors"] = most
-    return bounds
+    from_trace = trace_condition(least, p, setting.examples.outputs, momentum)
+    name = f"trace, less {ERRORS:g} standard errors"
+    return bounds if from_trace is None else {**bounds, name: from_trace}
 
 
 def _noise_kernel(setting: Setting, spectrum: SpectralDensity) -> float | None:
@@ -97,10 +102,7 @@ def _noise_kernel(setting: Setting, spectrum: SpectralDensity) -> float | None:
 def _certain(setting: Setting, sharpness: float) -> tuple[float, float]:
     r"""Learning rates that are stable for certain: of SGD, and of any single batch.
 
-    .. math:: E H_b^2 \preceq \big((1 - p) \lambda_{\max}(H) + p \max_i \lambda_{\max}(H_i)\big) H,
-        \quad H_i \preceq n H, \quad H_b \preceq \tfrac nB H
-
-    Without momentum; with it nothing is known of SGD.
+    .. math:: H_i \preceq n H, \quad H_b \preceq \tfrac nB H
     """
     n, p, left = setting.examples.n, setting.p, setting.examples.n % setting.batch_size
     largest = min(largest_curvature(setting), n * sharpness)
@@ -108,13 +110,8 @@ def _certain(setting: Setting, sharpness: float) -> tuple[float, float]:
     of_batches = largest
     if setting.sampling != "with replacement":
         of_batches = min(largest, n / smallest * sharpness)
-    single_batch = 2 * (1 + setting.momentum) / of_batches
-    if setting.momentum:
-        return 0.0, single_batch
-    if p is None:
-        return single_batch, single_batch
-    mixed = p * largest + ((1 - p) * sharpness if p < 1 else 0.0)  # of infinite sharpness, too
-    return max(2 / mixed, single_batch), single_batch
+    certain = sufficient(sharpness, largest, of_batches, p, setting.momentum)
+    return certain, 2 * (1 + setting.momentum) / of_batches
 
 
 def _of_examples(setting: Setting) -> float:

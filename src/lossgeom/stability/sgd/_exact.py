@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lossgeom.stability.sgd._residual import residual_along
+from lossgeom.stability.sgd._residual import lowest_curvature, residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
 from lossgeom.stability.sgd.bounds import certainly_stable, largest_batch_sharpness
 from lossgeom.stability.sgd.certificate import SGDCertificate
@@ -26,18 +26,21 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
     lower, upper, notes = _bracket(setting, curvatures)
     gradient = curvatures.mean_gradient
     of_examples = float(curvatures.gradient_norms.square().mean().sqrt())
+    lowest = lowest_curvature(setting.problem)
     residual, true_upper = _left_out(setting, curvatures)
     evidence = Evidence(
         lower=lower,
         upper=upper,
         true_upper=true_upper,
-        minimum=setting.minimum(gradient, of_examples),
+        minimum=setting.minimum(gradient, of_examples, curvatures.sharpness, lowest),
         gradient=gradient / of_examples if of_examples else 0.0,
+        lowest=lowest,
+        sharpness=curvatures.sharpness,
         residual=residual,
     )
     state, reasons = evidence.verdict(setting.lr)
     p = setting.p
-    conditions = {} if p is None or setting.momentum else necessary_conditions(curvatures, p)
+    conditions = {} if p is None else necessary_conditions(curvatures, p, setting.momentum)
     return SGDCertificate(
         state=state if curvatures.rank else "between",
         reasons=tuple(reasons) if curvatures.rank else (FLAT,),
@@ -49,6 +52,7 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
         gradient_norm=gradient,
         example_gradient_norm=of_examples,
         residual=residual,
+        lowest=lowest,
         sharpness=curvatures.sharpness,
         single_batch=_single_batch(setting, curvatures),
         noise_kernel=(

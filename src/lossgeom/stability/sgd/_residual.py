@@ -1,4 +1,4 @@
-"""The curvature of single examples that the Gauss-Newton matrix leaves out, along a direction."""
+"""The curvature that Gauss-Newton matrices leave out: of single examples, and downwards."""
 
 from __future__ import annotations
 
@@ -8,8 +8,23 @@ from torch import Tensor
 
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
-from lossgeom.linalg import plain_arithmetic
+from lossgeom.curvature import Hessian
+from lossgeom.linalg import plain_arithmetic, top_eigenpairs
 from lossgeom.problem import Problem
+from lossgeom.problem.network import check_differentiable_again
+from lossgeom.trust.trial import DerivativeError
+
+TOL = 0.02  # of the most negative eigenvalue
+
+
+def lowest_curvature(problem: Problem) -> float | None:
+    """Find the smallest eigenvalue of the Hessian; ``None`` where that is not known."""
+    try:
+        found = top_eigenpairs(Hessian(problem), which="smallest", tol=TOL, verify=True)
+    except (DerivativeError, RuntimeError):
+        return None
+    lowest = float(found.values[0])
+    return lowest if bool(found.converged[0]) or lowest < 0 else None
 
 
 def residual_along(problem: Problem, v: Float[Tensor, " P"]) -> Float[Tensor, " n"] | None:
@@ -23,7 +38,7 @@ def residual_along(problem: Problem, v: Float[Tensor, " P"]) -> Float[Tensor, " 
     try:
         with plain_arithmetic(problem.theta.device):
             parts = problem.over_batches(lambda batch: _of_batch(problem, batch, v))
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError, ValueError):
         return None
     found = torch.cat([part for part, _ in parts]).double()
     return found * len(found) / sum(count for _, count in parts)
@@ -40,6 +55,8 @@ def _of_batch(problem: Problem, batch: Batch, v: Tensor) -> tuple[Tensor, float]
         if second is None or not second.requires_grad:
             return residual.new_zeros(len(residual)), loss.count
         (second,) = torch.autograd.grad(second, t, weight, create_graph=True, allow_unused=True)
+        if second is not None:
+            check_differentiable_again(second)
     if second is None or not second.requires_grad:
         return residual.new_zeros(len(residual)), loss.count
     (bend,) = torch.autograd.grad(second, u, materialize_grads=True)

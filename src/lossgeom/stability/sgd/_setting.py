@@ -17,6 +17,7 @@ from lossgeom.stability.sgd.sampling import Sampling, noise_share
 
 ZERO = 1e-4  # of the parameters' length: steps of single examples at an interpolating minimum
 SMALL = 0.05  # of the gradients of single examples: their mean at a minimum
+FLAT = 1e-3  # of the sharpness: negative curvature that counts as none
 ROUNDING = 1e-5  # of a threshold
 SAFETY = 3.0  # times the share of what is left out, by which it may move the threshold
 
@@ -76,8 +77,12 @@ class Setting:
         names = ("lr", "batch_size", "momentum", "sampling")
         return {**{name: vars(self)[name] for name in names}, "examples": self.examples.n}
 
-    def minimum(self, gradient: float, of_examples: float) -> Minimum:
-        """What kind of point it is, by the norms of gradients."""
+    def minimum(
+        self, gradient: float, of_examples: float, sharpness: float, lowest: float | None
+    ) -> Minimum:
+        """What kind of point it is, by the norms of gradients and extreme eigenvalues."""
+        if lowest is not None and lowest < -FLAT * sharpness:
+            return "no minimum"
         length = float(self.problem.theta.double().norm())
         if self.lr * of_examples <= ZERO * length:
             return "interpolating"
@@ -113,6 +118,8 @@ class Evidence:
         true_upper: one from which on steps are not, with what Gauss-Newton leaves out.
         minimum: the kind of point.
         gradient: its norm, over that of single examples.
+        lowest: the most negative eigenvalue of the Hessian, if that is known.
+        sharpness: the largest, about.
         residual: the share of what is left out.
     """
 
@@ -121,6 +128,8 @@ class Evidence:
     true_upper: float
     minimum: Minimum
     gradient: float
+    lowest: float | None
+    sharpness: float
     residual: float | None
 
     def verdict(self, lr: float) -> tuple[State, list[str]]:
@@ -128,19 +137,18 @@ class Evidence:
         linear = self._linear(lr)
         if self.minimum == "no minimum":
             return "between", [
-                f"the gradient is {self.gradient:.2g} of those of single examples, so this is no "
-                "minimum, which the theory is about; train on, or to a smaller loss",
-                f"with the curvatures of this point, {linear}",
+                self._why_no_minimum(),
+                f"with the Gauss-Newton matrices of this point, {linear}",
             ]
         if lr > self.true_upper * (1 + ROUNDING):
             return "unstable", [
                 f"along the top eigenvector alone, the learning rate is {lr / self.true_upper:.4g} "
                 "times what is stable, all curvature counted"
             ]
-        if self.residual is None:
+        if self.residual is None or self.lowest is None:
             return "between", [
                 "what curvature the Gauss-Newton matrices leave out is not known, because the "
-                "model has no second derivative along a direction",
+                "model has no second derivative that could be used",
                 f"without it, {linear}",
             ]
         margin = ROUNDING + SAFETY * self.residual
@@ -149,6 +157,15 @@ class Evidence:
         if lr >= self.upper * (1 + margin):
             return "unstable", [linear]
         return "between", [linear, *self._why_not(lr, margin)]
+
+    def _why_no_minimum(self) -> str:
+        remedy = "this is no minimum, which the theory is about; train on"
+        if self.lowest is not None and self.lowest < -FLAT * self.sharpness:
+            return f"the Hessian has the negative eigenvalue {self.lowest:.2g}, so {remedy}"
+        return (
+            f"the gradient is {self.gradient:.2g} of those of single examples, so {remedy}, or to "
+            "a smaller loss"
+        )
 
     def _linear(self, lr: float) -> str:
         """Where the learning rate is, beside the bounds of the linearised steps."""
@@ -160,8 +177,11 @@ class Evidence:
             return f"the learning rate is below {self.lower:.4g}, up to which steps are stable"
         if lr > self.upper:
             return f"the learning rate is above {self.upper:.4g}, from which on steps are unstable"
-        most = f" and {self.upper:.4g}, which it is at most" if math.isfinite(self.upper) else ""
-        return f"the learning rate is above {self.lower:.4g}, which the threshold is at least{most}"
+        stable = f"{self.lower:.4g}, up to which steps are certain to be stable"
+        if not math.isfinite(self.upper):
+            return f"the learning rate is above {stable}, and nothing more is known"
+        unstable = f"{self.upper:.4g}, from which on they are certain not to be"
+        return f"the learning rate is between {stable}, and {unstable}"
 
     def _why_not(self, lr: float, margin: float) -> list[str]:
         if self.lower < lr < self.upper:

@@ -55,7 +55,11 @@ def largest_batch_sharpness(
 
 
 def certainly_stable(
-    curvatures: ExampleCurvatures, batch_size: int, p: float | None, sampling: Sampling
+    curvatures: ExampleCurvatures,
+    batch_size: int,
+    p: float | None,
+    sampling: Sampling,
+    momentum: float = 0.0,
 ) -> float:
     r"""A learning rate at which SGD is stable for certain, from norms alone.
 
@@ -63,13 +67,21 @@ def certainly_stable(
 
     suffices for batches that are drawn independently: then no step raises :math:`E \|w\|^2`, since
     :math:`E H_b^2 \preceq ((1 - p) \lambda_{\max}(H) + p \max_i \lambda_{\max}(H_i)) H`. So does 2
-    over :func:`largest_batch_sharpness`, for every sampling.
+    over :func:`largest_batch_sharpness`, for every sampling. With momentum :math:`\beta`, and
+    independent batches,
+
+    .. math:: \frac2\eta \ge \frac{\lambda_{\max}(H)}{1 + \beta} + \frac{p \max_i
+        \lambda_{\max}(H_i)}{1 - \beta},
+
+    since the map of :func:`noise_gain` takes R o H to at most a multiple of it, and so has no
+    larger spectral radius. Of reshuffled epochs with momentum nothing is certain, and it is 0.
 
     Args:
         curvatures: see :func:`example_curvatures`.
         batch_size: B.
         p: see :func:`noise_share`; ``None`` for reshuffled epochs.
         sampling: of the batches.
+        momentum: of heavy ball.
 
     Source: derived here.
 
@@ -80,8 +92,20 @@ def certainly_stable(
     """
     if not curvatures.rank:
         return math.inf
-    found = 2 / largest_batch_sharpness(curvatures, batch_size, sampling)[0]
+    of_batches, _ = largest_batch_sharpness(curvatures, batch_size, sampling)
+    largest = float(curvatures.norms.max())
+    return sufficient(curvatures.sharpness, largest, of_batches, p, momentum)
+
+
+def sufficient(
+    sharpness: float, of_examples: float, of_batches: float, p: float | None, momentum: float
+) -> float:
+    """The learning rate of :func:`certainly_stable`, from what its three norms are at most."""
+    if momentum:
+        if p is None:
+            return 0.0
+        return 2 / (sharpness / (1 + momentum) + p * of_examples / (1 - momentum))
     if p is None:
-        return found
-    mixed = (1 - p) * curvatures.sharpness + p * float(curvatures.norms.max())
-    return max(found, 2 / mixed)
+        return 2 / of_batches
+    mixed = p * of_examples + ((1 - p) * sharpness if p < 1 else 0.0)  # of infinite sharpness, too
+    return 2 / min(of_batches, mixed)

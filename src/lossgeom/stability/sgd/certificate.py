@@ -39,6 +39,8 @@ class SGDCertificate:
         example_gradient_norm: root mean square of those of the examples.
         residual: the curvature that the Gauss-Newton matrices of the examples leave out, along the
             top eigenvector, relative to theirs; ``None`` where it is not known.
+        lowest: the smallest eigenvalue of the Hessian, which a minimum has none below zero of;
+            ``None`` where it is not known.
         sharpness: the largest eigenvalue of the Gauss-Newton matrix.
         single_batch: a learning rate up to which no single batch oscillates unstably; beyond it,
             away from the linearised steps, one that does is enough for SGD to diverge in
@@ -65,6 +67,7 @@ class SGDCertificate:
     gradient_norm: float
     example_gradient_norm: float
     residual: float | None
+    lowest: float | None
     sharpness: float
     single_batch: float
     noise_kernel: float | None
@@ -111,7 +114,7 @@ class SGDCertificate:
             yield f"  threshold for the {what} of order {order}: {threshold:.6g}"
         yield (
             f"  gradient {self.gradient_norm:.2g}, of single examples "
-            f"{self.example_gradient_norm:.2g}; {self._residual}"
+            f"{self.example_gradient_norm:.2g}; {self._residual}{self._lowest}"
         )
         yield from (f"note: {note}" for note in self.notes)
 
@@ -131,6 +134,12 @@ class SGDCertificate:
             return f"{self.threshold:.6g}{of_it}"
         most = f" and at most {self.upper:.6g}" if math.isfinite(self.upper) else ""
         return f"at least {self.lower:.6g}{most}"
+
+    @property
+    def _lowest(self) -> str:
+        return (
+            "" if self.lowest is None else f"; smallest eigenvalue of the Hessian {self.lowest:.2g}"
+        )
 
     @property
     def _residual(self) -> str:

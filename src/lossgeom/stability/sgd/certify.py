@@ -40,13 +40,15 @@ def certify_sgd(
     H_i is the Gauss-Newton matrix of an example, positive semi-definite as the theory needs it.
     What that leaves out is measured along the top eigenvector; a verdict has to hold with a margin
     of three times its share, and instability is also seen with it along that direction. Nothing is
-    certified where the gradient is more than 0.05 of those of single examples, root mean square,
-    unless their steps are below 1e-4 of the parameters' length.
+    certified where the Hessian has an eigenvalue below -1e-3 of the sharpness, or the gradient is
+    more than 0.05 of those of single examples, root mean square, unless their steps are below 1e-4
+    of the parameters' length.
 
     Where there are more outputs than ``largest``, the threshold is bounded from both sides.
 
-    Cost: that of :func:`example_curvatures`, and about 50 products of 4 n c r^2 flops. With too
-    many outputs: some hundred products with the Gauss-Newton matrix.
+    Cost: that of :func:`example_curvatures`, about 50 products of 4 n c r^2 flops, and a search for
+    the smallest eigenvalue of the Hessian. With too many outputs: some hundred products with the
+    Gauss-Newton matrix in the place of the former.
 
     Args:
         problem: at a minimum; a loss that is a mean over examples, without weight decay.

@@ -11,6 +11,7 @@ from torch import Tensor
 from lossgeom.checks import check_number
 from lossgeom.linalg import MatrixFree, top_eigenpairs
 from lossgeom.stability.sgd.examples import ExampleCurvatures
+from lossgeom.stability.sgd.necessary import necessary_conditions
 from lossgeom.stability.sgd.second_moments import from_identity, mean_of_products
 
 TOL = 1e-9  # of a threshold, relative
@@ -123,7 +124,7 @@ def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float)
     if not curvatures.rank:
         return math.inf
     edge = 2 * (1 + momentum) / curvatures.sharpness
-    guess, S = _along_top(curvatures, p, momentum), None
+    guess, S = min(necessary_conditions(curvatures, p, momentum).values()), None
     place, slope, before = math.log(guess / (edge - guess)) if guess < edge else math.inf, 1.0, None
     for _ in range(STEPS):
         if place > FAR:
@@ -139,12 +140,3 @@ def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float)
             return lr
         place -= excess / slope
     raise ArithmeticError(f"the threshold is not known: after {STEPS} gains it is near {lr:g}")
-
-
-def _along_top(curvatures: ExampleCurvatures, p: float, momentum: float) -> float:
-    """The closed form in the top eigenvector, which is at least the threshold."""
-    h = curvatures.sharpness
-    top = torch.zeros_like(curvatures.values)
-    top[0] = 1
-    noise = p * float(curvatures.along(top).var(unbiased=False))
-    return 2 / (h / (1 + momentum) + noise / ((1 - momentum) * h))

@@ -14,55 +14,81 @@ from lossgeom.stability.sgd.examples import ExampleCurvatures
 STEPS = 200  # of bisection
 
 
-def necessary_conditions(curvatures: ExampleCurvatures, p: float) -> dict[str, float]:
+def necessary_conditions(
+    curvatures: ExampleCurvatures, p: float, momentum: float = 0.0
+) -> dict[str, float]:
     r"""Learning rates that the mean-square threshold is at most, each from a few sums.
 
-    With the largest eigenvalue :math:`\lambda` of H, its eigenvector v, and the noise share p,
+    With the largest eigenvalue :math:`\lambda` of H, its eigenvector v, the noise share p, and
+    momentum :math:`\beta`,
 
-    .. math:: \eta \le \frac2\lambda, \quad
-        \eta \le \frac{2 \lambda}{\lambda^2 + p\, \mathrm{Var}_i(v^\top H_i v)}, \quad
-        \eta \le \frac{2\, \mathrm{Tr} H}{(1 - p) \|H\|_F^2 + \frac pn \sum_i \|H_i\|_F^2}, \quad
-        \eta \le \frac{2 c}{p\, \mathrm{Tr} H}.
+    .. math:: \frac2\eta \ge \frac{\lambda}{1 + \beta}, \quad
+        \frac2\eta \ge \frac{\lambda}{1 + \beta} + \frac{p\, \mathrm{Var}_i(v^\top H_i v)}{(1 -
+        \beta) \lambda}, \quad
+        \frac2\eta \ge \frac{\|H\|_F^2}{(1 + \beta)\, \mathrm{Tr} H} + p\, \frac{\frac1n \sum_i
+        \|H_i\|_F^2 - \|H\|_F^2}{(1 - \beta)\, \mathrm{Tr} H}, \quad
+        \frac2\eta \ge \frac{p\, \mathrm{Tr} H}{(1 - \beta)\, c}.
 
-    The last follows from the third, since a matrix of rank c has :math:`(\mathrm{Tr} H_i)^2 \le
-    c\, \|H_i\|_F^2`: with one output for each example, at B = 1, the trace of H is at most 2 / lr;
-    with c of them it can be c times that. The third is the tightest for the smallest batches, the
-    second for others.
+    The last follows from the third where :math:`p \le (1 - \beta) / (1 + \beta)`, since a matrix of
+    rank c has :math:`(\mathrm{Tr} H_i)^2 \le c\, \|H_i\|_F^2`: with one output for each example,
+    at B = 1, the trace of H is at most 2 / lr; with c of them it can be c times that. The third is
+    the tightest for the smallest batches, the second for others.
 
     Args:
         curvatures: see :func:`example_curvatures`.
         p: see :func:`noise_share`.
+        momentum: of heavy ball.
 
     Returns:
         The bounds by name: ``"full batch"``, ``"top eigenvector"``, ``"Frobenius norms"`` and
         ``"trace"``. The least is the best.
 
-    Source: Mulayoff and Michaeli, arXiv:2306.07850, proposition 3; Wu and Su, 2023, for the
-    trace with one output, c > 1 derived here.
+    Source: Mulayoff and Michaeli, arXiv:2306.07850, proposition 3, without momentum; Wu and Su,
+    2023, for the trace with one output. For momentum and c > 1 derived here: they are Rayleigh
+    quotients of the symmetric map in :func:`noise_gain`, at v v^T and at the identity.
 
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> bounds = necessary_conditions(ExampleCurvatures.of(points[:, None]), 1.0)
     >>> {name: round(bound, 4) for name, bound in bounds.items()}
     {'full batch': 1.3333, 'top eigenvector': 0.6667, 'Frobenius norms': 0.72, 'trace': 0.8889}
     """
-    h = curvatures.values
+    check_number("momentum", momentum, 0, 1, at_low=True)
+    h, total = curvatures.values, curvatures.trace
     if not curvatures.rank:
         return {"full batch": math.inf}
-    squares = (curvatures.factors @ curvatures.factors.mT).square().sum((1, 2))  # |H_i|_F^2
-    mean_square = (1 - p) * float(h.square().sum()) + p * float(squares.mean())
+    of_mean = float(h.square().sum())
+    of_each = float((curvatures.factors @ curvatures.factors.mT).square().sum((1, 2)).mean())
+    noise = p * (of_each - of_mean) / (1 - momentum)
     bounds = {
-        "full batch": 2 / curvatures.sharpness,
-        "top eigenvector": along_direction(curvatures.along(_first(h)), p),
-        "Frobenius norms": 2 * curvatures.trace / mean_square,
+        "full batch": 2 * (1 + momentum) / curvatures.sharpness,
+        "top eigenvector": along_direction(curvatures.along(_first(h)), p, momentum),
+        "Frobenius norms": 2 * total / (of_mean / (1 + momentum) + noise),
     }
-    rows = curvatures.factors.shape[1]
-    return {**bounds, "trace": 2 * rows / (p * curvatures.trace)} if p else bounds
+    from_trace = trace_condition(total, p, curvatures.factors.shape[1], momentum)
+    return bounds if from_trace is None else {**bounds, "trace": from_trace}
 
 
-def along_direction(curvature: Float[Tensor, " n"], p: float) -> float:
-    """The bound from the curvatures of the examples along any one unit vector."""
+def trace_condition(trace: float, p: float, outputs: int, momentum: float) -> float | None:
+    """The bound from the trace of H alone, or from what it is at least, where there is one."""
+    if not 0 < p <= (1 - momentum) / (1 + momentum) or not 0 < trace < math.inf:
+        return None
+    return 2 * (1 - momentum) * outputs / (p * trace)
+
+
+def along_direction(
+    curvature: Float[Tensor, " n"], p: float, momentum: float = 0.0, residual: float = 0.0
+) -> float:
+    r"""The bound from the curvatures of the examples along a unit vector v.
+
+    Without momentum v may be any; with it, it is an eigenvector of H up to a residual
+    :math:`\|H v - (v^\top H v) v\|`, which weakens the bound.
+    """
     mean, noise = float(curvature.mean()), p * float(curvature.var(unbiased=False))
-    return 2 * mean / (mean**2 + noise) if mean > 0 else math.inf
+    if not mean > 0:
+        return math.inf
+    lost = 2 * momentum * residual**2 / ((1 - momentum) ** 2 * (1 + momentum))
+    least = mean**2 / (1 + momentum) + noise / (1 - momentum) - lost
+    return 2 * mean / least if least > 0 else math.inf
 
 
 def _first(h: Float[Tensor, " r"]) -> Float[Tensor, " r"]:

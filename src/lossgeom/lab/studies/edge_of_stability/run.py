@@ -1,0 +1,59 @@
+"""Training with each optimiser, and how near its steps are to their edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lossgeom.lab.studies._network import build_with_indicators, in_chunks
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies._training import train
+from lossgeom.lab.studies.edge_of_stability.config import Config
+from lossgeom.lab.studies.edge_of_stability.optimizers import OPTIMIZERS, WITHOUT_THRESHOLD
+from lossgeom.lab.training import optimize
+from lossgeom.metrics import (
+    EdgeRatio,
+    Loss,
+    Metric,
+    RealisedEdge,
+    StepMetric,
+    UpdateCurvature,
+)
+from lossgeom.problem import Problem
+from lossgeom.recording.record import Record
+from lossgeom.recording.tracker import Tracker
+
+LOSS, EDGE_RATIO = Loss(), EdgeRatio(tol=0.01)  # an eigenvalue is then good to about four digits
+REALISED_EDGE, UPDATE_CURVATURE = RealisedEdge(), UpdateCurvature()
+EDGES = {EDGE_RATIO.name: 1.0, REALISED_EDGE.name: 1.0, UPDATE_CURVATURE.name: 2.0}
+
+
+def metrics_of(optimizer: str) -> tuple[Metric | StepMetric, ...]:
+    """What is measured: distance from a threshold only where the optimiser has one."""
+    if optimizer in WITHOUT_THRESHOLD:
+        return LOSS, REALISED_EDGE, UPDATE_CURVATURE
+    return LOSS, EDGE_RATIO, REALISED_EDGE, UPDATE_CURVATURE
+
+
+def run(run: SeedRun[Config], record: Record) -> None:
+    """Train with an optimiser on the full batch, and measure its steps."""
+    study, metrics = run.study, metrics_of(run.place["optimizer"])
+    model, data = build_with_indicators(study.network, run.seed)
+    batches = in_chunks(data.train, study.network.chunk)
+    optimizers = OPTIMIZERS[run.place["optimizer"]](study, model)
+    problem = Problem(model, "squared_error", batches, mode="train")
+    edges = {metric.name: EDGES[metric.name] for metric in metrics if metric.name in EDGES}
+    tracker = Tracker(problem, metrics, record, study.every, thresholds=edges)
+    record.update(data=data.scaling)
+
+    def training(first: int) -> Iterator[int]:
+        tracker.attach(*optimizers, full_batch=True, first_step=first)  # while they live
+        return optimize(
+            model, problem.criterion, batches,
+            optimizers=optimizers, steps=study.steps, first=first,
+        )  # fmt: skip
+
+    ended = train(
+        model, record, training,
+        steps=study.steps, every=study.every, at_end=False, optimizers=optimizers,
+    )  # fmt: skip
+    record.finish(ended)

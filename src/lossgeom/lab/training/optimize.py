@@ -1,0 +1,95 @@
+"""Training with torch's optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossgeom.lab.training._descent import follow
+from lossgeom.lab.training._drawn import Sampling, drawn
+from lossgeom.losses import LossLike
+
+
+def optimize(
+    model: nn.Module,
+    loss: LossLike,
+    batches: Iterable[Any] | Callable[[int], Iterable[Any]],
+    *,
+    optimizers: Sequence[Optimizer],
+    steps: int,
+    first: int = 0,
+) -> Iterator[int]:
+    r"""Train in place with torch's optimisers, each of which takes one step at a time.
+
+    They get the gradient of the loss of the full batch, or of a batch of every step; see
+    :func:`batch_of_step`. A model whose matrices and biases have an optimiser each has two.
+
+    Yields ``first, ..., steps`` as :func:`lossgeom.lab.training.gradient_descent` does, and ends
+    early in the same way, after the step at which the gradient has no finite norm. Gradients are
+    gone between steps. Model and optimisers hold all that a run needs to go on as if it had not
+    been stopped, with the batches that it had.
+
+    Args:
+        model: trained in place, in the mode that it is in.
+        loss: as for :class:`lossgeom.Problem`.
+        batches: pairs (inputs, targets) that together are the full batch, or a function from the
+            step to those of this step; gradients are added before they are divided.
+        optimizers: made with the model's parameters. What none of them has stays as it is.
+        steps: how many steps the model has taken in the end.
+        first: how many it and its optimisers have taken already.
+
+    Raises:
+        ValueError: if there is no optimiser, a learning rate is not positive, or steps is less than
+            first.
+
+    >>> import torch
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> model.weight.data.fill_(8.0)
+    tensor([[8.]])
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
+    >>> training = optimize(model, "squared_error", data, optimizers=[optimizer], steps=3)
+    >>> [model.weight.item() for _ in training]
+    [8.0, 4.0, 2.0, 1.0]
+    """
+    if not optimizers:
+        raise ValueError("expected one optimiser or more, got none")
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        if not group["lr"] > 0:
+            raise ValueError(f"expected a learning rate lr > 0, got {float(group['lr'])}")
+
+    def move(parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for optimizer in optimizers:
+            optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
+
+    of_step = batches if callable(batches) else lambda _: batches
+    return follow(model, loss, of_step, move, steps=steps, first=first)
+
+
+def batch_of_step(
+    examples: tuple[Tensor, Tensor],
+    batch_size: int,
+    *,
+    seed: int,
+    sampling: Sampling = "reshuffling",
+) -> Callable[[int], list[tuple[Tensor, Tensor]]]:
+    """The batch of each step, as :func:`lossgeom.lab.training.sgd` draws them.
+
+    Raises:
+        ValueError: if there are fewer examples than in a batch, or none, or sampling is another
+            one.
+
+    >>> import torch
+    >>> batch_of = batch_of_step((torch.eye(4), torch.zeros(4, 1)), 2, seed=0)
+    >>> [(inputs, targets)] = batch_of(5)
+    >>> inputs.shape, targets.shape
+    (torch.Size([2, 4]), torch.Size([2, 1]))
+    """
+    return drawn(examples, batch_size, seed, sampling)

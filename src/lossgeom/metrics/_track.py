@@ -1,0 +1,143 @@
+"""What is known of the sharpness along a path, and what it is at the next point of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lossgeom.linalg import EigenPairs
+
+LAST = 3  # measured values that a parabola goes through, and predictions that are judged by
+SAFETY = 2.0  # how much larger an error may be than the largest of the last
+LEAST = 0.03  # of the tolerance: what an error counts as at least, so that few agree by chance
+POWER = 2  # with which errors grow beyond the distance that they were seen at
+BOTH = 4  # measurements, of which one looks at the second eigenvector, too
+PART = 0.1  # of the tolerance, that values may be off by from which others are predicted
+HALF = 0.5  # and where predictions fail anyway
+STRAIGHT = 0.9  # cosine of two eigenvectors, above which they are taken for one that turns
+
+
+@dataclass(frozen=True)
+class Missed:
+    """By how much a prediction missed, relative to what was then measured.
+
+    Attributes:
+        error: relative.
+        distance: along the path, from the point that was measured before.
+    """
+
+    error: float
+    distance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """The path so far.
+
+    Attributes:
+        theta: its last point.
+        place: its length.
+        places, values: where sharpness was measured last, and what it was.
+        missed: the last predictions.
+        vectors: the last two largest eigenvectors, the latest last.
+        second: the second eigenvector, as it was when it was last looked at.
+        next_value: and its eigenvalue.
+        steps: since a search for larger eigenvalues.
+        followed: measurements since the second eigenvector was looked at.
+    """
+
+    theta: Tensor
+    place: float = 0.0
+    places: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+    missed: tuple[Missed, ...] = ()
+    vectors: tuple[Tensor, ...] = ()
+    second: Tensor | None = None
+    next_value: float | None = None
+    steps: int = 0
+    followed: int = 0
+
+    def moved(self, theta: Tensor) -> Track:
+        """The path with one more point."""
+        way = float(torch.linalg.vector_norm(theta - self.theta, dtype=torch.float64))
+        return replace(self, theta=theta, place=self.place + way, steps=self.steps + 1)
+
+    @property
+    def distance(self) -> float:
+        """From the last point that was measured."""
+        return self.place - self.places[-1]
+
+    def predicted(self) -> float:
+        """The parabola through the last three values, in the length of the path."""
+        return through(self.places, self.values, self.place)
+
+    def error(self, tol: float) -> float:
+        """How far the prediction may be off, relative to it; infinite where nobody can tell.
+
+        As far as the last predictions, and more beyond the distance that they were made at; and as
+        far as the last value is from going on straight.
+        """
+        value = self.predicted()
+        if len(self.missed) < LAST or value == 0:
+            return math.inf
+        seen = (
+            SAFETY * max(one.error, LEAST * tol) * max(1.0, self.distance / one.distance) ** POWER
+            for one in self.missed
+        )
+        straight = through(self.places[1:], self.values[1:], self.place)
+        return max(*seen, abs(value - straight) / abs(value))
+
+    @property
+    def looks(self) -> bool:
+        """Whether the next measurement looks at the second eigenvector, too."""
+        return self.followed >= BOTH - 1
+
+    def goal(self, tol: float) -> float:
+        """What the value of the next measurement may be off by."""
+        fails = bool(self.missed) and all(one.error > tol for one in self.missed)
+        return (HALF if fails else PART) * tol
+
+    def start(self, *, both: bool) -> Tensor:
+        """Vectors to start from: the eigenvector as it turns, and the second one."""
+        latest = self.vectors[-1]
+        if len(self.vectors) > 1 and len(self.places) > 1:
+            before = self.vectors[0] * torch.sign(self.vectors[0] @ latest)
+            stretch = self.distance / (self.places[-1] - self.places[-2])
+            if before @ latest > STRAIGHT and stretch <= 2:
+                latest = latest + stretch * (latest - before)
+        rows = [latest, self.second] if both and self.second is not None else [latest]
+        return torch.stack(rows, dim=1)
+
+    def measured(self, pairs: EigenPairs, *, searched: bool) -> Track:
+        """The path with what was measured at its last point."""
+        value, both = pairs.values[0].item(), pairs.vectors.shape[1] > 1
+        missed = self.missed
+        if self.places and self.distance > 0:
+            error = abs(self.predicted() - value) / abs(value) if value else math.inf
+            missed = (*missed, Missed(error, self.distance))[-LAST:]
+        places, values = self.places, self.values
+        if self.places and not self.distance > 0:  # at the same point once more
+            places, values = places[:-1], values[:-1]
+        return replace(
+            self,
+            places=(*places, self.place)[-LAST:],
+            values=(*values, value)[-LAST:],
+            missed=missed,
+            vectors=(*self.vectors, pairs.vectors[:, 0])[-2:],
+            second=pairs.vectors[:, 1] if both else self.second,
+            next_value=pairs.values[1].item() if both else self.next_value,
+            steps=0 if searched else self.steps,
+            followed=0 if both else self.followed + 1,
+        )
+
+
+def through(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """The polynomial through some points, at another (Lagrange)."""
+    return math.fsum(
+        y * math.prod((x - other) / (own - other) for other in xs if other != own)
+        for own, y in zip(xs, ys, strict=True)
+    )
