@@ -98,4 +98,4 @@ def test_an_exact_density_has_no_band_and_one_of_nan_no_line():
     assert len(axes.collections) == 0
     assert axes.get_ylim()[0] == 1e-3
     draw_density(axes, [0, 1], [np.nan] * 2, [np.nan] * 2)
-    assert np.isnan(axes.lines[2].get_ydata()).all()
+    assert np.isnan(axes.lines[1].get_ydata()).all()

@@ -130,9 +130,7 @@ def jacobian_of(parts: Sequence[Linear]) -> LinearOperator:
             columns = [torch.stack([*map(_pull, parts, u.split(sizes))]).sum(0) for u in U.T]
         return torch.stack(columns, 1).detach()
 
-    J = MatrixFree((sum(sizes), leaf.numel()), leaf.dtype, leaf.device, push, lambda: JT)
-    JT = MatrixFree((leaf.numel(), sum(sizes)), leaf.dtype, leaf.device, pull, lambda: J)
-    return J
+    return MatrixFree.both_ways((sum(sizes), leaf.numel()), leaf, push, pull)
 
 
 def _pull(part: Linear, u: Float[Tensor, " n"]) -> Float[Tensor, " P"]:

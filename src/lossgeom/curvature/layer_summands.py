@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,30 +225,18 @@ def _factors(
 
     tails = Jacobians(problem, tail, memory_budget)
     layers = Jacobians(problem, layer, memory_budget)
-    rows, P = output_sizes(problem), problem.theta.numel()
+    rows, theta = output_sizes(problem), problem.theta
     return (
-        _operator(
-            problem,
+        MatrixFree.both_ways(
+            (sum(rows), sum(sizes)),
+            theta,
             lambda V: tails.push_blocks(V, sizes),
             lambda U: tails.pull_blocks(U, rows),
-            (sum(rows), sum(sizes)),
         ),
-        _operator(
-            problem,
-            lambda V: layers.push_rows(V),
-            lambda U: layers.pull_rows(U, sizes, P),
-            (sum(sizes), P),
+        MatrixFree.both_ways(
+            (sum(sizes), theta.numel()),
+            theta,
+            layers.push_rows,
+            lambda U: layers.pull_rows(U, sizes, theta.numel()),
         ),
     )
-
-
-def _operator(
-    problem: Problem,
-    push: Callable[[Tensor], Tensor],
-    pull: Callable[[Tensor], Tensor],
-    size: tuple[int, int],
-) -> LinearOperator:
-    theta = problem.theta
-    A = MatrixFree(size, theta.dtype, theta.device, push, lambda: transposed)
-    transposed = MatrixFree(size[::-1], theta.dtype, theta.device, pull, lambda: A)
-    return A

@@ -17,6 +17,7 @@ def draw_density(
     stderr: ArrayLike,
     *,
     outliers: ArrayLike = (),
+    errors: float = 2.0,
     one_eigenvalue: float | None = None,
     label: str | None = None,
     marker: str = "v",
@@ -29,8 +30,9 @@ def draw_density(
         axes: matplotlib's.
         grid: (g,) points.
         density: (g,) at the points.
-        stderr: (g,) standard error; a band of two of them is drawn.
+        stderr: (g,) standard error, of which a band is drawn.
         outliers: eigenvalues to mark on the axis below.
+        errors: how many of them the band has on each side.
         one_eigenvalue: the height of a single eigenvalue in this density, 1 / (n width sqrt(2 pi)),
             which is where the axis starts to be of no interest.
         label: for the legend.
@@ -43,14 +45,15 @@ def draw_density(
     axes.set_yscale("log")
     floor = _floor(height, one_eigenvalue)
     if error.any():
-        low, high = np.maximum(height - 2 * error, floor / 10), height + 2 * error
+        low, high = np.maximum(height - errors * error, floor / 10), height + errors * error
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_ylim(bottom=floor)
     marks = np.asarray(outliers, dtype=float)
-    axes.plot(
-        marks, np.full(len(marks), mark_height), marker, color=line.get_color(), clip_on=False,
-        markersize=4, fillstyle="none", transform=axes.get_xaxis_transform(),
-    )  # fmt: skip
+    if len(marks):
+        axes.plot(
+            marks, np.full(len(marks), mark_height), marker, color=line.get_color(), clip_on=False,
+            markersize=4, fillstyle="none", transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
 
 
 def _floor(height: np.ndarray, one_eigenvalue: float | None) -> float:

@@ -6,16 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
+from lossgeom.report.density import draw_density
 from lossgeom.report.figures import THRESHOLD, colours, panels, save
 from lossgeom.report.summary import summary
 from lossgeom.report.wording import named_threshold
-
-DEEPEST = 0.1  # of the height of one eigenvalue, below which the figure ends
 
 
 def density(source: Source, figures: Path) -> Section | None:
@@ -59,16 +56,11 @@ def _figure(found: dict[str, Any], arrays: dict[str, Any], figures: Path) -> str
 def _draw(axis: Any, columns: dict[str, Any], P: int, colour: Any) -> None:
     """Draw the mean over probes with its standard error, and how high one eigenvalue would be."""
     one = 1 / (P * float(columns["width"]) * math.sqrt(2 * math.pi))
-    floor = DEEPEST * one
-    grid, mean, error = columns["grid"], columns["density"], columns["stderr"]
-    low, high = np.maximum(mean - error, floor), np.maximum(mean + error, floor)
-    axis.fill_between(grid, low, high, color=colour, alpha=0.3, linewidth=0)
-    axis.plot(grid, np.where(mean > floor, mean, np.nan), color=colour)
+    parts = (columns[name] for name in ("grid", "density", "stderr"))
+    draw_density(axis, *parts, errors=1, one_eigenvalue=one, color=colour)
     axis.axhline(one, color="0.5", linestyle=":", linewidth=1)
     across = axis.get_yaxis_transform()
     axis.text(0.005, one, "one eigenvalue", va="bottom", color="0.4", transform=across)
-    axis.set_yscale("log")
-    axis.set_ylim(bottom=floor)
 
 
 def _mark(axis: Any, pairs: dict[str, list[Any]] | None, colour: Any) -> None:
