@@ -24,7 +24,7 @@ def linear(targets=None):
     return lg.Problem(model, "squared_error", [(POINTS[:3], y[:3]), (POINTS[3:], y[3:])])
 
 
-def fitted(n=12, outputs=1, residual=0.0, width=16):
+def fitted(n=12, outputs=1, residual=0.0, width=6):
     """A net whose targets are its outputs, but for a residual of changing sign."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, outputs)).double()
@@ -253,7 +253,7 @@ def test_the_largest_curvature_of_an_example_is_bounded(loss):
 
 
 def test_what_is_measured_beside_the_bounds():
-    problem = fitted(n=15, outputs=2, width=6)
+    problem = fitted(n=15, outputs=2)
     whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
     assert rough.single_batch <= whole.single_batch
     assert rough.noise_kernel == pytest.approx(whole.noise_kernel, rel=0.1)
@@ -284,7 +284,7 @@ def test_bounds_with_momentum_and_of_epochs():
 
 
 def test_the_gradients_of_examples_are_about_right_where_they_are_sampled():
-    problem = fitted(n=20, residual=0.1, width=6)
+    problem = fitted(n=20, residual=0.1)
     whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
     assert rough.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-9)
     assert rough.example_gradient_norm == pytest.approx(whole.example_gradient_norm, rel=0.25)
