@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.stability.sgd import example_curvatures, mean_square_threshold, noise_share
+from lossgeom.stability.sgd import (
+    example_curvatures,
+    mean_square_threshold,
+    noise_share,
+    stationary_state,
+)
 from lossgeom.stability.sgd._largest import largest_curvature
 from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.stability.sgd._residual import residual_along
@@ -99,6 +104,12 @@ def test_a_regular_minimum():
     assert (found.state, found.minimum) == ("stable", "regular")
     assert found.gradient_norm < 1e-12 < found.example_gradient_norm
     assert found.threshold == pytest.approx(0.644010, abs=6e-7)
+    state = stationary_state(example_curvatures(at), 0.6, 1)
+    assert found.excess_loss == pytest.approx(state.excess_loss, rel=1e-6)
+    assert f"  the loss settles {state.excess_loss:.3g} above its minimum, in the mean" in str(
+        found
+    )
+    assert lg.certify_sgd(at, 0.1, 1, 0.5).excess_loss is None
     away = lg.certify_sgd(problem, 0.6, 1)
     assert (away.state, away.minimum) == ("between", "no minimum")
     assert "so this is no minimum, which the theory is about" in away.reasons[0]
