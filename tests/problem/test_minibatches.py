@@ -9,7 +9,6 @@ from lossgeom.problem.minibatches import each_batch, sampled_batches
 from tests import reference
 from tests.problems import CASES
 
-pytestmark = pytest.mark.quick
 NAMES = ("ragged", "mapping", "flat_tuple", "classes_last", "own_form", "lstm", "weighted")
 KNOWN = [case for case in CASES if case.name in NAMES]
 

@@ -376,7 +376,6 @@ def test_nothing_is_written_elsewhere(tmp_path, capfd):
     assert captured.out == captured.err == ""
 
 
-@pytest.mark.quick
 def test_a_line_is_cut_and_holds_no_escapes():
     terminal = Terminal()
     LiveLine(terminal).show("a\x1b[2J" + "b" * 200)

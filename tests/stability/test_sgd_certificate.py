@@ -342,7 +342,6 @@ def test_notes_of_the_model():
     assert any("here of 1, and its" in note for note in found.notes)
 
 
-@pytest.mark.quick
 def test_errors():
     problem = linear()
     with pytest.raises(ValueError, match="expected lr > 0, got 0"):

@@ -254,7 +254,6 @@ def test_no_curvature_and_no_noise():
     assert mean_square_threshold(same, 1, 0.5) == near(0.75)
 
 
-@pytest.mark.quick
 def test_errors():
     with pytest.raises(ValueError, match="expected a batch_size from 1 to 4, the number of ex"):
         mean_square_threshold(FOUR, 5)

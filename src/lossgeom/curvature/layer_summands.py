@@ -156,6 +156,7 @@ def layer_summands(
 
     Source: MacDonald et al., arXiv:2305.14683, eq. (4).
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     >>> problem = Problem(model, "squared_error", [(torch.ones(4, 2), torch.ones(4, 1))])
     >>> first, last = layer_summands(problem)

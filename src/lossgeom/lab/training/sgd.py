@@ -50,6 +50,7 @@ def sgd(
         ValueError: if lr is not positive, steps is less than first, there are fewer examples than
             in a batch, or none, or sampling is another one.
 
+    >>> import torch
     >>> model = nn.Linear(1, 1, bias=False)
     >>> model.weight.data.fill_(8.0)
     tensor([[8.]])

@@ -14,7 +14,7 @@ from lossgeom.lab.studies.edge_of_stability.config import Config
 class SignDescent(Optimizer):
     r"""Steps of one size, :math:`\theta \leftarrow \theta - \eta \, \mathrm{sign}(\nabla L)`.
 
-    >>> weight = torch.tensor([1.0, -1.0], requires_grad=True)
+    >>> weight = nn.Parameter(torch.tensor([1.0, -1.0]))
     >>> weight.grad = torch.tensor([20.0, -0.1])
     >>> SignDescent([weight], lr=0.25).step()
     >>> weight.tolist()
