@@ -8,11 +8,24 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import checks, lipschitz, plain, profile, quadratic, run, settings, table, timing
+from benchmarks import (
+    checks,
+    lipschitz,
+    plain,
+    profile,
+    quadratic,
+    run,
+    settings,
+    table,
+    timing,
+    tracking,
+)
 from benchmarks.cases import CASES, GPT, Case, draw, text, trained
 from benchmarks.input_output import InputOutput, wide
 from benchmarks.peers import PEERS, Choices, Pairs, Peer, Quadrature, Steps, jacobians
 from benchmarks.tasks import TASKS, Bench
+from benchmarks.tracking_runs import Run, cnn_case, edge_case
+from lossgeom.estimate import Estimate
 
 KEYS = {"peer", "name", "variant", "note", "version", "status"}
 TIMES = {"gradients", "low", "high", "seconds", "repeats", "error"}
@@ -314,3 +327,35 @@ def test_second_order_regression_models(written, tmp_path, capsys):
     text = table.everything(out)
     assert text.index("One Hessian product") < text.index("17 runs of 30 steps")
     assert "loop, torch, einsum" in text
+
+
+def test_the_cost_of_watching_a_run(tmp_path, monkeypatch, capsys):
+    """Every way to follow the sharpness is run, and right; the page gets the tables."""
+    monkeypatch.setattr(tracking, "runs", lambda quick, before: [Run("tiny", tiny(), 0.1, before)])
+    monkeypatch.setattr(tracking, "watching", partial(tracking.watching, steps=5, rounds=1))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{tracking.BEGIN}\nold\n{tracking.END}\nafter\n")
+    sizes = ["--steps", "3", "--before", "1", "--examples", "10"]
+    monkeypatch.setattr(tracking, "thresholds", lambda examples: f"{examples} examples")
+    assert tracking.main([*sizes, "--into", str(page)]) == 0
+    text = page.read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    ways = {row[0].strip(): row for row in rows}
+    assert {*tracking.followers(tiny())} < set(ways)
+    assert all(float(ways[name][4]) <= 1e-2 for name in tracking.followers(tiny()))
+    assert "10 examples" in text
+    assert "old" not in text
+    page.write_text("no marks")
+    assert tracking.main([*sizes, "--into", str(page)]) == 2
+    assert "each once" in capsys.readouterr().err
+
+
+def test_the_runs_that_are_watched():
+    assert "P = 5,017" in tracking.thresholds(10)
+    assert "microseconds" in tracking.watching(steps=5, rounds=1)
+    for case in (cnn_case(True), edge_case(True)):
+        (x, y), tally = case.batches[0], tracking.Tally()
+        assert case.criterion(case.model(x), y).isfinite()
+    for found, right in ((Estimate(1.0, stderr=0.1, predicted=True), 1.05), (Estimate(2.0), 1.0)):
+        tally.add(found, right, seconds=3.0, unit=2.0)
+    assert tally.row("name")[1:] == ["1.50", "0.00", "50%", "1.0e+00", "5.2e-01", "100%"]

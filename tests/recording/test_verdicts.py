@@ -1,10 +1,8 @@
 """The verdict on a record, read from its rows."""
 
 import math
-from contextlib import suppress
 
 import pytest
-import torch
 
 import lossgeom as lg
 from lossgeom.recording.edge_lines import edge_line
@@ -103,7 +101,7 @@ def test_gauges_of_single_steps(tmp_path):
     record = write(tmp_path, muon, update_curvature=[1.9] * 6, critical_step=[300.0] * 6)
     assert str(lg.verdict_of(record)) == (
         "not stated: no threshold is known for Muon and AdamW; since step 0 its steps lower the "
-        "loss by at most .15 of what the slope promises, if at all: update curvature .95 of 2"
+        "loss by little of what the slope promises, or raise it: update curvature .95 of 2"
     )
     series = series_of(record)
     assert series.critical_steps == [300.0] * 6
@@ -131,53 +129,3 @@ def test_lines_of_edges(tmp_path):
     assert math.isnan(line.values[2])  # no edge where nothing moves
     assert edge_line(record, "sharpness").values[:2] == (20.0, 20.0)
     assert edge_line(record, "update_curvature").values == (2.0, 2.0)
-
-
-class Own(torch.optim.SGD):
-    """A subclass with nothing of its own."""
-
-
-class StoppedError(Exception):
-    pass
-
-
-def own_loop(path, lr, *, batch=None, steps=12, gamma=1.0, stop=None, optimizer=Own):
-    """A loop with clipping, a scheduler and an early end, on a loss with the sharpness 3."""
-    model = torch.nn.Linear(2, 1, bias=False)
-    inputs, targets = torch.tensor([[6**0.5, 0.0], [0.0, 1.0]] * 4), torch.zeros(8, 1)
-    used = optimizer(model.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.StepLR(used, step_size=6, gamma=gamma)
-    data = [(inputs, targets)]
-    with lg.watch(model, used, "squared_error", data, path, every=1, budget=None) as run:
-        for step in range(steps):
-            if step == stop:
-                raise StoppedError
-            part = slice(0, None if batch is None else batch + step % 2)
-            used.zero_grad()
-            (0.5 * (model(inputs[part]) - targets[part]).square().mean()).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-            used.step()
-            schedule.step()
-    return run
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"lr": 0.6}, "at the edge: sharpness .90 of 2/lr"),
-        ({"lr": 0.1}, "below: sharpness .15 of 2/lr"),
-        ({"lr": 0.6, "gamma": 0.1}, "below since step 6: sharpness .09 of 2/lr; at the edge from"),
-        ({"lr": 0.6, "stop": 5}, "at the edge: sharpness .90 of 2/lr"),
-        ({"lr": 0.6, "batch": 3}, "not stated: steps are on mini-batches"),
-        (
-            {"lr": 0.6, "optimizer": torch.optim.Rprop},
-            "not stated: no threshold is known for Rprop",
-        ),
-        ({"lr": 3.0}, "above and growing: sharpness 4.50 of 2/lr, and the loss grows"),
-    ],
-    ids=str,
-)
-def test_loops_that_are_watched(tmp_path, settings, expected):
-    with suppress(StoppedError):
-        assert str(own_loop(tmp_path, **settings).verdict()).startswith(expected)
-    assert str(lg.verdict_of(lg.Record.open(tmp_path))).startswith(expected)

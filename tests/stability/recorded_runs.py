@@ -274,8 +274,8 @@ EXPECTED = {
         "diverged since step 9: the loss is 2e+12 times what it was at first"
     ),
     "no known threshold": (
-        "not stated: no threshold is known for Mine; since step 400 its steps lower the loss by at "
-        "most .15 of what the slope promises, if at all: realised edge .90 to 1.00"
+        "not stated: no threshold is known for Mine; since step 0 its steps lower the loss by "
+        "little of what the slope promises, or raise it: realised edge .90 to 1.00"
     ),
     "Rprop": "not stated: no threshold is known for Rprop",
 }

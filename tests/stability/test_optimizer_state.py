@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Rprop
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop, Rprop
 
 import lossgeom as lg
 from lossgeom.stability import optimizer_state
@@ -110,6 +110,39 @@ def test_unknown_optimisers_are_read_too():
         ValueError, match="stability of Rprop: none is known of Rprop; realised_edge"
     ):
         state.matrix(problem)
+
+
+@pytest.mark.parametrize("kind", [Adagrad, Adam, AdamW, NAdam, RMSprop])
+@pytest.mark.parametrize("apart", [False, True])
+def test_parameters_without_gradients_are_not_moved(kind, apart):
+    """Such as those of a layer that plays no part, in a group of their own or beside others."""
+
+    def trained(groups):
+        optimizer = kind(groups, lr=0.01, weight_decay=0.1)
+        for _ in range(150):
+            step(model, optimizer, x, y)
+        return optimizer
+
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 2).double(), torch.randn(6, 3).double(), torch.tensor([0, 1] * 3)
+    model.idle = nn.Parameter(torch.ones(2).double())
+    moved = [model.weight, model.bias]
+    groups = [{"params": moved}, {"params": [model.idle]}]
+    optimizer = trained(groups if apart else model.parameters())
+    problem = lg.Problem(model, "cross_entropy", [(x, y)])
+    state = optimizer_state(problem, optimizer)
+    assert model.idle.tolist() == [1, 1]
+    names = problem.network.names
+    place = sum(model.get_parameter(n).numel() for n in names[: names.index("idle")])
+    kept = [i for i in range(problem.theta.numel()) if i not in (place, place + 1)]
+    some = lg.Problem(model, "cross_entropy", [(x, y)], parameters=["weight", "bias"])
+    alone = optimizer_state(some, optimizer)
+    dense = state.matrix(problem).dense()
+    torch.testing.assert_close(dense[kept][:, kept], alone.matrix(some).dense())
+    assert float(dense.norm()) == pytest.approx(float(dense[kept][:, kept].norm()))
+    assert state.threshold.status == ("nominal" if kind is Adagrad else "ok")
+    with pytest.raises(ValueError, match="no squared gradients for some parameter"):
+        lg.preconditioner(problem, optimizer)
 
 
 def test_errors(unchecked):

@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.stability.sgd import example_curvatures, mean_square_threshold, noise_share
+from lossgeom.stability.sgd import (
+    example_curvatures,
+    mean_square_threshold,
+    noise_share,
+    stationary_state,
+)
 from lossgeom.stability.sgd._largest import largest_curvature
 from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.stability.sgd._residual import residual_along
@@ -24,7 +29,7 @@ def linear(targets=None):
     return lg.Problem(model, "squared_error", [(POINTS[:3], y[:3]), (POINTS[3:], y[3:])])
 
 
-def fitted(n=12, outputs=1, residual=0.0, width=16):
+def fitted(n=12, outputs=1, residual=0.0, width=6):
     """A net whose targets are its outputs, but for a residual of changing sign."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, outputs)).double()
@@ -99,11 +104,27 @@ def test_a_regular_minimum():
     assert (found.state, found.minimum) == ("stable", "regular")
     assert found.gradient_norm < 1e-12 < found.example_gradient_norm
     assert found.threshold == pytest.approx(0.644010, abs=6e-7)
+    state = stationary_state(example_curvatures(at), 0.6, 1)
+    assert found.excess_loss == pytest.approx(state.excess_loss, rel=1e-6)
+    assert f"  the loss settles {state.excess_loss:.3g} above its minimum, in the mean" in str(
+        found
+    )
+    assert lg.certify_sgd(at, 0.1, 1, 0.5).excess_loss is None
     away = lg.certify_sgd(problem, 0.6, 1)
     assert (away.state, away.minimum) == ("between", "no minimum")
     assert "so this is no minimum, which the theory is about" in away.reasons[0]
     assert away.threshold == pytest.approx(0.644010, abs=6e-7)
     assert "SGD at this point is neither certified to be stable nor to be unstable" in str(away)
+
+
+def test_a_small_learning_rate_makes_no_minimum():
+    """Its steps are small anywhere."""
+    y = torch.tensor([[1.0], [2.0], [0.5], [-1.0]]).double()
+    problem = linear(y)
+    at = problem.at(torch.ones(2).double())
+    for largest in (2000, 1):
+        found = lg.certify_sgd(at, 1e-6, 1, largest=largest)
+        assert (found.state, found.minimum) == ("between", "no minimum")
 
 
 def test_what_the_gauss_newton_matrix_leaves_out():
@@ -253,7 +274,7 @@ def test_the_largest_curvature_of_an_example_is_bounded(loss):
 
 
 def test_what_is_measured_beside_the_bounds():
-    problem = fitted(n=15, outputs=2, width=6)
+    problem = fitted(n=15, outputs=2)
     whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
     assert rough.single_batch <= whole.single_batch
     assert rough.noise_kernel == pytest.approx(whole.noise_kernel, rel=0.1)
@@ -284,7 +305,7 @@ def test_bounds_with_momentum_and_of_epochs():
 
 
 def test_the_gradients_of_examples_are_about_right_where_they_are_sampled():
-    problem = fitted(n=20, residual=0.1, width=6)
+    problem = fitted(n=20, residual=0.1)
     whole, rough = (lg.certify_sgd(problem, 0.1, 2, largest=k) for k in (2000, 5))
     assert rough.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-9)
     assert rough.example_gradient_norm == pytest.approx(whole.example_gradient_norm, rel=0.25)

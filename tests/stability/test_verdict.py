@@ -205,8 +205,8 @@ def test_an_optimiser_without_a_threshold():
     said = edge_verdict(replace(series, update_curvatures=rho))
     assert said.kind == "not stated"
     assert said.reason == (
-        "no threshold is known for Muon; since step 3 its steps lower the loss by at most .15 of "
-        "what the slope promises, if at all: update curvature .95 to 1.00 of 2"
+        "no threshold is known for Muon; since step 2 its steps lower the loss by little of "
+        "what the slope promises, or raise it: update curvature .85 to 1.00 of 2"
     )
     early = replace(series, update_curvatures=rho[:4] * 2)
     assert edge_verdict(early).reason == "no threshold is known for Muon"
@@ -246,7 +246,7 @@ def test_gauges_of_single_steps_where_there_is_no_ratio():
     )
     assert str(edge_verdict(replace(arrived, formula="2 (1 + momentum)/lr"))) == (
         "not stated: no value of sharpness over 2 (1 + momentum)/lr; it takes 3; since step 0 its "
-        "steps lower the loss by at most .15 of what the slope promises, if at all: critical "
+        "steps lower the loss by little of what the slope promises, or raise it: critical "
         "sharpness .98 to 1.00 of 2/lr"
     )
 
@@ -313,6 +313,18 @@ def test_above_the_edge_without_growing():
     assert kind(growing, status="nominal") == "not stated"  # training is seen to pass it
     assert kind(growing, status="nominal", losses=[1, 1, 1, 2, 5]) == "above and growing"
     assert "(nominal)" in edge_verdict(full([0.5] * 4, status="nominal")).reason
+
+
+def test_a_loss_that_grows_a_little_above_the_edge():
+    """As on a quadratic, where nothing holds it."""
+    steps, losses = 3 * [0.9] + 6 * [1.1], [1.0, 0.9, 0.8, *(0.8 * 1.5**t for t in range(6))]
+    assert str(edge_verdict(full(steps, losses=losses))) == (
+        "above and growing since step 3: sharpness 1.10 of the threshold, and the loss grows"
+    )
+    assert kind(steps, losses=[*losses[:-3], *3 * [None]]) == "at the edge"  # not twice the first
+    assert kind(steps, losses=[*losses[:-2], 0.8, losses[-1]]) == "at the edge"  # up and down
+    assert kind([0.9] * 9, losses=losses) == "at the edge"
+    assert edge_verdict(full([1.1] * 5, losses=[1, 2, 3, 4, 5])).since is None
 
 
 @pytest.mark.parametrize("name", runs.EXPECTED)

@@ -84,6 +84,17 @@ def _is_decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
     return isinstance(optimizer, AdamW) or bool(group.get("decoupled_weight_decay", False))
 
 
+def has_no_gradients(each: Member) -> bool:
+    """Whether an adaptive optimiser has taken steps, but none with a gradient of this parameter."""
+    taken = (has_stepped(state) for state in each.optimizer.state.values())
+    return not has_stepped(each.state) and any(taken)
+
+
+def has_stepped(state: Mapping[str, Any]) -> bool:
+    """Whether an adaptive optimiser has had a gradient of the parameter that a state is of."""
+    return float(state.get("step", 0)) > 0
+
+
 def flat(problem: Problem, optimizers: Sequence[Optimizer], entry: Entry) -> Float[Tensor, " P"]:
     """Collect one number for each parameter of a problem from the optimisers of its model.
 

@@ -21,6 +21,7 @@ from lossgeom.curvature.optimizers import (
     coupled_decay,
     decoupled_decay,
     flat,
+    has_no_gradients,
     known_kind,
     unwrapped_optimizer,
 )
@@ -78,7 +79,9 @@ class PreconditionedHessian(ProblemMatrix):
     enough. Coupled weight decay is in H, which is then an :class:`ObjectiveHessian`. Decoupled
     weight decay w turns P into :math:`P (1 - \eta w / 2)`, since a mode of the step
     :math:`\theta \leftarrow (1 - \eta w) \theta - P^{-1} m` loses its stability at
-    :math:`2 - \eta w` in place of 2. For an optimiser that maximises, H is minus the Hessian.
+    :math:`2 - \eta w` in place of 2. For an optimiser that maximises, H is minus the Hessian. A
+    parameter that has had no gradient while others have, such as that of a layer which plays no
+    part, is one that an adaptive optimiser does not move: its row and column are zero.
 
     Args:
         problem: the loss and where to take it; its model is the one that the optimisers update.
@@ -196,6 +199,8 @@ def check_current(problem: Problem, *optimizers: Optimizer) -> None:
 
 def _shrinking_inverse(each: Member) -> Tensor:
     """The inverse preconditioner where decoupled decay shrinks the parameters, too."""
+    if known_kind(each.optimizer) not in (None, SGD) and has_no_gradients(each):
+        return torch.zeros((), dtype=torch.float64)
     shrinking = float(each.group["lr"]) * decoupled_decay(each.optimizer, each.group)
     if not shrinking < 2:
         raise NoPreconditionerError(

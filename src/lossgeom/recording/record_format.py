@@ -75,6 +75,7 @@ class SGDStability:
     sharpness: float | None = None
     single_batch: float | None = None
     noise_kernel: float | None = None
+    excess_loss: float | None = None
     bounds: Mapping[str, float] | None = None
     moments: Mapping[str, float] | None = None
 

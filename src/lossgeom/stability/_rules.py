@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
-from lossgeom.curvature.optimizers import coupled_decay, decoupled_decay
+from lossgeom.curvature.optimizers import coupled_decay, decoupled_decay, has_stepped
 from lossgeom.stability.linear_filter import LinearFilter, edge
 
 # Of the averaged gradient: after t of its memories, a P of stationary gradients, which changes by
@@ -51,8 +51,12 @@ class Rule:
 
 def rules(optimizer: Optimizer, kind: type[Optimizer]) -> Iterator[Rule]:
     """Read the parameter groups of an optimiser of a known kind."""
+    stepped = any(map(has_stepped, optimizer.state.values()))
     for group in optimizer.param_groups:
-        states = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
+        known = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
+        states = list(filter(has_stepped, known))
+        if stepped and not states:  # of parameters that have no gradients and do not move
+            continue
         yield Rule(
             kind,
             *FILTERS[kind](group, states),

@@ -17,6 +17,7 @@ NEAR = 0.5  # of it: from where a rise is an approach
 RISE = 1.02  # times what it was, on the way to the edge
 GROWTH = 1.05  # times what it was, above it
 LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
+WIDE, MOST = (0.5, 2.0), 0.75  # where that share of single steps are, of a run at the edge
 PARTS = 4  # what is said of now rests on the last of so many
 BLOWN_UP = 1e4  # times the first loss
 
@@ -30,14 +31,15 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     - *diverged*: the loss is not finite, or 10,000 times what it was at first.
     - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
       are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
-    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled.
+    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled; or r is
+      above 1, and the loss grows at each step to twice what it ever was before.
     - *at the edge*: r has reached .85 and stayed; from there to the last value of at least .85, the
       median and at least half of the values are in .85 to 1.2. A run has left where r falls below
       .5, or where five values below .85 follow, and more than there ever were in between, and more
       than a quarter of the stay.
     - *oscillating below the nominal edge*: r is lower, but the last steps themselves are at their
-      edge: a realised edge of .85 to 1.2, or else update curvature or critical steps as far from
-      theirs, in most of the last five or more.
+      edge: of the last five or more, the median of realised edges is .85 to 1.2, and three
+      quarters are .5 to 2; or that of update curvatures or critical steps in parts of their edge.
     - *approaching*: r is at least .5 and rises by 2 %, or has just come to .85.
     - *below*: all else.
 
@@ -101,8 +103,8 @@ def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
         return Verdict("not stated", why)
     return replace(
         says(alarm, "not stated"),
-        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by at most "
-        f"{short(1 - LOW)} of what the slope promises, if at all: {alarm}",
+        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by little of what "
+        f"the slope promises, or raise it: {alarm}",
     )
 
 
@@ -118,15 +120,17 @@ def _alarm(series: EdgeSeries, after: int | None = None) -> Gauge | None:
         ),
     ):
         points = [point for point in points if after is None or point[0] > after]
-        inside = [LOW <= value <= HIGH for _, value in points]
-        recent = inside[-max(ENOUGH, len(points) // PARTS) :]
-        if len(recent) < ENOUGH or 2 * sum(recent) <= len(recent):
+        near = [WIDE[0] <= value <= WIDE[1] for _, value in points]  # false of NaN
+        size = max(ENOUGH, len(points) // PARTS)
+        recent = [value if math.isfinite(value) else math.inf for _, value in points[-size:]]
+        if len(recent) < ENOUGH or not LOW <= median(recent) <= HIGH:
             continue
-        start = inside.index(True, len(points) - len(recent))
-        while start and inside[start - 1]:
-            start -= 1
-        known = [point for point in points[start:] if math.isfinite(point[1])]
-        return Gauge.of(name, edge, known)
+        if sum(near[-size:]) >= MOST * len(recent):
+            start = near.index(True, len(points) - len(recent))
+            while start and near[start - 1]:
+                start -= 1
+            known = [point for point in points[start:] if math.isfinite(point[1])]
+            return Gauge.of(name, edge, known)
     return None
 
 
@@ -174,17 +178,39 @@ def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
 
 def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     if gauge.values[-1] <= HIGH:
-        return None
-    start = max((i + 1 for i, value in enumerate(gauge.values) if value <= HIGH), default=0)
-    run = gauge.part(start)
-    losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
+        return _in_the_band_and_growing(gauge, series)
+    run = _above_at_the_end(gauge, HIGH)
+    start = run.points[0][0]
+    losses = [loss for step, loss in series.finite("losses") if step >= start]
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
     clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
     grows = clearly and _rises(gauge, FEW, GROWTH) and series.status == "ok"
     if not loss_grows and not grows:
         return None
     beside = ", and the loss grows" if loss_grows else ""
-    return says(run, "above and growing", beside, run.points[0][0] if start else None)
+    return says(run, "above and growing", beside, _since(gauge, run))
+
+
+def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
+    """The verdict where nothing holds a loss that grows, as on a quadratic a little above."""
+    run, losses = _above_at_the_end(gauge, 1.0), series.finite("losses")
+    later = [loss for step, loss in losses if run.points and step >= run.points[0][0]]
+    if min(len(run.points), len(later)) < FEW or later != sorted(later):
+        return None
+    before = max(loss for _, loss in losses[: 1 - len(later)])
+    grows = later[-1] > LOSS_RISE * before
+    said = says(run, "above and growing", ", and the loss grows", _since(gauge, run))
+    return said if grows else None
+
+
+def _above_at_the_end(gauge: Gauge, limit: float) -> Gauge:
+    """The last values, as far back as they are above a limit."""
+    return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if r <= limit), default=0))
+
+
+def _since(gauge: Gauge, run: Gauge) -> int | None:
+    """Where the last values began, if there were others before."""
+    return run.points[0][0] if len(run.points) < len(gauge.points) else None
 
 
 def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:

@@ -17,6 +17,7 @@ from lossgeom.stability.sgd.momentum import noise_gain
 from lossgeom.stability.sgd.necessary import necessary_conditions, noise_kernel
 from lossgeom.stability.sgd.reshuffling import can_enumerate_epochs
 from lossgeom.stability.sgd.sampling import smallest_batch
+from lossgeom.stability.sgd.stationary import stationary_state
 
 OUTSIDE = 1e-2  # of a gradient: what is in directions without curvature, and no rounding
 
@@ -33,35 +34,26 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
         upper=upper,
         true_upper=true_upper,
         minimum=setting.minimum(gradient, of_examples, curvatures.sharpness, lowest),
-        gradient=gradient / of_examples if of_examples else 0.0,
+        gradient_norm=gradient,
+        example_gradient_norm=of_examples,
         lowest=lowest,
         sharpness=curvatures.sharpness,
         residual=residual,
     )
     state, reasons = evidence.verdict(setting.lr)
-    p = setting.p
+    p, settles = setting.p, (state, evidence.minimum) == ("stable", "regular")
     conditions = {} if p is None else necessary_conditions(curvatures, p, setting.momentum)
     return SGDCertificate(
         state=state if curvatures.rank else "between",
         reasons=tuple(reasons) if curvatures.rank else (FLAT,),
         **setting.settings(),
-        lower=lower,
-        upper=upper,
+        **evidence.numbers(),
         smallest_batch=_smallest_batch(setting, curvatures),
-        minimum=evidence.minimum,
-        gradient_norm=gradient,
-        example_gradient_norm=of_examples,
-        residual=residual,
-        lowest=lowest,
-        sharpness=curvatures.sharpness,
         single_batch=_single_batch(setting, curvatures),
-        noise_kernel=(
-            None
-            if p is None or setting.momentum
-            else noise_kernel(curvatures.values, setting.lr, p)
-        ),
+        noise_kernel=_noise_kernel(setting, curvatures),
         bounds=conditions,
         moments=_moments(setting, curvatures, lower),
+        excess_loss=_excess_loss(setting, curvatures) if settles else None,
         notes=(*setting.notes(), *notes, *_on_random_walk(curvatures, of_examples)),
     )
 
@@ -112,6 +104,23 @@ def _smallest_batch(setting: Setting, curvatures: ExampleCurvatures) -> int | No
     if gain == 0:
         return 1
     return smallest_batch(curvatures.n, 1 / gain, setting.sampling) if gain < math.inf else None
+
+
+def _noise_kernel(setting: Setting, curvatures: ExampleCurvatures) -> float | None:
+    if setting.p is None or setting.momentum:
+        return None
+    return noise_kernel(curvatures.values, setting.lr, setting.p)
+
+
+def _excess_loss(setting: Setting, curvatures: ExampleCurvatures) -> float | None:
+    """How far above its minimum the loss settles, where that is known."""
+    if setting.p is None or setting.momentum:
+        return None
+    try:
+        state = stationary_state(curvatures, setting.lr, setting.batch_size, setting.sampling)
+    except ArithmeticError:  # just below the threshold
+        return None
+    return state.excess_loss
 
 
 def _moments(setting: Setting, curvatures: ExampleCurvatures, second: float) -> dict[int, float]:

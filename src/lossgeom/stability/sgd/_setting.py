@@ -83,8 +83,9 @@ class Setting:
         """What kind of point it is, by the norms of gradients and extreme eigenvalues."""
         if lowest is not None and lowest < -FLAT * sharpness:
             return "no minimum"
+        # in steps as large as any stable ones, since small learning rates make no minimum
         length = float(self.problem.theta.double().norm())
-        if self.lr * of_examples <= ZERO * length:
+        if of_examples <= ZERO * length * sharpness / 2:
             return "interpolating"
         return "regular" if gradient <= SMALL * of_examples else "no minimum"
 
@@ -117,7 +118,8 @@ class Evidence:
         upper: one from which on they are not.
         true_upper: one from which on steps are not, with what Gauss-Newton leaves out.
         minimum: the kind of point.
-        gradient: its norm, over that of single examples.
+        gradient_norm: of the mean loss.
+        example_gradient_norm: root mean square of those of the examples.
         lowest: the most negative eigenvalue of the Hessian, if that is known.
         sharpness: the largest, about.
         residual: the share of what is left out.
@@ -127,10 +129,15 @@ class Evidence:
     upper: float
     true_upper: float
     minimum: Minimum
-    gradient: float
+    gradient_norm: float
+    example_gradient_norm: float
     lowest: float | None
     sharpness: float
     residual: float | None
+
+    def numbers(self) -> dict[str, Any]:
+        """What a certificate says of it."""
+        return {name: value for name, value in vars(self).items() if name != "true_upper"}
 
     def verdict(self, lr: float) -> tuple[State, list[str]]:
         """The state, and the reasons for it."""
@@ -162,8 +169,9 @@ class Evidence:
         remedy = "this is no minimum, which the theory is about; train on"
         if self.lowest is not None and self.lowest < -FLAT * self.sharpness:
             return f"the Hessian has the negative eigenvalue {self.lowest:.2g}, so {remedy}"
+        share = self.gradient_norm / self.example_gradient_norm
         return (
-            f"the gradient is {self.gradient:.2g} of those of single examples, so {remedy}, or to "
+            f"the gradient is {share:.2g} of those of single examples, so {remedy}, or to "
             "a smaller loss"
         )
 

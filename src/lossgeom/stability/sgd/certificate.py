@@ -50,6 +50,8 @@ class SGDCertificate:
         bounds: learning rates that the threshold is at most, by the condition they come from.
         moments: thresholds for moments of other orders, where they could be enumerated; that of
             order 3 is of the moment tensor, not of the absolute moment.
+        excess_loss: how far above its minimum the loss settles in the mean, at a regular minimum
+            that is stable; ``None`` where it is not known, as with momentum.
         notes: what else there is to know.
     """
 
@@ -73,6 +75,7 @@ class SGDCertificate:
     noise_kernel: float | None
     bounds: Mapping[str, float] = field(repr=False)
     moments: Mapping[int, float] = field(repr=False)
+    excess_loss: float | None
     notes: tuple[str, ...] = field(repr=False)
 
     __repr__ = short
@@ -109,6 +112,8 @@ class SGDCertificate:
             yield f"  no single batch oscillates unstably up to {self.single_batch:.4g}"
         if self.noise_kernel is not None:
             yield f"  noise kernel {self.noise_kernel:.3g}, an estimate whose edge is about 1"
+        if self.excess_loss is not None:
+            yield f"  the loss settles {self.excess_loss:.3g} above its minimum, in the mean"
         for order, threshold in self.moments.items():
             what = "moment tensor, not absolute moment," if order % 2 and order > 1 else "moment"
             yield f"  threshold for the {what} of order {order}: {threshold:.6g}"

@@ -41,8 +41,8 @@ def certify_sgd(
     What that leaves out is measured along the top eigenvector; a verdict has to hold with a margin
     of three times its share, and instability is also seen with it along that direction. Nothing is
     certified where the Hessian has an eigenvalue below -1e-3 of the sharpness, or the gradient is
-    more than 0.05 of those of single examples, root mean square, unless their steps are below 1e-4
-    of the parameters' length.
+    more than 0.05 of those of single examples, root mean square, unless their steps with the
+    learning rate 2 / sharpness are below 1e-4 of the parameters' length.
 
     Where there are more outputs than ``largest``, the threshold is bounded from both sides.
 

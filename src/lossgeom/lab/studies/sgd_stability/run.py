@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lossgeom.lab.statistics import known
 from lossgeom.lab.studies._stages import Stage, run_stages
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.sgd_stability.config import Config
@@ -237,7 +238,7 @@ def end(lr: float, batch_size: int, run: SeedRun[Config], record: Record) -> Num
     return {
         "value": found / lr,
         "descent": descent,
-        "batch": statistics.median(sharpnesses or [math.nan]) * lr / 2,
+        "batch": statistics.median(known(sharpnesses) or [math.nan]) * lr / 2,
         "threshold": found,
         "loss": problem.loss(),
     }
