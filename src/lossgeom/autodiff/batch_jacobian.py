@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -130,7 +130,19 @@ def jacobian_of(parts: Sequence[Linear]) -> LinearOperator:
             columns = [torch.stack([*map(_pull, parts, u.split(sizes))]).sum(0) for u in U.T]
         return torch.stack(columns, 1).detach()
 
-    return MatrixFree.both_ways((sum(sizes), leaf.numel()), leaf, push, pull)
+    return both_ways((sum(sizes), leaf.numel()), leaf, push, pull)
+
+
+def both_ways(
+    size: tuple[int, int],
+    like: Tensor,
+    push: Callable[[Tensor], Tensor],
+    pull: Callable[[Tensor], Tensor],
+) -> LinearOperator:
+    """Make a matrix for vectors like one, from its product and that of its transpose."""
+    A = MatrixFree(size, like.dtype, like.device, push, lambda: transposed)
+    transposed = MatrixFree(size[::-1], like.dtype, like.device, pull, lambda: A)
+    return A
 
 
 def _pull(part: Linear, u: Float[Tensor, " n"]) -> Float[Tensor, " P"]:

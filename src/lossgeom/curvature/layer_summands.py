@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lossgeom.autodiff.batch_jacobian import BatchJacobian
+from lossgeom.autodiff.batch_jacobian import BatchJacobian, both_ways
 from lossgeom.autodiff.hooks import Calls, Shift, detach_inputs, hooked, size_of_calls
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
@@ -21,7 +21,6 @@ from lossgeom.curvature.output_root import OutputRoot
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     LinearOperator,
-    MatrixFree,
     spectral_norm,
     top_eigenpairs,
     trace,
@@ -228,13 +227,13 @@ def _factors(
     layers = Jacobians(problem, layer, memory_budget)
     rows, theta = output_sizes(problem), problem.theta
     return (
-        MatrixFree.both_ways(
+        both_ways(
             (sum(rows), sum(sizes)),
             theta,
             lambda V: tails.push_blocks(V, sizes),
             lambda U: tails.pull_blocks(U, rows),
         ),
-        MatrixFree.both_ways(
+        both_ways(
             (sum(sizes), theta.numel()),
             theta,
             layers.push_rows,

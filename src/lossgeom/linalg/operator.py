@@ -186,19 +186,6 @@ class MatrixFree(LinearOperator):
         """Make an operator with the dtype, the device and (unless given) the shape of another."""
         return cls(size or other.shape, other.dtype, other.device, product, transpose)
 
-    @classmethod
-    def both_ways(
-        cls,
-        size: tuple[int, int],
-        like: Tensor,
-        push: Callable[[Tensor], Tensor],
-        pull: Callable[[Tensor], Tensor],
-    ) -> MatrixFree:
-        """Make an operator for vectors like one, from its product and that of its transpose."""
-        A = cls(size, like.dtype, like.device, push, lambda: transposed)
-        transposed = cls(size[::-1], like.dtype, like.device, pull, lambda: A)
-        return A
-
     @property
     def shape(self) -> tuple[int, int]:
         return self.size
