@@ -46,6 +46,14 @@ def test_several_runs_each_have_their_verdict_and_threshold(tmp_path):
     assert "2/lr = 10 (2)" in page
 
 
+def test_many_verdicts_are_counted_before_they_are_told(tmp_path):
+    folders = [scheduled(tmp_path / f"run{i}", sharpness=8.0 if i else 1.0) for i in range(9)]
+    page = html.unescape(render(folders, tmp_path / "all.html").read_text())
+    counted = "Of 9 runs, 1 is <strong>below</strong>, 8 are <strong>at the edge</strong>."
+    assert page.index(counted) < page.index("<summary>Run by run</summary>")
+    assert page.count("is <strong>at the edge</strong>:") == 8
+
+
 def test_a_threshold_out_of_sight_does_not_flatten_the_curve(tmp_path):
     folder = scheduled(tmp_path / "run", rates=(1e-3, 2e-3, 3e-3))
     page = render([folder]).read_text()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from lossgeom.recording.verdicts import is_about_the_edge, verdict_of
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
+
+MANY = 8  # runs, whose verdicts are counted before they are told one by one
 
 
 def verdict(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
@@ -15,5 +18,8 @@ def verdict(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     if not runs:
         return None
     said = {name: verdict_of(record) for name, record in runs.items()}
-    values = {"verdicts": {name: (each.kind, str(each)) for name, each in said.items()}}
+    values = {
+        "verdicts": {name: (each.kind, str(each)) for name, each in said.items()},
+        "counts": Counter(each.kind for each in said.values()) if len(said) > MANY else {},
+    }
     return Section("Edge of stability", "verdict.html", values)

@@ -42,7 +42,7 @@ NAMES = {
 # What each statement expects of its statistic, fixed before the seeds of the study were run.
 AT_THE_EDGE: Interval = (LOW, HIGH)  # of the largest eigenvalue over the optimiser's threshold
 ABOUT_ONE: Interval = (0.85, 1.2)  # realised edge
-OSCILLATING = ("gradient_descent", "rmsprop", "adam")  # the others converge at the edge
+OSCILLATING = ("gradient_descent", "rmsprop", "adam")  # with momentum runs may converge
 LAST_PART = 4  # a quarter of the measurements
 WINDOW = (
     "median since the step from which on the run is at the edge by its verdict, or, of a run that "
