@@ -62,7 +62,7 @@ class Tally:
         seconds: of the calls.
         units: of steps at the same parameters.
         products: with the Hessian.
-        errors: relative to the value from scratch.
+        errors: relative to the larger of the values from scratch and from the step before.
         covered: how many predicted values were off by no more than they said.
     """
 
@@ -151,7 +151,7 @@ class Critical:
             self.seconds += spent
 
 
-def follow(run: Run, steps: int) -> tuple[dict[str, Tally], Critical]:
+def follow(run: Run, count: int) -> tuple[dict[str, Tally], Critical]:
     """Follow the sharpness of a run in all ways, and the critical step."""
     case, critical = run.case, Critical()
     problem = lg.Problem(case.model, case.loss, case.batches, mode=case.mode)
@@ -162,18 +162,19 @@ def follow(run: Run, steps: int) -> tuple[dict[str, Tally], Critical]:
     ways = followers(case)
     tallies = {name: Tally() for name in ways}
     memories: dict[str, dict[str, object]] = {name: {} for name in ways}
-    for number in range(steps):
+    for number in range(count):
         before, state = problem.refreshed(), optimizer_state(problem, optimizer)
         unit, _ = timed(partial(take, case, optimizer))
         made = Step(before, problem.refreshed().theta - before.theta, state)
-        right = 0.0
-        for name, (way, every) in ways.items():
-            if number % every:
-                continue
-            step = replace(made, before=before.at(before.theta), memory=memories[name])
-            spent, found = timed(partial(way, step))
-            right = found.value if name == COLD else right
-            tallies[name].add(found, right, spent, unit)
+        due = {name: way for name, (way, every) in ways.items() if number % every == 0}
+        made_for = {
+            name: replace(made, before=before.at(before.theta), memory=memories[name])
+            for name in due
+        }
+        found = {name: timed(partial(due[name], made_for[name])) for name in due}
+        right = max(found[name][1].value for name in (COLD, WARM))  # none is above the largest
+        for name, (spent, estimate) in found.items():
+            tallies[name].add(estimate, right, spent, unit)
         critical.add(made, warm=number > 0)
     return tallies, critical
 
