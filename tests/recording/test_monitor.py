@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import random
 import sys
 from types import SimpleNamespace
@@ -290,6 +291,19 @@ def test_a_budget_is_a_share(tmp_path, share):
 
 
 # Folders
+
+
+def test_what_cannot_be_measured_is_said_before_training(tmp_path):
+    model = plain_model()
+    with pytest.raises(ValueError, match="expected outputs"):
+        lg.watch(
+            model, sgd(model), "cross_entropy", [(torch.ones(2, 4), torch.ones(2, 7))], tmp_path
+        )
+    with pytest.raises(TypeError, match="expected a torch optimiser, got float"):
+        lg.watch(model, 0.1, "cross_entropy", data(), tmp_path)
+    with torch.no_grad():
+        model[0].weight[0] = math.nan  # which is measured as such
+    lg.watch(model, sgd(model), "cross_entropy", data(), tmp_path).close()
 
 
 def test_goes_on_where_a_run_was_stopped(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from lossgeom.metrics import (
     UpdateCurvature,
     UpdateNorm,
 )
-from lossgeom.problem import Problem
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.minibatches import on_raw
 from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
 from lossgeom.recording.heard import OnError
@@ -124,7 +126,7 @@ def watch(
             tracker.metrics,
             held,
             tracker.due,
-            [optimizers] if isinstance(optimizers, Optimizer) else tuple(optimizers),
+            tuple(optimizers) if isinstance(optimizers, Iterable) else [optimizers],
             on_error=on_error,
             budget=Budget(budget, device_clock(measured.theta.device)),
             full_batch=full_batch,
@@ -165,10 +167,13 @@ def _trained(
     asked = {"mode": "train", **settings}
     problem = Problem(model, loss, batches, **asked)
     try:
-        problem.first_batch()
+        batch = problem.first_batch()
     except RandomModelError:
         problem = Problem(model, loss, batches, **{**asked, "seed": 0})
-        problem.first_batch()
+        batch = problem.first_batch()
+    with suppress(NonFiniteError):  # which is a measurement
+        first = on_raw(problem, batch.raw)
+        first.over_batches(lambda batch: first.terms(first.outputs(first.theta, batch), batch))
     if "mode" in settings:
         return problem, False
     seed = {"seed": problem.seed, **settings}
