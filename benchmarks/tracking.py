@@ -33,7 +33,7 @@ from lossgeom.stability import loss_rounding, optimizer_state
 from lossgeom.stability.sgd.mean_square import mean_square_thresholds
 
 BEGIN, END = "<!-- tracking: begin -->", "<!-- tracking: end -->"
-COLD, SOMETIMES = "lossgeom, from scratch", 10  # in one of so many steps for the slowest
+COLD, SOMETIMES = "lossgeom, from scratch", 20  # in one of so many steps for the slowest
 WARM, TRACKED = "lossgeom, from the step before", "lossgeom, tracked"
 BATCH_SIZES = (1, 2, 5, 10, 50, 500)
 
@@ -46,6 +46,8 @@ class Options:
     """Of gradient descent."""
     before: int = 200
     """Steps of the run at the edge before those that are measured."""
+    compare: int = 1
+    """Of so many steps, one is measured from scratch, too, which the others are judged by."""
     examples: int = 500
     """Of the thresholds of SGD."""
     quick: bool = False
@@ -63,7 +65,8 @@ class Tally:
         units: of steps at the same parameters.
         products: with the Hessian.
         errors: relative to the larger of the values from scratch and from the step before.
-        covered: how many predicted values were off by no more than they said.
+        judged: how many predicted values were compared.
+        covered: how many of these were off by no more than they said.
     """
 
     seconds: float = 0.0
@@ -71,18 +74,20 @@ class Tally:
     products: int = 0
     errors: list[float] = field(default_factory=list)
     predicted: int = 0
+    judged: int = 0
     covered: int = 0
 
-    def add(self, found: Estimate, right: float, seconds: float, unit: float) -> None:
-        """Count one value."""
-        off = abs(found.value - right)
+    def add(self, found: Estimate, right: float | None, seconds: float, unit: float) -> None:
+        """Count one value, and compare it with the right one if that is known."""
         self.seconds += seconds
         self.units.append(unit)
         self.products += found.matvecs
-        self.errors.append(off / abs(right))
-        if found.predicted:
-            self.predicted += 1
-            self.covered += off <= (found.stderr or 0.0)
+        self.predicted += found.predicted
+        if right is not None:
+            off = abs(found.value - right)
+            self.errors.append(off / abs(right))
+            self.judged += found.predicted
+            self.covered += found.predicted and off <= (found.stderr or 0.0)
 
     @property
     def extra(self) -> float:
@@ -91,7 +96,7 @@ class Tally:
 
     def row(self, name: str) -> list[str]:
         """A line of the table."""
-        n, told = len(self.errors), f"{self.covered / self.predicted:.0%}" if self.predicted else ""
+        n, told = len(self.units), f"{self.covered / self.judged:.0%}" if self.judged else ""
         return [
             name,
             f"{self.extra:.2f}",
@@ -111,19 +116,19 @@ HEAD = (
 Follow = Callable[[Step], Estimate]
 
 
-def followers(case: Case) -> dict[str, tuple[Follow, int]]:
+def followers(case: Case, compare: int = 1) -> dict[str, tuple[Follow, int]]:
     """Ways to follow the sharpness, and at one of how many steps they are called."""
     warm: dict[str, Tensor] = {}
     return {
-        COLD: (lambda step: lg.sharpness(step.before, tol=TOL), 1),
-        WARM: (Sharpness(TOL).of_step, 1),
+        COLD: (lambda step: lg.sharpness(step.before, tol=TOL), compare),
+        WARM: (Sharpness(TOL).of_step, compare),
         TRACKED: (Sharpness(TOL, tracked=True).of_step, 1),
-        "power iteration, from the step before": (partial(power_iteration, case, warm), 1),
+        "power iteration, from the step before": (partial(power_iteration, case, warm), compare),
         "power iteration, from scratch": (
             lambda step: power_iteration(case, {}, step),
-            SOMETIMES,
+            SOMETIMES * compare,
         ),
-        "SciPy eigsh, from scratch": (partial(eigsh, case), SOMETIMES),
+        "SciPy eigsh, from scratch": (partial(eigsh, case), SOMETIMES * compare),
     }
 
 
@@ -151,7 +156,7 @@ class Critical:
             self.seconds += spent
 
 
-def follow(run: Run, count: int) -> tuple[dict[str, Tally], Critical]:
+def follow(run: Run, count: int, compare: int = 1) -> tuple[dict[str, Tally], Critical]:
     """Follow the sharpness of a run in all ways, and the critical step."""
     case, critical = run.case, Critical()
     problem = lg.Problem(case.model, case.loss, case.batches, mode=case.mode)
@@ -159,7 +164,7 @@ def follow(run: Run, count: int) -> tuple[dict[str, Tally], Critical]:
     optimizer = SGD(case.model.parameters(), run.lr or 1 / start)
     for _ in range(run.before):
         take(case, optimizer)
-    ways = followers(case)
+    ways = followers(case, compare)
     tallies = {name: Tally() for name in ways}
     memories: dict[str, dict[str, object]] = {name: {} for name in ways}
     for number in range(count):
@@ -172,7 +177,8 @@ def follow(run: Run, count: int) -> tuple[dict[str, Tally], Critical]:
             for name in due
         }
         found = {name: timed(partial(due[name], made_for[name])) for name in due}
-        right = max(found[name][1].value for name in (COLD, WARM))  # none is above the largest
+        known = [found[name][1].value for name in (COLD, WARM) if name in found]
+        right = max(known, default=None)  # no Rayleigh quotient is above the largest eigenvalue
         for name, (spent, estimate) in found.items():
             tallies[name].add(estimate, right, spent, unit)
         critical.add(made, warm=number > 0)
@@ -236,9 +242,9 @@ def watching(steps: int = 5_000, rounds: int = 7) -> str:
 def section(run: Run, tallies: dict[str, Tally], critical: Critical) -> list[str]:
     """The table of a run."""
     warm = tallies[WARM]
-    ratio = warm.seconds / len(warm.errors) / (critical.seconds / max(len(critical.passes), 1))
+    ratio = warm.seconds / len(warm.units) / (critical.seconds / max(len(critical.passes), 1))
     ours = tallies[TRACKED]
-    cheaper = tallies[COLD].seconds / ours.seconds
+    cheaper = tallies[COLD].extra / ours.extra
     return [
         f"#### {run.title[0].upper()}{run.title[1:]}",
         markdown(HEAD, [tally.row(name) for name, tally in tallies.items()]),
@@ -257,7 +263,7 @@ def tables(options: Options) -> str:
         f"{about['torch_threads']}, {now()[:10]}, commit {commit()}."
     ]
     for run in runs(options.quick, 3 if options.quick else options.before):
-        text += section(run, *follow(run, steps))
+        text += section(run, *follow(run, steps, options.compare))
     text += [f"{thresholds(40 if options.quick else options.examples)}.", f"{watching()}."]
     return "\n\n".join(text)
 
