@@ -6,7 +6,7 @@ from torch.optim import SGD, Adam, AdamW, RMSprop, Rprop
 
 import lossgeom as lg
 from lossgeom.metrics.step import Step
-from lossgeom.stability import OptimizerState, Threshold, optimizer_state
+from lossgeom.stability import OptimizerState, Threshold, UndefinedError, optimizer_state
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
@@ -89,6 +89,21 @@ def test_the_critical_step_is_computed_once_and_remembered(step):
     assert step.memory["critical step"] == found.value
     sharpness = lg.metrics.CriticalSharpness().of_step(step)
     assert sharpness.value == 2 / (found.value * LR)
+
+
+def test_what_is_maximised_is_not_lowered():
+    problem = quadratic(hessian(), start())
+    state = optimizer_state(problem, SGD(problem.model.parameters(), lr=LR, maximize=True))
+    step = Step(problem, LR * problem.gradient(), state)
+    for metric in (
+        lg.metrics.UpdateCurvature(),
+        lg.metrics.RealisedEdge(),
+        lg.metrics.CriticalStep(),
+        lg.metrics.CriticalSharpness(),
+    ):
+        with pytest.raises(UndefinedError, match="SGD maximises the loss here"):
+            metric.of_step(step)
+    assert lg.metrics.EdgeRatio().of_step(step).value < 0
 
 
 def test_another_loss(step):

@@ -178,6 +178,10 @@ def test_rounding_in_float32_is_no_rise(scale):
         assert found.value == pytest.approx(expected, rel=0.01)
     else:
         assert found.value == math.inf
+    if torch.equal(theta - scale * g, theta):
+        with pytest.raises(lg.UndefinedError, match="the update is zero"):
+            lg.realised_edge(problem, -scale * g)
+        return
     zeta = lg.realised_edge(problem, -scale * g)
     assert abs(zeta.value - scale * float(g @ H.float() @ g) / float(2 * g @ g)) <= 4 * zeta.stderr
 
@@ -320,3 +324,14 @@ def test_what_the_caller_has_switched_changes_nothing():
     ):
         with switched:
             assert measured() == plain
+
+
+def test_an_update_below_the_rounding_of_parameters_is_none():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    data = [(torch.ones(1, 1), torch.zeros(1, 1))]
+    problem = lg.Problem(model, "squared_error", data)
+    with pytest.raises(lg.UndefinedError, match="the update is zero"):
+        lg.realised_edge(problem, torch.tensor([-1e-9]))
+    rounded = lg.realised_edge(problem, torch.tensor([-1e-7]))  # to 1.2e-7 off
+    assert abs(rounded.value - 6e-8) <= 4 * rounded.stderr < 1e-5

@@ -57,8 +57,16 @@ def decay_of(step: Step) -> float | Tensor:
     """The coupled weight decay of the loss that the step descends, as far as it is known.
 
     The decoupled one of AdamW belongs to no loss.
+
+    Raises:
+        UndefinedError: where the loss is maximised.
     """
     state = step.state
+    if any(group.get("maximize", False) for group in state.groups):
+        raise UndefinedError(
+            f"{_named(state)} maximises the loss here, and this is about updates that lower it; "
+            "EdgeRatio answers"
+        )
     if isinstance(state.preconditioning, Preconditioning):
         return state.preconditioning.weight_decay
     if state.threshold.value is None or state.preconditioning is not None:

@@ -64,7 +64,8 @@ def realised_edge(
         Simpson's rule and the trapezoid rule.
 
     Raises:
-        UndefinedError: where the update is zero or does not go down to first order.
+        UndefinedError: where the update is zero, also in the rounding of the parameters, or does
+            not go down to first order.
         ValueError: for an update of another shape.
         NonFiniteError: where the update is NaN or infinite, or the loss is at either end.
 
@@ -77,10 +78,11 @@ def realised_edge(
     0.5
     """
     D = checked_update(problem, update)
-    penalty = penalty_along(problem, D, weight_decay)
-    drop = descent_along(problem, D, penalty)
     if after is None:
         after = problem.at(problem.theta + D)
+        D = checked_update(problem, after.theta - problem.theta)  # without what rounding takes off
+    penalty = penalty_along(problem, D, weight_decay)
+    drop = descent_along(problem, D, penalty)
     error = loss_rounding(problem) if rounding is None else rounding
     change = after.loss() - problem.loss()
     if error > COARSE * drop:
