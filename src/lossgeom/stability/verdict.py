@@ -180,8 +180,7 @@ def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     if gauge.values[-1] <= HIGH:
         return _in_the_band_and_growing(gauge, series)
     run = _above_at_the_end(gauge, HIGH)
-    start = run.points[0][0]
-    losses = [loss for step, loss in series.finite("losses") if step >= start]
+    losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
     clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
     grows = clearly and _rises(gauge, FEW, GROWTH) and series.status == "ok"
@@ -198,9 +197,8 @@ def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None
     if min(len(run.points), len(later)) < FEW or later != sorted(later):
         return None
     before = max(loss for _, loss in losses[: 1 - len(later)])
-    grows = later[-1] > LOSS_RISE * before
     said = says(run, "above and growing", ", and the loss grows", _since(gauge, run))
-    return said if grows else None
+    return said if later[-1] > LOSS_RISE * before else None
 
 
 def _above_at_the_end(gauge: Gauge, limit: float) -> Gauge:
