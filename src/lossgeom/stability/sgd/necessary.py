@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_at_least, check_number
+from lossgeom.stability.sgd._crossing import first_crossing
 from lossgeom.stability.sgd.examples import ExampleCurvatures
-
-STEPS = 200  # of bisection
 
 
 def necessary_conditions(
@@ -166,10 +165,4 @@ def noise_kernel_threshold(values: Float[Tensor, " r"], p: float) -> float:
     """
     if not len(values):
         return math.inf
-    low, high = 0.0, 2 / float(values.max())
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
-        low, high = (low, middle) if noise_kernel(values, middle, p) > 1 else (middle, high)
-    return high
+    return first_crossing(lambda lr: noise_kernel(values, lr, p), 2 / float(values.max()))
