@@ -13,7 +13,7 @@ from lossgeom.stability.sgd import (
     noise_share,
     stationary_state,
 )
-from lossgeom.stability.sgd._largest import largest_curvature
+from lossgeom.stability.sgd._bounded import largest_curvature
 from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.stability.sgd._residual import residual_along
 from lossgeom.stability.sgd._setting import Setting

@@ -25,40 +25,31 @@ OUTSIDE = 1e-2  # of a gradient: what is in directions without curvature, and no
 def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
     """Certify SGD with what is known of all examples."""
     lower, upper, notes = _bracket(setting, curvatures)
-    gradient = curvatures.mean_gradient
     of_examples = float(curvatures.gradient_norms.square().mean().sqrt())
-    lowest = lowest_curvature(setting.problem)
     residual, true_upper = _left_out(setting, curvatures)
     evidence = Evidence(
+        setting=setting,
         lower=lower,
         upper=upper,
         true_upper=true_upper,
-        minimum=setting.minimum(gradient, of_examples, curvatures.sharpness, lowest),
-        gradient_norm=gradient,
+        gradient_norm=curvatures.mean_gradient,
         example_gradient_norm=of_examples,
-        lowest=lowest,
+        lowest=lowest_curvature(setting.problem),
         sharpness=curvatures.sharpness,
         residual=residual,
     )
-    state, reasons = evidence.verdict(setting.lr)
-    p, settles = setting.p, (state, evidence.minimum) == ("stable", "regular")
-    conditions = {} if p is None else necessary_conditions(curvatures, p, setting.momentum)
-    return SGDCertificate(
-        state=state if curvatures.rank else "between",
-        reasons=tuple(reasons) if curvatures.rank else (FLAT,),
-        **setting.settings(),
-        **evidence.numbers(),
+    p, settles = setting.p, (evidence.verdict[0], evidence.minimum) == ("stable", "regular")
+    return evidence.certificate(
+        [*notes, *_on_random_walk(curvatures, of_examples)],
         smallest_batch=_smallest_batch(setting, curvatures),
         single_batch=_single_batch(setting, curvatures),
         noise_kernel=_noise_kernel(setting, curvatures),
-        bounds=conditions,
+        bounds={} if p is None else necessary_conditions(curvatures, p, setting.momentum),
         moments=_moments(setting, curvatures, lower),
         excess_loss=_excess_loss(setting, curvatures) if settles else None,
-        notes=(*setting.notes(), *notes, *_on_random_walk(curvatures, of_examples)),
     )
 
 
-FLAT = "no example has any curvature here beside what the Gauss-Newton matrix leaves out"
 NEARBY = (
     "there are too many orders of an epoch to be enumerated; for independent batches without "
     "replacement the threshold would be {0:.6g}, which reshuffled epochs of equal batches exceeded "
