@@ -22,6 +22,7 @@ from lossgeom.curvature.optimizers import (
     decoupled_decay,
     flat,
     has_no_gradients,
+    has_stepped,
     known_kind,
     unwrapped_optimizer,
 )
@@ -171,7 +172,8 @@ def preconditioner(problem: Problem, *optimizers: Optimizer) -> Float[Tensor, " 
     Raises:
         TypeError: for any other optimiser.
         ValueError: if they do not update all parameters of the problem, have taken no step yet,
-            have a learning rate of 0, or the model has been trained since the problem was made.
+            or none with a gradient of some parameter, which P is infinite for; have a learning rate
+            of 0, or the model has been trained since the problem was made.
 
     Source: Cohen et al., arXiv:2207.14484, section 2; torch's own documentation of each.
 
@@ -222,10 +224,11 @@ def _inverse(each: Member) -> Tensor:
             "expected an optimiser whose preconditioner is known (torch.optim.SGD, RMSprop, Adam, "
             f"AdamW, NAdam, Adagrad), got {type(each.optimizer).__name__}"
         )
-    if kind is not SGD and not float(each.state.get("step", 0)) > 0:
+    if kind is not SGD and not has_stepped(each.state):
         raise NoPreconditionerError(
             f"{type(each.optimizer).__name__} has no squared gradients for some parameter before "
-            "its first step with a gradient; take one, or load its state"
+            "its first step with a gradient; take one, or load its state. One that plays no part "
+            "in the loss never has any: leave it out with Problem(..., parameters=...)"
         )
     lr = float(each.group["lr"])
     check_number("lr", lr, 0, at_low=True)

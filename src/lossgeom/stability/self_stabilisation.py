@@ -149,7 +149,8 @@ def noise_along(
         seed: of the batches that are drawn.
 
     Returns:
-        The variance with its standard error; of all examples in one batch it is 0.
+        The variance with its standard error, which is that of normal numbers at least; of all
+        examples in one batch it is 0.
 
     Raises:
         UndefinedError: for a direction of zero, or one batch that is said to be all there are.
@@ -181,7 +182,9 @@ def noise_along(
     found = [dot(part.gradient(), u) for part in islice(parts, batches)]
     along, m = torch.tensor(found, dtype=torch.float64), len(found)
     squares = apart * m / (m - 1) * (along - along.mean()).square() / dot(u, u)
-    return Estimate(float(squares.mean()), stderr=float(squares.std()) / math.sqrt(m))
+    value = float(squares.mean())
+    of_normal = value * math.sqrt(2 / (m - 1))  # of few alike, squares do not differ by chance
+    return Estimate(value, stderr=max(float(squares.std()) / math.sqrt(m), of_normal))
 
 
 def plateau_gap(lr: float, sharpening: float, stabilisation: float, variance: float) -> float:
