@@ -235,10 +235,6 @@ def _inverse(each: Member) -> Tensor:
     return lr / ROOTS[kind](each)
 
 
-def _one(each: Member) -> Tensor:  # noqa: ARG001
-    return torch.ones((), dtype=torch.float64)
-
-
 def _rms(each: Member) -> Tensor:
     v = _wide(each, "square_avg")
     if each.group["centered"]:
@@ -250,10 +246,6 @@ def _adam(each: Member) -> Tensor:
     key = "max_exp_avg_sq" if each.group["amsgrad"] else "exp_avg_sq"
     remembered: float = float(each.group["betas"][0]) ** float(each.state["step"])
     return _corrected(each, key) * (1 - remembered)
-
-
-def _nadam(each: Member) -> Tensor:
-    return _corrected(each, "exp_avg_sq")
 
 
 def _corrected(each: Member, key: str) -> Tensor:
@@ -273,10 +265,10 @@ def _wide(each: Member, key: str) -> Tensor:
 
 
 ROOTS: dict[type[Optimizer], Callable[[Member], Tensor]] = {
-    SGD: _one,
+    SGD: lambda _: torch.ones((), dtype=torch.float64),
     RMSprop: _rms,
     Adam: _adam,
     AdamW: _adam,
-    NAdam: _nadam,
+    NAdam: lambda each: _corrected(each, "exp_avg_sq"),
     Adagrad: _adagrad,
 }

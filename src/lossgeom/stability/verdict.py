@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from statistics import median
@@ -60,7 +60,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     if diverged is not None:
         return diverged
     if series.status == "unknown":
-        return _without_threshold(series)
+        alarm = _alarm(series) if series.full_batch else None
+        return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
     if series.full_batch:
         ending = " (nominal)" if series.status == "nominal" else ""
         ratios = [point for point in series.finite("ratios") if point[1] != 0]
@@ -90,11 +91,6 @@ def _diverged(series: EdgeSeries) -> Verdict | None:
     before = max(step for step, value in finite if value <= BLOWN_UP * first)
     since = min(step for step, _ in finite if step > before)
     return Verdict("diverged", f"the loss is {last / first:.1g} times what it was at first", since)
-
-
-def _without_threshold(series: EdgeSeries) -> Verdict:
-    alarm = _alarm(series) if series.full_batch else None
-    return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
 
 
 def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
@@ -147,10 +143,10 @@ def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
     was_there = len(stay.points) >= FEW and _mostly_inside(stay.values)
     if was_there and not _has_left(gauge, stay):
         return _at_the_edge(gauge, stay)
-    inside = _inside_at_the_end(gauge)
+    inside = _latest(gauge, lambda r: LOW <= r <= HIGH)
     if len(inside.points) >= FEW:
         return _at_the_edge(gauge, inside)
-    if gauge.values[-1] > HIGH or (inside.points and _before(gauge, inside) > HIGH):
+    if gauge.values[-1] > HIGH or (inside.points and gauge.values[-1 - len(inside.points)] > HIGH):
         return _above(gauge, _alarm(series))
     rises, latest = _rises(gauge), gauge.part(-1)
     if inside.points:
@@ -179,7 +175,7 @@ def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
 def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     if gauge.values[-1] <= HIGH:
         return _in_the_band_and_growing(gauge, series)
-    run = _above_at_the_end(gauge, HIGH)
+    run = _latest(gauge, lambda r: r > HIGH)
     losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
     clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
@@ -192,7 +188,7 @@ def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
 
 def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     """The verdict where nothing holds a loss that grows, as on a quadratic a little above."""
-    run, losses = _above_at_the_end(gauge, 1.0), series.finite("losses")
+    run, losses = _latest(gauge, lambda r: r > 1), series.finite("losses")
     later = [loss for step, loss in losses if run.points and step >= run.points[0][0]]
     if min(len(run.points), len(later)) < FEW or later != sorted(later):
         return None
@@ -201,9 +197,9 @@ def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None
     return said if later[-1] > LOSS_RISE * before else None
 
 
-def _above_at_the_end(gauge: Gauge, limit: float) -> Gauge:
-    """The last values, as far back as they are above a limit."""
-    return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if r <= limit), default=0))
+def _latest(gauge: Gauge, holds: Callable[[float], bool]) -> Gauge:
+    """The last values, as far back as something holds of them."""
+    return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if not holds(r)), default=0))
 
 
 def _since(gauge: Gauge, run: Gauge) -> int | None:
@@ -229,8 +225,8 @@ def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
 
 def _below(gauge: Gauge, series: EdgeSeries, stay: Gauge | None) -> Verdict:
     """The verdict on a ratio that is below the band, with where it was before."""
-    out = max((i + 1 for i, value in enumerate(gauge.values) if value >= LOW), default=0)
-    later = gauge.part(out)
+    later = _latest(gauge, lambda r: r < LOW)
+    out = len(gauge.points) - len(later.points)
     now = later.part(-max(FEW, len(gauge.points) // PARTS))
     alarm = _alarm(series, gauge.points[out - 1][0] if out else None)
     if alarm is not None:
@@ -267,16 +263,6 @@ def _has_left(gauge: Gauge, stay: Gauge) -> bool:
     dips = [len([*run]) for low, run in groupby(stay.values, lambda v: v < LOW) if low]
     longest = max(ENOUGH - 1, len(stay.points) // PARTS, *dips)
     return min(after, default=LOW) < LEFT or len(after) > longest
-
-
-def _before(gauge: Gauge, end: Gauge) -> float:
-    return gauge.values[-1 - len(end.points)]
-
-
-def _inside_at_the_end(gauge: Gauge) -> Gauge:
-    """The last values, as far back as they are in the band."""
-    outside = [i for i, value in enumerate(gauge.values) if not LOW <= value <= HIGH]
-    return gauge.part(outside[-1] + 1 if outside else 0)
 
 
 def _mostly_inside(values: Sequence[float]) -> bool:
