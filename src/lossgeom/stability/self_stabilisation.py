@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.curvature import Hessian
@@ -113,17 +114,10 @@ def curvature_gradient(problem: Problem, u: Float[Tensor, " P"]) -> Float[Tensor
         leaf = problem.leaf()
         gradient, count = problem.evaluation.gradient(leaf, batch, create_graph=True)
         check_differentiable_again(gradient)
-        form = u @ _derivative(gradient @ u, leaf, create_graph=True)
-        return _derivative(form, leaf), count
+        form = u @ pulled(gradient, leaf, u, create_graph=True)
+        return pulled(form, leaf, torch.ones_like(form)), count
 
     return problem.mean(of_batch)
-
-
-def _derivative(number: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
-    if not number.requires_grad:  # it does not depend on the leaf
-        return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(number, leaf, create_graph=create_graph, materialize_grads=True)
-    return found
 
 
 def noise_along(
