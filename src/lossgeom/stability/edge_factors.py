@@ -24,7 +24,7 @@ class EdgeFactors:
         nominal: chi, the largest eigenvalue over its threshold.
         alignment: varsigma, the mean curvature along the step over the largest eigenvalue.
         filtering: tau, what the filter of the optimiser makes of the present gradient; 1 for
-            gradient descent.
+            gradient descent without weight decay.
     """
 
     nominal: float
@@ -56,7 +56,9 @@ def edge_factors(
     with the largest eigenvalue :math:`\lambda` of the matrix :math:`P^{-1/2} H P^{-1/2}` that the
     optimiser's threshold T is for, :math:`|D|_P^2 = D^\top P D`, and the mean Hessian
     :math:`\bar H` along the step D that :func:`lossgeom.realised_edge` has. None has a unit.
-    The alignment is at most about 1: 1 where the whole step lies in the sharpest direction.
+    The alignment is at most about 1: 1 where the whole step lies in the sharpest direction. Where
+    the matrix is the Hessian and one weight decay w is taken off the threshold, it is at most
+    :math:`1 + w / \lambda`, and :math:`\tau` of gradient descent is :math:`1 + w / T`.
 
     Cost: none beside that of its arguments.
 
@@ -67,8 +69,7 @@ def edge_factors(
         matrix: of the threshold, :meth:`OptimizerState.matrix`.
         largest: its largest eigenvalue.
         threshold: T.
-        weight_decay: coupled, as it was given to :func:`lossgeom.realised_edge`; it is taken into
-            account where the matrix has it, too.
+        weight_decay: coupled, as it was given to :func:`lossgeom.realised_edge`.
 
     Raises:
         UndefinedError: where the update is zero or does not go down to first order, or the
