@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from lossgeom.stability.sgd._residual import lowest_curvature, residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
 from lossgeom.stability.sgd.bounds import certainly_stable, largest_batch_sharpness
@@ -72,13 +70,11 @@ def _bracket(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float, fl
 
 def _left_out(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float | None, float]:
     """The share of what Gauss-Newton leaves out, and what is stable at most with all curvature."""
-    top = curvatures.top
     if not curvatures.rank:
         return 0.0, math.inf
-    rest = residual_along(setting.problem, top.to(setting.problem.theta))
-    first = torch.zeros_like(curvatures.values)
-    first[0] = 1
-    return setting.left_out(curvatures.along(first), rest)
+    problem = setting.problem
+    rest = residual_along(problem, curvatures.top.to(problem.theta))
+    return setting.left_out(curvatures.along_top, rest)
 
 
 def _single_batch(setting: Setting, curvatures: ExampleCurvatures) -> float:

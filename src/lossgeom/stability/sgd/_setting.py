@@ -135,15 +135,13 @@ class Evidence:
 
     def certificate(self, notes: Sequence[str], **further: Any) -> SGDCertificate:
         """The certificate, given what has no part in the verdict."""
-        known = {name: value for name, value in vars(self).items() if name in NAMES}
-        setting = {name: value for name, value in vars(self.setting).items() if name in NAMES}
+        known = {**vars(self), **vars(self.setting), "examples": self.setting.examples.n}
         state, reasons = self.verdict
         return SGDCertificate(
             state=state,
             reasons=tuple(reasons),
             minimum=self.minimum,
-            **known,
-            **{**setting, "examples": self.setting.examples.n},
+            **{name: known[name] for name in NAMES & known.keys()},
             notes=(*self.setting.notes(), *notes),
             **further,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -60,7 +59,7 @@ def necessary_conditions(
     noise = p * (of_each - of_mean) / (1 - momentum)
     bounds = {
         "full batch": 2 * (1 + momentum) / curvatures.sharpness,
-        "top eigenvector": along_direction(curvatures.along(_first(h)), p, momentum),
+        "top eigenvector": along_direction(curvatures.along_top, p, momentum),
         "Frobenius norms": 2 * total / (of_mean / (1 + momentum) + noise),
     }
     from_trace = trace_condition(total, p, curvatures.factors.shape[1], momentum)
@@ -88,12 +87,6 @@ def along_direction(
     lost = 2 * momentum * residual**2 / ((1 - momentum) ** 2 * (1 + momentum))
     least = mean**2 / (1 + momentum) + noise / (1 - momentum) - lost
     return 2 * mean / least if least > 0 else math.inf
-
-
-def _first(h: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
-    v = torch.zeros_like(h)
-    v[0] = 1
-    return v
 
 
 def moment_constraint(
@@ -125,7 +118,7 @@ def moment_constraint(
     check_number("lr", lr, 0)
     if not curvatures.rank:
         return 0.0
-    moment = float(curvatures.along(_first(curvatures.values)).pow(order).mean())
+    moment = float(curvatures.along_top.pow(order).mean())
     return moment * (lr / 2) ** order / float(batch_size ** (order - 1))
 
 
