@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -72,8 +71,8 @@ def edge_factors(
         weight_decay: coupled, as it was given to :func:`lossgeom.realised_edge`.
 
     Raises:
-        UndefinedError: where the update is zero or does not go down to first order, or the
-            eigenvalue is not positive.
+        UndefinedError: where the update is zero, does not go down to first order, or moves what
+            the optimiser does not; or the eigenvalue is not positive.
         ValueError: for a threshold that is not positive and finite.
 
     Source: Lee and Lee, 2026, on the realised edge of preconditioned methods.
@@ -94,12 +93,22 @@ def edge_factors(
             "could lie in"
         )
     drop = descent_along(problem, D, penalty_along(problem, D, weight_decay))
-    scaled = D
-    if isinstance(matrix, PreconditionedHessian):  # whose scaling is 0 where nothing moves
-        scaled = D / matrix.scaling[:, 0].masked_fill(matrix.scaling[:, 0] == 0, math.inf)
-    length = dot(scaled, scaled)
+    if isinstance(matrix, PreconditionedHessian):
+        D = _scaled(D, matrix.scaling[:, 0])
+    length = dot(D, D)
     return EdgeFactors(
         nominal=largest / threshold,
         alignment=2 * zeta * drop / (largest * length),
         filtering=2 / threshold * drop / length,
     )
+
+
+def _scaled(D: Float[Tensor, " P"], scaling: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """The update in the coordinates of the matrix, whose scaling is 0 where nothing moves."""
+    still = scaling == 0
+    if D[still].any():
+        raise UndefinedError(
+            "the update moves parameters that the optimiser does not, as their learning rate is 0 "
+            "or it has had no gradient of them, so it is no step of this optimiser"
+        )
+    return D / scaling.masked_fill(still, 1.0)
