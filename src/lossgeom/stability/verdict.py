@@ -19,7 +19,8 @@ GROWTH = 1.05  # times what it was, above it
 LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
 WIDE, MOST = (0.5, 2.0), 0.75  # where that share of single steps are, of a run at the edge
 PARTS = 4  # what is said of now rests on the last of so many
-BLOWN_UP = 1e4  # times the first loss
+BLOWN_UP = 1e4  # times the first loss, or 1: a run may start at a minimum, and leave it
+COME_BACK = 1e2  # so many times below the largest, a loss is on its way back
 
 
 def edge_verdict(series: EdgeSeries) -> Verdict:
@@ -28,7 +29,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     The rule is about r, the largest eigenvalue over the threshold of its step. Each value is
     replaced by the median of itself and its neighbours, so that no single one decides.
 
-    - *diverged*: the loss is not finite, or 10,000 times what it was at first.
+    - *diverged*: the loss is not finite, or 10,000 times what it was at first, or 1 where that is
+      more, and has not fallen since to a hundredth of its largest.
     - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
       are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
     - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled; or r is
@@ -85,11 +87,12 @@ def _diverged(series: EdgeSeries) -> Verdict | None:
     if not finite:
         return None
     first, last = finite[0][1], finite[-1][1]
-    if not 0 < BLOWN_UP * first < last or last < max(value for _, value in finite) / 2:
+    limit, largest = BLOWN_UP * max(abs(first), 1.0), max(value for _, value in finite)
+    above = _above_at_the_end(Gauge.of("loss", "", finite), limit).points
+    if not above or last < largest / COME_BACK:
         return None
-    before = max(step for step, value in finite if value <= BLOWN_UP * first)
-    since = min(step for step, _ in finite if step > before)
-    return Verdict("diverged", f"the loss is {last / first:.1g} times what it was at first", since)
+    why = f"the loss is {last:.2g}, and was {first:.2g} at first"
+    return Verdict("diverged", why, above[0][0])
 
 
 def _without_threshold(series: EdgeSeries) -> Verdict:
