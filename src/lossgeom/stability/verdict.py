@@ -153,7 +153,7 @@ def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
     inside = _inside_at_the_end(gauge)
     if len(inside.points) >= FEW:
         return _at_the_edge(gauge, inside)
-    if gauge.values[-1] > HIGH or (inside.points and _before(gauge, inside) > HIGH):
+    if gauge.values[-1] > HIGH or (inside.points and gauge.values[-1 - len(inside.points)] > HIGH):
         return _above(gauge, _alarm(series))
     rises, latest = _rises(gauge), gauge.part(-1)
     if inside.points:
@@ -270,10 +270,6 @@ def _has_left(gauge: Gauge, stay: Gauge) -> bool:
     dips = [len([*run]) for low, run in groupby(stay.values, lambda v: v < LOW) if low]
     longest = max(ENOUGH - 1, len(stay.points) // PARTS, *dips)
     return min(after, default=LOW) < LEFT or len(after) > longest
-
-
-def _before(gauge: Gauge, end: Gauge) -> float:
-    return gauge.values[-1 - len(end.points)]
 
 
 def _inside_at_the_end(gauge: Gauge) -> Gauge:
