@@ -457,6 +457,21 @@ def test_a_model_that_cannot_be_copied_any_more_is_a_row(tmp_path):
     assert run.step == 1
 
 
+def test_an_optimiser_that_cannot_be_read_any_more_is_a_row(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    run, taken = attached(problem, tmp_path, optimizer, on_error="record")
+    backward(model, batches)
+    optimizer.step()
+    del optimizer.param_groups[0]["params"][0]
+    with pytest.warns(UserWarning, match="the step could not be measured at step 1"):
+        optimizer.step()
+    _, row = run.record.rows()[-2:]
+    assert (row["step"], row["status"]) == (1, "failed")
+    assert "0.weight is not among its parameters" in row["message"]
+    assert len(taken.steps) == 1
+
+
 def test_a_record_that_is_over_ends_no_training(tmp_path):
     model, _, problem = setup()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

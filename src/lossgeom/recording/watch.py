@@ -227,13 +227,12 @@ class Watch:
 
     def failed(self, step: int, error: Exception) -> None:
         """Write down that nothing could be measured at a step, or raise the error."""
-        if isinstance(error, RecordError):  # nothing can be written there any more
+        of_record = isinstance(error, RecordError)
+        if of_record:  # nothing can be written there any more
             self.due = At(())
         self._failures.add("the step", step, error)
-        if isinstance(error, RecordError):
-            return
         with suppress(RecordError, OSError):
-            for metric in unmeasured(self.record, self.metrics, step):
+            for metric in [] if of_record else unmeasured(self.record, self.metrics, step):
                 name, message = metric.name, described(error)
                 write_estimate(self.record, step, name, NOTHING, 0.0, message, status=FAILED)
 
@@ -245,7 +244,8 @@ class Watch:
         new = unmeasured(self.record, metrics, step)
         found = measure_into(self.record, step, new, taken, self._failures)
         self.last = found or self.last
-        self._cosines += [float(found[name]) for name in (GradientCosine.name,) if name in found]
+        if GradientCosine.name in found:
+            self._cosines.append(found[GradientCosine.name].value)
         tell(self.record, taken.state, is_full_batch(self._cosines) if asked is None else asked)
         warn_of_mode(self.record, taken.before, "rows")
 
