@@ -245,7 +245,7 @@ class Slow:
 
 
 def test_steps_beyond_the_budget_are_left_out_and_said_to_be(tmp_path):
-    """Of 10 s for each measurement and 1 s for a step, a quarter is 10 of 40, after 20 of 80."""
+    """Of 10 s for each measurement and 1 s for a step: at 58 s, 3 s and a quarter of 68 are 20."""
     model, clock = plain_model(), Clock()
     (optimizer,) = sgd(model)
     problem = lg.Problem(model, "cross_entropy", data())
@@ -263,14 +263,39 @@ def test_steps_beyond_the_budget_are_left_out_and_said_to_be(tmp_path):
         optimizer.step()
     run.close()
     rows = lg.Record.open(tmp_path).rows()
-    assert [row["step"] for row in rows if "metric" in row] == [0, 60, 90]
+    assert [row["step"] for row in rows if "metric" in row] == [0, 50, 80]
     assert [row for row in rows if "metric" not in row] == [
-        {"step": 60, "skipped": 11, "because": "budget"},
-        {"step": 90, "skipped": 5, "because": "budget"},
-        {"step": 103, "skipped": 2, "because": "budget"},
+        {"step": 50, "skipped": 9, "because": "budget"},
+        {"step": 80, "skipped": 5, "because": "budget"},
+        {"step": 103, "skipped": 4, "because": "budget"},
     ]
     assert run.skipped == 18
     assert "18 due steps not measured, to keep to 0.25 of the time" in str(run)
+
+
+def measured(share, costs, seconds, step):
+    """The times at which a budget allows these costs, along a run of so many steps."""
+    clock, costs, times = Clock(), iter(costs), []
+    budget = Budget(share, clock)
+    while clock.now < seconds:
+        if budget.allows():
+            with budget.spending():
+                times.append(clock.now)
+                clock.now += next(costs)
+        clock.now += step
+    return times, budget.spent / clock.now
+
+
+def test_a_short_run_is_measured_at_many_steps():
+    costs = itertools.chain([0.9], itertools.repeat(0.02))  # the first one cold
+    times, _ = measured(0.05, costs, 2.5, 0.02)
+    assert len(times) > 30
+
+
+def test_a_long_run_keeps_to_its_share():
+    times, share = measured(0.05, itertools.chain([3.0], itertools.repeat(0.5)), 3600.0, 0.1)
+    assert 0.0495 < share < 0.0509  # and three seconds
+    assert max(b - a for a, b in itertools.pairwise(times[1:])) < 11.0
 
 
 def test_without_a_budget_nothing_depends_on_time():
@@ -388,6 +413,13 @@ def test_nothing_is_written_elsewhere(tmp_path, capfd):
         train(model, [optimizer], data(), 1)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_terminal_that_is_gone_ends_nothing():
+    terminal = Terminal()
+    terminal.close()
+    LiveLine(terminal).show("step 0")
+    LiveLine(terminal).end("the end")
 
 
 def test_a_line_is_cut_and_holds_no_escapes():

@@ -1,9 +1,13 @@
 """Watching the steps of live optimisers."""
 
 import copy
+import errno
+import gc
 import math
 import pickle
+import shutil
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -453,6 +457,21 @@ def test_a_model_that_cannot_be_copied_any_more_is_a_row(tmp_path):
     assert run.step == 1
 
 
+def test_an_optimiser_that_cannot_be_read_any_more_is_a_row(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    run, taken = attached(problem, tmp_path, optimizer, on_error="record")
+    backward(model, batches)
+    optimizer.step()
+    del optimizer.param_groups[0]["params"][0]
+    with pytest.warns(UserWarning, match="the step could not be measured at step 1"):
+        optimizer.step()
+    _, row = run.record.rows()[-2:]
+    assert (row["step"], row["status"]) == (1, "failed")
+    assert "0.weight is not among its parameters" in row["message"]
+    assert len(taken.steps) == 1
+
+
 def test_a_record_that_is_over_ends_no_training(tmp_path):
     model, _, problem = setup()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -462,6 +481,46 @@ def test_a_record_that_is_over_ends_no_training(tmp_path):
         steps_of(optimizer, 3)
     run.close()
     assert lg.Record.open(tmp_path).status == "finished"
+
+
+def test_a_disk_that_is_full_ends_no_training(tmp_path, monkeypatch):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    run, taken = attached(problem, tmp_path, optimizer, on_error="record")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    backward(model, batches)
+    optimizer.step()
+    with warnings.catch_warnings(record=True, action="always") as caught, run:
+        with monkeypatch.context() as patch:
+            patch.setattr("lossgeom.recording.record.append_line", full)
+            steps_of(optimizer, 2)
+        optimizer.step()
+        monkeypatch.setattr("lossgeom.recording.record.write_json", full)
+    assert [str(each.message)[:40] for each in caught] == [
+        "the step could not be measured at step 1",
+        f"{tmp_path} is not finished: OSError: "[:40],
+    ]
+    assert len(taken.steps) == 4
+    assert run.record.series("taken")[0] == [0, 3]
+    assert not optimizer._optimizer_step_pre_hooks
+    lg.Record.create(tmp_path, resume=True).close()  # nobody is writing there
+
+
+def test_a_folder_that_is_gone_ends_no_training(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    run, taken = attached(problem, tmp_path / "a", optimizer, on_error="record")
+    backward(model, batches)
+    with warnings.catch_warnings(record=True, action="always") as caught, run:
+        shutil.rmtree(tmp_path / "a")
+        steps_of(optimizer, 3)
+    assert len(taken.steps) == 1  # what cannot be written is not measured
+    first, last = (str(each.message) for each in caught)
+    assert first.startswith(f"the step could not be measured at step 0 (RecordError: {tmp_path}")
+    assert last.startswith(f"{tmp_path / 'a'} is not finished: FileNotFoundError: ")
 
 
 def test_a_schedule_that_raises_ends_no_training(tmp_path):
@@ -535,6 +594,47 @@ def test_hooks_are_gone_afterwards(tmp_path):
     optimizer.step()
     assert run.step == 0
     assert lg.Record.open(tmp_path).status == "finished"
+
+
+def test_one_run_may_be_watched_twice(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    outer, twice = attached(problem, tmp_path / "a", optimizer)
+    backward(model, batches)
+    with outer:
+        inner, each = attached(problem, tmp_path / "b", optimizer, every=2)
+        with inner:
+            steps_of(optimizer, 3)
+        optimizer.step()
+    assert outer.record.series("taken")[0] == [0, 1, 2, 3]
+    assert inner.record.series("taken")[0] == [0, 2]
+    for i, step in enumerate(each.steps):
+        assert torch.equal(step.update, twice.steps[2 * i].update)
+
+
+def test_nothing_of_training_is_kept_afterwards(tmp_path):
+    """Neither copies, nor what a step that was not made began, nor the hooks' optimiser."""
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    kept = []
+
+    class Keeping(Taken):
+        def of_step(self, step):
+            kept[:] = [weakref.ref(step), weakref.ref(step.before), weakref.ref(step.update)]
+            step.memory["vector"] = step.update.clone()
+            kept.append(weakref.ref(step.memory["vector"]))
+            return lg.Estimate(1.0)
+
+    run, _ = attached(problem, tmp_path, optimizer, metrics=[Keeping()])
+    backward(model, batches)
+    optimizer.step()
+    run.close()
+    gc.collect()
+    assert [each() for each in kept] == [None] * 4
+    watched = weakref.ref(optimizer)
+    del optimizer, run
+    gc.collect()
+    assert watched() is None
 
 
 def test_copies_of_an_optimiser_are_not_watched(tmp_path):

@@ -125,10 +125,23 @@ def test_what_the_loss_says():
     verdict = edge_verdict(full([*at_edge[:4], NAN, NAN], losses=[3, 2, 1, 2, INF, NAN]))
     assert str(verdict) == "diverged since step 4: the loss is not finite"
     verdict = edge_verdict(full(at_edge, losses=[2, 2, 2, 2e3, 2e6, 2e9]))
-    assert str(verdict) == "diverged since step 4: the loss is 1e+09 times what it was at first"
+    assert str(verdict) == "diverged since step 4: the loss is 2e+09, and was 2 at first"
     assert kind(at_edge, losses=[2, 2, 2e6, 2e3, 2, 1]) == "at the edge"  # it came back
-    assert kind(at_edge, losses=[-3, -2, 5e5, 6e5, 7e5, 8e5]) == "at the edge"  # likelihoods
+    assert kind(at_edge, losses=[-3, -2, 5e5, 6e5, 7e5, 8e5]) == "diverged"  # likelihoods
+    assert kind(at_edge, losses=[-3e2, -2, 5e5, 6e5, 7e5, 8e5]) == "at the edge"
     assert edge_verdict(EdgeSeries([0], losses=[NAN])).kind == "diverged"  # of any optimiser
+
+
+def test_a_loss_that_blew_up_need_not_grow_to_the_last():
+    losses = [1.19, 2e19, 3e20, 6.6e20, 2.9e20]
+    assert kind([1.0] * 5, losses=losses) == "diverged"
+    assert kind([1.0] * 5, losses=[*losses[:4], 2.9e18]) == "at the edge"  # it comes back
+
+
+def test_a_run_that_leaves_a_minimum_has_not_diverged():
+    leaving = [1e-8, 1e-6, 1e-3, 0.2, 0.3, 0.25]
+    assert kind([1.1] * 6, losses=leaving) == "at the edge"
+    assert kind([1.1] * 6, losses=[*leaving[:3], 1e2, 1e4, 1e5]) == "diverged"
 
 
 def test_measurements_that_fail_at_the_end_are_no_divergence():

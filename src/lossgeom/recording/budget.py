@@ -1,4 +1,4 @@
-"""A share of wall-clock time that measuring keeps to."""
+"""How much time measuring may take beside training."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import torch
 from lossgeom.checks import check_number
 
 Clock = Callable[[], float]
+ALLOWANCE = 3.0  # seconds of a run; the first, cold measurement would use up a short one's share
 
 
 class Budget:
     """Time that may be spent beside something that goes on.
 
-    What is about to be spent is expected to cost what was spent last. The first time is free to
-    start, whatever it costs, and what comes after waits until its share is made up for.
+    It is a share of all time since this was made, and an allowance of three seconds, with which
+    short runs are measured at more than one step. What is about to be spent is expected to cost
+    what was spent last. The first time is free to start, whatever it costs.
 
     Args:
-        share: of all time since this was made; ``None`` for no limit, and then no decision depends
-            on time.
+        share: of all time; ``None`` for no limit, and then no decision depends on time.
         clock: that tells seconds.
 
     >>> now = iter(range(0, 100, 10))
-    >>> budget = Budget(0.5, clock=lambda: next(now))
+    >>> budget = Budget(0.4, clock=lambda: next(now))
     >>> with budget.spending():  # from 10 to 20
     ...     pass
-    >>> budget.spent, budget.allows(), budget.allows()  # at 30, where 20 of 40 would be; then at 40
-    (10.0, True, True)
+    >>> budget.spent, budget.allows(), budget.allows()  # 20 of 3 + 16, at 30; of 3 + 20, at 40
+    (10.0, False, True)
     """
 
     def __init__(self, share: float | None, clock: Clock = time.perf_counter) -> None:
@@ -41,16 +42,12 @@ class Budget:
         self._latest: float | None = None
         self._started = clock()
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since this was made."""
-        return self.clock() - self._started
-
     def allows(self) -> bool:
         """Whether as much as last time may be spent again."""
         if self.share is None or self._latest is None:
             return True
-        return self.spent + self._latest <= self.share * (self.elapsed + self._latest)
+        total = self.clock() - self._started + self._latest
+        return self.spent + self._latest <= ALLOWANCE + self.share * total
 
     @contextmanager
     def spending(self, *, more: bool = False) -> Iterator[None]:

@@ -19,6 +19,20 @@ LOGARITHMIC = ("critical_step",)  # gauges that are drawn so
 
 
 @dataclass(frozen=True)
+class Edge:
+    """The edge of a gauge.
+
+    Attributes:
+        formula: what it is.
+        of: what it is at the step of a row; NaN where that is not known, infinite where nothing
+            moves.
+    """
+
+    formula: str
+    of: Callable[[Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True)
 class EdgeLine:
     """The edge of each step at which a gauge was measured.
 
@@ -33,43 +47,45 @@ class EdgeLine:
     formula: str
 
 
-def edge_line(record: Record, metric: str) -> EdgeLine | None:
-    """The edge beside the rows of a metric, each of its own step; None where there is none.
+def edge_of(metric: str, watched: Watched) -> Edge | None:
+    """What rows of a metric are compared with; None where there is no such thing.
 
     It is the threshold that the row of a sharpness has, where it is of that matrix; 2/lr of the
     row for curvatures along steps, or along gradients without momentum; and a constant for gauges
-    of single steps. Where rows have no threshold, the manifest may have a constant.
+    of single steps.
     """
-    watched = watched_of(record) or Watched(())
-    edge = _edge_of(metric, watched)
+    plain, of_hessian = watched.formula in (None, PLAIN_SGD), watched.matrix in (None, "Hessian")
+    if metric in CONSTANT:
+        return Edge("edge", lambda _: CONSTANT[metric])
+    if metric in ALONG_STEPS or (metric in ALONG_GRADIENTS and plain):
+        return Edge(PLAIN_SGD, _of_lr)
+    if metric == "effective_sharpness" or (metric == "sharpness" and of_hessian):
+        return Edge(watched.formula or "threshold", _threshold)
+    return None
+
+
+def edge_line(record: Record, metric: str) -> EdgeLine | None:
+    """The edge beside the rows of a metric, each of its own step; None where there is none.
+
+    Where rows have no threshold, the manifest may have a constant.
+    """
+    edge = edge_of(metric, watched_of(record) or Watched(()))
     if edge is None:
         return None
     rows = {row["step"]: row for row in record.rows() if row.get("metric") == metric}
     steps = tuple(sorted(rows))
-    values = tuple(edge.of(rows[step]) for step in steps)
-    known = any(not math.isnan(value) for value in values)
-    return EdgeLine(steps, values, edge.formula) if known else None
-
-
-@dataclass(frozen=True)
-class _Edge:
-    """The edge of a gauge at the step of a row."""
-
-    formula: str
-    of: Callable[[Mapping[str, Any]], float]
-
-
-def _edge_of(metric: str, watched: Watched) -> _Edge | None:
-    plain, of_hessian = watched.formula in (None, PLAIN_SGD), watched.matrix in (None, "Hessian")
-    if metric in CONSTANT:
-        return _Edge("edge", lambda _: CONSTANT[metric])
-    if metric in ALONG_STEPS or (metric in ALONG_GRADIENTS and plain):
-        return _Edge("2/lr", lambda row: 2 / row["lr"] if row.get("lr") else math.nan)
-    if metric == "effective_sharpness" or (metric == "sharpness" and of_hessian):
-        return _Edge(watched.formula or "threshold", _threshold)
-    return None
+    edges = [edge.of(rows[step]) for step in steps]
+    values = tuple(value if math.isfinite(value) else math.nan for value in edges)
+    return None if all(map(math.isnan, values)) else EdgeLine(steps, values, edge.formula)
 
 
 def _threshold(row: Mapping[str, Any]) -> float:
     value = row.get("threshold")
-    return float(value) if value is not None and math.isfinite(value) else math.nan
+    return math.nan if value is None else float(value)
+
+
+def _of_lr(row: Mapping[str, Any]) -> float:
+    lr = row.get("lr")
+    if lr is None:
+        return math.nan
+    return 2 / lr if lr else math.inf

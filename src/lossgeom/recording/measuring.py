@@ -5,22 +5,64 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric, Step, StepMetric
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.for_report import ForReport
-from lossgeom.recording.heard import described
 from lossgeom.recording.record import Record
 from lossgeom.stability import UndefinedError
 
 FAILED = "failed"  # the status of a row of a metric that raised an error
 UNDEFINED = "undefined"  # and of one that there is not at this step
 NOTHING = Estimate(math.nan, converged=False)
-Failed = Callable[[str, Exception], None]  # is told the name of a metric, and what it raised
+OnError = Literal["record", "raise"]
+ON_ERROR: tuple[OnError, ...] = ("record", "raise")
+
+
+class Failures:
+    """Errors beside a training that goes on: counted, with a warning of the first; or raised.
+
+    Attributes:
+        count: how many there were.
+    """
+
+    def __init__(self, on_error: OnError) -> None:
+        if on_error not in ON_ERROR:
+            raise ValueError(f"expected on_error to be 'record' or 'raise', got {on_error!r}")
+        self.count = 0
+        self._raises = on_error == "raise"
+        self._warned: set[str] = set()
+
+    def add(self, name: str, step: int, error: Exception) -> None:
+        """Count an error in what has this name, or raise it."""
+        if self._raises:
+            raise error
+        self.count += 1
+        self.warn(
+            "error",
+            f"{name} could not be measured at step {step} ({described(error)}); training goes on, "
+            "and rows with the status 'failed' say so, this time and later; on_error='raise' "
+            "raises the error",
+        )
+
+    def warn(self, about: str, text: str) -> None:
+        """Warn once about something."""
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(text, stacklevel=3)
+
+
+def described(error: Exception) -> str:
+    """An error in one line.
+
+    >>> described(ZeroDivisionError("of one's own"))
+    "ZeroDivisionError: of one's own"
+    """
+    return f"{type(error).__name__}: {error}".strip()
 
 
 def checked_metrics(metrics: Sequence[Metric | StepMetric]) -> tuple[Metric | StepMetric, ...]:
@@ -48,9 +90,8 @@ def measure_into(
     record: Record,
     step: int,
     metrics: Sequence[Metric | StepMetric],
-    problem: Problem,
-    taken: Step | Exception | None = None,
-    failed: Failed | None = None,
+    at: Problem | Step,
+    failures: Failures | None = None,
 ) -> dict[str, Estimate]:
     """Measure at a step, and append a row for each metric.
 
@@ -58,55 +99,50 @@ def measure_into(
         record: where to.
         step: its number.
         metrics: what to measure.
-        problem: where to measure it.
-        taken: the step of the optimisers from there, for metrics of steps, or why there is none.
-        failed: is told of an error of a metric, whose row says so; without it, errors are raised.
+        at: where to measure it; metrics of steps take the step of the optimisers from there.
+        failures: hears of errors of metrics, whose rows say so; without it, they are raised.
 
     Raises:
         TypeError: for a metric of steps where there is none.
     """
     found = {}
-    others = {} if taken is None else of_optimizers(taken)
+    problem, others = (at.before, _of_optimizers(at)) if isinstance(at, Step) else (at, {})
     for metric in metrics:
         started = time.perf_counter()
         status: dict[str, str] = {}
         try:
-            estimate, message = _measured(metric, problem, taken), None
+            estimate, message = _measured(metric, at), None
         except NonFiniteError as error:
             estimate, message = NOTHING, str(error)
         except UndefinedError as error:
             estimate, message, status = NOTHING, str(error), {"status": UNDEFINED}
         except Exception as error:
-            if failed is None:
+            if failures is None:
                 raise
             estimate, message, status = NOTHING, described(error), {"status": FAILED}
-            failed(metric.name, error)
+            failures.add(metric.name, step, error)
         if status.get("status") != FAILED:
             found[metric.name] = estimate
         seconds = time.perf_counter() - started
         write_estimate(record, step, metric.name, estimate, seconds, message, **others, **status)
+    if metrics and record.for_report.notes != problem.notes:
+        record.update(notes=problem.notes)
     return found
 
 
-def _measured(
-    metric: Metric | StepMetric, problem: Problem, taken: Step | Exception | None
-) -> Estimate:
-    if isinstance(taken, Step) and isinstance(metric, StepMetric):
-        return metric.of_step(taken)
+def _measured(metric: Metric | StepMetric, at: Problem | Step) -> Estimate:
+    if isinstance(at, Step) and isinstance(metric, StepMetric):
+        return metric.of_step(at)
     if isinstance(metric, Metric):
-        return metric(problem)
-    if isinstance(taken, Exception):
-        raise taken
+        return metric(at.before if isinstance(at, Step) else at)
     raise TypeError(
         f"{metric.name} measures a step of an optimiser, and none was taken here; let "
         "tracker.attach(optimizer) or lossgeom.watch(...) measure it"
     )
 
 
-def of_optimizers(taken: Step | Exception) -> dict[str, float | None]:
+def _of_optimizers(taken: Step) -> dict[str, float | None]:
     """The learning rate and threshold of a step, each ``None`` where there is no one number."""
-    if isinstance(taken, Exception):
-        return {"lr": None, "threshold": None}
     threshold = float(taken.state.threshold)
     return {"lr": taken.state.lr, "threshold": None if math.isnan(threshold) else threshold}
 
@@ -116,25 +152,27 @@ def end_block(record: Record, error: type[BaseException] | None) -> None:
 
     One that Ctrl-C or a kill ends stays open to be gone on with.
     """
-    if error is not None and issubclass(error, Exception) and not record.is_over:
-        record.finish("failed")
-    record.__exit__(error, None, None)
+    try:
+        if error is not None and issubclass(error, Exception) and not record.is_over:
+            record.finish("failed")
+        record.__exit__(error, None, None)
+    finally:
+        record.close()  # also where the disk is full
 
 
-def warn_of_mode(record: Record, problem: Problem, beside: str) -> bool:
-    """Warn if thresholds of training stand beside numbers of another mode; return whether.
+def warn_of_mode(record: Record, problem: Problem, beside: str) -> None:
+    """Warn once if thresholds of training stand beside numbers of another mode.
 
     Args:
         record: that is told, for its page.
         problem: that was measured.
         beside: what the thresholds are drawn beside.
     """
-    if problem.unset_mode is None:
-        return False
+    if problem.unset_mode in (None, record.for_report.thresholds_caution):
+        return
     record.describe(ForReport(thresholds_caution=problem.unset_mode))
     warnings.warn(
         f"thresholds of training beside {beside}, {problem.unset_mode}; say which is meant with "
         "Problem(..., mode='train') or mode='eval'",
         stacklevel=4,
     )
-    return True

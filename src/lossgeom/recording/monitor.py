@@ -31,7 +31,7 @@ from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.minibatches import on_raw
 from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
-from lossgeom.recording.heard import OnError
+from lossgeom.recording.measuring import OnError
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.tracker import Tracker
@@ -68,9 +68,10 @@ def watch(
     fixed by a seed. Where the model is another one in eval mode, loss and sharpness in that stand
     beside them, as ``loss (eval)`` and ``sharpness (eval)``.
 
-    Cost: of a step that is not due, some microseconds; of one that is, what the metrics say, a copy
-    of the model, and three vectors of P numbers. The first one costs most: later ones start from
-    what is known.
+    Cost: of a step that is not due, some microseconds; of one that is, what the metrics say. The
+    first one costs most: later ones start from what is known. Memory: twice the parameters all
+    along, for the model as it was at the start; and six times the parameters while a step is due,
+    for the model before it, its update and its gradient, besides what the metrics take.
 
     Args:
         model: the module that trains.
@@ -86,9 +87,10 @@ def watch(
             norms of gradient and update, and the errors of sampling that the data puts on loss and
             sharpness; beyond ten million parameters, those of these that need no eigenvalue.
         on_error: what an error of a metric is: ``"record"``, a row and one warning; or ``"raise"``.
-        budget: the share of wall-clock time that measuring may take: steps that are due are left
-            out where they would take more, and the record says how many. ``None`` for no limit,
-            with which two runs have the same rows but for the seconds.
+        budget: the share of wall-clock time that measuring may take, beside three seconds in all,
+            without which the first measurement would use up a short run's share: steps that are due
+            are left out where they would take more, and the record says how many. ``None`` for no
+            limit, with which two runs have the same rows but for the seconds.
         full_batch: whether the optimisers get the gradient of the loss on all of ``batches``, which
             is told from the gradients where it is not said.
         first_step: the number of the next step, where training goes on from a checkpoint.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,12 +22,14 @@ class Follower(Protocol):
         """Whether to tell of a step."""
         ...
 
-    def begin(self, step: int) -> bool:
-        """Look at the model before a step; return whether to tell of its end, too."""
+    def begin(self, step: int) -> Any:
+        """Look at the model before a step; return what to see again at its end, or ``None``."""
         ...
 
-    def end(self, step: int, gradients: Mapping[int, Tensor] | None, out_of_order: bool) -> None:
-        """Look at the model after a step."""
+    def end(
+        self, step: int, begun: Any, gradients: Mapping[int, Tensor] | None, out_of_order: bool
+    ) -> None:
+        """Look at the model after a step, with what :meth:`begin` returned."""
         ...
 
     def failed(self, step: int, error: Exception) -> None:
@@ -52,10 +55,7 @@ class Steps:
         self.follower = follower
         self.number = first
         self.wanted = follower.wants(first)
-        self._begun = False
-        self._gradients: dict[int, Tensor] = {}
-        self._hidden = False  # whether a closure computes gradients where nobody sees them
-        self._stepped: set[int] = set()
+        self._seen: _Seen | None = None
         self._depths = [0] * len(self.optimizers)  # of steps that are called in steps
         self._handles: list[RemovableHandle] = []
         for place, optimizer in enumerate(self.optimizers):
@@ -67,14 +67,11 @@ class Steps:
         """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
-        self.wanted = False
-        self._forget()
+        self.wanted, self._seen = False, None
 
     def _hooks(self, place: int) -> tuple[Any, Any]:
         """What is called before and after a step of one optimiser: next to nothing, as a rule."""
-        last = place == len(self.optimizers) - 1
-
-        depths = self._depths
+        last, depths = place == len(self.optimizers) - 1, self._depths
 
         def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if depths[place] and not _is_inside_step(optimizer):  # an error has ended the last one
@@ -101,37 +98,53 @@ class Steps:
         try:
             told(place, closure)
         except Exception as error:
-            self.wanted = False
-            self._forget()
+            self.wanted, self._seen = False, None
             self.follower.failed(self.number, error)
 
     def _before(self, place: int, closure: bool) -> None:
-        if place == 0 or not self._begun:
-            self._forget()
-            self._begun = self.wanted = self.follower.begin(self.number)
-        if self._begun and not closure:
-            self._gradients |= gradients_given(self.optimizers[place])
-        self._hidden |= closure and not evaluates_once(self.optimizers[place])
+        if place == 0 or self._seen is None:
+            self._seen = None
+            begun = self.follower.begin(self.number)
+            self.wanted = begun is not None
+            self._seen = _Seen(begun) if self.wanted else None
+        if self._seen is not None:
+            optimizer = self.optimizers[place]
+            self._seen.hidden |= closure and not evaluates_once(optimizer)
+            self._seen.gradients |= {} if closure else gradients_given(optimizer)
 
     def _after(self, place: int, closure: bool) -> None:
-        if not self._begun:
+        seen, optimizer = self._seen, self.optimizers[place]
+        if seen is None:
             return
-        self._stepped.add(place)
-        if closure and not self._hidden:
-            self._gradients |= gradients_given(self.optimizers[place])
-        if place == len(self.optimizers) - 1 and not _is_left_out(self.optimizers[place]):
-            gradients = None if self._hidden or not self._gradients else self._gradients
-            self.follower.end(self.number, gradients, len(self._stepped) < len(self.optimizers))
+        seen.stepped.add(place)
+        if closure and not seen.hidden:
+            seen.gradients |= gradients_given(optimizer)
+        if place == len(self.optimizers) - 1 and not _is_left_out(optimizer):
+            gradients = None if seen.hidden or not seen.gradients else seen.gradients
+            out_of_order = len(seen.stepped) < len(self.optimizers)
+            self.follower.end(self.number, seen.begun, gradients, out_of_order)
 
     def _count(self) -> None:
-        if self._begun:
-            self._forget()
+        self._seen = None
         self.number += 1
         self.wanted = self.follower.wants(self.number)
 
-    def _forget(self) -> None:
-        self._begun = self._hidden = False
-        self._gradients, self._stepped = {}, set()
+
+@dataclass
+class _Seen:
+    """What is seen of the step that goes on.
+
+    Attributes:
+        begun: what the follower has of its beginning.
+        gradients: what the optimisers are given, by the ids of parameters.
+        hidden: whether a closure computes gradients where nobody sees them.
+        stepped: which optimisers have made theirs.
+    """
+
+    begun: Any
+    gradients: dict[int, Tensor] = field(default_factory=dict)
+    hidden: bool = False
+    stepped: set[int] = field(default_factory=set)
 
 
 def _is_inside_step(optimizer: Optimizer) -> bool:

@@ -11,8 +11,8 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.recording.estimates import problem_facts
-from lossgeom.recording.heard import OnError
 from lossgeom.recording.measuring import (
+    OnError,
     checked_metrics,
     end_block,
     measure_into,
@@ -91,7 +91,6 @@ class Tracker:
         self.problem = problem
         self.record = record
         self.due = as_schedule(every)
-        self._warned = False
         self._describe(thresholds)
 
     def __repr__(self) -> str:
@@ -110,17 +109,15 @@ class Tracker:
             step = operator.index(step)
         except TypeError:
             raise TypeError(f"expected the step as an int, got {step!r}") from None
-        if not self.due(step):
+        new = unmeasured(self.record, self.metrics, step) if self.due(step) else []
+        if not new:
             return {}
-        new = unmeasured(self.record, self.metrics, step)
-        problem = self.problem.refreshed() if new else self.problem
-        estimates = measure_into(self.record, step, new, problem)
+        problem = self.problem.refreshed()
+        found = measure_into(self.record, step, new, problem)
         beside = ", ".join(self.record.for_report.thresholds)
-        if beside and not self._warned:
-            self._warned = warn_of_mode(self.record, problem, beside)
-        if new and self.record.for_report.notes != problem.notes:
-            self.record.update(notes=problem.notes)
-        return estimates
+        if beside:
+            warn_of_mode(self.record, problem, beside)
+        return found
 
     def attach(
         self,

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lossgeom.recording.edge_lines import Edge, edge_of
+from lossgeom.recording.measuring import FAILED
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import Watched
 from lossgeom.recording.watched import watched_of
@@ -14,8 +16,8 @@ from lossgeom.stability.edge_series import PLAIN_SGD
 
 Row = Mapping[str, Any]
 Rows = dict[str, dict[int, Row]]  # by metric and step
-HESSIAN = "Hessian"
-FAILED = "failed"  # the status of a measurement that raised an error
+SHARPNESS = "sharpness"
+PREFERRED = ("edge_ratio", "effective_sharpness")  # to sharpness
 GAUGES = (
     "edge_ratio",
     "effective_sharpness",
@@ -59,7 +61,7 @@ def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
 def is_about_the_edge(record: Record) -> bool:
     """Whether a run has measured anything that a verdict may rest on."""
     metrics = {metric for _, metric in record.measured}
-    known = "sharpness" in record.for_report.thresholds or watched_of(record) is not None
+    known = SHARPNESS in record.for_report.thresholds or watched_of(record) is not None
     return record.manifest["kind"] == "run" and bool(metrics.intersection(GAUGES) or known)
 
 
@@ -74,20 +76,21 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
         return [of(found[step]) if step in found else None for step in steps]
 
     told = record.for_report
-    metric, ratio = _ratio(rows, watched, told.thresholds)
-    preconditioned = metric == "effective_sharpness" or watched.matrix not in (None, HESSIAN)
+    metric, edge = _compared(rows, watched, told.thresholds.get(SHARPNESS))
+    along = edge_of("batch_sharpness", watched) if watched.formula == PLAIN_SGD else None
+    preconditioned = metric == "effective_sharpness" or watched.matrix not in (None, "Hessian")
     return EdgeSeries(
         steps=steps,
-        ratios=values(metric, ratio),
+        ratios=values(metric, _over(edge)) if edge else (),
         losses=values("loss", lambda row: None if row.get("status") == FAILED else _value(row)),
         realised_edges=values("realised_edge"),
         update_curvatures=values("update_curvature"),
         critical_steps=values("critical_step"),
-        batch_ratios=values("batch_sharpness", _over_lr) if watched.formula == PLAIN_SGD else (),
+        batch_ratios=values("batch_sharpness", _over(along)) if along else (),
         full_batch=watched.full_batch if full_batch is None else full_batch,
         status=watched.status or "ok",
         quantity="effective sharpness" if preconditioned else "sharpness",
-        formula=watched.formula or told.threshold_formulas.get("sharpness", "its threshold"),
+        formula=watched.formula or told.threshold_formulas.get(SHARPNESS, "its threshold"),
         optimizer=" and ".join(dict.fromkeys(watched.optimizers)) or "this optimiser",
     )
 
@@ -100,30 +103,24 @@ def _by_metric(record: Record) -> Rows:
     return rows
 
 
-def _ratio(
-    rows: Rows, watched: Watched, constant: Mapping[str, float]
-) -> tuple[str, Callable[[Row], float | None]]:
-    """The metric to compare with the threshold, and how a row of it does."""
-    if "edge_ratio" in rows:
-        return "edge_ratio", _value
-    if "effective_sharpness" in rows:
-        return "effective_sharpness", _over_threshold
-    if any(row.get("threshold") is not None for row in rows.get("sharpness", {}).values()):
-        of_hessian = watched.matrix in (None, HESSIAN)
-        return "sharpness" if of_hessian else "", _over_threshold
-    edge = constant.get("sharpness")
-    return "sharpness", lambda row: _over_threshold({**row, "threshold": edge})
+def _compared(rows: Rows, watched: Watched, constant: float | None) -> tuple[str, Edge | None]:
+    """The metric to compare with the threshold, and the edge that it is compared with."""
+    metric = next((name for name in PREFERRED if name in rows), SHARPNESS)
+    own = rows.get(metric, {}).values()
+    if metric == SHARPNESS and all(row.get("threshold") is None for row in own):
+        return metric, Edge("threshold", lambda _: constant or math.nan)
+    return metric, edge_of(metric, watched)
 
 
 def _value(row: Row) -> float:
     return float(row["value"])
 
 
-def _over_threshold(row: Row) -> float:
-    """NaN where the threshold is not known, or no sharpness is below it."""
-    threshold = float(row.get("threshold") or math.nan)
-    return _value(row) / threshold if threshold > 0 else math.nan
+def _over(edge: Edge) -> Callable[[Row], float]:
+    """How a row compares with its edge: NaN where that is not known, or no value is below it."""
 
+    def ratio(row: Row) -> float:
+        at = edge.of(row)
+        return _value(row) / at if at > 0 else math.nan
 
-def _over_lr(row: Row) -> float:
-    return math.nan if row.get("lr") is None else _value(row) * float(row["lr"]) / 2
+    return ratio

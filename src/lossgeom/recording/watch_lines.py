@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TextIO
 
 from lossgeom.estimate import Estimate
@@ -34,23 +34,22 @@ class LiveLine:
     """One line at the bottom of a terminal, written over and over.
 
     Args:
-        stream: where to; what is no terminal gets nothing.
+        stream: the terminal.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = sys.stderr if stream is None else stream
-        self.is_shown = self.stream.isatty()
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
 
     def show(self, text: str) -> None:
         """Write a text in the place of the last one."""
-        if self.is_shown:
-            shown = printable(text)
-            cut = shown if len(shown) <= WIDTH else f"{shown[: WIDTH - 3]}..."
-            self.stream.write(f"\r\x1b[K{cut}")
-            self.stream.flush()
+        shown = printable(text)
+        self._write(shown if len(shown) <= WIDTH else f"{shown[: WIDTH - 3]}...")
 
     def end(self, text: str) -> None:
         """Write some lines in the place of it, which stay."""
-        if self.is_shown:
-            self.stream.write(f"\r\x1b[K{printable(text, keep=chr(10))}\n")
+        self._write(f"{printable(text, keep=chr(10))}\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # of a terminal that is gone
+            self.stream.write(f"\r\x1b[K{text}")
             self.stream.flush()

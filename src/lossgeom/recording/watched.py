@@ -34,18 +34,17 @@ def tell(record: Record, state: OptimizerState, full_batch: bool | None, **other
         full_batch: what is known of that; ``None`` leaves what was known before.
         others: further fields.
     """
-    known, threshold = watched_of(record), state.threshold
+    known, threshold = watched_of(record) or Watched(()), state.threshold
     watched = replace(
-        known or Watched(()),
+        known,
         optimizers=state.kinds,
         formula=threshold.formula,
         matrix=threshold.matrix,
         status=threshold.status,
         instead=threshold.instead,
+        full_batch=known.full_batch if full_batch is None else full_batch,
         **others,
     )
-    if full_batch is not None:
-        watched = replace(watched, full_batch=full_batch)
     if watched != known:
         record.update(watched=asdict(watched))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from statistics import median
@@ -19,7 +19,8 @@ GROWTH = 1.05  # times what it was, above it
 LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
 WIDE, MOST = (0.5, 2.0), 0.75  # where that share of single steps are, of a run at the edge
 PARTS = 4  # what is said of now rests on the last of so many
-BLOWN_UP = 1e4  # times the first loss
+BLOWN_UP = 1e4  # times the first loss, or 1: a run may start at a minimum, and leave it
+COME_BACK = 1e2  # so many times below the largest, a loss is on its way back
 
 
 def edge_verdict(series: EdgeSeries) -> Verdict:
@@ -28,7 +29,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     The rule is about r, the largest eigenvalue over the threshold of its step. Each value is
     replaced by the median of itself and its neighbours, so that no single one decides.
 
-    - *diverged*: the loss is not finite, or 10,000 times what it was at first.
+    - *diverged*: the loss is not finite, or 10,000 times what it was at first, or 1 where that is
+      more, and has not fallen since to a hundredth of its largest.
     - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
       are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
     - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled; or r is
@@ -60,8 +62,7 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     if diverged is not None:
         return diverged
     if series.status == "unknown":
-        alarm = _alarm(series) if series.full_batch else None
-        return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
+        return _without_threshold(series)
     if series.full_batch:
         ending = " (nominal)" if series.status == "nominal" else ""
         ratios = [point for point in series.finite("ratios") if point[1] != 0]
@@ -86,11 +87,17 @@ def _diverged(series: EdgeSeries) -> Verdict | None:
     if not finite:
         return None
     first, last = finite[0][1], finite[-1][1]
-    if not 0 < BLOWN_UP * first < last or last < max(value for _, value in finite) / 2:
+    limit, largest = BLOWN_UP * max(abs(first), 1.0), max(value for _, value in finite)
+    above = _above_at_the_end(Gauge.of("loss", "", finite), limit).points
+    if not above or last < largest / COME_BACK:
         return None
-    before = max(step for step, value in finite if value <= BLOWN_UP * first)
-    since = min(step for step, _ in finite if step > before)
-    return Verdict("diverged", f"the loss is {last / first:.1g} times what it was at first", since)
+    why = f"the loss is {last:.2g}, and was {first:.2g} at first"
+    return Verdict("diverged", why, above[0][0])
+
+
+def _without_threshold(series: EdgeSeries) -> Verdict:
+    alarm = _alarm(series) if series.full_batch else None
+    return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
 
 
 def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
@@ -143,7 +150,7 @@ def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
     was_there = len(stay.points) >= FEW and _mostly_inside(stay.values)
     if was_there and not _has_left(gauge, stay):
         return _at_the_edge(gauge, stay)
-    inside = _latest(gauge, lambda r: LOW <= r <= HIGH)
+    inside = _inside_at_the_end(gauge)
     if len(inside.points) >= FEW:
         return _at_the_edge(gauge, inside)
     if gauge.values[-1] > HIGH or (inside.points and gauge.values[-1 - len(inside.points)] > HIGH):
@@ -175,7 +182,7 @@ def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
 def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     if gauge.values[-1] <= HIGH:
         return _in_the_band_and_growing(gauge, series)
-    run = _latest(gauge, lambda r: r > HIGH)
+    run = _above_at_the_end(gauge, HIGH)
     losses = [loss for step, loss in series.finite("losses") if step >= run.points[0][0]]
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
     clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
@@ -188,7 +195,7 @@ def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
 
 def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     """The verdict where nothing holds a loss that grows, as on a quadratic a little above."""
-    run, losses = _latest(gauge, lambda r: r > 1), series.finite("losses")
+    run, losses = _above_at_the_end(gauge, 1.0), series.finite("losses")
     later = [loss for step, loss in losses if run.points and step >= run.points[0][0]]
     if min(len(run.points), len(later)) < FEW or later != sorted(later):
         return None
@@ -197,9 +204,9 @@ def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None
     return said if later[-1] > LOSS_RISE * before else None
 
 
-def _latest(gauge: Gauge, holds: Callable[[float], bool]) -> Gauge:
-    """The last values, as far back as something holds of them."""
-    return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if not holds(r)), default=0))
+def _above_at_the_end(gauge: Gauge, limit: float) -> Gauge:
+    """The last values, as far back as they are above a limit."""
+    return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if r <= limit), default=0))
 
 
 def _since(gauge: Gauge, run: Gauge) -> int | None:
@@ -225,8 +232,8 @@ def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
 
 def _below(gauge: Gauge, series: EdgeSeries, stay: Gauge | None) -> Verdict:
     """The verdict on a ratio that is below the band, with where it was before."""
-    later = _latest(gauge, lambda r: r < LOW)
-    out = len(gauge.points) - len(later.points)
+    out = max((i + 1 for i, value in enumerate(gauge.values) if value >= LOW), default=0)
+    later = gauge.part(out)
     now = later.part(-max(FEW, len(gauge.points) // PARTS))
     alarm = _alarm(series, gauge.points[out - 1][0] if out else None)
     if alarm is not None:
@@ -263,6 +270,12 @@ def _has_left(gauge: Gauge, stay: Gauge) -> bool:
     dips = [len([*run]) for low, run in groupby(stay.values, lambda v: v < LOW) if low]
     longest = max(ENOUGH - 1, len(stay.points) // PARTS, *dips)
     return min(after, default=LOW) < LEFT or len(after) > longest
+
+
+def _inside_at_the_end(gauge: Gauge) -> Gauge:
+    """The last values, as far back as they are in the band."""
+    outside = [i for i, value in enumerate(gauge.values) if not LOW <= value <= HIGH]
+    return gauge.part(outside[-1] + 1 if outside else 0)
 
 
 def _mostly_inside(values: Sequence[float]) -> bool:
