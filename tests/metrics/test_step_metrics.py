@@ -166,10 +166,10 @@ def test_directions_and_norms_on_a_quadratic(step):
         lg.metrics.DirectionalSharpness(): rayleigh,
         lg.metrics.DirectionalSharpness("update"): rayleigh,
         lg.metrics.UpdateNorm(): float(D.norm()),
-        lg.metrics.GradientAlignment(): float(shares[0]),
-        lg.metrics.GradientAlignment(2): float(shares[:2].sum()),
-        lg.metrics.UpdateAlignment(): float(shares[0]),
-        lg.metrics.UpdateAlignment(2): float(shares[:2].sum()),
+        lg.metrics.Alignment(): float(shares[0]),
+        lg.metrics.Alignment(k=2): float(shares[:2].sum()),
+        lg.metrics.Alignment("update"): float(shares[0]),
+        lg.metrics.Alignment("update", 2): float(shares[:2].sum()),
     }
     for metric, value in expected.items():
         assert metric.of_step(step).value == pytest.approx(value, rel=1e-2), metric
@@ -214,7 +214,7 @@ def test_momentum_of_the_live_optimiser():
 def test_momentum_that_is_not_known():
     for settings in ({"nesterov": True}, {"weight_decay": 0.1}, {"dampening": 0.1}):
         step, _ = trained(2, momentum=0.9, **settings)
-        with pytest.raises(lg.UndefinedError, match=r"is known for one torch\.optim\.SGD"):
+        with pytest.raises(lg.UndefinedError, match=r"is known for torch\.optim\.SGD"):
             lg.metrics.MomentumBatchSharpness().of_step(step)
     step, _ = trained(2, momentum=0.9)
     closure = Step(step.before, step.update, step.state)
@@ -242,6 +242,15 @@ def test_coefficients_of_self_stabilisation():
     else:
         with pytest.raises(lg.UndefinedError, match="nothing drives the sharpness"):
             gap.of_step(step)
+
+
+def test_the_gap_of_the_plateau_is_that_of_plain_sgd():
+    """2 / lr is the edge of no other, so the distance from it is not what noise makes."""
+    for settings in ({"momentum": 0.9}, {"weight_decay": 0.1}):
+        step, _ = trained(3, **settings)
+        with pytest.raises(lg.UndefinedError, match="known for SGD with one learning rate and"):
+            lg.metrics.PlateauGap(batch_size=2).of_step(step)
+        assert lg.metrics.PlateauGap("noise", batch_size=2).of_step(step).value > 0
 
 
 def test_an_update_that_is_not_finite(step):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.stability import edge_factors, loss_rounding
+from lossgeom.stability import edge_factors, loss_rounding, optimizer_state
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
@@ -82,6 +82,22 @@ def test_the_sharpest_direction_is_aligned(problem):
     zeta = lg.realised_edge(problem, D).value
     found = edge_factors(problem, D, zeta, lg.Hessian(problem), 3.0, 20.0)
     assert (found.alignment, found.filtering) == pytest.approx((1, 1))
+
+
+def test_factors_where_a_group_does_not_move():
+    model, lr = nn.Linear(2, 1).double(), 0.1
+    x, y = torch.randn(5, 2).double(), torch.randn(5, 1).double()
+    problem = lg.Problem(model, "squared_error", [(x, y)])
+    groups = [{"params": [model.weight]}, {"params": [model.bias], "lr": 0.0}]
+    matrix = optimizer_state(problem, torch.optim.SGD(groups, lr=lr)).matrix(problem)
+    D = -lr * problem.gradient() * torch.tensor([1.0, 1.0, 0.0])
+    top, zeta = torch.linalg.eigvalsh(matrix.dense())[-1].item(), lg.realised_edge(problem, D).value
+    found = edge_factors(problem, D, zeta, matrix, top, 2.0)
+    assert found.realised == pytest.approx(zeta)
+    assert found.filtering == pytest.approx(1)
+    assert 0 < found.alignment <= 1 + 1e-9
+    with pytest.raises(lg.UndefinedError, match="moves parameters that the optimiser does not"):
+        edge_factors(problem, D - 1e-3 * problem.gradient(), zeta, matrix, top, 2.0)
 
 
 def test_on_a_network_they_are_what_losses_gradients_and_products_say():

@@ -111,6 +111,19 @@ def test_noise_of_batches_along_a_direction():
     assert lg.noise_along(problem, torch.ones(1), batch_size=12).value == 0
 
 
+def test_two_batches_tell_little_of_their_noise():
+    """Their squares are the same, which is no sign that they are exact."""
+    model, x, y = line()
+    data = [(x[:6], y[:6]), (x[6:], y[6:])]
+    for found in (
+        lg.noise_along(lg.Problem(model, "squared_error", data), torch.ones(1)),
+        lg.noise_along(
+            lg.Problem(model, "squared_error", data), torch.ones(1), batch_size=6, batches=2
+        ),
+    ):
+        assert found.stderr == pytest.approx(math.sqrt(2) * found.value)
+
+
 def test_noise_of_the_own_batches_of_an_epoch():
     """In the mean over all orders, it is that of batches drawn independently."""
     model, x, y = line(6)

@@ -62,7 +62,7 @@ def assert_same(found: ExampleCurvatures, H, g):
     inside = torch.einsum("ia,iab,ib->i", found.gradients, found.matrices, found.gradients)
     assert torch.allclose(inside, torch.einsum("ia,iab,ib->i", g, H, g), rtol=1e-7)
     assert (found.top @ H.mean(0) @ found.top).item() == pytest.approx(values[0].item(), rel=1e-8)
-    along = found.along(torch.eye(found.rank).double()[0])
+    along = found.along_top
     assert torch.allclose(along, torch.einsum("a,iab,b->i", found.top, H, found.top), rtol=1e-7)
 
 

@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 
+from lossgeom.linalg import top_eigenpairs
 from lossgeom.stability.sgd import (
     ExampleCurvatures,
     certainly_stable,
@@ -272,3 +274,13 @@ def test_errors():
         moment_threshold(many, 2, 3)
     with pytest.raises(ValueError, match=r"2.65e\+32 orders in 20 dimensions are too many: exp"):
         reshuffling_threshold(many, 1)
+
+
+def test_a_growth_that_is_not_found(monkeypatch):
+    """As where the search has no products left; what it has is below the truth, and no bound."""
+    points = torch.randn(8, 1, 4, generator=torch.Generator().manual_seed(0))
+    curvatures = ExampleCurvatures.of(points)
+    few = partial(top_eigenpairs, max_matvecs=3)
+    monkeypatch.setattr("lossgeom.stability.sgd.second_moments.top_eigenpairs", few)
+    with pytest.raises(ArithmeticError, match="growth of second moments is known to"):
+        mean_square_threshold(curvatures, 2)

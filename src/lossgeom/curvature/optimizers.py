@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.model_copy import unwrapped
+from lossgeom.problem.live import live_parameters
 
 KNOWN: tuple[type[Optimizer], ...] = (SGD, RMSprop, AdamW, Adam, NAdam, Adagrad)
 WRAPPERS = {"AcceleratedOptimizer", "LightningOptimizer", "_FabricOptimizer"}
@@ -118,14 +118,12 @@ def members(problem: Problem, optimizers: Sequence[Optimizer]) -> list[Member]:
                     raise ValueError("expected every parameter in one optimiser, got one in two")
                 state = optimizer.state.get(parameter, {})
                 found[id(parameter)] = Member(parameter, optimizer, group, state)
-    model = unwrapped(checked_problem(problem).model)[0]
-    # without what torch.compile puts into the names
-    theirs = {name.replace("_orig_mod.", ""): p for name, p in model.named_parameters()}
-    for name in problem.network.names:
-        if id(theirs.get(name)) not in found:
+    live = live_parameters(checked_problem(problem))
+    for name, parameter in zip(problem.network.names, live, strict=True):
+        if id(parameter) not in found:
             raise ValueError(
                 f"expected the optimiser to update every parameter of the problem, but {name} is "
                 "not among its parameters; make it with this model's parameters, or measure in "
                 "those that it has with Problem(..., parameters=...)"
             )
-    return [found[id(theirs[name])] for name in problem.network.names]
+    return [found[id(parameter)] for parameter in live]

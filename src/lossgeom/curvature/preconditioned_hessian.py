@@ -22,6 +22,7 @@ from lossgeom.curvature.optimizers import (
     decoupled_decay,
     flat,
     has_no_gradients,
+    has_stepped,
     known_kind,
     unwrapped_optimizer,
 )
@@ -171,7 +172,8 @@ def preconditioner(problem: Problem, *optimizers: Optimizer) -> Float[Tensor, " 
     Raises:
         TypeError: for any other optimiser.
         ValueError: if they do not update all parameters of the problem, have taken no step yet,
-            have a learning rate of 0, or the model has been trained since the problem was made.
+            or none with a gradient of some parameter, which P is infinite for; have a learning rate
+            of 0, or the model has been trained since the problem was made.
 
     Source: Cohen et al., arXiv:2207.14484, section 2; torch's own documentation of each.
 
@@ -222,18 +224,15 @@ def _inverse(each: Member) -> Tensor:
             "expected an optimiser whose preconditioner is known (torch.optim.SGD, RMSprop, Adam, "
             f"AdamW, NAdam, Adagrad), got {type(each.optimizer).__name__}"
         )
-    if kind is not SGD and not float(each.state.get("step", 0)) > 0:
+    if kind is not SGD and not has_stepped(each.state):
         raise NoPreconditionerError(
             f"{type(each.optimizer).__name__} has no squared gradients for some parameter before "
-            "its first step with a gradient; take one, or load its state"
+            "its first step with a gradient; take one, or load its state. One that plays no part "
+            "in the loss never has any: leave it out with Problem(..., parameters=...)"
         )
     lr = float(each.group["lr"])
     check_number("lr", lr, 0, at_low=True)
     return lr / ROOTS[kind](each)
-
-
-def _one(each: Member) -> Tensor:  # noqa: ARG001
-    return torch.ones((), dtype=torch.float64)
 
 
 def _rms(each: Member) -> Tensor:
@@ -247,10 +246,6 @@ def _adam(each: Member) -> Tensor:
     key = "max_exp_avg_sq" if each.group["amsgrad"] else "exp_avg_sq"
     remembered: float = float(each.group["betas"][0]) ** float(each.state["step"])
     return _corrected(each, key) * (1 - remembered)
-
-
-def _nadam(each: Member) -> Tensor:
-    return _corrected(each, "exp_avg_sq")
 
 
 def _corrected(each: Member, key: str) -> Tensor:
@@ -270,10 +265,10 @@ def _wide(each: Member, key: str) -> Tensor:
 
 
 ROOTS: dict[type[Optimizer], Callable[[Member], Tensor]] = {
-    SGD: _one,
+    SGD: lambda _: torch.ones((), dtype=torch.float64),
     RMSprop: _rms,
     Adam: _adam,
     AdamW: _adam,
-    NAdam: _nadam,
+    NAdam: lambda each: _corrected(each, "exp_avg_sq"),
     Adagrad: _adagrad,
 }

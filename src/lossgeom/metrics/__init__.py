@@ -4,6 +4,7 @@ from lossgeom.metrics._metric import Metric
 from lossgeom.metrics.accuracy import Accuracy
 from lossgeom.metrics.accuracy_under_attack import AccuracyUnderAttack
 from lossgeom.metrics.adaptive_sharpness import AdaptiveSharpness
+from lossgeom.metrics.alignment import Alignment
 from lossgeom.metrics.batch_sharpness import BatchSharpness
 from lossgeom.metrics.certified_accuracy import CertifiedAccuracy
 from lossgeom.metrics.critical_sharpness import CriticalSharpness
@@ -12,7 +13,6 @@ from lossgeom.metrics.directional_sharpness import DirectionalSharpness
 from lossgeom.metrics.edge_ratio import EdgeRatio
 from lossgeom.metrics.effective_sharpness import EffectiveSharpness
 from lossgeom.metrics.geometry import Geometry
-from lossgeom.metrics.gradient_alignment import GradientAlignment
 from lossgeom.metrics.gradient_cosine import GradientCosine
 from lossgeom.metrics.gradient_norm import GradientNorm
 from lossgeom.metrics.in_mode import InMode
@@ -30,7 +30,6 @@ from lossgeom.metrics.self_stabilisation import SelfStabilisation
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 from lossgeom.metrics.step import Step, StepMetric
-from lossgeom.metrics.update_alignment import UpdateAlignment
 from lossgeom.metrics.update_curvature import UpdateCurvature
 from lossgeom.metrics.update_norm import UpdateNorm
 from lossgeom.metrics.worst_case_sharpness import WorstCaseSharpnessLower
@@ -64,8 +63,7 @@ STEP_METRICS: tuple[type[StepMetric], ...] = (
     MomentumBatchSharpness,
     DirectionalSharpness,
     UpdateNorm,
-    GradientAlignment,
-    UpdateAlignment,
+    Alignment,
     ProgressiveSharpening,
     SelfStabilisation,
     PlateauGap,
@@ -78,6 +76,7 @@ __all__ = [
     "Accuracy",
     "AccuracyUnderAttack",
     "AdaptiveSharpness",
+    "Alignment",
     "BatchSharpness",
     "CertifiedAccuracy",
     "CriticalSharpness",
@@ -86,7 +85,6 @@ __all__ = [
     "EdgeRatio",
     "EffectiveSharpness",
     "Geometry",
-    "GradientAlignment",
     "GradientCosine",
     "GradientNorm",
     "InMode",
@@ -106,7 +104,6 @@ __all__ = [
     "SobolevSeminorm",
     "Step",
     "StepMetric",
-    "UpdateAlignment",
     "UpdateCurvature",
     "UpdateNorm",
     "WorstCaseSharpnessLower",

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lossgeom.curvature import Hessian
 from lossgeom.curvature.optimizers import NoPreconditionerError
 from lossgeom.curvature.preconditioned_hessian import Preconditioning
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
 from lossgeom.metrics.step import Step
 from lossgeom.problem.model_facts import Key
-from lossgeom.stability import OptimizerState, UndefinedError, loss_rounding
+from lossgeom.stability import (
+    OptimizerState,
+    SelfStabilisation,
+    UndefinedError,
+    loss_rounding,
+    self_stabilisation,
+)
 
 ROUNDING = "rounding of the loss"
 CHANGED = 2.0  # the factor by which a loss may change before its rounding is measured anew
@@ -119,3 +126,13 @@ def rounding_of(step: Step) -> float:
     if known is None or not abs(known[0]) / CHANGED <= abs(loss) <= abs(known[0]) * CHANGED:
         known = step.memory[ROUNDING] = (loss, loss_rounding(step.before))
     return float(known[1])
+
+
+def stabilisation_of(step: Step, tol: float, max_matvecs: int, seed: int) -> SelfStabilisation:
+    """The coefficients of self-stabilisation, once a step."""
+
+    def found() -> SelfStabilisation:
+        pairs = top_pair(step, Hessian(step.before), tol, max_matvecs, seed)
+        return self_stabilisation(step.before, pairs=pairs)
+
+    return step.cache.value(Key(stabilisation_of, (tol, max_matvecs, seed)), found)

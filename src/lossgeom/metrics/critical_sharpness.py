@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lossgeom.estimate import Estimate
-from lossgeom.metrics._critical import check_other, measured
 from lossgeom.metrics._of_step import one_lr
+from lossgeom.metrics.critical_step import check_other, critical_step_of
 from lossgeom.metrics.step import Step
 from lossgeom.problem import Problem
 from lossgeom.stability.critical_step import RTOL, sharpness_of
@@ -47,4 +47,4 @@ class CriticalSharpness:
                 learning rate, or as :class:`CriticalStep`.
         """
         lr = one_lr(step)
-        return sharpness_of(measured(step, self.rtol, self.other), lr)
+        return sharpness_of(critical_step_of(step, self.rtol, self.other), lr)

@@ -12,7 +12,9 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics._of_step import one_lr
 from lossgeom.metrics.step import Step
 from lossgeom.stability import UndefinedError, batch_sharpness
+from lossgeom.stability.edge_series import PLAIN_SGD
 
+HEAVY_BALL = PLAIN_SGD, "2 (1 + momentum)/lr"  # the thresholds of SGD with momentum or without
 ROUNDING = 0.01  # of an update: what it may have lost where it is looked into
 
 
@@ -46,15 +48,11 @@ class MomentumBatchSharpness:
 
 def _pushed(step: Step) -> Float[Tensor, " P"]:
     """What momentum adds to the gradient, beta times the buffer before the step."""
-    apart = ("nesterov", "maximize", "weight_decay", "dampening")
-    plain = step.state.kinds == ("SGD",) and not any(
-        group[name] for group in step.state.groups for name in apart
-    )
-    if not plain:
+    if step.state.threshold.formula not in HEAVY_BALL:
         raise UndefinedError(
-            "the momentum form of batch sharpness is known for one torch.optim.SGD with "
-            f"heavy-ball momentum and none of {', '.join(apart)}; UpdateCurvature on the batch of "
-            "the step answers for others"
+            "the momentum form of batch sharpness is known for torch.optim.SGD with heavy-ball "
+            "momentum, one learning rate, and none of nesterov, maximize, weight_decay and "
+            "dampening; UpdateCurvature on the batch of the step answers for others"
         )
     if step.gradient is None:
         raise UndefinedError(

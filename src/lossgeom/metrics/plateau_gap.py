@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics._metric import check_settings
-from lossgeom.metrics._of_step import one_lr
-from lossgeom.metrics._stabilisation import noise_of, stabilisation_of
+from lossgeom.metrics._of_step import one_lr, stabilisation_of
 from lossgeom.metrics.step import Step
-from lossgeom.stability import plateau_gap
+from lossgeom.problem.model_facts import Key
+from lossgeom.stability import UndefinedError, noise_along, plateau_gap
+from lossgeom.stability.edge_series import PLAIN_SGD
 
 Of = Literal["gap", "noise"]
 
@@ -56,16 +57,33 @@ class PlateauGap:
 
         Raises:
             UndefinedError: where there is one batch and no ``batch_size``; of the gap, also where
-                the sharpness is not rising, or learning rates differ.
+                the sharpness is not rising, or for another optimiser than SGD with one learning
+                rate and neither momentum nor weight decay.
             DerivativeError: where the third derivative is wrong.
         """
-        at = stabilisation_of(step, self.tol, self.max_matvecs, self.seed)
-        noise = noise_of(step, at, self.batch_size, self.batches, self.seed)
-        top = at.sharpness
-        value, stderr = noise.value, noise.stderr or 0.0
-        if self.of == "gap":
-            value, stderr = (
-                plateau_gap(one_lr(step), at.sharpening, at.stabilisation, variance)
-                for variance in (value, stderr)
+        if self.of == "gap" and step.state.threshold.formula != PLAIN_SGD:
+            raise UndefinedError(
+                "the gap of the plateau is known for SGD with one learning rate and neither "
+                f"momentum nor weight decay, got {' and '.join(step.state.kinds)} with the "
+                f"threshold {step.state.threshold.formula}; EdgeRatio measures it for others"
             )
+        at, noise = stabilisation_of(step, self.tol, self.max_matvecs, self.seed), self._noise(step)
+        top, value, stderr = at.sharpness, noise.value, noise.stderr or 0.0
+        if self.of == "gap":
+            gap = plateau_gap(one_lr(step), at.sharpening, at.stabilisation, 1.0)
+            value, stderr = gap * value, gap * stderr
         return Estimate(value, stderr, converged=top.converged, matvecs=top.matvecs)
+
+    def _noise(self, step: Step) -> Estimate:
+        """The noise of batches along the sharpest direction, once a step for the same settings."""
+        at = stabilisation_of(step, self.tol, self.max_matvecs, self.seed)
+        return step.cache.value(
+            Key(PlateauGap, astuple(replace(self, of="noise"))),
+            lambda: noise_along(
+                step.before,
+                at.vector,
+                batch_size=self.batch_size,
+                batches=self.batches,
+                seed=self.seed,
+            ),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from lossgeom.estimate import Estimate
-from lossgeom.metrics._stabilisation import stabilisation_of
+from lossgeom.metrics._of_step import stabilisation_of
 from lossgeom.metrics.step import Step
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.curvature import Hessian
@@ -202,16 +203,7 @@ def _curvatures(
     It is the derivative of that of their weighted sum in the weights.
     """
     weights = torch.ones_like(sums, requires_grad=True)
-    slope = _derivative(sums @ weights, leaf, v)
-    curvature = _derivative(slope, leaf, v)
-    if not curvature.requires_grad:
-        return torch.zeros_like(sums)
-    return torch.autograd.grad(curvature, weights, materialize_grads=True)[0]
-
-
-def _derivative(value: Tensor, leaf: Tensor, v: Tensor) -> Tensor:
-    """The derivative along a direction, which can be differentiated again."""
-    if not value.requires_grad:
-        return torch.zeros_like(value)
-    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True, materialize_grads=True)
-    return gradient @ v
+    one = sums.new_ones(())
+    slope = pulled(sums, leaf, weights, create_graph=True) @ v
+    curvature = pulled(slope, leaf, one, create_graph=True) @ v
+    return pulled(curvature, weights, one)

@@ -77,7 +77,7 @@ def _is_nominal(kind: type[Optimizer], group: State, states: list[State]) -> boo
     return differ or min(steps, default=0.0) * (1 - float(memory)) < MEMORIES
 
 
-def _sgd(group: State, states: list[State]) -> Filtered:  # noqa: ARG001
+def _sgd(group: State) -> Filtered:
     momentum, dampening = float(group["momentum"]), float(group["dampening"])
     if group["nesterov"] and momentum:
         words = "(1 + 2 momentum - momentum dampening)" if dampening else "(1 + 2 momentum)"
@@ -91,11 +91,7 @@ def _heavy_ball(momentum: float, dampening: float = 0.0) -> Filtered:
     return LinearFilter.heavy_ball(momentum, dampening), top, bottom
 
 
-def _rmsprop(group: State, states: list[State]) -> Filtered:  # noqa: ARG001
-    return _heavy_ball(float(group["momentum"]))
-
-
-def _adam(group: State, states: list[State]) -> Filtered:  # noqa: ARG001
+def _adam(group: State) -> Filtered:
     return LinearFilter.adam(float(group["betas"][0])), "2 (1 + b1)", ("(1 - b1)",)
 
 
@@ -116,15 +112,11 @@ def _nadam(group: State, states: list[State]) -> Filtered:
     return least, "2", ("(1 - mu + mu (1 - b1)/(1 + b1))",)
 
 
-def _adagrad(group: State, states: list[State]) -> Filtered:  # noqa: ARG001
-    return _heavy_ball(0.0)
-
-
 FILTERS: dict[type[Optimizer], Callable[[State, list[State]], Filtered]] = {
-    SGD: _sgd,
-    RMSprop: _rmsprop,
-    Adam: _adam,
-    AdamW: _adam,
+    SGD: lambda group, _: _sgd(group),
+    RMSprop: lambda group, _: _heavy_ball(float(group["momentum"])),
+    Adam: lambda group, _: _adam(group),
+    AdamW: lambda group, _: _adam(group),
     NAdam: _nadam,
-    Adagrad: _adagrad,
+    Adagrad: lambda *_: _heavy_ball(0.0),
 }

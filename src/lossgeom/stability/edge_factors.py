@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -24,7 +23,7 @@ class EdgeFactors:
         nominal: chi, the largest eigenvalue over its threshold.
         alignment: varsigma, the mean curvature along the step over the largest eigenvalue.
         filtering: tau, what the filter of the optimiser makes of the present gradient; 1 for
-            gradient descent.
+            gradient descent without weight decay.
     """
 
     nominal: float
@@ -56,7 +55,9 @@ def edge_factors(
     with the largest eigenvalue :math:`\lambda` of the matrix :math:`P^{-1/2} H P^{-1/2}` that the
     optimiser's threshold T is for, :math:`|D|_P^2 = D^\top P D`, and the mean Hessian
     :math:`\bar H` along the step D that :func:`lossgeom.realised_edge` has. None has a unit.
-    The alignment is at most about 1: 1 where the whole step lies in the sharpest direction.
+    The alignment is at most about 1: 1 where the whole step lies in the sharpest direction. Where
+    the matrix is the Hessian and one weight decay w is taken off the threshold, it is at most
+    :math:`1 + w / \lambda`, and :math:`\tau` of gradient descent is :math:`1 + w / T`.
 
     Cost: none beside that of its arguments.
 
@@ -67,12 +68,11 @@ def edge_factors(
         matrix: of the threshold, :meth:`OptimizerState.matrix`.
         largest: its largest eigenvalue.
         threshold: T.
-        weight_decay: coupled, as it was given to :func:`lossgeom.realised_edge`; it is taken into
-            account where the matrix has it, too.
+        weight_decay: coupled, as it was given to :func:`lossgeom.realised_edge`.
 
     Raises:
-        UndefinedError: where the update is zero or does not go down to first order, or the
-            eigenvalue is not positive.
+        UndefinedError: where the update is zero, does not go down to first order, or moves what
+            the optimiser does not; or the eigenvalue is not positive.
         ValueError: for a threshold that is not positive and finite.
 
     Source: Lee and Lee, 2026, on the realised edge of preconditioned methods.
@@ -93,12 +93,22 @@ def edge_factors(
             "could lie in"
         )
     drop = descent_along(problem, D, penalty_along(problem, D, weight_decay))
-    scaled = D
-    if isinstance(matrix, PreconditionedHessian):  # whose scaling is 0 where nothing moves
-        scaled = D / matrix.scaling[:, 0].masked_fill(matrix.scaling[:, 0] == 0, math.inf)
-    length = dot(scaled, scaled)
+    if isinstance(matrix, PreconditionedHessian):
+        D = _scaled(D, matrix.scaling[:, 0])
+    length = dot(D, D)
     return EdgeFactors(
         nominal=largest / threshold,
         alignment=2 * zeta * drop / (largest * length),
         filtering=2 / threshold * drop / length,
     )
+
+
+def _scaled(D: Float[Tensor, " P"], scaling: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """The update in the coordinates of the matrix, whose scaling is 0 where nothing moves."""
+    still = scaling == 0
+    if D[still].any():
+        raise UndefinedError(
+            "the update moves parameters that the optimiser does not, as their learning rate is 0 "
+            "or it has had no gradient of them, so it is no step of this optimiser"
+        )
+    return D / scaling.masked_fill(still, 1.0)

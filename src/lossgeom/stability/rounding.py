@@ -53,5 +53,5 @@ def _measured(problem: Problem, seed: int) -> float:
     generator, total = random_numbers(seed), 0.0
     for _ in range(SAMPLES):
         u = (torch.rand(theta.shape, generator=generator) - 0.5).to(theta)
-        total += (problem.at(theta * (1 + spacing * u)).loss() - here) ** 2
+        total += (problem.at(theta + spacing * u * theta).loss() - here) ** 2
     return max(math.sqrt(total / SAMPLES), torch.finfo(theta.dtype).eps * abs(here))

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.curvature import Hessian
@@ -113,17 +114,10 @@ def curvature_gradient(problem: Problem, u: Float[Tensor, " P"]) -> Float[Tensor
         leaf = problem.leaf()
         gradient, count = problem.evaluation.gradient(leaf, batch, create_graph=True)
         check_differentiable_again(gradient)
-        form = u @ _derivative(gradient @ u, leaf, create_graph=True)
-        return _derivative(form, leaf), count
+        form = u @ pulled(gradient, leaf, u, create_graph=True)
+        return pulled(form, leaf, torch.ones_like(form)), count
 
     return problem.mean(of_batch)
-
-
-def _derivative(number: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
-    if not number.requires_grad:  # it does not depend on the leaf
-        return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(number, leaf, create_graph=create_graph, materialize_grads=True)
-    return found
 
 
 def noise_along(
@@ -149,7 +143,8 @@ def noise_along(
         seed: of the batches that are drawn.
 
     Returns:
-        The variance with its standard error; of all examples in one batch it is 0.
+        The variance with its standard error, which is that of normal numbers at least; of all
+        examples in one batch it is 0.
 
     Raises:
         UndefinedError: for a direction of zero, or one batch that is said to be all there are.
@@ -181,7 +176,9 @@ def noise_along(
     found = [dot(part.gradient(), u) for part in islice(parts, batches)]
     along, m = torch.tensor(found, dtype=torch.float64), len(found)
     squares = apart * m / (m - 1) * (along - along.mean()).square() / dot(u, u)
-    return Estimate(float(squares.mean()), stderr=float(squares.std()) / math.sqrt(m))
+    value = float(squares.mean())
+    of_normal = value * math.sqrt(2 / (m - 1))  # of few alike, squares do not differ by chance
+    return Estimate(value, stderr=max(float(squares.std()) / math.sqrt(m), of_normal))
 
 
 def plateau_gap(lr: float, sharpening: float, stabilisation: float, variance: float) -> float:

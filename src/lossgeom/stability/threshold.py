@@ -16,7 +16,7 @@ Of = Literal["data loss", "objective"]
 MatrixName = Literal["Hessian", "ObjectiveHessian", "PreconditionedHessian"]
 Status = Literal["ok", "nominal", "unknown"]
 INSTEAD = "realised_edge, update_curvature"
-SHARED = "linear_filter", "maximize"
+SHARED = {"linear_filter": "momentum or betas", "maximize": "maximize"}
 
 
 class Threshold(float):
@@ -147,9 +147,8 @@ def stability_threshold(*optimizers: Optimizer, of: Of = "data loss") -> Thresho
 
 
 def _of_rules(found: Sequence[Rule], of: Of) -> Threshold:
-    for name in SHARED:
+    for name, words in SHARED.items():
         if len({getattr(rule, name) for rule in found}) > 1:
-            words = "maximize" if name == "maximize" else "momentum or betas"
             return Threshold(None, f"none, since parameter groups differ in {words}")
     first, rates = found[0], {rule.lr for rule in found}
     if {rule.kind for rule in found} == {SGD} and len(rates) == 1 and not first.maximize:
@@ -167,11 +166,7 @@ def _of_sgd(rule: Rule, decays: set[float], of: Of) -> Threshold:
     if of == "objective" or len(decays) > 1:
         return Threshold(value, formula, "ObjectiveHessian")
     decay = decays.pop()
-    return (
-        Threshold(value - decay, f"{formula} - weight decay")
-        if decay
-        else Threshold(value, formula)
-    )
+    return Threshold(value - decay, f"{formula} - weight decay" if decay else formula)
 
 
 def _why_unknown(optimizer: Optimizer) -> str:

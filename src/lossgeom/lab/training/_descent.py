@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from lossgeom.batches import Batch
 from lossgeom.losses import Loss, LossLike, as_loss
@@ -60,7 +59,8 @@ def follow(
     for step in range(first, steps):
         yield step
         gradients = _gradients(model, criterion, batches(step), parameters)
-        if not get_total_norm(gradients).isfinite():
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+        if not torch.linalg.vector_norm(torch.stack(norms)).isfinite():
             return
         move(parameters, gradients)
     yield steps

@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.batches import Batch
 from lossgeom.curvature import ConjugateGaussNewton, GaussNewton, ParameterJacobian
 from lossgeom.linalg import SpectralDensity, random_numbers, spectral_density, top_eigenpairs
-from lossgeom.stability.sgd._largest import largest_curvature
+from lossgeom.losses.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
+from lossgeom.problem import Problem
+from lossgeom.smoothness import parameter_jacobian_norms
 from lossgeom.stability.sgd._residual import lowest_curvature, residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
 from lossgeom.stability.sgd.bounds import sufficient
@@ -19,6 +22,8 @@ from lossgeom.stability.sgd.necessary import along_direction, trace_condition
 
 PROBES = 20  # for the trace, and for the length of the gradients of single examples
 STEPS = 6  # of each, in the spectrum
+MANY = 20_000  # outputs of all examples: more gradients than that are not taken
+ROUNDING = 1e-3  # of a norm in single precision
 ERRORS = 4.0  # standard errors that a trace may be smaller
 
 
@@ -36,33 +41,26 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
     found = bool(pairs.converged[0]) and sharpness > 0
     most = float(pairs.values[0]) + residual if found else math.inf
     lower, single_batch = _certain(setting, most)
-    lowest = lowest_curvature(problem)
     share, true_upper = setting.left_out(own, residual_along(problem, v))
-    gradient, of_examples = float(problem.gradient().norm()), _of_examples(setting)
     evidence = Evidence(
+        setting=setting,
         lower=lower,
         upper=min(conditions.values(), default=math.inf),
         true_upper=true_upper,
-        minimum=setting.minimum(gradient, of_examples, sharpness, lowest),
-        gradient_norm=gradient,
-        example_gradient_norm=of_examples,
-        lowest=lowest,
+        gradient_norm=float(problem.gradient().norm()),
+        example_gradient_norm=_of_examples(setting),
+        lowest=lowest_curvature(problem),
         sharpness=sharpness,
         residual=share,
     )
-    state, reasons = evidence.verdict(setting.lr)
-    return SGDCertificate(
-        state=state,
-        reasons=tuple(reasons),
-        **setting.settings(),
-        **evidence.numbers(),
+    return evidence.certificate(
+        [f"bounds instead of a threshold: {why}"],
         smallest_batch=None,
         single_batch=single_batch,
         noise_kernel=_noise_kernel(setting, spectrum),
         bounds=conditions,
         moments={},
         excess_loss=None,
-        notes=(*setting.notes(), f"bounds instead of a threshold: {why}"),
     )
 
 
@@ -117,3 +115,38 @@ def _of_examples(setting: Setting) -> float:
     U = (signs[:, None] * r[:, :, None]).reshape(-1, PROBES)
     sums = ParameterJacobian(setting.problem).T.matmat(U)
     return math.sqrt(float(sums.double().square().sum(0).mean()) / len(r))
+
+
+def largest_curvature(setting: Setting) -> float:
+    r"""Bound the largest eigenvalue of all H_i, by norms of Jacobians.
+
+    .. math:: \lambda_{\max}(H_i) \le \|\nabla_f^2 \ell_i\| \, \|J_i\|^2
+
+    Infinite where that is not known, or takes too many gradients.
+    """
+    problem, examples = setting.problem, setting.examples
+    likelihood = problem.criterion.likelihood
+    few = examples.n * examples.outputs <= MANY
+    if likelihood is None or not few or problem.mode != "eval" or problem.seed is not None:
+        return math.inf
+    parts = problem.over_batches(lambda batch: _of_outputs(problem, likelihood, batch))
+    of_outputs = torch.cat(parts).double() / examples.terms
+    norms = parameter_jacobian_norms(problem, method="exact").values
+    return float((of_outputs.to(norms) * norms.square()).max()) * (1 + ROUNDING)
+
+
+@torch.no_grad()
+def _of_outputs(problem: Problem, likelihood: Likelihood, batch: Batch) -> Tensor:
+    """Bound the largest eigenvalue of the loss Hessian in the outputs of each example."""
+    outputs = problem.outputs(problem.theta, batch)
+    weights, f = likelihood.weights(outputs, batch), likelihood.rows(outputs)
+    if isinstance(likelihood, Gaussian):
+        most = torch.ones_like(f)
+    elif isinstance(likelihood, Bernoulli):
+        most = f.sigmoid() * (-f).sigmoid()
+    elif isinstance(likelihood, Softmax):
+        p = f.softmax(1)
+        most = 2 * p * (1 - p)  # by Gershgorin's theorem
+    else:
+        most = torch.full_like(f, math.inf)
+    return (weights * most).reshape(len(outputs), -1).amax(1)

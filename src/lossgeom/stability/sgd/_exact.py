@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from lossgeom.stability.sgd._residual import lowest_curvature, residual_along
 from lossgeom.stability.sgd._setting import Evidence, Setting
 from lossgeom.stability.sgd.bounds import certainly_stable, largest_batch_sharpness
@@ -25,40 +23,31 @@ OUTSIDE = 1e-2  # of a gradient: what is in directions without curvature, and no
 def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
     """Certify SGD with what is known of all examples."""
     lower, upper, notes = _bracket(setting, curvatures)
-    gradient = curvatures.mean_gradient
     of_examples = float(curvatures.gradient_norms.square().mean().sqrt())
-    lowest = lowest_curvature(setting.problem)
     residual, true_upper = _left_out(setting, curvatures)
     evidence = Evidence(
+        setting=setting,
         lower=lower,
         upper=upper,
         true_upper=true_upper,
-        minimum=setting.minimum(gradient, of_examples, curvatures.sharpness, lowest),
-        gradient_norm=gradient,
+        gradient_norm=curvatures.mean_gradient,
         example_gradient_norm=of_examples,
-        lowest=lowest,
+        lowest=lowest_curvature(setting.problem),
         sharpness=curvatures.sharpness,
         residual=residual,
     )
-    state, reasons = evidence.verdict(setting.lr)
-    p, settles = setting.p, (state, evidence.minimum) == ("stable", "regular")
-    conditions = {} if p is None else necessary_conditions(curvatures, p, setting.momentum)
-    return SGDCertificate(
-        state=state if curvatures.rank else "between",
-        reasons=tuple(reasons) if curvatures.rank else (FLAT,),
-        **setting.settings(),
-        **evidence.numbers(),
+    p, settles = setting.p, (evidence.verdict[0], evidence.minimum) == ("stable", "regular")
+    return evidence.certificate(
+        [*notes, *_on_random_walk(curvatures, of_examples)],
         smallest_batch=_smallest_batch(setting, curvatures),
         single_batch=_single_batch(setting, curvatures),
         noise_kernel=_noise_kernel(setting, curvatures),
-        bounds=conditions,
+        bounds={} if p is None else necessary_conditions(curvatures, p, setting.momentum),
         moments=_moments(setting, curvatures, lower),
         excess_loss=_excess_loss(setting, curvatures) if settles else None,
-        notes=(*setting.notes(), *notes, *_on_random_walk(curvatures, of_examples)),
     )
 
 
-FLAT = "no example has any curvature here beside what the Gauss-Newton matrix leaves out"
 NEARBY = (
     "there are too many orders of an epoch to be enumerated; for independent batches without "
     "replacement the threshold would be {0:.6g}, which reshuffled epochs of equal batches exceeded "
@@ -81,13 +70,11 @@ def _bracket(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float, fl
 
 def _left_out(setting: Setting, curvatures: ExampleCurvatures) -> tuple[float | None, float]:
     """The share of what Gauss-Newton leaves out, and what is stable at most with all curvature."""
-    top = curvatures.top
     if not curvatures.rank:
         return 0.0, math.inf
-    rest = residual_along(setting.problem, top.to(setting.problem.theta))
-    first = torch.zeros_like(curvatures.values)
-    first[0] = 1
-    return setting.left_out(curvatures.along(first), rest)
+    problem = setting.problem
+    rest = residual_along(problem, curvatures.top.to(problem.theta))
+    return setting.left_out(curvatures.along_top, rest)
 
 
 def _single_batch(setting: Setting, curvatures: ExampleCurvatures) -> float:

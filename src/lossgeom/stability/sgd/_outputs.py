@@ -22,12 +22,10 @@ class ExampleOutputs:
     Attributes:
         residuals: the gradient of each example's loss in its outputs.
         terms: of the loss of each example, which it is divided by.
-        batches: the number of examples in each batch of the data.
     """
 
     residuals: Float[Tensor, "n C"]
     terms: float
-    batches: tuple[int, ...]
 
     @property
     def n(self) -> int:
@@ -73,7 +71,7 @@ def _example_outputs(problem: Problem) -> ExampleOutputs:
             f"expected examples with as many outputs as each other, got {sorted(widths)}; pad them"
         )
     residuals = torch.cat([residuals for residuals, _ in found])
-    return ExampleOutputs(residuals / low, low, tuple(len(residuals) for residuals, _ in found))
+    return ExampleOutputs(residuals / low, low)
 
 
 def _check_independent(problem: Problem) -> None:

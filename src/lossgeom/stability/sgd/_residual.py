@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
@@ -50,14 +51,9 @@ def _of_batch(problem: Problem, batch: Batch, v: Tensor) -> tuple[Tensor, float]
     loss = LossAtOutputs.of(problem, outputs, batch)
     residual = loss.residual.detach()
     u = torch.zeros_like(residual, requires_grad=True)
-    second: Tensor | None = outputs
-    for weight in (u, None):
-        if second is None or not second.requires_grad:
-            return residual.new_zeros(len(residual)), loss.count
-        (second,) = torch.autograd.grad(second, t, weight, create_graph=True, allow_unused=True)
-        if second is not None:
-            check_differentiable_again(second)
-    if second is None or not second.requires_grad:
-        return residual.new_zeros(len(residual)), loss.count
-    (bend,) = torch.autograd.grad(second, u, materialize_grads=True)
+    first = pulled(outputs, t, u, create_graph=True)
+    second = pulled(first, t, torch.ones_like(t), create_graph=True)
+    check_differentiable_again(first)
+    check_differentiable_again(second)
+    bend = pulled(second, u, torch.ones_like(t))
     return (residual * bend).reshape(len(residual), -1).sum(1).detach(), loss.count

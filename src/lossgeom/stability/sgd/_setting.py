@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lossgeom.problem import Problem
 from lossgeom.stability.sgd._outputs import ExampleOutputs
-from lossgeom.stability.sgd.certificate import Minimum, State
+from lossgeom.stability.sgd.certificate import Minimum, SGDCertificate, State
 from lossgeom.stability.sgd.necessary import along_direction
 from lossgeom.stability.sgd.sampling import Sampling, noise_share
 
@@ -30,7 +31,9 @@ RAGGED = (
     "less stable, if anything, where the last batch is small, here of {0}, and its examples "
     "weigh more; drop_last=True leaves it out"
 )
+NO_CURVATURE = "no example has any curvature here beside what the Gauss-Newton matrix leaves out"
 LOCAL = "this is about steps linearised here, and says nothing of what happens far from this point"
+NAMES = {field.name for field in fields(SGDCertificate)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,23 +75,6 @@ class Setting:
             return share, math.inf
         return share, along_direction(own + rest, self.p)
 
-    def settings(self) -> dict[str, Any]:
-        """What a certificate says of the setting."""
-        names = ("lr", "batch_size", "momentum", "sampling")
-        return {**{name: vars(self)[name] for name in names}, "examples": self.examples.n}
-
-    def minimum(
-        self, gradient: float, of_examples: float, sharpness: float, lowest: float | None
-    ) -> Minimum:
-        """What kind of point it is, by the norms of gradients and extreme eigenvalues."""
-        if lowest is not None and lowest < -FLAT * sharpness:
-            return "no minimum"
-        # in steps as large as any stable ones, since small learning rates make no minimum
-        length = float(self.problem.theta.double().norm())
-        if of_examples <= ZERO * length * sharpness / 2:
-            return "interpolating"
-        return "regular" if gradient <= SMALL * of_examples else "no minimum"
-
     def notes(self) -> list[str]:
         """What holds for every certificate of this setting."""
         notes, left = [LOCAL], self.examples.n % self.batch_size
@@ -114,10 +100,10 @@ class Evidence:
     """What a verdict follows from.
 
     Attributes:
+        setting: SGD, and where.
         lower: a learning rate up to which the linearised steps are stable.
         upper: one from which on they are not.
         true_upper: one from which on steps are not, with what Gauss-Newton leaves out.
-        minimum: the kind of point.
         gradient_norm: of the mean loss.
         example_gradient_norm: root mean square of those of the examples.
         lowest: the most negative eigenvalue of the Hessian, if that is known.
@@ -125,22 +111,47 @@ class Evidence:
         residual: the share of what is left out.
     """
 
+    setting: Setting
     lower: float
     upper: float
     true_upper: float
-    minimum: Minimum
     gradient_norm: float
     example_gradient_norm: float
     lowest: float | None
     sharpness: float
     residual: float | None
 
-    def numbers(self) -> dict[str, Any]:
-        """What a certificate says of it."""
-        return {name: value for name, value in vars(self).items() if name != "true_upper"}
+    @property
+    def minimum(self) -> Minimum:
+        """What kind of point it is."""
+        if self.lowest is not None and self.lowest < -FLAT * self.sharpness:
+            return "no minimum"
+        # in steps as large as any stable ones, since small learning rates make no minimum
+        length = float(self.setting.problem.theta.double().norm())
+        if self.example_gradient_norm <= ZERO * length * self.sharpness / 2:
+            return "interpolating"
+        small = self.gradient_norm <= SMALL * self.example_gradient_norm
+        return "regular" if small else "no minimum"
 
-    def verdict(self, lr: float) -> tuple[State, list[str]]:
+    def certificate(self, notes: Sequence[str], **further: Any) -> SGDCertificate:
+        """The certificate, given what has no part in the verdict."""
+        known = {**vars(self), **vars(self.setting), "examples": self.setting.examples.n}
+        state, reasons = self.verdict
+        return SGDCertificate(
+            state=state,
+            reasons=tuple(reasons),
+            minimum=self.minimum,
+            **{name: known[name] for name in NAMES & known.keys()},
+            notes=(*self.setting.notes(), *notes),
+            **further,
+        )
+
+    @property
+    def verdict(self) -> tuple[State, list[str]]:
         """The state, and the reasons for it."""
+        lr = self.setting.lr
+        if not self.sharpness:
+            return "between", [NO_CURVATURE]
         linear = self._linear(lr)
         if self.minimum == "no minimum":
             return "between", [

@@ -83,9 +83,10 @@ class ExampleCurvatures:
         values: Tensor = torch.linalg.eigvalsh(self.factors @ self.factors.mT)
         return values[:, -1]
 
-    def along(self, v: Float[Tensor, " r"]) -> Float[Tensor, " n"]:
-        """The curvature of each example along a unit vector of the eigenbasis, v^T H_i v."""
-        return (self.factors @ v).square().sum(1)
+    @property
+    def along_top(self) -> Float[Tensor, " n"]:
+        """The curvature of each example along the top eigenvector, v^T H_i v."""
+        return self.factors[:, :, :1].square().sum((1, 2))
 
     @classmethod
     def of(

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg import EigenPairs, MatrixFree, top_eigenpairs
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.momentum import momentum_threshold
 from lossgeom.stability.sgd.reshuffling import reshuffling_threshold
 from lossgeom.stability.sgd.sampling import Sampling, check_batches, noise_share
-from lossgeom.stability.sgd.second_moments import SecondMoments, from_identity
-
-TOL = 1e-6  # of the residual, relative to the eigenvalue, whose error is of second order in it
+from lossgeom.stability.sgd.second_moments import largest_growth, mean_of_products
 
 
 def mean_square_threshold(
@@ -60,6 +56,7 @@ def mean_square_threshold(
     Source: Mulayoff and Michaeli, arXiv:2306.07850, theorem 3; the criterion is that of Ma and
     Ying, arXiv:2105.13462. In the eigenbasis, derived here.
 
+    >>> import torch
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> curvatures = ExampleCurvatures.of(points[:, None])
     >>> [round(mean_square_threshold(curvatures, B), 6) for B in (1, 2, 3, 4)]
@@ -70,10 +67,10 @@ def mean_square_threshold(
         return math.inf
     if sampling == "reshuffling":
         return reshuffling_threshold(curvatures, batch_size, momentum)
-    p = noise_share(curvatures.n, batch_size, sampling)
     if momentum:
+        p = noise_share(curvatures.n, batch_size, sampling)
         return momentum_threshold(curvatures, p, momentum)
-    return 2 / float(_most_unstable(curvatures, p).values[0])
+    return mean_square_thresholds(curvatures, [batch_size], sampling)[0]
 
 
 def mean_square_thresholds(
@@ -88,6 +85,7 @@ def mean_square_thresholds(
     Raises:
         ValueError: for a batch size out of 1..n, or another sampling.
 
+    >>> import torch
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> curvatures = ExampleCurvatures.of(points[:, None])
     >>> [round(eta, 6) for eta in mean_square_thresholds(curvatures, [2, 4])]
@@ -96,26 +94,21 @@ def mean_square_thresholds(
     found, start = [], None
     for batch_size in batch_sizes:
         p = noise_share(curvatures.n, batch_size, sampling)
-        if not curvatures.rank:
-            found.append(math.inf)
-            continue
-        pairs = _most_unstable(curvatures, p, start)
-        start = pairs.vectors[:, 0]
-        found.append(2 / float(pairs.values[0]))
+        if curvatures.rank:
+            growth, start = _growth(curvatures, p, start)
+        found.append(2 / growth if curvatures.rank else math.inf)
     return found
 
 
-def _most_unstable(
-    curvatures: ExampleCurvatures, p: float, start: Float[Tensor, " rr"] | None = None
-) -> EigenPairs:
-    """The top eigenpair of the map on second moments, whose eigenvalue is 2 / threshold."""
-    moments, r = SecondMoments(curvatures, p), curvatures.rank
-    roots = moments.halves.rsqrt()
-
-    def product(V: Float[Tensor, "rr k"]) -> Float[Tensor, "rr k"]:
-        images = [roots * moments.D(roots * v.reshape(r, r)) for v in V.T]
-        return torch.stack([S.reshape(-1) for S in images], 1)
-
+def _growth(
+    curvatures: ExampleCurvatures, p: float, start: Float[Tensor, " rr"] | None
+) -> tuple[float, Float[Tensor, " rr"]]:
+    """The largest eigenvalue of the map on second moments, 2 / threshold, with its eigenvector."""
     h = curvatures.values
-    A = MatrixFree((r * r, r * r), h.dtype, h.device, product, lambda: A)
-    return top_eigenpairs(A, start=from_identity(r, h, start), tol=TOL, verify=False)
+    roots, full = ((h[:, None] + h) / 2).rsqrt(), (1 - p) * h[:, None] * h
+
+    def image(S: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
+        S = roots * S
+        return roots * (full * S + p * mean_of_products(curvatures, S) if p else full * S)
+
+    return largest_growth(curvatures, image, start)

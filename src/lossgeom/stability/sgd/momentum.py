@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_number
-from lossgeom.linalg import MatrixFree, top_eigenpairs
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.necessary import necessary_conditions
-from lossgeom.stability.sgd.second_moments import from_identity, mean_of_products
+from lossgeom.stability.sgd.second_moments import largest_growth, mean_of_products
 
 TOL = 1e-9  # of a threshold, relative
 STEPS = 50
 FAR = 25.0  # logarithm of lr / (edge - lr) from which on no noise is seen
-ACCURACY = 1e-6  # of a residual, whose square is about the error of a gain
 
 
 def response(h: Float[Tensor, " r"], lr: float, momentum: float) -> Float[Tensor, "r r"]:
@@ -51,6 +48,7 @@ def noise_gain(curvatures: ExampleCurvatures, lr: float, momentum: float = 0.0) 
 
     Source: derived here, and compared with the enumerated map of 2r x 2r matrices.
 
+    >>> import torch
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> curvatures = ExampleCurvatures.of(points[:, None])
     >>> round(1 / noise_gain(curvatures, lr=0.98971), 4)  # the p of 2 of 4 examples
@@ -70,19 +68,16 @@ def _gain(
     The map is similar to a symmetric one, since R is positive. It keeps positive semi-definite
     matrices so, and its largest eigenvalue is its spectral radius.
     """
-    h, r = curvatures.values, curvatures.rank
+    h = curvatures.values
     if not lr * float(h[0]) < 2 * (1 + momentum):
         return math.inf, start
     roots = lr * response(h, lr, momentum).sqrt()
 
-    def product(V: Float[Tensor, "rr k"]) -> Float[Tensor, "rr k"]:
-        scaled = [roots * v.reshape(r, r) for v in V.T]
-        images = [mean_of_products(curvatures, S) - h[:, None] * h * S for S in scaled]
-        return torch.stack([(roots * S).reshape(-1) for S in images], 1)
+    def image(S: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
+        S = roots * S
+        return roots * (mean_of_products(curvatures, S) - h[:, None] * h * S)
 
-    A = MatrixFree((r * r, r * r), h.dtype, h.device, product, lambda: A)
-    pairs = top_eigenpairs(A, start=from_identity(r, h, start), tol=ACCURACY, verify=False)
-    return max(float(pairs.values[0]), 0.0), pairs.vectors[:, 0]
+    return largest_growth(curvatures, image, start)
 
 
 def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float) -> float:
@@ -116,6 +111,7 @@ def momentum_threshold(curvatures: ExampleCurvatures, p: float, momentum: float)
 
     Source: derived here; its two ends are the plateaus of arXiv:2604.14108.
 
+    >>> import torch
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> round(momentum_threshold(ExampleCurvatures.of(points[:, None]), 1.0, 0.5), 6)
     0.468199

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_number
+from lossgeom.stability.sgd._crossing import first_crossing
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.sampling import MOST, all_epochs, check_batches, number_of_batches
 
 LARGEST = 12  # dimension of the steps
-STEPS = 60  # of bisection, which then knows all digits
-PLACES = 16  # at which to look up to the threshold of all examples at once
 
 
 def can_enumerate_epochs(
@@ -105,17 +103,3 @@ def _step(H: Float[Tensor, "e r r"], lr: float, momentum: float) -> Float[Tensor
         return one - lr * H
     upper = torch.cat([(1 + momentum) * one - lr * H, -momentum * one], 2)
     return torch.cat([upper, torch.cat([one, torch.zeros_like(one)], 2)], 1)
-
-
-def first_crossing(growth: Callable[[float], float], scale: float) -> float:
-    """Where a growth first exceeds 1, looked for in steps of a part of a scale, and bisected."""
-    step, high = scale / PLACES, scale / PLACES
-    while growth(high) <= 1:
-        high += step
-    low = high - step
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if growth(middle) > 1 else (middle, high)
-        if high - low <= 1e-12 * high:
-            break
-    return high

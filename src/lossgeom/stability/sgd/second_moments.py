@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.linalg import MatrixFree, top_eigenpairs
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 
+Map = Callable[[Float[Tensor, "r r"]], Float[Tensor, "r r"]]
 
-@dataclass(frozen=True)
-class SecondMoments:
-    r"""What a step of SGD does to second moments, in the eigenbasis of H.
-
-    .. math:: E[(I - \eta H_b) S (I - \eta H_b)] = S - 2 \eta\, C(S) + \eta^2 D(S), \quad
-        C(S) = \tfrac12 (H S + S H), \quad D(S) = (1 - p) H S H + \frac pn \sum_i H_i S H_i
-
-    Attributes:
-        curvatures: of the examples.
-        p: the noise share.
-    """
-
-    curvatures: ExampleCurvatures
-    p: float
-
-    @property
-    def halves(self) -> Float[Tensor, "r r"]:
-        """What C multiplies each entry of S with, the mean of two eigenvalues."""
-        h = self.curvatures.values
-        return (h[:, None] + h) / 2
-
-    def D(self, S: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:  # noqa: N802
-        """The quadratic part, for a symmetric S."""
-        h = self.curvatures.values
-        full = (1 - self.p) * h[:, None] * h * S
-        return full + self.p * mean_of_products(self.curvatures, S) if self.p else full
+TOL = 1e-6  # of the residual, relative to the eigenvalue, whose error is of second order in it
+NOTHING = 1e-12  # an eigenvalue that is rounding
 
 
 def mean_of_products(
@@ -54,9 +31,38 @@ def mean_of_products(
     return A.T @ (inner @ curvatures.factors).reshape(n * c, r) / n
 
 
-def from_identity(
-    r: int, like: Float[Tensor, " r"], near: Float[Tensor, " rr"] | None = None
-) -> Float[Tensor, " rr"]:
-    """A start to which no positive semi-definite matrix is orthogonal, close to a known one."""
-    identity = torch.eye(r, dtype=like.dtype, device=like.device).reshape(-1) / math.sqrt(r)
-    return identity if near is None else identity + near * torch.sign(near @ identity)
+def on_moments(curvatures: ExampleCurvatures, image: Map) -> MatrixFree:
+    """A symmetric map of r x r matrices as one of vectors of their entries."""
+    h, r = curvatures.values, curvatures.rank
+
+    def product(V: Float[Tensor, "rr k"]) -> Float[Tensor, "rr k"]:
+        return torch.stack([image(v.reshape(r, r)).reshape(-1) for v in V.T], 1)
+
+    A = MatrixFree((r * r, r * r), h.dtype, h.device, product, lambda: A)
+    return A
+
+
+def largest_growth(
+    curvatures: ExampleCurvatures, image: Map, start: Float[Tensor, " rr"] | None = None
+) -> tuple[float, Float[Tensor, " rr"]]:
+    """The largest eigenvalue of a map that keeps matrices positive semi-definite, with its matrix.
+
+    The search starts from the identity, to which no such matrix is orthogonal, and from a matrix
+    that is known of a map nearby.
+
+    Raises:
+        ArithmeticError: if the search does not converge.
+    """
+    identity = torch.eye(curvatures.rank).to(curvatures.values).reshape(-1)
+    identity = identity / identity.norm()
+    if start is not None:
+        identity = identity + start * torch.sign(start @ identity)
+    pairs = top_eigenpairs(on_moments(curvatures, image), start=identity, tol=TOL, verify=False)
+    value = max(float(pairs.values[0]), 0.0)
+    if value > NOTHING and not bool(pairs.converged[0]):
+        raise ArithmeticError(
+            f"the growth of second moments is known to {float(pairs.residuals[0]):.1e} only, after "
+            f"{pairs.matvecs} products; are there numbers of very different sizes in the "
+            "curvatures of the examples?"
+        )
+    return value, pairs.vectors[:, 0]

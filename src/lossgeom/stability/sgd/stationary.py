@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_number
-from lossgeom.linalg import MatrixFree, conjugate_gradients
+from lossgeom.linalg import conjugate_gradients
 from lossgeom.reprs import short
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.mean_square import mean_square_threshold
 from lossgeom.stability.sgd.sampling import Sampling, noise_share
-from lossgeom.stability.sgd.second_moments import mean_of_products
+from lossgeom.stability.sgd.second_moments import mean_of_products, on_moments
 
 TOL = 1e-9
 
@@ -96,17 +96,15 @@ def _solved(
     curvatures: ExampleCurvatures, lr: float, p: float, noise: Float[Tensor, "r r"]
 ) -> Float[Tensor, "r r"]:
     """Solve for the covariance, with the part of the system that is diagonal taken out."""
-    h, r = curvatures.values, curvatures.rank
-    if not r or not p or not noise.any():
+    h = curvatures.values
+    if not len(h) or not p or not noise.any():
         return torch.zeros_like(noise)
     root = (h[:, None] + h - lr * (1 - p) * h[:, None] * h).rsqrt()
 
-    def product(V: Float[Tensor, "rr k"]) -> Float[Tensor, "rr k"]:
-        columns = [v.reshape(r, r) for v in V.T]
-        images = [S - lr * p * root * mean_of_products(curvatures, root * S) for S in columns]
-        return torch.stack([S.reshape(-1) for S in images], 1)
+    def image(S: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
+        return S - lr * p * root * mean_of_products(curvatures, root * S)
 
-    A = MatrixFree((r * r, r * r), h.dtype, h.device, product, lambda: A)
+    A = on_moments(curvatures, image)
     found = conjugate_gradients(A, (lr * p * root * noise).reshape(-1), tol=TOL)
     if not bool(found.converged.all()):
         residual = float(found.residuals.max()) / math.sqrt(float((noise * noise).sum()))
@@ -114,5 +112,5 @@ def _solved(
             f"the stationary state is not known: its equation is solved to {residual:.1e} only, "
             f"after {found.matvecs} products; is lr just below the threshold?"
         )
-    S = root * found.x.reshape(r, r)
+    S = root * found.x.reshape(noise.shape)
     return (S + S.T) / 2

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_number
-
-STEPS = 200  # of bisection
+from lossgeom.stability.sgd._crossing import first_crossing
 
 
 def zeroth_order_threshold(values: Float[Tensor, " r"], momentum: float = 0.0) -> float:
@@ -57,18 +56,15 @@ def zeroth_order_threshold(values: Float[Tensor, " r"], momentum: float = 0.0) -
         )
     if not h.any():
         return math.inf
-    low, high = 0.0, 2 * (1 + momentum) / float(h.max())
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
-        low, high = (middle, high) if _is_stable(middle * h, momentum) else (low, middle)
-    return low
+    edge = 2 * (1 + momentum)  # of the largest lr h, without noise
 
+    def growth(lr: float) -> float:
+        x = (1 + momentum) * lr * h / ((1 - momentum) * (edge - lr * h))
+        return (
+            float((x / (1 - x)).sum()) if lr * float(h.max()) < edge and (x < 1).all() else math.inf
+        )
 
-def _is_stable(steps: Float[Tensor, " r"], momentum: float) -> bool:
-    x = (1 + momentum) * steps / ((1 - momentum) * (2 * (1 + momentum) - steps))
-    return bool((x < 1).all()) and float((x / (1 - x)).sum()) <= 1
+    return first_crossing(growth, edge / float(h.max()))
 
 
 def zeroth_order_bounds(
