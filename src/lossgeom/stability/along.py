@@ -48,61 +48,64 @@ def slope_along(problem: Problem, update: Float[Tensor, " P"]) -> float:
     return dot(gradient_at(problem), update)
 
 
-@dataclass(frozen=True)
-class Penalty:
-    """What weight decay adds to a loss along an update.
-
-    Attributes:
-        slope: the derivative of half the sum of w theta^2.
-        form: its second derivative.
-    """
-
-    slope: float = 0.0
-    form: float = 0.0
-
-    def rise(self, s: float) -> float:
-        """How much it adds at a multiple of the update."""
-        return s * self.slope + s * s * self.form / 2
-
-
-def penalty_along(
-    problem: Problem, update: Float[Tensor, " P"], weight_decay: float | Tensor
-) -> Penalty:
-    """What a weight decay, one for all parameters or one for each, adds along an update.
-
-    Raises:
-        ValueError: for another number of weight decays.
-    """
-    w = torch.as_tensor(weight_decay).to(update)
-    if w.ndim and w.shape != update.shape:
-        raise ValueError(
-            f"expected one weight decay, or one of each of {len(update)} parameters; got "
-            f"{tuple(w.shape)}"
-        )
-    if not w.any():
-        return Penalty()
-    return Penalty(dot(w * problem.theta, update), dot(w * update, update))
-
-
-def descent_along(
-    problem: Problem, update: Float[Tensor, " P"], penalty: Penalty | None = None
-) -> float:
-    """How much of the loss the update would take off if the loss were linear; more than 0.
-
-    Raises:
-        UndefinedError: if the update does not go down at all.
-    """
-    descent = -slope_along(problem, update) - (penalty or Penalty()).slope
-    if not descent > 0:
-        raise UndefinedError(
-            f"the update goes up the loss to first order, by {-descent:.3g}, as momentum does that "
-            "has overshot, so its curvature has nothing to be compared with; CriticalStep answers "
-            "at every step, and EdgeRatio where the threshold is known"
-        )
-    return descent
-
-
 def curvature_along(problem: Problem, vector: Float[Tensor, " P"]) -> float:
     """The form v.Hv of the loss Hessian; costs a product."""
     length = torch.linalg.vector_norm(vector)  # products with tiny vectors lose digits
     return dot(vector / length, Hessian(problem) @ (vector / length)) * float(length.double()) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    r"""A loss along an update, with weight decay: :math:`L + \tfrac12 \sum_i w_i \theta_i^2`.
+
+    Attributes:
+        problem: the loss, and where the update starts.
+        update: the whole of it.
+        decay_slope: the derivative of the decay's part along the update.
+        decay_form: its second derivative.
+    """
+
+    problem: Problem
+    update: Float[Tensor, " P"]
+    decay_slope: float
+    decay_form: float
+
+    @classmethod
+    def of(
+        cls, problem: Problem, update: Float[Tensor, " P"], weight_decay: float | Tensor
+    ) -> Objective:
+        """With one weight decay for all parameters, or one for each.
+
+        Raises:
+            ValueError: for another number of weight decays.
+        """
+        w = torch.as_tensor(weight_decay).to(update)
+        if w.ndim and w.shape != update.shape:
+            raise ValueError(
+                f"expected one weight decay, or one of each of {len(update)} parameters; got "
+                f"{tuple(w.shape)}"
+            )
+        return cls(problem, update, dot(w * problem.theta, update), dot(w * update, update))
+
+    def decay_rise(self, s: float) -> float:
+        """How much the decay's part rises by a multiple of the update."""
+        return s * self.decay_slope + s * s * self.decay_form / 2
+
+    def descent(self) -> float:
+        """How much the update would take off if the objective were linear; more than 0.
+
+        Raises:
+            UndefinedError: if the update does not go down at all.
+        """
+        descent = -slope_along(self.problem, self.update) - self.decay_slope
+        if not descent > 0:
+            raise UndefinedError(
+                f"the update goes up the loss to first order, by {-descent:.3g}, as momentum does "
+                "that has overshot, so its curvature has nothing to be compared with; CriticalStep "
+                "answers at every step, and EdgeRatio where the threshold is known"
+            )
+        return descent
+
+    def curvature(self) -> float:
+        """The second derivative along the update; costs a product."""
+        return curvature_along(self.problem, self.update) + self.decay_form

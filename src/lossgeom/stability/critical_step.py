@@ -12,7 +12,7 @@ from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.stability._critical_search import RTOL, SEEN, CriticalStep, Search
-from lossgeom.stability.along import checked_update, penalty_along
+from lossgeom.stability.along import Objective, checked_update
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.undefined import UndefinedError
 
@@ -81,13 +81,13 @@ def critical_step(
     check_at_least(1, max_passes=max_passes)
     if start is not None:
         check_number("start", start, 0)
-    here, penalty = problem.loss(), penalty_along(problem, D, weight_decay)
+    here, objective = problem.loss(), Objective.of(problem, D, weight_decay)
     passes = 1 if rounding is not None else 5
     noise = SEEN * (loss_rounding(problem) if rounding is None else rounding)
 
     def rise(s: float) -> float:
         try:
-            return problem.at(problem.theta + s * D).loss() - here + penalty.rise(s)
+            return problem.at(problem.theta + s * D).loss() - here + objective.decay_rise(s)
         except NonFiniteError:
             return math.inf
 

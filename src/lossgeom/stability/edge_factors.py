@@ -11,7 +11,7 @@ from lossgeom.checks import check_number
 from lossgeom.curvature import PreconditionedHessian
 from lossgeom.linalg import LinearOperator
 from lossgeom.problem import Problem
-from lossgeom.stability.along import checked_update, descent_along, dot, penalty_along
+from lossgeom.stability.along import Objective, checked_update, dot
 from lossgeom.stability.undefined import UndefinedError
 
 
@@ -92,7 +92,7 @@ def edge_factors(
             f"the largest eigenvalue is {largest:.3g}, so no direction is a sharp one that a step "
             "could lie in"
         )
-    drop = descent_along(problem, D, penalty_along(problem, D, weight_decay))
+    drop = Objective.of(problem, D, weight_decay).descent()
     if isinstance(matrix, PreconditionedHessian):
         D = _scaled(D, matrix.scaling[:, 0])
     length = dot(D, D)

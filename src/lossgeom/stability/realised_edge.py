@@ -10,14 +10,7 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
-from lossgeom.stability.along import (
-    checked_update,
-    descent_along,
-    dot,
-    gradient_at,
-    penalty_along,
-    slope_along,
-)
+from lossgeom.stability.along import Objective, checked_update, dot, gradient_at, slope_along
 from lossgeom.stability.rounding import loss_rounding
 
 COARSE = 1e-3  # of the drop: with more rounding than that, losses are not subtracted
@@ -81,13 +74,13 @@ def realised_edge(
     if after is None:
         after = problem.at(problem.theta + D)
         D = checked_update(problem, after.theta - problem.theta)  # without what rounding takes off
-    penalty = penalty_along(problem, D, weight_decay)
-    drop = descent_along(problem, D, penalty)
+    objective = Objective.of(problem, D, weight_decay)
+    drop = objective.descent()
     error = loss_rounding(problem) if rounding is None else rounding
     change = after.loss() - problem.loss()
     if error > COARSE * drop:
         change, error = _by_slopes(problem, after, D)
-    return Estimate(1 + (change + penalty.rise(1)) / drop, stderr=error / drop)
+    return Estimate(1 + (change + objective.decay_rise(1)) / drop, stderr=error / drop)
 
 
 def _by_slopes(problem: Problem, after: Problem, D: Float[Tensor, " P"]) -> tuple[float, float]:

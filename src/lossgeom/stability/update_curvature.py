@@ -9,13 +9,7 @@ from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
-from lossgeom.stability.along import (
-    Penalty,
-    checked_update,
-    curvature_along,
-    descent_along,
-    penalty_along,
-)
+from lossgeom.stability.along import Objective, checked_update
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.undefined import UndefinedError
 from lossgeom.wording import one_of
@@ -85,19 +79,19 @@ def update_curvature(
     """
     if by not in BY:
         raise ValueError(f"expected by to be one of {one_of(BY)}, got {by!r}")
-    D = checked_update(problem, update)
-    penalty = penalty_along(problem, D, weight_decay)
+    objective = Objective.of(problem, checked_update(problem, update), weight_decay)
     if by == "losses":
         error = loss_rounding(problem) if rounding is None else rounding
-        return _by_losses(problem, D, penalty, error)
-    form = curvature_along(problem, D) + penalty.form
-    return Estimate(form / descent_along(problem, D, penalty), matvecs=1)
+        return _by_losses(objective, error)
+    drop = objective.descent()
+    return Estimate(objective.curvature() / drop, matvecs=1)
 
 
-def _by_losses(
-    problem: Problem, D: Float[Tensor, " P"], penalty: Penalty, rounding: float
-) -> Estimate:
-    ahead, behind = (problem.at(problem.theta + s * D).loss() + penalty.rise(s) for s in (1, -1))
+def _by_losses(objective: Objective, rounding: float) -> Estimate:
+    problem, D = objective.problem, objective.update
+    ahead, behind = (
+        problem.at(problem.theta + s * D).loss() + objective.decay_rise(s) for s in (1, -1)
+    )
     here, drop = problem.loss(), (behind - ahead) / 2
     if not drop > 2 * rounding:
         raise UndefinedError(
