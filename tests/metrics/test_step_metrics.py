@@ -35,7 +35,6 @@ def test_values_on_a_quadratic(step):
         metrics.EdgeRatio(): 3 * LR / 2,
         metrics.EffectiveSharpness(): 3,
         metrics.UpdateCurvature(): rho,
-        metrics.UpdateCurvature("losses"): rho,
         metrics.RealisedEdge(): rho / 2,
         metrics.RealisedEdge("nominal"): 3 * LR / 2,
         metrics.RealisedEdge("alignment"): rho / (3 * LR),
@@ -150,8 +149,8 @@ def test_what_is_not_defined_says_why(step):
 def test_settings(unchecked):
     with pytest.raises(ValueError, match="expected factor to be one of"):
         lg.metrics.RealisedEdge("half")
-    with pytest.raises(ValueError, match="expected by to be one of losses or product"):
-        lg.metrics.UpdateCurvature("hand")
+    with pytest.raises(ValueError, match="expected of to be one of gradient or update"):
+        lg.metrics.Alignment("hand")
     for metric in (lg.metrics.CriticalStep, lg.metrics.CriticalSharpness):
         with pytest.raises(TypeError, match="expected other to be a Problem, got int"):
             metric(other=3)

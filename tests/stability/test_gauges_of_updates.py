@@ -41,14 +41,6 @@ def test_gradient_descent_on_a_quadratic(problem, lr):
     assert sharpness.value == pytest.approx(rho / lr, rel=1e-8)
 
 
-def test_the_curvature_by_losses_is_the_same_on_a_quadratic(problem):
-    D, rho = descended(problem, 0.3)
-    found = lg.update_curvature(problem, D, by="losses")
-    assert found.value == pytest.approx(rho, rel=1e-10)
-    assert found.converged
-    assert found.stderr < 1e-10
-
-
 def test_a_step_raises_the_loss_exactly_if_the_realised_edge_is_above_one():
     problem = quadratic(H, THETA)
     g = problem.gradient()
@@ -157,8 +149,6 @@ def test_an_update_that_goes_up_from_the_start(problem):
     for gauge in (lg.realised_edge, lg.update_curvature):
         with pytest.raises(lg.UndefinedError, match="goes up the loss to first order"):
             gauge(problem, D)
-    with pytest.raises(lg.UndefinedError, match="not known to go down"):
-        lg.update_curvature(problem, D, by="losses")
 
 
 def test_a_loss_that_never_rises():
@@ -276,8 +266,6 @@ def test_errors(problem, unchecked):
             gauge(problem, 0 * D)
         with pytest.raises(TypeError, match="expected a Problem"):
             gauge(nn.Linear(1, 1), D)
-    with pytest.raises(ValueError, match="expected by to be one of losses or product, got 'hand'"):
-        lg.update_curvature(problem, D, by="hand")
     for settings in ({"rtol": 0.0}, {"rtol": 1.0}, {"start": 0.0}, {"max_passes": 0}):
         with pytest.raises(ValueError, match="expected"):
             lg.critical_step(problem, D, **settings)
@@ -304,8 +292,6 @@ def test_weight_decay_is_that_of_the_penalised_quadratic(problem, decay):
         expected = gauge(penalised, D).value
         assert gauge(problem, D, **given).value == pytest.approx(expected), gauge
         assert gauge(problem, D).value != pytest.approx(expected, rel=1e-3)
-    by_losses = lg.update_curvature(problem, D, by="losses", **given).value
-    assert by_losses == pytest.approx(lg.update_curvature(penalised, D).value)
     expected = lg.critical_sharpness(penalised, D, 0.3).value
     assert lg.critical_sharpness(problem, D, 0.3, **given).value == pytest.approx(expected)
     with pytest.raises(ValueError, match="expected one weight decay, or one of each of 4"):

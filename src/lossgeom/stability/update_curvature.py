@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
 from lossgeom.stability.along import Objective, checked_update
-from lossgeom.stability.rounding import loss_rounding
-from lossgeom.stability.undefined import UndefinedError
-from lossgeom.wording import one_of
-
-By = Literal["product", "losses"]
-BY: tuple[By, ...] = ("product", "losses")
 
 
 def update_curvature(
-    problem: Problem,
-    update: Float[Tensor, " P"],
-    *,
-    by: By = "product",
-    weight_decay: float | Tensor = 0.0,
-    rounding: float | None = None,
+    problem: Problem, update: Float[Tensor, " P"], *, weight_decay: float | Tensor = 0.0
 ) -> Estimate:
     r"""Curvature over slope along an update; where it is 2, the update is at its edge.
 
@@ -44,27 +31,17 @@ def update_curvature(
     in a stable run with momentum whose sharpness is at .53 of its threshold it was .003. Of a
     mini-batch it says nothing: problem and update must be those of the same loss.
 
-    Cost: a gradient, once at a point, and a product with the Hessian. ``by="losses"`` costs 3
-    forward passes, 4 more where ``rounding`` is not given, and no derivative; it puts
-    :math:`L(\theta + D) - 2 L(\theta) + L(\theta - D)` for :math:`D^\top H D` and
-    :math:`\tfrac12 (L(\theta + D) - L(\theta - D))` for :math:`g^\top D`, which differs by third
-    and fourth derivatives along D, not at all on a quadratic.
+    Cost: a gradient, once at a point, and a product with the Hessian. Without derivatives
+    :func:`critical_step` answers; it is :math:`2 / \rho` on a quadratic.
 
     Args:
         problem: the loss at :math:`\theta_n`.
         update: (P,) D.
-        by: ``"product"`` or ``"losses"``.
         weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
             :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
-        rounding: of the loss, by :func:`loss_rounding`; measured if not given.
-
-    Returns:
-        The ratio; by losses with the standard error that rounding makes, and converged where that
-        is at most .1.
 
     Raises:
-        UndefinedError: where the update is zero or does not go down, or by losses, where rounding
-            hides whether it does.
+        UndefinedError: where the update is zero or does not go down.
         ValueError: for an update of another shape.
         NonFiniteError: where the update or the loss are NaN or infinite.
         DerivativeError: where the second derivative is wrong.
@@ -77,27 +54,6 @@ def update_curvature(
     >>> round(update_curvature(problem, -0.25 * problem.gradient()).value, 4)  # lr times 4
     1.0
     """
-    if by not in BY:
-        raise ValueError(f"expected by to be one of {one_of(BY)}, got {by!r}")
     objective = Objective.of(problem, checked_update(problem, update), weight_decay)
-    if by == "losses":
-        error = loss_rounding(problem) if rounding is None else rounding
-        return _by_losses(objective, error)
     drop = objective.descent()
     return Estimate(objective.curvature() / drop, matvecs=1)
-
-
-def _by_losses(objective: Objective, rounding: float) -> Estimate:
-    problem, D = objective.problem, objective.update
-    ahead, behind = (
-        problem.at(problem.theta + s * D).loss() + objective.decay_rise(s) for s in (1, -1)
-    )
-    here, drop = problem.loss(), (behind - ahead) / 2
-    if not drop > 2 * rounding:
-        raise UndefinedError(
-            f"the update takes {drop:.3g} off the loss to first order, of which {rounding:.2g} may "
-            "be rounding, so it is not known to go down; by='product' does not subtract losses"
-        )
-    rho = (ahead - 2 * here + behind) / drop
-    stderr = rounding * (3 + abs(rho)) / drop
-    return Estimate(rho, stderr=stderr, converged=stderr <= 0.1)
