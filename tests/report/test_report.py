@@ -107,9 +107,9 @@ def test_each_run_keeps_its_own_threshold(tmp_path):
     ]  # fmt: skip
     page = render(folders, tmp_path / "both.html").read_text()
     assert "2/lr = 0.5 (4)" in page
-    assert "2/lr = 2.86 (0.7), above" in page
+    assert "2/lr = 2.86 (0.7) is above this range" in page
     alone = page_of(folders[1])
-    assert "2/lr = 2.86, above" in alone
+    assert "2/lr = 2.86 is above this range" in alone
     assert "2/lr = 2.86 (" not in alone
 
 
@@ -124,7 +124,8 @@ def test_one_early_value_does_not_flatten_the_rest(tmp_path):
     said = "sharpness: 1 of 21 values are off the axis; all are from 3 to 900"
     assert said in run("early", [900.0, *values])
     assert "off the axis" not in run("even", values)
-    assert "off the axis" not in run("few", [900.0, 3.0, 3.1])
+    assert "off the axis" not in run("few", [900.0, 3.0, 3.1, 3.2, 3.3])
+    assert "off the axis" not in run("near", [9.0, *values])
     assert "off the axis" not in run("constant", [3.0] * 20)
 
 

@@ -36,7 +36,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     }
     yield from (f"There are values that are not finite: {message}." for message in messages)
     yield from (f"note: {note}" for note in wording.notes_of(found))
-    yield f"{found['products']} matrix-vector products in {found['seconds']:.3g} s"
+    yield (
+        f"{found['products']} matrix-vector products; {found['seconds']:.3g} s of measuring, "
+        "without loading, first checks and figures"
+    )
 
 
 def _line(quantity: dict[str, Any]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from lossgeom.recording.edge_lines import EdgeLine, edge_line
 from lossgeom.recording.for_report import Panel
 from lossgeom.recording.record import Record
-from lossgeom.report.figures import THRESHOLD, colours, threshold, words
+from lossgeom.report.figures import THRESHOLD, colours, threshold
 
 PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 LINE = 0.11  # of text, as a part of a panel
+BEHIND: dict[str, Any] = {"zorder": 1.5, "bbox": PAPER}  # curves, and before the lines
 
 
 @dataclass(frozen=True)
@@ -59,26 +60,43 @@ def lines_of(records: dict[str, Record], names: Sequence[str], panel: Panel) -> 
     ]
 
 
+def make_room(axis: Any, columns: Sequence[Sequence[Line]]) -> None:
+    """Lengthen an axis where words about lines out of its view would stand on its curves."""
+    scale, view = axis.yaxis.get_transform(), axis.get_ylim()
+    sides = [[_side(line, view) for line in lines] for lines in columns]
+    low, high = scale.transform(view)
+    most = {side: max((of.count(side) for of in sides), default=0) for side in (-1, 1)}
+    down, up = ((most[side] + 1) // 2 * 1.2 * LINE * (high - low) for side in (-1, 1))
+    axis.set_ylim(*scale.inverted().transform((low - down, high + up)))
+
+
 def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -> None:
     """Draw a line for all runs in black, and others in the colour and with the name of their runs.
 
     What is outside of the panel is said in words at the edge next to it.
     """
-    bottom, top = axis.get_ylim()
+    view = axis.get_ylim()
     sides = ((0.01, "left"), (0.99, "right"))  # by turns, first where curves have yet to rise
     for i, line in enumerate(lines):
         (x, align), (name, colour) = sides[i % 2], _whose(line, groups)
         text = f"{line.text}{f' ({name})' if name and len(lines) > 1 else ''}"
         own = {"color": colour} if len(lines) > 1 else {}
-        known = [value for value in line.values or (line.value,) if not math.isnan(value)]
-        if any(bottom <= value <= top for value in known):
-            _draw(axis, line, (bottom, top), (x, align), {**THRESHOLD, **own}, text)
+        side, shift = _side(line, view), LINE * (i // 2)
+        if not side:
+            _draw(axis, line, view, (x, align), {**THRESHOLD, **own}, text)
             continue
-        above, shift = max(known) > top, LINE * (i // 2)
-        axis.text(x, 0.98 - shift if above else 0.02 + shift, ha=align, bbox=PAPER,
-                  s=f"{text}, {'above' if above else 'below'}",
-                  va="top" if above else "bottom", transform=axis.transAxes)  # fmt: skip
-    axis.set_ylim(bottom, top)
+        axis.text(x, 0.98 - shift if side > 0 else 0.02 + shift, ha=align, **BEHIND,
+                  s=f"{text} is {'above' if side > 0 else 'below'} this range",
+                  va="top" if side > 0 else "bottom", transform=axis.transAxes)  # fmt: skip
+    axis.set_ylim(view)
+
+
+def _side(line: Line, view: tuple[float, float]) -> int:
+    """Where a line is: in view, 0; above it, 1; or below it, -1."""
+    known = [value for value in line.values or (line.value,) if not math.isnan(value)]
+    if any(view[0] <= value <= view[1] for value in known):
+        return 0
+    return 1 if max(known) > view[1] else -1
 
 
 def _draw(
@@ -88,7 +106,7 @@ def _draw(
     x, align = side
     if not line.values:
         axis.axhline(line.value, **style)
-        axis.text(x, line.value, text, ha=align, va="bottom", bbox=PAPER,
+        axis.text(x, line.value, text, ha=align, va="bottom", **BEHIND,
                   transform=axis.get_yaxis_transform())  # fmt: skip
         return
     axis.plot(line.steps, line.values, **style)
@@ -100,7 +118,7 @@ def _draw(
     if comes or goes:  # named where it is lost from sight, away from lines that stay in it
         align = "left" if comes else "right"
     step, value = seen[0 if align == "left" else -1]
-    axis.text(step, value, text, ha=align, va="top" if comes or goes else "bottom", bbox=PAPER)
+    axis.text(step, value, text, ha=align, va="top" if comes or goes else "bottom", **BEHIND)
 
 
 def _whose(line: Line, groups: dict[str, list[str]]) -> tuple[str, Any]:
@@ -108,4 +126,4 @@ def _whose(line: Line, groups: dict[str, list[str]]) -> tuple[str, Any]:
     of = [i for i, names in enumerate(groups.values()) if {*names} & {*line.names}]
     if len(of) > 1:
         return "", "black"
-    return words(list(groups)[of[0]]), colours(len(groups))[of[0]]
+    return list(groups)[of[0]], colours(len(groups))[of[0]]

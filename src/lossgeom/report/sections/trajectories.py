@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lossgeom.recording.edge_lines import LOGARITHMIC
 from lossgeom.recording.for_report import Panel, Trajectories
 from lossgeom.recording.record import Record
-from lossgeom.recording.watched import watched_of
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import DASHES, colours, level, panels, save, words
-from lossgeom.report.sections._thresholds import draw_lines, lines_of
+from lossgeom.report.figures import DASHES, colours, level, literal, panels, save, words
+from lossgeom.report.sections._all_metrics import panels_of
+from lossgeom.report.sections._thresholds import draw_lines, lines_of, make_room
 
 FEW_STEPS = 30  # up to here, every point has a marker
 LONG = 60  # characters, beyond which a legend had better name folders
-FEW_FAR, FAR = 0.05, 4.0  # values that are this few and times the range of the others away
-MANY = 3  # values that have to be left
+FEW_FAR, FAR = 0.05, 9.0  # values that are this few and times the range of the others away
+MANY = 10  # values that have to be left
 
 Groups = dict[str, list[str]]  # names of runs, by what to call them
 
@@ -61,7 +60,7 @@ class Curve:
 def trajectories(source: Source, figures: Path) -> Section | None:
     """A figure of the median over runs, with the range from the least to the largest."""
     records = source.records
-    layout = _layout(source)
+    layout, left_out = _layout(source)
     if not layout.panels or not any(record.measured for record in records.values()):
         return None
     columns = _settings(records, layout.columns) if layout.columns else {"": list(records)}
@@ -82,8 +81,10 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         axes[row, 0].set_ylabel(words(panel.label))
         cut = "" if panel.log or not drawn[row] else _cut(axes[row, 0], drawn[row])
         off += [f"{panel.label}: {cut}".replace("\n", " ")] if cut else []
-        for axis, inside in zip(axes[row], columns.values(), strict=True):
-            draw_lines(axis, lines_of(records, inside, panel), groups)
+        lines = [lines_of(records, inside, panel) for inside in columns.values()]
+        make_room(axes[row, 0], lines)
+        for axis, of_column in zip(axes[row], lines, strict=True):
+            draw_lines(axis, of_column, groups)
     if len(groups) > 1:
         _legend(figure, axes, title)
     every = [curve for curves in drawn for curve in curves]
@@ -92,26 +93,19 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         "missing": sum(int(curve.missing.sum()) for curve in every),
         "nonfinite": sum(int(curve.nonfinite.sum()) for curve in every),
         "off": off,
+        "left_out": left_out,
         "runs": max(len(names) for names in groups.values()),
         "cautions": _cautions(records),
     }
     return Section("Along training", "trajectories.html", values)
 
 
-def _layout(source: Source) -> Trajectories:
-    """What the manifest says to draw; without it, every metric of every run."""
+def _layout(source: Source) -> tuple[Trajectories, list[str]]:
+    """What the manifest says to draw; without it, metrics of every run, and what is left out."""
     if source.told.figure is not None or source.measurement is not None:
-        return source.told.figure or Trajectories()
-    rows = [row for record in source.records.values() for row in record.rows()]
-    metrics = dict.fromkeys(row["metric"] for row in rows if "metric" in row)
-    watched = [watched_of(record) for record in source.records.values()]
-    if all(told is not None and told.full_batch for told in watched):
-        metrics.pop("gradient_cosine", None)  # it is 1, and its rounding is no curve
-    return Trajectories(
-        panels=tuple(
-            Panel(metric, metric.replace("_", " "), log=metric in LOGARITHMIC) for metric in metrics
-        )
-    )
+        return source.told.figure or Trajectories(), []
+    drawn, left_out = panels_of(source.records.values())
+    return Trajectories(panels=drawn), left_out
 
 
 def _cautions(records: dict[str, Record]) -> list[str]:
@@ -130,22 +124,24 @@ def _cautions(records: dict[str, Record]) -> list[str]:
 def _groups(records: dict[str, Record], colour: str | None) -> tuple[str, Groups]:
     """What the colours stand for, and the runs of each."""
     if colour:
-        return words(colour), _settings(records, colour)
+        return words(colour), {words(k): names for k, names in _settings(records, colour).items()}
     configs = [record.config for record in records.values()]
     keys = {key: None for config in configs for key in config}
     differing = [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs)]
     one = len(differing) == 1
     labels = [
         ", ".join(
-            level(config.get(key)) if one else f"{words(key)} {level(config.get(key))}"
+            words(level(config.get(key)))
+            if one
+            else f"{words(key)} {words(level(config.get(key)))}"
             for key in differing
         )
         for config in configs
     ]
     if not differing or max(map(len, labels)) > LONG:
-        return "run", {name: [name] for name in records}
+        return "run", {literal(name): [name] for name in records}
     groups = {
-        f"{label} ({name})" if labels.count(label) > 1 else label: [name]
+        f"{label} ({literal(name)})" if labels.count(label) > 1 else label: [name]
         for label, name in zip(labels, records, strict=True)
     }
     return words(differing[0]) if one else "run", groups
@@ -169,7 +165,7 @@ def _draw_panel(
         curve = Curve.of([records[name] for name in names if name in inside], panel.metric)
         if curve is not None:
             colour, dashes = colours(len(groups))[i], DASHES[i % len(DASHES)]
-            _draw_curve(axis, curve, colour, panel.log, linestyle=dashes, label=words(label))
+            _draw_curve(axis, curve, colour, panel.log, linestyle=dashes, label=label)
             drawn.append(curve)
     if panel.log:
         axis.set_yscale("log")

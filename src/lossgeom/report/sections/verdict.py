@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lossgeom.recording.verdicts import is_about_the_edge, verdict_of
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 
+NOT_STATED = {"not stated": "without a verdict"}  # what a run is then
 MANY = 8  # runs, whose verdicts are counted before they are told one by one
 
 
@@ -18,8 +20,12 @@ def verdict(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     if not runs:
         return None
     said = {name: verdict_of(record) for name, record in runs.items()}
+    kinds = {name: NOT_STATED.get(each.kind, each.kind) for name, each in said.items()}
     values = {
-        "verdicts": {name: (each.kind, str(each)) for name, each in said.items()},
-        "counts": Counter(each.kind for each in said.values()) if len(said) > MANY else {},
+        "verdicts": {
+            name: (kinds[name], str(each).removeprefix(each.kind)) for name, each in said.items()
+        },
+        "counts": Counter(kinds.values()) if len(said) > MANY else {},
+        "ranges": any(math.isfinite(each.low) for each in said.values()),
     }
     return Section("Edge of stability", "verdict.html", values)

@@ -1,0 +1,50 @@
+"""Panels for runs of which no manifest says what to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from lossgeom.recording.edge_lines import LOGARITHMIC
+from lossgeom.recording.for_report import Panel
+from lossgeom.recording.record import Record
+
+ORDER = (  # of importance; others stand between these and the norms
+    "loss",
+    "edge_ratio",
+    "effective_sharpness",
+    "sharpness",
+    "batch_sharpness",
+    "realised_edge",
+    "update_curvature",
+    "critical_step",
+)
+LAST = ("gradient_norm", "update_norm")
+OF_MEASURING = ("_sampling_error", "gradient_cosine")  # how well it is measured, and on what
+
+
+def panels_of(records: Iterable[Record]) -> tuple[tuple[Panel, ...], list[str]]:
+    """A panel for each metric that has a finite value, and why there is none for others."""
+    rows = [row for record in records for row in record.rows() if "metric" in row]
+    metrics = sorted(dict.fromkeys(row["metric"] for row in rows), key=_place)
+    finite = {row["metric"] for row in rows if math.isfinite(float(row["value"]))}
+    why = {row["metric"]: row.get("message") for row in reversed(rows)}
+    about_loss = [metric for metric in metrics if not metric.endswith(OF_MEASURING)] or metrics
+    shown = [metric for metric in about_loss if metric in finite] or about_loss
+    left_out = [
+        f"{metric.replace('_', ' ')} has no finite value{f': {why[metric]}' if why[metric] else ''}"
+        for metric in about_loss
+        if metric not in shown
+    ]
+    panels = tuple(
+        Panel(metric, metric.replace("_", " "), log=metric in LOGARITHMIC) for metric in shown
+    )
+    return panels, left_out
+
+
+def _place(metric: str) -> int:
+    """Where a metric stands; in another mode, behind the same metric."""
+    name = metric.partition(" (")[0]
+    if name in LAST:
+        return len(ORDER) + 1 + LAST.index(name)
+    return ORDER.index(name) if name in ORDER else len(ORDER)
