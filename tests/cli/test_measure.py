@@ -17,6 +17,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.cli import main
+from lossgeom.cli.certificate import certificate
 
 NET = """
 import torch
@@ -226,6 +227,12 @@ def test_text(here, capsys):
     assert "lossgeom: measuring 1 of 12: loss\n" in printed.err
     assert re.search(r"6 of 12: spectral density of the Hessian, 30 matrix-vector products at "
                      r"most, about [\d.e-]+ s\n", printed.err)  # fmt: skip
+
+
+def test_a_certificate_names_the_flag(here):
+    told = certificate(plain_problem(), 0.3, 5, 0.0, None)["told"]
+    assert any("draws reshuffled epochs, --sampling reshuffling, instead" in line for line in told)
+    assert not any("sampling=" in line for line in told)
 
 
 def test_whether_sgd_is_stable(here, capsys):

@@ -8,6 +8,8 @@ from typing import Any
 from lossgeom.cli.arguments import parsed
 from lossgeom.cli.messages import show
 
+TOO = " Of a step, too."
+
 
 @dataclasses.dataclass(frozen=True)
 class ListOptions:
@@ -22,12 +24,14 @@ def main(arguments: list[str]) -> int:
     from lossgeom.lab.studies import STUDIES
     from lossgeom.metrics import METRICS, STEP_METRICS
 
+    of = {metric.__name__: _first_line(metric) for metric in METRICS}
+    of_steps = {metric.__name__: _first_line(metric) for metric in STEP_METRICS}
     kinds = {
         "studies": {name: study.title for name, study in STUDIES.items()},
         "models": {name: _first_line(model) for name, model in MODELS.items()},
         "data sets": {name: _first_line(data) for name, data in DATASETS.items()},
-        "metrics": {metric.__name__: _first_line(metric) for metric in METRICS},
-        "metrics of a step": {metric.__name__: _first_line(metric) for metric in STEP_METRICS},
+        "metrics": {name: text + (TOO if name in of_steps else "") for name, text in of.items()},
+        "metrics of a step": {name: text for name, text in of_steps.items() if name not in of},
     }
     for kind, members in kinds.items():
         show(kind)

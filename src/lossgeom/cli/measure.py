@@ -101,7 +101,8 @@ class MeasureOptions(ProblemOptions):
     lr: Annotated[float | None, optional("FLOAT")] = None
     """Learning rate of the run, to compare the sharpness with the edge of stability."""
     momentum: float = 0.0
-    """Momentum of the run."""
+    """Momentum of the run: heavy ball, as of torch's SGD without Nesterov and dampening. Of other
+    optimisers compare lossgeom.effective_sharpness with lossgeom.stability_threshold, in Python."""
     batch_size: Annotated[int | None, optional("INT")] = None
     """Examples in a batch of the run, to certify that SGD stays at a minimum, or does not."""
     sampling: Annotated[
@@ -123,6 +124,7 @@ def main(arguments: list[str]) -> int:
         problem, notes = _problem(options)
         if edge and options.batch_size is not None:
             with explained(f"{' and '.join(names)} to be measured", but=(ValueError,)):
+                say(f"certifying SGD with batches of {options.batch_size}")
                 at_lr = edge["lr"], options.batch_size, options.momentum
                 edge["sgd"] = certificate(problem, *at_lr, options.sampling)
         record = Record.create(_folder(options), _config(options), kind=MEASUREMENT, resume=True)

@@ -36,9 +36,10 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
         sharpness=curvatures.sharpness,
         residual=residual,
     )
+    walk = _on_random_walk(curvatures, of_examples)
     p, settles = setting.p, (evidence.verdict[0], evidence.minimum) == ("stable", "regular")
     return evidence.certificate(
-        [*notes, *_on_random_walk(curvatures, of_examples)],
+        [*notes, *(walk if evidence.minimum == "regular" else [])],
         smallest_batch=_smallest_batch(setting, curvatures),
         single_batch=_single_batch(setting, curvatures),
         noise_kernel=_noise_kernel(setting, curvatures),
@@ -130,5 +131,5 @@ def _on_random_walk(curvatures: ExampleCurvatures, of_examples: float) -> list[s
         return []
     return [
         f"in directions without curvature the gradients of single examples are {outside:.2g}, root "
-        "mean square; there SGD walks at random, and nothing holds it"
+        "mean square; there SGD drifts at random, which no learning rate keeps bounded"
     ]

@@ -22,14 +22,11 @@ FLAT = 1e-3  # of the sharpness: negative curvature that counts as none
 ROUNDING = 1e-5  # of a threshold
 SAFETY = 3.0  # times the share of what is left out, by which it may move the threshold
 
-SHUFFLED = "DataLoader(shuffle=True) draws reshuffled epochs, sampling='reshuffling', which are "
-EVEN = (
-    "another process: wherever both were enumerated they were stable up to larger learning rates "
-    "than independent batches, but no theorem says so"
-)
+SHUFFLED = "DataLoader(shuffle=True) draws reshuffled epochs, sampling='reshuffling', instead"
+EVEN = "; these were no less stable wherever both are known, but no theorem says so"
 RAGGED = (
-    "less stable, if anything, where the last batch is small, here of {0}, and its examples "
-    "weigh more; drop_last=True leaves it out"
+    "; these may be less stable, as the examples of their last batch, here of {0}, weigh more; "
+    "drop_last=True leaves it out"
 )
 NO_CURVATURE = "no example has any curvature here beside what the Gauss-Newton matrix leaves out"
 LOCAL = "this is about steps linearised here, and says nothing of what happens far from this point"
@@ -177,13 +174,16 @@ class Evidence:
         return "between", [linear, *self._why_not(lr, margin)]
 
     def _why_no_minimum(self) -> str:
-        remedy = "this is no minimum, which the theory is about; train on"
+        remedy = "so this is no minimum, which the theory is about; keep training"
         if self.lowest is not None and self.lowest < -FLAT * self.sharpness:
-            return f"the Hessian has the negative eigenvalue {self.lowest:.2g}, so {remedy}"
+            return (
+                f"the smallest eigenvalue of the Hessian is {self.lowest:.2g}, below -{FLAT:g} of "
+                f"the sharpness {self.sharpness:.3g}, {remedy}"
+            )
         share = self.gradient_norm / self.example_gradient_norm
         return (
-            f"the gradient is {share:.2g} of those of single examples, so {remedy}, or to "
-            "a smaller loss"
+            f"the gradient is {share:.2g} of those of single examples, more than {SMALL:g}, "
+            f"{remedy}"
         )
 
     def _linear(self, lr: float) -> str:

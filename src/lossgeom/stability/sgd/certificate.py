@@ -18,7 +18,8 @@ Minimum = Literal["interpolating", "regular", "no minimum"]
 class SGDCertificate:
     """Whether SGD with some settings stays near a minimum in mean square, and why.
 
-    ``print`` tells it in words.
+    ``print`` tells in words what decides; ``bounds``, ``moments`` and ``noise_kernel`` are further
+    numbers for those who look for them.
 
     Attributes:
         state: ``"stable"``, ``"unstable"``, or ``"between"`` where that is not certified.
@@ -101,24 +102,25 @@ class SGDCertificate:
             f"batches of {self.batch_size} of {self.examples} examples {drawn})"
         )
         yield from (f"  {reason}" for reason in self.reasons)
-        yield f"  threshold of the learning rate: {self._threshold}"
+        if not any(f"{self.lower:.4g}" in reason for reason in self.reasons):
+            yield f"  threshold of the learning rate: {self._threshold}"
         if self.smallest_batch is not None:
-            yield f"  smallest stable batch with this learning rate: {self.smallest_batch}"
-        most = self.bounds.get("full batch", math.inf)
-        for name, bound in sorted(self.bounds.items(), key=lambda item: item[1]):
-            if bound <= most:
-                yield f"  at most {bound:.4g} by the condition on the {name}"
-        if self.single_batch:
-            yield f"  no single batch oscillates unstably up to {self.single_batch:.4g}"
-        if self.noise_kernel is not None:
-            yield f"  noise kernel {self.noise_kernel:.3g}, an estimate whose edge is about 1"
+            yield (
+                "  with this learning rate, the linearised steps are stable from batches of "
+                f"{self.smallest_batch} on"
+            )
+        if self.threshold is None and self.bounds:
+            name, bound = min(self.bounds.items(), key=lambda item: item[1])
+            yield f"  the threshold is at most {bound:.4g}, by the condition on the {name}"
         if self.excess_loss is not None:
             yield f"  the loss settles {self.excess_loss:.3g} above its minimum, in the mean"
-        for order, threshold in self.moments.items():
-            what = "moment tensor, not absolute moment," if order % 2 and order > 1 else "moment"
-            yield f"  threshold for the {what} of order {order}: {threshold:.6g}"
+        if self.state != "unstable" and 0 < self.single_batch < self.lr:
+            yield (
+                f"  beyond a learning rate of {self.single_batch:.4g} a single batch may be "
+                "unstable by itself, and carry SGD away from farther off the minimum"
+            )
         yield (
-            f"  gradient {self.gradient_norm:.2g}, of single examples "
+            f"  measured here: gradient {self.gradient_norm:.2g}, of single examples "
             f"{self.example_gradient_norm:.2g}; {self._residual}{self._lowest}"
         )
         yield from (f"note: {note}" for note in self.notes)
@@ -149,5 +151,8 @@ class SGDCertificate:
     @property
     def _residual(self) -> str:
         if self.residual is None:
-            return "curvature beside Gauss-Newton not known"
-        return f"curvature beside Gauss-Newton {self.residual:.2g} of it along the top eigenvector"
+            return "what Gauss-Newton leaves out is not known"
+        return (
+            f"curvature that Gauss-Newton leaves out {self.residual:.2g} of its own, along the top "
+            "eigenvector"
+        )
