@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 
 def check_at_least(minimum: int, **arguments: int | None) -> None:
@@ -11,6 +12,8 @@ def check_at_least(minimum: int, **arguments: int | None) -> None:
     >>> check_at_least(1, runs=2, every=None)
     """
     for name, value in arguments.items():
+        if value is not None and not isinstance(value, Real):
+            raise TypeError(f"expected {name} to be a number of at least {minimum}, got {value!r}")
         if value is not None and value < minimum:
             raise ValueError(f"expected {name} of at least {minimum}, got {value}")
 
@@ -24,5 +27,5 @@ def check_number(
     """
     if not (low < value < high or (at_low and value == low)):
         least = f"{name} >= {low:g}" if at_low else f"{name} > {low:g}"
-        most = "" if math.isinf(high) else f" and < {high:g}"
+        most = f" and < {high:g}" if math.isfinite(high) else " and finite" * (value == math.inf)
         raise ValueError(f"expected {least}{most}, got {value}")

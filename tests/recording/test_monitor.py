@@ -138,6 +138,7 @@ def test_the_value_in_eval_mode_stands_beside_it_where_it_is_another(tmp_path):
     assert run.last["sharpness (eval)"].value != pytest.approx(run.last["sharpness"].value, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:no step of")
 @pytest.mark.parametrize("settings", [{}, {"mode": "eval"}])
 def test_nothing_stands_beside_it_where_it_is_the_same(tmp_path, settings):
     model = plain_model() if not settings else noisy_model()
@@ -329,6 +330,52 @@ def test_what_cannot_be_measured_is_said_before_training(tmp_path):
     with torch.no_grad():
         model[0].weight[0] = math.nan  # which is measured as such
     lg.watch(model, sgd(model), "cross_entropy", data(), tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"full_batch": "yes"}, "expected full_batch to be True, False or None, got 'yes'"),
+        ({"first_step": "a"}, "expected first_step to be the number of a step, got 'a'"),
+        ({"every": [1, 5, "a"]}, r"expected every= as a number of steps, .* got \[1, 5, 'a'\]"),
+        ({"every": 1.5}, "expected every= as a number of steps, a list of the numbers"),
+        ({"colour": 1}, "lossgeom.watch: unknown argument 'colour'; expected autocast, budget"),
+        ({"forwards": 1}, "lossgeom.watch: unknown argument 'forwards': did you mean forward"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_do(tmp_path, settings, message, unchecked):
+    model = plain_model()
+    with pytest.raises(TypeError, match=message):
+        lg.watch(model, sgd(model), "cross_entropy", data(), tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("stepped", "said"), [(0, "SGD stepped, but Adam did"), (None, "did the")])
+def test_a_watch_that_saw_no_step_says_so(tmp_path, stepped, said):
+    model = plain_model()
+    optimizers = [*sgd(model), *adam(model)]
+    run = lg.watch(model, optimizers, "cross_entropy", data(), tmp_path, metrics=QUICK)
+    run.__enter__()
+    if stepped is not None:
+        train(model, [optimizers[stepped]], data(6), 2)
+    with pytest.warns(UserWarning, match=said):
+        run.__exit__(None)
+    assert run.record.status == "finished"
+
+
+def test_a_loss_that_is_maximised_has_no_verdict(tmp_path):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, maximize=True)
+    batches = [(torch.eye(2), torch.ones(2, 1))]
+    with lg.watch(model, optimizer, "squared_error", batches, tmp_path, 1, budget=None) as run:
+        for x, y in batches * 30:
+            optimizer.zero_grad()
+            (0.5 * (model(x) - y).square().sum() / 2).backward()
+            optimizer.step()
+    losses = run.record.series("loss")[1]
+    assert losses[-1] > 1e4 * losses[0]
+    assert str(run.verdict()).startswith("not stated: the loss is maximised")
 
 
 def test_goes_on_where_a_run_was_stopped(tmp_path):
@@ -527,4 +574,5 @@ def test_a_loop_at_the_edge_is_said_to_be(tmp_path):
         "status": "ok",
         "instead": None,
         "full_batch": True,
+        "maximized": False,
     }

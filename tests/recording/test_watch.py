@@ -545,6 +545,10 @@ def test_arguments_that_do_not_do(tmp_path, unchecked):
             tracker.attach(3)
         with pytest.raises(ValueError, match="expected first_step of at least 0, got -1"):
             tracker.attach(optimizer, first_step=-1)
+        with pytest.raises(TypeError, match="expected first_step to be the number of a step, got"):
+            tracker.attach(optimizer, first_step="a")
+        with pytest.raises(TypeError, match="expected full_batch to be True, False or None, got"):
+            tracker.attach(optimizer, full_batch="yes")
     assert not optimizer._optimizer_step_pre_hooks
 
 
@@ -583,6 +587,7 @@ def test_rows_with_and_without_a_threshold_are_read(tmp_path):
 # The end
 
 
+@pytest.mark.filterwarnings("ignore:no step of")
 def test_hooks_are_gone_afterwards(tmp_path):
     model, _, problem = setup()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

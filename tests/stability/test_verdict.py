@@ -202,6 +202,11 @@ def test_a_scheduled_learning_rate():
 def test_mini_batches():
     series = full([1.0] * 6)
     assert edge_verdict(replace(series, full_batch=False)).reason.startswith("steps are on mini")
+    said = str(edge_verdict(replace(series, full_batch=False)))
+    assert all(cause in said for cause in ("Dropout", "mode='eval'", "a part", "full_batch=True"))
+    rising = replace(series, maximized=True, losses=[1.0, 2.0, 1e3, 1e5, 1e6, 1e7])
+    assert edge_verdict(rising).reason.startswith("the loss is maximised")
+    assert edge_verdict(replace(rising, losses=[1.0] * 5 + [INF])).kind == "diverged"
     assert edge_verdict(replace(series, full_batch=None)).reason.startswith("it is not known")
     batch = replace(series, full_batch=False, batch_ratios=[0.3, 0.35, 0.41, 0.4, 0.42, 0.41])
     assert str(edge_verdict(batch)) == "below: batch sharpness .40 to .42 of 2/lr"

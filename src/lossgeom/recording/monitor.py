@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
 from lossgeom.recording.measuring import OnError
 from lossgeom.recording.record import Record
-from lossgeom.recording.schedule import Schedule
+from lossgeom.recording.schedule import Schedule, as_schedule
 from lossgeom.recording.tracker import Tracker
 from lossgeom.recording.watch import Watch
 from lossgeom.recording.watch_lines import LiveLine
+from lossgeom.recording.watched import check_settings
+from lossgeom.wording import unknown
 
+OF_PROBLEM = {p.name for p in signature(Problem).parameters.values() if p.kind == p.KEYWORD_ONLY}
+OF_WATCH = {"metrics", "on_error", "budget", "full_batch", "first_step", *OF_PROBLEM}
 LARGE = 10_000_000  # parameters, beyond which no eigenvalues are measured unless asked for
 
 
@@ -117,11 +122,15 @@ def watch(
     ...  if row["metric"] == "sharpness"]
     [(0, 0.625), (1, 0.625), (2, 0.625)]
     """
+    check_settings(full_batch, first_step)
+    due = as_schedule(every)
+    if wrong := set(problem) - OF_PROBLEM:
+        raise TypeError(f"lossgeom.watch: {unknown('argument', min(wrong), OF_WATCH)}")
     measured, evaluated = _trained(model, loss, batches, problem)
     chosen = default_metrics(measured, evaluated) if metrics is None else metrics
     held = record if isinstance(record, Record) else Record.create(record, resume=True)
     try:
-        tracker = Tracker(measured, chosen, held, every)
+        tracker = Tracker(measured, chosen, held, due)
         _warn_of_start(held, first_step)
         return Watch(
             measured,

@@ -48,6 +48,7 @@ class Steps:
     Attributes:
         number: of the next step.
         wanted: whether that one is.
+        stepped: places of optimisers that have made a step.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], follower: Follower, first: int) -> None:
@@ -56,6 +57,7 @@ class Steps:
         self.number = first
         self.wanted = follower.wants(first)
         self._seen: _Seen | None = None
+        self.stepped: set[int] = set()
         self._depths = [0] * len(self.optimizers)  # of steps that are called in steps
         self._handles: list[RemovableHandle] = []
         for place, optimizer in enumerate(self.optimizers):
@@ -84,6 +86,7 @@ class Steps:
             depths[place] = max(depths[place] - 1, 0)
             if depths[place]:
                 return
+            self.stepped.add(place)
             try:
                 if self.wanted:
                     self._tried(self._after, place, _has_closure(args, kwargs))

@@ -106,6 +106,7 @@ class Watched:
         instead: what answers where it is unknown.
         full_batch: whether the optimisers get the gradient of what is measured; ``None`` where
             that is not known.
+        maximized: whether they raise the loss.
     """
 
     optimizers: tuple[str, ...]
@@ -116,6 +117,7 @@ class Watched:
     status: str | None = None
     instead: str | None = None
     full_batch: bool | None = None
+    maximized: bool = False
 
 
 @dataclass(frozen=True)

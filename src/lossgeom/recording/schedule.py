@@ -1,8 +1,9 @@
 """Schedules, which say at which steps to measure."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 Schedule = Callable[[int], bool]
 
@@ -66,9 +67,22 @@ class At:
 def as_schedule(every: int | Collection[int] | Schedule) -> Schedule:
     """A number of steps, a list of steps, or a function of the step.
 
+    Raises:
+        TypeError: for anything else.
+        ValueError: for a number of steps less than 1.
+
     >>> as_schedule(50)
     Every(n=50)
     """
-    if isinstance(every, int):
+    if isinstance(every, int) and not isinstance(every, bool):
         return Every(every)
-    return every if callable(every) else At(frozenset(every))
+    if callable(every):
+        return every
+    steps = frozenset(every) if isinstance(every, Iterable) else [every]
+    wrong = [step for step in steps if isinstance(step, bool) or not isinstance(step, Integral)]
+    if wrong:
+        raise TypeError(
+            "expected every= as a number of steps, a list of the numbers of steps, or a schedule; "
+            f"got {every!r}"
+        )
+    return At(steps)

@@ -89,6 +89,7 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
         batch_ratios=values("batch_sharpness", _over(along)) if along else (),
         full_batch=watched.full_batch if full_batch is None else full_batch,
         status=watched.status or "ok",
+        maximized=watched.maximized,
         quantity="effective sharpness" if preconditioned else "sharpness",
         formula=watched.formula or told.threshold_formulas.get(SHARPNESS, "its threshold"),
         optimizer=" and ".join(dict.fromkeys(watched.optimizers)) or "this optimiser",

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import GradientCosine, Metric, Step, StepMetric
 from lossgeom.problem import Problem
@@ -33,8 +32,8 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import At, Schedule
 from lossgeom.recording.verdicts import verdict_of
-from lossgeom.recording.watch_lines import LiveLine, count_of, values_in_words
-from lossgeom.recording.watched import check_same_start, is_full_batch, tell
+from lossgeom.recording.watch_lines import LiveLine, count_of, no_step_in_words, values_in_words
+from lossgeom.recording.watched import check_same_start, check_settings, is_full_batch, tell
 from lossgeom.stability import Verdict, optimizer_state, unwrapped_optimizer
 
 
@@ -94,7 +93,7 @@ class Watch:
         self._failures = Failures(on_error)
         if not optimizers:
             raise ValueError("expected at least one optimiser to watch, got none")
-        check_at_least(0, first_step=first_step)
+        check_settings(full_batch, first_step)
         self.problem = problem
         self.metrics = checked_metrics(metrics)
         self.record = record
@@ -137,6 +136,8 @@ class Watch:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._end(error)
+        if error is None and self.step == self._first and not self.record.measured:
+            self._failures.warn("no step", no_step_in_words(self.optimizers, self._steps.stepped))
 
     def close(self) -> None:
         """Take the hooks off the optimisers, and finish the record."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
+
+from torch.optim import Optimizer
 
 from lossgeom.estimate import Estimate
 from lossgeom.wording import printable
@@ -28,6 +30,28 @@ def count_of(n: int, what: str) -> str:
     ('1 step', '3 steps')
     """
     return f"{n} {what}{'s' * (n != 1)}"
+
+
+def no_step_in_words(optimizers: Sequence[Optimizer], seen: Collection[int]) -> str:
+    """Why nothing was measured, probably.
+
+    Args:
+        optimizers: that were watched.
+        seen: places of those that have made steps.
+    """
+    kinds = [type(each).__name__ for each in optimizers]
+    if seen:
+        stepped = " and ".join(kinds[place] for place in sorted(seen))
+        return (
+            f"no step was seen to end, so nothing was measured: {stepped} stepped, but {kinds[-1]} "
+            "did not, and a step ends with the last optimiser; pass them in the order in which "
+            "they step, without those that do not"
+        )
+    return (
+        f"no step of {' and '.join(kinds)} was seen, so nothing was measured: did the loop run, "
+        "and step the optimiser that is watched, not one that was made later or copied? What a "
+        "CUDA graph replays is not seen"
+    )
 
 
 class LiveLine:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
+from lossgeom.checks import check_at_least
 from lossgeom.problem import Problem
 from lossgeom.recording.forms import parse
 from lossgeom.recording.record import Record
@@ -41,12 +42,26 @@ def tell(record: Record, state: OptimizerState, full_batch: bool | None, **other
         formula=threshold.formula,
         matrix=threshold.matrix,
         status=threshold.status,
+        maximized=any(group.get("maximize", False) for group in state.groups),
         instead=threshold.instead,
         full_batch=known.full_batch if full_batch is None else full_batch,
         **others,
     )
     if watched != known:
         record.update(watched=asdict(watched))
+
+
+def check_settings(full_batch: object, first_step: object) -> None:
+    """Raise for settings of a watch that do not do.
+
+    Raises:
+        TypeError, ValueError: if one does not.
+    """
+    if full_batch is not None and not isinstance(full_batch, bool):
+        raise TypeError(f"expected full_batch to be True, False or None, got {full_batch!r}")
+    if isinstance(first_step, bool) or not isinstance(first_step, int):
+        raise TypeError(f"expected first_step to be the number of a step, got {first_step!r}")
+    check_at_least(0, first_step=first_step)
 
 
 def is_full_batch(cosines: Sequence[float]) -> bool | None:

@@ -42,6 +42,7 @@ class EdgeSeries:
         critical_steps: the least multiple of the update that raises the loss, whose edge is 1.
         batch_ratios: batch sharpness over 2/lr.
         full_batch: whether each step was on all of the data; ``None`` if that is not known.
+        maximized: whether training raises the loss.
         status: of the threshold: ``"nominal"`` for one that training is seen to pass, ``"unknown"``
             where the optimiser has none.
         quantity: what is divided by the threshold.
@@ -63,6 +64,7 @@ class EdgeSeries:
     critical_steps: Values = ()
     batch_ratios: Values = ()
     full_batch: bool | None = None
+    maximized: bool = False
     status: str = "ok"
     quantity: str = "sharpness"
     formula: str = "the threshold"

@@ -9,7 +9,7 @@ from itertools import groupby
 from statistics import median
 
 from lossgeom.stability.edge_series import PLAIN_SGD, EdgeSeries
-from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, short
+from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, short, unstated
 
 LOW, HIGH = 0.85, 1.2  # of the threshold: the band of runs at the edge
 LEFT = 0.5  # of it: a run that falls so far has left, and what comes later is another stay
@@ -31,8 +31,9 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
 
     - *diverged*: the loss is not finite, or 10,000 times what it was at first, or 1 where that is
       more, and has not fallen since to a hundredth of its largest.
-    - *not stated*: fewer than three values; an optimiser without a known threshold; steps that
-      are on mini-batches, or may be, without batch sharpness; r above 1.2 that does not grow.
+    - *not stated*: fewer than three values; an optimiser without a known threshold, or one that
+      maximises; steps on mini-batches, or maybe on such, without batch sharpness; r above 1.2 that
+      does not grow.
     - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled; or r is
       above 1, and the loss grows at each step to twice what it ever was before.
     - *at the edge*: r has reached .85 and stayed; from there to the last value of at least .85, the
@@ -61,6 +62,8 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     diverged = _diverged(series)
     if diverged is not None:
         return diverged
+    if series.maximized:
+        return unstated(series)
     if series.status == "unknown":
         return _without_threshold(series)
     if series.full_batch:
@@ -72,11 +75,7 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
         return _of_ratios(
             gauge, replace(series, realised_edges=(), update_curvatures=(), critical_steps=())
         )
-    if series.full_batch is None:
-        why = "it is not known whether steps are on mini-batches, which have an edge of their own"
-        return Verdict("not stated", f"{why}; full_batch=True says that they are not")
-    why = "steps are on mini-batches, or not on the loss that is measured, and have another edge"
-    return Verdict("not stated", f"{why}; batch sharpness would tell, of SGD without momentum")
+    return unstated(series)
 
 
 def _diverged(series: EdgeSeries) -> Verdict | None:
@@ -84,7 +83,7 @@ def _diverged(series: EdgeSeries) -> Verdict | None:
     bad = [step for step, _ in losses if not finite or step > finite[-1][0]]
     if bad:
         return Verdict("diverged", "the loss is not finite", bad[0])
-    if not finite:
+    if not finite or series.maximized:
         return None
     first, last = finite[0][1], finite[-1][1]
     limit, largest = BLOWN_UP * max(abs(first), 1.0), max(value for _, value in finite)
