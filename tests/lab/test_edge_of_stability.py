@@ -156,12 +156,12 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, o
         assert values == pytest.approx(straight.series(metric.name)[1], rel=rtol, abs=0)
 
 
-def test_rows_hold_the_threshold_of_the_optimizer(tmp_path):
+def test_rows_hold_the_edge_of_their_metric(tmp_path):
     small = planned("heavy_ball")
     record = Record.create(tmp_path / "run", small.settings)
     study.run.run(small, record)
-    (row,) = (r for r in record.rows() if r.get("metric") == "edge_ratio" and r["step"] == 0)
-    assert row["threshold"] == pytest.approx(2 * 1.7 / 0.25)
+    edges = {row["metric"]: row["threshold"] for row in record.rows() if row.get("step") == 0}
+    assert edges == {"loss": None, "edge_ratio": 1, "realised_edge": 1, "update_curvature": 2}
     assert record.for_report.thresholds == {
         "edge_ratio": 1.0, "realised_edge": 1.0, "update_curvature": 2.0,
     }  # fmt: skip

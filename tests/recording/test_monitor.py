@@ -1,7 +1,9 @@
 """Watching a run with one line."""
 
+import copy
 import io
 import itertools
+import json
 import math
 import random
 import sys
@@ -62,6 +64,23 @@ def both(model):
         torch.optim.SGD(model[0].parameters(), lr=0.1),
         torch.optim.AdamW([p for part in model[1:] for p in part.parameters()], lr=0.01),
     ]
+
+
+SECOND = {"metrics": QUICK, "budget": None, "every": 2}  # each second step
+
+
+def killed_run(folder, steps, checkpoint=None):
+    """A run whose process ends without a word; its model, and what that was at a step."""
+    model, kept = plain_model(), None
+    (optimizer,) = sgd(model)
+    run = lg.watch(model, optimizer, "cross_entropy", data(), folder, **SECOND)
+    for step in range(steps):
+        if step == checkpoint:
+            kept = copy.deepcopy(model.state_dict())
+        train(model, [optimizer], data(), 1)
+    run.record.close()
+    run._steps.take_off()
+    return model, kept
 
 
 def trace_of(model, optimizers):
@@ -395,13 +414,10 @@ def test_goes_on_where_a_run_was_stopped(tmp_path):
 
 
 def test_says_what_is_not_measured_again(tmp_path):
-    model, settings = plain_model(), {"metrics": QUICK, "budget": None, "every": 2}
-    (optimizer,) = sgd(model)
-    with lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings):
-        train(model, [optimizer], data(), 3)
+    killed_run(tmp_path, 3)
     with pytest.warns(UserWarning, match=r"holds measurements up to step 2, which are not made"):
-        run = lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings)
-    run.close()
+        killed_run(tmp_path, 5)
+    assert lg.Record.open(tmp_path).series("loss")[0] == [0, 2, 4]
 
 
 def test_another_run_is_refused(tmp_path):
@@ -414,23 +430,169 @@ def test_another_run_is_refused(tmp_path):
     assert lg.Record.open(tmp_path).status == "finished"
 
 
-def test_a_run_that_starts_elsewhere_is_not_added_to_another(tmp_path):
-    settings = {"metrics": QUICK, "budget": None, "every": 2}
+@pytest.mark.parametrize(
+    ("lr", "what"), [(None, r"its loss was 1\."), (0.5, r"its learning rate was 0\.1, and now it")]
+)
+def test_a_run_that_starts_elsewhere_is_not_added_to_another(tmp_path, lr, what):
+    model, _ = killed_run(tmp_path, 3)
+    before = (tmp_path / "rows.jsonl").read_bytes(), (tmp_path / "manifest.json").read_bytes()
+    model = model if lr is None else plain_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr or 0.1)
+    with pytest.warns(UserWarning, match="measurements up to step 2"):
+        run = lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **SECOND)
+    message = f"holds another run: at step 0 {what}.*nothing more is measured"
+    with pytest.warns(UserWarning, match=message) as warned, run:
+        train(model, [optimizer], data(), 4)
+    assert ["rows" in str(each.message) for each in warned] == [False]
+    assert str(run.verdict()) == "not stated: nothing of this run was measured"
+    assert "nothing more is measured: " in str(run)
+    assert "rows say why" not in str(run)
+    assert before[0] == (tmp_path / "rows.jsonl").read_bytes()
+    assert before[1] == (tmp_path / "manifest.json").read_bytes()
+    lg.Record.create(tmp_path, resume=True).close()  # nobody is writing there
+
+
+def test_an_interrupted_run_that_had_been_over_stays_open(tmp_path):
     model = plain_model()
     (optimizer,) = sgd(model)
-    with lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings):
+    for first in (0, 3):
+        run = lg.watch(
+            model, optimizer, "cross_entropy", data(), tmp_path, first_step=first, **SECOND
+        )
         train(model, [optimizer], data(), 3)
-    rows = lg.Record.open(tmp_path).rows()
-    with pytest.warns(UserWarning, match="measurements up to step 2"):
-        run = lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings)
-    with pytest.warns(UserWarning, match=r"holds another run: at step 0 its loss was 1\."):
-        train(model, [optimizer], data(), 1)
+        run.__exit__(KeyboardInterrupt if first else None)
+    assert lg.Record.open(tmp_path).status == "running"
+
+
+def test_a_run_that_is_over_is_not_begun_again(tmp_path):
+    model = plain_model()
+    (optimizer,) = sgd(model)
+    with lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **SECOND):
+        train(model, [optimizer], data(), 3)
+    before = json.loads((tmp_path / "manifest.json").read_text())
+    message = r"holds a run that is over, as 'finished', up to step 2; choose another folder, or"
+    with pytest.raises(lg.RecordError, match=message):
+        lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **SECOND)
+    lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, first_step=3, **SECOND).close()
+    assert json.loads((tmp_path / "manifest.json").read_text()) == before
+    with (
+        lg.Record.create(tmp_path, resume=True) as record,
+        pytest.raises(lg.RecordError, match="holds a run that is over"),
+    ):
+        lg.watch(model, optimizer, "cross_entropy", data(), record, **SECOND)
+
+
+@pytest.mark.parametrize("lr", [0.1, 0.05])
+def test_what_was_made_after_a_checkpoint_is_superseded(tmp_path, lr, recwarn):
+    model, kept = killed_run(tmp_path, 9, checkpoint=4)
+    model.load_state_dict(kept)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    settings = {**SECOND, "first_step": 4}
+    with lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **settings) as run:
+        train(model, [optimizer], data(), 3)
+    assert [str(each.message) for each in recwarn] == []
+    record = lg.Record.open(tmp_path)
+    assert record.series("loss")[0] == [0, 2, 4, 6]
+    rates = {row["step"]: row["lr"] for row in record.rows() if "metric" in row}
+    assert rates == {0: 0.1, 2: 0.1, 4: lr, 6: lr}
+    assert {step for step, _ in record.measured} == {0, 2, 4, 6}
+    assert record.rows() == run.record.rows()
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) > len(record.rows())  # kept
+
+
+def test_two_watches_supersede_the_same(tmp_path):
+    model, kept = killed_run(tmp_path, 9, checkpoint=4)
+    model.load_state_dict(kept)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with lg.Record.create(tmp_path, resume=True) as record:
+        settings = {"budget": None, "every": 2, "first_step": 4}
+        for metric in QUICK:
+            lg.watch(
+                model, optimizer, "cross_entropy", data(), record, metrics=[metric], **settings
+            )
+        train(model, [optimizer], data(), 3)
+        for metric in QUICK:
+            assert record.series(metric.name)[0] == [0, 2, 4, 6]
+
+
+def test_another_model_at_the_checkpoint_is_another_run(tmp_path):
+    killed_run(tmp_path, 9)
+    model = plain_model()
+    (optimizer,) = sgd(model)
+    with (
+        pytest.warns(UserWarning, match="holds another run: at step 4 its loss was"),
+        lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, first_step=4, **SECOND),
+    ):
+        train(model, [optimizer], data(), 3)
+    assert lg.Record.open(tmp_path).series("loss")[0] == [0, 2, 4, 6, 8]
+    assert lg.Record.open(tmp_path).status == "running"
+
+
+def test_a_run_gone_through_again_supersedes_what_it_does_not_come_to(tmp_path):
+    killed_run(tmp_path, 9)
+    model = plain_model()
+    (optimizer,) = sgd(model)
+    with pytest.warns(UserWarning, match="holds measurements up to step 8"):
+        run = lg.watch(model, optimizer, "cross_entropy", data(), tmp_path, **SECOND)
     train(model, [optimizer], data(), 4)
+    optimizer.param_groups[0]["lr"] = 0.05
+    message = (
+        "holds another run from step 4 on, where its learning rate was 0.1, and now it is 0.05"
+    )
+    with pytest.warns(UserWarning, match=message):
+        train(model, [optimizer], data(), 3)
     run.close()
-    assert lg.Record.open(tmp_path).rows() == rows
+    rows = [row for row in lg.Record.open(tmp_path).rows() if row.get("metric") == "loss"]
+    found = [(row["step"], row["lr"]) for row in rows]
+    assert found == [(0, 0.1), (2, 0.1), (4, 0.05), (6, 0.05)]
+
+
+def test_parameters_that_another_optimiser_has_are_noted(tmp_path):
+    class Own(torch.optim.Optimizer):
+        def step(self):
+            pass
+
+    model = plain_model()
+    part = Own([model[0].weight], {"lr": 0.1})
+    with pytest.warns(UserWarning, match=r"0\.bias and 2 more of the parameters are updated by no"):
+        run = lg.watch(model, part, "cross_entropy", data(), tmp_path, metrics=QUICK, every=[])
+    run.close()
+    (note,) = lg.Record.open(tmp_path).for_report.notes
+    assert "pass all optimisers as a list" in note
+    known = torch.optim.SGD([model[0].weight], lr=0.1)
+    with pytest.raises(ValueError, match="or pass all of the model's optimisers as a list"):
+        lg.watch(model, known, "cross_entropy", data(), tmp_path / "a")
+
+
+def test_arguments_of_another_kind(tmp_path, unchecked):
+    model = plain_model()
+    (optimizer,) = sgd(model)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    ratio = lg.metrics.EdgeRatio
+    for other, settings, message in (
+        (
+            optimizer,
+            {"metrics": ratio()},
+            r"got EdgeRatio\(.*; put it into \[\]",
+        ),
+        (optimizer, {"metrics": [ratio]}, r"got <class .*EdgeRatio'>; add \(\) to make one"),
+        (schedule, {}, "got StepLR; pass the optimiser that it schedules"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            lg.watch(model, other, "cross_entropy", data(), tmp_path, **settings)
 
 
 # What it says
+
+
+def test_a_run_that_is_too_short_for_its_budget_says_so(tmp_path):
+    record = lg.Record.create(tmp_path)
+    record.append({"step": 0, "metric": "edge_ratio", "value": 0.5})
+    record.append({"step": 9, "skipped": 4, "because": "budget"})
+    assert str(lg.verdict_of(tmp_path, full_batch=True)).endswith(
+        "; it takes 3, and 4 due steps were left out for the budget; budget=None has all"
+    )
+    assert "budget" not in str(lg.verdict_of(str(tmp_path)))  # it is not for that
 
 
 class Terminal(io.StringIO):

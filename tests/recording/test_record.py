@@ -23,6 +23,22 @@ def test_a_damaged_row_is_not_passed_over(tmp_path):
         Record.open(tmp_path)
 
 
+def test_rows_that_are_superseded_stand_no_longer(tmp_path):
+    rows = [{"step": step, "metric": "loss", "value": float(step)} for step in (0, 2, 4)]
+    with Record.create(tmp_path) as record:
+        for row in (*rows, {"step": 2, "supersedes_lines": 3}, rows[1]):
+            record.append(row)
+        assert record.measured == {(0, "loss"), (2, "loss")}
+    opened = Record.open(tmp_path)
+    assert opened.rows() == [rows[0], {"step": 2, "supersedes_lines": 3}, rows[1]]
+    assert opened.measured == record.measured
+    again = Record.create(tmp_path, resume=True)
+    again.append({"step": 0, "supersedes_lines": 5})
+    assert again.rows() == [{"step": 0, "supersedes_lines": 5}]
+    with pytest.raises(ValueError, match="supersedes_lines"):
+        again.append({"step": 0, "supersedes_lines": "all"})
+
+
 def test_refuses_to_write_what_is_open_for_reading(tmp_path):
     Record.create(tmp_path).close()
     record = Record.open(tmp_path)

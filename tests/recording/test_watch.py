@@ -96,18 +96,35 @@ def test_a_step_is_where_it_started_what_it_changed_and_its_gradient(tmp_path):
     assert [row["step"] for row in rows if row["metric"] == "taken"] == [0, 2, 4]
 
 
+def test_rows_have_the_edge_of_their_metric(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+    m = lg.metrics
+    metrics = [m.Sharpness(), m.CriticalStep(), m.CriticalSharpness(), m.BatchSharpness()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=[*metrics, m.GradientNorm()])
+    with run:
+        backward(model, batches)
+        optimizer.step()
+    found = {row["metric"]: row["threshold"] for row in run.record.rows()}
+    assert [found[each.name] for each in metrics] == [pytest.approx(6), 1, 4, None]
+    assert found["gradient_norm"] is None
+
+
 @pytest.mark.quick
 def test_rows_have_the_learning_rate_that_a_step_was_made_with(tmp_path):
     model, batches, problem = setup()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=3)
-    run, _ = attached(problem, tmp_path, optimizer, metrics=[lg.metrics.Loss()])
+    metrics = [lg.metrics.Loss(), lg.metrics.Sharpness()]
+    run, _ = attached(problem, tmp_path, optimizer, metrics=metrics)
     with run:
         for _ in range(4):
             backward(model, batches)
             optimizer.step()
             schedule.step()
-    rows = [row for row in lg.Record.open(tmp_path).rows() if row["metric"] == "loss"]
+    found = lg.Record.open(tmp_path).rows()
+    assert {row["threshold"] for row in found if row["metric"] == "loss"} == {None}
+    rows = [row for row in found if row["metric"] == "sharpness"]
     assert [row["lr"] for row in rows] == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert [row["threshold"] for row in rows] == pytest.approx([2, 3, 6, math.inf])
 
@@ -378,7 +395,7 @@ def test_an_optimiser_of_which_no_threshold_is_known_has_none(tmp_path):
     backward(model, batches)
     optimizer.step()
     ratio, curvature, _ = run.record.rows()
-    assert (ratio["status"], ratio["lr"], ratio["threshold"]) == ("undefined", 0.5, None)
+    assert (ratio["status"], ratio["lr"], ratio["threshold"]) == ("undefined", 0.5, 1.0)
     assert "no threshold to compare with: none is known of Plain" in ratio["message"]
     assert curvature["status"] == "ok"
     watched = run.record.manifest["watched"]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
+from torch.optim.lr_scheduler import LRScheduler
 
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.live import live_parameters
@@ -45,7 +46,9 @@ def unwrapped_optimizer(optimizer: Any) -> Optimizer:
     while any(kind.__name__ in WRAPPERS for kind in type(optimizer).__mro__):
         optimizer = optimizer.optimizer
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"expected a torch optimiser, got {type(optimizer).__name__}")
+        name, inside = type(optimizer).__name__, isinstance(optimizer, LRScheduler)
+        instead = "; pass the optimiser that it schedules" if inside else ""
+        raise TypeError(f"expected a torch optimiser, got {name}{instead}")
     return optimizer
 
 
@@ -118,12 +121,19 @@ def members(problem: Problem, optimizers: Sequence[Optimizer]) -> list[Member]:
                     raise ValueError("expected every parameter in one optimiser, got one in two")
                 state = optimizer.state.get(parameter, {})
                 found[id(parameter)] = Member(parameter, optimizer, group, state)
-    live = live_parameters(checked_problem(problem))
-    for name, parameter in zip(problem.network.names, live, strict=True):
-        if id(parameter) not in found:
-            raise ValueError(
-                f"expected the optimiser to update every parameter of the problem, but {name} is "
-                "not among its parameters; make it with this model's parameters, or measure in "
-                "those that it has with Problem(..., parameters=...)"
-            )
-    return [found[id(parameter)] for parameter in live]
+    for name in left_out(problem, optimizers):
+        raise ValueError(
+            f"expected the optimiser to update every parameter of the problem, but {name} is not "
+            "among its parameters; make it with this model's parameters, or pass all of the "
+            "model's optimisers as a list, or measure in those that it has with "
+            "Problem(..., parameters=...)"
+        )
+    return [found[id(parameter)] for parameter in live_parameters(checked_problem(problem))]
+
+
+def left_out(problem: Problem, optimizers: Sequence[Optimizer]) -> list[str]:
+    """The names of a problem's parameters that none of the optimisers updates."""
+    live = map(unwrapped_optimizer, optimizers)
+    found = {id(p) for each in live for group in each.param_groups for p in group["params"]}
+    named = zip(problem.network.names, live_parameters(checked_problem(problem)), strict=True)
+    return [name for name, parameter in named if id(parameter) not in found]

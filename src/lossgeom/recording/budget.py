@@ -11,6 +11,7 @@ import torch
 from lossgeom.checks import check_number
 
 Clock = Callable[[], float]
+BUDGET = "budget"  # why due steps were left out, in rows that say how many
 ALLOWANCE = 3.0  # seconds of a run; the first, cold measurement would use up a short one's share
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,18 @@ def _is_ours(path: Path) -> bool:
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return "; ".join(f"{k}: there {old.get(k)!r}, asked {new.get(k)!r}" for k in keys) or "its kind"
+
+
+def contents_of(folder: Path, rows: int) -> dict[str, Any]:
+    """What a record that is over says that it holds, by which damage is seen."""
+    files = [name for name in (ROWS, CLAIMS_FILE) if (folder / name).exists()]
+    return {
+        "rows": rows,
+        "sha256": {name: sha256(folder / name) for name in files},
+        "arrays": sorted(path.stem for path in folder.glob("arrays/*.safetensors")),
+    }
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric, Step, StepMetric
 from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.recording.edge_lines import edge_of
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
+from lossgeom.recording.watched import as_watched
 from lossgeom.stability import UndefinedError
 
 FAILED = "failed"  # the status of a row of a metric that raised an error
 UNDEFINED = "undefined"  # and of one that there is not at this step
+ROWS_SAY_SO = "rows with the status 'failed' say so, this time and later"
 NOTHING = Estimate(math.nan, converged=False)
 OnError = Literal["record", "raise"]
 ON_ERROR: tuple[OnError, ...] = ("record", "raise")
@@ -28,25 +31,26 @@ class Failures:
 
     Attributes:
         count: how many there were.
+        written: how many of them are rows.
     """
 
     def __init__(self, on_error: OnError) -> None:
         if on_error not in ON_ERROR:
             raise ValueError(f"expected on_error to be 'record' or 'raise', got {on_error!r}")
-        self.count = 0
+        self.count = self.written = 0
         self._raises = on_error == "raise"
         self._warned: set[str] = set()
 
-    def add(self, name: str, step: int, error: Exception) -> None:
-        """Count an error in what has this name, or raise it."""
+    def add(self, name: str, step: int, error: Exception, then: str = ROWS_SAY_SO) -> None:
+        """Count an error in what has this name, or raise it; say what is done in its place."""
         if self._raises:
             raise error
         self.count += 1
+        self.written += then == ROWS_SAY_SO
         self.warn(
             "error",
             f"{name} could not be measured at step {step} ({described(error)}); training goes on, "
-            "and rows with the status 'failed' say so, this time and later; on_error='raise' "
-            "raises the error",
+            f"and {then}; on_error='raise' raises the error",
         )
 
     def warn(self, about: str, text: str) -> None:
@@ -72,9 +76,12 @@ def checked_metrics(metrics: Sequence[Metric | StepMetric]) -> tuple[Metric | St
         TypeError: for something that is no metric.
         ValueError: if there are none, or two have one name.
     """
+    if not isinstance(metrics, Iterable):
+        raise TypeError(f"expected a list of metrics, got {metrics!r}; put it into []")
     for metric in metrics:
         if isinstance(metric, type) or not isinstance(metric, (Metric, StepMetric)):
-            raise TypeError(f"expected metrics such as metrics.Loss(), got {metric!r}")
+            made = "; add () to make one" if isinstance(metric, type) else ""
+            raise TypeError(f"expected metrics such as metrics.Loss(), got {metric!r}{made}")
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected metrics of different names, got {names}")
@@ -106,7 +113,7 @@ def measure_into(
         TypeError: for a metric of steps where there is none.
     """
     found = {}
-    problem, others = (at.before, _of_optimizers(at)) if isinstance(at, Step) else (at, {})
+    problem = at.before if isinstance(at, Step) else at
     for metric in metrics:
         started = time.perf_counter()
         status: dict[str, str] = {}
@@ -124,9 +131,10 @@ def measure_into(
         if status.get("status") != FAILED:
             found[metric.name] = estimate
         seconds = time.perf_counter() - started
-        write_estimate(record, step, metric.name, estimate, seconds, message, **others, **status)
-    if metrics and record.for_report.notes != problem.notes:
-        record.update(notes=problem.notes)
+        others = {**(_of_optimizers(metric.name, at) if isinstance(at, Step) else {}), **status}
+        write_estimate(record, step, metric.name, estimate, seconds, message, **others)
+    if metrics:
+        note(record, *problem.notes)
     return found
 
 
@@ -141,10 +149,21 @@ def _measured(metric: Metric | StepMetric, at: Problem | Step) -> Estimate:
     )
 
 
-def _of_optimizers(taken: Step) -> dict[str, float | None]:
-    """The learning rate and threshold of a step, each ``None`` where there is no one number."""
-    threshold = float(taken.state.threshold)
-    return {"lr": taken.state.lr, "threshold": None if math.isnan(threshold) else threshold}
+def _of_optimizers(metric: str, taken: Step) -> dict[str, Any]:
+    """The learning rate of a step and the edge of a metric, ``None`` where there is no number."""
+    state = taken.state
+    edge = edge_of(metric, as_watched(state))
+    row = {"lr": state.lr, "threshold": float(state.threshold)}
+    threshold = math.nan if edge is None else edge.of(row)
+    return {**row, "threshold": None if math.isnan(threshold) else threshold}
+
+
+def note(record: Record, *notes: str) -> None:
+    """Write how measurements differ from how the model runs, if it is not written there yet."""
+    told = record.for_report.notes
+    new = [each for each in notes if each not in told]
+    if new:
+        record.update(notes=[*told, *new])
 
 
 def end_block(record: Record, error: type[BaseException] | None) -> None:

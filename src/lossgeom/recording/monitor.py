@@ -32,8 +32,10 @@ from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.minibatches import on_raw
 from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
+from lossgeom.recording.going_on import give_back
 from lossgeom.recording.measuring import OnError
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
 from lossgeom.recording.tracker import Tracker
 from lossgeom.recording.watch import Watch
@@ -84,8 +86,8 @@ def watch(
             have wrapped, too.
         loss: that it trains by, with its label smoothing and weights; see :class:`Problem`.
         batches: to measure on: some thousand examples of the training data, the same each time.
-        record: a folder, or a record. What a folder holds of this run already is not measured
-            again, see ``first_step``.
+        record: a folder, or a record. What it holds of a run that was killed, and that is gone
+            through again from step 0, is not measured again, as long as it is the same.
         every: which steps are due: each n-th, those of a list, or those of a schedule.
         metrics: what to measure. By default: the loss, the sharpness, its ratio to the edge of
             stability, the curvature along the update, the realised edge, the critical step, the
@@ -98,7 +100,8 @@ def watch(
             limit, with which two runs have the same rows but for the seconds.
         full_batch: whether the optimisers get the gradient of the loss on all of ``batches``, which
             is told from the gradients where it is not said.
-        first_step: the number of the next step, where training goes on from a checkpoint.
+        first_step: the number of the next step, where training goes on from a checkpoint. What the
+            record holds of that step and later ones is superseded.
         problem: settings of :class:`Problem`, such as ``target``, ``forward`` or ``dtype``.
 
     Returns:
@@ -106,7 +109,7 @@ def watch(
 
     Raises:
         TypeError, ValueError: for what cannot be measured or watched, before anything is trained.
-        RecordError: if the folder holds another run.
+        RecordError: if the folder holds another run, or one that is over, and ``first_step`` is 0.
 
     >>> import tempfile, torch, lossgeom as lg
     >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))]
@@ -130,8 +133,8 @@ def watch(
     chosen = default_metrics(measured, evaluated) if metrics is None else metrics
     held = record if isinstance(record, Record) else Record.create(record, resume=True)
     try:
+        _check_start(held, first_step)
         tracker = Tracker(measured, chosen, held, due)
-        _warn_of_start(held, first_step)
         return Watch(
             measured,
             tracker.metrics,
@@ -146,7 +149,7 @@ def watch(
         )
     except BaseException:
         if held is not record:
-            held.close()
+            give_back(held)
         raise
 
 
@@ -196,13 +199,23 @@ def _trained(
     return problem, plain.unset_mode is not None
 
 
-def _warn_of_start(record: Record, first_step: int) -> None:
-    """Say where a record goes on, if that is among what it holds."""
-    latest = max((step for step, _ in record.measured), default=-1)
-    if latest >= first_step:
-        warnings.warn(
-            f"{record.path} holds measurements up to step {latest}, which are not made again, and "
-            f"training goes on at step {first_step}; say first_step= where it goes on from a "
-            "checkpoint, or choose another folder for another run",
-            stacklevel=3,
+def _check_start(record: Record, first_step: int) -> None:
+    """Refuse to begin anew in the record of a run that is over, and warn in that of a killed one.
+
+    Raises:
+        RecordError: for one that is over.
+    """
+    if first_step or not record.measured:
+        return
+    latest = max(step for step, _ in record.measured)
+    if record.reopened is not None:
+        raise RecordError(
+            f"{record.path} holds a run that is over, as {record.reopened!r}, up to step {latest}; "
+            "choose another folder, or say first_step= where training goes on from a checkpoint"
         )
+    warnings.warn(
+        f"{record.path} holds measurements up to step {latest}, which are not made again where "
+        "this is the same run; say first_step= where it goes on from a checkpoint, or choose "
+        "another folder for another run",
+        stacklevel=3,
+    )

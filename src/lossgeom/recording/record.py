@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -25,14 +24,17 @@ from lossgeom.recording.folder import (
     MANIFEST_FILE,
     ROWS,
     check_may_write,
+    contents_of,
     new_manifest,
     now,
     read_manifest,
+    sha256,
 )
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain, write_json
-from lossgeom.recording.record_format import RecordError, check_manifest, checked_row, read_rows
+from lossgeom.recording.record_format import RecordError, check_manifest
+from lossgeom.recording.rows import SUPERSEDES, checked_row, measured_in, read_rows
 
 
 class Record:
@@ -65,7 +67,8 @@ class Record:
         self._size = (path / ROWS).stat().st_size
         if self._contents:
             self._check_contents(len(rows))
-        self.measured = {(row["step"], row["metric"]) for row in rows if "metric" in row}
+        self.measured = measured_in(rows)
+        self.reopened: str | None = None  # the status it had, where a run that was over goes on
 
     # Making and opening
 
@@ -104,6 +107,7 @@ class Record:
             drop_incomplete_line(path / ROWS)
             record = cls(path, manifest, held)
             if record.is_over:
+                record.reopened = record.status
                 del record.manifest["contents"]
                 record.update(status="running")
             return record
@@ -201,12 +205,7 @@ class Record:
         """
         with (self.path / ROWS).open("rb") as rows:
             os.fsync(rows.fileno())
-        files = [name for name in (ROWS, CLAIMS_FILE) if (self.path / name).exists()]
-        contents = {
-            "rows": len(self.rows()),
-            "sha256": {name: _sha256(self.path / name) for name in files},
-            "arrays": sorted(path.stem for path in self.path.glob("arrays/*.safetensors")),
-        }
+        contents = contents_of(self.path, len(self.rows()))
         self.update(status=status, ended=ended or now(), contents=contents)
         self.close()
 
@@ -220,7 +219,7 @@ class Record:
         path, expected = self.path / name, self._contents.get("sha256", {})
         if name in expected and not path.exists():
             raise RecordError(f"{path} is missing, which was there when this had ended")
-        if name in expected and _sha256(path) != expected[name]:
+        if name in expected and sha256(path) != expected[name]:
             raise RecordError(f"{path} is damaged: it is not what it was when this had ended")
 
     def _check_contents(self, rows: int) -> None:
@@ -251,11 +250,14 @@ class Record:
         line = (json.dumps(content, allow_nan=False) + "\n").encode()
         with self._writing:
             self._size = append_line(self.path / ROWS, line, self._size)
-            if "metric" in content:
-                self.measured.add((content["step"], content["metric"]))
+            self.measured |= measured_in([content])
+            if SUPERSEDES in content:
+                self.measured = measured_in(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
-        """All complete rows, in the order of writing.
+        """All complete rows that stand, in the order of writing.
+
+        What a run that went on from a checkpoint has superseded is only in the file.
 
         Raises:
             RecordError: if a row other than an incomplete last one cannot be read, or the file is
@@ -294,7 +296,3 @@ class Record:
                 f"{self.path} was opened for reading, or is closed; Record.create(path, config, "
                 "resume=True) opens it for writing"
             )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from lossgeom.claim import Claim
 from lossgeom.recording.for_report import ForReport
-from lossgeom.recording.forms import ArrayName, number, parse
+from lossgeom.recording.forms import ArrayName, parse
 from lossgeom.wording import printable
 
 SCHEMA = 2
@@ -193,39 +193,6 @@ def read_json(path: Path) -> Any:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from None
-
-
-def checked_row(row: Any, kind: str) -> dict[str, Any]:
-    """Check a row against the form of its kind of record, and return it with its numbers.
-
-    Raises:
-        ValueError: with what is wrong.
-    """
-    parse(dict, row)
-    checked = {key: number(value) for key, value in row.items()}
-    forms = (Measured, Estimated) if kind == MEASUREMENT else (Measured,)
-    for form in forms if "metric" in checked else ():
-        parse(form, checked, others=True)
-    return checked
-
-
-def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
-    """Read all complete rows of a file; a last line without an end is left out.
-
-    Raises:
-        RecordError: if one cannot be read, is of another form, or there is no file.
-    """
-    try:
-        *lines, _incomplete = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from None
-    rows = []
-    for i, line in enumerate(lines):
-        try:
-            rows.append(checked_row(json.loads(line), kind))
-        except (ValueError, RecursionError) as error:
-            raise RecordError(f"{path} is damaged in line {i + 1}: {error}") from error
-    return rows
 
 
 def read_claims(path: Path) -> tuple[Claim, ...]:

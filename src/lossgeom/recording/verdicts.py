@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from lossgeom.recording.budget import BUDGET
 from lossgeom.recording.edge_lines import Edge, edge_of
 from lossgeom.recording.measuring import FAILED
 from lossgeom.recording.record import Record
@@ -28,7 +30,7 @@ GAUGES = (
 )
 
 
-def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
+def verdict_of(record: Record | str | Path, *, full_batch: bool | None = None) -> Verdict:
     """Say where a recorded run is relative to the edge of stability, from its rows.
 
     See :func:`lossgeom.edge_verdict` for the rule and for what is not stated. The rows are those of
@@ -38,7 +40,7 @@ def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
     without momentum. Nothing is measured, so that it costs reading the rows.
 
     Args:
-        record: of a run that is over, or is still going on.
+        record: of a run that is over, or is still going on; or its folder.
         full_batch: whether its steps were on all of the data that was measured on; left out, what
             the record says, which :func:`lossgeom.watch` tells from the gradients.
 
@@ -52,6 +54,8 @@ def verdict_of(record: Record, *, full_batch: bool | None = None) -> Verdict:
     >>> print(lg.verdict_of(record, full_batch=True))
     at the edge since step 1: sharpness 1.00 to 1.02 of its threshold
     """
+    if not isinstance(record, Record):
+        record = Record.open(record)
     found = edge_verdict(series_of(record, full_batch))
     if record.status == "diverged" and found.kind != "diverged":
         return Verdict("diverged", "the record says so")
@@ -92,6 +96,7 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
         maximized=watched.maximized,
         quantity="effective sharpness" if preconditioned else "sharpness",
         formula=watched.formula or told.threshold_formulas.get(SHARPNESS, "its threshold"),
+        skipped=sum(row.get("skipped", 0) for row in record.rows() if row.get("because") == BUDGET),
         optimizer=" and ".join(dict.fromkeys(watched.optimizers)) or "this optimiser",
     )
 

@@ -13,8 +13,9 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics import GradientCosine, Metric, Step, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.problem.live import flat_gradient, live_theta
-from lossgeom.recording.budget import Budget
+from lossgeom.recording.budget import BUDGET, Budget
 from lossgeom.recording.estimates import write_estimate
+from lossgeom.recording.going_on import GoingOn, give_back
 from lossgeom.recording.measuring import (
     FAILED,
     NOTHING,
@@ -24,6 +25,7 @@ from lossgeom.recording.measuring import (
     described,
     end_block,
     measure_into,
+    note,
     unmeasured,
     warn_of_mode,
 )
@@ -33,8 +35,10 @@ from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import At, Schedule
 from lossgeom.recording.verdicts import verdict_of
 from lossgeom.recording.watch_lines import LiveLine, count_of, no_step_in_words, values_in_words
-from lossgeom.recording.watched import check_same_start, check_settings, is_full_batch, tell
-from lossgeom.stability import Verdict, optimizer_state, unwrapped_optimizer
+from lossgeom.recording.watched import check_settings, is_full_batch, of_others, tell
+from lossgeom.stability import OptimizerState, Verdict, optimizer_state, unwrapped_optimizer
+
+STOPPED = "nothing more is measured"
 
 
 class Watch:
@@ -110,8 +114,14 @@ class Watch:
         self._size = problem.theta.numel()
         self._kinds = [type(each).__name__ for each in self.optimizers]
         state = optimizer_state(problem, *self.optimizers)  # raises what it would at every step
-        tell(record, state, full_batch, first_step=first_step, budget=self._budget.share)
         self._first = first_step
+        self._stopped: RecordError | None = None
+        self._going_on = GoingOn(record, first_step)
+        self._others = of_others(problem, self.optimizers)
+        if self._others:
+            self._failures.warn("others", self._others)
+        if self._going_on.joined:  # else it may be the record of another run
+            self._tell(state, full_batch)
         self._steps = Steps(self.optimizers, self, first_step)
 
     def __repr__(self) -> str:
@@ -121,8 +131,10 @@ class Watch:
         start = f", seen from step {self._first}" if self._first else ""
         lines = [f"{self.record.path}: {' and '.join(self._kinds)}, step {self.step}{start}"]
         lines.append(values_in_words(self.last))
-        if self.failures:
-            lines.append(f"{count_of(self.failures, 'measurement')} failed; rows say why")
+        if self._failures.written:
+            lines.append(f"{count_of(self._failures.written, 'measurement')} failed; rows say why")
+        if self._stopped:
+            lines.append(f"{STOPPED}: {self._stopped}")
         if self.skipped:
             lines.append(
                 f"{count_of(self.skipped, 'due step')} not measured, to keep to "
@@ -155,6 +167,8 @@ class Watch:
 
     def verdict(self) -> Verdict:
         """Where the run is relative to the edge of stability, see :func:`lossgeom.verdict_of`."""
+        if self._stopped and not self._going_on.joined:
+            return Verdict("not stated", "nothing of this run was measured")
         return verdict_of(self.record)
 
     def _end(self, error: type[BaseException] | None) -> None:
@@ -166,7 +180,10 @@ class Watch:
                 self._tell_left_out()
             if live is not None:
                 live.end(str(self))
-            end_block(self.record, error)
+            if self._going_on.joined:
+                end_block(self.record, error)
+            else:
+                give_back(self.record)
         except (RecordError, OSError) as ended:  # what is trained is not lost for that
             self.record.close()
             self._failures.warn("end", f"{self.record.path} is not finished: {described(ended)}")
@@ -178,21 +195,20 @@ class Watch:
         try:
             return bool(self.due(step))
         except Exception as error:
-            self._failures.add("the schedule", step, error)
+            self._failures.add("the schedule", step, error, "this step is left out")
             return False
 
     def begin(self, step: int) -> Problem | None:
         """Copy the model before a step, unless that would be beyond the budget."""
-        if step != self._first and not unmeasured(self.record, self.metrics, step):
+        new = self._unmeasured(step)
+        if not new and not self._going_on.compares(step):
             return None
         if not self._budget.allows():
-            self.skipped += 1
-            self._left_out += 1
+            self.skipped += bool(new)
+            self._left_out += bool(new)
             return None
         with self._budget.spending():
             before = self.problem.refreshed()
-            if step == self._first:
-                check_same_start(self.record, step, before)
         if self._size != before.theta.numel():  # some are trained that were not before
             self._size = before.theta.numel()
             self._memory.clear()
@@ -214,7 +230,6 @@ class Watch:
                     "step ends with the last of them; pass optimisers in the order in which they "
                     "step",
                 )
-            self._tell_left_out()
             taken = Step(
                 before=begun,
                 update=live_theta(begun) - begun.theta,
@@ -222,20 +237,40 @@ class Watch:
                 gradient=None if gradients is None else flat_gradient(begun, gradients),
                 memory=self._memory,
             )
+            if self._going_on.compares(step):
+                self._compare(step, taken)
+            self._tell_left_out()
             self._measure(step, taken)
         if self._live is not None:
             self._live.show(f"step {step}: {values_in_words(self.last)}")
 
     def failed(self, step: int, error: Exception) -> None:
         """Write down that nothing could be measured at a step, or raise the error."""
-        of_record = isinstance(error, RecordError)
-        if of_record:  # nothing can be written there any more
-            self.due = At(())
+        if isinstance(error, RecordError):  # nothing can be written there any more
+            self.due, self._stopped = At(()), error
+            self._failures.add("the step", step, error, STOPPED)
+            return
         self._failures.add("the step", step, error)
         with suppress(RecordError, OSError):
-            for metric in [] if of_record else unmeasured(self.record, self.metrics, step):
+            for metric in self._unmeasured(step):
                 name, message = metric.name, described(error)
                 write_estimate(self.record, step, name, NOTHING, 0.0, message, status=FAILED)
+
+    def _unmeasured(self, step: int) -> list[Any]:
+        return unmeasured(self.record, self.metrics, step)
+
+    def _compare(self, step: int, taken: Step) -> None:
+        """Let only this run stand in the record."""
+        told = self._going_on.compare(step, taken.before, taken.state.lr)
+        self._cosines = self.record.series(GradientCosine.name)[1]
+        if told:
+            self._failures.warn("other", told)
+
+    def _tell(self, state: OptimizerState, full_batch: bool | None) -> None:
+        """Write into the manifest what is known of the optimisers."""
+        share = self._budget.share
+        tell(self.record, state, full_batch, first_step=self._first, budget=share)
+        note(self.record, *filter(None, [self._others]))
 
     def _measure(self, step: int, taken: Step) -> None:
         metrics, asked = list(self.metrics), self._full_batch
@@ -247,11 +282,11 @@ class Watch:
         self.last = found or self.last
         if GradientCosine.name in found:
             self._cosines.append(found[GradientCosine.name].value)
-        tell(self.record, taken.state, is_full_batch(self._cosines) if asked is None else asked)
+        self._tell(taken.state, is_full_batch(self._cosines) if asked is None else asked)
         warn_of_mode(self.record, taken.before, "rows")
 
     def _tell_left_out(self) -> None:
         """Append a row that says how many due steps were left out before the next one."""
         if self._left_out:
-            self.record.append({"step": self.step, "skipped": self._left_out, "because": "budget"})
+            self.record.append({"step": self.step, "skipped": self._left_out, "because": BUDGET})
             self._left_out = 0

@@ -8,14 +8,17 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
+from torch.optim import Optimizer
+
 from lossgeom.checks import check_at_least
+from lossgeom.curvature.optimizers import left_out
 from lossgeom.problem import Problem
 from lossgeom.recording.forms import parse
 from lossgeom.recording.record import Record
-from lossgeom.recording.record_format import RecordError, Watched
+from lossgeom.recording.record_format import Watched
 from lossgeom.stability import OptimizerState
 
-SAME_LOSS = 1e-3  # relative; what rounding on another machine may change
+NOTHING = Watched(())
 SAME_GRADIENT = 0.999  # a cosine from which on two gradients are those of one loss
 
 
@@ -24,6 +27,21 @@ def watched_of(record: Record) -> Watched | None:
     told = record.manifest.get("watched")
     found: Watched | None = None if told is None else parse(Watched, told, others=True)
     return found
+
+
+def as_watched(state: OptimizerState, known: Watched = NOTHING, **others: Any) -> Watched:
+    """What there is to say of optimisers at a step, beside what is known already."""
+    threshold = state.threshold
+    return replace(
+        known,
+        optimizers=state.kinds,
+        formula=threshold.formula,
+        matrix=threshold.matrix,
+        status=threshold.status,
+        maximized=any(group.get("maximize", False) for group in state.groups),
+        instead=threshold.instead,
+        **others,
+    )
 
 
 def tell(record: Record, state: OptimizerState, full_batch: bool | None, **others: Any) -> None:
@@ -35,18 +53,9 @@ def tell(record: Record, state: OptimizerState, full_batch: bool | None, **other
         full_batch: what is known of that; ``None`` leaves what was known before.
         others: further fields.
     """
-    known, threshold = watched_of(record) or Watched(()), state.threshold
-    watched = replace(
-        known,
-        optimizers=state.kinds,
-        formula=threshold.formula,
-        matrix=threshold.matrix,
-        status=threshold.status,
-        maximized=any(group.get("maximize", False) for group in state.groups),
-        instead=threshold.instead,
-        full_batch=known.full_batch if full_batch is None else full_batch,
-        **others,
-    )
+    known = watched_of(record) or NOTHING
+    full_batch = known.full_batch if full_batch is None else full_batch
+    watched = as_watched(state, known, full_batch=full_batch, **others)
     if watched != known:
         record.update(watched=asdict(watched))
 
@@ -64,6 +73,20 @@ def check_settings(full_batch: object, first_step: object) -> None:
     check_at_least(0, first_step=first_step)
 
 
+def of_others(problem: Problem, optimizers: Sequence[Optimizer]) -> str | None:
+    """Say which parameters none of the optimisers updates, if there are any."""
+    names = left_out(problem, optimizers)
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    kinds = ", ".join(type(each).__name__ for each in optimizers)
+    return (
+        f"{names[0]}{more} of the parameters are updated by none of the optimisers that are "
+        f"watched ({kinds}), and what else moves them is part of the update that is measured; "
+        "pass all optimisers as a list"
+    )
+
+
 def is_full_batch(cosines: Sequence[float]) -> bool | None:
     """Whether the optimisers were given the gradient of what is measured, in most of the steps.
 
@@ -71,20 +94,3 @@ def is_full_batch(cosines: Sequence[float]) -> bool | None:
     """
     known = [cosine for cosine in cosines if not math.isnan(cosine)]
     return median(known) > SAME_GRADIENT if known else None
-
-
-def check_same_start(record: Record, step: int, problem: Problem) -> None:
-    """Refuse a record that holds another loss where a run starts.
-
-    Raises:
-        RecordError: if it does.
-    """
-    if (step, "loss") not in record.measured:
-        return
-    there = dict(zip(*record.series("loss"), strict=True))[step]
-    if math.isfinite(there) and not math.isclose(there, problem.loss(), rel_tol=SAME_LOSS):
-        raise RecordError(
-            f"{record.path} holds another run: at step {step} its loss was {there:.6g}, and now it "
-            f"is {problem.loss():.6g}; nothing is measured. Choose another folder, or say "
-            "first_step= where training goes on from a checkpoint"
-        )

@@ -48,6 +48,7 @@ class EdgeSeries:
         quantity: what is divided by the threshold.
         formula: the threshold, such as ``"2/lr"``.
         optimizer: what trains.
+        skipped: how many steps that were due were not measured, to keep to a budget of time.
 
     Raises:
         ValueError: if a gauge has values of another number of steps, or the status is another one.
@@ -69,6 +70,7 @@ class EdgeSeries:
     quantity: str = "sharpness"
     formula: str = "the threshold"
     optimizer: str = "this optimiser"
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         for name in GAUGES:

@@ -175,6 +175,8 @@ def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
         return Verdict("not stated", "the learning rate is 0, so that nothing moves")
     known = ("no value", "1 value", "2 values")[len(gauge.points)]
     why = f"{known} of {gauge.name} over {gauge.edge}{gauge.ending}; it takes {FEW}"
+    if series.skipped:
+        why += f", and {series.skipped} due steps were left out for the budget; budget=None has all"
     return _not_stated(why, alarm)
 
 
