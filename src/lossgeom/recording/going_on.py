@@ -63,9 +63,8 @@ class GoingOn:
         told = None if held is None else _difference(held, problem, None if self._first else lr)
         if told and not self.joined:
             raise RecordError(
-                f"{self._record.path} holds another run: at step {step} {told}; nothing is "
-                "measured. Choose another folder, or say first_step= where training goes on from "
-                "a checkpoint"
+                f"{self._record.path} holds another run: at step {step} {told}; choose another "
+                "folder, or say first_step= where training goes on from a checkpoint"
             )
         if self._first and not self.joined and self._is_held:
             self._supersede(self._first)
