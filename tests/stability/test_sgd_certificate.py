@@ -16,7 +16,7 @@ from lossgeom.stability.sgd import (
 )
 from lossgeom.stability.sgd._bounded import largest_curvature
 from lossgeom.stability.sgd._outputs import example_outputs
-from lossgeom.stability.sgd._residual import residual_along
+from lossgeom.stability.sgd._residual import residual_along, residual_noise
 from lossgeom.stability.sgd._setting import Setting
 
 POINTS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]], dtype=torch.float64)
@@ -172,7 +172,7 @@ def test_a_verdict_needs_a_margin_for_what_is_left_out():
     assert (found.state, found.minimum) == ("stable", "regular")
     assert 1e-3 < found.residual < 0.05
     assert found.lowest == pytest.approx(torch.linalg.eigvalsh(lg.Hessian(problem).dense())[0])
-    for far, state in ((1, "between"), (4, "stable"), (-1, "between"), (-4, "unstable")):
+    for far, state in ((1, "between"), (60, "stable"), (-1, "between"), (-4, "unstable")):
         lr = found.threshold * (1 - far * found.residual)
         near = lg.certify_sgd(problem, lr, 2)
         if state == "between" and lr > found.threshold:
@@ -180,6 +180,49 @@ def test_a_verdict_needs_a_margin_for_what_is_left_out():
         else:
             assert near.state == state
         assert near.state != "between" or "that is within a margin of" in near.reasons[1]
+
+
+class Beside(nn.Module):
+    """a x1 + b c x2 + (b^2 + c^2) x3, whose Gauss-Newton matrix at zero sees a alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(3).double())
+
+    def forward(self, x):
+        a, b, c = self.w
+        return x @ torch.stack([a, b * c, b * b + c * c])[:, None]
+
+
+SIGNS = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]).double()
+MIXED = torch.tensor([[1.0], [-1.0], [0.5], [-0.5]]).double()
+
+
+@pytest.mark.parametrize("many", [1, 4])
+@pytest.mark.parametrize("largest", [2000, 1])
+def test_curvature_of_single_examples_that_has_no_mean_is_noise(many, largest):
+    x = torch.cat([torch.ones(4, 1), MIXED, torch.zeros(4, 1)], 1).double().repeat(many, 1)
+    y = SIGNS.repeat(many, 1)
+    problem = lg.Problem(Beside(), "squared_error", [(x[:3], y[:3]), (x[3:], y[3:])])
+    exact = 2 * (1 + 1 + 0.25 + 0.25) / 8  # of b and c: the mean of r^2 x2^2
+    assert exact <= residual_noise(problem) < 8 * exact
+    for lr in (1e-3, 0.1, 1.0):
+        found = lg.certify_sgd(problem, lr, 1, largest=largest)
+        assert (found.state, found.minimum) == ("between", "regular")
+        assert "nothing damps it in directions where the loss has next to no" in str(found)
+    assert lg.certify_sgd(problem, 0.1, 4 * many, largest=largest).state == "stable"  # no noise
+
+
+def test_curvature_of_single_examples_that_is_damped():
+    """The second moment of b and c grows where (1 - lr h)^2 + .625 lr^2 > 1, with h = .8."""
+    x = torch.cat([torch.ones(4, 1), MIXED, -0.4 * SIGNS], 1)
+    problem = lg.Problem(Beside(), "squared_error", [(x, SIGNS)])
+    growing = 1.6 / (0.8**2 + 0.625)
+    for lr, state in ((0.1, "stable"), (0.6, "between"), (1.01 * growing, "between")):
+        found = lg.certify_sgd(problem, lr, 1)
+        assert (found.state, found.lowest) == (state, pytest.approx(0.8))
+        assert found.threshold == pytest.approx(2)  # of the linearised steps, on a alone
+    assert "of what damps it where the loss is flattest" in found.reasons[1]
 
 
 class Saddle(nn.Module):

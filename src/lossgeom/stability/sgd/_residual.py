@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,12 +12,15 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
-from lossgeom.linalg import plain_arithmetic, top_eigenpairs
+from lossgeom.linalg import MatrixFree, plain_arithmetic, random_numbers, top_eigenpairs
 from lossgeom.problem import Problem
 from lossgeom.problem.network import check_differentiable_again
+from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.trust.trial import DerivativeError
 
 TOL = 0.02  # of the most negative eigenvalue
+PROBES = 10  # sums of examples with random signs, and of examples that are taken one by one
+UNLIKELY = 1.479  # what chi-squared with as many degrees of freedom is below once in 1000 times
 
 
 def lowest_curvature(problem: Problem) -> float | None:
@@ -57,3 +62,68 @@ def _of_batch(problem: Problem, batch: Batch, v: Tensor) -> tuple[Tensor, float]
     check_differentiable_again(second)
     bend = pulled(second, u, torch.ones_like(t))
     return (residual * bend).reshape(len(residual), -1).sum(1).detach(), loss.count
+
+
+def residual_noise(problem: Problem) -> float | None:
+    r"""Bound what single examples curve the loss by beside their Gauss-Newton matrices.
+
+    .. math:: \lambda_{\max}\Big(\frac1n \sum_i R_i^2\Big) \le \frac1n \sum_i \|R_i\|^2, \qquad
+        R_i = \nabla^2 \ell_i - H_i
+
+    of up to ten examples. Of more, from ten sums of all R_i with random signs, over root n, whose
+    squares have the same mean; it is raised to what it is less than about once in 1000 times where
+    a single direction makes it up, and more rarely else. ``None`` where the model has no second
+    derivative that could be used.
+    """
+    n = example_outputs(problem).n
+    few = n <= PROBES
+    if few:
+        weights = math.sqrt(n) * torch.eye(n)
+    else:
+        weights = 2.0 * torch.randint(2, (PROBES, n), generator=random_numbers(0)) - 1
+    try:
+        norms = [_largest(problem, row / math.sqrt(n)) for row in weights]
+    except (DerivativeError, RuntimeError, NotImplementedError, ValueError):
+        return None
+    squares = sum(norm * norm for norm in norms)
+    return squares / n if few else squares / UNLIKELY
+
+
+def _largest(problem: Problem, weights: Float[Tensor, " n"]) -> float:
+    """The norm of the weighted sum of the residual parts of all examples."""
+    terms, theta = example_outputs(problem).terms, problem.theta
+    parts = torch.split(weights.to(theta), problem.cached(_sizes))
+
+    def product(V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        sums = problem.over_batches(lambda batch: _product(problem, batch, parts[batch.index], V))
+        return torch.stack(sums).sum(0) / terms
+
+    A = MatrixFree((len(theta), len(theta)), theta.dtype, theta.device, product, lambda: A)
+    found = top_eigenpairs(A, which="magnitude", tol=TOL)
+    return abs(float(found.values[0])) + float(found.residuals[0])
+
+
+@torch.no_grad()
+def _sizes(problem: Problem) -> list[int]:
+    """The number of examples in each batch."""
+    return problem.over_batches(lambda batch: len(problem.outputs(problem.theta, batch)))
+
+
+def _product(problem: Problem, batch: Batch, weights: Tensor, V: Tensor) -> Tensor:
+    theta = problem.theta.detach().requires_grad_()
+    outputs = problem.outputs(theta, batch)
+    if not outputs.requires_grad:
+        return torch.zeros_like(V)
+    residual = LossAtOutputs.of(problem, outputs, batch).residual.detach()
+    of_each = weights.to(residual).reshape(-1, *[1] * (residual.ndim - 1))
+    (pulled,) = torch.autograd.grad(
+        outputs, theta, residual * of_each, create_graph=True, materialize_grads=True
+    )
+    if not pulled.requires_grad:
+        return torch.zeros_like(V)
+    check_differentiable_again(pulled)
+    columns = [
+        torch.autograd.grad(pulled, theta, v, retain_graph=True, materialize_grads=True)[0]
+        for v in V.T
+    ]
+    return torch.stack(columns, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lossgeom.problem import Problem
 from lossgeom.stability.sgd._outputs import ExampleOutputs
+from lossgeom.stability.sgd._residual import residual_noise
 from lossgeom.stability.sgd.certificate import Minimum, SGDCertificate, State
 from lossgeom.stability.sgd.necessary import along_direction
 from lossgeom.stability.sgd.sampling import Sampling, noise_share
@@ -20,6 +22,7 @@ ZERO = 1e-4  # of the parameters' length: steps of single examples at an interpo
 SMALL = 0.05  # of the gradients of single examples: their mean at a minimum
 FLAT = 1e-3  # of the sharpness: negative curvature that counts as none
 ROUNDING = 1e-5  # of a threshold
+NOTHING = 1e-12  # of the sharpness: curvature that is none
 SAFETY = 3.0  # times the share of what is left out, by which it may move the threshold
 
 SHUFFLED = "DataLoader(shuffle=True) draws reshuffled epochs, sampling='reshuffling', instead"
@@ -130,6 +133,31 @@ class Evidence:
         small = self.gradient_norm <= SMALL * self.example_gradient_norm
         return "regular" if small else "no minimum"
 
+    @cached_property
+    def noise(self) -> float | None:
+        r"""The noise that Gauss-Newton leaves out, in parts of what damps it anywhere.
+
+        .. math:: \Gamma_R \le \frac{1 + \beta}{1 - \beta} \frac{\eta\, p\,
+            \lambda_{\max}(\frac1n \sum_i R_i^2)}{\min_h h\, (2 (1 + \beta) - \eta h)}
+
+        with h of the smallest and the largest eigenvalue of the Hessian, and p of independent
+        batches also for reshuffled epochs. It is 0 at an interpolating minimum, where all R_i are.
+        ``None`` where it is not known.
+        """
+        at, b = self.setting, self.setting.momentum
+        independent = "without replacement" if at.sampling == "reshuffling" else at.sampling
+        p = noise_share(at.examples.n, at.batch_size, independent)
+        if self.minimum != "regular" or p == 0 or self.lowest is None:
+            return 0.0
+        squares = residual_noise(at.problem)
+        if squares is None:
+            return None
+        if squares <= (NOTHING * self.sharpness) ** 2:
+            return 0.0
+        damped = min(h * (2 * (1 + b) - at.lr * h) for h in (self.lowest, self.sharpness))
+        noise = at.lr * p * squares * (1 + b) / (1 - b)
+        return noise / damped if damped > 0 else math.inf
+
     def certificate(self, notes: Sequence[str], **further: Any) -> SGDCertificate:
         """The certificate, given what has no part in the verdict."""
         known = {**vars(self), **vars(self.setting), "examples": self.setting.examples.n}
@@ -160,7 +188,7 @@ class Evidence:
                 f"along the top eigenvector alone, the learning rate is {lr / self.true_upper:.4g} "
                 "times what is stable, all curvature counted"
             ]
-        if self.residual is None or self.lowest is None:
+        if self.residual is None or self.lowest is None or self.noise is None:
             return "between", [
                 "what curvature the Gauss-Newton matrices leave out is not known, because the "
                 "model has no second derivative that could be used",
@@ -168,6 +196,9 @@ class Evidence:
             ]
         margin = ROUNDING + SAFETY * self.residual
         if lr * (1 + margin) <= self.lower:
+            room = 1 - math.sqrt(min(self.noise, 1.0))  # root mean squares of noise add up
+            if lr * (1 + margin) > self.lower * room * room:
+                return "between", [linear, self._why_noise()]
             return "stable", [linear]
         if lr >= self.upper * (1 + margin):
             return "unstable", [linear]
@@ -184,6 +215,20 @@ class Evidence:
         return (
             f"the gradient is {share:.2g} of those of single examples, more than {SMALL:g}, "
             f"{remedy}"
+        )
+
+    def _why_noise(self) -> str:
+        """Why what single examples curve the loss by is too much."""
+        if self.noise == math.inf:
+            size = (
+                "nothing damps it in directions where the loss has next to no curvature, so that "
+                "steps may grow there at any learning rate"
+            )
+        else:
+            size = f"it may be {self.noise:.2g} of what damps it where the loss is flattest"
+        return (
+            "what the Gauss-Newton matrices of single examples leave out, because their residuals "
+            f"are not zero, is noise that the mean does not show: {size}"
         )
 
     def _linear(self, lr: float) -> str:

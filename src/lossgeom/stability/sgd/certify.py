@@ -39,7 +39,10 @@ def certify_sgd(
 
     H_i is the Gauss-Newton matrix of an example, positive semi-definite as the theory needs it.
     What that leaves out is measured along the top eigenvector; a verdict has to hold with a margin
-    of three times its share, and instability is also seen with it along that direction. Nothing is
+    of three times its share, and instability is also seen with it along that direction. At a
+    regular minimum single examples have such curvature also where its mean is zero, which makes
+    noise that grows by itself wherever the loss is flat; nothing is certified stable where that
+    may matter, beside what the smallest eigenvalue of the Hessian damps. Nothing is
     certified where the Hessian has an eigenvalue below -1e-3 of the sharpness, or the gradient is
     more than 0.05 of those of single examples, root mean square, unless their steps with the
     learning rate 2 / sharpness are below 1e-4 of the parameters' length.
@@ -47,7 +50,8 @@ def certify_sgd(
     Where there are more outputs than ``largest``, the threshold is bounded from both sides.
 
     Cost: that of :func:`example_curvatures`, about 50 products of 4 n c r^2 flops, and a search for
-    the smallest eigenvalue of the Hessian. With too many outputs: some hundred products with the
+    the smallest eigenvalue of the Hessian; at a regular minimum also ten searches for the largest
+    of a matrix as costly. With too many outputs: some hundred products with the
     Gauss-Newton matrix in the place of the former.
 
     Args:
