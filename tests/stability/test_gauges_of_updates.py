@@ -337,3 +337,31 @@ def test_an_update_below_the_rounding_of_parameters_is_none():
         lg.realised_edge(problem, torch.tensor([-1e-9]))
     rounded = lg.realised_edge(problem, torch.tensor([-1e-7]))  # to 1.2e-7 off
     assert abs(rounded.value - 6e-8) <= 4 * rounded.stderr < 1e-5
+
+
+def test_a_gradient_that_is_rounding_has_no_slope():
+    """At a loss of 0 but for rounding, in float32."""
+    torch.manual_seed(8)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    X = torch.randn(40, 4)
+    Y = model.double()(X.double()).detach().float()
+    model, data = model.float(), [(X[:25], Y[:25]), (X[25:], Y[25:])]
+    problem = lg.Problem(model, "squared_error", data)
+    for D in (-1.5 * problem.gradient(), 1.5 * problem.gradient()):
+        for gauge in (lg.update_curvature, lg.realised_edge):
+            with pytest.raises(lg.UndefinedError, match="may be rounding of the gradient"):
+                gauge(problem, D)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-5, 1e-3])
+def test_the_error_that_rounding_of_a_small_gradient_makes(size):
+    torch.manual_seed(8)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    X = torch.randn(40, 4)
+    data = [(X, model(X).detach() + size * torch.randn(40, 3))]
+    problem = lg.Problem(model, "squared_error", data)
+    double = lg.Problem(model, "squared_error", data, dtype=torch.float64)
+    D = -0.1 * problem.gradient()
+    for gauge in (lg.update_curvature, lg.realised_edge):
+        found, known = gauge(problem, D), gauge(double, D.double())
+        assert abs(found.value - known.value) < 4 * found.stderr < 1

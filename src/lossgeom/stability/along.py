@@ -10,7 +10,10 @@ from torch import Tensor
 
 from lossgeom.curvature import Hessian
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.stability.rounding import gradient_rounding
 from lossgeom.stability.undefined import UndefinedError
+
+SEEN = 2.0  # times its rounding, below which a slope says nothing
 
 
 def checked_update(problem: Problem, update: Tensor) -> Float[Tensor, " P"]:
@@ -95,9 +98,16 @@ class Objective:
         """How much the update would take off if the objective were linear; more than 0.
 
         Raises:
-            UndefinedError: if the update does not go down at all.
+            UndefinedError: if it does not go down at all, or rounding hides whether it does.
         """
         descent = -slope_along(self.problem, self.update) - self.decay_slope
+        error = self.rounding()
+        if abs(descent) <= SEEN * error:
+            raise UndefinedError(
+                f"the update takes {descent:.3g} off the loss to first order, of which {error:.2g} "
+                "may be rounding of the gradient, as at a minimum, so it is not known to go down; "
+                "dtype=torch.float64 rounds less"
+            )
         if not descent > 0:
             raise UndefinedError(
                 f"the update goes up the loss to first order, by {-descent:.3g}, as momentum does "
@@ -105,6 +115,11 @@ class Objective:
                 "answers at every step, and EdgeRatio where the threshold is known"
             )
         return descent
+
+    def rounding(self) -> float:
+        """How much of the slope may be rounding of the gradient; a gradient, once at a point."""
+        length = float(torch.linalg.vector_norm(self.update.double()))
+        return self.problem.cached(gradient_rounding) * length
 
     def curvature(self) -> float:
         """The second derivative along the update; costs a product."""

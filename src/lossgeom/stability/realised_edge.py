@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
 from lossgeom.problem import Problem
-from lossgeom.stability.along import Objective, checked_update, dot, gradient_at, slope_along
+from lossgeom.stability.along import Objective, checked_update, slope_along
 from lossgeom.stability.rounding import loss_rounding
 
 COARSE = 1e-3  # of the drop: with more rounding than that, losses are not subtracted
@@ -38,7 +35,7 @@ def realised_edge(
     optimisers, and it is about 0 once a run with momentum has converged. Of a mini-batch it says
     nothing: problem and update must be those of the same loss.
 
-    Cost: a gradient, once at a point, and two forward passes, of which one is that of the loss
+    Cost: two gradients, once at a point, and two forward passes, of which one is that of the loss
     itself; 4 more where ``rounding`` is not given. Where rounding hides more than a thousandth of
     the drop :math:`-g^\top D`, the difference of losses is the integral of slopes
     :math:`\nabla L(\theta + t D)^\top D`, by Simpson's rule: two further gradients, and no losses
@@ -58,7 +55,7 @@ def realised_edge(
 
     Raises:
         UndefinedError: where the update is zero, also in the rounding of the parameters, or does
-            not go down to first order.
+            not go down to first order, or rounding of the gradient hides whether it does.
         ValueError: for an update of another shape.
         NonFiniteError: where the update is NaN or infinite, or the loss is at either end.
 
@@ -79,16 +76,17 @@ def realised_edge(
     error = loss_rounding(problem) if rounding is None else rounding
     change = after.loss() - problem.loss()
     if error > COARSE * drop:
-        change, error = _by_slopes(problem, after, D)
-    return Estimate(1 + (change + objective.decay_rise(1)) / drop, stderr=error / drop)
+        change, error = _by_slopes(objective, after)
+    rise, of_slope = (change + objective.decay_rise(1)) / drop, objective.rounding()
+    stderr = error / drop + abs(rise) * of_slope / (drop - of_slope)
+    return Estimate(1 + rise, stderr=stderr)
 
 
-def _by_slopes(problem: Problem, after: Problem, D: Float[Tensor, " P"]) -> tuple[float, float]:
+def _by_slopes(objective: Objective, after: Problem) -> tuple[float, float]:
     """The change of the loss as the integral of its slope, and its error."""
+    problem, D = objective.problem, objective.update
     middle = problem.at(problem.theta + D / 2)
     slopes = [slope_along(there, D) for there in (problem, middle, after)]
     trapezoid = (slopes[0] + slopes[2]) / 2
     change = (slopes[0] + 4 * slopes[1] + slopes[2]) / 6
-    spacing = torch.finfo(problem.autocast or D.dtype).eps
-    rounding = spacing * math.sqrt(dot(D, D) * dot(gradient_at(problem), gradient_at(problem)))
-    return change, abs(change - trapezoid) + rounding
+    return change, abs(change - trapezoid) + objective.rounding()

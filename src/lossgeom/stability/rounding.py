@@ -55,3 +55,12 @@ def _measured(problem: Problem, seed: int) -> float:
         u = (torch.rand(theta.shape, generator=generator) - 0.5).to(theta)
         total += (problem.at(theta + spacing * u * theta).loss() - here) ** 2
     return max(math.sqrt(total / SAMPLES), torch.finfo(theta.dtype).eps * abs(here))
+
+
+def gradient_rounding(problem: Problem) -> float:
+    """The length of what rounding may change in the gradient; costs one at other parameters."""
+    here, theta = problem.cached(Problem.gradient).double(), problem.theta
+    spacing = torch.finfo(problem.autocast or theta.dtype).eps
+    u = (torch.rand(theta.shape, generator=random_numbers(0)) - 0.5).to(theta)
+    there = problem.at(theta + spacing * u * theta).gradient().double()
+    return max(float((there - here).norm()), torch.finfo(theta.dtype).eps * float(here.norm()))

@@ -31,7 +31,7 @@ def update_curvature(
     in a stable run with momentum whose sharpness is at .53 of its threshold it was .003. Of a
     mini-batch it says nothing: problem and update must be those of the same loss.
 
-    Cost: a gradient, once at a point, and a product with the Hessian. Without derivatives
+    Cost: two gradients, once at a point, and a product with the Hessian. Without derivatives
     :func:`critical_step` answers; it is :math:`2 / \rho` on a quadratic.
 
     Args:
@@ -40,8 +40,13 @@ def update_curvature(
         weight_decay: w, coupled, of all parameters or (P,) of each, where L is to be the loss with
             :math:`\tfrac12 \sum_i w_i \theta_i^2`, as it is optimised.
 
+    Returns:
+        The ratio, with the standard error that rounding of the gradient makes, judged by that of
+        other parameters which are the same but for rounding.
+
     Raises:
-        UndefinedError: where the update is zero or does not go down.
+        UndefinedError: where the update is zero or does not go down, or rounding hides whether it
+            does, as at a loss of 0.
         ValueError: for an update of another shape.
         NonFiniteError: where the update or the loss are NaN or infinite.
         DerivativeError: where the second derivative is wrong.
@@ -55,5 +60,6 @@ def update_curvature(
     1.0
     """
     objective = Objective.of(problem, checked_update(problem, update), weight_decay)
-    drop = objective.descent()
-    return Estimate(objective.curvature() / drop, matvecs=1)
+    drop, error = objective.descent(), objective.rounding()
+    rho = objective.curvature() / drop
+    return Estimate(rho, stderr=abs(rho) * error / (drop - error), matvecs=1)
