@@ -119,5 +119,7 @@ def test_no_edge_and_nothing_below_one():
 def test_errors():
     with pytest.raises(ValueError, match="expected lr >= 0, got -1"):
         edge(LinearFilter(), lr=-1.0)
+    with pytest.raises(ValueError, match="expected lr >= 0 and finite, got inf"):
+        edge(LinearFilter(), lr=math.inf)
     with pytest.raises(ValueError, match="expected decoupled_decay >= 0, got nan"):
         edge(LinearFilter(), lr=1.0, decoupled_decay=math.nan)
