@@ -612,7 +612,7 @@ def test_a_line_lives_on_a_terminal(tmp_path, monkeypatch):
     assert first.startswith("step 0: loss 1.")
     assert second.startswith("step 2: loss 1.")
     assert end == f"{run}\n"
-    assert str(run).startswith(f"{tmp_path}: SGD, step 3\nloss 1.")
+    assert str(run).startswith(f"{tmp_path}: SGD, step 3\nmeasured at step 2: loss 1.")
 
 
 def test_nothing_is_written_elsewhere(tmp_path, capfd):
@@ -735,6 +735,7 @@ def test_a_loop_at_the_edge_is_said_to_be(tmp_path):
         "matrix": "Hessian",
         "status": "ok",
         "instead": None,
+        "unknown": [],
         "full_batch": True,
         "maximized": False,
     }

@@ -108,6 +108,66 @@ def test_gauges_of_single_steps(tmp_path):
     assert series.ratios == [None] * 6
 
 
+def test_only_optimisers_without_a_threshold_are_named(tmp_path):
+    both = {"optimizers": ["Muon", "AdamW"], "status": "unknown", "full_batch": True}
+    record = write(tmp_path / "a", {**both, "unknown": ["Muon"]}, update_curvature=[0.02] * 6)
+    assert str(lg.verdict_of(record)) == (
+        "not stated: no threshold is known for Muon; update curvature at most .01 of 2 in the last "
+        "steps: no sign of an edge"
+    )
+    groups = {**SGD, "status": "unknown", "formula": "none, since parameter groups differ"}
+    record = write(tmp_path / "b", groups, loss=[1.0] * 4)
+    assert "known for SGD (none, since parameter groups differ); " in str(lg.verdict_of(record))
+
+
+def test_steps_with_a_nominal_threshold_are_left_out_once_there_are_others(tmp_path):
+    """The first steps of Adam, whose preconditioner is still young."""
+    adam = {**SGD, "optimizers": ["Adam"], "matrix": "PreconditionedHessian", "formula": "38"}
+    early = [{"value": value, "nominal": True} for value in (30.7, 1.57, 0.2)]
+    later = [{"value": value} for value in (0.25, 0.3, 0.25, 0.3)]
+    record = write(tmp_path / "a", {**adam, "status": "ok"}, edge_ratio=[*early, *later])
+    assert str(lg.verdict_of(record)) == "below: effective sharpness .25 to .30 of 38"
+    record = write(tmp_path / "b", {**adam, "status": "ok"}, edge_ratio=[*early, later[0]])
+    assert lg.verdict_of(record).reason == (
+        "1 value of effective sharpness over 38, beside 3 where its threshold is nominal yet; it "
+        "takes 3"
+    )
+    record = write(tmp_path / "c", {**adam, "status": "nominal"}, edge_ratio=early)
+    assert "(nominal)" in lg.verdict_of(record).reason
+
+
+def test_steps_with_a_learning_rate_of_zero_are_left_out(tmp_path):
+    still = [{"value": 0.0, "lr": 0.0, "threshold": math.inf}] * 3
+    record = write(tmp_path / "a", SGD, edge_ratio=still)
+    assert "the learning rate is 0" in lg.verdict_of(record).reason
+    record = write(tmp_path / "b", SGD, edge_ratio=[*AT_EDGE, *still])
+    assert lg.verdict_of(record).kind == "at the edge"
+    flat = [{"value": 0.0, "lr": 0.25, "threshold": 8.0}] * 3
+    record = write(tmp_path / "c", SGD, edge_ratio=flat)
+    assert str(lg.verdict_of(record)) == "below: sharpness 0 of 2/lr"
+
+
+def test_the_cosine_of_gradients_is_quoted(tmp_path):
+    part = {**SGD, "full_batch": False}
+    record = write(tmp_path, part, edge_ratio=AT_EDGE, gradient_cosine=[0.1, 0.15, 0.2])
+    assert "(gradient cosine .15), and have another edge" in lg.verdict_of(record).reason
+
+
+def test_nothing_measured(tmp_path):
+    record = write(tmp_path / "a", SGD)
+    assert str(lg.verdict_of(record)) == "not stated: nothing measured"
+    failed = {"value": math.nan, "status": "failed", "message": "RuntimeError: no derivative"}
+    record = write(tmp_path / "b", sharpness=[failed] * 30, edge_ratio=[failed] * 30)
+    assert str(lg.verdict_of(record)) == (
+        "not stated: nothing measured that tells of the edge (60 failed: RuntimeError: no "
+        "derivative)"
+    )
+    record = write(tmp_path / "c", edge_ratio=[failed] * 3, loss=[1.0, math.nan])
+    assert lg.verdict_of(record).kind == "diverged"
+    with lg.Record.create(tmp_path / "d") as record:
+        assert lg.verdict_of(record).reason == "nothing measured yet"
+
+
 def test_records_without_anything_to_say(tmp_path):
     record = write(tmp_path, loss=[1.0, 0.5])
     assert not is_about_the_edge(record)

@@ -401,6 +401,21 @@ def test_an_optimiser_of_which_no_threshold_is_known_has_none(tmp_path):
     watched = run.record.manifest["watched"]
     assert watched["status"] == "unknown"
     assert "update_curvature" in watched["instead"]
+    assert watched["unknown"] == ["Plain"]
+    said = str(run)
+    assert "\nmeasured at step 0: update curvature " in said
+    assert "nan" not in said  # of the edge ratio
+
+
+def test_rows_say_that_their_threshold_is_nominal(tmp_path):
+    model, batches, problem = setup()
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.0, 0.999))
+    run, _ = attached(problem, tmp_path, optimizer, metrics=[lg.metrics.Loss()])
+    backward(model, batches)
+    steps_of(optimizer, 12)
+    rows = [row for row in run.record.rows() if row["metric"] == "loss"]
+    assert [row["step"] for row in rows if row.get("nominal")] == list(range(9))
+    assert run.record.manifest["watched"]["status"] == "ok"
 
 
 # Errors

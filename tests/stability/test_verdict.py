@@ -86,7 +86,7 @@ def test_one_touch_of_the_edge():
     )
     touched = edge_verdict(full([0.3, 0.4, 1.0, 0.95, 0.4, 0.3, 0.3, 0.3]))
     assert str(touched) == (
-        "below since step 4: sharpness .30 of the threshold; it was .95 of it at step 2"
+        "below since step 4: sharpness .30 of the threshold; it was 1.00 of it at step 2"
     )
 
 
@@ -112,7 +112,7 @@ def test_a_catapult():
     assert after(4).kind == "above and growing"
     assert after(4).reason.endswith("and the loss grows")
     assert str(after(11)) == (
-        "below since step 5: sharpness .40 of the threshold; it was 2.20 of it at step 0"
+        "below since step 5: sharpness .40 of the threshold; it was 2.50 of it at step 2"
     )
     settled = [*ratios, 0.7, 0.9, 1.0, 1.05, 1.0]
     assert edge_verdict(full(settled)).since == 12
@@ -216,9 +216,27 @@ def test_mini_batches():
     )
 
 
+def test_what_is_left_of_mini_batches_where_no_gauge_tells():
+    series = full([1.0] * 6, formula="2 (1 + b1)/(1 - b1)", optimizer="Adam")
+    said = edge_verdict(replace(series, full_batch=False, gradient_cosine=0.15))
+    assert said.reason.startswith(
+        "steps are on mini-batches, or not along the gradient of the loss that is measured "
+        "(gradient cosine .15), and have another edge; no gauge is known to tell for Adam on "
+        "mini-batches: effective_sharpness at a checkpoint tells of full-batch steps, and "
+        "update_curvature and critical_step are alarms. Dropout"
+    )
+    plain = edge_verdict(replace(series, full_batch=False, formula="2/lr")).reason
+    assert "measured, and have another edge; batch sharpness would tell, of SGD with" in plain
+    assert all(cause in plain for cause in ("Dropout", "mode='eval'", "a part", "full_batch=True"))
+
+
 def test_an_optimiser_without_a_threshold():
     series = full([], range(8), status="unknown", optimizer="Muon")
-    assert str(edge_verdict(series)) == "not stated: no threshold is known for Muon"
+    nothing = str(edge_verdict(series))
+    assert nothing == (
+        "not stated: no threshold is known for Muon; realised_edge, update_curvature and "
+        "critical_step answer for any, of full-batch steps"
+    )
     rho = [0.1, 0.5, 1.2, 1.9, 2.0, 1.9, 2.04, 1.7]
     said = edge_verdict(replace(series, update_curvatures=rho))
     assert said.kind == "not stated"
@@ -227,9 +245,21 @@ def test_an_optimiser_without_a_threshold():
         "what the slope promises, or raise it: update curvature .85 to 1.00 of 2"
     )
     early = replace(series, update_curvatures=rho[:4] * 2)
-    assert edge_verdict(early).reason == "no threshold is known for Muon"
+    assert edge_verdict(early).reason == (
+        "no threshold is known for Muon; update curvature .25 to .95 of 2 in the last steps"
+    )
+    silent = replace(series, update_curvatures=[0.08, 0.04, 0.05] * 3, steps=range(9))
+    assert edge_verdict(silent).reason == (
+        "no threshold is known for Muon; update curvature at most .04 of 2 in the last steps: no "
+        "sign of an edge"
+    )
+    assert str(edge_verdict(replace(silent, full_batch=None))) == nothing
     mini = replace(series, update_curvatures=rho, full_batch=False)
-    assert edge_verdict(mini).reason == "no threshold is known for Muon"
+    assert edge_verdict(mini).reason.startswith(
+        "no threshold is known for Muon, and steps are on mini-batches, or not along the gradient "
+        "of the loss that is measured; no gauge is known to tell for Muon on mini-batches: "
+        "update_curvature and critical_step are alarms. Dropout"
+    )
 
 
 def test_oscillating_below_the_nominal_edge():
@@ -357,6 +387,68 @@ def test_a_recorded_run_is_at_the_edge_from_its_arrival_on(name):
     said = [edge_verdict(runs.series(name, first)).kind for first in range(4, 32)]
     changes = [after for before, after in pairwise(said) if before != after]
     assert changes in ([], ["approaching", "at the edge"], ["at the edge"])
+
+
+# Plain descent on random labels with the learning rate 1, every 20 steps, seeds 12, 24 and 26.
+OVERSHOOTS = [
+    (
+        [0.512, 0.520, 0.577, 0.692, 0.855, 1.022, 1.140, 1.208, 1.286, 1.116],
+        [1.139, 1.029, 0.999, 0.944, 0.859, 0.757, 0.653, 0.561, 0.519, 0.513],
+        [0.297, -0.007, -0.008, -0.005, -0.002, 0.0, 0.002, 0.002, 1.118, 1.039],
+    ),
+    (
+        [0.558, 0.589, 0.679, 0.829, 1.000, 1.151, 1.250, 1.216, 1.254, 1.242],
+        [1.104, 1.045, 1.001, 0.926, 0.838, 0.750, 0.663, 0.754, 0.577, 0.509],
+        [0.340, -0.008, -0.007, -0.002, 0.0, 0.0, 0.001, 1.067, 0.979, 0.964],
+    ),
+    (
+        [0.572, 0.559, 0.650, 0.802, 0.955, 1.094, 1.229, 1.243, 1.244, 1.132],
+        [1.131, 1.047, 1.004, 0.936, 0.857, 0.775, 0.691, 0.627, 0.687, 0.503],
+        [0.390, -0.010, -0.006, -0.002, 0.0, 0.0, 0.001, 1.198, 0.943, 0.947],
+    ),
+]
+
+
+@pytest.mark.parametrize(("ratios", "losses", "zeta"), OVERSHOOTS)
+def test_an_overshoot_does_not_grow(ratios, losses, zeta):
+    """The loss falls, and the last value is lower than the one before."""
+    assert kind(ratios, losses=losses) in ("at the edge", "not stated")
+    assert kind(ratios, losses=losses, realised_edges=zeta) == "at the edge"
+    more = {"losses": [*losses, 0.4], "realised_edges": [*zeta, 1.0]}
+    assert kind([*ratios, 1.4], **more) == "at the edge"
+    more["losses"][-1] = 3.0
+    assert kind([*ratios, 1.4], **more) == "above and growing"
+
+
+def test_a_saturated_network_whose_loss_is_large():
+    """500 times; a sharpness of exactly 0 is a value."""
+    ratios = [108.765, 4034.5, 5944.2, 0.0, 0.001, 0.104, 2040.6, *[0.0] * 7]
+    losses = [2.35, 20.6, 251, 588, 1112, 1758, 2262, 2714, 3345, 3796, 4160, 4409, 2999, 1389]
+    assert str(edge_verdict(full(ratios, losses=losses, formula="2/lr"))) == (
+        "below since step 3: sharpness 0 of 2/lr; it was 5.94e+03 of it at step 2; the loss is "
+        "1.4e+03, and was 2.4 at first"
+    )
+    assert "the loss" not in str(edge_verdict(full(ratios, losses=[*losses[:-1], 20.0])))
+    mini = EdgeSeries(range(14), losses=losses, full_batch=False)
+    assert str(edge_verdict(mini)).endswith("; the loss is 1.4e+03, and was 2.4 at first")
+
+
+def test_the_range_is_of_what_the_verdict_says():
+    assert str(edge_verdict(full([0.3, 0.28, 0.27, 1.16, 0.3]))) == (
+        "below: sharpness .27 to .30 of the threshold, but for 1.16 at step 3"
+    )
+    swings = [0.5, 0.7, 0.95, 1.0, 1.3, 1.1, 0.69, 1.0, 1.05, 1.3, 0.69, 1.0, 1.02]
+    assert str(edge_verdict(full(swings))) == (
+        "at the edge since step 2: sharpness .69 to 1.30 of the threshold (median 1.00)"
+    )
+
+
+def test_values_that_are_left_out_are_counted():
+    few = full([NAN, None, 1.0, 1.0], early=3, still=2, formula="2/lr")
+    assert edge_verdict(few).reason == (
+        "2 values of sharpness over 2/lr, beside 3 where its threshold is nominal yet, 2 with a "
+        "learning rate of 0, 1 not known; it takes 3"
+    )
 
 
 def test_errors():

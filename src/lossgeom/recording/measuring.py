@@ -150,12 +150,16 @@ def _measured(metric: Metric | StepMetric, at: Problem | Step) -> Estimate:
 
 
 def _of_optimizers(metric: str, taken: Step) -> dict[str, Any]:
-    """The learning rate of a step and the edge of a metric, ``None`` where there is no number."""
+    """The learning rate of a step and the edge of a metric, ``None`` where there is no number.
+
+    And whether the threshold is nominal, if it is.
+    """
     state = taken.state
     edge = edge_of(metric, as_watched(state))
     row = {"lr": state.lr, "threshold": float(state.threshold)}
     threshold = math.nan if edge is None else edge.of(row)
-    return {**row, "threshold": None if math.isnan(threshold) else threshold}
+    nominal = {"nominal": True} if state.threshold.status == "nominal" else {}
+    return {**row, "threshold": None if math.isnan(threshold) else threshold, **nominal}
 
 
 def note(record: Record, *notes: str) -> None:

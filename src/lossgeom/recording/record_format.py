@@ -104,6 +104,7 @@ class Watched:
         matrix: whose largest eigenvalue is compared with it.
         status: of the threshold, ``"ok"``, ``"nominal"`` or ``"unknown"``.
         instead: what answers where it is unknown.
+        unknown: the types of which none is known.
         full_batch: whether the optimisers get the gradient of what is measured; ``None`` where
             that is not known.
         maximized: whether they raise the loss.
@@ -116,6 +117,7 @@ class Watched:
     matrix: str | None = None
     status: str | None = None
     instead: str | None = None
+    unknown: tuple[str, ...] = ()
     full_batch: bool | None = None
     maximized: bool = False
 
@@ -151,7 +153,10 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with a number; with the learning rate and threshold of its step, where it has one."""
+    """A row with a number; with the learning rate and threshold of its step, where it has one.
+
+    And whether that is nominal.
+    """
 
     step: int
     metric: str
@@ -160,6 +165,7 @@ class Measured:
     message: str | None = None
     lr: float | None = None
     threshold: float | None = None
+    nominal: bool | None = None
 
 
 @dataclass(frozen=True)

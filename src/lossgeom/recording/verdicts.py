@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from lossgeom.metrics import GradientCosine
 from lossgeom.recording.budget import BUDGET
 from lossgeom.recording.edge_lines import Edge, edge_of
 from lossgeom.recording.measuring import FAILED
@@ -57,6 +59,9 @@ def verdict_of(record: Record | str | Path, *, full_batch: bool | None = None) -
     if not isinstance(record, Record):
         record = Record.open(record)
     found = edge_verdict(series_of(record, full_batch))
+    nothing = _nothing_measured(record)
+    if nothing is not None and found.kind != "diverged":
+        found = Verdict("not stated", nothing)
     if record.status == "diverged" and found.kind != "diverged":
         return Verdict("diverged", "the record says so")
     return found
@@ -82,10 +87,15 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
     told = record.for_report
     metric, edge = _compared(rows, watched, told.thresholds.get(SHARPNESS))
     along = edge_of("batch_sharpness", watched) if watched.formula == PLAIN_SGD else None
+    own = rows.get(metric, {})
+    early = _early(own, watched)
+    still = {step for step, row in own.items() if _is_still(row)}
+    ratios = values(metric, _over(edge)) if edge else []
+    out = early | still
     preconditioned = metric == "effective_sharpness" or watched.matrix not in (None, "Hessian")
     return EdgeSeries(
         steps=steps,
-        ratios=values(metric, _over(edge)) if edge else (),
+        ratios=[None if t in out else r for t, r in zip(steps, ratios, strict=False)],
         losses=values("loss", lambda row: None if row.get("status") == FAILED else _value(row)),
         realised_edges=values("realised_edge"),
         update_curvatures=values("update_curvature"),
@@ -97,8 +107,47 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
         quantity="effective sharpness" if preconditioned else "sharpness",
         formula=watched.formula or told.threshold_formulas.get(SHARPNESS, "its threshold"),
         skipped=sum(row.get("skipped", 0) for row in record.rows() if row.get("because") == BUDGET),
-        optimizer=" and ".join(dict.fromkeys(watched.optimizers)) or "this optimiser",
+        optimizer=_named(watched),
+        gradient_cosine=_middle(values(GradientCosine.name)),
+        early=len(early),
+        still=len(still - early),
     )
+
+
+def _named(watched: Watched) -> str:
+    """The optimisers, or those without a known threshold."""
+    names = " and ".join(dict.fromkeys(watched.unknown or watched.optimizers)) or "this optimiser"
+    why = watched.formula if watched.status == "unknown" and not watched.unknown else None
+    return f"{names} ({why})" if why else names
+
+
+def _early(rows: Mapping[int, Row], watched: Watched) -> set[int]:
+    """The steps whose threshold was nominal, of an optimiser of which it is not any more."""
+    if watched.status != "ok":
+        return set()
+    return {step for step, row in rows.items() if row.get("nominal")}
+
+
+def _is_still(row: Row) -> bool:
+    """Whether the learning rate was 0, so that the threshold was infinite."""
+    return row.get("lr") == 0 or row.get("threshold") == math.inf
+
+
+def _middle(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return median(known) if known else math.nan
+
+
+def _nothing_measured(record: Record) -> str | None:
+    """Why no value tells of the edge, where there is none."""
+    told = [row for row in record.rows() if row.get("metric") in (*GAUGES, SHARPNESS)]
+    failed = [row for row in told if row.get("status") == FAILED]
+    if failed and len(failed) == len(told):
+        why = failed[0].get("message", "no message")
+        return f"nothing measured that tells of the edge ({len(failed)} failed: {why})"
+    if any("metric" in row for row in record.rows()):
+        return None
+    return "nothing measured" if record.is_over else "nothing measured yet"
 
 
 def _by_metric(record: Record) -> Rows:

@@ -105,6 +105,7 @@ class Watch:
         self.optimizers = tuple(map(unwrapped_optimizer, optimizers))
         self.last: dict[str, Estimate] = {}
         self.skipped = 0
+        self._measured = first_step  # the step of what was measured last
         self._budget = budget or Budget(None)
         self._full_batch = full_batch
         self._live = live
@@ -130,7 +131,8 @@ class Watch:
     def __str__(self) -> str:
         start = f", seen from step {self._first}" if self._first else ""
         lines = [f"{self.record.path}: {' and '.join(self._kinds)}, step {self.step}{start}"]
-        lines.append(values_in_words(self.last))
+        if self.last:
+            lines.append(f"measured at step {self._measured}: {values_in_words(self.last)}")
         if self._failures.written:
             lines.append(f"{count_of(self._failures.written, 'measurement')} failed; rows say why")
         if self._stopped:
@@ -279,7 +281,8 @@ class Watch:
             metrics.append(GradientCosine())  # tells whether training is on what is measured on
         new = unmeasured(self.record, metrics, step)
         found = measure_into(self.record, step, new, taken, self._failures)
-        self.last = found or self.last
+        if found:
+            self.last, self._measured = found, step
         if GradientCosine.name in found:
             self._cosines.append(found[GradientCosine.name].value)
         self._tell(taken.state, is_full_batch(self._cosines) if asked is None else asked)

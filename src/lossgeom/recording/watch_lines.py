@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
@@ -15,12 +16,16 @@ WIDTH = 100  # characters of a line on a terminal
 
 
 def values_in_words(found: Mapping[str, Estimate]) -> str:
-    """What was measured at a step, on one line.
+    """What was measured at a step, on one line; a loss also where it is not finite.
 
     >>> values_in_words({"loss": Estimate(0.25), "edge_ratio": Estimate(0.98765)})
     'loss 0.25, edge ratio 0.988'
     """
-    return ", ".join(f"{name.replace('_', ' ')} {each:.3g}" for name, each in found.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {each:.3g}"
+        for name, each in found.items()
+        if name == "loss" or not math.isnan(each)
+    )
 
 
 def count_of(n: int, what: str) -> str:

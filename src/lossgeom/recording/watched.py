@@ -40,6 +40,7 @@ def as_watched(state: OptimizerState, known: Watched = NOTHING, **others: Any) -
         status=threshold.status,
         maximized=any(group.get("maximize", False) for group in state.groups),
         instead=threshold.instead,
+        unknown=state.unknown,
         **others,
     )
 

@@ -35,7 +35,7 @@ class EdgeSeries:
     Attributes:
         steps: at which something was measured.
         ratios: the largest eigenvalue over the threshold of the same step, so that schedules of the
-            learning rate are in them; 0 where the learning rate is 0.
+            learning rate are in them; ``None`` where the learning rate is 0.
         losses: of the full data, before the step.
         realised_edges: zeta = 1 + dL / (lr g.u), whose edge is 1.
         update_curvatures: rho = D.HD / (-g.D) of the update D, whose edge is 2.
@@ -47,7 +47,11 @@ class EdgeSeries:
             where the optimiser has none.
         quantity: what is divided by the threshold.
         formula: the threshold, such as ``"2/lr"``.
-        optimizer: what trains.
+        optimizer: what trains; where the status is ``"unknown"``, that of it which is not known.
+        gradient_cosine: the median, over steps, of that of the optimiser's gradient and the one of
+            what is measured.
+        early: how many ratios are left out because the threshold was nominal at their steps.
+        still: how many are, because the learning rate was 0.
         skipped: how many steps that were due were not measured, to keep to a budget of time.
 
     Raises:
@@ -70,6 +74,9 @@ class EdgeSeries:
     quantity: str = "sharpness"
     formula: str = "the threshold"
     optimizer: str = "this optimiser"
+    gradient_cosine: float = math.nan
+    early: int = 0
+    still: int = 0
     skipped: int = 0
 
     def __post_init__(self) -> None:
@@ -106,8 +113,11 @@ class EdgeSeries:
         (0.375, 1.0)
         """
         largest = [max(each) if isinstance(each, Sequence) else each for each in eigenvalues]
-        ratios = tuple(value / edge for value, edge in zip(largest, thresholds, strict=True))
-        return cls(steps, ratios, **others)
+        ratios = tuple(
+            None if edge == math.inf else value / edge
+            for value, edge in zip(largest, thresholds, strict=True)
+        )
+        return cls(steps, ratios, still=thresholds.count(math.inf), **others)
 
     def tried(self, name: str) -> Points:
         """What a gauge was tried at, by step, with NaN where it has no value."""

@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lossgeom.curvature import Hessian, ObjectiveHessian, PreconditionedHessian
-from lossgeom.curvature.optimizers import NoPreconditionerError, members, unwrapped_optimizer
+from lossgeom.curvature.optimizers import (
+    NoPreconditionerError,
+    known_kind,
+    members,
+    unwrapped_optimizer,
+)
 from lossgeom.curvature.preconditioned_hessian import Preconditioning
 from lossgeom.linalg import LinearOperator
 from lossgeom.problem import Problem
@@ -28,6 +33,7 @@ class OptimizerState:
         threshold: of the largest eigenvalue of :meth:`matrix`.
         preconditioning: what is in that matrix beside the Hessian, if anything is; or why it
             cannot be read.
+        unknown: those kinds of which no threshold is known.
     """
 
     kinds: tuple[str, ...]
@@ -35,6 +41,7 @@ class OptimizerState:
     lr: float | None
     threshold: Threshold
     preconditioning: Preconditioning | NoPreconditionerError | None = None
+    unknown: tuple[str, ...] = ()
 
     def matrix(self, problem: Problem) -> LinearOperator:
         """The matrix whose largest eigenvalue is compared with the threshold, at a point.
@@ -99,6 +106,7 @@ def optimizer_state(problem: Problem, *optimizers: Optimizer) -> OptimizerState:
         lr=rates.pop() if len(rates) == 1 else None,
         threshold=threshold,
         preconditioning=_preconditioning(problem, live, threshold),
+        unknown=tuple(type(each).__name__ for each in live if known_kind(each) is None),
     )
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from statistics import median
 
-from lossgeom.stability.edge_series import PLAIN_SGD, EdgeSeries
-from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, short, unstated
+from lossgeom.stability.edge_series import EdgeSeries
+from lossgeom.stability.verdict_alarms import (
+    HIGH,
+    LOW,
+    MAXIMIZED,
+    PARTS,
+    alarm,
+    of_few,
+    on_other_steps,
+    quiet,
+    without_threshold,
+)
+from lossgeom.stability.verdict_text import ENOUGH, FEW, Gauge, Verdict, says, short
 
-LOW, HIGH = 0.85, 1.2  # of the threshold: the band of runs at the edge
 LEFT = 0.5  # of it: a run that falls so far has left, and what comes later is another stay
 NEAR = 0.5  # of it: from where a rise is an approach
 RISE = 1.02  # times what it was, on the way to the edge
 GROWTH = 1.05  # times what it was, above it
 LOSS_RISE = 2.0  # times what it was; at the edge it goes up and down by less
-WIDE, MOST = (0.5, 2.0), 0.75  # where that share of single steps are, of a run at the edge
-PARTS = 4  # what is said of now rests on the last of so many
 BLOWN_UP = 1e4  # times the first loss, or 1: a run may start at a minimum, and leave it
+LARGER = 10.0  # the same, from where a loss is told
 COME_BACK = 1e2  # so many times below the largest, a loss is on its way back
 
 
@@ -34,8 +42,9 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     - *not stated*: fewer than three values; an optimiser without a known threshold, or one that
       maximises; steps on mini-batches, or maybe on such, without batch sharpness; r above 1.2 that
       does not grow.
-    - *above and growing*: r is above 1.2, and it grows by 5 %, or the loss has doubled; or r is
-      above 1, and the loss grows at each step to twice what it ever was before.
+    - *above and growing*: r is above 1.2, and it grows by 5 % to the last value, not while steps
+      at their edge lower the loss; or the loss has doubled; or r is above 1, and the loss grows at
+      each step to twice what it ever was before.
     - *at the edge*: r has reached .85 and stayed; from there to the last value of at least .85, the
       median and at least half of the values are in .85 to 1.2. A run has left where r falls below
       .5, or where five values below .85 follow, and more than there ever were in between, and more
@@ -62,20 +71,27 @@ def edge_verdict(series: EdgeSeries) -> Verdict:
     diverged = _diverged(series)
     if diverged is not None:
         return diverged
+    found = _where(series)
+    told = series.maximized or found.reason.endswith("the loss grows")
+    return found if told else replace(found, reason=found.reason + _larger_loss(series))
+
+
+def _where(series: EdgeSeries) -> Verdict:
+    """The verdict on a run that has not diverged."""
     if series.maximized:
-        return unstated(series)
+        return Verdict("not stated", MAXIMIZED)
     if series.status == "unknown":
-        return _without_threshold(series)
+        return without_threshold(series)
     if series.full_batch:
         ending = " (nominal)" if series.status == "nominal" else ""
-        ratios = [point for point in series.finite("ratios") if point[1] != 0]
-        return _of_ratios(Gauge.of(series.quantity, series.formula, ratios, ending), series)
+        gauge = Gauge.of(series.quantity, series.formula, series.finite("ratios"), ending)
+        return _of_ratios(gauge, series)
     if series.finite("batch_ratios"):
         gauge = Gauge.of("batch sharpness", "2/lr", series.finite("batch_ratios"))
         return _of_ratios(
             gauge, replace(series, realised_edges=(), update_curvatures=(), critical_steps=())
         )
-    return unstated(series)
+    return on_other_steps(series)
 
 
 def _diverged(series: EdgeSeries) -> Verdict | None:
@@ -94,53 +110,19 @@ def _diverged(series: EdgeSeries) -> Verdict | None:
     return Verdict("diverged", why, above[0][0])
 
 
-def _without_threshold(series: EdgeSeries) -> Verdict:
-    alarm = _alarm(series) if series.full_batch else None
-    return _not_stated(f"no threshold is known for {series.optimizer}", alarm)
-
-
-def _not_stated(why: str, alarm: Gauge | None) -> Verdict:
-    """No verdict, with what the gauges of single steps say all the same."""
-    if alarm is None:
-        return Verdict("not stated", why)
-    return replace(
-        says(alarm, "not stated"),
-        reason=f"{why}; since step {alarm.points[0][0]} its steps lower the loss by little of what "
-        f"the slope promises, or raise it: {alarm}",
-    )
-
-
-def _alarm(series: EdgeSeries, after: int | None = None) -> Gauge | None:
-    """The gauge of single steps by which the last of them are at their edge, if there is one."""
-    for name, edge, points in (
-        ("realised edge", "", series.tried("realised_edges")),
-        ("update curvature", "2", [(t, rho / 2) for t, rho in series.tried("update_curvatures")]),
-        (
-            "critical sharpness",
-            "2/lr",
-            [(t, 1 / s) for t, s in series.tried("critical_steps") if s],
-        ),
-    ):
-        points = [point for point in points if after is None or point[0] > after]
-        near = [WIDE[0] <= value <= WIDE[1] for _, value in points]  # false of NaN
-        size = max(ENOUGH, len(points) // PARTS)
-        recent = [value if math.isfinite(value) else math.inf for _, value in points[-size:]]
-        if len(recent) < ENOUGH or not LOW <= median(recent) <= HIGH:
-            continue
-        if sum(near[-size:]) >= MOST * len(recent):
-            start = near.index(True, len(points) - len(recent))
-            while start and near[start - 1]:
-                start -= 1
-            known = [point for point in points[start:] if math.isfinite(point[1])]
-            return Gauge.of(name, edge, known)
-    return None
+def _larger_loss(series: EdgeSeries) -> str:
+    """What is said beside a verdict where the loss is much larger than at first."""
+    losses = [value for _, value in series.finite("losses")]
+    if not losses or losses[-1] <= LARGER * max(abs(losses[0]), 1.0):
+        return ""
+    return f"; the loss is {losses[-1]:.2g}, and was {losses[0]:.2g} at first"
 
 
 def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
     """The verdict on ratios of an eigenvalue and its threshold."""
     gauge = replace(gauge, ending=gauge.ending + _unknown_at_the_end(series))
     if len(gauge.points) < FEW:
-        return _of_few(gauge, series)
+        return of_few(gauge, series)
     gauge = gauge.smoothed()
     above = _above_and_growing(gauge, series)
     if above is not None:
@@ -153,7 +135,7 @@ def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
     if len(inside.points) >= FEW:
         return _at_the_edge(gauge, inside)
     if gauge.values[-1] > HIGH or (inside.points and gauge.values[-1 - len(inside.points)] > HIGH):
-        return _above(gauge, _alarm(series))
+        return _above(gauge, series)
     rises, latest = _rises(gauge), gauge.part(-1)
     if inside.points:
         return says(latest, "approaching", " and rising" if rises else "")
@@ -163,21 +145,11 @@ def _of_ratios(gauge: Gauge, series: EdgeSeries) -> Verdict:
 def _at_the_edge(gauge: Gauge, stay: Gauge) -> Verdict:
     """From the arrival to the last value, which may be a little below."""
     start = gauge.points.index(stay.points[0])
-    return says(gauge.part(start), "at the edge", since=stay.points[0][0] if start else None)
-
-
-def _of_few(gauge: Gauge, series: EdgeSeries) -> Verdict:
-    """The verdict where the ratio is known at too few steps."""
-    alarm = _alarm(series)
-    if alarm is not None and series.formula == PLAIN_SGD:  # whose zeta is no more than the ratio
-        return says(alarm, "at the edge", since=alarm.points[0][0])
-    if not gauge.points and any(ratio == 0 for _, ratio in series.finite("ratios")):
-        return Verdict("not stated", "the learning rate is 0, so that nothing moves")
-    known = ("no value", "1 value", "2 values")[len(gauge.points)]
-    why = f"{known} of {gauge.name} over {gauge.edge}{gauge.ending}; it takes {FEW}"
-    if series.skipped:
-        why += f", and {series.skipped} due steps were left out for the budget; budget=None has all"
-    return _not_stated(why, alarm)
+    since, there = stay.points[0][0] if start else None, gauge.part(start)
+    low, high = there.range
+    wide = low < LOW or high > HIGH
+    middle = f" (median {short(median(there.measured))})" if wide else ""
+    return says(there, "at the edge", middle, since)
 
 
 def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
@@ -188,7 +160,10 @@ def _above_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None:
     loss_grows = bool(losses) and losses[-1] > LOSS_RISE * losses[0]
     clearly = len(run.points) >= FEW or gauge.values[-1] > GROWTH * HIGH
     grows = clearly and _rises(gauge, FEW, GROWTH) and series.status == "ok"
-    if not loss_grows and not grows:
+    overshoots = gauge.measured[-1] < gauge.measured[-2] or (
+        _falls(losses) and alarm(series, enough=FEW)
+    )
+    if not loss_grows and (overshoots or not grows):
         return None
     beside = ", and the loss grows" if loss_grows else ""
     return says(run, "above and growing", beside, _since(gauge, run))
@@ -205,6 +180,10 @@ def _in_the_band_and_growing(gauge: Gauge, series: EdgeSeries) -> Verdict | None
     return said if later[-1] > LOSS_RISE * before else None
 
 
+def _falls(losses: Sequence[float]) -> bool:
+    return len(losses) > 1 and losses[-1] < losses[0]
+
+
 def _above_at_the_end(gauge: Gauge, limit: float) -> Gauge:
     """The last values, as far back as they are above a limit."""
     return gauge.part(max((i + 1 for i, r in enumerate(gauge.values) if r <= limit), default=0))
@@ -215,20 +194,20 @@ def _since(gauge: Gauge, run: Gauge) -> int | None:
     return run.points[0][0] if len(run.points) < len(gauge.points) else None
 
 
-def _above(gauge: Gauge, alarm: Gauge | None) -> Verdict:
+def _above(gauge: Gauge, series: EdgeSeries) -> Verdict:
     """The verdict on a ratio that is above the band, or was a moment ago, and does not grow."""
-    now = gauge.part(-FEW)
-    if alarm is not None:
+    now, found, silent = gauge.part(-FEW), alarm(series, enough=FEW), quiet(series)
+    if found is not None:
         beside = f", while {now.name} is {now.told}{now.ending}"
-        return says(alarm, "at the edge", beside, alarm.points[0][0])
+        return says(found, "at the edge", beside, found.points[0][0])
     if now.values[-1] < now.values[0] / GROWTH:
         return says(now, "not stated", " and falling")
-    return says(
-        now,
-        "not stated",
-        ", which does not grow; the realised edge would tell whether steps are at their edge, or "
-        "are clipped, or train another loss than this",
-    )
+    others = "are clipped, or train another loss than this"
+    if silent is not None:
+        beside = f"while the {silent}: steps have not lined up with it, or {others}"
+        return says(now, "not stated", f", which does not grow, {beside}")
+    tell = "the realised edge would tell whether steps are at their edge, or"
+    return says(now, "not stated", f", which does not grow; {tell} {others}")
 
 
 def _below(gauge: Gauge, series: EdgeSeries, stay: Gauge | None) -> Verdict:
@@ -236,19 +215,34 @@ def _below(gauge: Gauge, series: EdgeSeries, stay: Gauge | None) -> Verdict:
     out = max((i + 1 for i, value in enumerate(gauge.values) if value >= LOW), default=0)
     later = gauge.part(out)
     now = later.part(-max(FEW, len(gauge.points) // PARTS))
-    alarm = _alarm(series, gauge.points[out - 1][0] if out else None)
-    if alarm is not None:
-        beside = f", while the {alarm.name} is {alarm.told}"
-        return says(now, "oscillating below the nominal edge", beside, alarm.points[0][0])
+    found = alarm(series, gauge.points[out - 1][0] if out else None)
+    if found is not None:
+        beside = f", while the {found.name} is {found.told}"
+        return says(now, "oscillating below the nominal edge", beside, found.points[0][0])
     if later.values[-1] >= NEAR and _rises(later):
         return says(gauge.part(-1), "approaching", " and rising")
     if not out:
-        return says(now, "below")
-    step, highest = max(gauge.points, key=lambda point: point[1])
-    before = f"; it was {short(highest)} of it at step {step}"
+        return _says_below(now)
+    near = [i for i, value in enumerate(gauge.values) if value >= LOW]
+    i = max(near, key=lambda i: gauge.measured[i])
+    before = f"; it was {short(gauge.measured[i])} of it at step {gauge.points[i][0]}"
     if stay is not None:
         before = f"; at the edge from step {stay.points[0][0]} to {stay.points[-1][0]}"
-    return says(now, "below", before, later.points[0][0])
+    return _says_below(now, before, later.points[0][0])
+
+
+def _says_below(now: Gauge, before: str = "", since: int | None = None) -> Verdict:
+    """With the range of what is below, and the highest of single values that were not."""
+    over = [(value, i) for i, value in enumerate(now.measured) if value >= LOW]
+    low = [i for i, value in enumerate(now.measured) if value < LOW]
+    if not over or not low:
+        return says(now, "below", before, since)
+    below = replace(
+        now, points=[now.points[i] for i in low], measured=[now.measured[i] for i in low]
+    )
+    highest, i = max(over)
+    beside = f", but for {short(highest)} at step {now.points[i][0]}"
+    return says(below, "below", beside + before, since)
 
 
 def _last_stay(gauge: Gauge) -> Gauge:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from lossgeom.stability.edge_series import EdgeSeries, Points
+from lossgeom.stability.edge_series import Points
 
 Kind = Literal[
     "below",
@@ -22,22 +22,6 @@ Kind = Literal[
 
 FEW = 3  # values, below which nothing is said
 ENOUGH = 5  # of which one may be left out
-
-MAXIMIZED = (
-    "the loss is maximised, and what is stated here is of losses that are lowered; train and "
-    "measure minus the loss without maximize"
-)
-UNKNOWN_BATCHES = (
-    "it is not known whether steps are on mini-batches, which have an edge of their own; "
-    "full_batch=True says that they are not"
-)
-OTHER_GRADIENTS = (
-    "steps are on mini-batches, or not along the gradient of the loss that is measured, and have "
-    "another edge; batch sharpness would tell, of SGD without momentum. Dropout that draws anew, a "
-    "model that trains in eval mode, which mode='eval' measures, and data to measure on that are a "
-    "part of those trained on do this, too; full_batch=True takes steps for those of the loss "
-    "measured"
-)
 
 
 @dataclass(frozen=True)
@@ -127,13 +111,6 @@ class Gauge:
 def says(gauge: Gauge, kind: Kind, more: str = "", since: int | None = None) -> Verdict:
     """Make a verdict that rests on the values of a gauge."""
     return Verdict(kind, f"{gauge}{gauge.ending}{more}", since, *gauge.range, gauge.name)
-
-
-def unstated(series: EdgeSeries) -> Verdict:
-    """No verdict, because of how training goes."""
-    if series.maximized:
-        return Verdict("not stated", MAXIMIZED)
-    return Verdict("not stated", UNKNOWN_BATCHES if series.full_batch is None else OTHER_GRADIENTS)
 
 
 def short(value: float) -> str:
