@@ -45,6 +45,7 @@ def necessary_conditions(
     2023, for the trace with one output. For momentum and c > 1 derived here: they are Rayleigh
     quotients of the symmetric map in :func:`noise_gain`, at v v^T and at the identity.
 
+    >>> import torch
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> bounds = necessary_conditions(ExampleCurvatures.of(points[:, None]), 1.0)
     >>> {name: round(bound, 4) for name, bound in bounds.items()}
@@ -110,6 +111,7 @@ def moment_constraint(
 
     Source: after Ma and Ying, arXiv:2105.13462; for all unit vectors, derived here.
 
+    >>> import torch
     >>> points = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, -1.0]])
     >>> round(moment_constraint(ExampleCurvatures.of(points[:, None]), 0.644, 1), 3)
     0.467
@@ -141,6 +143,7 @@ def noise_kernel(values: Float[Tensor, " r"], lr: float, p: float) -> float:
 
     Source: derived here; a number of the same kind is in Agarwala and Pennington, arXiv:2404.19261.
 
+    >>> import torch
     >>> noise_kernel(torch.tensor([2.0, 1.0]), lr=0.1, p=1.0)
     0.15000000000000002
     """
@@ -153,6 +156,7 @@ def noise_kernel(values: Float[Tensor, " r"], lr: float, p: float) -> float:
 def noise_kernel_threshold(values: Float[Tensor, " r"], p: float) -> float:
     """The learning rate at which the estimate of :func:`noise_kernel` is 1, or steps are unstable.
 
+    >>> import torch
     >>> round(noise_kernel_threshold(torch.tensor([2.0, 1.0]), p=1.0), 6)
     0.666667
     """
