@@ -124,7 +124,6 @@ def main(arguments: list[str]) -> int:
         problem, notes = _problem(options)
         if edge and options.batch_size is not None:
             with explained(f"{' and '.join(names)} to be measured", but=(ValueError,)):
-                say(f"certifying SGD with batches of {options.batch_size}")
                 at_lr = edge["lr"], options.batch_size, options.momentum
                 edge["sgd"] = certificate(problem, *at_lr, options.sampling)
         record = Record.create(_folder(options), _config(options), kind=MEASUREMENT, resume=True)

@@ -27,7 +27,7 @@ from lossgeom.curvature.optimizers import (
     unwrapped_optimizer,
 )
 from lossgeom.linalg import LinearOperator, plain_arithmetic
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class PreconditionedHessian(ProblemMatrix):
         hessian: LinearOperator | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
-        read = _read(problem, *optimizers)
+        read = _read(checked_problem(problem), *optimizers)
         if hessian is None and read.weight_decay.any():
             hessian = ObjectiveHessian(problem, read.weight_decay, memory_budget=memory_budget)
         self._hessian = hessian or Hessian(problem, memory_budget=memory_budget)

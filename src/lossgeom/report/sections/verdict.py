@@ -26,6 +26,8 @@ def verdict(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
             name: (kinds[name], str(each).removeprefix(each.kind)) for name, each in said.items()
         },
         "counts": Counter(kinds.values()) if len(said) > MANY else {},
-        "ranges": any(math.isfinite(each.low) for each in said.values()),
+        "ranges": any(
+            math.isfinite(each.low) for each in said.values() if each.kind not in NOT_STATED
+        ),
     }
     return Section("Edge of stability", "verdict.html", values)
