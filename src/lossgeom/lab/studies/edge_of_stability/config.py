@@ -45,7 +45,7 @@ class Config:
     """Step size of sign descent."""
     steps: int = 600
     """Steps to train."""
-    every: int = 9
+    every: int = 13
     """Steps between measurements; an odd number sees both sides of an oscillation."""
     network: Network = NETWORK
     """Data and model."""

@@ -37,9 +37,9 @@ class Config:
     """Learning rates of SGD from the initialisation, each with one of the next batch sizes."""
     noisy_batch_size: tuple[int, ...] = (1, 1, 10, 10)
     """Batch sizes of these."""
-    noisy_steps: int = 12_000
+    noisy_steps: int = 9_000
     """Steps of SGD from the initialisation."""
-    every: int = 2_000
+    every: int = 1_500
     """Steps between measurements of batch sharpness."""
     network: Network = NETWORK
     """Model and data: even and odd digits, or airplanes and automobiles."""
