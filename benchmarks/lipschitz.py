@@ -13,7 +13,7 @@ import tyro
 from torch import Tensor, nn
 
 import lossgeom as lg
-from benchmarks.table import markdown, put_between_marks
+from benchmarks.table import markdown, publish
 
 BEGIN, END = "<!-- tightness: begin -->", "<!-- tightness: end -->"
 RADII = (1e-3, 1e-2, 0.1, 1.0)
@@ -107,16 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the table; return the exit status."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.lipschitz")
     x, y = digits()
-    text = markdown(HEAD, [row(case, x, y) for case in cases()])
-    try:
-        if options.into is None:
-            sys.stdout.write(f"{text}\n")
-        else:
-            put_between_marks(options.into, text, BEGIN, END)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+
+    def table() -> str:
+        return markdown(HEAD, [row(case, x, y) for case in cases()])
+
+    return publish(table, options.into, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,19 +205,24 @@ def put_between_marks(page: Path, text: str, begin: str = BEGIN, end: str = END)
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write the tables; return the exit status."""
-    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.table")
+def publish(make: Callable[[], str], into: Path | None, begin: str = BEGIN, end: str = END) -> int:
+    """Print a text, or put it between the two marks in a page; return the exit status."""
     try:
-        text = everything(options.results)
-        if options.into is None:
+        text = make()
+        if into is None:
             sys.stdout.write(f"{text}\n")
         else:
-            put_between_marks(options.into, text)
+            put_between_marks(into, text, begin, end)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the tables; return the exit status."""
+    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.table")
+    return publish(lambda: everything(options.results), options.into)
 
 
 if __name__ == "__main__":

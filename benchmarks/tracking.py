@@ -24,7 +24,7 @@ from torch.optim import SGD
 import lossgeom as lg
 from benchmarks.cases import INITIAL, Case
 from benchmarks.machine import commit, machine, now
-from benchmarks.table import markdown, put_between_marks
+from benchmarks.table import markdown, publish
 from benchmarks.timing import timed
 from benchmarks.tracking_runs import TOL, Run, eigsh, power_iteration, runs
 from lossgeom.estimate import Estimate
@@ -271,16 +271,7 @@ def tables(options: Options) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write; return the exit status."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.tracking")
-    text = tables(options)
-    try:
-        if options.into is None:
-            sys.stdout.write(f"{text}\n")
-        else:
-            put_between_marks(options.into, text, BEGIN, END)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return publish(lambda: tables(options), options.into, BEGIN, END)
 
 
 if __name__ == "__main__":

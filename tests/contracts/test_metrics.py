@@ -9,29 +9,30 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.metrics import METRICS
-from lossgeom.metrics._metric import Metric
+from lossgeom.metrics import METRICS, STEP_METRICS, Metric, StepMetric
 from tests import reference
 from tests.problems import CASES, Case
 
 NAMES = ("ragged", "two_paths", "conv", "lstm", "spectral_norm", "batchnorm_train")
 KNOWN = [case for case in CASES if case.name in NAMES]
 EVERY = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+BOTH = dict.fromkeys([*METRICS, *STEP_METRICS])  # of problems, and of steps
+OF_BOTH_KINDS = pytest.mark.parametrize("metric", BOTH, ids=lambda metric: metric.__name__)
 ANY_NUMBER = {("Accuracy", "ignore_index")}  # settings that no number is bad for
 
 
-def settings_of(metric: type[Metric]) -> dict[str, typing.Any]:
+def settings_of(metric: type[Metric | StepMetric]) -> dict[str, typing.Any]:
     """The types of its settings by name."""
     hints = typing.get_type_hints(metric)
     return {field.name: hints[field.name] for field in dataclasses.fields(metric)}
 
 
-@EVERY
+@OF_BOTH_KINDS
 def test_is_frozen_settings_with_defaults(metric):
     assert dataclasses.is_dataclass(metric)
     assert metric.__dataclass_params__.frozen
     made = metric()  # every setting has a default
-    assert isinstance(made, Metric)
+    assert isinstance(made, Metric if metric in METRICS else StepMetric)
     assert made == metric()
     assert hash(made) == hash(metric())
     for name in [*settings_of(metric), "name"]:
@@ -39,20 +40,24 @@ def test_is_frozen_settings_with_defaults(metric):
             setattr(made, name, None)
 
 
-@EVERY
+@OF_BOTH_KINDS
 def test_the_name_fits_in_a_record(metric):
     """It is a key: lower case, without spaces, and no other metric's."""
     name = metric().name
     assert re.fullmatch(r"[a-z0-9_.]+", name)
-    assert [other().name for other in METRICS].count(name) == 1
+    assert [other().name for other in BOTH].count(name) == 1
 
 
-@EVERY
-def test_settings_are_documented(metric):
-    """In its own docstring, or that of the function that it refers to."""
+def described(metric: type[Metric | StepMetric]) -> str:
+    """Its docstring, with those of the functions that it refers to."""
     own = metric.__doc__
     named = re.findall(r":func:`lossgeom\.(\w+)`", own)
-    text = own + "".join(getattr(lg, name).__doc__ for name in named)
+    return own + "".join(getattr(lg, name).__doc__ for name in named)
+
+
+@OF_BOTH_KINDS
+def test_settings_are_documented(metric):
+    text = described(metric)
     for name in settings_of(metric):
         assert re.search(rf"\b{name}\b", text), name
 

@@ -1,7 +1,5 @@
 """What every metric of a step must do."""
 
-import dataclasses
-import re
 import typing
 
 import pytest
@@ -10,11 +8,11 @@ from torch import nn
 from torch.optim import SGD
 
 import lossgeom as lg
-from lossgeom.metrics import METRICS, STEP_METRICS
+from lossgeom.metrics import STEP_METRICS
 from lossgeom.metrics.step import Step, StepMetric
 from lossgeom.stability import optimizer_state
 from tests import reference
-from tests.contracts.test_metrics import settings_of
+from tests.contracts.test_metrics import described, settings_of
 from tests.problems import CASES, Case
 
 NAMES = ("two_paths", "batchnorm_train", "squared_error")
@@ -35,34 +33,9 @@ def step_of(case: Case, memory: dict | None = None, shift: float = 0.0) -> Step:
 
 
 @EVERY
-def test_is_frozen_settings_with_defaults(metric):
-    assert dataclasses.is_dataclass(metric)
-    assert metric.__dataclass_params__.frozen
-    made = metric()  # every setting has a default
-    assert isinstance(made, StepMetric)
-    assert made == metric()
-    assert hash(made) == hash(metric())
-    for name in [*settings_of(metric), "name"]:
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(made, name, None)
-
-
-@EVERY
-def test_the_name_fits_in_a_record(metric):
-    """It is a key: lower case, without spaces, and no metric's of another quantity."""
-    name = metric().name
-    assert re.fullmatch(r"[a-z0-9_.]+", name)
-    assert [other().name for other in {*STEP_METRICS, *METRICS}].count(name) == 1
-
-
-@EVERY
-def test_settings_are_documented(metric):
+def test_it_says_what_it_costs_and_what_it_cannot_tell(metric):
     """In its own docstring, or that of the function that it refers to."""
-    own = metric.__doc__
-    named = re.findall(r":func:`lossgeom\.(\w+)`", own)
-    text = own + "".join(getattr(lg, name).__doc__ for name in named)
-    for name in settings_of(metric):
-        assert re.search(rf"\b{name}\b", text), name
+    text = described(metric)
     assert "Cost" in text
     assert "cannot tell" in text
 

@@ -252,6 +252,20 @@ def test_the_gap_of_the_plateau_is_that_of_plain_sgd():
         assert lg.metrics.PlateauGap("noise", batch_size=2).of_step(step).value > 0
 
 
+def test_noise_needs_no_third_derivative():
+    model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+    data = [(torch.randn(12, 3), torch.randint(2, (12,)))]
+    problem = lg.Problem(model, "cross_entropy", data)
+    state = optimizer_state(problem, SGD(model.parameters(), lr=LR))
+    step = Step(problem, -LR * problem.gradient(), state)
+    with pytest.raises(lg.DerivativeError, match="the third derivative in LayerNorm"):
+        lg.metrics.PlateauGap(batch_size=2).of_step(step)
+    top = lg.top_eigenpairs(lg.Hessian(problem)).vectors[:, 0]
+    expected = lg.noise_along(problem, top, batch_size=2)
+    found = lg.metrics.PlateauGap("noise", batch_size=2).of_step(step)
+    assert found.value == pytest.approx(expected.value, rel=1e-4)
+
+
 def test_an_update_that_is_not_finite(step):
     broken = Step(step.before, step.update / 0, step.state)
     with pytest.raises(lg.NonFiniteError, match="the update, or the parameters before it"):

@@ -103,7 +103,7 @@ def test_gauges_of_single_steps(tmp_path):
         "not stated: no threshold is known for Muon and AdamW; since step 0 its steps lower the "
         "loss by little of what the slope promises, or raise it: update curvature .95 of 2"
     )
-    series = series_of(record)
+    series = series_of(record, record.rows())
     assert series.critical_steps == [300.0] * 6
     assert series.ratios == [None] * 6
 

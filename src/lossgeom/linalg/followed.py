@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_at_least
 from lossgeom.linalg._krylov import EigenPairs, Krylov, Products, Ritz
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import LinearOperator
@@ -60,8 +61,7 @@ def followed_pairs(
     """
     if not 0 < tol < 1:
         raise ValueError(f"expected a tolerance 0 < tol < 1, got {tol}")
-    if max_matvecs < 1:
-        raise ValueError(f"expected max_matvecs of at least 1, got {max_matvecs}")
+    check_at_least(1, max_matvecs=max_matvecs)
     rows = start.T.to(A.device, A.dtype)
     with plain_arithmetic(A.device), torch.no_grad():
         products, generator = Products(A, max_matvecs), random_numbers(seed)

@@ -23,7 +23,7 @@ STRAIGHT = 0.9  # cosine of two eigenvectors, above which they are taken for one
 
 @dataclass(frozen=True)
 class Missed:
-    """By how much a prediction missed, relative to what was then measured.
+    """The error of a prediction, relative to what was then measured.
 
     Attributes:
         error: relative.
@@ -68,7 +68,7 @@ class Track:
 
     @property
     def distance(self) -> float:
-        """From the last point that was measured."""
+        """The length of the path from the last point that was measured."""
         return self.place - self.places[-1]
 
     def predicted(self) -> float:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
+from torch import Tensor
+
+from lossgeom.curvature import Hessian
 from lossgeom.estimate import Estimate
 from lossgeom.metrics._metric import check_settings
-from lossgeom.metrics._of_step import one_lr, stabilisation_of
+from lossgeom.metrics._of_step import one_lr, stabilisation_of, top_pair
 from lossgeom.metrics.step import Step
 from lossgeom.problem.model_facts import Key
 from lossgeom.stability import UndefinedError, noise_along, plateau_gap
@@ -59,7 +62,7 @@ class PlateauGap:
             UndefinedError: where there is one batch and no ``batch_size``; of the gap, also where
                 the sharpness is not rising, or for another optimiser than SGD with one learning
                 rate and neither momentum nor weight decay.
-            DerivativeError: where the third derivative is wrong.
+            DerivativeError: of the gap, where the third derivative is wrong.
         """
         if self.of == "gap" and step.state.threshold.formula != PLAIN_SGD:
             raise UndefinedError(
@@ -67,21 +70,27 @@ class PlateauGap:
                 f"momentum nor weight decay, got {' and '.join(step.state.kinds)} with the "
                 f"threshold {step.state.threshold.formula}; EdgeRatio measures it for others"
             )
-        at, noise = stabilisation_of(step, self.tol, self.max_matvecs, self.seed), self._noise(step)
-        top, value, stderr = at.sharpness, noise.value, noise.stderr or 0.0
+        settings = self.tol, self.max_matvecs, self.seed
+        pairs = top_pair(step, Hessian(step.before), *settings)
+        noise = self._noise(step, pairs.vectors[:, 0])
+        factor = 1.0
         if self.of == "gap":
-            gap = plateau_gap(one_lr(step), at.sharpening, at.stabilisation, 1.0)
-            value, stderr = gap * value, gap * stderr
-        return Estimate(value, stderr, converged=top.converged, matvecs=top.matvecs)
+            at = stabilisation_of(step, *settings)
+            factor = plateau_gap(one_lr(step), at.sharpening, at.stabilisation, 1.0)
+        return Estimate(
+            factor * noise.value,
+            factor * (noise.stderr or 0.0),
+            converged=pairs.top.converged,
+            matvecs=pairs.top.matvecs,
+        )
 
-    def _noise(self, step: Step) -> Estimate:
+    def _noise(self, step: Step, vector: Tensor) -> Estimate:
         """The noise of batches along the sharpest direction, once a step for the same settings."""
-        at = stabilisation_of(step, self.tol, self.max_matvecs, self.seed)
         return step.cache.value(
             Key(PlateauGap, astuple(replace(self, of="noise"))),
             lambda: noise_along(
                 step.before,
-                at.vector,
+                vector,
                 batch_size=self.batch_size,
                 batches=self.batches,
                 seed=self.seed,

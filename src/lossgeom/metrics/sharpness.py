@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from lossgeom.checks import check_at_least
 from lossgeom.curvature import Hessian, sharpness
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import EigenPairs, followed_pairs, top_eigenpairs
@@ -58,8 +59,7 @@ class Sharpness:
     name = "sharpness"
 
     def __post_init__(self) -> None:
-        if self.search_every < 1:
-            raise ValueError(f"expected search_every of at least 1, got {self.search_every}")
+        check_at_least(1, search_every=self.search_every)
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
@@ -102,7 +102,7 @@ class Sharpness:
         pairs = top_eigenpairs(
             Hessian(step.before),
             k=min(2, len(track.theta)),
-            tol=self.tol if not 0 < self.tol < 1 else math.sqrt(self.tol) / 3,
+            tol=_of_residual(self.tol),
             max_matvecs=self.max_matvecs,
             start=start,
             verify=True,
@@ -111,8 +111,16 @@ class Sharpness:
         return _kept(step, track, pairs, searched=True)
 
 
+def _of_residual(tol: float) -> float:
+    """The residual with which a value is about as good as a tolerance: errors go with its square.
+
+    A tolerance that is none is left as it is, for the error that says so.
+    """
+    return math.sqrt(tol) / 3 if 0 < tol < 1 else tol
+
+
 def _kept(step: Step, track: Track, pairs: EigenPairs, *, searched: bool) -> Estimate:
     """Keep what was measured for the next step."""
     if pairs.values.isfinite().all():
         step.memory[TRACK] = track.measured(pairs, searched=searched)
-    return replace(pairs.top)
+    return pairs.top

@@ -58,8 +58,9 @@ def verdict_of(record: Record | str | Path, *, full_batch: bool | None = None) -
     """
     if not isinstance(record, Record):
         record = Record.open(record)
-    found = edge_verdict(series_of(record, full_batch))
-    nothing = _nothing_measured(record)
+    rows = record.rows()
+    found = edge_verdict(series_of(record, rows, full_batch))
+    nothing = _nothing_measured(rows, record.is_over)
     if nothing is not None and found.kind != "diverged":
         found = Verdict("not stated", nothing)
     if record.status == "diverged" and found.kind != "diverged":
@@ -74,10 +75,10 @@ def is_about_the_edge(record: Record) -> bool:
     return record.manifest["kind"] == "run" and bool(metrics.intersection(GAUGES) or known)
 
 
-def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
+def series_of(record: Record, written: Sequence[Row], full_batch: bool | None = None) -> EdgeSeries:
     """What a record holds of how far its steps were from their edge of stability."""
     watched = watched_of(record) or Watched(())
-    rows = _by_metric(record)
+    rows = _by_metric(written)
     steps = sorted(set().union(*rows.values()))
 
     def values(metric: str, of: Callable[[Row], float | None] = _value) -> list[float | None]:
@@ -106,7 +107,7 @@ def series_of(record: Record, full_batch: bool | None = None) -> EdgeSeries:
         maximized=watched.maximized,
         quantity="effective sharpness" if preconditioned else "sharpness",
         formula=watched.formula or told.threshold_formulas.get(SHARPNESS, "its threshold"),
-        skipped=sum(row.get("skipped", 0) for row in record.rows() if row.get("because") == BUDGET),
+        skipped=sum(row.get("skipped", 0) for row in written if row.get("because") == BUDGET),
         optimizer=_named(watched),
         gradient_cosine=_middle(values(GradientCosine.name)),
         early=len(early),
@@ -138,21 +139,21 @@ def _middle(values: Sequence[float | None]) -> float:
     return median(known) if known else math.nan
 
 
-def _nothing_measured(record: Record) -> str | None:
+def _nothing_measured(rows: Sequence[Row], is_over: bool) -> str | None:
     """Why no value tells of the edge, where there is none."""
-    told = [row for row in record.rows() if row.get("metric") in (*GAUGES, SHARPNESS)]
+    told = [row for row in rows if row.get("metric") in (*GAUGES, SHARPNESS)]
     failed = [row for row in told if row.get("status") == FAILED]
     if failed and len(failed) == len(told):
         why = failed[0].get("message", "no message")
         return f"nothing measured that tells of the edge ({len(failed)} failed: {why})"
-    if any("metric" in row for row in record.rows()):
+    if any("metric" in row for row in rows):
         return None
-    return "nothing measured" if record.is_over else "nothing measured yet"
+    return "nothing measured" if is_over else "nothing measured yet"
 
 
-def _by_metric(record: Record) -> Rows:
+def _by_metric(written: Sequence[Row]) -> Rows:
     rows: Rows = {}
-    for row in record.rows():
+    for row in written:
         if "metric" in row:
             rows.setdefault(row["metric"], {})[row["step"]] = row
     return rows

@@ -47,11 +47,11 @@ class Watch:
     Made by :func:`lossgeom.watch`, or by :meth:`lossgeom.Tracker.attach`. A step that is due is
     measured when the last optimiser has made it: at the parameters before it, with the change that
     was made, and with the learning rate that it was made with. Steps are counted by the last
-    optimiser, so several batches whose gradients are accumulated are one step, and a step that a
-    ``GradScaler`` leaves out is none. Nothing that trains is changed, and an error in a metric ends
-    no training: it is a row with the status ``"failed"``, and the first one a warning. So is a
-    record that cannot be written any more, such as on a full disk: that is a warning. What a CUDA
-    graph replays runs no hooks, and is not seen.
+    optimiser, so several batches whose gradients are accumulated are one step, and what a
+    ``GradScaler`` leaves out is not measured. Nothing that trains is changed, and an error in a
+    metric ends no training: it is a row with the status ``"failed"``, and the first one a warning.
+    Nor does a record that cannot be written any more, such as on a full disk: that is a warning.
+    What a CUDA graph replays runs no hooks, and is not seen.
 
     ``print(run)`` says where it is. At the end of a ``with`` block the hooks are gone and the
     record is finished, as ``"failed"`` if the block raised an error.
@@ -168,7 +168,7 @@ class Watch:
         return self._failures.count
 
     def verdict(self) -> Verdict:
-        """Where the run is relative to the edge of stability, see :func:`lossgeom.verdict_of`."""
+        """Say where the run is relative to the edge, see :func:`lossgeom.verdict_of`."""
         if self._stopped and not self._going_on.joined:
             return Verdict("not stated", "nothing of this run was measured")
         return verdict_of(self.record)

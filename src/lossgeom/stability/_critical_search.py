@@ -127,7 +127,7 @@ class Search:
         return min(max(root * (1 + side * self.rtol / 3), low + margin), high - margin)
 
     def _root(self, a: Point, b: Point) -> float | None:
-        """Where the secant of rise / s through two points is zero, if they are there."""
+        """The root of the secant of rise / s through two points, if they have one."""
         if not all(s > 0 and math.isfinite(rise) for s, rise in (a, b)):
             return None
         (s, p), (t, q) = ((s, rise / s) for s, rise in (a, b))

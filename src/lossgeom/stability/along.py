@@ -77,7 +77,7 @@ class Objective:
     def of(
         cls, problem: Problem, update: Float[Tensor, " P"], weight_decay: float | Tensor
     ) -> Objective:
-        """With one weight decay for all parameters, or one for each.
+        """Make it with one weight decay for all parameters, or one for each.
 
         Raises:
             ValueError: for another number of weight decays.

@@ -18,10 +18,20 @@ SAMPLINGS: tuple[Sampling, ...] = ("reshuffling", "without replacement")
 MOST_TOGETHER, NUMBERS = 256, 2**20  # batches that are drawn together, and random numbers for them
 
 
-def drawn(
-    examples: Examples, batch_size: int, seed: int, sampling: Sampling
+def batch_of_step(
+    examples: Examples, batch_size: int, *, seed: int, sampling: Sampling = "reshuffling"
 ) -> Callable[[int], list[Examples]]:
-    """The batch of each step, of a reshuffled epoch or independent of those of other steps."""
+    """The batch of each step, of a reshuffled epoch or independent of those of other steps.
+
+    Raises:
+        ValueError: if there are fewer examples than in a batch, or none, or sampling is another
+            one.
+
+    >>> batch_of = batch_of_step((torch.eye(4), torch.zeros(4, 1)), 2, seed=0)
+    >>> [(inputs, targets)] = batch_of(5)
+    >>> inputs.shape, targets.shape
+    (torch.Size([2, 4]), torch.Size([2, 1]))
+    """
     if not 1 <= batch_size <= len(examples[0]):
         raise ValueError(
             f"expected a batch_size of 1 to {len(examples[0])} examples, got {batch_size}"

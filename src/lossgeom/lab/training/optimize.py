@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossgeom.lab.training._descent import follow
-from lossgeom.lab.training._drawn import Sampling, drawn
 from lossgeom.losses import LossLike
 
 
@@ -71,25 +70,3 @@ def optimize(
 
     of_step = batches if callable(batches) else lambda _: batches
     return follow(model, loss, of_step, move, steps=steps, first=first)
-
-
-def batch_of_step(
-    examples: tuple[Tensor, Tensor],
-    batch_size: int,
-    *,
-    seed: int,
-    sampling: Sampling = "reshuffling",
-) -> Callable[[int], list[tuple[Tensor, Tensor]]]:
-    """The batch of each step, as :func:`lossgeom.lab.training.sgd` draws them.
-
-    Raises:
-        ValueError: if there are fewer examples than in a batch, or none, or sampling is another
-            one.
-
-    >>> import torch
-    >>> batch_of = batch_of_step((torch.eye(4), torch.zeros(4, 1)), 2, seed=0)
-    >>> [(inputs, targets)] = batch_of(5)
-    >>> inputs.shape, targets.shape
-    (torch.Size([2, 4]), torch.Size([2, 1]))
-    """
-    return drawn(examples, batch_size, seed, sampling)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from lossgeom.lab.training._descent import descend
-from lossgeom.lab.training._drawn import Sampling, drawn
+from lossgeom.lab.training._drawn import Sampling, batch_of_step
 from lossgeom.losses import LossLike
 
 
@@ -59,5 +59,5 @@ def sgd(
     >>> [model.weight.item() for _ in training]
     [8.0, 4.0, 2.0, 1.0]
     """
-    batches = drawn(examples, batch_size, seed, sampling)
+    batches = batch_of_step(examples, batch_size, seed=seed, sampling=sampling)
     return descend(model, loss, batches, lr=lr, steps=steps, first=first)

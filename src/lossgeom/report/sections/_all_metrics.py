@@ -43,7 +43,7 @@ def panels_of(records: Iterable[Record]) -> tuple[tuple[Panel, ...], list[str]]:
 
 
 def _place(metric: str) -> int:
-    """Where a metric stands; in another mode, behind the same metric."""
+    """The place of a metric among the panels; in another mode, that of the same metric."""
     name = metric.partition(" (")[0]
     if name in LAST:
         return len(ORDER) + 1 + LAST.index(name)

@@ -92,7 +92,7 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
 
 
 def _side(line: Line, view: tuple[float, float]) -> int:
-    """Where a line is: in view, 0; above it, 1; or below it, -1."""
+    """Return 0 for a line in view, 1 for one above it, -1 for one below."""
     known = [value for value in line.values or (line.value,) if not math.isnan(value)]
     if any(view[0] <= value <= view[1] for value in known):
         return 0

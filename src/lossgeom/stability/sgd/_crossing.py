@@ -9,7 +9,7 @@ PLACES = 16  # at which to look up to the threshold of all examples at once
 
 
 def first_crossing(growth: Callable[[float], float], scale: float) -> float:
-    """Where a growth first exceeds 1, looked for in steps of a part of a scale, and bisected."""
+    """The first learning rate at which a growth exceeds 1, found in steps and by bisection."""
     step, high = scale / PLACES, scale / PLACES
     while growth(high) <= 1:
         high += step

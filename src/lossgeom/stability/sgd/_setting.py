@@ -232,7 +232,7 @@ class Evidence:
         )
 
     def _linear(self, lr: float) -> str:
-        """Where the learning rate is, beside the bounds of the linearised steps."""
+        """Say where the learning rate is beside the bounds of the linearised steps."""
         if self.lower == self.upper:
             return (
                 f"the learning rate is {lr / self.lower:.4g} times the threshold {self.lower:.4g}"

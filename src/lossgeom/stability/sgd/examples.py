@@ -20,7 +20,7 @@ RANK = 10.0  # units of rounding below which an eigenvalue is none
 
 
 class TooLargeError(ValueError):
-    """There are more outputs than an exact computation can hold."""
+    """An error for more outputs than an exact computation can hold."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,12 +19,12 @@ from lossgeom.metrics import (
     UpdateCurvature,
 )
 from lossgeom.problem import Problem
+from lossgeom.recording.edge_lines import CONSTANT
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
 
 LOSS, EDGE_RATIO = Loss(), EdgeRatio(tol=0.01)  # an eigenvalue is then good to about four digits
 REALISED_EDGE, UPDATE_CURVATURE = RealisedEdge(), UpdateCurvature()
-EDGES = {EDGE_RATIO.name: 1.0, REALISED_EDGE.name: 1.0, UPDATE_CURVATURE.name: 2.0}
 
 
 def metrics_of(optimizer: str) -> tuple[Metric | StepMetric, ...]:
@@ -41,7 +41,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
     batches = in_chunks(data.train, study.network.chunk)
     optimizers = OPTIMIZERS[run.place["optimizer"]](study, model)
     problem = Problem(model, "squared_error", batches, mode="train")
-    edges = {metric.name: EDGES[metric.name] for metric in metrics if metric.name in EDGES}
+    edges = {metric.name: CONSTANT[metric.name] for metric in metrics if metric.name in CONSTANT}
     tracker = Tracker(problem, metrics, record, study.every, thresholds=edges)
     record.update(data=data.scaling)
 
