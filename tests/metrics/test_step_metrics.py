@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, RMSprop, Rprop
 
 import lossgeom as lg
