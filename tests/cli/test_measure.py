@@ -231,7 +231,7 @@ def test_text(here, capsys):
 
 def test_a_certificate_names_the_flag(here):
     told = certificate(plain_problem(), 0.3, 5, 0.0, None)["told"]
-    assert any("draws reshuffled epochs, --sampling reshuffling, instead" in line for line in told)
+    assert any("draws reshuffled epochs, the sampling 'reshuffling'" in line for line in told)
     assert not any("sampling=" in line for line in told)
 
 

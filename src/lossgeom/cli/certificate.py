@@ -27,5 +27,5 @@ def certificate(
         said = f"SGD is not certified to be stable: {error}"
         return {"batch_size": batch_size, "sampling": drawn, "state": "between", "told": (said,)}
     numbers = {key: value for key, value in asdict(found).items() if key not in LEFT_OUT}
-    told = str(found).replace("sampling='reshuffling'", "--sampling reshuffling").splitlines()
-    return {**numbers, "threshold": found.threshold, "ratio": found.ratio, "told": told}
+    derived = {"threshold": found.threshold, "ratio": found.ratio}
+    return {**numbers, **derived, "told": str(found).splitlines()}

@@ -56,7 +56,8 @@ what is measured:
   the loss and the norm of its gradient; the largest eigenvalues of the Hessian, of which the first
   is the sharpness, the most negative one, trace, Frobenius norm and spectral density; the same of
   the Gauss-Newton matrix; the extreme eigenvalues and the trace of their difference. Each number
-  has a residual or a standard error.
+  has a residual or a standard error. With --lr, the edge of stability beside the sharpness; with
+  --batch-size, too, whether SGD stays at this point, and why.
 
 what is written:
   DIR/report.html with DIR/figures/, DIR/measurement.json, and the record they are made from.

@@ -25,7 +25,7 @@ ROUNDING = 1e-5  # of a threshold
 NOTHING = 1e-12  # of the sharpness: curvature that is none
 SAFETY = 3.0  # times the share of what is left out, by which it may move the threshold
 
-SHUFFLED = "DataLoader(shuffle=True) draws reshuffled epochs, sampling='reshuffling', instead"
+SHUFFLED = "DataLoader(shuffle=True) draws reshuffled epochs, the sampling 'reshuffling', instead"
 EVEN = "; these were no less stable wherever both are known, but no theorem says so"
 RAGGED = (
     "; these may be less stable, as the examples of their last batch, here of {0}, weigh more; "
