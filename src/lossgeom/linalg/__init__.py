@@ -6,8 +6,16 @@ from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal
 from lossgeom.linalg.effective_rank import effective_rank
+from lossgeom.linalg.eigenspaces import (
+    correspondence_maps,
+    eigenspace_overlap,
+    energy_along,
+    random_overlap,
+    rank_one_energy,
+)
 from lossgeom.linalg.followed import followed_pairs
 from lossgeom.linalg.frobenius_norm import frobenius_norm
+from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
 from lossgeom.linalg.lanczos import top_eigenpairs
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
 from lossgeom.linalg.probes import random_signs
@@ -19,6 +27,8 @@ __all__ = [
     "Dense",
     "Diagonal",
     "EigenPairs",
+    "KroneckerEigenbasis",
+    "KroneckerProduct",
     "LinearOperator",
     "MatrixFree",
     "Solution",
@@ -26,13 +36,18 @@ __all__ = [
     "Which",
     "as_operator",
     "conjugate_gradients",
+    "correspondence_maps",
     "diagonal",
     "effective_rank",
+    "eigenspace_overlap",
+    "energy_along",
     "followed_pairs",
     "frobenius_norm",
     "plain_arithmetic",
     "random_numbers",
+    "random_overlap",
     "random_signs",
+    "rank_one_energy",
     "spectral_density",
     "spectral_norm",
     "top_eigenpairs",
