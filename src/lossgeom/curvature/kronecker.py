@@ -141,7 +141,9 @@ def kronecker_factors(
 
     def add(batch: tuple[LayerRows, ...]) -> None:
         for rows in batch:
-            sums.setdefault(rows.layer.name, _Sums(rows)).add(rows, sharing)
+            if rows.layer.name not in sums:
+                sums[rows.layer.name] = _Sums(rows)
+            sums[rows.layer.name].add(rows, sharing)
 
     with plain_arithmetic(problem.theta.device):
         terms = columns(add)
