@@ -32,7 +32,8 @@ class LayerCalls:
 
     Attributes:
         outputs: of the model.
-        inputs: what each module was called with, call after call, as it was then.
+        inputs: what each module was called with, call after call. A model that changes it in place
+            later has no gradient in the module's parameters.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class LayerCalls:
 
     def _note_input(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         given: Tensor = next(iter((*args, *kwargs.values())))
-        self.inputs[module].append(given.detach().clone())  # a model may go on in place
+        self.inputs[module].append(given.detach())
 
     def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
         leaf = torch.zeros_like(output, requires_grad=True)

@@ -122,14 +122,14 @@ def _wrong(trial: Trial) -> dict[str, str]:
     for layer in layers:
         called = [x for m in layer.modules for x in calls.inputs[m]]
         if not called or any(len(x) % B for x in called):
-            why[layer.name] = "not called with rows for the examples"
+            why[layer.name] = "not called with rows of the examples"
             continue
         x, g = layer.inputs(calls, B), layer.gradients(parts, B)[0]
         own = torch.cat([g[:1], torch.zeros_like(g[1:])])
         made = [torch.einsum("bsm,bsn->mn", g, x), g.sum((0, 1))]
         expected = [gradient[name] for name in layer.parameters]
         if not trial.agree(own, g):
-            why[layer.name] = "an example depends on other rows of it than its own"
+            why[layer.name] = "what it does for an example depends on others"
         elif not all(trial.agree(a.view_as(b), b) for a, b in zip(made, expected, strict=False)):
             why[layer.name] = "its parameters act outside of its calls, too"
     return why
