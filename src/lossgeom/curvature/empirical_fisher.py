@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
@@ -49,26 +50,35 @@ class EmpiricalFisher(OutputSandwich):
     degree = 2.0
 
     def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        if not isinstance(problem.criterion.likelihood, Softmax):
-            _check_first_dimension(problem, outputs, batch)
-        loss = LossAtOutputs.of(problem, outputs, batch)
-        if problem.criterion.likelihood is None:
-            loss.check_separable(problem.criterion.name)
+        U, count = observed_gradients(problem, outputs, batch)
         likelihood = problem.criterion.likelihood
 
-        def rows(u: Tensor) -> Tensor:
-            """Make a row of each target of a cross-entropy, or example of any other loss."""
-            return u.reshape(len(u), -1) if likelihood is None else likelihood.rows(u)
-
-        U = rows(loss.residual.detach())
-
         def weigh(u: Tensor) -> Tensor:
-            found: Tensor = U * (U * rows(u)).sum(1, keepdim=True)
+            rows = u.reshape(len(u), -1) if likelihood is None else likelihood.rows(u)
+            found: Tensor = U * (U * rows).sum(1, keepdim=True)
             if likelihood is None:
                 return found.reshape(outputs.shape)
             return likelihood.unrows(found, outputs)
 
-        return weigh, loss.count
+        return weigh, count
+
+
+def observed_gradients(
+    problem: Problem, outputs: Tensor, batch: Batch
+) -> tuple[Float[Tensor, "M c"], float]:
+    """Take the gradient of each observation's terms in its outputs; also their number of terms.
+
+    There is a row for each target of a cross-entropy, or example of any other loss.
+    """
+    likelihood = problem.criterion.likelihood
+    if not isinstance(likelihood, Softmax):
+        _check_first_dimension(problem, outputs, batch)
+    loss = LossAtOutputs.of(problem, outputs, batch)
+    residual = loss.residual.detach()
+    if likelihood is not None:
+        return likelihood.rows(residual), loss.count
+    loss.check_separable(problem.criterion.name)
+    return residual.reshape(len(residual), -1), loss.count
 
 
 def _check_first_dimension(problem: Problem, outputs: Tensor, batch: Batch) -> None:

@@ -165,7 +165,7 @@ def layer_summands(
     root = OutputRoot(checked_problem(problem))
     guard(problem, problem.first_batch())  # once for all layers
     found = []
-    for modules, name, parameters in _layers(problem):
+    for modules, name, parameters in parameter_groups(problem):
         own = problem.with_parameters([glob.escape(parameter) for parameter in parameters])
         matrix = ConjugateGaussNewton(own, memory_budget=memory_budget)
         tail, layer = _factors(own, modules, memory_budget)
@@ -184,8 +184,8 @@ def layer_summands(
     return tuple(found)
 
 
-def _layers(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str, ...]]]:
-    """Yield the modules that own parameters, with those they share them with."""
+def parameter_groups(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str, ...]]]:
+    """Yield modules that own parameters, with those they share them with, and their names."""
     network = problem.network
     owned: dict[nn.Module, set[int]] = {}
     for module, _, place in network.slots:

@@ -63,6 +63,32 @@ class MonteCarloFisher(OutputSandwich):
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         ParameterMatrix.__init__(self, problem, memory_budget=memory_budget)
+        self.scores = SampledScores(problem, seed, samples)
+
+    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
+        outputs = outputs.detach()
+        _, count = problem.terms(outputs, batch)
+        likelihood = self.scores.likelihood  # so that the product does not hold this matrix
+        scores = self.scores.of(outputs, batch)
+
+        def weigh(u: Tensor) -> Tensor:
+            pushed = likelihood.rows(u)
+            along = [score * (score * pushed).sum(1, keepdim=True) for score in scores]
+            return likelihood.unrows(torch.stack(along).mean(0), outputs)
+
+        return weigh, count
+
+
+class SampledScores:
+    """Gradients of the loss in the outputs, at targets that the model itself draws.
+
+    Args:
+        problem: the loss and where to take it.
+        seed: of the targets.
+        samples: S, targets drawn for each observation.
+    """
+
+    def __init__(self, problem: Problem, seed: int, samples: int) -> None:
         if problem.criterion.likelihood is None:
             raise ValueError(
                 "expected a loss that is the negative logarithm of a known likelihood "
@@ -75,21 +101,12 @@ class MonteCarloFisher(OutputSandwich):
         self.samples = samples
         self._drawn_before: dict[int, int] = {0: 0}
 
-    def weighting(self, problem: Problem, outputs: Tensor, batch: Batch) -> tuple[Product, float]:
-        outputs = outputs.detach()
-        _, count = problem.terms(outputs, batch)
-        likelihood = self.likelihood  # so that the product does not hold this matrix
-        f = likelihood.rows(outputs)
-        weights = likelihood.weights(outputs, batch).sqrt()
-        uniform = self._uniform(batch, len(f), likelihood.draws(f.shape[1])).to(f)
-        scores = [weights * likelihood.score(f, draw) for draw in uniform]
-
-        def weigh(u: Tensor) -> Tensor:
-            pushed = likelihood.rows(u)
-            along = [score * (score * pushed).sum(1, keepdim=True) for score in scores]
-            return likelihood.unrows(torch.stack(along).mean(0), outputs)
-
-        return weigh, count
+    def of(self, outputs: Tensor, batch: Batch) -> list[Float[Tensor, "M c"]]:
+        r"""Draw :math:`\sqrt{w_o}\, \nabla_f (-\log p)` of the observations of a batch, S times."""
+        f = self.likelihood.rows(outputs)
+        weights = self.likelihood.weights(outputs, batch).sqrt()
+        uniform = self._uniform(batch, len(f), self.likelihood.draws(f.shape[1])).to(f)
+        return [weights * self.likelihood.score(f, draw) for draw in uniform]
 
     def _uniform(self, batch: Batch, M: int, draws: int) -> Float[Tensor, "S M draws"]:
         """Draw numbers that belong to observations by their place in the data."""

@@ -81,7 +81,7 @@ class OutputRoot(ProblemMatrix):
             return scale * torch.cat(results)
 
 
-def _blocks(problem: Problem) -> tuple[list[_BatchRoot], float]:
+def _blocks(problem: Problem) -> tuple[list[BatchRoot], float]:
     """Roots of the summed loss of each batch, and the root of what sums are divided by."""
     found = problem.over_batches(lambda batch: _block(problem, batch))
     if problem.criterion.likelihood is None:
@@ -90,18 +90,23 @@ def _blocks(problem: Problem) -> tuple[list[_BatchRoot], float]:
     return found, divisor**-0.5
 
 
-def _block(problem: Problem, batch: Batch) -> _BatchRoot:
+@torch.no_grad()
+def _block(problem: Problem, batch: Batch) -> BatchRoot:
+    return batch_root(problem, problem.outputs(problem.theta, batch), batch)
+
+
+def batch_root(problem: Problem, outputs: Tensor, batch: Batch) -> BatchRoot:
+    """Make the root of the Hessian of the summed loss of a batch at its outputs."""
     likelihood = problem.criterion.likelihood
-    with torch.no_grad():
-        outputs = problem.outputs(problem.theta, batch)
-        if likelihood is not None:
-            _, count = problem.terms(outputs, batch)
-            return _from_likelihood(likelihood, outputs, batch, count)
-    return _from_blocks(LossAtOutputs.of(problem, outputs, batch), problem.criterion.name)
+    if likelihood is None:
+        with torch.enable_grad():
+            return _from_blocks(LossAtOutputs.of(problem, outputs, batch), problem.criterion.name)
+    _, count = problem.terms(outputs, batch)
+    return _from_likelihood(likelihood, outputs, batch, count)
 
 
 @dataclass(frozen=True, eq=False)
-class _BatchRoot:
+class BatchRoot:
     """C and its transpose on the outputs of one batch."""
 
     outputs: Tensor
@@ -112,7 +117,7 @@ class _BatchRoot:
 
 def _from_likelihood(
     likelihood: Likelihood, outputs: Tensor, batch: Batch, count: float
-) -> _BatchRoot:
+) -> BatchRoot:
     f = likelihood.rows(outputs)
     scale = likelihood.weights(outputs, batch).sqrt()
 
@@ -123,10 +128,10 @@ def _from_likelihood(
         scaled = scale * likelihood.rows(u)
         return likelihood.unrows(likelihood.root_transposed(f, scaled), outputs)
 
-    return _BatchRoot(outputs, count, product, transposed)
+    return BatchRoot(outputs, count, product, transposed)
 
 
-def _from_blocks(loss: LossAtOutputs, name: str) -> _BatchRoot:
+def _from_blocks(loss: LossAtOutputs, name: str) -> BatchRoot:
     """Symmetric roots of the Hessian of each example's loss."""
     loss.check_separable(name)
     outputs = loss.outputs.detach()
@@ -155,4 +160,4 @@ def _from_blocks(loss: LossAtOutputs, name: str) -> _BatchRoot:
         rows: Tensor = root @ u.reshape(B, c, 1)
         return rows.reshape(shape)
 
-    return _BatchRoot(outputs, loss.count, product, product)
+    return BatchRoot(outputs, loss.count, product, product)

@@ -1,0 +1,93 @@
+"""What layers are called with on a batch, and the gradients at what they put out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossgeom.autodiff.hooks import hooked
+from lossgeom.batches import Batch, tensors_of
+from lossgeom.problem import Problem
+
+Pulled = dict[nn.Module, list[Tensor]]  # gradients at what each call put out, k of each
+
+
+class LayerCalls:
+    """One pass of a batch through a model, with a leaf at what some modules put out.
+
+    The leaf is a zero that is added to a module's output, so a model may go on in place with the
+    sum, and gradients in the leaf are those at the output whatever else depends on parameters.
+
+    Args:
+        problem: the model.
+        modules: whose calls are noted.
+        theta: the parameters; a plain tensor, so that backward passes take no gradients in them.
+        batch: the data.
+
+    Attributes:
+        outputs: of the model.
+        inputs: what each module was called with, call after call, as it was then.
+    """
+
+    def __init__(
+        self, problem: Problem, modules: Sequence[nn.Module], theta: Tensor, batch: Batch
+    ) -> None:
+        self.inputs: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
+        self._leaves: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
+        with hooked(modules, self._add_leaf, self._note_input):
+            self.outputs = problem.outputs(theta, batch)
+
+    def _note_input(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = tensors_of([args, kwargs])[0]
+        self.inputs[module].append(given.detach().clone())  # a model may go on in place
+
+    def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
+        leaf = torch.zeros_like(output, requires_grad=True)
+        self._leaves[module].append(leaf)
+        return output + leaf
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """All leaves, module by module."""
+        return [leaf for leaves in self._leaves.values() for leaf in leaves]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the gradients of one number at all leaves."""
+        return sum(leaf.nbytes for leaf in self.leaves)
+
+    def pulled(self, U: Float[Tensor, "k ..."]) -> Pulled:
+        """Pull k vectors of the shape of the outputs back to what each call put out."""
+        leaves = self.leaves
+        if not (leaves and self.outputs.requires_grad):
+            found = [leaf.expand(len(U), *leaf.shape) for leaf in leaves]
+        else:
+            found = _gradients(self.outputs, leaves, U)
+        parts = iter(found)
+        return {m: [next(parts).detach() for _ in own] for m, own in self._leaves.items()}
+
+
+def _gradients(outputs: Tensor, leaves: list[Tensor], U: Tensor) -> list[Tensor]:
+    """Take gradients of all vectors at once, or one by one where a model has no such backward."""
+
+    def gradients(u: Tensor, batched: bool) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(
+            outputs, leaves, u, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )
+
+    try:
+        found = gradients(U, batched=True)
+    except RuntimeError:  # of a function that vmap has no rule for
+        columns = zip(*(gradients(u, batched=False) for u in U), strict=True)
+        found = tuple(
+            None if column[0] is None else torch.stack(column)  # type: ignore[arg-type]
+            for column in columns
+        )
+    return [
+        leaf.expand(len(U), *leaf.shape) if part is None else part
+        for leaf, part in zip(leaves, found, strict=True)
+    ]

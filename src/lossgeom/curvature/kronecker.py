@@ -1,0 +1,157 @@
+"""Kronecker factors of the Gauss-Newton blocks of linear and convolutional layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
+from lossgeom.linalg import plain_arithmetic
+from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
+from lossgeom.problem import Problem
+from lossgeom.reprs import short
+from lossgeom.wording import unknown
+
+Sharing = Literal["expand", "reduce"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class KroneckerFactors:
+    r"""The two factors of a layer's block.
+
+    .. math:: K = E[M] \otimes E[x x^\top]
+
+    on vec(W) in row-major order: the entry of output i and input j is at i n + j.
+
+    Attributes:
+        name: of the layer; of all modules that share its parameters.
+        parameters: names of its weight, and of its bias if it has one.
+        joined: whether the last input is the 1 that the bias is a weight of. Where it is not, K is
+            the block of the weight, and E[M] that of the bias.
+        inputs: :math:`E[x x^\top]`, not centred.
+        outputs: E[M], in which the scale of the loss is.
+        mean_input: E[x].
+        eigenbasis: of K, with eigenvalues that were corrected; ``None`` where none were.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    joined: bool
+    inputs: Float[Tensor, "n n"]
+    outputs: Float[Tensor, "m m"]
+    mean_input: Float[Tensor, " n"]
+    eigenbasis: KroneckerEigenbasis | None = None
+
+    __repr__ = short
+
+    @property
+    def matrix(self) -> KroneckerProduct | KroneckerEigenbasis:
+        """The block, an mn x mn operator."""
+        return self.eigenbasis or KroneckerProduct(self.outputs, self.inputs)
+
+    @property
+    def corrected(self) -> Float[Tensor, "m n"] | None:
+        """The corrected eigenvalues, if they were asked for."""
+        return None if self.eigenbasis is None else self.eigenbasis.values
+
+
+def kronecker_factors(
+    problem: Problem,
+    *,
+    curvature: Curvature = "exact",
+    sharing: Sharing = "expand",
+    bias: bool = False,
+    corrected: bool = False,
+    seed: int = 0,
+    samples: int = 1,
+) -> tuple[KroneckerFactors, ...]:
+    r"""Factors of the blocks of all linear and convolutional layers.
+
+    .. math:: H_l = \frac{1}{n} \sum_b M_b \otimes x_b x_b^\top \approx E[M] \otimes E[x x^\top],
+        \quad E[M] = \frac{1}{n} \sum_b M_b, \quad E[x x^\top] = \frac{1}{N} \sum_b x_b x_b^\top
+    """
+    if sharing not in get_args(Sharing):
+        raise ValueError(unknown("sharing", sharing, get_args(Sharing)))
+    columns = partial(
+        layer_rows, problem, curvature=curvature, bias=bias, seed=seed, samples=samples
+    )
+    sums: dict[str, _Sums] = {}
+
+    def add(batch: tuple[LayerRows, ...]) -> None:
+        for rows in batch:
+            sums.setdefault(rows.layer.name, _Sums(rows)).add(rows, sharing)
+
+    with plain_arithmetic(problem.theta.device):
+        terms = columns(add)
+        factors = [own.factors(problem, terms) for own in sums.values()]
+        return tuple(_corrected(problem, factors, columns) if corrected else factors)
+
+
+class _Sums:
+    """What is added up for a layer.
+
+    Args:
+        like: rows of it.
+    """
+
+    def __init__(self, like: LayerRows) -> None:
+        m, n = like.gradients.shape[-1], like.inputs.shape[-1]
+        self.like = like
+        self.outputs = like.inputs.new_zeros(m, m)
+        self.inputs = like.inputs.new_zeros(n, n)
+        self.input = like.inputs.new_zeros(n)
+        self.rows = 0
+
+    def add(self, rows: LayerRows, sharing: Sharing) -> None:
+        reduced = sharing == "reduce"
+        g = (rows.gradients.sum(2) if reduced else rows.gradients).flatten(0, -2)
+        self.outputs.addmm_(g.T, g)
+        if rows.first:
+            x = (rows.inputs.mean(1) if reduced else rows.inputs).flatten(0, -2)
+            self.inputs.addmm_(x.T, x)
+            self.input += x.sum(0)
+            self.rows += len(x)
+
+    def factors(self, problem: Problem, terms: float) -> KroneckerFactors:
+        layer, N = self.like.layer, max(self.rows, 1)
+        outputs, divisor = problem.reduced([(self.outputs, terms)])
+        return KroneckerFactors(
+            layer.name,
+            layer.parameters,
+            self.like.joined,
+            inputs=self.inputs / N,
+            outputs=outputs / divisor,
+            mean_input=self.input / N,
+        )
+
+
+def _corrected(
+    problem: Problem,
+    factors: Sequence[KroneckerFactors],
+    columns: Callable[[Callable[[tuple[LayerRows, ...]], None]], float],
+) -> list[KroneckerFactors]:
+    """Put the diagonal of the exact blocks in the place of the eigenvalues."""
+    bases = [KroneckerProduct(own.outputs, own.inputs).eigenbasis() for own in factors]
+    sums = [torch.zeros_like(basis.values) for basis in bases]
+
+    def add(batch: tuple[LayerRows, ...]) -> None:
+        for rows, basis, total in zip(batch, bases, sums, strict=True):
+            g, x = rows.gradients @ basis.left, rows.inputs @ basis.right
+            if x.shape[1] == 1:
+                total.addmm_(g.square().sum(0)[:, 0].T, x[:, 0].square())
+                continue
+            for of_one, at in zip(g.unbind(1), x, strict=True):  # K S m and S n
+                total += (of_one.mT @ at).square().sum(0)
+
+    terms = columns(add)
+    found = []
+    for own, basis, total in zip(factors, bases, sums, strict=True):
+        values, divisor = problem.reduced([(total, terms)])
+        found.append(replace(own, eigenbasis=replace(basis, values=values / divisor)))
+    return found
