@@ -10,6 +10,7 @@ from lossgeom.adversarial import (
     logit_change,
     robustness,
 )
+from lossgeom.bounds import Assumption, Bound, PacBayes, pac_bayes
 from lossgeom.checkpoints import CheckpointError, load_checkpoint
 from lossgeom.claim import Claim
 from lossgeom.curvature import (
@@ -128,7 +129,9 @@ __version__ = _metadata.version("lossgeom")
 
 __all__ = [
     "NTK",
+    "Assumption",
     "BlockDiagonal",
+    "Bound",
     "Bracket",
     "CheckpointError",
     "Claim",
@@ -162,6 +165,7 @@ __all__ = [
     "NonFiniteError",
     "ObjectiveHessian",
     "OutputRoot",
+    "PacBayes",
     "ParameterJacobian",
     "PreconditionedHessian",
     "Problem",
@@ -220,6 +224,7 @@ __all__ = [
     "noise_along",
     "off_block_mass",
     "optimizer_state",
+    "pac_bayes",
     "parameter_jacobian_norms",
     "plateau_gap",
     "preconditioner",
