@@ -60,16 +60,16 @@ def mnist(
 def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     pixels = _idx(folder, f"{part}-images-idx3-ubyte", IMAGES)
     labels = _idx(folder, f"{part}-labels-idx1-ubyte", LABELS)
-    if pixels.shape != (len(labels), SIDE, SIDE) or labels.max(initial=0) > 9:
+    if pixels.shape != (len(labels), SIDE, SIDE) or (labels > 9).any():
         raise ValueError(
             f"expected images of {SIDE} x {SIDE} pixels in {folder} with a label from 0 to 9 each, "
-            f"got {part} images of shape {pixels.shape} with {len(labels)} labels up to "
-            f"{labels.max(initial=0)}"
+            f"got {part} images of shape {tuple(pixels.shape)} with {len(labels)} labels, of which "
+            f"there are {sorted(set(labels.tolist()))}"
         )
-    return torch.from_numpy(pixels)[:, None].float() / 255, torch.from_numpy(labels).long()
+    return pixels[:, None].float() / 255, labels.long()
 
 
-def _idx(folder: Path, name: str, magic: int) -> np.ndarray:
+def _idx(folder: Path, name: str, magic: int) -> Tensor:
     """The array in a file: four bytes that tell its kind, four for each dimension, and the rest."""
     file = next((f for f in (folder / name, folder / f"{name}.gz") if f.exists()), None)
     if file is None:
@@ -87,4 +87,4 @@ def _idx(folder: Path, name: str, magic: int) -> np.ndarray:
             f"{file} is damaged or of another kind: expected it to begin with {magic} and a shape, "
             f"and to hold as many bytes; got {kind}, {tuple(shape)} and {held} bytes"
         )
-    return np.ndarray(tuple(shape), np.uint8, content, offset=4 * dimensions).copy()
+    return torch.from_numpy(np.ndarray(shape, np.uint8, content, 4 * dimensions).copy())
