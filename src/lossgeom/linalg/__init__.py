@@ -2,6 +2,7 @@
 
 from lossgeom.linalg._krylov import EigenPairs, Which
 from lossgeom.linalg.arithmetic import ONE_AT_A_TIME, plain_arithmetic, random_numbers
+from lossgeom.linalg.best_kronecker import best_kronecker_product
 from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
 from lossgeom.linalg.diagonal import Diagonal, diagonal
@@ -35,6 +36,7 @@ __all__ = [
     "SpectralDensity",
     "Which",
     "as_operator",
+    "best_kronecker_product",
     "conjugate_gradients",
     "correspondence_maps",
     "diagonal",

@@ -205,7 +205,7 @@ class KroneckerEigenbasis(_OnMatrices):
             ValueError: for a negative eigenvalue.
         """
         values = self._damped(0.0)
-        if values.min() < -self._rounding:
+        if values.min() < -self._indefinite:
             raise ValueError(
                 "expected a positive semi-definite matrix, got one with an eigenvalue of "
                 f"{values.min().item():.6g}"
@@ -219,13 +219,12 @@ class KroneckerEigenbasis(_OnMatrices):
             ValueError: for a negative eigenvalue of A + damping I.
         """
         damped = self._damped(damping)
-        damped = torch.where(damped.abs() <= self._rounding, 0.0, damped)
-        if damped.min() < 0:
+        if damped.min() < -self._indefinite:
             raise ValueError(
                 "expected a damping that makes the matrix positive, got one with an eigenvalue of "
                 f"{damped.min().item():.6g} at damping {damping}"
             )
-        return float(damped.log().sum())
+        return float(torch.where(damped <= self._rounding, 0.0, damped).log().sum())
 
     def top_eigenpairs(self, k: int = 1) -> EigenPairs:
         """The k largest signed eigenvalues and their eigenvectors.
@@ -244,6 +243,11 @@ class KroneckerEigenbasis(_OnMatrices):
     def _rounding(self) -> float:
         """What counts as rounding of an eigenvalue: factors were summed in the dtype."""
         return 10 * torch.finfo(self.dtype).eps * self.values.abs().max().item()
+
+    @property
+    def _indefinite(self) -> float:
+        """How far below zero rounding may move an eigenvalue of a semi-definite matrix."""
+        return self._rounding * max(1.0, sum(self.values.shape) / 10)
 
 
 def _sandwiched(

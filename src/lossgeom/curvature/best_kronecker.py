@@ -1,0 +1,214 @@
+"""The Kronecker products that are closest to layers' Gauss-Newton blocks, without the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
+from lossgeom.checks import check_at_least, check_number
+from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
+from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
+from lossgeom.estimate import Estimate
+from lossgeom.linalg import KroneckerProduct, plain_arithmetic
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.reprs import short
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BestKronecker:
+    """The Kronecker product that is closest to a layer's block.
+
+    Attributes:
+        name: of the layer.
+        parameters: names of its weight, and of its bias if it has one.
+        matrix: the product, in float64.
+        singular_value: of the block's rearrangement, its largest; the norm of the product.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    matrix: KroneckerProduct
+    singular_value: Estimate
+
+    __repr__ = short
+
+
+def best_kronecker(
+    problem: Problem,
+    *,
+    bias: bool = False,
+    tol: float = 1e-4,
+    max_iterations: int = 100,
+    memory_budget: int = MEMORY_BUDGET,
+) -> tuple[BestKronecker, ...]:
+    r"""Find the Kronecker product that is closest to each layer's Gauss-Newton block.
+
+    .. math:: A = \frac1n \sum \mathrm{vec}(G) \mathrm{vec}(G)^\top, \quad
+        \min_{L, R} \|A - L \otimes R\|_F^2 = \|A\|_F^2 - \sigma_1^2
+
+    with the largest singular value of the rearrangement of A, an operator between matrices,
+
+    .. math:: \mathcal R(A)\, Y = \frac1n \sum G Y G^\top, \quad
+        \mathcal R(A)^\top X = \frac1n \sum G^\top X G,
+
+    found by power iteration from the factor of the inputs. Both maps keep matrices positive
+    semi-definite, and so the iteration stays where the largest singular value has its vectors. The
+    block is the Hessian's between piecewise linear activations; of smooth ones
+    :func:`best_kronecker_product` takes small dense blocks.
+
+    Memory: m^2 + n^2 numbers for each layer, beside gradients and inputs of the examples where they
+    fit into the budget; where not, the data is gone over again.
+
+    Cost: that of :func:`kronecker_factors`, and where the rows do not fit that again, twice in each
+    of some 10 iterations.
+
+    Args:
+        problem: the loss and where to take it.
+        bias: whether the bias is joined, as of :func:`kronecker_factors`.
+        tol: by how much the factor of the inputs may move in the last iteration, relative to its
+            length; the square of it is left in the singular value.
+        max_iterations: after which ``singular_value.converged`` says that the factor still moved.
+        memory_budget: bytes of rows to keep between iterations; 2 GiB.
+
+    Returns:
+        The product of each layer, in the order of the modules. Its distance from the block is
+        :math:`\|A\|_F^2 - \sigma^2`, also where it has not converged.
+
+    Raises:
+        ValueError: as :func:`kronecker_factors`, and for a tolerance that is not in (0, 1).
+        NonFiniteError: where the loss is NaN or infinite.
+
+    Source: Van Loan and Pitsianis, Approximation with Kronecker products (1993).
+
+    >>> from torch import nn
+    >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(torch.eye(2), torch.zeros(2, 1))])
+    >>> (best,) = best_kronecker(problem)
+    >>> best.matrix.dense(), f"{best.singular_value.value:.4f}"
+    (tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]], dtype=torch.float64), '0.7071')
+    """
+    check_number("tol", tol, 0, 1)
+    check_at_least(1, max_iterations=max_iterations)
+    factors = checked_problem(problem).cached(kronecker_factors, bias=bias)
+    with plain_arithmetic(problem.theta.device):
+        return closest(
+            Rows(problem, "exact", memory_budget, bias=bias), factors, tol, max_iterations
+        )
+
+
+def closest(
+    rows: Rows, factors: Sequence[KroneckerFactors], tol: float = 1e-4, max_iterations: int = 100
+) -> tuple[BestKronecker, ...]:
+    """Find the closest products of all layers in the same passes."""
+    right = [_unit(own.inputs.double()) for own in factors]
+    passes = 0
+    for _ in range(max_iterations):
+        passes += 2
+        left = [_unit(X) for X in rows.mean(rearranged, right)]
+        products = rows.mean(rearranged_back, left)
+        moved = [float((_unit(Z) - Y).norm()) for Z, Y in zip(products, right, strict=True)]
+        right = [_unit(Z) for Z in products]
+        if max(moved) <= tol:
+            break
+    found = []
+    for own, X, Z, move in zip(factors, left, products, moved, strict=True):
+        size = float(Z.norm())
+        value = Estimate(size, None, move * size, move <= tol, passes)
+        matrix = KroneckerProduct((X + X.T) / 2, (Z + Z.T) / 2)
+        found.append(BestKronecker(own.name, own.parameters, matrix, value))
+    return tuple(found)
+
+
+class Rows:
+    """The rows of all layers in float64, kept after the first pass where they fit.
+
+    Args:
+        problem: whose they are.
+        curvature: what they are of, as of :func:`lossgeom.kronecker_factors`.
+        memory_budget: bytes to keep.
+        bias: whether biases are joined.
+
+    Attributes:
+        kept: the rows of each layer in parts; ``None`` where they are not all there.
+    """
+
+    def __init__(
+        self, problem: Problem, curvature: Curvature, memory_budget: int, *, bias: bool = False
+    ) -> None:
+        self.kept: list[tuple[LayerRows, ...]] | None = None
+        self._settings = problem, curvature, bias
+        self._room = memory_budget
+        self._terms = 0.0
+
+    def mean(self, function: Callable[[LayerRows, T], Tensor], given: Sequence[T]) -> list[Tensor]:
+        """Sum a function of rows of a layer and of what is given for it, by the terms."""
+        totals: list[Tensor | float] = [0.0] * len(given)
+
+        def take(batch: tuple[LayerRows, ...]) -> None:
+            for i, (rows, own) in enumerate(zip(batch, given, strict=True)):
+                totals[i] = totals[i] + function(rows, own)
+
+        self._over(take)
+        return [total / self.divisor for total in totals]  # type: ignore[misc]
+
+    @property
+    def divisor(self) -> float:
+        """What sums are divided by, after a first pass."""
+        return self._settings[0].reduced([(0.0, self._terms)])[1]
+
+    def _over(self, take: Callable[[tuple[LayerRows, ...]], None]) -> None:
+        if self.kept is not None:
+            for batch in self.kept:
+                take(batch)
+            return
+        problem, curvature, bias = self._settings
+        kept: list[tuple[LayerRows, ...]] = []
+
+        def hand_on(batch: tuple[LayerRows, ...]) -> None:
+            batch = tuple(map(_condensed, batch))
+            self._room -= sum(rows.inputs.nbytes + rows.gradients.nbytes for rows in batch)
+            if self._room >= 0:
+                kept.append(batch)
+            else:
+                kept.clear()
+            take(batch)
+
+        self._terms = layer_rows(problem, hand_on, curvature=curvature, bias=bias)
+        if self._room >= 0:
+            self.kept = kept
+
+
+def rearranged(rows: LayerRows, Y: Float[Tensor, "n n"]) -> Float[Tensor, "m m"]:
+    """Sum G Y G^T without G."""
+    x, g = rows.inputs, rows.gradients
+    weighed: Tensor = (x @ Y @ x.mT) @ g
+    return g.flatten(0, 2).T @ weighed.flatten(0, 2)
+
+
+def rearranged_back(rows: LayerRows, X: Float[Tensor, "m m"]) -> Float[Tensor, "n n"]:
+    """Sum G^T X G without G."""
+    x, g = rows.inputs, rows.gradients
+    weighed: Tensor = (g @ X @ g.mT).sum(0) @ x
+    return x.flatten(0, 1).T @ weighed.flatten(0, 1)
+
+
+def _condensed(rows: LayerRows) -> LayerRows:
+    """The same G from at most n positions, in float64."""
+    x, g = rows.inputs.double(), rows.gradients.double()
+    if x.shape[1] > x.shape[2]:
+        g = x.mT @ g
+        x = torch.eye(x.shape[2], dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
+    return replace(rows, inputs=x, gradients=g)
+
+
+def _unit(X: Tensor) -> Tensor:
+    norm = X.norm()
+    return X / norm if norm else X

@@ -1,0 +1,308 @@
+"""How far Kronecker products are from layers' Gauss-Newton blocks, beside the closest one."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
+from lossgeom.curvature.best_kronecker import (
+    BestKronecker,
+    Rows,
+    closest,
+    rearranged,
+    rearranged_back,
+)
+from lossgeom.curvature.gauss_newton import GaussNewton
+from lossgeom.curvature.kronecker import KroneckerFactors, Sharing, kronecker_factors
+from lossgeom.curvature.layer_rows import Curvature, LayerRows
+from lossgeom.estimate import Estimate
+from lossgeom.linalg import (
+    KroneckerEigenbasis,
+    KroneckerProduct,
+    frobenius_norm,
+    plain_arithmetic,
+)
+from lossgeom.linalg.probes import exact_estimate
+from lossgeom.problem import Problem, checked_problem
+
+Product = KroneckerProduct | KroneckerEigenbasis
+
+KFAC: Mapping[str, tuple[Curvature, Sharing]] = {
+    "reduce": ("exact", "reduce"),
+    "sampled": ("sampled", "expand"),
+    "sampled reduce": ("sampled", "reduce"),
+    "empirical": ("empirical", "expand"),
+    "empirical reduce": ("empirical", "reduce"),
+}
+EXACT = 2048  # rows of a matrix up to which a block's norm is taken from it
+PIECE_BYTES = 64 * 2**20  # of gradients that are formed at once
+ROUNDING = 10  # units of rounding that a squared error may be off by
+SHOWN = 5e-4  # error bars from which on they are printed
+
+
+@dataclass(frozen=True)
+class LayerErrors:
+    r"""How far Kronecker products K are from a layer's block A.
+
+    Attributes:
+        name: of the layer.
+        shape: (m, n), its outputs and inputs.
+        norm: :math:`\|A\|_F`.
+        trace: of A.
+        errors: :math:`\|A - K\|_F / \|A\|_F`, by name of the product.
+        trace_ratios: tr K / tr A.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    norm: Estimate
+    trace: float
+    errors: Mapping[str, Estimate]
+    trace_ratios: Mapping[str, float]
+
+
+@dataclass(frozen=True, repr=False)
+class KroneckerErrors:
+    """The errors of all layers, which print as a table.
+
+    Attributes:
+        layers: those of each layer.
+    """
+
+    layers: tuple[LayerErrors, ...]
+
+    def __str__(self) -> str:
+        errors = [[_cell(e) for e in layer.errors.values()] for layer in self.layers]
+        ratios = [[f"{r:.3f}" for r in layer.trace_ratios.values()] for layer in self.layers]
+        return (
+            f"relative Frobenius error\n{self._table(errors)}\n\n"
+            f"trace, relative to that of the block\n{self._table(ratios)}"
+        )
+
+    __repr__ = __str__
+
+    def _table(self, cells: Sequence[Sequence[str]]) -> str:
+        sizes = ["{} x {}".format(*layer.shape) for layer in self.layers]
+        names = [layer.name for layer in self.layers]
+        rows = [["layer", "size", *self.layers[0].errors]]
+        rows += [[name, size, *row] for name, size, row in zip(names, sizes, cells, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+
+def kronecker_errors(
+    problem: Problem,
+    *,
+    seed: int = 0,
+    samples: int = 1,
+    matvecs: int = 100,
+    memory_budget: int = MEMORY_BUDGET,
+) -> KroneckerErrors:
+    r"""Measure how far Kronecker products are from each layer's Gauss-Newton block.
+
+    .. math:: \|A - K\|_F^2 = \|A\|_F^2 - 2 \langle A, K \rangle + \|K\|_F^2, \quad
+        \langle A, L \otimes R \rangle = \frac1n \sum \langle G, L G R \rangle
+
+    for the block A in the layer's weight, of :func:`best_kronecker`. Nothing of its size is
+    formed. Between piecewise linear activations A is the block of the Hessian. The products are
+
+    - ``decoupling``: :math:`E[M] \otimes E[x x^\top]`, which is KFAC with the exact Hessian of the
+      loss in the outputs, sharing weights by "expand"; ``reduce``: the same by "reduce", equal
+      where a layer acts once on an example;
+    - ``sampled``, ``sampled reduce``, ``empirical``, ``empirical reduce``: KFAC with targets that
+      the model draws, and with the true ones, see :func:`kronecker_factors`;
+    - ``EKFAC``: the eigenbasis of the decoupling, with the diagonal of A in it;
+    - ``Shampoo``: :math:`(E\, G G^\top)^{1/2} \otimes (E\, G^\top G)^{1/2}` of the gradients G
+      of single observations (targets of a cross-entropy, examples of other losses), whose
+      preconditioner is its inverse square root; ``Shampoo^2``: :math:`E[G G^\top] \otimes
+      E[G^\top G] / \mathrm{tr} E[G G^\top]`, which is one step of the power iteration for the
+      product that is closest to the *empirical* Fisher matrix, from the identity on both sides;
+    - ``best``: that of :func:`best_kronecker`. No other Kronecker product is closer; EKFAC, which
+      is a product in its basis only, may be.
+
+    The norm of A is exact for layers of at most 2048 weights, and where rows for at most 2048
+    columns fit into the budget; otherwise it is estimated by :func:`frobenius_norm`, and errors
+    say by how much they change with a standard error of it, and with rounding.
+
+    Cost: that of :func:`kronecker_factors` 7 times and of :func:`best_kronecker`; two passes over
+    the gradients of observations; ``matvecs`` products with the Gauss-Newton matrix for each layer
+    whose norm is not exact.
+
+    Args:
+        problem: the loss and where to take it.
+        seed: of targets that are drawn, and of probes.
+        samples: of the targets of each observation.
+        matvecs: products for an estimated norm.
+        memory_budget: bytes of rows to keep; 2 GiB.
+
+    Raises:
+        ValueError: as :func:`kronecker_factors`, for every kind of curvature.
+        NonFiniteError: where the loss is NaN or infinite.
+
+    Source: Van Loan and Pitsianis (1993); Wu et al., arXiv:2010.04261; Morwani et al., A new
+    perspective on Shampoo's preconditioner, arXiv:2406.17748.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(torch.eye(2), torch.ones(2, 1))])
+    >>> print(str(kronecker_errors(problem))[:68])
+    relative Frobenius error
+    layer   size  decoupling  reduce  sampled
+    """
+    factors = checked_problem(problem).cached(kronecker_factors, corrected=True)
+    with plain_arithmetic(problem.theta.device):
+        rows = Rows(problem, "exact", memory_budget)
+        products = _products(problem, factors, seed, samples)
+        best = closest(rows, factors)
+        for own, named in zip(best, products, strict=True):
+            named["best"] = own.matrix
+        sums = rows.mean(_trace_and_inner_products, products)
+        norms = _norms(problem, rows, factors, matvecs, seed)
+        parts = zip(best, products, sums, norms, strict=True)
+        return KroneckerErrors(tuple(_layer_errors(problem.theta.dtype, *part) for part in parts))
+
+
+def _products(
+    problem: Problem, exact: Sequence[KroneckerFactors], seed: int, samples: int
+) -> list[dict[str, Product]]:
+    """Make the products of each layer by name, but for the closest one."""
+    found: dict[str, Sequence[Product]] = {"decoupling": [_product(own) for own in exact]}
+    for name, (curvature, sharing) in KFAC.items():
+        if curvature != "sampled" or problem.criterion.likelihood is not None:
+            factors = kronecker_factors(
+                problem, curvature=curvature, sharing=sharing, seed=seed, samples=samples
+            )
+            found[name] = [_product(own) for own in factors]
+    found["EKFAC"] = [own.matrix for own in exact]
+    rows = Rows(problem, "empirical", memory_budget=0)
+    left = rows.mean(rearranged, [_identity(own.inputs) for own in exact])
+    right = rows.mean(rearranged_back, [_identity(own.outputs) for own in exact])
+    pairs = list(zip(left, right, strict=True))
+    found["Shampoo"] = [KroneckerProduct(_root(L), _root(R)) for L, R in pairs]
+    found["Shampoo^2"] = [KroneckerProduct(L / L.trace(), R) for L, R in pairs]
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+
+def _product(factors: KroneckerFactors) -> KroneckerProduct:
+    return KroneckerProduct(factors.outputs.double(), factors.inputs.double())
+
+
+def _identity(like: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+    return torch.eye(len(like), dtype=torch.float64, device=like.device)
+
+
+def _root(X: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+    return KroneckerProduct(X, X.new_ones(1, 1)).eigenbasis().sqrt().dense()
+
+
+def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) -> Tensor:
+    """Sum the traces of a block and its inner products with the Kronecker products."""
+    x, g = rows.inputs, rows.gradients
+    found = [((g @ g.mT).sum(0) * (x @ x.mT)).sum()]
+    for K in products.values():
+        if isinstance(K, KroneckerProduct):
+            found.append((rearranged(rows, K.right) * K.left).sum())
+    return torch.stack(found)
+
+
+def _layer_errors(
+    dtype: torch.dtype,
+    best: BestKronecker,
+    products: Mapping[str, Product],
+    sums: Tensor,
+    norm: Estimate,
+) -> LayerErrors:
+    trace, *inner = sums.tolist()
+    errors, along = {}, iter(inner)
+    for name, K in products.items():
+        square = K.frobenius_norm() ** 2  # of a matrix with the diagonal of A in its eigenbasis
+        product = next(along) if isinstance(K, KroneckerProduct) else square
+        errors[name] = _error(2 * product - square, norm, dtype)
+    errors["best"] = replace(errors["best"], converged=best.singular_value.converged)
+    ratios = {name: K.trace() / trace if trace else math.nan for name, K in products.items()}
+    shape = len(best.matrix.left), len(best.matrix.right)
+    return LayerErrors(best.name, shape, norm, trace, errors, ratios)
+
+
+def _error(explained: float, norm: Estimate, dtype: torch.dtype) -> Estimate:
+    """The relative error from the part of a squared norm that a product explains."""
+    square = norm.value**2
+    spread = 2 * norm.value * (norm.stderr or 0.0) + ROUNDING * torch.finfo(dtype).eps * square
+
+    def at(square: float) -> float:
+        left = 1 - explained / square if square else math.nan
+        return 0.0 if square < 0 or left < 0 else math.sqrt(left)
+
+    value = at(square)
+    bar = max(abs(at(square + spread) - value), abs(at(square - spread) - value))
+    return Estimate(value, bar, converged=math.isfinite(value))
+
+
+def _norms(
+    problem: Problem,
+    rows: Rows,
+    factors: Sequence[KroneckerFactors],
+    matvecs: int,
+    seed: int,
+) -> list[Estimate]:
+    """Take the norms of blocks that are small or have few columns, and estimate the others."""
+    small = [len(own.outputs) * len(own.inputs) <= EXACT for own in factors]
+    blocks = rows.mean(_block, small)
+    found = []
+    for i, (own, block) in enumerate(zip(factors, blocks, strict=True)):
+        parts = [part for batch in rows.kept or () for part in _parts(batch[i])]
+        columns = sum(part.gradients[..., 0, 0].numel() for part in parts)
+        if small[i]:
+            found.append(exact_estimate(float(block.norm()), 0))
+        elif rows.kept is not None and columns <= EXACT:
+            found.append(exact_estimate(_gram_norm(parts) / rows.divisor, 0))
+        else:
+            A = GaussNewton(problem.with_parameters(glob.escape(own.parameters[0])))
+            found.append(frobenius_norm(A, matvecs=matvecs, seed=seed))
+    return found
+
+
+def _block(rows: LayerRows, wanted: bool) -> Tensor:
+    if not wanted:
+        return rows.inputs.new_zeros(())
+    formed = map(_formed, _parts(rows))
+    return torch.stack([Z.T @ Z for Z in formed]).sum(0)
+
+
+def _gram_norm(parts: Sequence[LayerRows]) -> float:
+    """The norm of Z^T Z as that of Z Z^T, of rows that are formed anew for each pair of parts."""
+    total = 0.0
+    for i, part in enumerate(parts):
+        Z = _formed(part)
+        total += float((Z @ Z.T).square().sum())
+        total += 2 * sum(float((Z @ _formed(other).T).square().sum()) for other in parts[:i])
+    return math.sqrt(total)
+
+
+def _parts(rows: LayerRows) -> Iterator[LayerRows]:
+    """Cut rows so that their gradients take little memory when they are formed."""
+    x, g = rows.inputs, rows.gradients
+    size = max(1, PIECE_BYTES // (8 * len(g) * x.shape[2] * g.shape[3]))
+    for inputs, gradients in zip(torch.split(x, size), torch.split(g, size, 1), strict=True):
+        yield replace(rows, inputs=inputs, gradients=gradients)
+
+
+def _formed(rows: LayerRows) -> Float[Tensor, "j mn"]:
+    """The gradients G, one in each row."""
+    return (rows.gradients.mT @ rows.inputs).flatten(0, 1).flatten(1)
+
+
+def _cell(error: Estimate) -> str:
+    bar = f"+-{error.stderr:.3f}" if (error.stderr or 0.0) >= SHOWN else ""
+    return f"{error.value:.3f}{bar}{'' if error.converged else '?'}"
