@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.autodiff.hooks import hooked
-from lossgeom.batches import Batch, tensors_of
+from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 
 Pulled = dict[nn.Module, list[Tensor]]  # gradients at what each call put out, k of each
@@ -42,7 +42,7 @@ class LayerCalls:
             self.outputs = problem.outputs(theta, batch)
 
     def _note_input(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        given = tensors_of([args, kwargs])[0]
+        given: Tensor = next(iter((*args, *kwargs.values())))
         self.inputs[module].append(given.detach().clone())  # a model may go on in place
 
     def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
@@ -83,10 +83,7 @@ def _gradients(outputs: Tensor, leaves: list[Tensor], U: Tensor) -> list[Tensor]
         found = gradients(U, batched=True)
     except RuntimeError:  # of a function that vmap has no rule for
         columns = zip(*(gradients(u, batched=False) for u in U), strict=True)
-        found = tuple(
-            None if column[0] is None else torch.stack(column)  # type: ignore[arg-type]
-            for column in columns
-        )
+        found = tuple(None if column[0] is None else torch.stack(column) for column in columns)
     return [
         leaf.expand(len(U), *leaf.shape) if part is None else part
         for leaf, part in zip(leaves, found, strict=True)

@@ -10,52 +10,23 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from lossgeom.autodiff.batch_jacobian import pulled
-from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
+from lossgeom.autodiff.layer_calls import LayerCalls
 from lossgeom.batches import Batch
+from lossgeom.curvature._layers import Layer, layers_on, modules_of
 from lossgeom.curvature.empirical_fisher import observed_gradients
-from lossgeom.curvature.layer_summands import parameter_groups
 from lossgeom.curvature.monte_carlo_fisher import SampledScores
 from lossgeom.curvature.output_root import batch_root
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.model_facts import Key
-from lossgeom.problem.nearby import drawn
-from lossgeom.trust.trial import Trial, guard, tried
+from lossgeom.trust.trial import guard
 from lossgeom.wording import unknown
 
 Curvature = Literal["exact", "sampled", "empirical"]
 Columns = tuple[int, Callable[[int], Tensor]]  # how many, and each in the shape of the outputs
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-FORWARDS = [kind.forward for kind in (nn.Linear, *CONVOLUTIONS)]
 MOST_COLUMNS = 2048  # of the root for each example: as many backward passes
 CHUNK_BYTES = 256 * 2**20  # of gradients at what layers put out that are held at once
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A layer that puts out its weight times its inputs, plus its bias.
-
-    Attributes:
-        name: of the module; of all modules that share its parameters.
-        parameters: names of its weight and, where that is a parameter of the problem, its bias.
-        modules: those that share the parameters.
-    """
-
-    name: str
-    parameters: tuple[str, ...]
-    modules: tuple[nn.Module, ...]
-
-    def inputs(self, calls: LayerCalls, B: int) -> Float[Tensor, "B S n"]:
-        """Lay out what the layer was called with at the positions of all calls."""
-        parts = [_positions(m, x, B) for m in self.modules for x in calls.inputs[m]]
-        return torch.cat(parts, 1).to(calls.outputs.dtype)
-
-    def gradients(self, pulled: Pulled, B: int) -> Float[Tensor, "K B S m"]:
-        """Lay out gradients at what the layer put out at the same positions."""
-        return torch.cat([_rows(m, g, B) for m in self.modules for g in pulled[m]], 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +98,8 @@ def layer_rows(
 
     def on_batch(batch: Batch) -> float:
         guard(problem, batch, order=1)
-        layers = _layers_on(problem, batch)
-        calls = LayerCalls(problem, _modules(layers), problem.theta, batch)
+        layers = layers_on(problem, batch)
+        calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
         outputs, B = calls.outputs.detach(), len(calls.outputs)
         if scores is not None:
             columns = _sampled(scores, outputs, batch)
@@ -148,11 +119,6 @@ def layer_rows(
         return problem.terms(outputs, batch)[1]
 
     return math.fsum(problem.over_batches(on_batch))
-
-
-def left_out(problem: Problem) -> dict[str, str]:
-    """Say which modules' parameters there are no rows of, and why, by the first batch."""
-    return _examined(checked_problem(problem), problem.first_batch())[1]
 
 
 def _exact(problem: Problem, outputs: Tensor, batch: Batch) -> Columns:
@@ -212,107 +178,3 @@ def _counted(problem: Problem, outputs: Tensor, batch: Batch) -> slice | Tensor:
     weights = likelihood.weights(outputs, batch)
     counted = (weights != 0).view(len(outputs), -1).any(1)
     return slice(None) if counted.all() else counted
-
-
-def _layers_on(problem: Problem, batch: Batch) -> list[Layer]:
-    """Find the layers, the same ones in every batch, and note what is left out."""
-    layers, why = _examined(problem, batch)
-    reasons = "; ".join(f"{name} ({reason})" for name, reason in why.items())
-    if not layers:
-        raise ValueError(
-            "expected a model with linear layers or convolutions that act on the examples in the "
-            f"rows of what they are called with, but there are none: {reasons}"
-        )
-    names = [layer.name for layer in layers]
-    if problem.cache.value(Key(_layers_on), lambda: names) != names:
-        raise ValueError(
-            f"expected the same layers to act in every batch, but in batch {batch.index} other "
-            f"ones are left out than in the first: {reasons or 'none'}"
-        )
-    if why:
-        problem.cached(_note, f"no part of what is measured layer by layer: {reasons}")
-    return layers
-
-
-def _note(problem: Problem, text: str) -> None:
-    problem.cache.notes.append(text)
-
-
-def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str]]:
-    """Find the layers that are right on a batch, and why other modules are none."""
-    candidates, why = _candidates(problem)
-    if candidates:
-        why = why | tried(problem, batch, _wrong)
-    return [layer for layer in candidates if layer.name not in why], why
-
-
-def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
-    """Find the modules that should be layers by what they are, and why others are not."""
-    network = problem.network
-    places = {(module, name): place for module, name, place in network.slots}
-    found, why = [], {}
-    for modules, name, _ in parameter_groups(problem):
-        own = {(places.get((m, "weight")), places.get((m, "bias"))) for m in modules}
-        weight, bias = next(iter(own))
-        if others := [m for m in modules if type(m).forward not in FORWARDS]:
-            why[name] = f"{type(others[0]).__name__} is neither linear nor a convolution"
-        elif any(isinstance(m, CONVOLUTIONS) and m.groups > 1 for m in modules):
-            why[name] = "a convolution in groups"
-        elif len(own) > 1:
-            why[name] = "modules that share only some of their parameters"
-        elif weight is None:
-            why[name] = "its weight is held fixed"
-        else:
-            parameters = tuple(network.names[i] for i in (weight, bias) if i is not None)
-            found.append(Layer(name, parameters, tuple(modules)))
-    return found, why
-
-
-def _wrong(trial: Trial) -> dict[str, str]:
-    """Find the layers whose rows do not make the gradient of the first example, and say why."""
-    problem, leaf = trial.problem, trial.problem.leaf()
-    layers, why = _candidates(problem)[0], {}
-    calls = LayerCalls(problem, _modules(layers), leaf, trial.batch)
-    u, B = drawn(calls.outputs), len(calls.outputs)
-    u[1:] = 0
-    parts, gradient = calls.pulled(u[None]), problem.unflatten(pulled(calls.outputs, leaf, u))
-    for layer in layers:
-        called = [x for m in layer.modules for x in calls.inputs[m]]
-        if not called or any(len(x) % B for x in called):
-            why[layer.name] = "not called with rows for the examples"
-            continue
-        x, g = layer.inputs(calls, B), layer.gradients(parts, B)[0]
-        own = torch.cat([g[:1], torch.zeros_like(g[1:])])
-        made = [torch.einsum("bsm,bsn->mn", g, x), g.sum((0, 1))]
-        expected = [gradient[name] for name in layer.parameters]
-        if not trial.agree(own, g):
-            why[layer.name] = "an example depends on other rows of it than its own"
-        elif not all(trial.agree(a.view_as(b), b) for a, b in zip(made, expected, strict=False)):
-            why[layer.name] = "its parameters act outside of its calls, too"
-    return why
-
-
-def _modules(layers: list[Layer]) -> list[nn.Module]:
-    return [module for layer in layers for module in layer.modules]
-
-
-def _positions(module: nn.Module, x: Tensor, B: int) -> Float[Tensor, "B S n"]:
-    """Lay out inputs, or patches of them, as one row for each position of an example."""
-    if not isinstance(module, CONVOLUTIONS):
-        return x.reshape(B, -1, x.shape[-1])
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    for dim, (size, stride, dilation) in enumerate(
-        zip(module.kernel_size, module.stride, module.dilation, strict=True), 2
-    ):
-        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    d = len(module.kernel_size)
-    patches = x.movedim(1, d + 1)  # B, positions, channels, kernel
-    return patches.reshape(B, -1, patches.shape[d + 1 :].numel())
-
-
-def _rows(module: nn.Module, g: Tensor, B: int) -> Float[Tensor, "K B S m"]:
-    """Lay out what belongs to a layer's outputs as one row for each position of an example."""
-    if isinstance(module, CONVOLUTIONS):
-        g = g.movedim(2, -1)
-    return g.reshape(len(g), B, -1, g.shape[-1])
