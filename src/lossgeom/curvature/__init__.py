@@ -1,7 +1,7 @@
 """Curvature matrices of a loss, one in each file."""
 
-from lossgeom.curvature.best_kronecker import BestKronecker, best_kronecker
 from lossgeom.curvature._layers import Layer, left_out
+from lossgeom.curvature.best_kronecker import BestKronecker, best_kronecker
 from lossgeom.curvature.blocks import BlockDiagonal, block, off_block_mass, parameter_blocks
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
 from lossgeom.curvature.decoupled import Decoupled
@@ -9,12 +9,12 @@ from lossgeom.curvature.empirical_fisher import EmpiricalFisher
 from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.gradient_covariance import GradientCovariance
 from lossgeom.curvature.hessian import Hessian
+from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.kronecker_errors import (
     KroneckerErrors,
     LayerErrors,
     kronecker_errors,
 )
-from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
 from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_summands
 from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.curvature._layers import left_out
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.kronecker import Sharing, kronecker_factors
-from lossgeom.curvature.layer_rows import Curvature, left_out
+from lossgeom.curvature.layer_rows import Curvature
 from lossgeom.linalg import (
     KroneckerEigenbasis,
     KroneckerProduct,
