@@ -23,6 +23,7 @@ LAYERS = [
     {"curvature", "smoothness"},
     {"lipschitz", "quadratic"},
     {"adversarial", "stability"},
+    {"bounds"},
     {"metrics"},
     {"recording"},
     {"_public"},

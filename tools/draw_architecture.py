@@ -47,6 +47,7 @@ FLOORS = [
         "quadratic": "second-order regression models",
     },
     {"adversarial": "attacks and certified radii", "stability": "2/lr and its relatives"},
+    {"bounds": "what theorems promise: a value and all that it rests on"},
     {"metrics": "one quantity a file: a Problem in, an Estimate out"},
     {"recording": "a run's folder: what is written to it, when, safe from crashes"},
     {"lab": "data sets, models, training, and the studies that judge papers"},

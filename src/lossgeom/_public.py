@@ -10,6 +10,7 @@ from lossgeom.adversarial import (
     logit_change,
     robustness,
 )
+from lossgeom.bounds import Assumption, Bound, PacBayes, pac_bayes
 from lossgeom.checkpoints import CheckpointError, load_checkpoint
 from lossgeom.claim import Claim
 from lossgeom.curvature import (
@@ -135,8 +136,10 @@ __version__ = _metadata.version("lossgeom")
 
 __all__ = [
     "NTK",
+    "Assumption",
     "BestKronecker",
     "BlockDiagonal",
+    "Bound",
     "Bracket",
     "CheckpointError",
     "Claim",
@@ -173,6 +176,7 @@ __all__ = [
     "NonFiniteError",
     "ObjectiveHessian",
     "OutputRoot",
+    "PacBayes",
     "ParameterJacobian",
     "PreconditionedHessian",
     "Problem",
@@ -234,6 +238,7 @@ __all__ = [
     "noise_along",
     "off_block_mass",
     "optimizer_state",
+    "pac_bayes",
     "parameter_jacobian_norms",
     "plateau_gap",
     "preconditioner",

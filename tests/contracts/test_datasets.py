@@ -9,10 +9,13 @@ import torch
 
 from lossgeom.lab.datasets import DATASETS
 from lossgeom.lab.datasets._dataset import Dataset
-from tests.lab.test_lab import write_cifar10
+from tests.lab.test_lab import write_cifar10, write_mnist
 
 EXAMPLES = 40
-FILES = {"cifar10": lambda folder: write_cifar10(folder, images=12)}  # for those that read any
+FILES = {  # for those that read any
+    "cifar10": lambda folder: write_cifar10(folder, images=12),
+    "mnist": lambda folder: write_mnist(folder, images=60),
+}
 
 
 @pytest.fixture(params=DATASETS)

@@ -1,10 +1,13 @@
+import gzip
+import struct
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lossgeom.lab.datasets import DATASETS, cifar10, digits
-from lossgeom.lab.models import MODELS, mlp, vgg11
+from lossgeom.lab.datasets import DATASETS, cifar10, digits, mnist
+from lossgeom.lab.models import MODELS, lenet5, mlp, vgg11
 from lossgeom.lab.training import TRAINING, batch_of_step, gradient_descent, optimize, sgd
 
 
@@ -21,6 +24,8 @@ def test_digits():
     plain = digits(examples=500, seed=3, centred=False).train[0]
     assert (plain.min(), plain.max()) == (-1, 1)
     torch.testing.assert_close((plain - plain.mean(0)) / 2, x)
+    pixels = digits(examples=500, seed=3, centred=False, lowest=0.0).train[0]
+    torch.testing.assert_close(pixels, (plain + 1) / 2)
     for bad in (0, 1797):
         with pytest.raises(ValueError, match="expected 1 to 1796 digits"):
             digits(bad)
@@ -70,6 +75,86 @@ def test_cifar10_errors(tmp_path):
     (tmp_path / "data/data_batch_3.bin").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match=r"data_batch_3\.bin is damaged"):
         cifar10(1, folder=tmp_path / "data")
+
+
+def write_mnist(folder, images, packed=False):
+    """Files in MNIST's format with few images, whose first pixel is 255 for the first of them."""
+    folder.mkdir(exist_ok=True)
+    for seed, (part, n) in enumerate((("train", images), ("t10k", 5))):
+        pixels = np.random.default_rng(seed).integers(0, 255, (n, 28, 28), np.uint8)
+        pixels[0, 0, 0] = 255
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+            content = struct.pack(f">{1 + array.ndim}I", 2048 + array.ndim, *array.shape)
+            content += array.tobytes()
+            name = f"{part}-{kind}-ubyte" + (".gz" if packed else "")
+            (folder / name).write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist(tmp_path, packed):
+    write_mnist(tmp_path, images=12, packed=packed)
+    data = mnist(examples=12, folder=tmp_path, centred=False)
+    x, y = data.train
+    assert x.shape == (12, 1, 28, 28)
+    assert sorted(y.tolist()) == [0, 0, 1, 1, *range(2, 10)]
+    first = x[(x == 1).flatten(1).any(1)]
+    assert first[:, 0, 0, 0].tolist() == [1.0]
+    written = np.random.default_rng(1).integers(0, 255, (5, 28, 28), np.uint8)[1:] / 255
+    torch.testing.assert_close(data.test[0][1:, 0], torch.tensor(written).float())
+    assert data.test[1].tolist() == [0, 1, 2, 3, 4]
+    scaled = mnist(examples=12, folder=tmp_path)
+    assert scaled.train[0].mean().abs() < 1e-5
+    torch.testing.assert_close(scaled.train[0].std(), torch.tensor(1.0))
+    torch.testing.assert_close(scaled.test[0], (data.test[0] - x.mean()) / x.std())
+
+
+def test_mnist_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected train-images-idx3-ubyte or .*\.gz in"):
+        mnist(folder=tmp_path)
+    write_mnist(tmp_path, images=12)
+    with pytest.raises(ValueError, match="expected 1 to 12 images"):
+        mnist(13, folder=tmp_path)
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    content = labels.read_bytes()
+    for bad, message in (
+        (content[:7], r"begin with 2049 and a shape, .*got 2049, \(0,\) and -1 bytes"),
+        (content[:-1], r"got 2049, \(12,\) and 11 bytes"),
+        ((tmp_path / "train-images-idx3-ubyte").read_bytes(), r"got 2051, \(12,\) and 9416 bytes"),
+        (struct.pack(">2I", 2049, 11) + content[9:], r"\(12, 28, 28\) with 11 labels, of which"),
+        (content[:-1] + b"\x0a", r"a label from 0 to 9 each, .* 9, 10\]"),
+    ):
+        labels.write_bytes(bad)
+        with pytest.raises(ValueError, match=message):
+            mnist(1, folder=tmp_path)
+    labels.unlink()
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(ValueError, match=r"ubyte\.gz is damaged: "):
+        mnist(1, folder=tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+def test_lenet5(shape):
+    model = lenet5(shape, outputs=7, seed=1)
+    x = torch.rand(2, *shape)
+    assert model(x).shape == (2, 7)
+    torch.testing.assert_close(model(x.flatten(1)), model(x))
+    weights = 25 * 6 * shape[0] + 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 7
+    assert sum(p.numel() for p in model.parameters() if p.ndim > 1) == weights
+    seen = model[:4](x)
+    assert seen.shape == (2, shape[0], 32, 32)
+    if shape[1] == 28:
+        assert torch.equal(seen[:, :, 2:-2, 2:-2], x)
+        assert seen.sum() == pytest.approx(x.sum().item(), rel=1e-5)
+    else:
+        times = 32 // shape[1]
+        assert torch.equal(seen, x.repeat_interleave(times, 2).repeat_interleave(times, 3))
+
+
+def test_lenet5_gets_square_images_that_are_small():
+    for shape in ((1, 33, 33), (1, 8, 9)):
+        with pytest.raises(ValueError, match="expected square images of at most 32 x 32 pixels"):
+            lenet5(shape)
 
 
 def test_vgg11():

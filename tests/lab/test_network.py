@@ -8,9 +8,11 @@ from lossgeom.lab.studies._network import (
     NetworkSettings,
     build,
     build_with_indicators,
+    build_with_pixels,
     build_with_signs,
     idle_settings,
 )
+from tests.lab.test_lab import write_cifar10, write_mnist
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,30 @@ def test_targets_of_the_squared_error():
     signed = build_with_signs(settings, 1, centred=False)[1].train
     assert torch.equal(signed[0], inputs)
     assert torch.equal(signed[1][:, 0], 1.0 - 2 * (labels % 2))
+
+
+@pytest.mark.parametrize(
+    ("data", "write"), [("digits", None), ("mnist", write_mnist), ("cifar10", write_cifar10)]
+)
+@pytest.mark.parametrize("model", ["mlp", "lenet5"])
+def test_pixels_from_0_to_1(tmp_path, data, write, model):
+    if write is not None:
+        write(tmp_path / "data", images=8)
+    settings = NetworkSettings(
+        data=data, folder=str(tmp_path / "data"), examples=8, widths=(4,), model=model
+    )
+    made, found = build_with_pixels(settings, 1)
+    inputs, targets = found.train
+    assert (inputs.min(), inputs.max()) == (0, 1)
+    assert made(inputs).shape == (8, 10)
+    assert targets.dtype == torch.int64
+
+
+def test_batch_normalisation_before_activations():
+    made, data = build_with_pixels(NetworkSettings(examples=20, widths=(4, 3)), 1, batch_norm=True)
+    names = [type(layer).__name__ for layer in made]
+    assert names == ["Flatten", *2 * ["Linear", "BatchNorm1d", "ReLU"], "Linear"]
+    assert made(data.train[0]).shape == (20, 10)
 
 
 @pytest.mark.parametrize(

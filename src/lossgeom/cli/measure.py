@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from torch import nn
 from torch.optim import SGD
 
-from lossgeom.checkpoints import load_checkpoint, sha256
 from lossgeom.cli.arguments import choices, optional, parsed
 from lossgeom.cli.certificate import SAMPLINGS, certificate
+from lossgeom.cli.checkpoint import CheckpointOptions, problem_at_checkpoint
 from lossgeom.cli.messages import say, show
-from lossgeom.cli.problem import FUNCTIONS, ProblemOptions, make_problem
+from lossgeom.cli.problem import FUNCTIONS
 from lossgeom.cli.terminal import part_display
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.metrics.geometry import Geometry
@@ -67,24 +66,14 @@ exit status:
   0  measured, also where the loss is NaN or infinite
   2  the model could not be made, loaded or measured"""
 
-DtypeName = Literal["float32", "float64"]
 SamplingName = Literal["without-replacement", "with-replacement", "reshuffling"]
-DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 THEIR_OWN_WORDS = (RecordError, OSError, DerivativeError)
 
 
 @dataclass(frozen=True)
-class MeasureOptions(ProblemOptions):
+class MeasureOptions(CheckpointOptions):
     """What to measure, and how well."""
 
-    checkpoint: Annotated[Path | None, optional("FILE")] = None
-    """Weights: .safetensors, or a state dict in .pt, .pth, .bin, .ckpt or .tar, never run."""
-    key: Annotated[str | None, optional("KEY", "the usual ones")] = None
-    """Entry of the checkpoint that holds the weights."""
-    examples: Annotated[int | None, optional("INT", "all")] = None
-    """Number of examples to measure on, from the first."""
-    dtype: Annotated[DtypeName | None, optional(choices([*DTYPES]), "the model's")] = None
-    """Type of numbers to measure in, in a copy of the model."""
     k: Annotated[int | None, optional("INT", "10, or all")] = None
     """Number of largest eigenvalues; there are as many as parameters."""
     tol: float = Geometry.tol
@@ -127,7 +116,8 @@ def main(arguments: list[str]) -> int:
             with explained(f"{' and '.join(names)} to be measured", but=(ValueError,)):
                 at_lr = edge["lr"], options.batch_size, options.momentum
                 edge["sgd"] = certificate(problem, *at_lr, options.sampling)
-        record = Record.create(_folder(options), _config(options), kind=MEASUREMENT, resume=True)
+        folder = options.out or options.folder("measure")
+        record = Record.create(folder, _config(options), kind=MEASUREMENT, resume=True)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
             at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
             title = f"The geometry of {options.model}{at}"
@@ -168,45 +158,19 @@ def _stability(options: MeasureOptions) -> dict[str, Any] | None:
 
 
 def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
-    """The problem with the weights of the checkpoint, and notes on how they were loaded."""
-    if options.key is not None and options.checkpoint is None:
-        raise ValueError("expected --checkpoint, too, with --key")
-    notes: list[str] = []
-
-    def load(model: nn.Module) -> None:
-        notes.extend(load_checkpoint(model, cast(Path, options.checkpoint), key=options.key))
-
-    dtype = None if options.dtype is None else DTYPES[options.dtype]
-    problem = make_problem(options, dtype, None if options.checkpoint is None else load)
+    problem, notes = problem_at_checkpoint(options)
     size = problem.theta.numel()
     if options.k is not None and options.k > size:
         raise ValueError(
             f"expected --k of at most {size}, the number of parameters, got {options.k}"
         )
-    if options.examples is not None:
-        problem = problem.take(options.examples)
-    with explained(f"{' and '.join(options.factories())} to give batches to measure on"):
-        problem.over_batches(len)
     return problem, notes
 
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
     """The options that identify the measurement: not its folder, nor what it is compared with."""
-    other = ("out", "json", "lr", "momentum", "batch_size", "sampling")
-    given = asdict(options)
-    config = {k: v for k, v in given.items() if k not in other and v not in (None, ())}
-    config["k"] = Geometry.k if options.k is None else options.k
-    if options.checkpoint is not None:
-        config["checkpoint"] = f"{options.checkpoint.name}, sha256 {sha256(options.checkpoint)}"
-    return config
-
-
-def _folder(options: MeasureOptions) -> Path:
-    if options.out is not None:
-        return options.out
-    names = ["measure", str(options.model).rpartition(":")[2]]
-    names += [] if options.checkpoint is None else [options.checkpoint.stem]
-    return Path("runs", "-".join(names))
+    config = options.config("out", "json", "lr", "momentum", "batch_size", "sampling")
+    return {**config, "k": Geometry.k if options.k is None else options.k}
 
 
 def _show(folder: Path, as_json: bool) -> None:

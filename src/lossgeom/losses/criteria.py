@@ -136,6 +136,8 @@ def _normalised(outputs: Tensor) -> bool:
 def _criterion_likelihood(criterion: nn.Module) -> Likelihood | None:
     if isinstance(criterion, nn.MSELoss):
         return Gaussian(2.0)
+    if isinstance(criterion, nn.SoftMarginLoss):
+        return Bernoulli(_signs)
     if not isinstance(criterion, nn.BCEWithLogitsLoss):
         return None
 
@@ -145,6 +147,17 @@ def _criterion_likelihood(criterion: nn.Module) -> Likelihood | None:
         return weight if criterion.weight is None else criterion.weight.to(y) * weight
 
     return Bernoulli(weights)
+
+
+def _signs(outputs: Tensor, batch: Batch) -> Tensor:
+    """The weights of targets of -1 and 1, for which alone this loss is a likelihood."""
+    y = _numbers(outputs, batch.targets, "SoftMarginLoss")
+    if (y.abs() != 1).any():
+        raise ValueError(
+            "SoftMarginLoss expects targets of -1 and 1 where it stands for a likelihood; batch "
+            f"{batch.index} has others"
+        )
+    return torch.ones_like(y)
 
 
 def squared_error() -> Loss:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,12 @@ def sampled_batches(problem: Problem, batch_size: int, *, seed: int = 0) -> Iter
 
 def on_raw(problem: Problem, raw: Any) -> Problem:
     """The problem on one batch, as its owner would write it."""
-    return problem._with(data=Data([raw], problem.data.target))
+    return on_batches(problem, [raw])
+
+
+def on_batches(problem: Problem, batches: Sequence[Any]) -> Problem:
+    """The problem on other batches, as their owner would write them."""
+    return problem._with(data=Data(batches, problem.data.target))
 
 
 def _rows(tensor: Tensor, places: Tensor) -> Tensor:

@@ -19,18 +19,21 @@ def cifar10(
     seed: int = 0,
     folder: str | Path = "data/cifar-10-batches-bin",
     classes: Sequence[int] = range(10),
+    centred: bool = True,
 ) -> Dataset:
     """Colour photographs of ten kinds of things, 32 x 32 pixels.
 
     Scaling: pixels (0 to 255) are divided by 255, then every colour channel is shifted and scaled
-    to mean 0 and standard deviation 1 over the training examples; inputs are (N, 3, 32, 32) in
-    float32, targets 0 to 9, or the places in ``classes``. The test examples are the data set's own.
+    to mean 0 and standard deviation 1 over the training examples; where they are not centred, they
+    stay between 0 and 1. Inputs are (N, 3, 32, 32) in float32, targets 0 to 9, or the places in
+    ``classes``. The test examples are the data set's own.
 
     Args:
         examples: to train on: a random choice out of ``data_batch_*.bin``.
         seed: of that choice.
         folder: where the files of the binary version are; nothing is downloaded.
         classes: which of the ten; images of others are left out, of the test examples, too.
+        centred: whether channels are shifted and scaled.
 
     Raises:
         FileNotFoundError: if they are not there; the error says where to get them.
@@ -50,13 +53,12 @@ def cifar10(
         raise ValueError(f"expected 1 to {len(images)} images to train on, got {examples}")
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:examples]
     train, (test, test_labels) = images[chosen], _read(folder / "test_batch.bin", classes)
-    mean, deviation = (getattr(train, of)(dim=(0, 2, 3), keepdim=True) for of in ("mean", "std"))
-    return Dataset(
-        train=((train - mean) / deviation, labels[chosen]),
-        test=((test - mean) / deviation, test_labels),
-        classes=len(classes),
-        scaling="pixels / 255, then mean 0 and deviation 1 per channel over the training examples",
-    )
+    scaling = "pixels / 255"
+    if centred:
+        mean, deviation = (getattr(train, of)((0, 2, 3), keepdim=True) for of in ("mean", "std"))
+        train, test = (train - mean) / deviation, (test - mean) / deviation
+        scaling += ", then mean 0 and deviation 1 per channel over the training examples"
+    return Dataset((train, labels[chosen]), (test, test_labels), len(classes), scaling)
 
 
 def _read(file: Path, classes: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ def mlp(
     widths: Sequence[int] = (48, 48, 48),
     activation: str = "relu",
     seed: int = 0,
+    batch_norm: bool = False,
 ) -> nn.Sequential:
     """Linear layers with an activation between them, initialised as torch does.
 
@@ -31,6 +32,7 @@ def mlp(
         widths: of the hidden layers; none gives a linear model.
         activation: one of ``ACTIVATIONS``.
         seed: of the initialisation; the global generator is left as it is.
+        batch_norm: whether a batch normalisation goes before each activation.
 
     Raises:
         ValueError: for an unknown activation or a width below 1.
@@ -52,5 +54,7 @@ def mlp(
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise([inputs, *widths, outputs]):
-            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+            layers += [nn.Linear(fan_in, fan_out)]
+            layers += [nn.BatchNorm1d(fan_out)] if batch_norm else []
+            layers += [ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[: -2 if batch_norm else -1])

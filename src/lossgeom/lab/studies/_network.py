@@ -10,27 +10,27 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from lossgeom.lab.datasets import Dataset, cifar10, digits
-from lossgeom.lab.models import mlp, vgg11
+from lossgeom.lab.datasets import Dataset, cifar10, digits, mnist
+from lossgeom.lab.models import lenet5, mlp, vgg11
 from lossgeom.lab.studies._study import require
 
 Examples = tuple[Tensor, Tensor]
-CLASSES = 10  # of either data set
+CLASSES = 10  # of every data set
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """Data and model."""
 
-    data: Literal["digits", "cifar10"] = "digits"
+    data: Literal["digits", "mnist", "cifar10"] = "digits"
     """Data set."""
     folder: str = "data/cifar-10-batches-bin"
-    """The folder with the files of CIFAR-10."""
+    """The folder with the files of CIFAR-10 or MNIST."""
     examples: int = 500
     """Examples to train on."""
     chunk: int = 500
     """Examples to go through at a time, in training on all of them and in measuring."""
-    model: Literal["mlp", "vgg11"] = "mlp"
+    model: Literal["mlp", "lenet5", "vgg11"] = "mlp"
     """Model."""
     widths: tuple[int, ...] = (48, 48)
     """Widths of the hidden layers of the mlp."""
@@ -52,7 +52,7 @@ Network = Annotated[NetworkSettings, tyro.conf.arg(name="")]  # whose flags have
 def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the settings that the chosen data and model do not use, in those of any study."""
     flat = {**settings, **settings.get("network", {})}
-    layers = flat.get("model") == "vgg11"
+    layers = flat.get("model", "mlp") != "mlp"
     idle = {"folder": flat.get("data") == "digits", "widths": layers, "activation": layers}
     return tuple(name for name in idle if idle[name])
 
@@ -61,6 +61,17 @@ def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
     """The model at its initialisation, and the data."""
     data = _load(settings, seed)
     return _network(settings, data, data.classes, seed), data
+
+
+def build_with_pixels(
+    settings: NetworkSettings, seed: int, batch_norm: bool = False
+) -> tuple[nn.Module, Dataset]:
+    """The model, with batch normalisation or not, and the data with pixels from 0 to 1.
+
+    Inputs then have a mean that is large beside how they vary.
+    """
+    data = _load(settings, seed, pixels=True)
+    return _network(settings, data, data.classes, seed, batch_norm), data
 
 
 def build_with_indicators(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
@@ -78,7 +89,7 @@ def build_with_signs(
 ) -> tuple[nn.Module, Dataset]:
     """The model with one output, and the data with targets 1 and -1 for two kinds of examples.
 
-    Of the digits, these are the even and the odd ones; of CIFAR-10, airplanes and automobiles, and
+    Of digits, these are the even and the odd ones; of CIFAR-10, airplanes and automobiles, and
     there are no others.
     """
     data = _load(settings, seed, classes=(0, 1), centred=centred)
@@ -91,11 +102,17 @@ def _load(
     seed: int,
     classes: Sequence[int] = range(10),
     centred: bool = True,
+    pixels: bool = False,
 ) -> Dataset:
-    """All digits, centred or not, or images of some classes, which always are."""
+    """All small digits, centred or not, or images, which always are; or pixels from 0 to 1.
+
+    Of CIFAR-10 there may be some classes only.
+    """
     if settings.data == "digits":
-        return digits(settings.examples, seed, centred)
-    return cifar10(settings.examples, seed, settings.folder, classes)
+        return digits(settings.examples, seed, centred and not pixels, 0.0 if pixels else -1.0)
+    if settings.data == "mnist":
+        return mnist(settings.examples, seed, settings.folder, centred=not pixels)
+    return cifar10(settings.examples, seed, settings.folder, classes, centred=not pixels)
 
 
 def _indicators(examples: Examples) -> Examples:
@@ -108,11 +125,15 @@ def _signs(examples: Examples) -> Examples:
     return inputs, (1 - 2 * (labels % 2)).to(inputs).unsqueeze(1)
 
 
-def _network(settings: NetworkSettings, data: Dataset, outputs: int, seed: int) -> nn.Module:
+def _network(
+    settings: NetworkSettings, data: Dataset, outputs: int, seed: int, batch_norm: bool = False
+) -> nn.Module:
     if settings.model == "vgg11":
         return vgg11(outputs, seed=seed)
-    inputs = data.train[0][0].numel()
-    layers = mlp(inputs, outputs, settings.widths, settings.activation, seed)
+    image = data.train[0][0]
+    if settings.model == "lenet5":
+        return lenet5((1, 8, 8) if settings.data == "digits" else image.shape, outputs, seed)
+    layers = mlp(image.numel(), outputs, settings.widths, settings.activation, seed, batch_norm)
     return nn.Sequential(nn.Flatten(), *layers)
 
 

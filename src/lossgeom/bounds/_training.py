@@ -1,0 +1,146 @@
+"""Minimise a PAC-Bayes bound over posteriors and the variance of the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.bounds._complexity import Complexity
+from lossgeom.bounds.posterior import Basis, Posterior
+from lossgeom.checks import check_at_least, check_number
+from lossgeom.linalg import random_numbers
+from lossgeom.problem import Problem
+
+ALPHA, EPS = 0.9, 1e-8  # of RMSprop
+PRIOR_LOG_STD = -3.0  # that training begins with
+LEAST_LOG_STD = -40.0  # of which the inverse variance is a number in float32
+LEAST_STD = 1e-3  # of the prior's, that a posterior begins with
+
+
+class Epoch(NamedTuple):
+    """Where training is after an epoch.
+
+    Attributes:
+        epoch: which one, from 1 on.
+        surrogate: the mean of the loss over the epoch, in bits; NaN where training ended at a loss
+            or parameters that are not finite.
+        complexity: the root that is added to it; their sum is what is minimised.
+        kl: relative entropy of posterior and prior.
+        prior_variance: lambda, not yet rounded to the grid.
+    """
+
+    epoch: int
+    surrogate: float
+    complexity: float
+    kl: float
+    prior_variance: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a posterior is trained.
+
+    Attributes:
+        epochs: passes over the data.
+        lr: of RMSprop.
+        every: epochs after which the basis is computed again; never for 0.
+        seed: of the noise.
+        on_epoch: is called after each epoch.
+    """
+
+    epochs: int
+    lr: float
+    every: int
+    seed: int
+    on_epoch: Callable[[Epoch], None]
+
+    def __post_init__(self) -> None:
+        check_at_least(0, epochs=self.epochs)
+        check_number("lr", self.lr, 0)
+
+
+def fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
+    """Parameters that minimise the loss alone, from those of a problem on."""
+    theta = problem.theta.clone()
+    squares = torch.zeros_like(theta)
+
+    def step(batch: Batch) -> None:
+        gradient, _ = _gradient(problem, theta, batch)
+        _rmsprop(theta, squares, gradient, training.lr)
+
+    for _ in range(training.epochs):
+        problem.over_batches(step)
+    return theta
+
+
+def trained(
+    problem: Problem,
+    prior: Float[Tensor, " P"],
+    basis_at: Callable[[Problem], Basis],
+    complexity: Complexity,
+    training: Training,
+) -> tuple[Posterior, float, list[Epoch]]:
+    r"""Minimise the loss of a network drawn from the posterior plus the complexity term.
+
+    With the noise :math:`z = \sigma \varepsilon` in the basis and the gradient g of the loss at
+    :math:`\mu + U z`, the loss has the gradients g in mu and :math:`U^\top g \, z` in ln sigma.
+
+    Returns:
+        The posterior, the logarithm of the prior's variance, and the epochs.
+    """
+    P, basis = len(prior), basis_at(problem)
+    least = LEAST_STD * math.exp(PRIOR_LOG_STD)
+    log_std = basis.rotate(problem.theta).abs().clamp(min=least).log()
+    state = torch.cat([problem.theta, log_std, problem.theta.new_tensor([PRIOR_LOG_STD])])
+    squares, (mean, log_std, log_prior_std) = torch.zeros_like(state), torch.split(state, [P, P, 1])
+    generator, history = random_numbers(training.seed), list[Epoch]()
+
+    def step(batch: Batch) -> float:
+        normal = torch.randn(P, generator=generator, dtype=mean.dtype).to(mean)
+        noise = log_std.exp() * normal
+        gradient, loss = _gradient(problem, mean + basis.unrotate(noise), batch)
+        *_, (in_mean, in_std, in_prior) = complexity.gradients(
+            mean - prior, log_std, log_prior_std.item()
+        )
+        in_mean += gradient
+        in_std += basis.rotate(gradient) * noise
+        whole = torch.cat([in_mean, in_std, in_mean.new_tensor([in_prior])])
+        _rmsprop(state, squares, whole, training.lr)
+        log_prior_std.clamp_(LEAST_LOG_STD, complexity.largest / 2)
+        return loss
+
+    for epoch in range(1, training.epochs + 1):
+        if training.every and epoch > 1 and epoch % training.every == 1:
+            basis = basis_at(problem.at(mean))
+        try:
+            losses = problem.over_batches(step)
+            kl, root, _ = complexity.gradients(mean - prior, log_std, log_prior_std.item())
+        except ArithmeticError:  # as NonFiniteError is
+            history.append(Epoch(epoch, *[math.nan] * 4))
+            break
+        variance = math.exp(2 * log_prior_std.item())
+        history.append(Epoch(epoch, sum(losses) / len(losses), root, kl, variance))
+        training.on_epoch(history[-1])
+    return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
+
+
+def _gradient(problem: Problem, theta: Float[Tensor, " P"], batch: Batch) -> tuple[Tensor, float]:
+    """Gradient and value of the mean loss of a batch, in bits, which is at least its error."""
+    leaf = theta.detach().requires_grad_()
+    total, count = problem.terms(problem.outputs(leaf, batch), batch)
+    bits = (count or 1.0) * math.log(2)
+    (gradient,) = torch.autograd.grad(total / bits, leaf, materialize_grads=True)
+    return gradient, total.item() / bits
+
+
+def _rmsprop(x: Tensor, squares: Tensor, gradient: Tensor, lr: float) -> None:
+    """One step of RMSprop in place, as torch's."""
+    squares.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
+    x.addcdiv_(gradient, squares.sqrt().add_(EPS), value=-lr)

@@ -1,0 +1,259 @@
+"""The PAC-Bayes bound of Dziugaite and Roy, in bases that curvature gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lossgeom.bounds._bases import BASES
+from lossgeom.bounds._classification import classes, sampled_errors
+from lossgeom.bounds._complexity import Complexity, Divergence
+from lossgeom.bounds._prior import Prior, prior_mean
+from lossgeom.bounds._training import Epoch, Training, fitted, trained
+from lossgeom.bounds.bound import Assumption, Bound
+from lossgeom.bounds.kl_inverse import kl_inverse
+from lossgeom.bounds.posterior import Posterior
+from lossgeom.checks import check_at_least, check_number
+from lossgeom.estimate import Estimate
+from lossgeom.linalg import plain_arithmetic
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.minibatches import on_batches
+from lossgeom.reprs import short
+from lossgeom.wording import unknown
+
+QUANTITY = "the error on new examples of a network that is drawn from the posterior for each"
+SOURCE = "Dziugaite and Roy (arXiv:1703.11008), with the bases of Wu et al. (arXiv:2010.04261)"
+INDEPENDENT = Assumption(
+    "the examples were drawn independently of each other, from the distribution that new ones "
+    "come from",
+    "unverifiable",
+)
+ONE_BY_ONE = Assumption("the class of an example depends on no other example", "checked")
+UNTRAINED = Assumption("the mean of the prior does not depend on the examples", "declared")
+
+
+@dataclass(frozen=True, eq=False)
+class PacBayes:
+    """A PAC-Bayes bound on the error of a randomised network; ``print`` tells all of it.
+
+    Attributes:
+        bound: on the error on new examples, with its assumptions.
+        basis: of the posterior, by name.
+        kl: relative entropy of posterior and prior, in nats.
+        prior_variance: lambda, on the grid.
+        empirical_error: the mean error of the networks drawn, on the examples of the bound.
+        posterior: the distribution that networks are drawn from.
+        history: where training was after each epoch.
+    """
+
+    bound: Bound = field(repr=False)
+    basis: str
+    kl: float
+    prior_variance: float
+    empirical_error: Estimate
+    posterior: Posterior = field(repr=False)
+    history: tuple[Epoch, ...] = field(repr=False)
+
+    @property
+    def value(self) -> float:
+        """The bound."""
+        return self.bound.value
+
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """All that it rests on."""
+        return self.bound.assumptions
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether it says no more than that an error is at most 1."""
+        return self.bound.vacuous
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended early, at a loss or parameters that are not finite."""
+        return bool(self.history) and math.isnan(self.history[-1].surrogate)
+
+    def __float__(self) -> float:
+        return self.value
+
+    __repr__ = short
+
+    def __str__(self) -> str:
+        ended = f"\n  training diverged in epoch {len(self.history)}" * self.diverged
+        return f"{self.bound}{ended}"
+
+    def stochastic_error(self, problem: Problem, *, samples: int = 100, seed: int = 1) -> Estimate:
+        """The error of networks drawn from the posterior, on the examples of a problem.
+
+        Cost: a forward pass over them for each network.
+
+        Args:
+            problem: the same model and loss on any examples, such as those of a test set.
+            samples: networks to draw, at least 2.
+            seed: of the draws.
+
+        Returns:
+            The mean, with the standard error that the draws leave; that of the examples is not in
+            it.
+        """
+        check_at_least(2, samples=samples)
+        return _mean(sampled_errors(problem, classes(problem), self.posterior, samples, seed))
+
+
+def _mean(errors: Tensor) -> Estimate:
+    stderr = (errors.var() / len(errors)).sqrt().item()
+    return Estimate(errors.mean().item(), stderr, matvecs=0)
+
+
+def _split(initial: Problem, share: float, training: Training) -> tuple[Problem, Assumption]:
+    """Train the mean of a prior on the first batches, and leave the others for the bound."""
+    raws = initial.over_batches(lambda batch: batch.raw)
+    first = round(share * len(raws))
+    if not 0 < first < len(raws):
+        raise ValueError(
+            f"prior_share={share:g} of {len(raws)} batches leaves none for the "
+            f"{'bound' if first else 'prior'}; give smaller batches, or another share"
+        )
+    mean = fitted(on_batches(initial, raws[:first]), training)
+    statement = (
+        f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
+        "batches, which the bound does not count; that those are the first does not depend on what "
+        "is in them"
+    )
+    return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
+
+
+def pac_bayes(
+    problem: Problem,
+    *,
+    prior: Prior,
+    basis: str = "standard",
+    epochs: int = 300,
+    lr: float = 2e-3,
+    samples: int = 1000,
+    delta: float = 0.025,
+    delta_prime: float = 0.01,
+    b: float = 0.1,
+    p: float = 100.0,
+    every: int = 10,
+    prior_share: float = 0.0,
+    seed: int = 0,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> PacBayes:
+    r"""Bound the error of a randomised network by how far it is from its initial parameters.
+
+    A posterior :math:`Q = N(\mu, U \mathrm{diag}(\sigma^2) U^\top)` over parameters is trained,
+    from those of the problem on, to classify well and to be close to a prior
+    :math:`N(\theta_0, \lambda I)`. With probability :math:`1 - \delta - \delta'`,
+
+    .. math::
+        e(Q) \le \mathrm{kl}^{-1}\Big(\mathrm{kl}^{-1}\Big(\hat e, \frac{\ln(2/\delta')}{n}\Big),
+        \frac{KL(Q \| P) + 2 \ln j + \ln(\pi^2 N / 6 \delta)}{N - 1}\Big), \quad
+        \lambda = b e^{-j/p}
+
+    with the error :math:`\hat e` of n networks drawn from Q on the N examples,
+    :func:`lossgeom.bounds.kl_inverse`, and
+
+    .. math:: KL = \tfrac12 \Big(\frac{\sum_i \sigma_i^2 + \|\mu - \theta_0\|^2}{\lambda} - P
+        + P \ln \lambda\Big) - \sum_i \ln \sigma_i.
+
+    What is minimised by RMSprop in mu, ln sigma and ln lambda is the loss of one network drawn for
+    each batch, in bits, plus the root of half of the second argument; lambda is kept below
+    :math:`b e^{-1/p}` and afterwards rounded to the better of its neighbours on the grid. Any mu,
+    sigma and U may depend on the examples, so that a poor minimum costs tightness, not validity.
+
+    Cost: a gradient for each batch and epoch, two rotations into the basis beside it (each m n (m +
+    n) multiplications for a layer with m outputs and n inputs), and ``samples`` forward passes;
+    a basis costs what :func:`lossgeom.kronecker_factors` does, or P Hessian products for "exact".
+
+    Args:
+        problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
+            ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
+            1, or -1 and 1. What the loss leaves out, such as an ``ignore_index``, is not counted.
+        prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
+        basis: U: ``"standard"`` for none; ``"exact"`` for the eigenvectors of the Hessian in each
+            parameter of at most 4,096 numbers.
+        epochs: passes over the batches, in their order.
+        lr: of RMSprop, whose alpha is 0.9.
+        samples: n, at least 2.
+        delta: the probability that the bound on the error fails, in (0, 1).
+        delta_prime: that its estimate from n networks does; if the best of several bounds is
+            chosen afterwards, to be divided by their number.
+        b: larger than the largest prior variance of the grid.
+        p: how fine the grid is.
+        every: epochs after which ``basis="recomputed"`` is computed again.
+        prior_share: the share of batches, in [0, 1), that the mean of the prior is trained on
+            first, from ``prior`` on with as many epochs. The posterior then starts there, and N
+            counts the other examples only: a prior that depends on data, by sample splitting.
+        seed: of noise and networks drawn, on the CPU from generators of their own.
+        on_epoch: is called with each ``Epoch`` when it is over.
+
+    Returns:
+        The bound with its posterior. Training that diverges ends early, and ``diverged`` says so;
+        the bound is then that of the last posterior, and NaN where that is not finite.
+
+    Raises:
+        TypeError, ValueError: for what is not such a problem or prior, a model with running
+            statistics or frozen parameters that are not those of the prior, or settings out of
+            their range.
+
+    Source: Dziugaite and Roy, arXiv:1703.11008, sections 2 and 3 (the bound, its grid and its
+    minimisation); Langford and Caruana, Not Bounding the True Error (2001); Wu et al.,
+    arXiv:2010.04261 (the bases); Ambroladze et al., Tighter PAC-Bayes Bounds (2006), for priors
+    from a part of the data.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    >>> batches = [(x, x[:, :1].gt(0).float())]
+    >>> model = nn.Linear(2, 1)
+    >>> initial = torch.zeros(3)
+    >>> _ = nn.init.ones_(model.weight), nn.init.zeros_(model.bias)
+    >>> problem = Problem(model, nn.BCEWithLogitsLoss(), batches)
+    >>> result = pac_bayes(problem, prior=initial, epochs=20, lr=0.1, samples=50)
+    >>> result.empirical_error.value < result.value < 1, result.vacuous
+    (True, False)
+    """
+    checked_problem(problem)
+    if basis not in BASES:
+        raise ValueError(unknown("basis", basis, BASES))
+    check_at_least(1, every=every)
+    check_at_least(2, samples=samples)
+    check_number("delta_prime", delta_prime, 0, 1)
+    check_number("prior_share", prior_share, 0, 1, at_low=True)
+    training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
+    with plain_arithmetic(problem.theta.device):
+        mean, assumptions = prior_mean(problem, prior)
+        assumptions.append(UNTRAINED)
+        if prior_share:
+            problem, assumptions[-1] = _split(problem.at(mean), prior_share, training)
+            mean = problem.theta
+        labels = classes(problem)
+        N = sum(int((part >= 0).sum()) for part in labels)
+        complexity = Complexity(N, delta, b, p)
+        posterior, log_variance, history = trained(
+            problem, mean, BASES[basis], complexity, training
+        )
+        errors = sampled_errors(problem, labels, posterior, samples, seed + 1)
+    apart = Divergence.of(posterior.mean - mean, posterior.log_std)
+    c, kl, log_variance = min(
+        (complexity(kl, on_grid), kl, on_grid)
+        for on_grid in complexity.neighbours(log_variance)
+        for kl in [apart.kl(on_grid)]
+    )
+    empirical = _mean(errors)
+    upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
+    bound = Bound(
+        kl_inverse(upper, c),
+        QUANTITY,
+        1 - delta - delta_prime,
+        {"N": N, "KL": kl, "lambda": math.exp(log_variance), "b": b, "p": p, "delta": delta}
+        | {"error of samples": empirical.value, "samples": samples, "delta'": delta_prime},
+        (*assumptions, ONE_BY_ONE, INDEPENDENT),
+        SOURCE,
+    )
+    return PacBayes(bound, basis, kl, math.exp(log_variance), empirical, posterior, tuple(history))
