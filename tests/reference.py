@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -125,6 +126,53 @@ def output_hessian(case: Case) -> Tensor:
 def gauss_newton(case: Case) -> Tensor:
     J = parameter_jacobian(case)
     return J.T @ output_hessian(case) @ J
+
+
+def decoupled(case: Case) -> Tensor:
+    """Blocks of linear layers and convolutions, from differences in what they put out."""
+    model = with_parameters(case, theta_of(case))
+    H, N = output_hessian(case), len(case.targets)
+    counts = H.reshape(N, -1).any(1)  # an example whose targets are ignored does not
+    blocks = {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            x, M = _inputs_and_output_hessians(case, model, module, H)
+            inputs, outputs = x[counts].flatten(0, 1), M.sum(0)
+            blocks[module.weight] = torch.kron(outputs, inputs.T @ inputs / len(inputs))
+            blocks[module.bias] = outputs
+    return torch.block_diag(*(blocks[p] for p in trainable(case, model)))
+
+
+def _inputs_and_output_hessians(
+    case: Case, model: nn.Module, module: nn.Module, H: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Inputs (N, S, n) of a layer, of all its calls, and the Hessians (NS, m, m) at its outputs."""
+    N, inputs, shapes = len(case.targets), [], []
+
+    def note(_, args, output):
+        x = args[0].detach().clone()
+        if isinstance(module, nn.Conv2d):
+            x = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride).mT
+        inputs.append(x.reshape(N, -1, x.shape[-1]))
+        shapes.append(output.shape)
+
+    def shifted(shift: Tensor) -> Tensor:
+        parts = list(shift.split([shape.numel() for shape in shapes]))
+        add = module.register_forward_hook(lambda _, __, y: y + parts.pop(0).view(y.shape))
+        with add, torch.no_grad():
+            return run(case, model).reshape(-1)
+
+    with module.register_forward_hook(note), torch.no_grad():
+        run(case, model)
+    sizes = [shape.numel() for shape in shapes]
+    J = central_differences(shifted, torch.zeros(sum(sizes), dtype=torch.float64))
+    rows = []
+    for part, shape in zip(J.split(sizes, 1), shapes, strict=True):
+        part = part.reshape(len(J), *shape)
+        part = part.movedim(2, -1) if isinstance(module, nn.Conv2d) else part
+        rows.append(part.reshape(len(J), -1, part.shape[-1]))
+    at = torch.cat(rows, 1)
+    return torch.cat(inputs, 1), torch.einsum("asi,ab,bsj->sij", at, H, at)
 
 
 def residual(case: Case) -> Tensor:

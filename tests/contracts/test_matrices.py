@@ -42,6 +42,7 @@ def make(name: str, problem: Problem, **options):
         ),
         "BlockDiagonal": lambda: lg.BlockDiagonal(lg.Hessian(problem, **options)),
         "OutputRoot": lambda: lg.OutputRoot(problem),
+        "Decoupled": lambda: lg.Decoupled(problem),  # which keeps no more than its factors
     }
     return kinds.get(name, lambda: getattr(lg, name)(problem, **options))()
 
@@ -140,6 +141,7 @@ DENSE = {
     "ParameterJacobian": reference.parameter_jacobian,
     "NTK": lambda case: (J := reference.parameter_jacobian(case)) @ J.T,
     "ConjugateGaussNewton": conjugate,
+    "Decoupled": reference.decoupled,
 }
 
 
@@ -154,7 +156,19 @@ def known(case: Case) -> bool:
 
 
 def defined(name: str, case: Case) -> bool:
+    if name == "Decoupled":
+        return has_only_layers(case)
     return name != "MonteCarloFisher" or known(case)
+
+
+@functools.cache
+def has_only_layers(case: Case) -> bool:
+    """Whether all parameters are of linear layers and convolutions, one weight with its bias."""
+    try:
+        lg.Decoupled(problem_of(case))
+    except ValueError:
+        return False
+    return True
 
 
 def keeps_graphs(name: str, case: Case) -> bool:
@@ -167,14 +181,15 @@ def indifferent_to_the_split(name: str, case: Case) -> bool:
 
 def indifferent_to_order(name: str, case: Case) -> bool:
     """Where no statistics or draws depend on it."""
-    return case.splittable and name != "MonteCarloFisher"
+    return case.splittable and name != "MonteCarloFisher" and defined(name, case)
 
 
 def scales(name: str, case: Case) -> bool:
     # without its likelihood, an observation is an example
     tokens = known(case) and case.targets.ndim > 1
-    of_observations = KINDS[name].degree == 2
-    return KINDS[name].degree is not None and not (tokens and of_observations)
+    of_observations = KINDS[name].degree == 2 or name == "Decoupled"
+    scaling = KINDS[name].degree is not None and defined(name, case)
+    return scaling and not (tokens and of_observations)
 
 
 def evaluates_the_loss(name: str, case: Case) -> bool:
@@ -394,7 +409,7 @@ def test_frees_its_graphs(name):
     problem = Problem(model, "cross_entropy", data, check=False)
     A = make(name, problem)
     A @ torch.ones(A.shape[1])
-    if name != "OutputRoot":  # which keeps outputs and no graphs
+    if name not in ("OutputRoot", "Decoupled"):  # which keep no graphs
         assert any(reference() is not None for reference in sentinels)  # for the next product
     gc.collect()
     gc.disable()  # no cycle may keep them until the next collection

@@ -4,6 +4,7 @@ from lossgeom.curvature._layers import Layer, left_out
 from lossgeom.curvature.best_kronecker import BestKronecker, best_kronecker
 from lossgeom.curvature.blocks import BlockDiagonal, block, off_block_mass, parameter_blocks
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
+from lossgeom.curvature.decoupled import Decoupled
 from lossgeom.curvature.empirical_fisher import EmpiricalFisher
 from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.gradient_covariance import GradientCovariance
@@ -40,4 +41,5 @@ MATRICES = (
     OutputRoot,
     NTK,
     ConjugateGaussNewton,
+    Decoupled,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.curvature._layers import left_out
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.kronecker import Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature
@@ -83,12 +85,11 @@ class Decoupled(ProblemMatrix):
         ):
             bias = KroneckerProduct(own.outputs, own.outputs.new_ones(1, 1))
             found |= zip(own.parameters, (own.matrix, bias), strict=False)
-        missing = [name for name in problem.network.names if name not in found]
-        if missing:
+        if missing := [name for name in problem.network.names if name not in found]:
+            reasons = "; ".join(f"{name} ({why})" for name, why in left_out(problem).items())
             raise ValueError(
-                "expected all parameters to be of linear layers or convolutions, but "
-                f"{', '.join(missing)} are not ({'; '.join(problem.notes)}); measure in the others "
-                "with problem.with_parameters(names)"
+                "expected all parameters to be of linear layers or convolutions, but not so "
+                f"{', '.join(missing)}: {reasons}; problem.with_parameters(names) holds them fixed"
             )
         self.blocks = {name: found[name] for name in problem.network.names}
 
@@ -112,7 +113,7 @@ class Decoupled(ProblemMatrix):
         Raises:
             ValueError: for a negative eigenvalue of that.
         """
-        return sum(_in_eigenbasis(block).logdet(damping) for block in self.blocks.values())
+        return math.fsum(_in_eigenbasis(b).logdet(damping) for b in self.blocks.values())
 
 
 def _by_blocks(blocks: Sequence[Block], V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
+from lossgeom.curvature._block_norms import block_norms
 from lossgeom.curvature.best_kronecker import (
     BestKronecker,
     Rows,
@@ -19,17 +19,14 @@ from lossgeom.curvature.best_kronecker import (
     rearranged,
     rearranged_back,
 )
-from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.kronecker import KroneckerFactors, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     KroneckerEigenbasis,
     KroneckerProduct,
-    frobenius_norm,
     plain_arithmetic,
 )
-from lossgeom.linalg.probes import exact_estimate
 from lossgeom.problem import Problem, checked_problem
 
 Product = KroneckerProduct | KroneckerEigenbasis
@@ -41,8 +38,6 @@ KFAC: Mapping[str, tuple[Curvature, Sharing]] = {
     "empirical": ("empirical", "expand"),
     "empirical reduce": ("empirical", "reduce"),
 }
-EXACT = 2048  # rows of a matrix up to which a block's norm is taken from it
-PIECE_BYTES = 64 * 2**20  # of gradients that are formed at once
 ROUNDING = 10  # units of rounding that a squared error may be off by
 SHOWN = 5e-4  # error bars from which on they are printed
 
@@ -155,7 +150,8 @@ def kronecker_errors(
 
     >>> import torch
     >>> from torch import nn
-    >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(torch.eye(2), torch.ones(2, 1))])
+    >>> data = [(torch.eye(2).double(), torch.ones(2, 1).double())]
+    >>> problem = Problem(nn.Linear(2, 1).double(), "squared_error", data)
     >>> print(str(kronecker_errors(problem))[:68])
     relative Frobenius error
     layer   size  decoupling  reduce  sampled
@@ -168,7 +164,7 @@ def kronecker_errors(
         for own, named in zip(best, products, strict=True):
             named["best"] = own.matrix
         sums = rows.mean(_trace_and_inner_products, products)
-        norms = _norms(problem, rows, factors, matvecs, seed)
+        norms = block_norms(problem, rows, factors, matvecs, seed)
         parts = zip(best, products, sums, norms, strict=True)
         return KroneckerErrors(tuple(_layer_errors(problem.theta.dtype, *part) for part in parts))
 
@@ -247,60 +243,6 @@ def _error(explained: float, norm: Estimate, dtype: torch.dtype) -> Estimate:
     value = at(square)
     bar = max(abs(at(square + spread) - value), abs(at(square - spread) - value))
     return Estimate(value, bar, converged=math.isfinite(value))
-
-
-def _norms(
-    problem: Problem,
-    rows: Rows,
-    factors: Sequence[KroneckerFactors],
-    matvecs: int,
-    seed: int,
-) -> list[Estimate]:
-    """Take the norms of blocks that are small or have few columns, and estimate the others."""
-    small = [len(own.outputs) * len(own.inputs) <= EXACT for own in factors]
-    blocks = rows.mean(_block, small)
-    found = []
-    for i, (own, block) in enumerate(zip(factors, blocks, strict=True)):
-        parts = [part for batch in rows.kept or () for part in _parts(batch[i])]
-        columns = sum(part.gradients[..., 0, 0].numel() for part in parts)
-        if small[i]:
-            found.append(exact_estimate(float(block.norm()), 0))
-        elif rows.kept is not None and columns <= EXACT:
-            found.append(exact_estimate(_gram_norm(parts) / rows.divisor, 0))
-        else:
-            A = GaussNewton(problem.with_parameters(glob.escape(own.parameters[0])))
-            found.append(frobenius_norm(A, matvecs=matvecs, seed=seed))
-    return found
-
-
-def _block(rows: LayerRows, wanted: bool) -> Tensor:
-    if not wanted:
-        return rows.inputs.new_zeros(())
-    formed = map(_formed, _parts(rows))
-    return torch.stack([Z.T @ Z for Z in formed]).sum(0)
-
-
-def _gram_norm(parts: Sequence[LayerRows]) -> float:
-    """The norm of Z^T Z as that of Z Z^T, of rows that are formed anew for each pair of parts."""
-    total = 0.0
-    for i, part in enumerate(parts):
-        Z = _formed(part)
-        total += float((Z @ Z.T).square().sum())
-        total += 2 * sum(float((Z @ _formed(other).T).square().sum()) for other in parts[:i])
-    return math.sqrt(total)
-
-
-def _parts(rows: LayerRows) -> Iterator[LayerRows]:
-    """Cut rows so that their gradients take little memory when they are formed."""
-    x, g = rows.inputs, rows.gradients
-    size = max(1, PIECE_BYTES // (8 * len(g) * x.shape[2] * g.shape[3]))
-    for inputs, gradients in zip(torch.split(x, size), torch.split(g, size, 1), strict=True):
-        yield replace(rows, inputs=inputs, gradients=gradients)
-
-
-def _formed(rows: LayerRows) -> Float[Tensor, "j mn"]:
-    """The gradients G, one in each row."""
-    return (rows.gradients.mT @ rows.inputs).flatten(0, 1).flatten(1)
 
 
 def _cell(error: Estimate) -> str:

@@ -63,8 +63,9 @@ def best_kronecker_product(A: Float[Tensor, "mn mn"], shape: tuple[int, int]) ->
     square = MatrixFree.like(Dense(R), lambda V: R.T @ (R @ V), lambda: square, (n * n, n * n))
     start = torch.eye(n, dtype=A.dtype, device=A.device).flatten()
     pairs = top_eigenpairs(square, start=start, tol=1e-10, max_matvecs=1000)
-    right = pairs.vectors[:, 0]
-    left, right = (R @ right).reshape(m, m), right.reshape(n, n)
+    right = pairs.vectors[:, 0].reshape(n, n)
+    right = right if right.trace() >= 0 else -right  # of A > 0 both are then positive
+    left = (R @ right.flatten()).reshape(m, m)
     return KroneckerProduct((left + left.T) / 2, (right + right.T) / 2)
 
 

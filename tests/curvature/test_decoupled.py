@@ -1,0 +1,51 @@
+"""What the decoupled matrix of all layers does beyond the contract of matrices."""
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+
+pytestmark = pytest.mark.quick
+
+
+def problem_of(*layers):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), *layers, nn.Linear(4, 2)).double()
+    x, y = torch.randn(20, 3).double(), torch.arange(20) % 2
+    return lg.Problem(model, "cross_entropy", [(x, y)])
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_inverse_and_determinant(corrected):
+    decoupled = lg.Decoupled(problem_of(), corrected=corrected)
+    damped = decoupled.dense() + 0.1 * torch.eye(26, dtype=torch.float64)
+    inverse = decoupled.inverse(damping=0.1)
+    torch.testing.assert_close(inverse.dense(), torch.linalg.inv(damped))
+    assert inverse.T is inverse
+    assert decoupled.logdet(damping=0.1) == pytest.approx(torch.logdet(damped).item())
+
+
+def test_preconditions():
+    """Conjugate gradients on the damped Gauss-Newton matrix of one layer, which it inverts."""
+    problem = problem_of().take(1).with_parameters("0.weight")
+    decoupled = lg.Decoupled(problem)
+    step = decoupled.inverse(damping=0.1) @ problem.gradient()
+    A = lg.GaussNewton(problem)
+    torch.testing.assert_close(A @ step + 0.1 * step, problem.gradient())
+
+
+def test_blocks_are_those_of_parameters():
+    problem = problem_of()
+    first, _ = lg.kronecker_factors(problem)
+    blocks = lg.Decoupled(problem).blocks
+    assert tuple(blocks) == problem.network.names
+    torch.testing.assert_close(blocks["0.weight"].dense(), first.matrix.dense())
+    torch.testing.assert_close(blocks["0.bias"].dense(), first.outputs)
+
+
+def test_refuses_parameters_of_other_modules():
+    problem = problem_of(nn.LayerNorm(4))
+    with pytest.raises(ValueError, match=r"not so 2.weight, 2.bias: 2 \(LayerNorm is neither"):
+        lg.Decoupled(problem)
+    assert lg.Decoupled(problem.with_parameters(["0.*", "3.*"])).shape == (26, 26)
