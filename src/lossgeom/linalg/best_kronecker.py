@@ -61,5 +61,5 @@ def best_kronecker_product(A: Float[Tensor, "mn mn"], shape: tuple[int, int]) ->
     return KroneckerProduct((left + left.T) / 2, (right + right.T) / 2)
 
 
-def _symmetric(X: Float[Tensor, "..."], first: int) -> Float[Tensor, "..."]:
+def _symmetric(X: Float[Tensor, ...], first: int) -> Float[Tensor, ...]:
     return (X + X.transpose(first, first + 1)) / 2
