@@ -8,6 +8,7 @@ from lossgeom.lab.studies import (
     progressive_sharpening,
     quadratic_expansion,
     random_quadratic,
+    random_two_layer,
     sgd_stability,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
@@ -23,5 +24,6 @@ STUDIES = {
         random_quadratic.STUDY,
         edge_of_stability.STUDY,
         sgd_stability.STUDY,
+        random_two_layer.STUDY,
     )
 }
