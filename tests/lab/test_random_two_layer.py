@@ -113,7 +113,9 @@ def test_a_run(tmp_path, unchecked):
     assert 0 < rows["width-30"]["value"] == rows["ratios"]["value"] < 1
     drawn, _ = record.load_arrays("ratios")
     assert drawn["y"].shape == (2, 1)
-    assert record.load_arrays("spectrum-30")[0]["measured_values"].shape == (6,)
+    spectra, facts = record.load_arrays("spectra")
+    assert set(facts["matrices"]) == {"width5", "width30"}
+    assert spectra["width30_values"].shape == (6,)
 
 
 @pytest.mark.parametrize(

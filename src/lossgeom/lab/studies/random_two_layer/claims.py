@@ -42,7 +42,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     )
     yield stats.claim_over_seeds(
         "gap",
-        statement="A wide network has a gap.",
+        statement="A wide network has a gap after C - 1 eigenvalues.",
         source=WU,
         measured=f"{RATIO}, {last}",
         values=at(seeds, config.widths[-1]),
@@ -50,8 +50,8 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     )
     yield stats.claim_over_seeds(
         "same_space",
-        statement="Its C - 1 largest eigenpairs span what W_2^T makes of the directions of the "
-        "outputs in which these do not move together.",
+        statement="The C - 1 largest eigenpairs of a wide network span what W_2^T makes of the "
+        "directions of the outputs in which these do not move together.",
         source=WU,
         measured=f"{OVERLAP}that space, {last}",
         values=at(seeds, config.widths[-1], "overlap"),
@@ -107,7 +107,7 @@ def _controls(
     yield stats.control(
         stats.claim_over_seeds,
         "narrow",
-        statement="a narrow network has a gap.",
+        statement="a narrow network has that gap.",
         measured=f"{RATIO}, {first}",
         values=at(seeds, config.widths[0]),
         expected=SMALL,

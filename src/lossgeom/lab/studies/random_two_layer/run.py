@@ -23,8 +23,7 @@ DRAWN = 2  # times C: eigenvalues in the figure
 
 def run(run: SeedRun[Config], record: Record) -> None:
     """Draw a network of each width, and decompose its output Hessian."""
-    spectra = tuple(f"spectrum-{n}" for n in run.study.widths)
-    record.describe(ForReport(predictions=("ratios",), spectra=spectra))
+    record.describe(ForReport(predictions=("ratios",), spectra=("spectra",)))
     run_stages(stages(run.study), run, record)
 
 
@@ -59,13 +58,7 @@ def at_width(n: int, run: SeedRun[Config], record: Record) -> dict[str, float]:
     study, C = run.study, run.study.outputs
     found, values, U = decomposed(study, n, study.inputs, run.seed)
     predicted = torch.linalg.eigvalsh(found.with_independent_masks()).flip(0)
-    drawing = Spectra(
-        matrices={"measured": "E[M]", "predicted": "with independent masks"},
-        column=f"width {n}", row="E[M]", marked=C - 1, marked_as="C - 1",
-    )  # fmt: skip
-    arrays = {"measured_values": values, "predicted_values": predicted}
-    first = {name: part[: DRAWN * C].clone() for name, part in arrays.items()}
-    save_drawing(record, f"spectrum-{n}", drawing, first)
+    save_spectrum(record, study, n, values)
     equal, one = torch.ones(C), torch.eye(C)[0]
     other = random_network(n, 1, C, 1, run.seed + OTHER)
     return {
@@ -76,6 +69,18 @@ def at_width(n: int, run: SeedRun[Config], record: Record) -> dict[str, float]:
         "one_output": overlap(U, row_space(found.second, one)),
         "other": overlap(U, row_space(other.second, equal)),
     }
+
+
+def save_spectrum(record: Record, study: Config, n: int, values: Float[Tensor, " n"]) -> None:
+    """Add the largest eigenvalues at a width to those of narrower networks, for the figure."""
+    narrower = record.load_arrays("spectra")
+    arrays = {} if narrower is None else narrower[0]
+    arrays[f"width{n}_values"] = values[: DRAWN * study.outputs].clone()
+    drawing = Spectra(
+        matrices={f"width{m}": f"width {m}" for m in study.widths if m <= n},
+        column="E[M]", row="first layer", marked=study.outputs - 1, marked_as="C - 1",
+    )  # fmt: skip
+    save_drawing(record, "spectra", drawing, arrays)
 
 
 def ratio(values: Float[Tensor, " n"], i: int) -> float:
@@ -98,9 +103,9 @@ def ratios(run: SeedRun[Config], record: Record) -> dict[str, float]:
     measured, predicted = torch.tensor(found, dtype=torch.float64)
     x = torch.tensor(widths, dtype=torch.float64)
     drawing = Prediction(
-        title="the gap after C - 1 eigenvalues",
+        title="The gap after C - 1 eigenvalues of E[M]",
         x_label="width n",
-        y_label="λ_C / λ_(C - 1) of E[M]",
+        y_label="eigenvalue C by eigenvalue C - 1",
         line_label="with independent masks, first seed",
         log_x=True,
     )
