@@ -2,6 +2,7 @@
 
 from lossgeom.lab.studies import (
     edge_of_stability,
+    eigenspace_overlap,
     gauss_newton_outliers,
     input_smoothness,
     planar_quadratic,
@@ -24,6 +25,7 @@ STUDIES = {
         random_quadratic.STUDY,
         edge_of_stability.STUDY,
         sgd_stability.STUDY,
+        eigenspace_overlap.STUDY,
         random_two_layer.STUDY,
     )
 }

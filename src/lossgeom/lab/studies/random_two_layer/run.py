@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lossgeom.lab.studies._stages import Stage, run_stages
 from lossgeom.lab.studies._study import SeedRun
-from lossgeom.lab.studies.gauss_newton_outliers.outliers import overlap
 from lossgeom.lab.studies.random_two_layer.config import FEWER, Config
 from lossgeom.lab.studies.random_two_layer.network import Network, random_network, row_space
+from lossgeom.linalg import eigenspace_overlap
 from lossgeom.recording.drawings import save_drawing
 from lossgeom.recording.for_report import ForReport, Prediction, Spectra
 from lossgeom.recording.record import Record
@@ -81,6 +81,11 @@ def save_spectrum(record: Record, study: Config, n: int, values: Float[Tensor, "
         column="E[M]", row="first layer", marked=study.outputs - 1, marked_as="C - 1",
     )  # fmt: skip
     save_drawing(record, "spectra", drawing, arrays)
+
+
+def overlap(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> float:
+    """The overlap of two whole spaces."""
+    return eigenspace_overlap(U, V)[-1].item()
 
 
 def ratio(values: Float[Tensor, " n"], i: int) -> float:
