@@ -201,7 +201,6 @@ def test_columns_that_do_not_fit_at_once_change_nothing(monkeypatch):
 # Errors
 
 
-@pytest.mark.quick
 def test_settings_that_do_not_exist():
     problem = lg.Problem(nn.Linear(1, 1), "squared_error", [(torch.ones(1, 1), torch.ones(1, 1))])
     with pytest.raises(ValueError, match="unknown curvature 'Exact': did you mean exact"):

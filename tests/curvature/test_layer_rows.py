@@ -146,11 +146,14 @@ def test_layers_that_are_used_in_other_ways(name):
 
 
 LEFT_OUT = {
+    "not called with rows of the examples": lambda: (
+        Net(lambda f, x: torch.stack([f(one) for one in x])),
+        (4,),
+    ),
     "its parameters act outside of its calls, too": lambda: (
         Net(lambda f, x: f(x) + x @ f.weight),
         (4,),
     ),
-    "not called with rows of the examples": lambda: (Net(lambda f, x: x @ f.weight), (4,)),
     "what it does for an example depends on others": lambda: (
         Net(lambda f, x: f(x.transpose(0, 1)).sum(0)),
         (4, 4),
@@ -180,6 +183,13 @@ def test_what_is_left_out_is_named(reason):
     assert any(f"layer ({reason}" in note for note in problem.notes)
 
 
+def test_a_layer_that_is_not_called_and_convolutions_of_one_example():
+    not_called = Net(lambda f, x: x @ f.weight)
+    each = Net(lambda f, x: torch.stack([f(one[:, None])[:, 0] for one in x]), nn.Conv1d(4, 4, 1))
+    for model in (not_called, each):
+        assert left_out(problem_of(model, 4)) == {"layer": "not called with rows of the examples"}
+
+
 @pytest.mark.parametrize("name", ["tied", "language_model"])
 def test_a_model_without_such_layers(name, unchecked):
     with pytest.raises(ValueError, match="expected a model with linear layers or convolutions"):
@@ -203,6 +213,25 @@ def test_more_outputs_than_columns():
     with pytest.raises(ValueError, match=r"each of the 2049 outputs .* curvature='sampled'"):
         lg.kronecker_factors(problem)
     assert lg.kronecker_factors(problem, curvature="sampled")[0].outputs.shape == (2049, 2049)
+
+
+def test_a_loss_that_is_linear_in_the_outputs_is_noted(unchecked):
+    data = [(torch.ones(2, 1), torch.full((2, 1), 9.0))]
+    problem = lg.Problem(nn.Linear(1, 1), nn.L1Loss(), data)
+    assert not lg.kronecker_factors(problem)[0].outputs.any()
+    assert any("no curvature in the outputs" in note for note in problem.notes)
+
+
+def test_one_output_without_a_dimension_of_its_own():
+    model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+    data = [(torch.randn(5, 3), torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]))]
+    for settings, tolerance in (({}, 1e-5), ({"autocast": torch.bfloat16}, 0.02)):
+        problem = lg.Problem(model, nn.BCEWithLogitsLoss(), data, **settings)
+        (own,) = lg.kronecker_factors(problem)
+        p = model(data[0][0]).sigmoid().detach()
+        torch.testing.assert_close(
+            own.outputs, (p * (1 - p)).mean()[None, None], rtol=tolerance, atol=0
+        )
 
 
 def test_losses_without_a_root_or_a_likelihood(unchecked):

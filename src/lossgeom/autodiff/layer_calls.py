@@ -71,7 +71,8 @@ class LayerCalls:
         else:
             found = _gradients(self.outputs, leaves, U)
         parts = iter(found)
-        return {m: [next(parts).detach() for _ in own] for m, own in self._leaves.items()}
+        like = self.outputs.detach()  # wider than what layers put out, under autocast
+        return {m: [next(parts).to(like) for _ in own] for m, own in self._leaves.items()}
 
 
 def _gradients(outputs: Tensor, leaves: list[Tensor], U: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature.layer_summands import parameter_groups
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.trust.trial import Trial, tried
@@ -54,7 +55,9 @@ class Layer:
 
 def left_out(problem: Problem) -> dict[str, str]:
     """Say which modules' parameters there are no rows of, and why, by the first batch."""
-    return _examined(checked_problem(problem), problem.first_batch())[1]
+    batch = checked_problem(problem).first_batch()
+    with measuring(problem.theta.device):
+        return _examined(problem, batch)[1]
 
 
 def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
@@ -120,8 +123,8 @@ def _wrong(trial: Trial) -> dict[str, str]:
     u[1:] = 0
     parts, gradient = calls.pulled(u[None]), problem.unflatten(pulled(calls.outputs, leaf, u))
     for layer in layers:
-        called = [x for m in layer.modules for x in calls.inputs[m]]
-        if not called or any(len(x) % B for x in called):
+        called = [_in_rows(m, x, B) for m in layer.modules for x in calls.inputs[m]]
+        if not called or not all(called):
             why[layer.name] = "not called with rows of the examples"
             continue
         x, g = layer.inputs(calls, B), layer.gradients(parts, B)[0]
@@ -137,6 +140,12 @@ def _wrong(trial: Trial) -> dict[str, str]:
 
 def modules_of(layers: list[Layer]) -> list[nn.Module]:
     return [module for layer in layers for module in layer.modules]
+
+
+def _in_rows(module: nn.Module, x: Tensor, B: int) -> bool:
+    """Whether a layer was called with a first dimension that examples may lie along."""
+    own = len(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 0
+    return x.ndim >= 2 + own and len(x) % B == 0
 
 
 def _one(parts: list[Tensor], dim: int) -> Tensor:

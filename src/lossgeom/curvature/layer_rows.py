@@ -14,6 +14,7 @@ from torch import Tensor
 from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature._layers import Layer, layers_on, modules_of
+from lossgeom.curvature._linear_losses import note_if_linear
 from lossgeom.curvature.empirical_fisher import observed_gradients
 from lossgeom.curvature.monte_carlo_fisher import SampledScores
 from lossgeom.curvature.output_root import batch_root
@@ -132,8 +133,7 @@ class Chunk:
 
     def gradients(self, layer: Layer) -> Float[Tensor, "K B S m"]:
         """Lay out the gradients at what a layer put out."""
-        g = layer.gradients(self._pulled, len(self._calls.outputs))
-        return g.to(self._calls.outputs.dtype)[:, self._counted]
+        return layer.gradients(self._pulled, len(self._calls.outputs))[:, self._counted]
 
 
 def over_chunks(
@@ -164,7 +164,10 @@ def over_chunks(
             use(Chunk(layers, not place, calls, calls.pulled(U), counted, bias))
         return problem.terms(outputs, batch)[1]
 
-    return math.fsum(problem.over_batches(on_batch))
+    terms = math.fsum(problem.over_batches(on_batch))
+    if curvature == "exact" and problem.criterion.likelihood is None:
+        problem.cached(note_if_linear)
+    return terms
 
 
 def _exact(problem: Problem, outputs: Tensor, batch: Batch) -> Columns:
