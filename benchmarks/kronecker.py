@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from benchmarks.table import markdown, publish
 BEGIN, END = "<!-- kronecker: begin -->", "<!-- kronecker: end -->"
 TOKENS = 2  # of a sequence: each has as many columns as there are words
 EXAMPLES = {"mlp": 200, "vgg": 32, "resnet_eval": 32, "gpt": 4}
-BEST, EXACT = "best", "decoupling"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,14 @@ def problem(case: Case, examples: int) -> lg.Problem:
 
 
 def layers(errors: lg.KroneckerErrors) -> str:
-    """The table of a model: relative errors, with the trace of the decoupling."""
+    """The table of a model: relative errors."""
     first, *_ = errors.layers
-    head = ["layer", "size", *first.errors, "trace"]
+    head = ["layer", "size", *first.errors]
     rows = [
         [
             f"`{layer.name}`",
             "{} x {}".format(*layer.shape),
             *(cell(error) for error in layer.errors.values()),
-            f"{layer.trace_ratios[EXACT]:.2f}",
         ]
         for layer in errors.layers
     ]
@@ -66,36 +65,42 @@ def cell(error: lg.Estimate) -> str:
     return f"{error.value:.3f}{bar}{'' if error.converged else '?'}"
 
 
-def medians(found: Sequence[tuple[str, lg.KroneckerErrors]]) -> str:
-    """The table of all models: errors by that of the closest product, medians over layers."""
-    names = list(found[0][1].layers[0].errors)
-    rows = []
-    for title, errors in found:
-        ratios = {
-            name: statistics.median(
-                layer.errors[name].value / layer.errors[BEST].value for layer in errors.layers
-            )
-            for name in names
-        }
-        best = statistics.median(layer.errors[BEST].value for layer in errors.layers)
-        ratios.pop(BEST)
-        rows.append([title, *(f"{ratio:.2f}" for ratio in ratios.values()), f"{best:.3f}"])
-    head = ["", *(name for name in names if name != BEST), f"error of {BEST}"]
-    return markdown(head, rows)
+def medians(found: Mapping[str, lg.KroneckerErrors]) -> tuple[str, str]:
+    """Tables of all models: errors by that of the closest product, and traces."""
+    names = list(next(iter(found.values())).layers[0].errors)
+    others = [name for name in names if name != BEST]
+    errors, traces = [], []
+    for title, model in found.items():
+        best = [layer.errors[BEST].value for layer in model.layers]
+        ratios = [
+            [layer.errors[name].value / own for layer, own in zip(model.layers, best, strict=True)]
+            for name in others
+        ]
+        errors.append([title, *map(middle, ratios), f"{statistics.median(best):.3f}"])
+        of_traces = ([layer.trace_ratios[name] for layer in model.layers] for name in names)
+        traces.append([title, *map(middle, of_traces)])
+    return markdown(["", *others, f"error of {BEST}"], errors), markdown(["", *names], traces)
+
+
+def middle(values: Sequence[float]) -> str:
+    """The median."""
+    return f"{statistics.median(values):.2f}"
 
 
 def parts(options: Options) -> Iterator[str]:
     """All tables."""
-    found = []
+    found = {}
     for name in options.cases:
         case = CASES[name](options.quick)
-        at = problem(case, 2 if options.quick else EXAMPLES[name])
+        found[name] = lg.kronecker_errors(problem(case, 2 if options.quick else EXAMPLES[name]))
         sys.stderr.write(f"{name}\n")
-        found.append((name, lg.kronecker_errors(at)))
-    yield medians(found)
-    for name, errors in found:
+    errors, traces = medians(found)
+    yield errors
+    yield "Traces, relative to that of the block, medians over layers:"
+    yield traces
+    for name, model in found.items():
         yield f"#### `{name}`"
-        yield layers(errors)
+        yield layers(model)
 
 
 def main(arguments: list[str] | None = None) -> int:

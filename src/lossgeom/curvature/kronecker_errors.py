@@ -200,7 +200,8 @@ def _identity(like: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
 
 def _root(X: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
     values, V = torch.linalg.eigh(X)
-    return (V * values.clamp(min=0).sqrt()) @ V.T
+    root: Tensor = (V * values.clamp(min=0).sqrt()) @ V.T
+    return root
 
 
 def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) -> Tensor:
