@@ -164,6 +164,7 @@ def test_flags_of_another_kind(command, tmp_path):
                 "input_smoothness",
                 "edge_of_stability",
                 "sgd_stability",
+                "random_two_layer",
                 "mlp",
                 "digits",
                 "JacobianNorm",

@@ -105,3 +105,27 @@ def test_residuals_of_a_hessian(k):
     true = (H @ pairs.vectors - pairs.vectors * pairs.values).double().norm(dim=0)
     assert_covers(pairs.residuals, true)
     assert pairs.top.residual >= true[0].item()
+
+
+def test_residuals_of_many_pairs_take_few_products():
+    """They are known from the basis; where its rounding is too much, all are taken anew."""
+    A = rotated([1.3**-i for i in range(12)] + [1e-5] * 100, dtype=torch.float32)
+    found = {tol: lg.top_eigenpairs(A, 12, tol=tol) for tol in (1e-3, 1e-6)}
+    assert found[1e-3].converged.all()
+    assert found[1e-6].matvecs >= found[1e-3].matvecs + 12
+    for pairs in found.values():
+        assert_covers(pairs.residuals, recomputed(A, pairs))
+
+
+def test_rounding_of_products_is_in_the_residuals_of_many_pairs():
+    A = rotated([2.0**-i for i in range(12)] + [1e-5] * 100)
+
+    def product(V):
+        return A @ V + 1e-7 * torch.sin(1e6 * (A @ V))
+
+    rough = MatrixFree(A.shape, A.dtype, A.device, product, lambda: rough)
+    pairs = lg.top_eigenpairs(rough, 12, tol=1e-2)
+    images = rough @ pairs.vectors - pairs.vectors * pairs.values
+    assert pairs.converged.all()
+    assert (pairs.residuals >= images.norm(dim=0)).all()
+    assert images.norm(dim=0).min() > 1e-8

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 
 import lossgeom as lg
+from lossgeom.curvature._block_types import TYPES, block_types
 from tests.real_models.hugging_face import batch_encoding, batches_of, bert, encoded, gpt2
 from tests.real_models.models import CATEGORIES, next_token_loss, text
 from tests.real_models.plain import Plain, assert_close, check, direction, untouched
 
+BOTH, QK, VO = ("weight", "bias"), TYPES.index("QK"), TYPES.index("VO")
 LOSS = {gpt2: "next_token_cross_entropy", bert: "cross_entropy"}
 
 
@@ -101,3 +103,39 @@ def test_dropout_needs_a_seed(build):
     # one function of theta: its Hessian is the slope of its gradient
     gradients = [drawn.at(drawn.theta + step * v).gradient() for step in (h, -h)]
     assert_close(Hv, (gradients[0] - gradients[1]) / (2 * h), rtol=1e-6)
+
+
+def test_parts_of_gpt2_and_bert_are_told_apart(unchecked):
+    """Fused projections of GPT-2 have inputs as rows, so that Q, K and V are columns."""
+
+    def of(model):
+        network = lg.Problem(model, lambda out, batch: (out.sum(), 1), []).network
+        labels = network.split(block_types(network))
+        return dict(zip(network.names, labels, strict=True))
+
+    labels = of(gpt2())
+    fused = labels.pop("transformer.h.0.attn.c_attn.weight")
+    assert (fused == torch.tensor([QK] * 16 + [VO] * 8)).all()
+    assert labels.pop("transformer.h.0.attn.c_attn.bias").tolist() == [QK] * 16 + [VO] * 8
+    first = {name: TYPES[own.unique()] for name, own in labels.items() if "h.1" not in name}
+    assert first == {
+        "transformer.wte.weight": "embedding",
+        "transformer.wpe.weight": "embedding",
+        **{f"transformer.{n}.{p}": "norm" for n in ("h.0.ln_1", "h.0.ln_2", "ln_f") for p in BOTH},
+        **{f"transformer.h.0.attn.c_proj.{p}": "VO" for p in BOTH},
+        **{f"transformer.h.0.mlp.{n}.{p}": "MLP" for n in ("c_fc", "c_proj") for p in BOTH},
+    }
+    layer = "bert.encoder.layer.0."
+    labels = of(bert())
+    first = {name: TYPES[own.unique()] for name, own in labels.items() if name.startswith(layer)}
+    parts = {
+        "attention.self.query": "QK",
+        "attention.self.key": "QK",
+        "attention.self.value": "VO",
+        "attention.output.dense": "VO",
+        "intermediate.dense": "MLP",
+        "output.dense": "MLP",
+        "attention.output.LayerNorm": "norm",
+        "output.LayerNorm": "norm",
+    }
+    assert first == {f"{layer}{n}.{p}": of for n, of in parts.items() for p in BOTH}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +32,8 @@ class LayerCalls:
 
     Attributes:
         outputs: of the model.
-        inputs: what each module was called with, call after call, as it was then.
+        inputs: what each module was called with, call after call. A model that changes it in place
+            later has no gradient in the module's parameters.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class LayerCalls:
 
     def _note_input(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         given: Tensor = next(iter((*args, *kwargs.values())))
-        self.inputs[module].append(given.detach().clone())  # a model may go on in place
+        self.inputs[module].append(given.detach())
 
     def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
         leaf = torch.zeros_like(output, requires_grad=True)
@@ -73,18 +76,10 @@ class LayerCalls:
 
 def _gradients(outputs: Tensor, leaves: list[Tensor], U: Tensor) -> list[Tensor]:
     """Take gradients of all vectors at once, or one by one where a model has no such backward."""
-
-    def gradients(u: Tensor, batched: bool) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(
-            outputs, leaves, u, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
-
-    try:
-        found = gradients(U, batched=True)
-    except RuntimeError:  # of a function that vmap has no rule for
-        columns = zip(*(gradients(u, batched=False) for u in U), strict=True)
-        found = tuple(None if column[0] is None else torch.stack(column) for column in columns)
-    return [
-        leaf.expand(len(U), *leaf.shape) if part is None else part
-        for leaf, part in zip(leaves, found, strict=True)
-    ]
+    take = partial(torch.autograd.grad, outputs, leaves, retain_graph=True)
+    if len(U) > 1:
+        with suppress(RuntimeError):  # of a function that vmap has no rule for
+            found = zip(leaves, take(U, allow_unused=True, is_grads_batched=True), strict=True)
+            return [x.expand(len(U), *x.shape) if part is None else part for x, part in found]
+    alone = zip(*(take(u, materialize_grads=True) for u in U), strict=True)
+    return [torch.stack(parts) if len(parts) > 1 else parts[0][None] for parts in alone]

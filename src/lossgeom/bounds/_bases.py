@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 import torch
 
 from lossgeom.bounds.posterior import Basis, Block
 from lossgeom.curvature import Hessian
+from lossgeom.curvature.kronecker import kronecker_factors
+from lossgeom.linalg.kronecker_product import KroneckerProduct
 from lossgeom.problem import Problem
 
 EXACT_SIZE = 4096  # numbers of one parameter whose Hessian is diagonalised
@@ -43,4 +46,25 @@ def _exact_blocks(problem: Problem) -> Iterator[Block]:
         start += size
 
 
-BASES: dict[str, Callable[[Problem], Basis]] = {"standard": standard, "exact": exact}
+def decoupled(problem: Problem) -> Basis:
+    """The eigenvectors of the Kronecker factors of every linear and convolutional layer.
+
+    A weight has those of both, a bias those of E[M], and all other parameters the unit vectors.
+    """
+    sizes = [shape.numel() for shape in problem.network.shapes]
+    starts = dict(zip(problem.network.names, accumulate([0, *sizes]), strict=False))
+    blocks = []
+    for factors in kronecker_factors(problem):
+        basis = KroneckerProduct(factors.outputs, factors.inputs).eigenbasis()
+        weight, *bias = (starts[name] for name in factors.parameters)
+        blocks.append(Block(weight, basis.left, basis.right))
+        blocks += [Block(start, basis.left, basis.left.new_ones(1, 1)) for start in bias]
+    return Basis(tuple(blocks))
+
+
+BASES: dict[str, Callable[[Problem], Basis]] = {
+    "standard": standard,
+    "decoupled": decoupled,
+    "recomputed": decoupled,
+    "exact": exact,
+}

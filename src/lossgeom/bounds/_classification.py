@@ -77,16 +77,17 @@ def sampled_errors(
     Cost: a forward pass over the data for each.
     """
     generator = random_numbers(seed)
+    unwatched = problem.inside_transforms()
     errors = []
     for size in groups(samples, max(AT_ONCE // len(posterior.mean), 1)):
         thetas = posterior.draw(size, generator)
 
         @torch.no_grad()
         def of(batch: Batch, thetas: Tensor = thetas) -> Tensor:
-            outputs = (problem.outputs(theta, batch) for theta in thetas)
+            outputs = (unwatched.outputs(theta, batch) for theta in thetas)
             return torch.stack([wrong(each, labels[batch.index]) for each in outputs])
 
-        errors.append(torch.stack(problem.over_batches(of)).sum(0))
+        errors.append(torch.stack(unwatched.over_batches(of)).sum(0))
     return torch.cat(errors).double() / sum(int((part >= 0).sum()) for part in labels)
 
 

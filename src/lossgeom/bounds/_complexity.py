@@ -77,15 +77,18 @@ class Complexity:
         confidence = math.log(math.pi**2 * self.examples / (6 * self.delta))
         return (kl + 2 * math.log(j) + confidence) / (self.examples - 1)
 
-    def gradients(
-        self, offset: Float[Tensor, " P"], log_std: Float[Tensor, " P"], log_prior_std: float
-    ) -> tuple[float, float, tuple[Tensor, Tensor, float]]:
-        """The relative entropy, the root of half the term, and its gradients in the three."""
-        precision, variances = math.exp(-2 * log_prior_std), (2 * log_std).exp()
-        apart = Divergence.of(offset, log_std)
-        kl = apart.kl(2 * log_prior_std)
-        root = math.sqrt(self(kl, 2 * log_prior_std) / 2)
-        by = 1 / (4 * (self.examples - 1) * root)  # of the root, by the relative entropy
-        union = -4 / (math.log(self.b) - 2 * log_prior_std)
-        in_prior = apart.numbers - precision * apart.squares + union
-        return kl, root, (by * precision * offset, by * (precision * variances - 1), by * in_prior)
+    def gradients(self, apart: Divergence, log_variance: float) -> tuple[float, float, float]:
+        r"""Of the root of half of it, what gives its gradients.
+
+        Returns:
+            The first times :math:`\mu - \theta_0` is that in mu, times :math:`\sigma^2` and less
+            the second that in ln sigma; the third is that in :math:`\ln \sqrt\lambda`.
+        """
+        by = 1 / (4 * (self.examples - 1) * self.root(apart.kl(log_variance), log_variance))
+        precision = by * math.exp(-log_variance)
+        union = 4 * by / (math.log(self.b) - log_variance)
+        return precision, by, by * apart.numbers - precision * apart.squares - union
+
+    def root(self, kl: float, log_variance: float) -> float:
+        """The root of half of it, which is about what it adds to an error."""
+        return math.sqrt(self(kl, log_variance) / 2)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.bounds._complexity import Complexity
+from lossgeom.bounds._complexity import Complexity, Divergence
 from lossgeom.bounds.posterior import Basis, Posterior
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.linalg import random_numbers
@@ -69,14 +69,9 @@ class Training:
 def fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
     """Parameters that minimise the loss alone, from those of a problem on."""
     theta = problem.theta.clone()
-    squares = torch.zeros_like(theta)
-
-    def step(batch: Batch) -> None:
-        gradient, _ = _gradient(problem, theta, batch)
-        _rmsprop(theta, squares, gradient, training.lr)
-
+    move = _RMSprop(theta, training.lr)
     for _ in range(training.epochs):
-        problem.over_batches(step)
+        problem.over_batches(lambda batch: move(_gradient(problem, theta, batch)[0]))
     return theta
 
 
@@ -95,38 +90,41 @@ def trained(
     Returns:
         The posterior, the logarithm of the prior's variance, and the epochs.
     """
-    P, basis = len(prior), basis_at(problem)
+    basis, unwatched = basis_at(problem), problem.inside_transforms()
     least = LEAST_STD * math.exp(PRIOR_LOG_STD)
     log_std = basis.rotate(problem.theta).abs().clamp(min=least).log()
-    state = torch.cat([problem.theta, log_std, problem.theta.new_tensor([PRIOR_LOG_STD])])
-    squares, (mean, log_std, log_prior_std) = torch.zeros_like(state), torch.split(state, [P, P, 1])
+    both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(PRIOR_LOG_STD)
+    mean, log_std = both
+    steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
     generator, history = random_numbers(training.seed), list[Epoch]()
 
     def step(batch: Batch) -> float:
-        normal = torch.randn(P, generator=generator, dtype=mean.dtype).to(mean)
-        noise = log_std.exp() * normal
-        gradient, loss = _gradient(problem, mean + basis.unrotate(noise), batch)
-        *_, (in_mean, in_std, in_prior) = complexity.gradients(
-            mean - prior, log_std, log_prior_std.item()
-        )
-        in_mean += gradient
-        in_std += basis.rotate(gradient) * noise
-        whole = torch.cat([in_mean, in_std, in_mean.new_tensor([in_prior])])
-        _rmsprop(state, squares, whole, training.lr)
+        std, offset = log_std.exp(), mean - prior
+        noise = std * torch.randn(len(std), generator=generator, dtype=std.dtype).to(std)
+        gradient, loss = _gradient(unwatched, mean + basis.unrotate(noise), batch)
+        variances = std.square()
+        squares = (variances.sum() + offset.dot(offset)).item()
+        apart = Divergence(len(std), squares, log_std.sum().item())
+        precision, by, in_prior = complexity.gradients(apart, 2 * log_prior_std.item())
+        in_log_std = torch.addcmul(precision * variances - by, basis.rotate(gradient), noise)
+        steps[0](torch.stack([gradient.add_(offset, alpha=precision), in_log_std]))
+        steps[1](torch.tensor(in_prior))
         log_prior_std.clamp_(LEAST_LOG_STD, complexity.largest / 2)
         return loss
 
     for epoch in range(1, training.epochs + 1):
-        if training.every and epoch > 1 and epoch % training.every == 1:
-            basis = basis_at(problem.at(mean))
         try:
-            losses = problem.over_batches(step)
-            kl, root, _ = complexity.gradients(mean - prior, log_std, log_prior_std.item())
+            if training.every and epoch > 1 and (epoch - 1) % training.every == 0:
+                basis = basis_at(problem.at(mean))
+            losses = unwatched.over_batches(step)
+            log_variance = 2 * log_prior_std.item()
+            kl = Divergence.of(mean - prior, log_std).kl(log_variance)
+            root = complexity.root(kl, log_variance)
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
-        variance = math.exp(2 * log_prior_std.item())
-        history.append(Epoch(epoch, sum(losses) / len(losses), root, kl, variance))
+        surrogate = sum(losses) / len(losses)
+        history.append(Epoch(epoch, surrogate, root, kl, math.exp(log_variance)))
         training.on_epoch(history[-1])
     return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
 
@@ -140,7 +138,12 @@ def _gradient(problem: Problem, theta: Float[Tensor, " P"], batch: Batch) -> tup
     return gradient, total.item() / bits
 
 
-def _rmsprop(x: Tensor, squares: Tensor, gradient: Tensor, lr: float) -> None:
-    """One step of RMSprop in place, as torch's."""
-    squares.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
-    x.addcdiv_(gradient, squares.sqrt().add_(EPS), value=-lr)
+class _RMSprop:
+    """Steps of RMSprop in place, as torch's."""
+
+    def __init__(self, x: Tensor, lr: float) -> None:
+        self.x, self.lr, self.squares = x, lr, torch.zeros_like(x)
+
+    def __call__(self, gradient: Tensor) -> None:
+        self.squares.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
+        self.x.addcdiv_(gradient, self.squares.sqrt().add_(EPS), value=-self.lr)

@@ -2,6 +2,7 @@
 
 from lossgeom.curvature._layers import Layer, left_out
 from lossgeom.curvature.best_kronecker import BestKronecker, best_kronecker
+from lossgeom.curvature.block_sharpness import BlockSharpness, block_sharpness
 from lossgeom.curvature.blocks import BlockDiagonal, block, off_block_mass, parameter_blocks
 from lossgeom.curvature.conjugate_gauss_newton import ConjugateGaussNewton
 from lossgeom.curvature.decoupled import Decoupled

@@ -36,14 +36,20 @@ class Layer:
     parameters: tuple[str, ...]
     modules: tuple[nn.Module, ...]
 
-    def inputs(self, calls: LayerCalls, B: int) -> Float[Tensor, "B S n"]:
-        """Lay out what the layer was called with at the positions of all calls."""
-        parts = [_positions(m, x, B) for m in self.modules for x in calls.inputs[m]]
-        return torch.cat(parts, 1).to(calls.outputs.dtype)
+    def inputs(self, calls: LayerCalls, B: int, bias: bool = False) -> Float[Tensor, "B S n"]:
+        """Lay out what the layer was called with at the positions of all calls.
+
+        Args:
+            calls: of the layers.
+            B: how many examples there are.
+            bias: whether a last input is 1.
+        """
+        parts = [_positions(m, x, bias) for m in self.modules for x in calls.inputs[m]]
+        return _one([x.reshape(B, -1, x.shape[-1]) for x in parts], 1).to(calls.outputs.dtype)
 
     def gradients(self, pulled: Pulled, B: int) -> Float[Tensor, "K B S m"]:
         """Lay out gradients at what the layer put out at the same positions."""
-        return torch.cat([_rows(m, g, B) for m in self.modules for g in pulled[m]], 2)
+        return _one([_rows(m, g, B) for m in self.modules for g in pulled[m]], 2)
 
 
 def left_out(problem: Problem) -> dict[str, str]:
@@ -116,14 +122,14 @@ def _wrong(trial: Trial) -> dict[str, str]:
     for layer in layers:
         called = [x for m in layer.modules for x in calls.inputs[m]]
         if not called or any(len(x) % B for x in called):
-            why[layer.name] = "not called with rows for the examples"
+            why[layer.name] = "not called with rows of the examples"
             continue
         x, g = layer.inputs(calls, B), layer.gradients(parts, B)[0]
         own = torch.cat([g[:1], torch.zeros_like(g[1:])])
         made = [torch.einsum("bsm,bsn->mn", g, x), g.sum((0, 1))]
         expected = [gradient[name] for name in layer.parameters]
         if not trial.agree(own, g):
-            why[layer.name] = "an example depends on other rows of it than its own"
+            why[layer.name] = "what it does for an example depends on others"
         elif not all(trial.agree(a.view_as(b), b) for a, b in zip(made, expected, strict=False)):
             why[layer.name] = "its parameters act outside of its calls, too"
     return why
@@ -133,19 +139,28 @@ def modules_of(layers: list[Layer]) -> list[nn.Module]:
     return [module for layer in layers for module in layer.modules]
 
 
-def _positions(module: nn.Module, x: Tensor, B: int) -> Float[Tensor, "B S n"]:
-    """Lay out inputs, or patches of them, as one row for each position of an example."""
-    if not isinstance(module, CONVOLUTIONS):
-        return x.reshape(B, -1, x.shape[-1])
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    for dim, (size, stride, dilation) in enumerate(
-        zip(module.kernel_size, module.stride, module.dilation, strict=True), 2
-    ):
-        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    d = len(module.kernel_size)
-    patches = x.movedim(1, d + 1)  # B, positions, channels, kernel
-    return patches.reshape(B, -1, patches.shape[d + 1 :].numel())
+def _one(parts: list[Tensor], dim: int) -> Tensor:
+    """Put tensors into one, without a copy where there is one only."""
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
+
+
+def _positions(module: nn.Module, x: Tensor, bias: bool) -> Float[Tensor, "B S n"]:
+    """Lay out inputs, or patches of them, as one row for each position."""
+    own = 1  # dimensions of a row
+    if isinstance(module, CONVOLUTIONS):
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+        settings = zip(module.kernel_size, module.stride, module.dilation, strict=True)
+        for dim, (size, stride, dilation) in enumerate(settings, 2):
+            x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
+        own = 1 + len(module.kernel_size)
+        x = x.movedim(1, -own)
+    n = x.shape[-own:].numel()
+    if not bias:
+        return x.reshape(len(x), -1, n)
+    rows = x.new_ones(len(x), x.shape[1:-own].numel(), n + 1)
+    rows[..., :-1].view(x.shape).copy_(x)  # patches once, and nothing else
+    return rows
 
 
 def _rows(module: nn.Module, g: Tensor, B: int) -> Float[Tensor, "K B S m"]:

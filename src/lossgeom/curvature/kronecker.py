@@ -32,12 +32,12 @@ class KroneckerFactors:
     Attributes:
         name: of the layer; of all modules that share its parameters.
         parameters: names of its weight, and of its bias if it has one.
-        joined: whether the last input is the 1 that the bias is a weight of. Where it is not, K is
-            the block of the weight, and E[M] that of the bias.
+        joined: whether the last input is the 1 that the bias is the weight of.
         inputs: :math:`E[x x^\top]`, not centred.
         outputs: E[M], in which the scale of the loss is.
         mean_input: E[x].
         eigenbasis: of K, with eigenvalues that were corrected; ``None`` where none were.
+        bias_eigenbasis: the same of the block of a bias that is not joined.
     """
 
     name: str
@@ -47,17 +47,29 @@ class KroneckerFactors:
     outputs: Float[Tensor, "m m"]
     mean_input: Float[Tensor, " n"]
     eigenbasis: KroneckerEigenbasis | None = None
+    bias_eigenbasis: KroneckerEigenbasis | None = None
 
     __repr__ = short
 
     @property
     def matrix(self) -> KroneckerProduct | KroneckerEigenbasis:
-        """The block, an mn x mn operator."""
-        return self.eigenbasis or KroneckerProduct(self.outputs, self.inputs)
+        """K, an mn x mn operator: the block of the weight, or of weight and bias if joined."""
+        if self.eigenbasis is not None:
+            return self.eigenbasis
+        return KroneckerProduct(self.outputs, self.inputs)
+
+    @property
+    def bias_matrix(self) -> KroneckerProduct | KroneckerEigenbasis | None:
+        """E[M], an m x m operator: the block of a bias that is not joined, if there is one."""
+        if self.joined or len(self.parameters) == 1:
+            return None
+        if self.bias_eigenbasis is not None:
+            return self.bias_eigenbasis
+        return KroneckerProduct(self.outputs, self.outputs.new_ones(1, 1))
 
     @property
     def corrected(self) -> Float[Tensor, "m n"] | None:
-        """The corrected eigenvalues, if they were asked for."""
+        """The corrected eigenvalues of K, if they were asked for."""
         return None if self.eigenbasis is None else self.eigenbasis.values
 
 
@@ -141,7 +153,9 @@ def kronecker_factors(
 
     def add(batch: tuple[LayerRows, ...]) -> None:
         for rows in batch:
-            sums.setdefault(rows.layer.name, _Sums(rows)).add(rows, sharing)
+            if rows.layer.name not in sums:
+                sums[rows.layer.name] = _Sums(rows)
+            sums[rows.layer.name].add(rows, sharing)
 
     with plain_arithmetic(problem.theta.device):
         terms = columns(add)
@@ -195,10 +209,12 @@ def _corrected(
     """Put the diagonal of the exact blocks in the place of the eigenvalues."""
     bases = [KroneckerProduct(own.outputs, own.inputs).eigenbasis() for own in factors]
     sums = [torch.zeros_like(basis.values) for basis in bases]
+    biases = [torch.zeros_like(own.outputs[:1]) for own in factors]
 
     def add(batch: tuple[LayerRows, ...]) -> None:
-        for rows, basis, total in zip(batch, bases, sums, strict=True):
+        for rows, basis, total, apart in zip(batch, bases, sums, biases, strict=True):
             g, x = rows.gradients @ basis.left, rows.inputs @ basis.right
+            apart += g.sum(2).square().sum((0, 1))
             if x.shape[1] == 1:
                 total.addmm_(g.square().sum(0)[:, 0].T, x[:, 0].square())
                 continue
@@ -207,7 +223,14 @@ def _corrected(
 
     terms = columns(add)
     found = []
-    for own, basis, total in zip(factors, bases, sums, strict=True):
-        values, divisor = problem.reduced([(total, terms)])
-        found.append(replace(own, eigenbasis=replace(basis, values=values / divisor)))
+    for own, basis, total, apart in zip(factors, bases, sums, biases, strict=True):
+        both, divisor = problem.reduced([(torch.cat([total, apart.T], 1), terms)])
+        values, one = both / divisor, own.outputs.new_ones(1, 1)
+        found.append(
+            replace(
+                own,
+                eigenbasis=KroneckerEigenbasis(basis.left, basis.right, values[:, :-1]),
+                bias_eigenbasis=KroneckerEigenbasis(basis.left, one, values[:, -1:]),
+            )
+        )
     return found

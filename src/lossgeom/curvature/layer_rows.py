@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -108,8 +107,7 @@ def layer_rows(
         counted = _counted(problem, outputs, batch)
         joined = [bias and len(layer.parameters) == 2 for layer in layers]
         inputs = [
-            F.pad(layer.inputs(calls, B)[counted], (0, int(one)), value=1.0)
-            for layer, one in zip(layers, joined, strict=True)
+            layer.inputs(calls, B, one)[counted] for layer, one in zip(layers, joined, strict=True)
         ]
         for place, U in enumerate(_chunks(columns, calls.nbytes)):
             found = calls.pulled(U)

@@ -249,8 +249,7 @@ class EigenPairs:
     Attributes:
         values: eigenvalues, the most wanted first.
         vectors: orthonormal eigenvectors as columns.
-        residuals: at least ``||A v - lambda v||`` of each pair: that of a product with the vector
-            itself, and what rounding may hide.
+        residuals: at least ``||A v - lambda v||`` of each pair, with what rounding may add.
         converged: which pairs meet the tolerance.
         matvecs: matrix-vector products spent.
         verified: whether better pairs were looked for, and none was found.

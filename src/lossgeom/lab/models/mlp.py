@@ -1,6 +1,7 @@
 """Multi-layer perceptrons."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,8 +9,9 @@ from torch import nn
 
 from lossgeom.wording import one_of
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "elu": nn.ELU,

@@ -2,12 +2,14 @@
 
 from lossgeom.lab.studies import (
     edge_of_stability,
+    eigenspace_overlap,
     gauss_newton_outliers,
     input_smoothness,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
     random_quadratic,
+    random_two_layer,
     sgd_stability,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
@@ -23,5 +25,7 @@ STUDIES = {
         random_quadratic.STUDY,
         edge_of_stability.STUDY,
         sgd_stability.STUDY,
+        eigenspace_overlap.STUDY,
+        random_two_layer.STUDY,
     )
 }

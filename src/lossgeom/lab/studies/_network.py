@@ -34,7 +34,7 @@ class NetworkSettings:
     """Model."""
     widths: tuple[int, ...] = (48, 48)
     """Widths of the hidden layers of the mlp."""
-    activation: Literal["relu", "tanh", "gelu", "elu"] = "relu"
+    activation: Literal["relu", "leaky_relu", "tanh", "gelu", "elu"] = "relu"
     """Activation between the layers of the mlp."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,163 @@
+"""Average curvature of the parts of a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lossgeom.checks import check_at_least
+from lossgeom.curvature._block_types import TYPES, block_types
+from lossgeom.curvature._parameter_matrix import ProblemMatrix
+from lossgeom.curvature.gauss_newton import GaussNewton
+from lossgeom.curvature.hessian import Hessian
+from lossgeom.estimate import Estimate
+from lossgeom.linalg import diagonal, plain_arithmetic, random_numbers
+from lossgeom.linalg.probes import exact_estimate, mean_estimate, sign_probes
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.reprs import short
+from lossgeom.wording import unknown
+
+Matrix = Literal["gauss_newton", "hessian"]
+MATRICES: dict[str, Callable[[Problem], ProblemMatrix]] = {
+    "gauss_newton": GaussNewton,
+    "hessian": Hessian,
+}
+
+
+@dataclass(frozen=True)
+class BlockSharpness:
+    """How sharp the loss is in some of the parameters.
+
+    Attributes:
+        average: the trace of their block of the matrix by their number.
+        size: their number.
+        parameters: names of those that lie in the block, of fused ones a third or two.
+    """
+
+    average: Estimate
+    size: int
+    parameters: tuple[str, ...]
+
+    __repr__ = short
+
+
+def block_sharpness(
+    problem: Problem,
+    blocks: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    matrix: Matrix = "gauss_newton",
+    matvecs: int = 30,
+    seed: int = 0,
+) -> dict[str, BlockSharpness]:
+    r"""The average sharpness of each part of a transformer: embedding, QK, VO, MLP and norm.
+
+    .. math:: \frac{\mathrm{tr}(A_b)}{\dim b} = \frac{1}{\dim b} \, E \, z_b^\top (A z)_b
+
+    for probes z of random signs, in the units of the loss by those of a squared parameter. One
+    product serves all blocks; what a probe in the others adds to a block is zero on average, and
+    its spread is in the standard error. So a small block beside sharp ones needs many probes, and
+    its estimate may come out negative; or the trace of ``problem.with_parameters(...)`` alone.
+
+    Parameters are told apart by types and names of modules: embeddings of tokens and places, also
+    where a head shares them; queries and keys; values and the projection after them; both halves of
+    the feed-forward part; layers of normalisation; a head of its own. ``nn.MultiheadAttention``,
+    ``nn.TransformerEncoderLayer`` and the usual names of Hugging Face are known, and so are fused
+    projections with the rows (or columns) of Q, K and V one after the other. What is not recognised
+    is the block ``"other"``: see its ``parameters``, and name it by ``blocks``.
+
+    Cost: ``matvecs`` products, in blocks of at most 8. With as many as there are parameters the
+    result is exact.
+
+    Args:
+        problem: the loss and where to take it.
+        blocks: blocks of your own, as patterns of parameter names, such as ``{"first":
+            "layers.0.*"}``; the rest is told apart as above.
+        matrix: ``"gauss_newton"`` or ``"hessian"``.
+        matvecs: products to spend, at least 2.
+        seed: of the probes, drawn on the CPU from a generator of its own.
+
+    Returns:
+        The blocks that there are, by name: those of yours, then those of the types. Errors are as
+        of :func:`lossgeom.trace`, and those of blocks are not independent of each other.
+
+    Raises:
+        ValueError: if a pattern matches no parameter, a parameter matches patterns of two blocks,
+            matvecs < 2, or the matrix is another one.
+        NonFiniteError: where the loss is NaN or infinite.
+
+    Source: Wang et al., The sharpness disparity principle in transformers, arXiv:2502.19002.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Embedding(2, 1), nn.LayerNorm(1), nn.Linear(1, 1))
+    >>> data = [(torch.tensor([0, 1]), torch.ones(2, 1))]
+    >>> found = block_sharpness(Problem(model, "squared_error", data), {"head": "2.*"})
+    >>> {name: (block.size, block.parameters) for name, block in found.items()}
+    {'head': (2, ('2.weight', '2.bias')), 'embedding': (2, ('0.weight',)),
+     'norm': (2, ('1.weight', '1.bias'))}
+    >>> found["embedding"].average
+    Estimate(value=0.0, stderr=0.0, ...)
+    """
+    check_at_least(2, matvecs=matvecs)
+    if matrix not in MATRICES:
+        raise ValueError(unknown("matrix", matrix, MATRICES))
+    names, labels = _labels(checked_problem(problem), blocks or {})
+    sizes = torch.bincount(labels, minlength=len(names))
+    averages = _averages(MATRICES[matrix](problem), labels, sizes, matvecs, seed)
+    pieces = problem.unflatten(labels).items()
+    return {
+        name: BlockSharpness(
+            average, size, tuple(parameter for parameter, own in pieces if (own == i).any())
+        )
+        for i, (name, average, size) in enumerate(zip(names, averages, sizes.tolist(), strict=True))
+        if size
+    }
+
+
+def _labels(
+    problem: Problem, blocks: Mapping[str, str | Sequence[str]]
+) -> tuple[list[str], Int[Tensor, " P"]]:
+    """Names of blocks, and which of them each number of theta is in."""
+    network, names = problem.network, list(dict.fromkeys([*blocks, *TYPES]))
+    labels = torch.tensor([names.index(of) for of in TYPES])[block_types(network)]
+    pieces, taken = network.split(labels), dict[int, str]()
+    for name, patterns in blocks.items():
+        for i in network.matching(patterns):
+            if i in taken:
+                raise ValueError(
+                    f"expected patterns of one block to match {network.names[i]}, but those of "
+                    f"{taken[i]!r} and of {name!r} do"
+                )
+            taken[i] = name
+            pieces[i].fill_(names.index(name))
+    return names, labels.to(problem.theta.device)
+
+
+def _averages(
+    A: ProblemMatrix,
+    labels: Int[Tensor, " P"],
+    sizes: Int[Tensor, " blocks"],
+    matvecs: int,
+    seed: int,
+) -> list[Estimate]:
+    def means(entries: Float[Tensor, "P k"]) -> Float[Tensor, "blocks k"]:
+        sums = entries.new_zeros(len(sizes), entries.shape[1], dtype=torch.float64)
+        return sums.index_add_(0, labels, entries.double()) / sizes.clamp(min=1)[:, None]
+
+    with plain_arithmetic(A.device), torch.no_grad():
+        if matvecs >= len(labels):
+            entries = diagonal(A, matvecs=matvecs).values[:, None]
+            return [exact_estimate(mean, len(labels)) for mean in means(entries)[:, 0].tolist()]
+        forms, rounding = [], []
+        for Z in sign_probes(A, matvecs, random_numbers(seed)):
+            product = A.matmat(Z)
+            forms.append(means(Z * product))
+            spread = (means(Z.square()) * means(product.square())).sqrt()
+            rounding.append(torch.finfo(A.dtype).eps * spread)
+        rows = zip(torch.cat(forms, 1), torch.cat(rounding, 1), strict=True)
+        return [mean_estimate(form, error, matvecs) for form, error in rows]

@@ -1,0 +1,51 @@
+"""The settings of the study."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from lossgeom.lab.studies._network import Network, NetworkSettings
+from lossgeom.lab.studies._study import require
+
+NETWORK = NetworkSettings(examples=1000, chunk=1000, widths=(20,))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study; the defaults run in a minute on two cores."""
+
+    narrow: tuple[int, ...] = (6, 8)
+    """Widths m of networks with one hidden layer of leaky ReLUs, increasing."""
+    models: int = 4
+    """Models of each kind that a seed trains from independent initialisations, on the same data."""
+    lr: float = 0.1
+    """Learning rate of SGD."""
+    batch_size: int = 50
+    """Examples in a batch."""
+    epochs: int = 60
+    """Times that training goes through all examples."""
+    pairs: int = 40
+    """Largest eigenpairs of the network that is not narrow; of a narrow one, 2 m."""
+    network: Network = NETWORK
+    """Data, and the network that is not narrow."""
+
+    def __post_init__(self) -> None:
+        positive = min(self.batch_size, self.epochs) >= 1 and 0 < self.lr < math.inf
+        counts = ("lr", "batch_size", "epochs")
+        rising = list(self.narrow) == sorted(set(self.narrow)) and self.narrow
+        require(self, bool(rising) and min(self.narrow) >= 2, "increasing widths from 2", "narrow")
+        require(self, self.models >= 2, "two models or more", "models")
+        require(self, positive, "lr, batch_size and epochs above 0", *counts)
+        require(self, self.pairs >= 2, "two pairs or more", "pairs")
+        require(self.network, self.network.model == "mlp", "the model mlp", "model")
+
+
+# The paper's data, widths and learning rate; the narrow networks, which it has not, are ours.
+PAPER = Config(
+    lr=0.01,
+    batch_size=100,
+    network=replace(
+        NETWORK, data="mnist", folder="data/mnist", examples=60_000, chunk=5000, widths=(200, 200)
+    ),
+)

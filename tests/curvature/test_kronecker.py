@@ -1,0 +1,332 @@
+"""Kronecker factors of layers, beside Hessians, other libraries and closed forms."""
+
+import importlib
+import itertools
+
+import pytest
+import torch
+from curvlinops import EKFACLinearOperator, FisherType, KFACLinearOperator
+from torch import Tensor, nn
+
+import lossgeom as lg
+from lossgeom.curvature import left_out
+from tests.problems import CASES
+
+F64 = torch.float64
+BY_NAME = {case.name: case for case in CASES}
+
+
+def waves(*shape: int) -> Tensor:
+    """Numbers that look random and can be written down."""
+    n = torch.Size(shape).numel()
+    return (torch.arange(1.0, n + 1, dtype=F64) ** 2).sin().reshape(shape)
+
+
+def with_waves(model: nn.Module) -> nn.Module:
+    model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(waves(*parameter.shape))
+    return model
+
+
+def convolutional(**settings):
+    first = nn.Conv2d(2, 3, 2, **{"stride": 2, "padding": 1, **settings})
+    return with_waves(nn.Sequential(first, nn.Tanh(), nn.Flatten(), nn.Linear(27, 3)))
+
+
+IMAGES, LABELS = waves(7, 2, 4, 4), torch.arange(7) % 3
+
+
+def split(x, y, *sizes):
+    return list(zip(x.split(list(sizes)), y.split(list(sizes)), strict=True))
+
+
+# The number that a layer has
+
+
+@pytest.mark.quick
+def test_values_of_two_examples():
+    """The numeric case of the decoupling: M = diag(2, 1) at x = (1, 0), all ones at (1, 1)."""
+    x = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=F64)
+    M = torch.stack([torch.diag(torch.tensor([2.0, 1.0])), torch.ones(2, 2)]).double()
+
+    def loss(outputs, batch):
+        return 0.5 * torch.einsum("bi,bij,bj->", outputs, batch[1], outputs), len(outputs)
+
+    problem = lg.Problem(nn.Linear(2, 2, bias=False).double(), loss, [(x, M)])
+    (factors,) = lg.kronecker_factors(problem)
+    H, K = lg.Hessian(problem).dense(), factors.matrix.dense()
+    values = [torch.linalg.eigvalsh(A).flip(0).tolist() for A in (H, K)]
+    assert values[0] == pytest.approx([2.467716, 0.768701, 0.263583, 0.0], abs=1e-6)
+    assert values[1] == pytest.approx([2.368034, 0.904508, 0.345492, 0.131966], abs=1e-6)
+    assert ((H - K).norm() / H.norm()).item() == pytest.approx(0.288675, abs=1e-6)
+    U, V = (torch.linalg.eigh(A).eigenvectors.flip(1)[:, :2] for A in (H, K))
+    overlap = lg.eigenspace_overlap(U, V)
+    assert overlap.tolist() == pytest.approx([0.977461, 0.828046], abs=1e-6)
+
+
+@pytest.mark.quick
+def test_values_of_a_softmax():
+    model = nn.Linear(1, 3).double()
+    nn.init.zeros_(model.weight)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([0.7, 0.2, 0.1]).log())
+    (factors,) = lg.kronecker_factors(
+        lg.Problem(model, "cross_entropy", [(torch.ones(1, 1, dtype=F64), torch.zeros(1).long())])
+    )
+    values = torch.linalg.eigvalsh(factors.outputs).tolist()
+    assert values == pytest.approx([0.0, 0.125597, 0.334403], abs=1e-6)
+
+
+def test_an_input_that_is_always_the_same_makes_the_product_exact():
+    x = torch.tensor([[1.0, -2.0, 0.5]], dtype=F64).expand(5, 3)
+    model = with_waves(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)))
+    problem = lg.Problem(model, "cross_entropy", split(x, torch.arange(5) % 3, 3, 2))
+    for bias in (False, True):
+        first, _ = lg.kronecker_factors(problem, bias=bias)
+        own = problem.with_parameters(list(first.parameters if bias else first.parameters[:1]))
+        expected = lg.GaussNewton(own).dense()
+        torch.testing.assert_close(in_theta(first), expected, rtol=1e-10, atol=1e-14)
+
+
+def in_theta(factors) -> Tensor:
+    """The dense block on the weight in its own order, and then the bias if it is joined."""
+    K = factors.matrix.dense()
+    m, n = len(factors.outputs), len(factors.inputs)
+    if factors.joined:
+        places = torch.arange(m * n).view(m, n)
+        order = torch.cat([places[:, :-1].flatten(), places[:, -1]])
+        K = K[order][:, order]
+    return K
+
+
+# Other libraries
+
+
+def block_diagonal(factors) -> Tensor:
+    blocks = []
+    for own in factors:
+        blocks.append(in_theta(own))
+        if own.bias_matrix is not None:
+            blocks.append(own.bias_matrix.dense())
+    return torch.block_diag(*blocks)
+
+
+MODELS = {
+    "vectors": (
+        lambda: with_waves(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))),
+        waves(12, 4),
+    ),
+    "images": (convolutional, waves(12, 2, 4, 4)),
+    "dilated": (lambda: convolutional(dilation=2, padding=0), waves(12, 2, 7, 7)),
+    "sequences": (
+        lambda: with_waves(
+            nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(9, 3))
+        ),
+        waves(12, 3, 4),
+    ),
+}
+LOSSES = {
+    "classes": (nn.CrossEntropyLoss(), torch.arange(12) % 3),
+    "squares": (nn.MSELoss(), waves(12, 3)),
+    "sum": (nn.MSELoss(reduction="sum"), waves(12, 3)),
+    "coins": (nn.BCEWithLogitsLoss(), (waves(12, 3) > 0).double()),
+}
+SETTINGS = [
+    *itertools.product(MODELS, ["classes"], ["exact", "empirical"], ["expand", "reduce"]),
+    *itertools.product(["images"], ["squares", "sum", "coins"], ["exact", "empirical"], ["expand"]),
+]
+THEIRS = {"exact": FisherType.TYPE2, "empirical": FisherType.EMPIRICAL}
+
+
+@pytest.mark.parametrize(("name", "loss", "curvature", "sharing"), SETTINGS)
+def test_agrees_with_curvlinops(name, loss, curvature, sharing, unchecked):
+    (make, x), (criterion, y) = MODELS[name], LOSSES[loss]
+    model, data = make(), split(x, y, 7, 5)
+    problem = lg.Problem(model, criterion, data, check=False)
+    V = torch.eye(problem.theta.numel(), dtype=F64)
+    for bias, (corrected, operator) in itertools.product(
+        (False, True), ((False, KFACLinearOperator), (True, EKFACLinearOperator))
+    ):
+        theirs = operator(
+            model,
+            criterion,
+            list(model.parameters()),
+            data,
+            fisher_type=THEIRS[curvature],
+            kfac_approx=sharing,
+            separate_weight_and_bias=not bias,
+            check_deterministic=False,
+            num_data=12,
+            num_per_example_loss_terms=1,
+        )
+        ours = lg.kronecker_factors(
+            problem, curvature=curvature, sharing=sharing, bias=bias, corrected=corrected
+        )
+        torch.testing.assert_close(block_diagonal(ours), theirs @ V, rtol=1e-9, atol=1e-12)
+
+
+def test_agrees_with_nngeometry():
+    """Its KFAC and EKFAC (0.4, variant="classif_logits"), whose numbers stand here.
+
+    For each layer the traces of both, the norm of EKFAC's eigenvalues, and v^T K v of KFAC.
+    """
+    problem = lg.Problem(convolutional(), "cross_entropy", split(IMAGES, LABELS, 3, 4))
+    theirs = [
+        (7.114675374888365, 6.808994436126621, 2.1902267152458386, 2.899274813059455),
+        (5.685630527191688, 5.459608162653733, 2.302851963064468, 1.7040403994784232),
+    ]
+    plain, corrected = (
+        lg.kronecker_factors(problem, bias=True, corrected=c) for c in (False, True)
+    )
+    for K, E, numbers in zip(plain, corrected, theirs, strict=True):
+        v = waves(K.matrix.shape[0])
+        found = (
+            K.matrix.trace(),
+            E.matrix.trace(),
+            E.matrix.frobenius_norm(),
+            (v @ (K.matrix @ v)).item(),
+        )
+        assert found == pytest.approx(numbers, rel=1e-9)
+
+
+def test_repeats_the_padding_that_curvlinops_takes_as_zeros():
+    model = convolutional(padding_mode="circular")
+    problem = lg.Problem(model, "cross_entropy", [(IMAGES, LABELS)])
+    padded = nn.functional.pad(IMAGES, (1, 1, 1, 1), mode="circular")
+    patches = nn.functional.unfold(padded, 2, stride=2).mT.reshape(-1, 8)
+    expected = patches.T @ patches / len(patches)
+    theirs = KFACLinearOperator(
+        model, nn.CrossEntropyLoss(), list(model.parameters()), [(IMAGES, LABELS)]
+    )
+    theirs.compute_kronecker_factors()
+    torch.testing.assert_close(lg.kronecker_factors(problem)[0].inputs, expected)
+    assert not torch.allclose(theirs._input_covariances["0"], expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["attention", "tokens"])
+def test_tokens_are_not_mixed(name, unchecked):
+    """One column for each token and class, where curvlinops takes one for each class.
+
+    A bias with its positions summed has the Gauss-Newton block, also where tokens see each other.
+    """
+    case = BY_NAME[name]
+    problem = case.problem()
+    for own in lg.kronecker_factors(problem, sharing="reduce"):
+        G = lg.GaussNewton(problem.with_parameters(own.parameters[1])).dense()
+        torch.testing.assert_close(own.outputs, G, rtol=1e-9, atol=1e-12)
+
+
+# Corrected eigenvalues
+
+
+@pytest.mark.parametrize("sharing", ["expand", "reduce"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_corrected_eigenvalues_are_the_diagonal_of_the_block(bias, sharing):
+    problem = lg.Problem(convolutional(), "cross_entropy", split(IMAGES, LABELS, 4, 3))
+    own, _ = lg.kronecker_factors(problem, bias=bias, sharing=sharing, corrected=True)
+    block = problem.with_parameters(list(own.parameters if bias else own.parameters[:1]))
+    H = lg.GaussNewton(block).dense()
+    m, n = own.corrected.shape
+    if bias:
+        places = torch.cat(
+            [torch.arange(m * (n - 1)).view(m, -1), torch.arange(m * n)[-m:, None]], 1
+        )
+        H = H[places.flatten()][:, places.flatten()]
+    U = torch.kron(own.eigenbasis.left, own.eigenbasis.right)
+    torch.testing.assert_close(own.corrected.flatten(), (U.T @ H @ U).diagonal())
+    plain, _ = lg.kronecker_factors(problem, bias=bias, sharing=sharing)
+    assert (own.matrix.dense() - H).norm() < (plain.matrix.dense() - H).norm()
+    assert own.matrix.trace() == pytest.approx(H.trace().item())
+    assert plain.corrected is None
+
+
+# Sampled targets
+
+
+@pytest.mark.parametrize("name", ["weighted", "attention", "mse"])
+def test_sampled_factors_are_right_in_expectation(name, unchecked):
+    """Within 4 standard errors along a direction; the double is not."""
+    problem = BY_NAME[name].problem()
+    for sharing in ("expand", "reduce"):
+        exact = lg.kronecker_factors(problem, sharing=sharing)[0].outputs
+        v = waves(len(exact))
+        found = torch.stack(
+            [
+                v
+                @ lg.kronecker_factors(
+                    problem, curvature="sampled", sharing=sharing, seed=seed, samples=5
+                )[0].outputs
+                @ v
+                for seed in range(25)
+            ]
+        )
+        error = 4 * found.std() / 25**0.5
+        assert (found.mean() - v @ exact @ v).abs() < error
+        assert (found.mean() - 2 * v @ exact @ v).abs() > error
+
+
+def test_a_seed_draws_the_same_targets_in_other_batches():
+    case = BY_NAME["ragged"]
+    whole = case.problem([(case.inputs, case.targets)])
+    settings = {"curvature": "sampled", "samples": 2, "corrected": True}
+    ours, same, other = (
+        lg.kronecker_factors(p, seed=seed, **settings)[0]
+        for p, seed in ((case.problem(), 3), (whole, 3), (whole, 4))
+    )
+    torch.testing.assert_close(ours.outputs, same.outputs)
+    torch.testing.assert_close(ours.matrix.dense(), same.matrix.dense())
+    assert not torch.allclose(same.outputs, other.outputs)
+
+
+# What changes nothing
+
+
+@pytest.mark.parametrize("curvature", ["exact", "empirical"])
+def test_batches_and_ignored_examples_change_nothing(curvature):
+    """Factors are those of the counted examples, whichever batches they are in."""
+    x, model = waves(9, 4), with_waves(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)))
+    y = torch.arange(9) % 3
+    y[[2, 7]] = -100
+    counted = y != -100
+    order = torch.tensor([4, 0, 2, 3, 6, 1, 5])
+    for sizes, inputs, targets in (
+        ((5, 4), x, y),
+        ((2, 2, 3), x[counted], y[counted]),
+        ((7,), x[counted][order], y[counted][order]),
+    ):
+        problem = lg.Problem(model, "cross_entropy", split(inputs, targets, *sizes))
+        found = lg.kronecker_factors(problem, curvature=curvature, corrected=True)
+        if sizes == (5, 4):
+            expected = found
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a.inputs, b.inputs)
+            torch.testing.assert_close(a.mean_input, b.mean_input)
+            torch.testing.assert_close(a.outputs, b.outputs)
+            torch.testing.assert_close(a.matrix.dense(), b.matrix.dense())
+
+
+def test_columns_that_do_not_fit_at_once_change_nothing(monkeypatch):
+    problem = lg.Problem(convolutional(), "cross_entropy", [(IMAGES, LABELS)])
+    before = lg.kronecker_factors(problem, corrected=True)
+    module = importlib.import_module("lossgeom.curvature.layer_rows")
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    for a, b in zip(lg.kronecker_factors(problem, corrected=True), before, strict=True):
+        torch.testing.assert_close(a.inputs, b.inputs)
+        torch.testing.assert_close(a.matrix.dense(), b.matrix.dense())
+
+
+# Errors
+
+
+@pytest.mark.quick
+def test_settings_that_do_not_exist():
+    problem = lg.Problem(nn.Linear(1, 1), "squared_error", [(torch.ones(1, 1), torch.ones(1, 1))])
+    with pytest.raises(ValueError, match="unknown curvature 'Exact': did you mean exact"):
+        lg.kronecker_factors(problem, curvature="Exact")
+    with pytest.raises(ValueError, match="unknown sharing 'mean'"):
+        lg.kronecker_factors(problem, sharing="mean")
+    with pytest.raises(ValueError, match="samples of at least 1"):
+        lg.kronecker_factors(problem, curvature="sampled", samples=0)
+    assert not left_out(problem)
