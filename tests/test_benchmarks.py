@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks import (
     checks,
+    kronecker,
     lipschitz,
     plain,
     profile,
@@ -348,6 +349,31 @@ def test_the_cost_of_watching_a_run(tmp_path, monkeypatch, capsys):
     page.write_text("no marks")
     assert tracking.main([*sizes, "--into", str(page)]) == 2
     assert "each once" in capsys.readouterr().err
+
+
+def test_the_distances_of_kronecker_products(tmp_path, monkeypatch, capsys):
+    """All models are in the first table, their layers in one of their own."""
+    monkeypatch.setitem(kronecker.CASES, "tiny", lambda quick: tiny())
+    monkeypatch.setitem(kronecker.EXAMPLES, "tiny", 12)
+    page = tmp_path / "page.md"
+    page.write_text(f"{kronecker.BEGIN}\n{kronecker.END}\n")
+    assert kronecker.main(["--cases", "tiny", "--into", str(page)]) == 0
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if "|" in line]
+    medians, traces, layers = rows[2], rows[5], rows[8:]
+    assert medians[0].strip() == traces[0].strip() == "tiny"
+    assert all(float(ratio) > 0.9 for ratio in medians[1:-1])
+    assert traces[-4].strip() == "1.00"  # of EKFAC, whose diagonal is that of the block
+    assert [row[0].strip() for row in layers] == ["`0`", "`2`"]
+    assert layers[0][1].strip() == "6 x 5"
+    assert kronecker.cell(Estimate(0.5, stderr=0.01, converged=False)) == "0.500 ± 0.010?"
+    capsys.readouterr()
+
+
+def test_sequences_are_cut_to_their_first_tokens():
+    with torch.random.fork_rng(devices=[]):
+        case = Case("gpt", "GPT", GPT(1, 4, 1).eval(), text(2), loss="token_cross_entropy")
+    ((x, y),) = kronecker.problem(case, 1).batches
+    assert x.shape == y.shape == (1, kronecker.TOKENS)
 
 
 def test_the_runs_that_are_watched():
