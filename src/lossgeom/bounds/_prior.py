@@ -20,8 +20,8 @@ def prior_mean(problem: Problem, prior: Prior) -> tuple[Float[Tensor, " P"], lis
     """The parameters of a prior in the order of theta, and what is known of the rest of it.
 
     Raises:
-        TypeError, ValueError: if these are not parameters of the problem's model, or those that it
-            has already; or if what is held fixed is not the prior's.
+        TypeError, ValueError: if these are not parameters of the problem's model, or if what is
+            held fixed in it is not the prior's.
     """
     network = problem.network
     own = network.module.state_dict()
@@ -51,11 +51,6 @@ def prior_mean(problem: Problem, prior: Prior) -> tuple[Float[Tensor, " P"], lis
     if mean.shape != problem.theta.shape:
         raise ValueError(
             f"expected a prior of shape {tuple(problem.theta.shape)}, got {tuple(mean.shape)}"
-        )
-    if torch.equal(mean, problem.theta):
-        raise ValueError(
-            "the prior has the parameters that the model has now: expected those from before its "
-            "training, such as copy.deepcopy(model) made then"
         )
     if not fixed:
         return mean, []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from lossgeom.reprs import short
 
 Status = Literal["checked", "declared", "unverifiable"]
 STATUSES: tuple[Status, ...] = ("checked", "declared", "unverifiable")
@@ -49,12 +51,14 @@ class Bound:
     """
 
     value: float
-    quantity: str
+    quantity: str = field(repr=False)
     confidence: float
-    inputs: Mapping[str, float]
-    assumptions: tuple[Assumption, ...]
-    source: str
+    inputs: Mapping[str, float] = field(repr=False)
+    assumptions: tuple[Assumption, ...] = field(repr=False)
+    source: str = field(repr=False)
     trivial: float = 1.0
+
+    __repr__ = short
 
     @property
     def vacuous(self) -> bool:

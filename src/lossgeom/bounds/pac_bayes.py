@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from lossgeom.bounds._bases import BASES
@@ -49,7 +50,7 @@ class PacBayes:
         history: where training was after each epoch.
     """
 
-    bound: Bound = field(repr=False)
+    bound: Bound
     basis: str
     kl: float
     prior_variance: float
@@ -169,14 +170,18 @@ def pac_bayes(
     Cost: a gradient for each batch and epoch, two rotations into the basis beside it (each m n (m +
     n) multiplications for a layer with m outputs and n inputs), and ``samples`` forward passes;
     a basis costs what :func:`lossgeom.kronecker_factors` does, or P Hessian products for "exact".
+    A rotation is cheaper than the gradient of a batch where m + n is below its size.
 
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
             ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
             1, or -1 and 1. What the loss leaves out, such as an ``ignore_index``, is not counted.
         prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
-        basis: U: ``"standard"`` for none; ``"exact"`` for the eigenvectors of the Hessian in each
-            parameter of at most 4,096 numbers.
+        basis: U: ``"standard"`` for the unit vectors; ``"decoupled"`` for the eigenvectors of the
+            Kronecker factors of every layer at the parameters of the problem, and of E[M] for its
+            bias; ``"recomputed"`` for the same, computed again at mu as training goes on;
+            ``"exact"`` for those of the Hessian in every parameter, of at most 4,096 numbers each.
+            Parameters that have no Kronecker factors keep the unit vectors.
         epochs: passes over the batches, in their order.
         lr: of RMSprop, whose alpha is 0.9.
         samples: n, at least 2.
@@ -187,8 +192,9 @@ def pac_bayes(
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
         prior_share: the share of batches, in [0, 1), that the mean of the prior is trained on
-            first, from ``prior`` on with as many epochs. The posterior then starts there, and N
-            counts the other examples only: a prior that depends on data, by sample splitting.
+            first, from ``prior`` on with as many epochs. The posterior then starts there, wherever
+            the problem is, and N counts the other examples only: a prior that depends on data, by
+            sample splitting.
         seed: of noise and networks drawn, on the CPU from generators of their own.
         on_epoch: is called with each ``Epoch`` when it is over.
 
@@ -232,6 +238,11 @@ def pac_bayes(
         if prior_share:
             problem, assumptions[-1] = _split(problem.at(mean), prior_share, training)
             mean = problem.theta
+        elif torch.equal(mean, problem.theta):
+            raise ValueError(
+                "the prior has the parameters that the model has now: expected those from before "
+                "its training, such as copy.deepcopy(model) made then; prior_share= trains a prior"
+            )
         labels = classes(problem)
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
@@ -239,12 +250,9 @@ def pac_bayes(
             problem, mean, BASES[basis], complexity, training
         )
         errors = sampled_errors(problem, labels, posterior, samples, seed + 1)
-    apart = Divergence.of(posterior.mean - mean, posterior.log_std)
-    c, kl, log_variance = min(
-        (complexity(kl, on_grid), kl, on_grid)
-        for on_grid in complexity.neighbours(log_variance)
-        for kl in [apart.kl(on_grid)]
-    )
+    kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
+    c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
+    kl = kl_at(log_variance)
     empirical = _mean(errors)
     upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
     bound = Bound(
