@@ -131,3 +131,12 @@ def test_how_often_the_basis_is_computed(every, computed, binary):
     assert len(thetas) == computed
     assert torch.equal(thetas[0], binary.problem.theta)
     assert len({theta[0].item() for theta in thetas}) == computed
+
+
+def test_training_begins_on_the_grid(binary):
+    """Also where the grid ends below the usual start."""
+    complexity = Complexity(300, delta=0.025, b=1e-4, p=10.0)
+    training = Training(1, 1e-9, 0, 0, lambda _: None)
+    _, log_variance, _ = trained(binary.problem, 0 * binary.problem.theta, BASES["standard"],
+                                 complexity, training)  # fmt: skip
+    assert log_variance == pytest.approx(complexity.largest, abs=1e-6)

@@ -91,13 +91,12 @@ def trained(
         The posterior, the logarithm of the prior's variance, and the epochs.
     """
     basis, unwatched = basis_at(problem), problem.inside_transforms()
-    least = LEAST_STD * math.exp(PRIOR_LOG_STD)
+    start = min(PRIOR_LOG_STD, complexity.largest / 2)
     if torch.equal(problem.theta, prior):  # from the prior itself on
-        log_std = torch.full_like(prior, PRIOR_LOG_STD)
+        log_std = torch.full_like(prior, start)
     else:
-        log_std = basis.rotate(problem.theta).abs().clamp(min=least).log()
-    both = torch.stack([problem.theta, log_std])
-    log_prior_std = torch.tensor(PRIOR_LOG_STD, dtype=torch.float64)
+        log_std = basis.rotate(problem.theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
+    both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(start).double()
     mean, log_std = both
     steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
     generator, history = random_numbers(training.seed), list[Epoch]()
@@ -105,16 +104,16 @@ def trained(
     def step(batch: Batch) -> tuple[float, float]:
         std, offset = log_std.exp(), mean - prior
         noise = std * torch.randn(len(std), generator=generator, dtype=std.dtype).to(std)
-        gradient, *loss = _gradient(unwatched, mean + basis.unrotate(noise), batch)
+        gradient, total, count = _gradient(unwatched, mean + basis.unrotate(noise), batch)
         variances = std.square()
         squares = (variances.sum() + offset.dot(offset)).item()
         apart = Divergence(len(std), squares, log_std.sum().item())
         precision, by, in_prior = complexity.gradients(apart, 2 * log_prior_std.item())
         in_log_std = torch.addcmul(precision * variances - by, basis.rotate(gradient), noise)
         steps[0](torch.stack([gradient.add_(offset, alpha=precision), in_log_std]))
-        steps[1](torch.tensor(in_prior, dtype=torch.float64))
+        steps[1](torch.tensor(in_prior).double())
         log_prior_std.clamp_(LEAST_LOG_STD, complexity.largest / 2)
-        return loss[0], loss[1]
+        return total, count
 
     for epoch in range(1, training.epochs + 1):
         try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from lossgeom.reprs import short
 
 Status = Literal["checked", "declared", "unverifiable"]
-STATUSES: tuple[Status, ...] = ("checked", "declared", "unverifiable")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Bound:
         )
         numbers = ", ".join(f"{name} = {value:.6g}" for name, value in self.inputs.items())
         yield f"  computed from {numbers}"
-        for status in STATUSES:
+        for status in get_args(Status):
             yield from (
                 f"  {status}: {one.statement}" for one in self.assumptions if one.status == status
             )

@@ -33,7 +33,9 @@ INDEPENDENT = Assumption(
     "unverifiable",
 )
 ONE_BY_ONE = Assumption("the class of an example depends on no other example", "checked")
-UNTRAINED = Assumption("the mean of the prior does not depend on the examples", "declared")
+UNTRAINED = Assumption(
+    "the prior, which is its mean, b and p, does not depend on the examples", "declared"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +100,21 @@ class PacBayes:
             seed: of the draws.
 
         Returns:
-            The mean, with the standard error that the draws leave; that of the examples is not in
-            it.
+            The mean, with the standard error that the draws leave, which is 1 / samples where all
+            agree; that of the examples is not in it.
+
+        Raises:
+            ValueError: as of :func:`pac_bayes`, and for a model with other parameters.
         """
         check_at_least(2, samples=samples)
-        return _mean(sampled_errors(problem, classes(problem), self.posterior, samples, seed))
+        here = problem.at(self.posterior.mean)
+        return _mean(sampled_errors(here, classes(here), self.posterior, samples, seed))
 
 
 def _mean(errors: Tensor) -> Estimate:
-    stderr = (errors.var() / len(errors)).sqrt().item()
-    return Estimate(errors.mean().item(), stderr, matvecs=0)
+    agree = bool((errors == errors[0]).all())
+    stderr = 1 / len(errors) if agree else (errors.var() / len(errors)).sqrt().item()
+    return Estimate(errors.mean().item(), stderr)
 
 
 def _split(initial: Problem, share: float, training: Training) -> tuple[Problem, Assumption]:
@@ -122,8 +129,8 @@ def _split(initial: Problem, share: float, training: Training) -> tuple[Problem,
     mean = fitted(on_batches(initial, raws[:first]), training)
     statement = (
         f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
-        "batches, which the bound does not count; that those are the first does not depend on what "
-        "is in them"
+        "batches, which the bound does not count; neither the order of the batches nor b and p "
+        "depend on what is in them"
     )
     return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
 
@@ -206,6 +213,8 @@ def pac_bayes(
         TypeError, ValueError: for what is not such a problem or prior, a model with running
             statistics or frozen parameters that are not those of the prior, or settings out of
             their range.
+        NonFiniteError: where the loss is NaN or infinite at the parameters of the problem, and a
+            basis is made there, or on the way to a prior.
 
     Source: Dziugaite and Roy, arXiv:1703.11008, sections 2 and 3 (the bound, its grid and its
     minimisation); Langford and Caruana, Not Bounding the True Error (2001); Wu et al.,
@@ -233,17 +242,16 @@ def pac_bayes(
     check_number("prior_share", prior_share, 0, 1, at_low=True)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with plain_arithmetic(problem.theta.device):
-        mean, assumptions = prior_mean(problem, prior)
+        labels, (mean, assumptions) = classes(problem), prior_mean(problem, prior)
         assumptions.append(UNTRAINED)
         if prior_share:
             problem, assumptions[-1] = _split(problem.at(mean), prior_share, training)
-            mean = problem.theta
+            mean, labels = problem.theta, classes(problem)
         elif torch.equal(mean, problem.theta):
             raise ValueError(
                 "the prior has the parameters that the model has now: expected those from before "
                 "its training, such as copy.deepcopy(model) made then; prior_share= trains a prior"
             )
-        labels = classes(problem)
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
