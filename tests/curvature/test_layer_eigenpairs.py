@@ -1,6 +1,6 @@
 """Eigenpairs of layers' blocks against dense blocks, whichever way products are made."""
 
-import sys
+import importlib
 from functools import partial
 
 import pytest
@@ -12,7 +12,8 @@ from lossgeom.linalg import lanczos
 from tests.linalg.test_residuals import assert_covers
 
 pytestmark = pytest.mark.quick
-MODULE = sys.modules["lossgeom.curvature.layer_eigenpairs"]  # a function has its name, too
+# a function has its name, too
+MODULE = importlib.import_module("lossgeom.curvature.layer_eigenpairs")
 
 
 class Twice(nn.Module):
