@@ -20,6 +20,7 @@ MATRICES = {
     "hessian": "Hessian H",
     "gauss_newton": "Gauss-Newton matrix G",
     "residual": "Residual term H - G",
+    "layers": "Largest eigenvalue of each layer's Hessian",
 }
 
 

@@ -18,6 +18,7 @@ from lossgeom.report.sections.runs import runs
 from lossgeom.report.sections.scatter import scatter
 from lossgeom.report.sections.setup import setup
 from lossgeom.report.sections.spectra import spectra
+from lossgeom.report.sections.structure import structure
 from lossgeom.report.sections.training import training
 from lossgeom.report.sections.trajectories import trajectories
 from lossgeom.report.sections.verdict import verdict
@@ -26,6 +27,7 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     geometry,
     density,
     eigenvalues,
+    structure,
     verdict,
     training,
     scatter,
