@@ -74,8 +74,8 @@ def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["walk"], "unknown command 'walk'; expected doctor, list, measure, report or run"),
-        (["Measure"], "unknown command 'Measure': did you mean measure? expected doctor,"),
+        (["walk"], "unknown command 'walk'; expected bound, doctor, list, measure, report or run"),
+        (["Measure"], "unknown command 'Measure': did you mean measure? expected bound, "),
         (["run"], "expected the name of a study"),
         (["run", "sharpness"], "unknown study 'sharpness'; expected edge_of_stability, gauss_newt"),
         (["run", "planar_quadratik"], "did you mean planar_quadratic? expected edge_of_stability"),
