@@ -5,6 +5,7 @@ from lossgeom.lab.studies import (
     eigenspace_overlap,
     gauss_newton_outliers,
     input_smoothness,
+    pac_bayes,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
@@ -27,5 +28,6 @@ STUDIES = {
         sgd_stability.STUDY,
         eigenspace_overlap.STUDY,
         random_two_layer.STUDY,
+        pac_bayes.STUDY,
     )
 }
