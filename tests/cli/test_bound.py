@@ -1,6 +1,8 @@
 """``lossgeom bound``: numbers, record, page, and what is said where there is no bound."""
 
 import json
+import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -65,8 +67,10 @@ def here(tmp_path):
 
 
 def bounded(command, here, *arguments):
-    done = command("bound", "pac-bayes", *arguments, "--json", cwd=here)
+    with mock.patch.dict(sys.modules, {"matplotlib": None}):  # without a page
+        done = command("bound", "pac-bayes", *arguments, "--json", cwd=here)
     assert done.returncode == 0, done.stderr
+    assert "no report: matplotlib is needed here" in done.stderr
     return json.loads(done.stdout)
 
 

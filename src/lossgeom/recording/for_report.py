@@ -48,8 +48,7 @@ class Trajectories:
     Attributes:
         columns: the setting that has a column of panels for each value; None for a single column.
         colour: the setting that has a colour for each value; None for a colour for each run.
-        panels: from top to bottom; none for no figure.
-        step: what a step is called.
+        panels: from top to bottom; none for no figure. ``step`` says what a step is called.
     """
 
     columns: str | None = None
