@@ -18,6 +18,7 @@ from lossgeom.cli.certificate import SAMPLINGS, certificate
 from lossgeom.cli.checkpoint import CheckpointOptions, problem_at_checkpoint
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import FUNCTIONS
+from lossgeom.cli.report import write_page
 from lossgeom.cli.terminal import part_display
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.metrics.geometry import Geometry
@@ -192,13 +193,9 @@ def _config(options: MeasureOptions) -> dict[str, Any]:
 
 def _show(folder: Path, as_json: bool) -> None:
     """Print the numbers, and write them as JSON and as a page, from the record alone."""
-    from lossgeom.report import as_text, render, summary
+    from lossgeom.report import as_text, summary
 
     found = summary(Record.open(folder))
     write_json(folder / "measurement.json", found)
     show(json.dumps(plain(found), indent=2) if as_json else as_text(found))
-    tell = say if as_json else show
-    try:
-        tell(f"report: {render([folder])}")
-    except ImportError as error:
-        tell(f"no report: {error}; then lossgeom report {folder} writes it")
+    write_page(folder, say if as_json else show)

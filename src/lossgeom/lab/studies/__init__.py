@@ -6,6 +6,7 @@ from lossgeom.lab.studies import (
     gauss_newton_outliers,
     input_smoothness,
     layerwise_structure,
+    pac_bayes,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
@@ -29,5 +30,6 @@ STUDIES = {
         eigenspace_overlap.STUDY,
         random_two_layer.STUDY,
         layerwise_structure.STUDY,
+        pac_bayes.STUDY,
     )
 }
