@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from benchmarks import (
+    block_sharpness,
     checks,
+    kronecker,
     lipschitz,
     plain,
     profile,
@@ -350,6 +352,31 @@ def test_the_cost_of_watching_a_run(tmp_path, monkeypatch, capsys):
     assert "each once" in capsys.readouterr().err
 
 
+def test_the_distances_of_kronecker_products(tmp_path, monkeypatch, capsys):
+    """All models are in the first table, their layers in one of their own."""
+    monkeypatch.setitem(kronecker.CASES, "tiny", lambda quick: tiny())
+    monkeypatch.setitem(kronecker.EXAMPLES, "tiny", 12)
+    page = tmp_path / "page.md"
+    page.write_text(f"{kronecker.BEGIN}\n{kronecker.END}\n")
+    assert kronecker.main(["--cases", "tiny", "--into", str(page)]) == 0
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if "|" in line]
+    medians, traces, layers = rows[2], rows[5], rows[8:]
+    assert medians[0].strip() == traces[0].strip() == "tiny"
+    assert all(float(ratio) > 0.9 for ratio in medians[1:-1])
+    assert traces[-4].strip() == "1.00"  # of EKFAC, whose diagonal is that of the block
+    assert [row[0].strip() for row in layers] == ["`0`", "`2`"]
+    assert layers[0][1].strip() == "6 x 5"
+    assert kronecker.cell(Estimate(0.5, stderr=0.01, converged=False)) == "0.500 ± 0.010?"
+    capsys.readouterr()
+
+
+def test_sequences_are_cut_to_their_first_tokens():
+    with torch.random.fork_rng(devices=[]):
+        case = Case("gpt", "GPT", GPT(1, 4, 1).eval(), text(2), loss="token_cross_entropy")
+    ((x, y),) = kronecker.problem(case, 1).batches
+    assert x.shape == y.shape == (1, kronecker.TOKENS)
+
+
 def test_the_runs_that_are_watched():
     assert "P = 5,017" in tracking.thresholds(10)
     assert "microseconds" in tracking.watching(steps=5, rounds=1)
@@ -359,3 +386,19 @@ def test_the_runs_that_are_watched():
     for found, right in ((Estimate(1.0, stderr=0.1, predicted=True), 1.05), (Estimate(2.0), 1.0)):
         tally.add(found, right, seconds=3.0, unit=2.0)
     assert tally.row("name")[1:] == ["1.50", "0.00", "50%", "1.0e+00", "5.2e-01", "100%"]
+
+
+def test_the_parts_of_a_transformer_in_training(capsys):
+    """A line of JSON for each measurement, and a row for each matrix and step."""
+    sizes = ["--layers", "1", "--width", "8", "--examples", "3", "--batch-size", "1"]
+    steps = ["--steps", "0", "2", "--seeds", "2", "--matvecs", "2"]
+    assert block_sharpness.main([*sizes, *steps]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    measured = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(measured) == 2 * 2 * 2
+    assert {*block_sharpness.PARTS} < set(measured[0])  # and nothing is left over
+    assert not {"other", "head"} & set(measured[0])
+    assert measured[0]["loss"] > measured[2]["loss"]
+    rows = [line for line in lines if line.startswith("| gauss_newton | ")]
+    assert [row.split(" | ")[1] for row in rows] == ["0", "2"]
+    assert all(row.count(" < ") == len(block_sharpness.PARTS) - 1 for row in rows)

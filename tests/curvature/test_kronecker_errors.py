@@ -135,7 +135,7 @@ def test_neither_batches_nor_memory_change_a_value():
 
 @pytest.mark.parametrize("pieces", [1, 2**26])
 def test_the_norm_of_a_large_block_is_that_of_a_gram_matrix(monkeypatch, pieces):
-    problem = convolutional().take(5)  # 15 columns, and 36 weights in the last layer
+    problem = convolutional().take(5)  # 15 columns, and 18, 24 and 36 weights
     expected = lg.kronecker_errors(problem)
     monkeypatch.setattr(_block_norms, "PIECE_BYTES", pieces)
     monkeypatch.setattr(_block_norms, "EXACT", 15)

@@ -56,13 +56,20 @@ def _block(rows: LayerRows, wanted: bool) -> Tensor:
 
 
 def _gram_norm(parts: Sequence[LayerRows]) -> float:
-    """The norm of Z^T Z as that of Z Z^T, of rows that are formed anew for each pair of parts."""
+    """The norm of Z^T Z as that of Z Z^T, a pair of parts after the other."""
     total = 0.0
     for i, part in enumerate(parts):
-        Z = _formed(part)
-        total += float((Z @ Z.T).square().sum())
-        total += 2 * sum(float((Z @ _formed(other).T).square().sum()) for other in parts[:i])
+        total += float(_inner_products(part, part).square().sum())
+        total += 2 * sum(float(_inner_products(part, b).square().sum()) for b in parts[:i])
     return math.sqrt(total)
+
+
+def _inner_products(a: LayerRows, b: LayerRows) -> Tensor:
+    """Multiply all gradients G of a part by those of another, and do not form those of rank one."""
+    if a.inputs.shape[1] > 1:
+        return _formed(a) @ _formed(b).T
+    of_outputs = torch.einsum("kasm,lbsm->kalb", a.gradients, b.gradients)
+    return of_outputs * (a.inputs[:, 0] @ b.inputs[:, 0].T)[:, None]
 
 
 def _parts(rows: LayerRows) -> Iterator[LayerRows]:

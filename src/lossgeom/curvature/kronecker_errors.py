@@ -199,7 +199,9 @@ def _identity(like: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
 
 
 def _root(X: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
-    return KroneckerProduct(X, X.new_ones(1, 1)).eigenbasis().sqrt().dense()
+    values, V = torch.linalg.eigh(X)
+    root: Tensor = (V * values.clamp(min=0).sqrt()) @ V.T
+    return root
 
 
 def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) -> Tensor:
