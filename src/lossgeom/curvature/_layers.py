@@ -115,21 +115,22 @@ def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
 
 
 def _wrong(trial: Trial) -> dict[str, str]:
-    """Find the layers whose rows do not make the gradient of the first example, and say why."""
+    """Find the layers whose rows do not make the gradient of a few examples, and say why."""
     problem, leaf = trial.problem, trial.problem.leaf()
     layers, why = _candidates(problem)[0], {}
     calls = LayerCalls(problem, modules_of(layers), leaf, trial.batch)
     u, B = drawn(calls.outputs), len(calls.outputs)
-    u[1:] = 0
-    parts, gradient = calls.pulled(u[None]), problem.unflatten(pulled(calls.outputs, leaf, u))
+    alone = torch.eye(B, device=u.device, dtype=u.dtype)
+    parts = calls.pulled(torch.einsum("kb,b...->kb...", alone, u))
+    gradient = problem.unflatten(pulled(calls.outputs, leaf, u))
     for layer in layers:
         called = [_in_rows(m, x, B) for m in layer.modules for x in calls.inputs[m]]
         if not called or not all(called):
             why[layer.name] = "not called with rows of the examples"
             continue
-        x, g = layer.inputs(calls, B), layer.gradients(parts, B)[0]
-        own = torch.cat([g[:1], torch.zeros_like(g[1:])])
-        made = [torch.einsum("bsm,bsn->mn", g, x), g.sum((0, 1))]
+        x, g = layer.inputs(calls, B), layer.gradients(parts, B)
+        own = alone[:, :, None, None] * g
+        made = [torch.einsum("kbsm,bsn->mn", own, x), own.sum((0, 1, 2))]
         expected = [gradient[name] for name in layer.parameters]
         if not trial.agree(own, g):
             why[layer.name] = "what it does for an example depends on others"
