@@ -63,11 +63,11 @@ def left_out(problem: Problem) -> dict[str, str]:
 def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
     """Find the layers, the same ones in every batch, and note what is left out."""
     layers, why = _examined(problem, batch)
-    reasons = "; ".join(f"{name} ({reason})" for name, reason in why.items())
+    reasons = _listed(why)
     if not layers:
         raise ValueError(
-            "expected a model with linear layers or convolutions that act on the examples in the "
-            f"rows of what they are called with, but there are none: {reasons}"
+            "expected a model with linear layers or convolutions that have examples, the rows of "
+            f"its outputs, along the first dimension, but there are none: {reasons}"
         )
     names = [layer.name for layer in layers]
     if problem.cache.value(Key(layers_on), lambda: names) != names:
@@ -78,6 +78,15 @@ def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
     if why:
         problem.cached(_note, f"no part of what is measured layer by layer: {reasons}")
     return layers
+
+
+def _listed(why: dict[str, str]) -> str:
+    """Reasons, each with some of the names that it is one for."""
+    names: dict[str, list[str]] = {}
+    for name, reason in why.items():
+        names.setdefault(reason, []).append(name)
+    some = {reason: ", ".join(own[:3]) + ", ..." * (len(own) > 3) for reason, own in names.items()}
+    return "; ".join(f"{reason} ({listed})" for reason, listed in some.items())
 
 
 def _note(problem: Problem, text: str) -> None:
