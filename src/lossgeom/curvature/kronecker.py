@@ -101,8 +101,9 @@ def kronecker_factors(
     examples as rows, the sums of :math:`g_s g_s^\top` and the mean of :math:`x_s x_s^\top`;
     ``"reduce"`` takes one row for each example, :math:`\sum_s g_s` and the mean of :math:`x_s`.
 
-    Memory: m^2 + n^2 numbers for each layer, beside one batch with its inputs and patches, and up
-    to 256 MiB of gradients. Splitting the data into other batches changes nothing.
+    Memory: m^2 + n^2 numbers for each layer, beside one batch with its graph, the patches of one
+    layer, and gradients at what layers put out, of as many columns at once as 256 MiB hold.
+    Splitting the data into other batches changes nothing.
 
     Cost: a forward pass, and a backward pass without gradients in the parameters for each column
     of the root: as many as an example has outputs for ``"exact"``, ``samples`` for ``"sampled"``,
