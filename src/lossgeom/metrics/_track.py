@@ -110,8 +110,8 @@ class Track:
         latest = self.vectors[-1]
         if len(self.vectors) > 1 and len(self.places) > 1:
             before = self.vectors[0] * torch.sign(self.vectors[0] @ latest)
-            stretch = min(self.distance / (self.places[-1] - self.places[-2]), 2.0)
-            if before @ latest > STRAIGHT:
+            stretch = self.distance / (self.places[-1] - self.places[-2])
+            if before @ latest > STRAIGHT and stretch <= 2:
                 latest = latest + stretch * (latest - before)
         rows = [latest, self.second] if both and self.second is not None else [latest]
         return torch.stack(rows, dim=1)
