@@ -266,7 +266,7 @@ def section(run: Run, tallies: dict[str, Tally], critical: Critical) -> list[str
         f"{cheaper:.1f} times less than from scratch. A critical step from the one before takes "
         f"{statistics.fmean(critical.passes):.1f} forward passes (at most {max(critical.passes)}), "
         f"{whole:.1f} times less time than the sharpness from the step before; {beside:.1f} times "
-        "where the loss at the step is recorded, too, as a watch does unless told otherwise.",
+        "where the loss at the step is recorded, too, as a watch does by default.",
     ]
 
 
