@@ -99,13 +99,13 @@ class Sharpness:
 
     def _searched(self, step: Step, track: Track) -> Estimate:
         """Measure, and look for larger eigenvalues than are known."""
-        known = bool(track.vectors)
+        start = track.start(both=True) if track.vectors else None
         pairs = top_eigenpairs(
             Hessian(step.before),
-            k=1 if known else min(2, len(track.theta)),
+            k=min(2, len(track.theta)),
             tol=_of_residual(self.tol),
             max_matvecs=self.max_matvecs,
-            start=track.start(both=True) if known else None,
+            start=start,
             verify=True,
             seed=self.seed,
         )
