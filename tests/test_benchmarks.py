@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks import (
+    block_sharpness,
     checks,
     kronecker,
     lipschitz,
@@ -385,3 +386,19 @@ def test_the_runs_that_are_watched():
     for found, right in ((Estimate(1.0, stderr=0.1, predicted=True), 1.05), (Estimate(2.0), 1.0)):
         tally.add(found, right, seconds=3.0, unit=2.0)
     assert tally.row("name")[1:] == ["1.50", "0.00", "50%", "1.0e+00", "5.2e-01", "100%"]
+
+
+def test_the_parts_of_a_transformer_in_training(capsys):
+    """A line of JSON for each measurement, and a row for each matrix and step."""
+    sizes = ["--layers", "1", "--width", "8", "--examples", "3", "--batch-size", "1"]
+    steps = ["--steps", "0", "2", "--seeds", "2", "--matvecs", "2"]
+    assert block_sharpness.main([*sizes, *steps]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    measured = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(measured) == 2 * 2 * 2
+    assert {*block_sharpness.PARTS} < set(measured[0])  # and nothing is left over
+    assert not {"other", "head"} & set(measured[0])
+    assert measured[0]["loss"] > measured[2]["loss"]
+    rows = [line for line in lines if line.startswith("| gauss_newton | ")]
+    assert [row.split(" | ")[1] for row in rows] == ["0", "2"]
+    assert all(row.count(" < ") == len(block_sharpness.PARTS) - 1 for row in rows)

@@ -127,6 +127,7 @@ RESULTS = {
     "Robustness": lambda p: lg.robustness(p, eps=[0.1]),
     "MultiplicativeInequality": lambda p: lg.multiplicative_inequality(p)[1],
     "LayerSummand": lambda p: lg.layer_summands(p)[0],
+    "PacBayes": lambda p: lg.pac_bayes(p, prior=0 * p.theta, epochs=1, samples=2),
     "SelfStabilisation": lg.self_stabilisation,
     "TaylorModel": lambda p: lg.quadratic.taylor(p, order=1),
     "TrueNetwork": lg.quadratic.network,

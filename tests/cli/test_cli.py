@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lossgeom.cli.bound import BOUNDS
 from lossgeom.metrics import METRICS, STEP_METRICS
 
 
@@ -74,10 +75,10 @@ def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["walk"], "unknown command 'walk'; expected doctor, list, measure, report or run"),
-        (["Measure"], "unknown command 'Measure': did you mean measure? expected doctor,"),
+        (["walk"], "unknown command 'walk'; expected bound, doctor, list, measure, report or run"),
+        (["Measure"], "unknown command 'Measure': did you mean measure? expected bound, "),
         (["run"], "expected the name of a study"),
-        (["run", "sharpness"], "unknown study 'sharpness'; expected edge_of_stability, gauss_newt"),
+        (["run", "sharpness"], "unknown study 'sharpness'; expected edge_of_stability, eigenspace"),
         (["run", "planar_quadratik"], "did you mean planar_quadratic? expected edge_of_stability"),
         (["run", "progressive_sharpening", "--lr", "-1"], "expected 0 < small_lr < lr"),
         (["run", "progressive_sharpening", "--examples", "1797"], "expected at most 1796 examples"),
@@ -103,9 +104,11 @@ def test_one_clear_line_and_nothing_written(command, tmp_path, arguments, messag
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.txt", "foreign"]
 
 
-def test_metrics_of_problems_and_of_steps_are_listed(command, tmp_path):
+def test_metrics_of_problems_and_of_steps_and_bounds_are_listed(command, tmp_path):
     shown = command("list", cwd=tmp_path).stdout
-    problems, steps = shown.split("metrics\n")[1].split("metrics of a step\n")
+    metrics, bounds = shown.split("metrics\n")[1].split("bounds\n")
+    problems, steps = metrics.split("metrics of a step\n")
+    assert [line.split()[0] for line in bounds.splitlines()] == list(BOUNDS)
     assert {metric.__name__ for metric in METRICS} == {n.split()[0] for n in problems.splitlines()}
     of_steps = {m.__name__ for m in STEP_METRICS}
     listed = {n.split()[0] for n in steps.splitlines()}
@@ -164,6 +167,8 @@ def test_flags_of_another_kind(command, tmp_path):
                 "input_smoothness",
                 "edge_of_stability",
                 "sgd_stability",
+                "pac_bayes",
+                "pac-bayes",
                 "random_two_layer",
                 "mlp",
                 "digits",

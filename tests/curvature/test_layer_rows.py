@@ -32,12 +32,10 @@ def blocks_of(problem, **settings):
 )
 def test_rows_make_the_gauss_newton_blocks(case, unchecked):
     problem = case.problem()
-    for bias in (False, True):
-        for layer, found in blocks_of(problem, bias=bias).items():
-            names = layer.parameters if bias else layer.parameters[:1]
-            expected = lg.GaussNewton(problem.with_parameters(list(names))).dense()
-            scale = float(expected.abs().max())
-            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9 * scale + 1e-15)
+    for layer, found in blocks_of(problem, bias=True).items():
+        expected = lg.GaussNewton(problem.with_parameters(list(layer.parameters))).dense()
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9 * scale + 1e-15)
 
 
 def test_rows_make_the_hessian_of_a_piecewise_linear_net():

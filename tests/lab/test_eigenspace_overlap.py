@@ -91,7 +91,7 @@ def test_a_run(tmp_path, unchecked):
     assert 0 < rows["centred"]["along"] < 0.3 < 0.7 < rows["narrow-2"]["along"] <= 1
     drawn, facts = record.load_arrays("narrow-2")
     assert drawn["y"].shape == (4, 1)
-    assert facts["title"] == "narrow, width 2"
+    assert facts["title"] == "narrow, width 2 (random: k / 128)"
     assert drawn["y"].max().item() == pytest.approx(rows["narrow-2"]["value"])
 
 

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lossgeom import Record
+from lossgeom.recording.drawings import save_drawing
 from lossgeom.recording.for_report import Boundary, Curves, HeatMap, PhasePlane, Prediction
 from lossgeom.report import render
 from lossgeom.report.sections._saved import Saved
@@ -158,3 +159,26 @@ def test_cells_are_marked_where_half_of_the_runs_agree(tmp_path):
     folders = [make_run(tmp_path / name, "heat_maps", *cells()) for name in "ab"]
     page = render(folders, tmp_path / "all.html").read_text()
     assert re.search(r"Medians over 2 seeds", page)
+    assert "Phase diagram" in page
+
+
+def test_a_map_without_marks(tmp_path):
+    arrays, facts = cells()
+    page = render([make_run(tmp_path, "heat_maps", arrays, {**facts, "marks": {}})]).read_text()
+    assert "Maps" in page
+    assert "Phase diagram" not in page
+    assert "A cell is marked" not in page
+
+
+def test_many_predictions_are_in_rows(tmp_path, pages_alone):
+    arrays, facts = points()
+    with Record.create(tmp_path, {"seed": 0}) as record:
+        for i in range(6):
+            labels = {**LABELS, "title": f"panel {i}"}
+            save_drawing(record, f"p{i}", Prediction(**labels, **facts), arrays)
+        record.finish()
+    page = render([tmp_path]).read_text()
+    assert [f"panel {i}" in page for i in range(7)] == [*[True] * 6, False]
+    size = re.search(r'<svg[^>]*viewBox="0 0 ([0-9.]+) ([0-9.]+)"', page)
+    width, height = map(float, size.groups())
+    assert width / height == pytest.approx(13.2 / 6.6, rel=0.01)

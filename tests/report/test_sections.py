@@ -11,7 +11,7 @@ from lossgeom.report._source import read_sources
 from lossgeom.report.sections import SECTIONS
 
 TEMPLATES = Path(report.__file__).parent / "templates"
-FIRST = {"run": "Runs", "study": "Runs", "measurement": "Geometry"}
+FIRST = {"run": "Runs", "study": "Runs", "measurement": "Geometry", "bound": "Bound"}
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

@@ -1,5 +1,6 @@
 """Theorems: numbers in, a bound out, with all that it rests on."""
 
+from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
 from lossgeom.bounds.pac_bayes import PacBayes, pac_bayes

@@ -13,25 +13,29 @@ from lossgeom.problem import Problem
 from lossgeom.problem.model_copy import unwrapped
 
 Prior = nn.Module | Mapping[str, Tensor] | Tensor
-HELD = "what is held fixed in the model, such as statistics of BatchNorm, does not depend on them"
+AS_IN_PRIOR = Assumption("what the model holds fixed is as it is in the prior", "checked")
+UNKNOWN = Assumption(
+    "what the model holds fixed, such as statistics of BatchNorm, does not depend on the examples",
+    "declared",
+)
 
 
 def prior_mean(problem: Problem, prior: Prior) -> tuple[Float[Tensor, " P"], list[Assumption]]:
     """The parameters of a prior in the order of theta, and what is known of the rest of it.
 
     Raises:
-        TypeError, ValueError: if these are not parameters of the problem's model, or those that it
-            has already; or if what is held fixed is not the prior's.
+        TypeError, ValueError: if these are not parameters of the problem's model, or if what is
+            held fixed in it is not the prior's.
     """
     network = problem.network
     own = network.module.state_dict()
     named = {alias for aliases in network.aliases for alias in aliases}
     fixed = [name for name, held in own.items() if name not in named and held.is_floating_point()]
     known: list[str] = []
-    if isinstance(prior, Tensor):
-        mean = prior.detach()
-    else:
-        state = _state(prior)
+    state = unwrapped(prior)[0].state_dict() if isinstance(prior, nn.Module) else prior
+    if isinstance(state, Tensor):
+        mean = state.detach()
+    elif isinstance(state, Mapping):
         missing = [name for name in network.names if name not in state]
         if missing:
             raise ValueError(
@@ -47,27 +51,15 @@ def prior_mean(problem: Problem, prior: Prior) -> tuple[Float[Tensor, " P"], lis
                 "statistics, or freeze them in training. Where they come from other examples, give "
                 "as prior the parameters alone, as a vector"
             )
+    else:
+        raise TypeError(
+            "expected as prior the model before its training, its state dict, or a vector like "
+            f"problem.theta; got {type(prior).__name__}"
+        )
     mean = mean.to(problem.theta)
     if mean.shape != problem.theta.shape:
         raise ValueError(
             f"expected a prior of shape {tuple(problem.theta.shape)}, got {tuple(mean.shape)}"
         )
-    if torch.equal(mean, problem.theta):
-        raise ValueError(
-            "the prior has the parameters that the model has now: expected those from before its "
-            "training, such as copy.deepcopy(model) made then"
-        )
-    if not fixed:
-        return mean, []
-    return mean, [Assumption(HELD, "checked" if set(fixed) == set(known) else "declared")]
-
-
-def _state(prior: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    if isinstance(prior, nn.Module):
-        return unwrapped(prior)[0].state_dict()
-    if not isinstance(prior, Mapping):
-        raise TypeError(
-            "expected as prior the model before its training, its state dict, or a vector like "
-            f"problem.theta; got {type(prior).__name__}"
-        )
-    return prior
+    held = AS_IN_PRIOR if set(fixed) == set(known) else UNKNOWN
+    return mean, [held] if fixed else []

@@ -91,26 +91,29 @@ def trained(
         The posterior, the logarithm of the prior's variance, and the epochs.
     """
     basis, unwatched = basis_at(problem), problem.inside_transforms()
-    least = LEAST_STD * math.exp(PRIOR_LOG_STD)
-    log_std = basis.rotate(problem.theta).abs().clamp(min=least).log()
-    both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(PRIOR_LOG_STD)
+    start = min(PRIOR_LOG_STD, complexity.largest / 2)
+    if torch.equal(problem.theta, prior):  # from the prior itself on
+        log_std = torch.full_like(prior, start)
+    else:
+        log_std = basis.rotate(problem.theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
+    both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(start).double()
     mean, log_std = both
     steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
     generator, history = random_numbers(training.seed), list[Epoch]()
 
-    def step(batch: Batch) -> float:
+    def step(batch: Batch) -> tuple[float, float]:
         std, offset = log_std.exp(), mean - prior
         noise = std * torch.randn(len(std), generator=generator, dtype=std.dtype).to(std)
-        gradient, loss = _gradient(unwatched, mean + basis.unrotate(noise), batch)
+        gradient, total, count = _gradient(unwatched, mean + basis.unrotate(noise), batch)
         variances = std.square()
         squares = (variances.sum() + offset.dot(offset)).item()
         apart = Divergence(len(std), squares, log_std.sum().item())
         precision, by, in_prior = complexity.gradients(apart, 2 * log_prior_std.item())
         in_log_std = torch.addcmul(precision * variances - by, basis.rotate(gradient), noise)
         steps[0](torch.stack([gradient.add_(offset, alpha=precision), in_log_std]))
-        steps[1](torch.tensor(in_prior))
+        steps[1](torch.tensor(in_prior).double())
         log_prior_std.clamp_(LEAST_LOG_STD, complexity.largest / 2)
-        return loss
+        return total, count
 
     for epoch in range(1, training.epochs + 1):
         try:
@@ -123,19 +126,21 @@ def trained(
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
-        surrogate = sum(losses) / len(losses)
+        surrogate = sum(total for total, _ in losses) / sum(count for _, count in losses)
         history.append(Epoch(epoch, surrogate, root, kl, math.exp(log_variance)))
         training.on_epoch(history[-1])
     return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
 
 
-def _gradient(problem: Problem, theta: Float[Tensor, " P"], batch: Batch) -> tuple[Tensor, float]:
-    """Gradient and value of the mean loss of a batch, in bits, which is at least its error."""
+def _gradient(
+    problem: Problem, theta: Float[Tensor, " P"], batch: Batch
+) -> tuple[Tensor, float, float]:
+    """Gradient of the mean loss of a batch in bits, which is at least its error, sum and count."""
     leaf = theta.detach().requires_grad_()
     total, count = problem.terms(problem.outputs(leaf, batch), batch)
-    bits = (count or 1.0) * math.log(2)
-    (gradient,) = torch.autograd.grad(total / bits, leaf, materialize_grads=True)
-    return gradient, total.item() / bits
+    bits = total / math.log(2)
+    (gradient,) = torch.autograd.grad(bits / (count or 1.0), leaf, materialize_grads=True)
+    return gradient, bits.item(), count
 
 
 class _RMSprop:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from lossgeom.reprs import short
 
 Status = Literal["checked", "declared", "unverifiable"]
-STATUSES: tuple[Status, ...] = ("checked", "declared", "unverifiable")
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Bound:
     """
 
     value: float
-    quantity: str
+    quantity: str = field(repr=False)
     confidence: float
-    inputs: Mapping[str, float]
-    assumptions: tuple[Assumption, ...]
-    source: str
+    inputs: Mapping[str, float] = field(repr=False)
+    assumptions: tuple[Assumption, ...] = field(repr=False)
+    source: str = field(repr=False)
     trivial: float = 1.0
+
+    __repr__ = short
 
     @property
     def vacuous(self) -> bool:
@@ -75,7 +78,7 @@ class Bound:
         )
         numbers = ", ".join(f"{name} = {value:.6g}" for name, value in self.inputs.items())
         yield f"  computed from {numbers}"
-        for status in STATUSES:
+        for status in get_args(Status):
             yield from (
                 f"  {status}: {one.statement}" for one in self.assumptions if one.status == status
             )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from lossgeom.bounds._bases import BASES
@@ -32,7 +33,9 @@ INDEPENDENT = Assumption(
     "unverifiable",
 )
 ONE_BY_ONE = Assumption("the class of an example depends on no other example", "checked")
-UNTRAINED = Assumption("the mean of the prior does not depend on the examples", "declared")
+UNTRAINED = Assumption(
+    "the prior, which is its mean, b and p, does not depend on the examples", "declared"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class PacBayes:
         history: where training was after each epoch.
     """
 
-    bound: Bound = field(repr=False)
+    bound: Bound
     basis: str
     kl: float
     prior_variance: float
@@ -97,16 +100,21 @@ class PacBayes:
             seed: of the draws.
 
         Returns:
-            The mean, with the standard error that the draws leave; that of the examples is not in
-            it.
+            The mean, with the standard error that the draws leave, which is 1 / samples where all
+            agree; that of the examples is not in it.
+
+        Raises:
+            ValueError: as of :func:`pac_bayes`, and for a model with other parameters.
         """
         check_at_least(2, samples=samples)
-        return _mean(sampled_errors(problem, classes(problem), self.posterior, samples, seed))
+        here = problem.at(self.posterior.mean)
+        return _mean(sampled_errors(here, classes(here), self.posterior, samples, seed))
 
 
 def _mean(errors: Tensor) -> Estimate:
-    stderr = (errors.var() / len(errors)).sqrt().item()
-    return Estimate(errors.mean().item(), stderr, matvecs=0)
+    agree = bool((errors == errors[0]).all())
+    stderr = 1 / len(errors) if agree else (errors.var() / len(errors)).sqrt().item()
+    return Estimate(errors.mean().item(), stderr)
 
 
 def _split(initial: Problem, share: float, training: Training) -> tuple[Problem, Assumption]:
@@ -121,8 +129,8 @@ def _split(initial: Problem, share: float, training: Training) -> tuple[Problem,
     mean = fitted(on_batches(initial, raws[:first]), training)
     statement = (
         f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
-        "batches, which the bound does not count; that those are the first does not depend on what "
-        "is in them"
+        "batches, which the bound does not count; neither the order of the batches nor b and p "
+        "depend on what is in them"
     )
     return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
 
@@ -169,14 +177,18 @@ def pac_bayes(
     Cost: a gradient for each batch and epoch, two rotations into the basis beside it (each m n (m +
     n) multiplications for a layer with m outputs and n inputs), and ``samples`` forward passes;
     a basis costs what :func:`lossgeom.kronecker_factors` does, or P Hessian products for "exact".
+    A rotation is cheaper than the gradient of a batch where m + n is below its size.
 
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
             ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
             1, or -1 and 1. What the loss leaves out, such as an ``ignore_index``, is not counted.
         prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
-        basis: U: ``"standard"`` for none; ``"exact"`` for the eigenvectors of the Hessian in each
-            parameter of at most 4,096 numbers.
+        basis: U: ``"standard"`` for the unit vectors; ``"decoupled"`` for the eigenvectors of the
+            Kronecker factors of every layer at the parameters of the problem, and of E[M] for its
+            bias; ``"recomputed"`` for the same, computed again at mu as training goes on;
+            ``"exact"`` for those of the Hessian in every parameter, of at most 4,096 numbers each.
+            Parameters that have no Kronecker factors keep the unit vectors.
         epochs: passes over the batches, in their order.
         lr: of RMSprop, whose alpha is 0.9.
         samples: n, at least 2.
@@ -187,8 +199,9 @@ def pac_bayes(
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
         prior_share: the share of batches, in [0, 1), that the mean of the prior is trained on
-            first, from ``prior`` on with as many epochs. The posterior then starts there, and N
-            counts the other examples only: a prior that depends on data, by sample splitting.
+            first, from ``prior`` on with as many epochs. The posterior then starts there, wherever
+            the problem is, and N counts the other examples only: a prior that depends on data, by
+            sample splitting.
         seed: of noise and networks drawn, on the CPU from generators of their own.
         on_epoch: is called with each ``Epoch`` when it is over.
 
@@ -200,6 +213,8 @@ def pac_bayes(
         TypeError, ValueError: for what is not such a problem or prior, a model with running
             statistics or frozen parameters that are not those of the prior, or settings out of
             their range.
+        NonFiniteError: where the loss is NaN or infinite at the parameters of the problem, and a
+            basis is made there, or on the way to a prior.
 
     Source: Dziugaite and Roy, arXiv:1703.11008, sections 2 and 3 (the bound, its grid and its
     minimisation); Langford and Caruana, Not Bounding the True Error (2001); Wu et al.,
@@ -227,24 +242,25 @@ def pac_bayes(
     check_number("prior_share", prior_share, 0, 1, at_low=True)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with plain_arithmetic(problem.theta.device):
-        mean, assumptions = prior_mean(problem, prior)
+        labels, (mean, assumptions) = classes(problem), prior_mean(problem, prior)
         assumptions.append(UNTRAINED)
         if prior_share:
             problem, assumptions[-1] = _split(problem.at(mean), prior_share, training)
-            mean = problem.theta
-        labels = classes(problem)
+            mean, labels = problem.theta, classes(problem)
+        elif torch.equal(mean, problem.theta):
+            raise ValueError(
+                "the prior has the parameters that the model has now: expected those from before "
+                "its training, such as copy.deepcopy(model) made then; prior_share= trains a prior"
+            )
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
             problem, mean, BASES[basis], complexity, training
         )
         errors = sampled_errors(problem, labels, posterior, samples, seed + 1)
-    apart = Divergence.of(posterior.mean - mean, posterior.log_std)
-    c, kl, log_variance = min(
-        (complexity(kl, on_grid), kl, on_grid)
-        for on_grid in complexity.neighbours(log_variance)
-        for kl in [apart.kl(on_grid)]
-    )
+    kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
+    c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
+    kl = kl_at(log_variance)
     empirical = _mean(errors)
     upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
     bound = Bound(

@@ -1,4 +1,4 @@
-"""The command line: ``lossgeom list``, ``run``, ``report``, ``measure`` and ``doctor``."""
+"""The command line: ``lossgeom list``, ``run``, ``report``, ``measure``, ``bound``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ usage: lossgeom COMMAND ...
 Measure the geometry of a loss and the smoothness of its model, and say what follows.
 
 commands:
-  list                  the studies, models, data sets and metrics of the library
+  list                  the studies, models, data sets, metrics and bounds of the library
   run STUDY             train, measure, judge the claims of a paper, write a report
   report RUN [RUN ...]  write the report of records again, or of several together
   measure MODEL [DATA]  a checkpoint's geometry: eigenvalues, traces, spectral densities
+  bound NAME MODEL ...  what a theorem promises of a model on data that it has not seen
   doctor MODEL [DATA]   which derivatives of your own model can be trusted, and which cannot
 
 examples:
@@ -28,6 +29,7 @@ examples:
   lossgeom run progressive_sharpening --help             all of its settings
   lossgeom report runs/progressive_sharpening            from what is recorded so far
   lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
+  lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom doctor net.py:model net.py:data               functions that return them
 
 A command that was stopped goes on when it is given again.
@@ -39,6 +41,7 @@ COMMANDS = {
     "run": "run",
     "report": "report",
     "measure": "measure",
+    "bound": "bound",
     "doctor": "doctor",
 }
 RESUMED = ("run", "measure")

@@ -13,12 +13,13 @@ TOO = " Of a step, too."
 
 @dataclasses.dataclass(frozen=True)
 class ListOptions:
-    """List studies, models, data sets and metrics."""
+    """List studies, models, data sets, metrics and bounds."""
 
 
 def main(arguments: list[str]) -> int:
     """Print the names of each kind, with a line on each; return the exit status."""
     parsed(ListOptions, arguments, "list")
+    from lossgeom.cli.bound import BOUNDS
     from lossgeom.lab.datasets import DATASETS
     from lossgeom.lab.models import MODELS
     from lossgeom.lab.studies import STUDIES
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
         "data sets": {name: _first_line(data) for name, data in DATASETS.items()},
         "metrics": {name: text + (TOO if name in of_steps else "") for name, text in of.items()},
         "metrics of a step": {name: text for name, text in of_steps.items() if name not in of},
+        "bounds": {name: bound.summary for name, bound in BOUNDS.items()},
     }
     for kind, members in kinds.items():
         show(kind)

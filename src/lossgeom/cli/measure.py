@@ -18,9 +18,11 @@ from lossgeom.cli.certificate import SAMPLINGS, certificate
 from lossgeom.cli.checkpoint import CheckpointOptions, problem_at_checkpoint
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import FUNCTIONS
+from lossgeom.cli.report import write_page
 from lossgeom.cli.terminal import part_display
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.metrics.geometry import Geometry
+from lossgeom.metrics.structure import Structure
 from lossgeom.problem import Problem
 from lossgeom.recording.json_files import plain, write_json
 from lossgeom.recording.record import Record
@@ -45,6 +47,8 @@ examples:
                                                          whether SGD stays at this minimum
   lossgeom measure net.py:model net.py:data --mode train
                                                          with the statistics of each batch
+  lossgeom measure net.py:model net.py:data --structure
+                                                         how far layers are Kronecker products
   lossgeom measure net.py:problem                        a Problem with a loss of its own
   lossgeom measure zoo.nets:gpt zoo.text:batches --loss next_token_cross_entropy
                                                          modules, and a language model's loss
@@ -56,7 +60,9 @@ what is measured:
   is the sharpness, the most negative one, trace, Frobenius norm and spectral density; the same of
   the Gauss-Newton matrix; the extreme eigenvalues and the trace of their difference. Each number
   has a residual or a standard error. With --lr, the edge of stability beside the sharpness; with
-  --batch-size, too, whether SGD stays at this point, and why.
+  --batch-size, too, whether SGD stays at this point, and why. With --structure, for each linear or
+  convolutional layer: the top of its block of the Hessian, spectra of its Kronecker factors, the
+  overlap of both, the form of its top eigenvectors, and the errors of Kronecker products.
 
 what is written:
   DIR/report.html with DIR/figures/, DIR/measurement.json, and the record they are made from.
@@ -99,6 +105,8 @@ class MeasureOptions(CheckpointOptions):
         SamplingName | None, optional(choices([*SAMPLINGS]), "without-replacement")
     ] = None
     """How the run draws its batches; a shuffling DataLoader does by reshuffling."""
+    structure: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Measure each layer's block of the Hessian beside its Kronecker factors, too."""
     out: Annotated[Path | None, optional("DIR", "runs/measure-MODEL[-FILE]")] = None
     """Folder for the record and the report. A measurement that was stopped there goes on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -127,8 +135,9 @@ def main(arguments: list[str]) -> int:
             if edge or record.manifest.get("stability") is None:
                 command = shlex.join(["lossgeom", "measure", *arguments])
                 record.update(stability=edge, command=command)
+            structure = _structure(options, record)
             with part_display(record) as around:
-                measure(problem, record, geometry, around=around)
+                measure(problem, record, geometry, structure=structure, around=around)
     _show(record.path, options.json)
     return 0
 
@@ -137,6 +146,15 @@ def _geometry(options: MeasureOptions) -> Geometry:
     given = {setting.name: vars(options)[setting.name] for setting in fields(Geometry)}
     given["seed"] = options.probe_seed  # --seed is that of the model
     return Geometry(**{name: value for name, value in given.items() if value is not None})
+
+
+def _structure(options: MeasureOptions, record: Record) -> Structure | None:
+    """The structure of layers, where it is asked for or was asked for before."""
+    planned = record.manifest.get("planned") or ()
+    if not options.structure and all(plan["matrix"] != "layers" for plan in planned):
+        return None
+    k = Structure.k if options.k is None else options.k
+    return Structure(k=k, tol=options.tol, seed=options.probe_seed)
 
 
 def _stability(options: MeasureOptions) -> dict[str, Any] | None:
@@ -169,19 +187,15 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
     """The options that identify the measurement: not its folder, nor what it is compared with."""
-    config = options.config("out", "json", "lr", "momentum", "batch_size", "sampling")
+    config = options.config("out", "json", "structure", "lr", "momentum", "batch_size", "sampling")
     return {**config, "k": Geometry.k if options.k is None else options.k}
 
 
 def _show(folder: Path, as_json: bool) -> None:
     """Print the numbers, and write them as JSON and as a page, from the record alone."""
-    from lossgeom.report import as_text, render, summary
+    from lossgeom.report import as_text, summary
 
     found = summary(Record.open(folder))
     write_json(folder / "measurement.json", found)
     show(json.dumps(plain(found), indent=2) if as_json else as_text(found))
-    tell = say if as_json else show
-    try:
-        tell(f"report: {render([folder])}")
-    except ImportError as error:
-        tell(f"no report: {error}; then lossgeom report {folder} writes it")
+    write_page(folder, say if as_json else show)

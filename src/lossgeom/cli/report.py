@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,16 @@ class ReportOptions:
     """Folders of studies or of single runs."""
     out: Annotated[Path | None, optional("FILE", "report.html in RUN")] = None
     """The HTML file, which has to be given for several runs. Only reports are replaced."""
+
+
+def write_page(folder: Path, tell: Callable[[str], None]) -> None:
+    """Write the page of a record that is there in any case, and tell where it is."""
+    from lossgeom.report import render
+
+    try:
+        tell(f"report: {render([folder])}")
+    except ImportError as error:
+        tell(f"no report: {error}; then lossgeom report {folder} writes it")
 
 
 def main(arguments: list[str]) -> int:

@@ -102,3 +102,24 @@ def _seconds_per_product(record: Record) -> float | None:
             return float(row["seconds"] / row["matvecs"])
     gradients = [2 * row["seconds"] for row in rows if row["metric"] == "gradient_norm"]
     return gradients[-1] if gradients else None
+
+
+@contextmanager
+def epoch_display(epochs: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar with the time left on a terminal; elsewhere a line for every tenth of it."""
+    bar = _bar(
+        BarColumn(20),
+        TextColumn("epoch {task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    tenth = max(1, epochs // 10)
+
+    def show(epoch: int, text: str) -> None:
+        bar.update(task, completed=epoch, description=text)
+        if bar.disable and (epoch % tenth == 0 or epoch == epochs):
+            say(f"epoch {epoch} of {epochs}: {text}")
+
+    with bar:
+        task = bar.add_task("", total=epochs)
+        yield show

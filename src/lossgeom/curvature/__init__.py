@@ -16,7 +16,15 @@ from lossgeom.curvature.kronecker_errors import (
     LayerErrors,
     kronecker_errors,
 )
+from lossgeom.curvature.layer_eigenpairs import LayerBlocks, layer_eigenpairs
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
+from lossgeom.curvature.layer_structure import (
+    LayerStructure,
+    Outliers,
+    layer_structure,
+    outliers,
+    structure_of,
+)
 from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_summands
 from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher
 from lossgeom.curvature.ntk import NTK

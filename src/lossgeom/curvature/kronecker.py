@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
+from lossgeom.curvature._layers import Layer
+from lossgeom.curvature.layer_rows import Chunk, Curvature, over_chunks
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
@@ -146,74 +147,75 @@ def kronecker_factors(
     """
     if sharing not in get_args(Sharing):
         raise ValueError(unknown("sharing", sharing, get_args(Sharing)))
-    columns = partial(
-        layer_rows, problem, curvature=curvature, bias=bias, seed=seed, samples=samples
+    over = partial(
+        over_chunks,
+        checked_problem(problem),
+        curvature=curvature,
+        bias=bias,
+        seed=seed,
+        samples=samples,
     )
     sums: dict[str, _Sums] = {}
 
-    def add(batch: tuple[LayerRows, ...]) -> None:
-        for rows in batch:
-            if rows.layer.name not in sums:
-                sums[rows.layer.name] = _Sums(rows)
-            sums[rows.layer.name].add(rows, sharing)
+    def add(chunk: Chunk) -> None:
+        for layer in chunk.layers:
+            own = sums.setdefault(layer.name, _Sums(layer, chunk.joined(layer)))
+            own.add(chunk, sharing == "reduce")
 
     with plain_arithmetic(problem.theta.device):
-        terms = columns(add)
+        terms = over(use=add)
         factors = [own.factors(problem, terms) for own in sums.values()]
-        return tuple(_corrected(problem, factors, columns) if corrected else factors)
+        return tuple(_corrected(problem, factors, over) if corrected else factors)
 
 
 class _Sums:
-    """What is added up for a layer.
+    """What is added up for a layer."""
 
-    Args:
-        like: rows of it.
-    """
-
-    def __init__(self, like: LayerRows) -> None:
-        m, n = like.gradients.shape[-1], like.inputs.shape[-1]
-        self.like = like
-        self.outputs = like.inputs.new_zeros(m, m)
-        self.inputs = like.inputs.new_zeros(n, n)
-        self.input = like.inputs.new_zeros(n)
+    def __init__(self, layer: Layer, joined: bool) -> None:
+        self.layer, self.joined = layer, joined
+        self.outputs = self.inputs = self.input = torch.zeros(())
         self.rows = 0
 
-    def add(self, rows: LayerRows, sharing: Sharing) -> None:
-        reduced = sharing == "reduce"
-        g = (rows.gradients.sum(2) if reduced else rows.gradients).flatten(0, -2)
-        self.outputs.addmm_(g.T, g)
-        if rows.first:
-            x = (rows.inputs.mean(1) if reduced else rows.inputs).flatten(0, -2)
-            self.inputs.addmm_(x.T, x)
-            self.input += x.sum(0)
+    def add(self, chunk: Chunk, reduced: bool) -> None:
+        g = chunk.gradients(self.layer)
+        self.outputs = _with_squares(self.outputs, g.sum(2) if reduced else g)
+        if chunk.first:
+            x = chunk.inputs(self.layer)
+            x = (x.mean(1) if reduced else x).flatten(0, -2)
+            self.inputs = _with_squares(self.inputs, x)
+            self.input = self.input + x.sum(0)
             self.rows += len(x)
 
     def factors(self, problem: Problem, terms: float) -> KroneckerFactors:
-        layer, N = self.like.layer, max(self.rows, 1)
         outputs, divisor = problem.reduced([(self.outputs, terms)])
+        N = max(self.rows, 1)
         return KroneckerFactors(
-            layer.name,
-            layer.parameters,
-            self.like.joined,
+            self.layer.name,
+            self.layer.parameters,
+            self.joined,
             inputs=self.inputs / N,
             outputs=outputs / divisor,
             mean_input=self.input / N,
         )
 
 
+def _with_squares(total: Tensor, rows: Float[Tensor, "... n"]) -> Float[Tensor, "n n"]:
+    """Add the squares v v^T of rows to a sum, in place but for the first."""
+    flat = rows.flatten(0, -2)
+    return total.addmm_(flat.T, flat) if total.ndim else flat.T @ flat
+
+
 def _corrected(
-    problem: Problem,
-    factors: Sequence[KroneckerFactors],
-    columns: Callable[[Callable[[tuple[LayerRows, ...]], None]], float],
+    problem: Problem, factors: Sequence[KroneckerFactors], over: Callable[..., float]
 ) -> list[KroneckerFactors]:
     """Put the diagonal of the exact blocks in the place of the eigenvalues."""
     bases = [KroneckerProduct(own.outputs, own.inputs).eigenbasis() for own in factors]
     sums = [torch.zeros_like(basis.values) for basis in bases]
     biases = [torch.zeros_like(own.outputs[:1]) for own in factors]
 
-    def add(batch: tuple[LayerRows, ...]) -> None:
-        for rows, basis, total, apart in zip(batch, bases, sums, biases, strict=True):
-            g, x = rows.gradients @ basis.left, rows.inputs @ basis.right
+    def add(chunk: Chunk) -> None:
+        for layer, basis, total, apart in zip(chunk.layers, bases, sums, biases, strict=True):
+            g, x = chunk.gradients(layer) @ basis.left, chunk.inputs(layer) @ basis.right
             apart += g.sum(2).square().sum((0, 1))
             if x.shape[1] == 1:
                 total.addmm_(g.square().sum(0)[:, 0].T, x[:, 0].square())
@@ -221,7 +223,7 @@ def _corrected(
             for of_one, at in zip(g.unbind(1), x, strict=True):  # K S m and S n
                 total += (of_one.mT @ at).square().sum(0)
 
-    terms = columns(add)
+    terms = over(use=add)
     found = []
     for own, basis, total, apart in zip(factors, bases, sums, biases, strict=True):
         both, divisor = problem.reduced([(torch.cat([total, apart.T], 1), terms)])

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.layer_calls import LayerCalls
+from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature._layers import Layer, layers_on, modules_of
 from lossgeom.curvature.empirical_fisher import observed_gradients
@@ -90,6 +90,61 @@ def layer_rows(
         ValueError: if there is no such layer, or one in some batches only; if the loss has no such
             root; for more than 2048 columns.
     """
+    inputs: list[Tensor] = []  # of the layers on a batch, which all its chunks share
+
+    def use(chunk: Chunk) -> None:
+        if chunk.first:
+            inputs[:] = [chunk.inputs(layer) for layer in chunk.layers]
+        take(
+            tuple(
+                LayerRows(layer, x, chunk.gradients(layer), chunk.first, chunk.joined(layer))
+                for layer, x in zip(chunk.layers, inputs, strict=True)
+            )
+        )
+
+    return over_chunks(problem, use, curvature, bias, seed, samples)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Columns for a batch that are pulled back at once, to be laid out layer by layer.
+
+    Attributes:
+        layers: those that act.
+        first: whether these are the first columns for the batch.
+    """
+
+    layers: list[Layer]
+    first: bool
+    _calls: LayerCalls
+    _pulled: Pulled
+    _counted: slice | Tensor
+    _bias: bool
+
+    def joined(self, layer: Layer) -> bool:
+        """Whether the last input of a layer is the 1 that its bias is the weight of."""
+        return self._bias and len(layer.parameters) == 2
+
+    def inputs(self, layer: Layer) -> Float[Tensor, "B S n"]:
+        """Lay out what a layer was called with."""
+        x = layer.inputs(self._calls, len(self._calls.outputs), self.joined(layer))
+        return x[self._counted]
+
+    def gradients(self, layer: Layer) -> Float[Tensor, "K B S m"]:
+        """Lay out the gradients at what a layer put out."""
+        g = layer.gradients(self._pulled, len(self._calls.outputs))
+        return g.to(self._calls.outputs.dtype)[:, self._counted]
+
+
+def over_chunks(
+    problem: Problem,
+    use: Callable[[Chunk], None],
+    curvature: Curvature,
+    bias: bool,
+    seed: int,
+    samples: int,
+) -> float:
+    """Go over the data as :func:`layer_rows`, and lay out nothing that is not asked for."""
     if curvature not in get_args(Curvature):
         raise ValueError(unknown("curvature", curvature, get_args(Curvature)))
     sampled = curvature == "sampled"
@@ -99,21 +154,14 @@ def layer_rows(
         guard(problem, batch, order=1)
         layers = layers_on(problem, batch)
         calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
-        outputs, B = calls.outputs.detach(), len(calls.outputs)
+        outputs = calls.outputs.detach()
         if scores is not None:
             columns = _sampled(scores, outputs, batch)
         else:
             columns = (_exact if curvature == "exact" else _empirical)(problem, outputs, batch)
         counted = _counted(problem, outputs, batch)
-        joined = [bias and len(layer.parameters) == 2 for layer in layers]
-        inputs = [
-            layer.inputs(calls, B, one)[counted] for layer, one in zip(layers, joined, strict=True)
-        ]
         for place, U in enumerate(_chunks(columns, calls.nbytes)):
-            found = calls.pulled(U)
-            gradients = [layer.gradients(found, B).to(U)[:, counted] for layer in layers]
-            parts = zip(layers, inputs, gradients, joined, strict=True)
-            take(tuple(LayerRows(layer, x, g, not place, one) for layer, x, g, one in parts))
+            use(Chunk(layers, not place, calls, calls.pulled(U), counted, bias))
         return problem.terms(outputs, batch)[1]
 
     return math.fsum(problem.over_batches(on_batch))

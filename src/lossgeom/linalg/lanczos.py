@@ -254,17 +254,23 @@ class _Search:
         shown = (len(seen) - 1) * rate >= math.acosh(GROWTH * math.sqrt(self.products.A.shape[0]))
         return shown or resting
 
-    def _rounded(self, ritz: Ritz) -> float:
-        r"""How far A V may be from V T + F C in Frobenius norm, by products with random vectors.
+    def _rounded(self, ritz: Ritz, k: int) -> Float[Tensor, " k"]:
+        r"""What rounding may add to residuals that a basis knows, by products with combinations.
 
-        Of random signs s, E\|E s\|^2 is \|E\|_F^2; the largest of several does not fall short.
+        With E = A V - V T - F C, weights y of the k pairs, their goals g and random signs s, the
+        mean of \|E \sum_i s_i y_i / g_i\|^2 is \sum_i \|E y_i\|^2 / g_i^2; the largest of
+        several is hardly ever less than a single term.
         """
         basis, v = ritz.basis, len(ritz.values)
-        signs = torch.randn(v, PROBES, generator=self.generator).double().sign()
-        known = torch.cat([basis.projection, basis.coupling]) @ signs
-        rows = (signs / math.sqrt(v)).T.to(basis.rows) @ basis.rows[:v]
-        errors = self.products.of(rows) - (known / math.sqrt(v)).T.to(rows) @ basis.rows
-        return math.sqrt(v) * float(lengths(errors).max())
+        goals = ritz.scales[:k].clamp(min=torch.finfo(torch.float64).tiny)
+        signs = torch.randn(k, PROBES, generator=self.generator).double().sign()
+        combined = ritz.weights[:, :k] @ (signs * (goals.min() / goals)[:, None])
+        sizes = lengths(combined.T)[:, None]
+        combined = combined.T / sizes
+        known = combined @ torch.cat([basis.projection, basis.coupling]).T
+        errors = self.products.of(combined.to(basis.rows) @ basis.rows[:v])
+        errors -= known.to(errors) @ basis.rows
+        return goals / goals.min() * (sizes[:, 0] * lengths(errors).cpu()).max()
 
     def _multiplied(self, ritz: Ritz, k: int, *, missing: bool, verified: bool) -> EigenPairs:
         """The k most wanted pairs with their residuals; none converged if one may be missing.
@@ -277,7 +283,7 @@ class _Search:
             values, rows = ritz.values[:k].to(A.dtype), ritz.vectors(k)
             residuals = ritz.residuals[:k] + products.rounding
             if k > 2 * PROBES:
-                residuals = residuals + self._rounded(ritz)
+                residuals = residuals + self._rounded(ritz, k)
             if k <= 2 * PROBES or not (residuals <= self.tol * ritz.scales[:k]).all():
                 differences = products.of(rows) - values[:, None].to(rows) * rows
                 residuals = lengths(differences).cpu() + HIDDEN * products.rounding

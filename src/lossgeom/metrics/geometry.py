@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,11 +46,13 @@ class Found:
         estimates: by the name of the quantity.
         arrays: eigenvalues or a density, by name.
         message: why there is no number, where there is none.
+        facts: about the arrays; anything that JSON can hold.
     """
 
     estimates: dict[str, Estimate]
     arrays: dict[str, Tensor] = field(default_factory=dict)
     message: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

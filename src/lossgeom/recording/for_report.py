@@ -48,12 +48,13 @@ class Trajectories:
     Attributes:
         columns: the setting that has a column of panels for each value; None for a single column.
         colour: the setting that has a colour for each value; None for a colour for each run.
-        panels: from top to bottom; none for no figure.
+        panels: from top to bottom; none for no figure. ``step`` says what a step is called.
     """
 
     columns: str | None = None
     colour: str | None = None
     panels: tuple[Panel, ...] = ()
+    step: str = "step"
 
 
 @dataclass(frozen=True)

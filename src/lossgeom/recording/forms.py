@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lossgeom.wording import printable, unknown
 
@@ -24,8 +24,8 @@ def parse(hint: Any, value: Any, at: str = "", *, others: bool = False) -> Any:
 
     Args:
         hint: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``dict``, ``Any``, a tuple or
-            mapping of these, one of them or None, or ``Annotated[str, ...]`` with a pattern or
-            with the names to choose from.
+            mapping of these, one of them or None, ``Literal`` of names, or ``Annotated[str, ...]``
+            with a pattern or with the names to choose from.
         value: what JSON holds.
         at: where that stands, for the error.
         others: let an object have keys that are not fields of the dataclass.
@@ -99,6 +99,8 @@ CHECKS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _is_one(hint: Any, value: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
     if get_origin(hint) is not Annotated:
         return hint in CHECKS and CHECKS[hint][1](value)
     (known,) = hint.__metadata__
@@ -123,6 +125,8 @@ def _place(at: str) -> str:
 
 
 def _words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
     if get_origin(hint) is Annotated:
         (known,) = hint.__metadata__
         pattern = isinstance(known, re.Pattern)

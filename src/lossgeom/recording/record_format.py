@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from lossgeom.bounds.bound import Bound
 from lossgeom.claim import Claim
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import ArrayName, parse
@@ -15,11 +16,13 @@ from lossgeom.wording import printable
 
 SCHEMA = 2
 MEASUREMENT = "measurement"  # the kind of a record of one point
+BOUND = "bound"  # and of one that holds what a theorem promises there
 MATRICES = {
     "loss": "Loss",
     "hessian": "Hessian H",
     "gauss_newton": "Gauss-Newton matrix G",
     "residual": "Residual term H - G",
+    "layers": "Largest eigenvalue of each layer's Hessian",
 }
 
 
@@ -147,6 +150,7 @@ class Manifest:
     geometry: dict[str, Any] | None = None
     planned: tuple[PlannedQuantity, ...] | None = None
     stability: Stability | None = None
+    bound: Bound | None = None
     watched: Watched | None = None
     checkpoint_notes: tuple[str, ...] = ()
 
@@ -184,6 +188,12 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     """Raise a ValueError with what is wrong with a manifest."""
     for kind in (Manifest, ForReport):
         parse(kind, manifest, others=True)
+
+
+def bound_of(manifest: Mapping[str, Any]) -> Bound | None:
+    """The bound that a manifest tells of, if it is there by now."""
+    told: Bound | None = parse(Bound | None, manifest.get("bound"))
+    return told
 
 
 def read_json(path: Path) -> Any:

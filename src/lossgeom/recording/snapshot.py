@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from lossgeom.batches import Batch
 from lossgeom.estimate import Estimate
 from lossgeom.metrics.geometry import Geometry, Part
+from lossgeom.metrics.structure import Structure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.passes import digest, fingerprint
 from lossgeom.recording.estimates import problem_facts, read_estimate, write_estimate
@@ -29,6 +31,7 @@ def measure(
     record: Record,
     geometry: Geometry | None = None,
     *,
+    structure: Structure | None = None,
     around: Callable[[Part], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Estimate]:
     """Measure the geometry of a loss into a record, of which ``lossgeom report`` makes a page.
@@ -43,6 +46,7 @@ def measure(
             is finished at the end: with the status ``"finished"``, or ``"diverged"`` where a number
             is NaN or infinite.
         geometry: what to measure; ``Geometry()`` by default.
+        structure: of the layers, too.
         around: a context that each part is measured in, such as one that shows progress.
 
     Returns:
@@ -65,9 +69,10 @@ def measure(
             f"Record.create(folder, kind={MEASUREMENT!r})"
         )
     geometry = geometry or Geometry()
-    _describe(problem, record, geometry)
+    wanted = (geometry,) if structure is None else (geometry, structure)
+    _describe(problem, record, geometry, wanted)
     ended = record.manifest.get("ended")
-    for part in geometry.parts(problem):
+    for part in _parts(wanted, problem):
         if all((0, name) in record.measured for name in part.labels):
             continue
         with around(part):
@@ -75,7 +80,7 @@ def measure(
             found = part.measure()
             seconds = time.perf_counter() - started
         if found.arrays:
-            record.save_arrays(part.name, found.arrays)
+            record.save_arrays(part.name, found.arrays, **found.facts)
         for name, estimate in found.estimates.items():
             write_estimate(record, 0, name, estimate, seconds, found.message)
         ended = None
@@ -87,7 +92,13 @@ def measure(
     return estimates
 
 
-def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
+def _parts(wanted: Sequence[Geometry | Structure], problem: Problem) -> Iterator[Part]:
+    return chain.from_iterable(each.parts(problem) for each in wanted)
+
+
+def _describe(
+    problem: Problem, record: Record, geometry: Geometry, wanted: Sequence[Geometry | Structure]
+) -> None:
     """Write down what is measured, which must be what was measured before."""
     facts = {**_facts(problem), "geometry": asdict(geometry)}
     if record.measured:
@@ -97,7 +108,7 @@ def _describe(problem: Problem, record: Record, geometry: Geometry) -> None:
         facts["notes"] = problem.notes
     plan = [
         {"part": part.name, "matrix": part.matrix, "metric": name, "label": label}
-        for part in geometry.parts(problem)
+        for part in _parts(wanted, problem)
         for name, label in part.labels.items()
     ]
     record.update(**facts, planned=plan)

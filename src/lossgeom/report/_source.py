@@ -11,7 +11,9 @@ from lossgeom.claim import Claim
 from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE, is_record, run_folder
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
-from lossgeom.recording.record_format import MEASUREMENT, RecordError, read_claims
+from lossgeom.recording.record_format import BOUND, MEASUREMENT, RecordError, read_claims
+
+ALONE = (MEASUREMENT, BOUND)  # kinds of records that have a page of their own
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,20 @@ class Source:
 
 
 def read_sources(folders: Sequence[Path]) -> list[Source]:
-    """Read folders: each study and each measurement by itself, and all single runs together.
+    """Read folders: each study, measurement and bound by itself, and all single runs together.
 
     Raises:
         RecordError: if a folder holds no record, or a damaged one.
     """
     found = {folder: Record.open(folder) for folder in folders}
 
-    def of(kind: str) -> dict[Path, Record]:
-        return {f: record for f, record in found.items() if record.manifest["kind"] == kind}
+    def of(*kinds: str) -> dict[Path, Record]:
+        return {f: record for f, record in found.items() if record.manifest["kind"] in kinds}
 
-    studies, measured = of("study"), of(MEASUREMENT)
-    runs = {f: record for f, record in found.items() if f not in studies and f not in measured}
+    studies, alone = of("study"), of(*ALONE)
+    runs = {f: record for f, record in found.items() if f not in studies and f not in alone}
     sources = [_study(folder, record) for folder, record in studies.items()]
-    sources += [_single_runs({folder: record}) for folder, record in measured.items()]
+    sources += [_single_runs({folder: record}) for folder, record in alone.items()]
     sources += [_single_runs(runs)] if runs else []
     for source in sources:
         _check_settings(source)
@@ -73,7 +75,7 @@ def _single_runs(runs: dict[Path, Record]) -> Source:
         names = [str(folder) for folder in runs]
     records = dict(zip(names, runs.values(), strict=True))
     folder, first = next(iter(runs.items()))
-    title = first.for_report.title if first.manifest["kind"] == MEASUREMENT else None
+    title = first.for_report.title if first.manifest["kind"] in ALONE else None
     told = replace(first.for_report, title=title or ", ".join(names), notes=_notes(records))
     manifest = {**first.manifest, "config": _together(records)}
     return Source(folder, manifest, told, records, tuple(names))

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
+
+from torch import Tensor
 
 from lossgeom.recording.folder import MANIFEST_FILE
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 
 PROBLEM = ("loss", "mode", "parameters", "dtype", "device", "examples", "batches", "terms")
+LAYER_ARRAYS = (
+    "values",
+    "residuals",
+    "converged",
+    "decoupled",
+    "overlap",
+    "baseline",
+    "rank_one_energy",
+    "mean_input_energy",
+    "output_spectrum",
+    "input_spectrum",
+)
 SETTING = ("geometry", "versions", "machine", "git_commit", "command", "created")
 
 
@@ -38,12 +53,25 @@ def summary(record: Record) -> dict[str, Any]:
             for matrix in ("hessian", "gauss_newton")
             if (pairs := _eigenvalues(record, matrix)) is not None
         },
+        "layers": [
+            {**facts, **{name: arrays[name].tolist() for name in LAYER_ARRAYS}}
+            for arrays, facts in layers_of(record)
+        ],
         "products": sum(part["matvecs"] or 0 for part in parts),
         "seconds": round(math.fsum(part["seconds"] or 0.0 for part in parts), 3),
         "stability": _stability(manifest.get("stability"), rows.get("sharpness")),
         "config": record.config,
         **{key: manifest.get(key) for key in (*SETTING, "ended")},
     }
+
+
+def layers_of(record: Record) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """The structure of each layer that has been measured, as arrays and facts."""
+    planned = record.manifest.get("planned") or ()
+    for name in (plan["part"] for plan in planned if plan["matrix"] == "layers"):
+        found = record.load_arrays(name)
+        if found is not None:
+            yield found
 
 
 def _described(record: Record) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report import wording
+from lossgeom.report.layers import layers_table
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -25,6 +26,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield _line(quantity)
         if matrix in found["eigenvalues"] and quantity["part"] == f"{matrix}_largest":
             yield _eigenvalues(found["eigenvalues"][matrix])
+    if found["layers"]:
+        yield from ("", "Structure of the layers")
+        yield from wording.in_columns(layers_table(found["layers"]))
     yield ""
     if found["stability"] is not None:
         yield wording.verdict(found["stability"])

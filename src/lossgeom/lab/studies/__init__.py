@@ -5,6 +5,8 @@ from lossgeom.lab.studies import (
     eigenspace_overlap,
     gauss_newton_outliers,
     input_smoothness,
+    layerwise_structure,
+    pac_bayes,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
@@ -27,5 +29,7 @@ STUDIES = {
         sgd_stability.STUDY,
         eigenspace_overlap.STUDY,
         random_two_layer.STUDY,
+        layerwise_structure.STUDY,
+        pac_bayes.STUDY,
     )
 }

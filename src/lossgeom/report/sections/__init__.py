@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
+from lossgeom.report.sections.bound import bound
 from lossgeom.report.sections.boundaries import boundaries
 from lossgeom.report.sections.claims import claims
 from lossgeom.report.sections.curves import curves
@@ -18,14 +19,17 @@ from lossgeom.report.sections.runs import runs
 from lossgeom.report.sections.scatter import scatter
 from lossgeom.report.sections.setup import setup
 from lossgeom.report.sections.spectra import spectra
+from lossgeom.report.sections.structure import structure
 from lossgeom.report.sections.training import training
 from lossgeom.report.sections.trajectories import trajectories
 from lossgeom.report.sections.verdict import verdict
 
 SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
+    bound,
     geometry,
     density,
     eigenvalues,
+    structure,
     verdict,
     training,
     scatter,

@@ -29,8 +29,10 @@ def heat_map(source: Source, figures: Path) -> Section | None:
     figure, axes = panels(width, height, columns=len(found))
     for axis, each in zip(axes[0], found, strict=True):
         draw(figure, axis, each)
+    marked = any(each.drawing.marks for each in found)
     values = {"svg": save(figure, figures, "heat_map"), "runs": len(found[0].arrays)}
-    return Section("Phase diagram", "heat_map.html", values)
+    title = "Phase diagram" if marked else "Maps"
+    return Section(title, "heat_map.html", {**values, "marked": marked})
 
 
 def draw(figure: Any, axis: Any, each: Saved[HeatMap]) -> None:

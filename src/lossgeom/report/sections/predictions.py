@@ -13,16 +13,22 @@ from lossgeom.report._source import Source
 from lossgeom.report.figures import colours, label, panels, save, words
 from lossgeom.report.sections._saved import Saved, saved
 
+COLUMNS = 3
+
 
 def predictions(source: Source, figures: Path) -> Section | None:
     """A panel for each drawing of :class:`Prediction`, over all runs."""
     found = saved(source, Prediction)
     if not found:
         return None
-    figure, axes = panels(1.5 + 3.9 * max(2, len(found)), 3.3, columns=len(found))
-    nonfinite = sum(draw(axis, each) for axis, each in zip(axes[0], found, strict=True))
+    columns = min(COLUMNS, len(found))
+    rows = -(-len(found) // columns)
+    figure, axes = panels(1.5 + 3.9 * max(2, columns), 3.3 * rows, rows=rows, columns=columns)
+    nonfinite = sum(draw(axis, each) for axis, each in zip(axes.flat, found, strict=False))
+    for axis in axes.flat[len(found) :]:
+        axis.remove()
     values = {"svg": save(figure, figures, "predictions"), "nonfinite": nonfinite}
-    return Section("Limits and what predicts them", "predictions.html", values)
+    return Section("Measured, and what is compared with it", "predictions.html", values)
 
 
 def draw(axis: Any, each: Saved[Prediction]) -> int:

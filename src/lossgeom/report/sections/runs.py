@@ -7,7 +7,7 @@ from typing import Any
 
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
-from lossgeom.report._source import Source
+from lossgeom.report._source import ALONE, Source
 
 
 def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
@@ -15,7 +15,7 @@ def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
 
     Before them, the runs that are left out of the claims, with the reason in their manifests.
     """
-    if source.measurement is not None:
+    if source.manifest["kind"] in ALONE:
         return None
     rows = [_row(name, source.records.get(name)) for name in source.planned]
     over = sum(record.is_over for record in source.records.values())

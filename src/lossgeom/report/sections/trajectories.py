@@ -73,7 +73,7 @@ def trajectories(source: Source, figures: Path) -> Section | None:
     for column, (value, inside) in enumerate(columns.items()):
         for row, panel in enumerate(layout.panels):
             drawn[row] += _draw_panel(axes[row, column], panel, groups, inside, records)
-        axes[-1, column].set_xlabel("step")
+        axes[-1, column].set_xlabel(words(layout.step))
         if layout.columns:
             axes[0, column].set_title(f"{words(layout.columns)} {words(value)}")
     off: list[str] = []

@@ -131,9 +131,9 @@ def compare(
         return {"value": math.nan}
     overlaps = overlaps_of_pairs([layer.exact for layer in layers])
     decoupled = overlaps_of_pairs([layer.decoupled for layer in layers]).mean(0)
-    save(record, name, overlaps, decoupled)
     mean, V = overlaps.mean(0), layers[0].exact.vectors
     peak, baseline = int(mean.argmax()), random_overlap(k, len(V))
+    save(record, name, overlaps, decoupled, len(V))
     noise = torch.randn(V.shape, generator=random_numbers(run.seed))
     random = eigenspace_overlap(V, torch.linalg.qr(noise).Q)
     on_test = [Accuracy()(Problem(m, "cross_entropy", [data.test])).value for m in models]
@@ -158,12 +158,16 @@ def overlaps_of_pairs(spaces: Sequence[EigenPairs]) -> Float[Tensor, "pairs k"]:
 
 
 def save(
-    record: Record, name: str, overlaps: Float[Tensor, "pairs k"], decoupled: Float[Tensor, " k"]
+    record: Record,
+    name: str,
+    overlaps: Float[Tensor, "pairs k"],
+    decoupled: Float[Tensor, " k"],
+    n: int,
 ) -> None:
     """Save the overlaps of all pairs over k, for the figure, with what the decoupling gives."""
     x = torch.arange(1, len(decoupled) + 1, dtype=torch.float64)
     drawing = Prediction(
-        title=name.replace("-", ", width "),
+        title=f"{name.replace('-', ', width ')} (random: k / {n})",
         x_label="eigenvectors k",
         y_label="overlap of two models",
         line_label="of their decoupled Hessians, first seed",

@@ -1,0 +1,241 @@
+"""The top eigenpairs of each layer's own block of the Hessian or the Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
+from lossgeom.checks import check_at_least
+from lossgeom.curvature._layers import Layer, layers_on
+from lossgeom.curvature._parameter_matrix import ParameterMatrix
+from lossgeom.curvature.gauss_newton import GaussNewton
+from lossgeom.curvature.hessian import Hessian
+from lossgeom.curvature.layer_rows import LayerRows, layer_rows
+from lossgeom.linalg import (
+    EigenPairs,
+    LinearOperator,
+    MatrixFree,
+    plain_arithmetic,
+    random_numbers,
+    top_eigenpairs,
+)
+from lossgeom.linalg.arithmetic import lengths
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.agreement import REORDERED, agree
+from lossgeom.problem.nearby import drawn
+from lossgeom.trust.trial import guard, on_few
+from lossgeom.wording import unknown
+
+LayerMatrix = Literal["hessian", "gauss_newton"]
+Product = Callable[[Tensor], Tensor]
+
+MOST_COLUMNS = 128  # of the root for each example: more backward passes than rows are worth
+LARGEST = 2**22  # weights of a layer: 1 GiB for a basis of eigenvectors
+CACHE_BYTES = 2 * 2**20  # of a matrix that is multiplied by twice
+PROBES = 4  # products that show what one matrix has and the other has not
+
+
+def layer_eigenpairs(
+    problem: Problem,
+    k: int = 20,
+    *,
+    matrix: LayerMatrix = "hessian",
+    tol: float = 1e-3,
+    seed: int = 0,
+    memory_budget: int = MEMORY_BUDGET,
+) -> dict[str, EigenPairs]:
+    r"""The k largest eigenpairs of each layer's exact block of a curvature matrix.
+
+    .. math:: H_l = \nabla^2_{w_l} L, \qquad w_l = \mathrm{vec}(W_l)
+
+    for the weights of linear layers and convolutions without groups, in row-major order: the entry
+    of output i and input j is at i n + j. Nothing is approximated.
+
+    Where the outputs of the model are piecewise linear in a weight, as between ReLUs, the block is
+    the Gauss-Newton matrix's, :math:`\frac1n \sum \mathrm{vec}(G) \mathrm{vec}(G)^\top`. Products
+    are then made from the inputs of the layer and the gradients at its outputs, which are taken
+    once for all layers and cost a fraction of a backward pass each. Whether a block is of this form
+    is tried: on a few examples, by a product with a random vector on all, and by 4 products with
+    random combinations of the pairs found, whose differences are added to the residuals. What
+    differs is searched by Hessian products that are differentiated in the layer alone.
+
+    Cost: for each layer some 2.5 k products with its block, of about one gradient of the layers
+    from it on, and of less than half of that where it is piecewise linear; before these, as many
+    backward passes as an example has outputs.
+
+    Args:
+        problem: the loss and where to take it.
+        k: how many pairs; as many as there are weights in smaller layers.
+        matrix: ``"hessian"`` or ``"gauss_newton"``.
+        tol: on residuals, see :func:`top_eigenpairs`.
+        seed: of random starts and probes.
+        memory_budget: bytes of inputs and gradients to keep, and for each block by itself; 2 GiB.
+
+    Returns:
+        The pairs of each layer, by its name, in the order of the modules. Other parameters, and
+        layers of more than 4 million weights, are left out, and ``problem.notes`` say why.
+
+    Raises:
+        ValueError: for a model without such layers, and for an unknown matrix.
+        NonFiniteError: where the loss is NaN or infinite.
+
+    Source: Wu et al., Dissecting Hessian, arXiv:2010.04261.
+
+    >>> from torch import nn
+    >>> x = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
+    >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(x, torch.zeros(2, 1))])
+    >>> layer_eigenpairs(problem)["model"].values.round(decimals=4).tolist()
+    [8.0, 2.0]
+    """
+    check_at_least(1, k=k)
+    blocks = LayerBlocks(problem, matrix, memory_budget)
+    return {layer.name: blocks.top(layer, k, tol=tol, seed=seed) for layer in blocks.layers}
+
+
+class LayerBlocks:
+    """The blocks of a matrix in the weights of layers, one for each.
+
+    Args:
+        problem: the loss and where to take it.
+        matrix: what they are blocks of.
+        memory_budget: bytes to keep for all of them, and for each.
+
+    Attributes:
+        layers: that have one, in the order of the modules.
+    """
+
+    def __init__(
+        self, problem: Problem, matrix: LayerMatrix, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        if matrix not in get_args(LayerMatrix):
+            raise ValueError(unknown("matrix", matrix, get_args(LayerMatrix)))
+        self.problem, self._budget = checked_problem(problem), memory_budget
+        self._kind = Hessian if matrix == "hessian" else GaussNewton
+        batch = problem.first_batch()
+        guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
+        found = layers_on(problem, batch)
+        sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
+        self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
+        for layer in found:
+            if layer not in self.layers:
+                problem.cache.notes.append(
+                    f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
+                )
+
+    def top(self, layer: Layer, k: int, *, tol: float = 1e-3, seed: int = 0) -> EigenPairs:
+        """The k largest pairs of a layer's block, or all of a smaller one."""
+        A = self._block(self.problem, layer)
+        k, product = min(k, A.shape[0]), self._products.get(layer.name)
+        if product is not None:
+            G = MatrixFree.like(A, product, lambda: G)
+            v = drawn(A.problem.theta)
+            if agree(G @ v, A @ v, REORDERED):
+                pairs = _compared(A, G, top_eigenpairs(G, k, tol=tol / 2, seed=seed), tol, seed)
+                if pairs.converged.all():
+                    return pairs
+        return top_eigenpairs(A, k, tol=tol, seed=seed)
+
+    def _block(self, problem: Problem, layer: Layer) -> ParameterMatrix:
+        own = problem.with_parameters(glob.escape(layer.parameters[0]))
+        return self._kind(own, memory_budget=self._budget)
+
+    @cached_property
+    def _products(self) -> Mapping[str, Product]:
+        """Products with blocks made from the rows of layers; none where there are none to keep."""
+        problem, pieces, room = self.problem, dict[str, list[Product]](), self._budget
+        trial = problem.first_batch()
+        names = on_few(problem, trial, self._piecewise_linear)
+
+        def keep(batch: tuple[LayerRows, ...]) -> None:
+            nonlocal room
+            for rows in batch:
+                if rows.layer.name in names:
+                    product, nbytes = _from_rows(rows)
+                    room -= nbytes
+                    if room < 0:
+                        raise MemoryError
+                    pieces.setdefault(rows.layer.name, []).append(product)
+
+        with suppress(ValueError, MemoryError), plain_arithmetic(problem.theta.device):
+            if names:  # raises a ValueError where the loss has no root
+                divisor = problem.reduced([(0.0, layer_rows(problem, keep))])[1]
+                return {name: partial(_summed, parts, divisor) for name, parts in pieces.items()}
+        return {}
+
+    def _piecewise_linear(self, small: Problem) -> frozenset[str]:
+        """Find layers whose blocks are those of the Gauss-Newton matrix, on a few examples."""
+        batch = small.first_batch()
+        guard(small, batch, rows_will_do=self._kind is GaussNewton)  # once for all layers
+        outputs = small.outputs(small.theta, batch)
+        if outputs[0].numel() > MOST_COLUMNS:
+            return frozenset()
+        found = set()
+        for layer in self.layers:
+            A = self._block(small, layer)
+            v = drawn(A.problem.theta)
+            if self._kind is GaussNewton or agree(GaussNewton(A.problem) @ v, A @ v, REORDERED):
+                found.add(layer.name)
+        return frozenset(found if 2 * len(found) > len(self.layers) else ())  # or it does not pay
+
+
+def _summed(pieces: list[Product], divisor: float, V: Float[Tensor, "P k"]) -> Tensor:
+    total = pieces[0](V)
+    for piece in pieces[1:]:
+        total += piece(V)
+    return total / divisor
+
+
+def _from_rows(rows: LayerRows) -> tuple[Product, int]:
+    """Make the product with the sum of vec(G) vec(G)^T, and count the bytes that it holds.
+
+    G is formed where an example has more positions than columns; otherwise it is the product of
+    inputs and gradients.
+    """
+    x, g = rows.inputs, rows.gradients
+    K, B, S, m = g.shape
+    if K <= S:
+        G = (g.mT @ x).view(K * B, -1)
+        parts = torch.split(G, max(1, CACHE_BYTES // G[0].nbytes))  # each is read once
+        return lambda V: sum((part.T @ (part @ V) for part in parts), V.new_zeros(())), G.nbytes
+    at, by = x.reshape(B * S, -1), g.transpose(0, 1).reshape(B, K, S * m)
+
+    def product(V: Tensor) -> Tensor:
+        k = V.shape[1]
+        pushed = (at @ V.T.reshape(k * m, -1).T).view(B, S, k, m)
+        pulled = by.mT @ (by @ pushed.transpose(2, 3).reshape(B, S * m, k))
+        back = pulled.view(B, S, m, k).transpose(2, 3).reshape(B * S, k * m)
+        return (back.T @ at).reshape(k, -1).T
+
+    return product, at.nbytes + by.nbytes
+
+
+def _compared(
+    A: LinearOperator, G: LinearOperator, pairs: EigenPairs, tol: float, seed: int
+) -> EigenPairs:
+    """Pairs of G as those of A, with what is different in the residuals.
+
+    Of pairs v with goals g and random signs s, the mean of ||(A - G) sum_i s_i v_i / g_i||^2 is the
+    sum of the squares of ||(A - G) v_i|| / g_i. Where that is too much, all are multiplied by A.
+    """
+    values, V = pairs.values.to(pairs.vectors), pairs.vectors
+    rounding = torch.finfo(A.dtype).eps * values.abs().max()
+    goals = (tol * values.abs()).clamp(min=20 * rounding)
+    signs = torch.randn(len(values), PROBES, generator=random_numbers(seed)).sign().to(V)
+    W, spent = V @ (signs / goals[:, None]), pairs.matvecs + 2 * (PROBES + 1)
+    residuals = pairs.residuals.to(V) + goals * lengths((A @ W - G @ W).T).max().to(V)
+    if not (residuals <= goals).all():
+        residuals = lengths((A @ V - V * values).T).to(V) + 2 * rounding
+        spent += len(values)
+    converged = pairs.converged & (residuals <= goals).cpu()
+    return replace(
+        pairs, residuals=residuals.to(pairs.residuals), converged=converged, matvecs=spent
+    )

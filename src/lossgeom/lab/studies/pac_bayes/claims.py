@@ -1,0 +1,176 @@
+"""What the records say of the statements."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies.pac_bayes.config import Config
+from lossgeom.lab.studies.pac_bayes.network import RANDOM, REAL
+from lossgeom.lab.studies.pac_bayes.run import (
+    BASES,
+    BOUND,
+    KL,
+    SGD_TEST_ERROR,
+    TEST_ERROR,
+    WITHOUT_KL,
+)
+
+PAPER_C = "Wu et al., arXiv:2010.04261"
+DZIUGAITE_ROY = "Dziugaite and Roy, arXiv:1703.11008"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+BETTER_FIXED: Interval = (0.05, math.inf)  # BASE - APPR
+BETTER_RECOMPUTED: Interval = (0.01, math.inf)  # APPR - ITER
+SAYS_SOMETHING: Interval = (-math.inf, 1.0)
+HOLDS: Interval = (0.0, math.inf)  # bound - error on other data
+HIGHER: Interval = (0.1, math.inf)  # best bound with random labels - best one with real ones
+COLLAPSED: Interval = (-math.inf, 0.1)  # KL with random labels / KL with real ones
+CHANCE = 0.5  # the error of any classifier on labels that are drawn like coins
+
+Seeds = Sequence[SeedRecords[Config]]
+Ends = Float[np.ndarray, "seeds 3"]
+
+
+def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
+    """The verdicts."""
+    yield from _order(config, seeds)
+    yield from _real(seeds)
+    yield from _random(seeds)
+    yield from _controls(seeds)
+
+
+def _ends(seeds: Seeds, labels: str, metric: str) -> Ends:
+    """The last value of a metric for each seed and basis; NaN where there is none."""
+    values = [
+        [(seed.at(labels, basis).series(metric)[1] or [math.nan])[-1] for basis in BASES]
+        for seed in seeds
+    ]
+    return np.array(values, dtype=float).reshape(-1, len(BASES))
+
+
+def _medians(ends: Ends, form: str = ".3f") -> str:
+    """Say what is known with each basis, as a median over seeds."""
+    found = (statistics.median(stats.known(each) or [math.nan]) for each in ends.T.tolist())
+    return ", ".join(f"{value:{form}} ({basis})" for value, basis in zip(found, BASES, strict=True))
+
+
+def _order(config: Config, seeds: Seeds) -> Iterator[Claim]:
+    base, appr, iter_ = _ends(seeds, REAL, BOUND).T
+    of_all = partial(stats.claim_of_all, source=f"{PAPER_C}, abstract")
+    at = f"the least over seeds, after {config.bound_epochs} epochs of search"
+    yield of_all(
+        "decoupled_below_standard",
+        statement="The bound is lower in the eigenbasis of decoupled layer Hessians than in the "
+        "standard basis: APPR < BASE.",
+        measured=f"bound in the standard basis less that in the decoupled one, {at}",
+        values=(base - appr).tolist(),
+        expected=BETTER_FIXED,
+        note=f"Median bounds are {_medians(_ends(seeds, REAL, BOUND))}.",
+    )
+    yield of_all(
+        "recomputed_below_decoupled",
+        statement="It is lower still where this basis is recomputed on the way: ITER < APPR.",
+        measured=f"bound in the decoupled basis less that in the recomputed one, {at}",
+        values=(appr - iter_).tolist(),
+        expected=BETTER_RECOMPUTED,
+        note=f"Median KL, in nats, is {_medians(_ends(seeds, REAL, KL), '.0f')}.",
+    )
+
+
+def _real(seeds: Seeds) -> Iterator[Claim]:
+    bounds, errors = (_ends(seeds, REAL, metric) for metric in (BOUND, TEST_ERROR))
+    of_all = partial(stats.claim_of_all, source=DZIUGAITE_ROY)
+    yield of_all(
+        "below_one",
+        statement="All bounds say something: they are below 1.",
+        measured="the largest bound, over bases and seeds",
+        values=bounds.max(1).tolist(),
+        expected=SAYS_SOMETHING,
+    )
+    yield of_all(
+        "holds",
+        statement="The error on other data is below every bound on it.",
+        measured="bound less the error on the test set of networks that are drawn from the "
+        "posterior, the least over bases and seeds",
+        values=(bounds - errors).min(1).tolist(),
+        expected=HOLDS,
+        note=f"Median test errors are {_medians(errors)}; of the networks that SGD found, "
+        f"{_medians(_ends(seeds, REAL, SGD_TEST_ERROR)).split()[0]}.",
+    )
+
+
+def _random(seeds: Seeds) -> Iterator[Claim]:
+    bounds, kls = (_ends(seeds, RANDOM, metric) for metric in (BOUND, KL))
+    real = _ends(seeds, REAL, BOUND)
+    of_all = partial(stats.claim_of_all, source=f"{DZIUGAITE_ROY}; derived here")
+    yield of_all(
+        "holds_for_random_labels",
+        statement="With labels that are drawn like coins the bound stays above the error, too.",
+        measured="the least bound over bases and seeds; the error of any classifier of such labels "
+        "is 1/2",
+        values=bounds.min(1).tolist(),
+        expected=(CHANCE, math.inf),
+        note=f"Median bounds are {_medians(bounds)}, median test errors "
+        f"{_medians(_ends(seeds, RANDOM, TEST_ERROR))}.",
+    )
+    yield of_all(
+        "higher_for_random_labels",
+        statement="The best bound tells random labels from real ones.",
+        measured="the least bound over bases with random labels less that with real ones; the "
+        "least over seeds",
+        values=(bounds.min(1) - real.min(1)).tolist(),
+        expected=HIGHER,
+        note=f"In the same basis, medians are apart by {_medians(bounds - real)}.",
+    )
+    yield of_all(
+        "random_labels_are_not_learnt",
+        statement="With random labels the posterior goes back to the prior: it does not pay for "
+        "what it would have to memorise.",
+        measured="the largest KL with random labels over the least with real ones, over bases; "
+        "the largest over seeds",
+        values=(kls.max(1) / _ends(seeds, REAL, KL).min(1)).tolist(),
+        expected=COLLAPSED,
+        note=f"Median KL, in nats, is {_medians(kls, '.1f')}.",
+    )
+
+
+def _controls(seeds: Seeds) -> Iterator[Claim]:
+    base, _, iter_ = _ends(seeds, REAL, BOUND).T
+    of_all = partial(stats.control, stats.claim_of_all)
+    yield of_all(
+        "without_kl",
+        statement="a bound without a KL, as if SGD had found its network without its examples, is "
+        "above the error with random labels, too.",
+        measured="bound of Chernoff from the training error of the network that SGD found; the "
+        "least over seeds",
+        values=_ends(seeds, RANDOM, WITHOUT_KL)[:, 0].tolist(),
+        expected=(CHANCE, math.inf),
+    )
+    yield of_all(
+        "standard_below_recomputed",
+        statement="the bound is lower in the standard basis than in the recomputed one.",
+        measured="bound in the recomputed basis less that in the standard one, the least over "
+        "seeds",
+        values=(iter_ - base).tolist(),
+        expected=BETTER_RECOMPUTED,
+    )
+
+
+def summary(config: Config, found: Sequence[Claim]) -> str:
+    """The result in a sentence or two."""
+    by_id = {claim.id: claim for claim in found}
+    return (
+        f"On {config.network.data}, {stats.counted(found)} "
+        f"{by_id['decoupled_below_standard'].note} Every test error is at least "
+        f"{by_id['holds'].statistic:.2f} below its bound, and random labels raise bounds by "
+        f"{by_id['higher_for_random_labels'].statistic:.2f} or more."
+    )

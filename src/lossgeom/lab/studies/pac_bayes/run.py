@@ -1,0 +1,81 @@
+"""SGD, the search for a posterior around where it ends, and the errors of both."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+
+import torch
+
+from lossgeom.batches import Batch
+from lossgeom.bounds import Epoch, kl_inverse, pac_bayes
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies.pac_bayes.config import Config
+from lossgeom.lab.studies.pac_bayes.network import data, initialised, problem_of, trained
+from lossgeom.problem import Problem
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.record import Record
+
+BASES = ("standard", "decoupled", "recomputed")  # BASE, APPR and ITER
+EVERY = 10  # epochs between rows
+
+# Metrics: on the way, and at the end
+OBJECTIVE, KL, PRIOR_VARIANCE = "objective", "kl", "prior_variance"
+BOUND, TRAIN_ERROR, TEST_ERROR = "bound", "train_error", "test_error"
+SGD_TRAIN_ERROR, SGD_TEST_ERROR, WITHOUT_KL = "sgd_train_error", "sgd_test_error", "without_kl"
+AT_END = (BOUND, TRAIN_ERROR, TEST_ERROR, SGD_TRAIN_ERROR, SGD_TEST_ERROR, WITHOUT_KL)
+
+
+def run(run: SeedRun[Config], record: Record) -> None:
+    """Train a network, and search for the bound of networks around it."""
+    study = run.study
+    examples, others = data(run)
+    model = initialised(study.network, examples[0][0], run.seed)
+    prior = deepcopy(model)
+    for _ in trained(run, model, examples):
+        pass
+    problem = problem_of(model, examples, study.batch_size)
+    held_out = problem_of(model, others, study.network.chunk)
+    last = study.bound_epochs
+    steps = sorted({*range(EVERY, last + 1, EVERY), last})
+    record.describe(ForReport(planned_steps=tuple(steps), planned_at_end=AT_END))
+
+    def on_epoch(epoch: Epoch) -> None:
+        if epoch.epoch in steps:
+            numbers = {OBJECTIVE: epoch.surrogate + epoch.complexity, KL: epoch.kl}
+            _write(record, epoch.epoch, {**numbers, PRIOR_VARIANCE: epoch.prior_variance})
+
+    found = pac_bayes(
+        problem, prior=prior, basis=run.place["basis"], epochs=last, lr=study.bound_lr,
+        samples=study.samples, seed=run.seed, on_epoch=on_epoch,
+    )  # fmt: skip
+    drawn = found.stochastic_error(held_out, samples=study.samples, seed=run.seed)
+    errors = {SGD_TRAIN_ERROR: error(problem), SGD_TEST_ERROR: error(held_out)}
+    delta = found.bound.inputs["delta"]
+    free = {WITHOUT_KL: without_kl(errors[SGD_TRAIN_ERROR], len(examples[0]), delta)}
+    of_posterior = {TRAIN_ERROR: found.empirical_error.value, TEST_ERROR: drawn.value}
+    _write(record, last, {BOUND: found.value, **of_posterior, **errors, **free})
+    record.finish("diverged" if found.diverged else "finished")
+
+
+def _write(record: Record, epoch: int, numbers: dict[str, float]) -> None:
+    """Write rows, but for those that an earlier process has written."""
+    for metric, value in numbers.items():
+        if (epoch, metric) not in record.measured:
+            record.append({"step": epoch, "metric": metric, "value": value})
+
+
+@torch.no_grad()
+def error(problem: Problem) -> float:
+    """The share of examples that a network with one output gets wrong."""
+
+    def terms(batch: Batch) -> tuple[torch.Tensor, float]:
+        said = problem.outputs(problem.theta, batch) > 0
+        return (said != batch.targets.bool()).double().sum(), len(batch)
+
+    return problem.mean(terms).item()
+
+
+def without_kl(train_error: float, examples: int, delta: float) -> float:
+    """The bound of Chernoff, for a network that does not depend on the examples."""
+    return kl_inverse(train_error, math.log(1 / delta) / examples)

@@ -1,0 +1,114 @@
+"""The structure of a model's layers at one point, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.checks import check_at_least
+from lossgeom.curvature import Layer, LayerBlocks, LayerStructure, structure_of
+from lossgeom.metrics.geometry import Found, Part
+from lossgeom.problem import Problem, checked_problem
+
+MOST_OUTPUTS = 2048  # of an example: as many backward passes
+SHOWN = 24  # eigenvectors of factors that a map shows
+IMAGES = 2  # top eigenvectors that are kept as images
+SIDE = 64  # cells of an image, of the largest entries where a layer is larger
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What :func:`lossgeom.layer_structure` finds, for :func:`lossgeom.measure`.
+
+    Cost: that of ``layer_structure``, part by part.
+
+    Args:
+        k: eigenpairs of each layer.
+        tol: of eigenvalues.
+        seed: of all probes and random starts.
+
+    >>> from torch import nn
+    >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(torch.eye(2), torch.ones(2, 1))])
+    >>> (part,) = Structure(k=2).parts(problem)
+    >>> part.labels, round(part.measure().estimates["layer_0"].value, 4)
+    ({'layer_0': 'weight'}, 0.5)
+    """
+
+    k: int = 20
+    tol: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, k=self.k)
+
+    def parts(self, problem: Problem) -> Iterator[Part]:
+        """A part for each layer; nothing is computed until it is told to measure.
+
+        Raises:
+            ValueError: for a model without linear layers or convolutions, or with too many outputs.
+        """
+        blocks = LayerBlocks(checked_problem(problem), "hessian")
+        with torch.no_grad():
+            outputs = problem.outputs(problem.theta, problem.first_batch())[0].numel()
+        if outputs > MOST_OUTPUTS:
+            raise ValueError(
+                f"expected at most {MOST_OUTPUTS} outputs of an example for the structure of "
+                f"layers, each of which takes a backward pass, got {outputs}; "
+                "lossgeom.layer_eigenpairs measures layers without Kronecker factors"
+            )
+        limit = max(100, 20 * self.k)
+        for i, layer in enumerate(blocks.layers):
+            name, labels = f"layer_{i}", {f"layer_{i}": layer.parameters[0]}
+            measure = partial(self._found, blocks, layer, name)
+            yield Part(name, f"structure of layer {layer.name}", "layers", labels, limit, measure)
+
+    def _found(self, blocks: LayerBlocks, layer: Layer, name: str) -> Found:
+        found = structure_of(blocks, layer, self.k, errors=True, tol=self.tol, seed=self.seed)
+        return Found({name: found.eigenpairs.top}, _arrays(found), facts=_facts(found))
+
+
+def _arrays(found: LayerStructure) -> dict[str, Tensor]:
+    outputs, inputs = found.maps
+    vectors = found.eigenpairs.vectors[:, :IMAGES].T.reshape(-1, *found.shape)
+    return {
+        "values": found.eigenpairs.values.double(),
+        "residuals": found.eigenpairs.residuals.double(),
+        "converged": found.eigenpairs.converged,
+        "decoupled": found.decoupled.values.double(),
+        "overlap": found.overlap,
+        "baseline": found.baseline,
+        "rank_one_energy": found.rank_one_energy,
+        "mean_input_energy": found.mean_input_energy,
+        "output_spectrum": found.spectra[0],
+        "input_spectrum": found.spectra[1],
+        "output_map": outputs[:, :SHOWN],
+        "input_map": inputs[:, :SHOWN],
+        "images": torch.stack([_image(X.double()) for X in vectors]),
+    }
+
+
+def _image(X: Float[Tensor, "m n"]) -> Float[Tensor, "h w"]:
+    """A matrix in at most 64 x 64 cells, each the entry of the largest size in it."""
+    size = (min(len(X), SIDE), min(X.shape[1], SIDE))
+    above, below = (F.adaptive_max_pool2d(Y[None], size)[0] for Y in (X, -X))
+    return torch.where(above >= below, above, -below)
+
+
+def _facts(found: LayerStructure) -> dict[str, Any]:
+    errors, outliers = found.errors, found.outliers
+    return {
+        "layer": found.name,
+        "shape": list(found.shape),
+        "outliers": None if outliers is None else asdict(outliers),
+        "input_ratio": found.input_ratio,
+        "mean_alignment": found.mean_alignment,
+        "errors": {name: asdict(e) for name, e in errors.errors.items()} if errors else {},
+        "trace_ratios": dict(errors.trace_ratios) if errors else {},
+    }

@@ -1,0 +1,33 @@
+"""A bound with the numbers that it was computed from, and all that it rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lossgeom.recording.record_format import BOUND, bound_of
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+from lossgeom.report.sections.training import facts_of
+
+STATUSES = {
+    "checked": "checked here",
+    "declared": "yours to vouch for",
+    "unverifiable": "cannot be checked by anybody",
+}
+
+
+def bound(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
+    """What is bounded by what, with which probability, from which numbers, and if what holds."""
+    if source.manifest["kind"] != BOUND:
+        return None
+    (record,) = source.records.values()
+    found = bound_of(record.manifest)
+    values = {
+        "bound": found,
+        "value": None if found is None else f"{found.value:.4g}",
+        "numbers": {} if found is None else {k: f"{v:.6g}" for k, v in found.inputs.items()},
+        "statuses": STATUSES,
+        "facts": facts_of(record),
+        "notes": [*record.manifest.get("checkpoint_notes", ()), *record.for_report.notes],
+    }
+    return Section("Bound", "bound.html", values)

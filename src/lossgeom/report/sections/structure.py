@@ -1,0 +1,109 @@
+"""The structure of a model's layers: a table, and a figure for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save
+from lossgeom.report.layers import error_cell, layers_table
+from lossgeom.report.summary import layers_of, summary
+
+DRAWN = 12  # layers; all of them are in the tables
+MAP_COLUMNS = ("output_map", "input_map")
+LOW = 1e-6  # of the largest eigenvalue; what is below is not of interest
+
+
+def structure(source: Source, figures: Path) -> Section | None:
+    """The layers' numbers in tables, and spectra, overlap, maps and eigenvectors of each."""
+    if source.measurement is None:
+        return None
+    layers = summary(source.measurement)["layers"]
+    if not layers:
+        return None
+    drawn = [
+        (facts["layer"], _figure({k: np.asarray(v) for k, v in arrays.items()}, figures, i))
+        for i, (arrays, facts) in enumerate(layers_of(source.measurement))
+        if i < DRAWN
+    ]
+    values = {
+        "headings": layers_table(())[0],
+        "rows": layers_table(layers)[1:],
+        "products": list(layers[0]["errors"]),
+        "errors": [
+            [layer["layer"], *map(error_cell, layer["errors"].values())] for layer in layers
+        ],
+        "drawn": drawn,
+        "left": len(layers) - len(drawn),
+    }
+    return Section("Structure of the layers", "structure.html", values)
+
+
+def _figure(found: dict[str, np.ndarray], figures: Path, place: int) -> str:
+    figure, axes = panels(11, 4.8, rows=2, columns=4)
+    (factors, values, overlap, energies), (outputs, inputs, *images) = axes
+    dark, middle, light = colours(3)
+    _decay(factors, found["output_spectrum"], "E[M], outputs", dark, DASHES[0])
+    _decay(factors, found["input_spectrum"], "E[x x$^T$], inputs", light, DASHES[1])
+    _lines(factors, "spectra of both factors", "number", "relative to the largest")
+    k = np.arange(1, len(found["values"]) + 1)
+    values.errorbar(k, found["values"], found["residuals"], fmt="o", color=dark, label="block")
+    values.plot(k, found["decoupled"], "x", color=middle, markersize=4, label="decoupled")
+    if min(found["values"].min(), found["decoupled"].min()) > 0:
+        values.set_yscale("log")
+    _lines(values, "largest eigenvalues", "number", "eigenvalue")
+    overlap.plot(k, found["overlap"], "o-", color=dark, label="with the decoupling")
+    overlap.plot(k, found["baseline"], color="0.5", linestyle=SHORT_DASHES, label="random")
+    overlap.set_ylim(0, 1.02)
+    _lines(overlap, "overlap of top eigenspaces", "dimension", "")
+    energies.plot(k, found["rank_one_energy"], "o-", color=dark, label="of rank one")
+    energies.plot(k, found["mean_input_energy"], "s--", color=light, label="along mean input")
+    energies.set_ylim(0, 1.02)
+    _lines(energies, "energy of eigenvectors", "number", "")
+    _map(outputs, found["output_map"], "eigenvector of E[M]")
+    _map(inputs, found["input_map"], "eigenvector of E[x x$^T$]")
+    for i, axis in enumerate(images):
+        _image(axis, found["images"][i : i + 1], i + 1)
+    return save(figure, figures, f"structure_{place}")
+
+
+def _decay(axis: Any, values: np.ndarray, label: str, colour: Any, dashes: Any) -> None:
+    """Draw a spectrum relative to its largest eigenvalue, as far down as it is of interest."""
+    relative = values / values.max() if values.max() > 0 else values
+    shown = np.where(relative > LOW, relative, np.nan)
+    axis.plot(np.arange(1, len(shown) + 1), shown, color=colour, linestyle=dashes, label=label)
+
+
+def _lines(axis: Any, title: str, x_label: str, y_label: str) -> None:
+    axis.set_title(title)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.legend(fontsize=7.5)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _map(axis: Any, shares: np.ndarray, x_label: str) -> None:
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
+                extent=(0.5, shares.shape[1] + 0.5, len(shares) + 0.5, 0.5))  # fmt: skip
+    axis.set_title("where they lie")
+    axis.set_xlabel(x_label)
+    axis.set_ylabel("top eigenvector")
+
+
+def _image(axis: Any, images: np.ndarray, number: int) -> None:
+    """Draw an eigenvector as a matrix, red where positive and blue where negative."""
+    if not len(images):
+        axis.set_axis_off()
+        return
+    size = np.abs(images[0]).max()
+    axis.imshow(images[0], cmap="RdBu_r", vmin=-size, vmax=size, aspect="auto",
+                interpolation="nearest")  # fmt: skip
+    axis.set_title(f"top eigenvector {number}, reshaped")
+    axis.set_xlabel("inputs")
+    axis.set_ylabel("outputs")
+    axis.set_xticks([])
+    axis.set_yticks([])

@@ -1,0 +1,93 @@
+"""A bound, and what a posterior costs."""
+
+import math
+
+import pytest
+import torch
+
+from lossgeom.bounds import Assumption, Bound, kl_inverse
+from lossgeom.bounds._complexity import Complexity, Divergence
+from tests.bounds import plain
+
+pytestmark = pytest.mark.quick
+SETTINGS = {"delta": 0.025, "b": 0.1, "p": 100.0}
+
+
+@pytest.mark.parametrize(("value", "vacuous"), [(0.99, False), (1.0, True), (math.nan, True)])
+def test_a_bound_that_says_nothing_is_vacuous(value, vacuous):
+    bound = Bound(value, "the error", 0.9, {"N": 3}, (), "somebody")
+    assert bound.vacuous == vacuous
+    assert ("vacuous, it is at most 1 in any case" in str(bound)) == vacuous
+    assert math.isnan(value) or float(bound) == value
+
+
+def test_assumptions_are_told_by_how_they_are_known():
+    assumptions = [Assumption(f"number {i}", s) for i, s in enumerate(["unverifiable", "checked"])]
+    told = str(Bound(0.5, "the error", 0.9, {"N": 3}, tuple(assumptions), "somebody"))
+    assert told.splitlines()[2:4] == ["  checked: number 1", "  unverifiable: number 0"]
+    assert repr(Bound(0.5, "it", 0.9, {}, (), "")) == "Bound(value=0.5, confidence=0.9, trivial=1)"
+
+
+def test_values_of_the_sheet():
+    apart = Divergence.of(torch.tensor([0.1, 0, 0, 0]), torch.full((4,), -2.0))
+    complexity = Complexity(1000, **SETTINGS)
+    kl = apart.kl(-3.0)
+    assert kl == pytest.approx(0.836187, abs=5e-7)
+    assert complexity.root(kl, -3.0) == pytest.approx(0.101095, abs=5e-7)
+    upper = kl_inverse(0.05, math.log(2 / 0.01) / 2000)
+    assert kl_inverse(upper, complexity(kl, -3.0)) == pytest.approx(0.129936, abs=5e-7)
+
+
+def test_the_divergence_is_that_of_torch():
+    torch.manual_seed(0)
+    offset, log_std = torch.randn(2, 7)
+    U, _ = torch.linalg.qr(torch.randn(7, 7))
+    covariance = U @ torch.diag((2 * log_std).exp()) @ U.T
+    expected = plain.divergence(offset, covariance, torch.zeros(7), 0.03)
+    assert Divergence.of(offset, log_std).kl(math.log(0.03)) == pytest.approx(expected, rel=1e-6)
+    expected = plain.complexity(expected, 0.03, 50, **SETTINGS)
+    assert Complexity(50, **SETTINGS)(
+        Divergence.of(offset, log_std).kl(math.log(0.03)), math.log(0.03)
+    ) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradients_are_those_of_autograd():
+    torch.manual_seed(0)
+    offset, log_std = torch.randn(2, 7, dtype=torch.float64).requires_grad_()
+    log_prior_std = torch.tensor(-2.0, dtype=torch.float64, requires_grad=True)
+    variance = (2 * log_prior_std).exp()
+    squares = (2 * log_std).exp().sum() + offset.square().sum()
+    kl = (squares / variance - 7 + 7 * variance.log()) / 2 - log_std.sum()
+    union = 2 * (100 * (math.log(0.1) - variance.log())).log()
+    root = ((kl + union + math.log(math.pi**2 * 50 / 0.15)) / 98).sqrt()
+    expected = torch.autograd.grad(root, [offset, log_std, log_prior_std])
+    apart = Divergence.of(offset.detach(), log_std.detach())
+    precision, less, in_prior = Complexity(50, **SETTINGS).gradients(apart, -4.0)
+    torch.testing.assert_close(precision * offset, expected[0])
+    torch.testing.assert_close(precision * (2 * log_std).exp() - less, expected[1])
+    assert in_prior == pytest.approx(expected[2].item(), rel=1e-9)
+
+
+def test_variances_of_the_grid():
+    complexity = Complexity(50, delta=0.025, b=0.1, p=10.0)
+    ln = math.log(0.1)
+    assert complexity.neighbours(ln - 0.234) == pytest.approx([ln - 0.2, ln - 0.3])
+    assert complexity.neighbours(ln - 0.01) == pytest.approx([ln - 0.1, ln - 0.1])
+    assert complexity.largest == pytest.approx(ln - 0.1)
+    assert complexity(0.0, complexity.largest) == pytest.approx(
+        math.log(math.pi**2 * 50 / 0.15) / 49
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"examples": 1}, "expected examples of at least 2, got 1"),
+        ({"delta": 1.0}, "expected delta > 0 and < 1, got 1.0"),
+        ({"b": 0.0}, "expected b > 0, got 0.0"),
+        ({"p": -1.0}, "expected p > 0, got -1.0"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Complexity(**{"examples": 9, **SETTINGS, **changes})

@@ -1,0 +1,211 @@
+"""``lossgeom bound``: numbers, record, page, and what is said where there is no bound."""
+
+import json
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.cli.bound import BOUNDS
+from lossgeom.cli.terminal import epoch_display
+
+NET = """
+import torch
+from torch import nn
+
+import lossgeom
+
+def model():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+def normed():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+def fixed():
+    torch.manual_seed(1)
+    return model()
+
+def data():
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(20, 3, generator=g)
+    y = (x[:, 0] > 0).long()
+    return [(x[:12], y[:12]), (x[12:], y[12:])]
+
+def wishes():
+    return [(x, nn.functional.one_hot(y).float()) for x, y in data()]
+
+def problem():
+    return lossgeom.Problem(model(), "cross_entropy", data())
+"""
+
+FEW = ["--epochs", "3", "--samples", "5", "--basis", "standard"]
+TRAINED = ["net.py:model", "net.py:data", "--checkpoint", "trained.pt", *FEW]
+
+
+def network(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A directory with the user's code, initial weights and trained ones."""
+    (tmp_path / "net.py").write_text(NET)
+    torch.save(network(0).state_dict(), tmp_path / "init.pt")
+    torch.save(network(5).state_dict(), tmp_path / "trained.pt")
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "other.pt")
+    normed = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    normed(torch.ones(2, 3))  # moves its running statistics
+    torch.save(normed.state_dict(), tmp_path / "normed.pt")
+    before = torch.get_rng_state()
+    yield tmp_path
+    torch.set_rng_state(before)  # the user's functions draw from it
+
+
+def bounded(command, here, *arguments):
+    with mock.patch.dict(sys.modules, {"matplotlib": None}):  # without a page
+        done = command("bound", "pac-bayes", *arguments, "--json", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "no report: matplotlib is needed here" in done.stderr
+    return json.loads(done.stdout)
+
+
+def expected(prior, **settings):
+    """The bound, without the command."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(20, 3, generator=g)
+    y = (x[:, 0] > 0).long()
+    problem = lg.Problem(network(5), "cross_entropy", [(x[:12], y[:12]), (x[12:], y[12:])])
+    settings = {"epochs": 3, "samples": 5, "basis": "standard", **settings}
+    return lg.pac_bayes(problem, prior=prior, **settings)
+
+
+def test_a_bound_with_all_that_it_rests_on(command, here):
+    done = command("bound", "pac-bayes", *TRAINED, "--prior", "init.pt", cwd=here)
+    assert done.returncode == 0, done.stderr
+    found = expected(network(0))
+    assert done.stdout == f"{found}\nreport: runs/bound-model-trained/report.html\n"
+    assert "epoch 2 of 3: loss " in done.stderr
+    folder = here / "runs/bound-model-trained"
+    written = json.loads((folder / "bound.json").read_text())
+    assert written["bound"]["value"] == found.value
+    assert written["bound"]["inputs"] == dict(found.bound.inputs)
+    assert [each["status"] for each in written["bound"]["assumptions"]] == [
+        each.status for each in found.assumptions
+    ]
+    assert written["config"]["prior"].startswith("init.pt, sha256 ")
+    record = lg.Record.open(folder)
+    assert record.series("kl") == ([1, 2, 3], [epoch.kl for epoch in found.history])
+    page = (folder / "report.html").read_text()
+    assert f"<strong>{found.value:.4g}</strong>" in page
+    for word in (
+        "A PAC-Bayes bound for net.py:model at trained.pt", "0.965", "delta&#39;", "lambda",
+        "yours to vouch for", "cannot be checked by anybody", found.bound.source, "<svg", ">epoch<",
+        "lossgeom bound pac-bayes net.py:model",
+    ):  # fmt: skip
+        assert word in page, word
+    assert "<h2>Runs</h2>" not in page
+
+
+def test_where_the_prior_is(command, here):
+    """In a file, as MODEL draws it with a seed, or as it returned it before the checkpoint."""
+    of_file = bounded(command, here, *TRAINED, "--prior", "init.pt", "--out", "a")
+    of_seed = bounded(command, here, *TRAINED, "--prior", "0", "--out", "b")
+    assert of_file["bound"] == of_seed["bound"]
+    assert of_seed["config"]["prior"] == "seed 0"
+    untrained = ["net.py:fixed", *TRAINED[1:]]
+    of_model = bounded(command, here, *untrained, "--out", "c")
+    assert of_model["bound"]["value"] == expected(network(1)).value
+    of_problem = bounded(
+        command, here, "net.py:problem", *TRAINED[2:], "--prior", "init.pt", "--out", "d"
+    )
+    assert of_problem["bound"] == of_file["bound"]
+
+
+def test_settings_reach_the_bound(command, here):
+    flags = ["--lr", "0.01", "--delta", "0.05", "--delta-prime", "0.02", "--search-seed", "4"]
+    found = bounded(command, here, *TRAINED, "--prior", "init.pt", *flags)
+    settings = {"lr": 0.01, "delta": 0.05, "delta_prime": 0.02, "seed": 4}
+    assert found["bound"]["value"] == expected(network(0), **settings).value
+    assert found["bound"]["confidence"] == pytest.approx(0.93)
+    split = bounded(
+        command, here, *TRAINED, "--prior", "init.pt", "--prior-share", "0.5", "--out", "split"
+    )
+    assert split["bound"]["inputs"]["N"] == 8
+    assert "the prior depends on data" in split["bound"]["assumptions"][0]["statement"]
+
+
+def test_the_same_command_writes_it_again(command, here):
+    first = bounded(command, here, *TRAINED, "--prior", "init.pt", "--out", "a")
+    assert bounded(command, here, *TRAINED, "--prior", "init.pt", "--out", "a") == first
+    assert len(lg.Record.open(here / "a").rows()) == 9 + 1
+    done = command("bound", "pac-bayes", *TRAINED, "--prior", "0", "--out", "a", cwd=here)
+    assert "a holds another bound (prior: there 'init.pt, sha256 " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a bound: lossgeom bound NAME, with pac-bayes"),
+        (["pac-bays"], "unknown bound 'pac-bays': did you mean pac-bayes?"),
+        (["pac-bayes"], "expected --checkpoint with the trained weights, or --prior with those"),
+        (["pac-bayes", "net.py:model", "net.py:data"], "or both: MODEL alone returns one of them"),
+        (["pac-bayes", *TRAINED, "--prior", "no.pt"], "found no file"),
+        (["pac-bayes", *TRAINED, "--prior", "other.pt"], "other.pt does not fit the model"),
+        (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "the prior has the parameters that the"),
+        (["pac-bayes", *TRAINED, "--delta", "2"], "expected delta > 0 and < 1, got 2.0"),
+        (
+            ["pac-bayes", "net.py:model", "net.py:wishes", *TRAINED[2:], "--loss", "squared_error"],
+            "expected one class for each example",
+        ),
+        (["pac-bayes", *TRAINED, "--out", "foreign", "--prior", "0"], "foreign holds other things"),
+        (["pac-bayes", *TRAINED, "--examples", "21"], "take(21): the data has only 20 examples"),
+        (
+            ["pac-bayes", "net.py:normed", "net.py:data", "--checkpoint", "normed.pt", *FEW],
+            "what the model holds fixed is not as in the prior",
+        ),
+    ],
+)
+def test_one_clear_line_and_nothing_written(command, here, arguments, message):
+    (here / "foreign").mkdir()
+    (here / "foreign/a.txt").write_text("mine")
+    before = sorted(p for p in here.rglob("*") if "__pycache__" not in p.parts)
+    done = command("bound", *arguments, cwd=here)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+    assert sorted(p for p in here.rglob("*") if "__pycache__" not in p.parts) == before
+
+
+def test_help_and_list(command, here):
+    shown = command("bound", "pac-bayes", "--help", cwd=here).stdout
+    for word in (
+        "lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.safetensors",
+        "your own code", "--prior FILE|SEED", "--basis", "recomputed", "--epochs", "--delta",
+        "--prior-share", "--out", "--json", "what is bounded", "exit status",
+    ):  # fmt: skip
+        assert word in shown, word
+    assert BOUNDS["pac-bayes"].summary in command("bound", "--help", cwd=here).stdout
+    assert "bounds\n  pac-bayes" in command("list", cwd=here).stdout
+
+
+def test_a_record_that_is_damaged(command, here):
+    bounded(command, here, *TRAINED, "--prior", "0", "--out", "a")
+    manifest = here / "a/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"unverifiable"', '"certain"'))
+    done = command("report", "a", cwd=here)
+    assert "damaged: expected one of checked, declared, unverifiable at bound.assump" in done.stderr
+
+
+@pytest.mark.quick
+def test_progress_where_there_is_no_terminal(capsys):
+    with epoch_display(25) as tell:
+        for epoch in range(1, 26):
+            tell(epoch, f"at {epoch}")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 13
+    assert said[-1] == "lossgeom: epoch 25 of 25: at 25"

@@ -1,0 +1,110 @@
+"""Eigenpairs of layers' blocks against dense blocks, whichever way products are made."""
+
+import importlib
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.linalg import lanczos
+from tests.linalg.test_residuals import assert_covers
+
+pytestmark = pytest.mark.quick
+# a function has its name, too
+MODULE = importlib.import_module("lossgeom.curvature.layer_eigenpairs")
+
+
+class Twice(nn.Module):
+    """A layer that is called two times, so that outputs are no linear function of its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.same, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.same(self.same(x).relu()))
+
+
+def convolutional():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)
+    )
+
+
+def dense_of(act):
+    return nn.Sequential(nn.Linear(4, 6), act(), nn.LayerNorm(6), nn.Linear(6, 3))
+
+
+CASES = {
+    "relu": (partial(dense_of, nn.ReLU), (4,)),
+    "tanh": (partial(dense_of, nn.Tanh), (4,)),
+    "convolution": (convolutional, (1, 6, 6)),
+    "twice": (Twice, (4,)),
+}
+
+
+def problem_of(name, dtype=torch.float64, loss="cross_entropy"):
+    make, size = CASES[name]
+    torch.manual_seed(0)
+    model = make().to(dtype)
+    batches = [(torch.randn(n, *size, dtype=dtype), torch.randint(3, (n,))) for n in (7, 3)]
+    return lg.Problem(model, loss, batches)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
+def test_pairs_are_those_of_dense_blocks(name, matrix):
+    problem = problem_of(name)
+    found = lg.layer_eigenpairs(problem, 5, matrix=matrix, tol=1e-6)
+    make = lg.Hessian if matrix == "hessian" else lg.GaussNewton
+    assert len(found) == 2
+    for layer, pairs in found.items():
+        A = make(problem.with_parameters(f"{layer}.weight")).dense()
+        expected = torch.linalg.eigvalsh(A).flip(0)[:5]
+        torch.testing.assert_close(pairs.values, expected, rtol=1e-6, atol=1e-9)
+        true = (A @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
+        assert_covers(pairs.residuals + 1e-14, true)
+        assert pairs.converged.all()
+
+
+def test_what_is_left_out_is_said():
+    problem = problem_of("relu")
+    lg.layer_eigenpairs(problem, 2)
+    assert any("LayerNorm is neither linear nor a convolution" in note for note in problem.notes)
+
+
+def test_large_layers_are_left_out_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(MODULE, "LARGEST", 20)
+    problem = problem_of("relu")
+    assert list(lg.layer_eigenpairs(problem, 2)) == ["3"]
+    assert "no eigenvectors of the block of 0: more than 20 weights" in problem.notes
+
+
+def test_rows_take_the_place_of_hessian_products_between_relus_only(monkeypatch):
+    """A search by rows takes a handful of Hessian products: to compare, not to look."""
+    asked = []
+    search = lanczos.top_eigenpairs
+
+    def seen(A, *args, **settings):
+        asked.append(type(A).__name__)
+        return search(A, *args, **settings)
+
+    monkeypatch.setattr(MODULE, "top_eigenpairs", seen)
+    kinds = {"relu": "MatrixFree", "convolution": "MatrixFree", "tanh": "Hessian"}
+    for name, kind in kinds.items():
+        asked.clear()
+        lg.layer_eigenpairs(problem_of(name), 2)
+        assert asked == [kind] * 2
+    asked.clear()
+    lg.layer_eigenpairs(problem_of("relu"), 2, memory_budget=100)
+    assert asked == ["Hessian"] * 2
+
+
+def test_an_unknown_matrix_and_no_pair():
+    problem = problem_of("relu")
+    with pytest.raises(ValueError, match="unknown matrix 'fisher'"):
+        lg.layer_eigenpairs(problem, matrix="fisher")
+    with pytest.raises(ValueError, match="expected k"):
+        lg.layer_eigenpairs(problem, 0)
