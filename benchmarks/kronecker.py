@@ -19,7 +19,7 @@ from benchmarks.table import markdown, publish
 
 BEGIN, END = "<!-- kronecker: begin -->", "<!-- kronecker: end -->"
 TOKENS = 2  # of a sequence: each has as many columns as there are words
-EXAMPLES = {"mlp": 200, "vgg": 32, "resnet_eval": 32, "gpt": 4}
+EXAMPLES = {"mlp": 200, "vgg": 32, "resnet_eval": 32, "gpt": 2}
 BEST = "best"
 
 

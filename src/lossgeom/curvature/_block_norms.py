@@ -25,11 +25,7 @@ PIECE_BYTES = 64 * 2**20  # of gradients that are formed at once
 
 
 def block_norms(
-    problem: Problem,
-    rows: Rows,
-    factors: Sequence[KroneckerFactors],
-    matvecs: int,
-    seed: int,
+    problem: Problem, rows: Rows, factors: Sequence[KroneckerFactors], matvecs: int, seed: int
 ) -> list[Estimate]:
     """Take the norms of blocks that are small or have few columns, and estimate the others."""
     small = [len(own.outputs) * len(own.inputs) <= EXACT for own in factors]

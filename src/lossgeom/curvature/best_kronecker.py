@@ -99,9 +99,8 @@ def best_kronecker(
     check_at_least(1, max_iterations=max_iterations)
     factors = checked_problem(problem).cached(kronecker_factors, bias=bias)
     with plain_arithmetic(problem.theta.device):
-        return closest(
-            Rows(problem, "exact", memory_budget, bias=bias), factors, tol, max_iterations
-        )
+        rows = Rows(problem, "exact", memory_budget, bias=bias)
+        return closest(rows, factors, tol, max_iterations)
 
 
 def closest(

@@ -103,7 +103,7 @@ class Decoupled(ProblemMatrix):
         Raises:
             ValueError: where an eigenvalue of that is zero up to rounding.
         """
-        blocks = [_in_eigenbasis(block).inverse(damping) for block in self.blocks.values()]
+        blocks = [block.eigenbasis().inverse(damping) for block in self.blocks.values()]
         inverse = MatrixFree.like(self, partial(_by_blocks, blocks), lambda: inverse)
         return inverse
 
@@ -113,13 +113,9 @@ class Decoupled(ProblemMatrix):
         Raises:
             ValueError: for a negative eigenvalue of that.
         """
-        return math.fsum(_in_eigenbasis(b).logdet(damping) for b in self.blocks.values())
+        return math.fsum(b.eigenbasis().logdet(damping) for b in self.blocks.values())
 
 
 def _by_blocks(blocks: Sequence[Block], V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
     parts = torch.split(V, [block.shape[0] for block in blocks])
     return torch.cat([block.matmat(part) for block, part in zip(blocks, parts, strict=True)])
-
-
-def _in_eigenbasis(block: Block) -> KroneckerEigenbasis:
-    return block if isinstance(block, KroneckerEigenbasis) else block.eigenbasis()

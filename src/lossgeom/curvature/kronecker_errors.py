@@ -22,11 +22,7 @@ from lossgeom.curvature.best_kronecker import (
 from lossgeom.curvature.kronecker import KroneckerFactors, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import (
-    KroneckerEigenbasis,
-    KroneckerProduct,
-    plain_arithmetic,
-)
+from lossgeom.linalg import KroneckerEigenbasis, KroneckerProduct, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
 
 Product = KroneckerProduct | KroneckerEigenbasis
@@ -84,16 +80,11 @@ class KroneckerErrors:
     __repr__ = __str__
 
     def _table(self, cells: Sequence[Sequence[str]]) -> str:
-        sizes = ["{} x {}".format(*layer.shape) for layer in self.layers]
-        names = [layer.name for layer in self.layers]
         rows = [["layer", "size", *self.layers[0].errors]]
-        rows += [[name, size, *row] for name, size, row in zip(names, sizes, cells, strict=True)]
+        for own, row in zip(self.layers, cells, strict=True):
+            rows.append([own.name, "{} x {}".format(*own.shape), *row])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join(lines)
+        return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def kronecker_errors(

@@ -184,6 +184,10 @@ class KroneckerEigenbasis(_OnMatrices):
         """The Frobenius norm, exactly."""
         return float(lengths(self.values.flatten(), 0))
 
+    def eigenbasis(self) -> KroneckerEigenbasis:
+        """The matrix itself."""
+        return self
+
     def inverse(self, damping: float = 0.0) -> KroneckerEigenbasis:
         r"""The inverse of A + damping I, in the same basis.
 
