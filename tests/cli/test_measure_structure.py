@@ -12,6 +12,7 @@ from tests.cli.test_measure import FEW, here, measured, numbers, plain_problem  
 COMMAND = ["net.py:model", "net.py:data", "--checkpoint", "trained.pt", "--dtype", "float64", *FEW]
 
 
+@pytest.mark.usefixtures("pages_alone")
 def test_structure_is_added_to_a_measurement_and_stays(here, capsys):  # noqa: F811
     numbers(capsys, *COMMAND, "--out", "a")
     before = (here / "a/rows.jsonl").read_bytes()
