@@ -83,7 +83,7 @@ from lossgeom.lipschitz import (
     local_variation_upper,
 )
 from lossgeom.losses import Loss
-from lossgeom.metrics import Geometry
+from lossgeom.metrics import Geometry, Structure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording import schedule
 from lossgeom.recording.monitor import watch
@@ -196,6 +196,7 @@ __all__ = [
     "SobolevSeminorms",
     "Solution",
     "SpectralDensity",
+    "Structure",
     "Threshold",
     "Tracker",
     "UndefinedError",

@@ -199,8 +199,8 @@ def layer_structure(
     >>> x = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(x, torch.zeros(2, 1))])
     >>> (layer,) = layer_structure(problem, errors=False)
-    >>> layer.overlap.tolist(), layer.input_ratio, layer.outliers
-    ([1.0, 1.0], 4.0, Outliers(count=1, gap=4.0))
+    >>> round(layer.overlap[0].item(), 4), layer.input_ratio, layer.outliers.count
+    (1.0, 4.0, 1)
     """
     check_at_least(1, k=k)
     blocks = LayerBlocks(problem, matrix)

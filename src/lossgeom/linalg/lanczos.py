@@ -67,9 +67,8 @@ def top_eigenpairs(
 
     Cost: one product per basis vector, and about 4 n m flops per vector for a basis of m; memory
     n m numbers. Verification typically adds 5 to 10 products, and for a single pair from a random
-    start at most 3. The residuals take k more; of more than 8 pairs 4, where products with random
-    vectors show that what the basis knows of residuals, and all rounding in it, is within the
-    tolerance.
+    start at most 3. The residuals take k more; of more than 8 pairs 4, where these show that what
+    the basis knows of residuals, with all rounding in it, is within the tolerance.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -255,22 +254,20 @@ class _Search:
         return shown or resting
 
     def _rounded(self, ritz: Ritz, k: int) -> Float[Tensor, " k"]:
-        r"""What rounding may add to residuals that a basis knows, by products with combinations.
+        """What rounding E = A V - V T - F C may add to residuals that a basis knows.
 
-        With E = A V - V T - F C, weights y of the k pairs, their goals g and random signs s, the
-        mean of \|E \sum_i s_i y_i / g_i\|^2 is \sum_i \|E y_i\|^2 / g_i^2; the largest of
-        several is hardly ever less than a single term.
+        With weights y, goals g and random signs s of k pairs, ||E sum_i s_i y_i / g_i||^2 is in the
+        mean the sum of ||E y_i||^2 / g_i^2; the largest of several is hardly ever less than one.
         """
-        basis, v = ritz.basis, len(ritz.values)
-        goals = ritz.scales[:k].clamp(min=torch.finfo(torch.float64).tiny)
+        basis, goals = ritz.basis, ritz.scales[:k].clamp(min=torch.finfo(torch.float64).tiny)
         signs = torch.randn(k, PROBES, generator=self.generator).double().sign()
-        combined = ritz.weights[:, :k] @ (signs * (goals.min() / goals)[:, None])
-        sizes = lengths(combined.T)[:, None]
-        combined = combined.T / sizes
+        combined = (ritz.weights[:, :k] @ (signs * (goals.min() / goals)[:, None])).T
+        sizes = lengths(combined)
+        combined = combined / sizes[:, None]
         known = combined @ torch.cat([basis.projection, basis.coupling]).T
-        errors = self.products.of(combined.to(basis.rows) @ basis.rows[:v])
+        errors = self.products.of(combined.to(basis.rows) @ basis.rows[: len(ritz.values)])
         errors -= known.to(errors) @ basis.rows
-        return goals / goals.min() * (sizes[:, 0] * lengths(errors).cpu()).max()
+        return goals / goals.min() * (sizes * lengths(errors).cpu()).max()
 
     def _multiplied(self, ritz: Ritz, k: int, *, missing: bool, verified: bool) -> EigenPairs:
         """The k most wanted pairs with their residuals; none converged if one may be missing.

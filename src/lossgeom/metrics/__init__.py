@@ -30,6 +30,7 @@ from lossgeom.metrics.self_stabilisation import SelfStabilisation
 from lossgeom.metrics.sharpness import Sharpness
 from lossgeom.metrics.sobolev_seminorm import SobolevSeminorm
 from lossgeom.metrics.step import Step, StepMetric
+from lossgeom.metrics.structure import Structure
 from lossgeom.metrics.update_curvature import UpdateCurvature
 from lossgeom.metrics.update_norm import UpdateNorm
 from lossgeom.metrics.worst_case_sharpness import WorstCaseSharpnessLower
@@ -104,6 +105,7 @@ __all__ = [
     "SobolevSeminorm",
     "Step",
     "StepMetric",
+    "Structure",
     "UpdateCurvature",
     "UpdateNorm",
     "WorstCaseSharpnessLower",

@@ -15,7 +15,7 @@ from torch import Tensor
 from lossgeom.checks import check_at_least
 from lossgeom.curvature import Layer, LayerBlocks, LayerStructure, structure_of
 from lossgeom.metrics.geometry import Found, Part
-from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem import NonFiniteError, Problem, checked_problem
 
 MOST_OUTPUTS = 2048  # of an example: as many backward passes
 SHOWN = 24  # eigenvectors of factors that a map shows
@@ -54,7 +54,12 @@ class Structure:
         Raises:
             ValueError: for a model without linear layers or convolutions, or with too many outputs.
         """
-        blocks = LayerBlocks(checked_problem(problem), "hessian")
+        try:
+            checked_problem(problem).loss()
+        except NonFiniteError as error:
+            yield _not_finite(error)
+            return
+        blocks = LayerBlocks(problem, "hessian")
         with torch.no_grad():
             outputs = problem.outputs(problem.theta, problem.first_batch())[0].numel()
         if outputs > MOST_OUTPUTS:
@@ -72,6 +77,14 @@ class Structure:
     def _found(self, blocks: LayerBlocks, layer: Layer, name: str) -> Found:
         found = structure_of(blocks, layer, self.k, errors=True, tol=self.tol, seed=self.seed)
         return Found({name: found.eigenpairs.top}, _arrays(found), facts=_facts(found))
+
+
+def _not_finite(error: NonFiniteError) -> Part:
+    def measure() -> Found:
+        raise error
+
+    title, labels = "structure of the layers", {"layer_0": "every layer"}
+    return Part("layer_0", title, "layers", labels, 0, measure)
 
 
 def _arrays(found: LayerStructure) -> dict[str, Tensor]:

@@ -14,8 +14,7 @@ from lossgeom.report.layers import error_cell, layers_table
 from lossgeom.report.summary import layers_of, summary
 
 DRAWN = 12  # layers; all of them are in the tables
-MAP_COLUMNS = ("output_map", "input_map")
-LOW = 1e-6  # of the largest eigenvalue; what is below is not of interest
+LOW = 1e-5  # of the largest eigenvalue; what is below is not of interest
 
 
 def structure(source: Source, figures: Path) -> Section | None:
@@ -26,7 +25,7 @@ def structure(source: Source, figures: Path) -> Section | None:
     if not layers:
         return None
     drawn = [
-        (facts["layer"], _figure({k: np.asarray(v) for k, v in arrays.items()}, figures, i))
+        (facts["layer"], _figure(arrays, facts["outliers"], figures, i))
         for i, (arrays, facts) in enumerate(layers_of(source.measurement))
         if i < DRAWN
     ]
@@ -43,16 +42,22 @@ def structure(source: Source, figures: Path) -> Section | None:
     return Section("Structure of the layers", "structure.html", values)
 
 
-def _figure(found: dict[str, np.ndarray], figures: Path, place: int) -> str:
+def _figure(
+    arrays: dict[str, Any], outliers: dict[str, Any] | None, figures: Path, place: int
+) -> str:
+    found = {name: np.asarray(array) for name, array in arrays.items()}
     figure, axes = panels(11, 4.8, rows=2, columns=4)
     (factors, values, overlap, energies), (outputs, inputs, *images) = axes
     dark, middle, light = colours(3)
     _decay(factors, found["output_spectrum"], "E[M], outputs", dark, DASHES[0])
     _decay(factors, found["input_spectrum"], "E[x x$^T$], inputs", light, DASHES[1])
+    factors.set_yscale("log")
     _lines(factors, "spectra of both factors", "number", "relative to the largest")
     k = np.arange(1, len(found["values"]) + 1)
     values.errorbar(k, found["values"], found["residuals"], fmt="o", color=dark, label="block")
     values.plot(k, found["decoupled"], "x", color=middle, markersize=4, label="decoupled")
+    if outliers is not None:
+        values.axvline(outliers["count"] + 0.5, color="0.5", linestyle=SHORT_DASHES, linewidth=1)
     if min(found["values"].min(), found["decoupled"].min()) > 0:
         values.set_yscale("log")
     _lines(values, "largest eigenvalues", "number", "eigenvalue")
@@ -64,8 +69,8 @@ def _figure(found: dict[str, np.ndarray], figures: Path, place: int) -> str:
     energies.plot(k, found["mean_input_energy"], "s--", color=light, label="along mean input")
     energies.set_ylim(0, 1.02)
     _lines(energies, "energy of eigenvectors", "number", "")
-    _map(outputs, found["output_map"], "eigenvector of E[M]")
-    _map(inputs, found["input_map"], "eigenvector of E[x x$^T$]")
+    _map(outputs, found["output_map"], "outputs", "eigenvector of E[M]")
+    _map(inputs, found["input_map"], "inputs", "eigenvector of E[x x$^T$]")
     for i, axis in enumerate(images):
         _image(axis, found["images"][i : i + 1], i + 1)
     return save(figure, figures, f"structure_{place}")
@@ -86,10 +91,10 @@ def _lines(axis: Any, title: str, x_label: str, y_label: str) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _map(axis: Any, shares: np.ndarray, x_label: str) -> None:
+def _map(axis: Any, shares: np.ndarray, side: str, x_label: str) -> None:
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
                 extent=(0.5, shares.shape[1] + 0.5, len(shares) + 0.5, 0.5))  # fmt: skip
-    axis.set_title("where they lie")
+    axis.set_title(f"where they lie: {side}")
     axis.set_xlabel(x_label)
     axis.set_ylabel("top eigenvector")
 

@@ -1,0 +1,54 @@
+"""``lossgeom measure --structure``: numbers of each layer in text, JSON and a page."""
+
+import importlib
+import json
+import math
+
+import pytest
+import safetensors.torch
+
+import lossgeom as lg
+from tests.cli.test_measure import FEW, here, measured, numbers, plain_problem  # noqa: F401
+
+COMMAND = ["net.py:model", "net.py:data", "--checkpoint", "trained.pt", "--dtype", "float64", *FEW]
+
+
+@pytest.mark.usefixtures("pages_alone")
+def test_structure_is_added_to_a_measurement_and_stays(here, capsys, monkeypatch):  # noqa: F811
+    section = importlib.import_module("lossgeom.report.sections.structure")
+    monkeypatch.setattr(section, "DRAWN", 1)
+    numbers(capsys, *COMMAND, "--out", "a")
+    before = (here / "a/rows.jsonl").read_bytes()
+    printed = measured(capsys, *COMMAND, "--structure", "--out", "a")
+    assert (here / "a/rows.jsonl").read_bytes().startswith(before)
+    assert printed.err.splitlines() == [
+        f"lossgeom: measuring {i} of 14: structure of layer {layer}, 100 matrix-vector products "
+        "at most" + printed.err.splitlines()[i - 13].partition("at most")[2]
+        for i, layer in ((13, "0"), (14, "2"))
+    ]
+    first, last = lg.layer_structure(plain_problem(), 3)
+    found = json.loads((here / "a/measurement.json").read_text())["layers"]
+    for layer, expected in zip(found, (first, last), strict=True):
+        assert (layer["layer"], layer["shape"]) == (expected.name, list(expected.shape))
+        assert layer["overlap"] == pytest.approx(expected.overlap.tolist(), abs=1e-6)
+        assert layer["baseline"] == pytest.approx(expected.baseline.tolist())
+        assert layer["values"] == pytest.approx(expected.eigenpairs.values.tolist())
+        assert layer["input_ratio"] == pytest.approx(expected.input_ratio)
+        best = expected.errors.errors["best"].value
+        assert layer["errors"]["best"]["value"] == pytest.approx(best)
+    assert f"  2      2 x 6             {last.outliers.count}, " in printed.out
+    page = (here / "a/report.html").read_text()
+    assert "<h3>Layer 0</h3>" in page
+    assert "Not drawn: 1 more layers, which are in the tables." in page
+    assert (here / "a/figures/structure_0.pdf").exists()
+    assert numbers(capsys, *COMMAND, "--out", "a")[0]["layers"] == found  # is not forgotten
+
+
+def test_structure_where_the_loss_is_nan(here, capsys):  # noqa: F811
+    state = safetensors.torch.load_file("trained.safetensors")
+    safetensors.torch.save_file({n: t * math.nan for n, t in state.items()}, "nan.safetensors")
+    command = ["net.py:model", "net.py:data", "--checkpoint", "nan.safetensors", *FEW]
+    found, _ = numbers(capsys, *command, "--structure")
+    assert found["layers"] == []
+    values = [q["value"] for q in found["quantities"] if q["matrix"] == "layers"]
+    assert values == ["nan"]
