@@ -194,8 +194,8 @@ def pac_bayes(
         lr: of RMSprop, whose alpha is 0.9.
         samples: n, at least 2.
         delta: the probability that the bound on the error fails, in (0, 1).
-        delta_prime: that its estimate from n networks does; if the best of several bounds is
-            chosen afterwards, to be divided by their number.
+        delta_prime: that its estimate from n networks does. To choose the best of several bounds
+            afterwards, divide it by their number, and delta, too, if their priors differ.
         b: larger than the largest prior variance of the grid.
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
