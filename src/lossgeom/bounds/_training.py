@@ -69,9 +69,9 @@ class Training:
 def fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
     """Parameters that minimise the loss alone, from those of a problem on."""
     theta = problem.theta.clone()
-    move = _RMSprop(theta, training.lr)
-    for _ in range(training.epochs):
-        problem.over_batches(lambda batch: move(_gradient(problem, theta, batch)[0]))
+    move, unwatched = _RMSprop(theta, training.lr), problem.inside_transforms()
+    for batch in problem.over_batches(lambda batch: batch) * training.epochs:
+        move(_gradient(unwatched, theta, batch)[0])
     return theta
 
 
@@ -91,26 +91,32 @@ def trained(
         The posterior, the logarithm of the prior's variance, and the epochs.
     """
     basis, unwatched = basis_at(problem), problem.inside_transforms()
+    batches = problem.over_batches(lambda batch: batch)
     start = min(PRIOR_LOG_STD, complexity.largest / 2)
     if torch.equal(problem.theta, prior):  # from the prior itself on
         log_std = torch.full_like(prior, start)
     else:
         log_std = basis.rotate(problem.theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
     both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(start).double()
-    mean, log_std = both
     steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
+    mean, log_std = both
+    # memory that is used in every step: to be given it anew takes longer than to compute
+    whole, (std, offset) = torch.empty_like(both), torch.empty_like(both)
+    normal = torch.empty_like(mean, device="cpu")
     generator, history = random_numbers(training.seed), list[Epoch]()
 
     def step(batch: Batch) -> tuple[float, float]:
-        std, offset = log_std.exp(), mean - prior
-        noise = std * torch.randn(len(std), generator=generator, dtype=std.dtype).to(std)
+        torch.exp(log_std, out=std)
+        torch.sub(mean, prior, out=offset)
+        noise = normal.normal_(generator=generator).to(std).mul_(std)
         gradient, total, count = _gradient(unwatched, mean + basis.unrotate(noise), batch)
-        variances = std.square()
-        squares = (variances.sum() + offset.dot(offset)).item()
+        squares = (std.dot(std) + offset.dot(offset)).item()
         apart = Divergence(len(std), squares, log_std.sum().item())
         precision, by, in_prior = complexity.gradients(apart, 2 * log_prior_std.item())
-        in_log_std = torch.addcmul(precision * variances - by, basis.rotate(gradient), noise)
-        steps[0](torch.stack([gradient.add_(offset, alpha=precision), in_log_std]))
+        torch.add(gradient, offset, alpha=precision, out=whole[0])
+        torch.mul(basis.rotate(gradient), noise, out=whole[1])
+        whole[1].addcmul_(std, std, value=precision).sub_(by)
+        steps[0](whole)
         steps[1](torch.tensor(in_prior).double())
         log_prior_std.clamp_(LEAST_LOG_STD, complexity.largest / 2)
         return total, count
@@ -119,7 +125,7 @@ def trained(
         try:
             if training.every and epoch > 1 and (epoch - 1) % training.every == 0:
                 basis = basis_at(problem.at(mean))
-            losses = unwatched.over_batches(step)
+            losses = [step(batch) for batch in batches]
             log_variance = 2 * log_prior_std.item()
             kl = Divergence.of(mean - prior, log_std).kl(log_variance)
             root = complexity.root(kl, log_variance)
@@ -147,8 +153,10 @@ class _RMSprop:
     """Steps of RMSprop in place, as torch's."""
 
     def __init__(self, x: Tensor, lr: float) -> None:
-        self.x, self.lr, self.squares = x, lr, torch.zeros_like(x)
+        self.x, self.lr = x, lr
+        self.squares, self.roots = torch.zeros_like(x), torch.empty_like(x)
 
     def __call__(self, gradient: Tensor) -> None:
         self.squares.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
-        self.x.addcdiv_(gradient, self.squares.sqrt().add_(EPS), value=-self.lr)
+        torch.sqrt(self.squares, out=self.roots).add_(EPS)
+        self.x.addcdiv_(gradient, self.roots, value=-self.lr)

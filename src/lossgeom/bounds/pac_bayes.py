@@ -19,8 +19,8 @@ from lossgeom.bounds.kl_inverse import kl_inverse
 from lossgeom.bounds.posterior import Posterior
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.isolation import measuring
 from lossgeom.problem.minibatches import on_batches
 from lossgeom.reprs import short
 from lossgeom.wording import unknown
@@ -177,7 +177,8 @@ def pac_bayes(
     Cost: a gradient for each batch and epoch, two rotations into the basis beside it (each m n (m +
     n) multiplications for a layer with m outputs and n inputs), and ``samples`` forward passes;
     a basis costs what :func:`lossgeom.kronecker_factors` does, or P Hessian products for "exact".
-    A rotation is cheaper than the gradient of a batch where m + n is below its size.
+    A rotation is cheaper than the gradient of a batch where m + n is below its size. Memory: all
+    batches, which are read once, ten vectors like theta, and 64 MiB of networks at a time.
 
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
@@ -193,8 +194,8 @@ def pac_bayes(
         lr: of RMSprop, whose alpha is 0.9.
         samples: n, at least 2.
         delta: the probability that the bound on the error fails, in (0, 1).
-        delta_prime: that its estimate from n networks does; if the best of several bounds is
-            chosen afterwards, to be divided by their number.
+        delta_prime: that its estimate from n networks does. To choose the best of several bounds
+            afterwards, divide it by their number, and delta, too, if their priors differ.
         b: larger than the largest prior variance of the grid.
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
@@ -241,7 +242,7 @@ def pac_bayes(
     check_number("delta_prime", delta_prime, 0, 1)
     check_number("prior_share", prior_share, 0, 1, at_low=True)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
-    with plain_arithmetic(problem.theta.device):
+    with measuring(problem.theta.device):
         labels, (mean, assumptions) = classes(problem), prior_mean(problem, prior)
         assumptions.append(UNTRAINED)
         if prior_share:

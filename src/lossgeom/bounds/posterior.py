@@ -45,11 +45,11 @@ class Basis:
         return self._applied(c, [(b.start, b.left, b.right.T) for b in self.blocks])
 
     def _applied(self, v: Tensor, factors: list[tuple[int, Tensor, Tensor]]) -> Tensor:
-        result = v.clone()
+        result = v.clone() if factors else v
         for start, left, right in factors:
             m, n = len(left), len(right)
             inside = slice(start, start + m * n)
-            matrix = torch.unflatten(v[..., inside], -1, (m, n))
+            matrix = v[..., inside].reshape(*v.shape[:-1], m, n)
             result[..., inside] = (left @ matrix @ right).flatten(-2)
         return result
 
