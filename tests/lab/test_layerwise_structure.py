@@ -86,17 +86,16 @@ def test_every_claim_can_come_out_against_it_and_every_control_be_shown(tmp_path
 
 def test_ratio_and_overlap_need_not_go_together(tmp_path):
     worse = {**GOOD, "overlap": 0.3}
-    other = {**AS_CONJECTURED, MLP: worse, LENET5: worse}
-    found = claims_of(*(write(tmp_path, seed, other) for seed in range(6)))
-    assert found["goes_with_input_ratio"].verdict == "contradicted"
+    found = claims_of(write(tmp_path, 0, {**AS_CONJECTURED, MLP: worse, LENET5: worse}))
+    assert found["goes_with_input_ratio"].per_seed[0] < 0
 
 
 def test_a_network_that_diverged_gives_no_value(tmp_path):
-    found = claims_of(*(write(tmp_path, s, AS_CONJECTURED, [BATCH_NORM]) for s in range(6)))
-    assert found["overlap_fc1"].verdict == "shown"
+    found = claims_of(write(tmp_path, 0, AS_CONJECTURED, [BATCH_NORM]))
+    assert found["overlap_fc1"].per_seed == (0.97,)
     for name in ("batch_norm_inputs", "batch_norm_vectors", "goes_with_input_ratio"):
-        assert found[name].verdict == "inconclusive"
-        assert "0 of 6 seeds give a value" in found[name].note
+        assert found[name].per_seed == ()
+        assert "0 of 1 seeds give a value" in found[name].note
 
 
 # Runs
