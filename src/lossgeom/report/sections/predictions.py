@@ -47,6 +47,8 @@ def draw(axis: Any, each: Saved[Prediction]) -> int:
         axis.set_xscale("log")
         axis.set_xticks(x, [f"{value:g}" for value in x])
         axis.minorticks_off()
+    elif (x == x.round()).all():
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.margins(y=0.15)
     label(axis, drawing)
     axis.legend(loc="best")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -13,6 +14,7 @@ from lossgeom.lab.studies.layerwise_structure.config import (
     BATCH_NORM,
     CENTRED,
     CLASSES,
+    CONVOLUTIONS,
     FEW,
     LAYERS,
     LENET5,
@@ -20,10 +22,11 @@ from lossgeom.lab.studies.layerwise_structure.config import (
     NETWORKS,
     Config,
 )
-from lossgeom.lab.studies.layerwise_structure.run import array_name, layers
+from lossgeom.lab.studies.layerwise_structure.run import array_name
 
 WU = "Wu et al., arXiv:2010.04261"
 DERIVED = f"derived here, after {WU}"
+VERSION_1 = f"{WU}, abstract of version 1"
 MOST = CLASSES - 1  # the outliers of the last layer
 
 # What each statement expects of its statistic, fixed before the seeds of the study were run.
@@ -41,194 +44,156 @@ FAR_ABOVE_RANDOM: Interval = (0.4, math.inf)  # overlap where that of random spa
 
 Seeds = Sequence[SeedRecords[Config]]
 
-OVERLAP = (
-    f"overlap of the spaces of the k largest eigenpairs of Hessian and decoupling, median over "
-    f"k = 1 to {FEW}"
-)
-ENERGY = f"median over the {FEW} largest eigenpairs"
-HIDDEN = LAYERS[:2]
-FEWEST = f"{ENERGY}; the lesser of {' and '.join(HIDDEN)}"
+# What the numbers of a layer are.
+OF_FEW = f"median over the {FEW} largest eigenpairs"
+MEASURED = {
+    "overlap": "overlap of the spaces of the k largest eigenpairs of Hessian and decoupling, "
+    f"median over k = 1 to {FEW}",
+    "overlap_of_classes": f"overlap of the spaces of the {MOST} largest eigenpairs",
+    "rank_one": f"share of the largest singular value in the energy of eigenvectors, {OF_FEW}",
+    "along_mean": f"share of E[x] in the energy of eigenvectors, {OF_FEW}",
+    "input_ratio": "ratio of the two largest eigenvalues of E[x x^T]",
+    "mean_alignment": "squared cosine of the angle between its top eigenvector and E[x]",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is said of a number in some layers of a network, of which the least counts."""
+
+    name: str
+    text: str
+    number: str
+    expected: Interval
+    layers: tuple[str, ...]
+    network: str = MLP
+    source: str = WU
+
+
+HIDDEN, FIRST, SECOND = LAYERS[:2], LAYERS[:1], LAYERS[1:2]
+DECOUPLES = "{} decoupling E[M] x E[x x^T] of {} has the top eigenspaces of its Hessian."
+STATEMENTS = (
+    Statement("overlap_fc1", DECOUPLES.format("The", "the first layer"), "overlap", SAME_SPACE,
+              FIRST),
+    Statement("overlap_fc2", DECOUPLES.format("The", "the second layer"), "overlap", SAME_SPACE,
+              SECOND),
+    Statement("rank_one", "Reshaped to outputs by inputs, top eigenvectors have nearly rank one.",
+              "rank_one", RANK_ONE, HIDDEN),
+    Statement("along_mean", "Their rows are along the mean input.", "along_mean", ALONG_MEAN,
+              HIDDEN, source=DERIVED),
+    Statement("input_ratio", "One eigenvalue of E[x x^T] is large beside the others.",
+              "input_ratio", ONE_LARGE, LAYERS),
+    Statement("mean_alignment", "Its eigenvector is the mean input.", "mean_alignment", IS_MEAN,
+              LAYERS, source=DERIVED),
+    Statement("lenet5_fc1", DECOUPLES.format("The", "LeNet5's first linear layer"), "overlap",
+              LARGE, FIRST, LENET5),
+    Statement("lenet5", "In every layer of LeNet5, the top eigenspaces overlap far more than "
+              "random ones.", "overlap_of_classes", FAR_ABOVE_RANDOM, (*CONVOLUTIONS, *LAYERS),
+              LENET5),
+)  # fmt: skip
+CONTROLS = (
+    Statement("centred_overlap", DECOUPLES.format("the", "the first layer on centred inputs"),
+              "overlap", SAME_SPACE, FIRST, CENTRED),
+    Statement("centred_rank_one", "top eigenvectors have nearly rank one on centred inputs.",
+              "rank_one", RANK_ONE, FIRST, CENTRED),
+    Statement("centred_inputs", "one eigenvalue of E[x x^T] is large with centred inputs.",
+              "input_ratio", ONE_LARGE, FIRST, CENTRED),
+    Statement("batch_norm_overlap", DECOUPLES.format("the", "a layer after batch normalisation"),
+              "overlap", SAME_SPACE, SECOND, BATCH_NORM),
+)  # fmt: skip
 
 
 def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:  # noqa: ARG001
     """The verdicts."""
-    yield from _decoupling(seeds)
-    yield from _vectors(seeds)
-    yield from _inputs(seeds)
-    yield from _lenet5(seeds)
-    yield from _controls(seeds)
+    for each in STATEMENTS:
+        yield stats.claim_over_seeds(each.name, source=each.source, **_least(seeds, each))
+    yield from _all_layers(seeds)
+    yield from _batch_norm(seeds)
+    for each in CONTROLS:
+        yield stats.control(stats.claim_over_seeds, each.name, **_least(seeds, each))
+    yield stats.control(
+        stats.claim_of_seeds,
+        "hidden_outliers",
+        statement="the Hessian of the first layer has C - 1 outliers, too.",
+        **_nine(seeds, "fc1"),
+    )
 
 
-def _decoupling(seeds: Seeds) -> Iterator[Claim]:
-    for layer in HIDDEN:
-        one, classes = (
-            stats.mean_known(numbers(seeds, MLP, layer, f"overlap_of_{k}"))
-            for k in ("one", "classes")
-        )
-        yield stats.claim_over_seeds(
-            f"overlap_{layer}",
-            statement=f"The decoupling E[M] x E[x x^T] of layer {layer} has the top eigenspaces of "
-            "its Hessian.",
-            source=WU,
-            measured=OVERLAP,
-            values=numbers(seeds, MLP, layer, "overlap"),
-            expected=SAME_SPACE,
-            note=f"With k = 1 it is {one}, with k = {MOST} {classes}, on average over seeds.",
-        )
-    each = {layer: numbers(seeds, MLP, layer, "excess") for layer in LAYERS}
-    means = (f"{stats.mean_known(values)} in {layer}" for layer, values in each.items())
+def _least(seeds: Seeds, each: Statement) -> dict[str, Any]:
+    """The parts of a claim about the least of a number over layers."""
+    found = {layer: numbers(seeds, each.network, layer, each.number) for layer in each.layers}
+    where, beside = " and ".join(each.layers), found
+    if each.number == "overlap":
+        others = {"k = 1": "overlap_of_one", f"k = {MOST}": "overlap_of_classes"}
+        beside = {at: numbers(seeds, each.network, where, name) for at, name in others.items()}
+    return {
+        "statement": each.text,
+        "measured": f"{MEASURED[each.number]}; {each.network}, "
+        f"{'the least of ' if len(found) > 1 else ''}{where}",
+        "values": list(map(min, zip(*found.values(), strict=True))),
+        "expected": each.expected,
+        "note": means(beside),
+    }
+
+
+def _all_layers(seeds: Seeds) -> Iterator[Claim]:
+    excess = {layer: numbers(seeds, MLP, layer, "excess") for layer in LAYERS}
     yield stats.claim_over_seeds(
         "near_optimum",
         statement="The decoupling is nearly as close to the Hessian as a Kronecker product can be.",
         source=DERIVED,
         measured="Frobenius norm of the difference, as a multiple of that of the closest Kronecker "
-        "product, mean over layers",
-        values=[stats.mean(values) for values in zip(*each.values(), strict=True)],
+        "product, mean over layers of the mlp",
+        values=[stats.mean(values) for values in zip(*excess.values(), strict=True)],
         expected=NEAR_OPTIMUM,
-        note=f"Means over seeds: {', '.join(means)}.",
-    )
-
-
-def _vectors(seeds: Seeds) -> Iterator[Claim]:
-    yield stats.claim_over_seeds(
-        "rank_one",
-        statement="Reshaped to outputs by inputs, top eigenvectors have nearly rank one.",
-        source=WU,
-        measured=f"share of the largest singular value in their energy, {FEWEST}",
-        values=least(seeds, MLP, "rank_one", HIDDEN),
-        expected=RANK_ONE,
-    )
-    yield stats.claim_over_seeds(
-        "along_mean",
-        statement="Their rows are along the mean input.",
-        source=DERIVED,
-        measured=f"share of E[x] in their energy, {FEWEST}",
-        values=least(seeds, MLP, "along_mean", HIDDEN),
-        expected=ALONG_MEAN,
+        note=means(excess),
     )
     yield stats.claim_of_seeds(
         "outliers",
         statement="The Hessian of the last layer has C - 1 outliers.",
         source=WU,
-        measured=f"share of seeds with {MOST} eigenvalues above the largest relative gap; their "
-        "number is given for each seed",
-        values=numbers(seeds, MLP, LAYERS[-1], "outliers"),
-        inside=(MOST, MOST),
-    )
-
-
-def _inputs(seeds: Seeds) -> Iterator[Claim]:
-    yield stats.claim_over_seeds(
-        "input_ratio",
-        statement="E[x x^T] has one eigenvalue that is large beside the others.",
-        source=WU,
-        measured="ratio of its two largest, the least of all layers",
-        values=least(seeds, MLP, "input_ratio", LAYERS),
-        expected=ONE_LARGE,
-    )
-    yield stats.claim_over_seeds(
-        "mean_alignment",
-        statement="Its eigenvector is the mean input.",
-        source=DERIVED,
-        measured="squared cosine of the angle between them, the least of all layers",
-        values=least(seeds, MLP, "mean_alignment", LAYERS),
-        expected=IS_MEAN,
+        **_nine(seeds, "fc3"),
     )
     yield stats.claim_of_seeds(
         "goes_with_input_ratio",
-        statement="The more that eigenvalue stands out, the better does the decoupling hold.",
+        statement="The more that eigenvalue of E[x x^T] stands out, the better is the decoupling.",
         source=DERIVED,
-        of=f"rank correlation of the ratio and the {OVERLAP}, over the linear layers of all "
-        "networks",
+        of=f"rank correlation of the {MEASURED['input_ratio']} and the {MEASURED['overlap']}, over "
+        "the linear layers of all networks",
         values=list(map(correlation, seeds)),
         inside=GO_TOGETHER,
     )
-    plain, normed = (
-        {name: numbers(seeds, network, "fc2", name) for name in ("input_ratio", "along_mean")}
-        for network in (MLP, BATCH_NORM)
-    )
-    weaker = partial(stats.claim_over_seeds, source=f"{WU}, abstract of version 1")
-    yield weaker(
+
+
+def _nine(seeds: Seeds, layer: str) -> dict[str, Any]:
+    return {
+        "measured": f"share of seeds with {MOST} eigenvalues above the largest relative gap; their "
+        "number is given for each seed",
+        "values": numbers(seeds, MLP, layer, "outliers"),
+        "inside": (MOST, MOST),
+    }
+
+
+def _batch_norm(seeds: Seeds) -> Iterator[Claim]:
+    def pairs(number: str) -> Iterator[tuple[float, float]]:
+        without, normed = (numbers(seeds, of, "fc2", number) for of in (MLP, BATCH_NORM))
+        return zip(without, normed, strict=True)
+
+    yield stats.claim_over_seeds(
         "batch_norm_inputs",
-        statement="With batch normalisation, it stands out less.",
-        measured="ratio of the two largest eigenvalues of E[x x^T] in fc2, as a multiple of that "
-        "without",
-        values=[b / a for a, b in zip(plain["input_ratio"], normed["input_ratio"], strict=True)],
+        statement="After batch normalisation, that eigenvalue stands out less.",
+        source=VERSION_1,
+        measured=f"{MEASURED['input_ratio']} in fc2, as a multiple of that without",
+        values=[normed / without for without, normed in pairs("input_ratio")],
         expected=HALVED,
     )
-    yield weaker(
+    yield stats.claim_over_seeds(
         "batch_norm_vectors",
-        statement="With batch normalisation, top eigenvectors are less along the mean input.",
-        measured=f"share of E[x] in their energy in fc2, {ENERGY}, less the same without",
-        values=[b - a for a, b in zip(plain["along_mean"], normed["along_mean"], strict=True)],
+        statement="After batch normalisation, top eigenvectors are less along the mean input.",
+        source=VERSION_1,
+        measured=f"{MEASURED['along_mean']} in fc2, less that without",
+        values=[normed - without for without, normed in pairs("along_mean")],
         expected=FALLS,
-    )
-
-
-def _lenet5(seeds: Seeds) -> Iterator[Claim]:
-    yield stats.claim_over_seeds(
-        "lenet5_fc1",
-        statement="LeNet5's first linear layer has the top eigenspaces of its decoupling, too.",
-        source=WU,
-        measured=OVERLAP,
-        values=numbers(seeds, LENET5, "fc1", "overlap"),
-        expected=LARGE,
-    )
-    each = {layer: numbers(seeds, LENET5, layer, "overlap_of_classes") for layer in layers(LENET5)}
-    means = (f"{stats.mean_known(values)} in {layer}" for layer, values in each.items())
-    yield stats.claim_over_seeds(
-        "lenet5",
-        statement="In every layer of LeNet5, C - 1 eigenvectors overlap with those of the "
-        "decoupling far more than random spaces do.",
-        source=WU,
-        measured=f"overlap with k = {MOST}, the least of all layers",
-        values=list(map(min, zip(*each.values(), strict=True))),
-        expected=FAR_ABOVE_RANDOM,
-        note=f"Means over seeds: {', '.join(means)}.",
-    )
-
-
-def _controls(seeds: Seeds) -> Iterator[Claim]:
-    control = partial(stats.control, stats.claim_over_seeds)
-    yield control(
-        "centred_overlap",
-        statement="the decoupling of fc1 has the top eigenspaces of its Hessian, too, where the "
-        "mean is subtracted from the inputs.",
-        measured=OVERLAP,
-        values=numbers(seeds, CENTRED, "fc1", "overlap"),
-        expected=SAME_SPACE,
-        note="With k = 1 it is "
-        f"{stats.mean_known(numbers(seeds, CENTRED, 'fc1', 'overlap_of_one'))} on average.",
-    )
-    yield control(
-        "centred_inputs",
-        statement="one eigenvalue of E[x x^T] is large where the mean is subtracted.",
-        measured="ratio of its two largest in fc1",
-        values=numbers(seeds, CENTRED, "fc1", "input_ratio"),
-        expected=ONE_LARGE,
-    )
-    yield control(
-        "centred_rank_one",
-        statement="top eigenvectors have nearly rank one where the mean is subtracted.",
-        measured=f"share of the largest singular value in their energy in fc1, {ENERGY}",
-        values=numbers(seeds, CENTRED, "fc1", "rank_one"),
-        expected=RANK_ONE,
-    )
-    yield control(
-        "batch_norm_overlap",
-        statement="the decoupling of fc2 has the top eigenspaces of its Hessian with batch "
-        "normalisation, too.",
-        measured=OVERLAP,
-        values=numbers(seeds, BATCH_NORM, "fc2", "overlap"),
-        expected=SAME_SPACE,
-    )
-    yield stats.control(
-        stats.claim_of_seeds,
-        "hidden_outliers",
-        statement="the Hessian of the first layer has C - 1 outliers, too.",
-        measured=f"share of seeds with {MOST} eigenvalues above the largest relative gap",
-        values=numbers(seeds, MLP, LAYERS[0], "outliers"),
-        inside=(MOST, MOST),
     )
 
 
@@ -256,10 +221,10 @@ def numbers(seeds: Seeds, network: str, layer: str, number: str) -> list[float]:
     return [math.nan if arrays is None else float(arrays[1][number]) for arrays in found]
 
 
-def least(seeds: Seeds, network: str, number: str, of: Sequence[str]) -> list[float]:
-    """The least of a number over some layers, for each seed."""
-    each = (numbers(seeds, network, layer, number) for layer in of)
-    return list(map(min, zip(*each, strict=True)))
+def means(found: Mapping[str, Sequence[float]]) -> str:
+    """The means over seeds by layer, for a note."""
+    each = (f"{name} {stats.mean_known(values, '.3g')}" for name, values in found.items())
+    return f"Means over seeds: {', '.join(each)}."
 
 
 def correlation(seed: SeedRecords[Config]) -> float:
