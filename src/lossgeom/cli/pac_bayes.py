@@ -105,13 +105,13 @@ def prepare(options: PacBayesOptions) -> Prepared:
     if options.prior is not None:
         prior, config["prior"] = _prior(options, options.prior)
 
-    def compute(tell: Tell) -> tuple[Bound, list[Row]]:
+    def compute(tell: Tell) -> tuple[Bound, list[Row], str]:
         def on_epoch(epoch: Epoch) -> None:
             bits = f"loss {epoch.surrogate:.3f} bits + complexity {epoch.complexity:.3f}"
             tell(epoch.epoch, f"{bits}, KL {epoch.kl:.4g}")
 
         found = pac_bayes(problem, prior=prior, on_epoch=on_epoch, **settings)
-        return found.bound, list(_rows(found))
+        return found.bound, list(_rows(found)), str(found)
 
     return Prepared(problem, notes, config, options.epochs, compute)
 
