@@ -166,7 +166,7 @@ def test_a_search_that_diverges_is_a_result(command, here):
         (["pac-bayes", "net.py:model", "net.py:data"], "or both: MODEL alone returns one of them"),
         (["pac-bayes", *TRAINED, "--prior", "no.pt"], "found no file"),
         (["pac-bayes", *TRAINED, "--prior", "other.pt"], "other.pt does not fit the model"),
-        (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "the prior has the parameters that the"),
+        (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "those of the model, in which DATA had"),
         (["pac-bayes", *TRAINED, "--delta", "2"], "expected delta > 0 and < 1, got 2.0"),
         (
             ["pac-bayes", "net.py:model", "net.py:wishes", *TRAINED[2:], "--loss", "squared_error"],
