@@ -147,6 +147,16 @@ def test_the_same_command_writes_it_again(command, here):
     assert "a holds another bound (prior: there 'init.pt, sha256 " in done.stderr
 
 
+def test_a_search_that_diverges_is_a_result(command, here):
+    flags = ["--prior", "0", "--lr", "1e30", "--out", "a"]
+    done = command("bound", "pac-bayes", *TRAINED, *flags, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "training diverged in epoch " in done.stdout
+    assert "vacuous" in done.stdout
+    assert lg.Record.open(here / "a").status == "diverged"
+    assert "That is <strong>vacuous</strong>" in (here / "a/report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,7 +166,7 @@ def test_the_same_command_writes_it_again(command, here):
         (["pac-bayes", "net.py:model", "net.py:data"], "or both: MODEL alone returns one of them"),
         (["pac-bayes", *TRAINED, "--prior", "no.pt"], "found no file"),
         (["pac-bayes", *TRAINED, "--prior", "other.pt"], "other.pt does not fit the model"),
-        (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "the prior has the parameters that the"),
+        (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "those of the model, in which DATA had"),
         (["pac-bayes", *TRAINED, "--delta", "2"], "expected delta > 0 and < 1, got 2.0"),
         (
             ["pac-bayes", "net.py:model", "net.py:wishes", *TRAINED[2:], "--loss", "squared_error"],

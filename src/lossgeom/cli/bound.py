@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from dataclasses import asdict
 
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         check_may_write(folder, config, BOUND, resume=True)  # before it takes its time
         expected = f"{' and '.join(names)} to be bounded"
         with explained(expected, but=THEIR_OWN_WORDS), epoch_display(prepared.epochs) as tell:
-            found, rows = prepared.compute(tell)
+            found, rows, text = prepared.compute(tell)
     with Record.create(folder, config, kind=BOUND, resume=True) as record:
         _write(record, prepared, found, rows)
         at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
@@ -61,7 +62,9 @@ def main(arguments: list[str]) -> int:
                 command=shlex.join(["lossgeom", "bound", *arguments]),
             )
         )
-    _show(record, options.json, found)
+        finite = all(math.isfinite(value) for *_, value in rows)
+        record.finish("finished" if finite else "diverged")
+    _show(record, options.json, text)
     return 0
 
 
@@ -80,10 +83,10 @@ def _write(record: Record, prepared: Prepared, found: Bound, rows: list[Row]) ->
     )
 
 
-def _show(record: Record, as_json: bool, found: Bound) -> None:
+def _show(record: Record, as_json: bool, text: str) -> None:
     """Print the bound, and write it as JSON and as a page."""
     keys = ("title", "bound", "config", "versions", "command", "notes", "checkpoint_notes")
     facts = {key: record.manifest.get(key) for key in keys}
     write_json(record.path / "bound.json", facts)
-    show(json.dumps(plain(facts), indent=2) if as_json else str(found))
+    show(json.dumps(plain(facts), indent=2) if as_json else text)
     write_page(record.path, say if as_json else show)

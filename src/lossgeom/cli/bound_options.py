@@ -38,14 +38,14 @@ class Prepared:
         notes: on how it was loaded.
         config: what identifies the bound besides its options.
         epochs: of the search for it.
-        compute: the bound, with the rows of this search.
+        compute: the bound, the rows of this search, and what to print.
     """
 
     problem: Problem
     notes: list[str]
     config: dict[str, Any]
     epochs: int
-    compute: Callable[[Tell], tuple[Bound, list[Row]]]
+    compute: Callable[[Tell], tuple[Bound, list[Row], str]]
 
 
 @dataclass(frozen=True)

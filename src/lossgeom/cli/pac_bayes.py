@@ -18,6 +18,7 @@ from lossgeom.cli.checkpoint import named_file, problem_at_checkpoint
 from lossgeom.cli.problem import FUNCTIONS
 from lossgeom.cli.user_code import make
 from lossgeom.problem import Problem
+from lossgeom.problem.model_copy import unwrapped
 from lossgeom.recording.for_report import Panel, Trajectories
 
 HELP = f"""\
@@ -91,42 +92,48 @@ def prepare(options: PacBayesOptions) -> Prepared:
             "expected --checkpoint with the trained weights, or --prior with those from before "
             "training, or both: MODEL alone returns one of them"
         )
-    initial: dict[str, Tensor] = {}
-
-    def keep(model: nn.Module) -> None:
-        initial.update({name: held.clone() for name, held in model.state_dict().items()})
-
-    problem, notes = problem_at_checkpoint(options, before=keep)
-    settings: dict[str, Any] = {"seed": options.search_seed}
-    names = ("basis", "epochs", "lr", "samples", "delta", "delta_prime", "prior_share")
-    settings |= {name: vars(options)[name] for name in names}
-    prior: nn.Module | dict[str, Tensor] = initial
+    prior: dict[str, Tensor] = {}
+    problem, notes = problem_at_checkpoint(options, before=lambda model: prior.update(_of(model)))
     config = {}
     if options.prior is not None:
         prior, config["prior"] = _prior(options, options.prior)
+    weights = problem.unflatten(problem.theta).items()
+    if all(torch.equal(prior[name].to(trained), trained) for name, trained in weights):
+        raise ValueError(
+            "the weights of the prior are those of the model, in which DATA had a part: expected "
+            "--checkpoint with trained weights, and --prior with those from before training"
+        )
+    settings: dict[str, Any] = {"seed": options.search_seed}
+    names = ("basis", "epochs", "lr", "samples", "delta", "delta_prime", "prior_share")
+    settings |= {name: vars(options)[name] for name in names}
 
-    def compute(tell: Tell) -> tuple[Bound, list[Row]]:
+    def compute(tell: Tell) -> tuple[Bound, list[Row], str]:
         def on_epoch(epoch: Epoch) -> None:
             bits = f"loss {epoch.surrogate:.3f} bits + complexity {epoch.complexity:.3f}"
             tell(epoch.epoch, f"{bits}, KL {epoch.kl:.4g}")
 
         found = pac_bayes(problem, prior=prior, on_epoch=on_epoch, **settings)
-        return found.bound, list(_rows(found))
+        return found.bound, list(_rows(found)), str(found)
 
     return Prepared(problem, notes, config, options.epochs, compute)
 
 
-def _prior(options: PacBayesOptions, prior: str) -> tuple[nn.Module, str]:
-    """The model at the weights of a file, or at those that it draws with a seed."""
+def _prior(options: PacBayesOptions, prior: str) -> tuple[dict[str, Tensor], str]:
+    """The weights in a file, or those that the model draws with a seed, and which these are."""
     seed = int(prior) if prior.isdecimal() else 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = make(str(options.model))
     model: nn.Module = made.model if isinstance(made, Problem) else made
     if prior.isdecimal():
-        return model, f"seed {seed}"
+        return _of(model), f"seed {seed}"
     load_checkpoint(model, prior, key=options.key)
-    return model, named_file(Path(prior))
+    return _of(model), named_file(Path(prior))
+
+
+def _of(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a model, whatever becomes of it."""
+    return {name: held.clone() for name, held in unwrapped(model)[0].state_dict().items()}
 
 
 def _rows(found: PacBayes) -> Iterator[Row]:
