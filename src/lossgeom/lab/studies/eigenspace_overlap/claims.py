@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -32,7 +33,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     for kind, called in names(config).items():
         yield stats.claim_over_seeds(
             f"far_above_{kind}",
-            statement=f"Top eigenspaces of independently trained models overlap far more than "
+            statement="Top eigenspaces of independently trained models overlap far more than "
             f"random ones: {called}.",
             source=WU,
             measured=MULTIPLE,
@@ -60,10 +61,8 @@ def _narrow(seeds: Seeds, m: int) -> Iterator[Claim]:
         statement=f"With m = {m} outputs, fewer than classes, the overlap is largest at k = m or "
         "a little before.",
         source=WU,
-        measured=f"share of seeds whose peak is at k from {math.ceil(m / 2)} to {m}, which is "
-        "given for each seed",
         values=over_seeds(seeds, f"narrow-{m}", "peak"),
-        inside=(m / 2, m),
+        **at_or_before(m),
     )
     yield stats.claim_over_seeds(
         f"falls_{m}",
@@ -73,6 +72,13 @@ def _narrow(seeds: Seeds, m: int) -> Iterator[Claim]:
         values=over_seeds(seeds, f"narrow-{m}", "fall"),
         expected=FALLS,
     )
+
+
+def at_or_before(m: int) -> dict[str, Any]:
+    """What a claim says that the peak is at k = m or a little before."""
+    low = math.ceil(m / 2)
+    said = f"share of seeds whose peak is at k from {low} to {m}, which is given for each seed"
+    return {"measured": said, "inside": (low, m)}
 
 
 def _mechanism(config: Config, seeds: Seeds) -> Iterator[Claim]:
@@ -122,11 +128,9 @@ def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
         stats.claim_of_seeds,
         "centred_peak",
         statement="with centred inputs the peak is there, too.",
-        measured=f"share of seeds whose peak is at k from {math.ceil(m / 2)} to {m}, which is "
-        "given for each seed",
         values=over_seeds(seeds, "centred", "peak"),
-        inside=(m / 2, m),
         note=told(seeds, "centred"),
+        **at_or_before(m),
     )
     yield stats.control(
         stats.claim_over_seeds,
