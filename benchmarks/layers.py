@@ -1,0 +1,259 @@
+"""``python -m benchmarks.layers``: layer-wise curvature and PAC-Bayes, as tables of the docs.
+
+Kronecker factors of all layers beside curvlinops' KFAC of the same type; the top eigenpairs of the
+exact Hessian block of every layer beside SciPy's eigsh on other libraries' products, which are told
+nothing; a bound beside plain training; and the memory of factors as the data grows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+import lossgeom as lg
+from benchmarks.cases import CASES, Case, draw
+from benchmarks.machine import commit, machine, now
+from benchmarks.memory import peak_megabytes
+from benchmarks.peers import curvlinops, double_backward
+from benchmarks.peers.lossgeom import problem
+from benchmarks.plain import gradient
+from benchmarks.table import markdown, publish
+from benchmarks.timing import Lap, race, timed
+from lossgeom.lab.datasets import digits
+from lossgeom.lab.models import mlp
+
+BEGIN, END = "<!-- layers: begin -->", "<!-- layers: end -->"
+OURS, KFAC, PAIRS = "lossgeom", "curvlinops", 20
+KINDS: dict[Literal["exact", "sampled", "empirical"], str] = {
+    "exact": "type-2",
+    "sampled": "mc",
+    "empirical": "empirical",
+}
+RIGHT = 2e-3  # relative, of eigenvalues whose residual may be 1e-3
+Factors = dict[str, tuple[Tensor, Tensor]]
+BASES = ("standard", "decoupled", "recomputed")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    cases: tuple[str, ...] = ("mlp", "vgg")
+    """Models and data."""
+    repeats: int = 5
+    """Rounds, whose medians are printed."""
+    k: int = PAIRS
+    """Eigenpairs of every layer."""
+    epochs: int = 20
+    """Of training, and of the search for a bound."""
+    quick: bool = False
+    """Little data: shows that everything runs."""
+    into: Path | None = None
+    """A page with the two lines that the tables go between; None prints them."""
+
+
+def factors(case: Case, repeats: int) -> str:
+    """Factors of all layers: the time of each type, in gradients, and how far they agree."""
+    rows = []
+    for kind, theirs in KINDS.items():
+        runs = {
+            OURS: partial(timed, partial(_our_factors, case, kind)),
+            KFAC: partial(timed, partial(_their_factors, case, theirs)),
+        }
+        laps = _race(case, runs, lambda result: {"status": "right", "result": result}, repeats)
+        ours, kfac = (laps[name].summary()["gradients"] for name in (OURS, KFAC))
+        apart = _apart(*(laps[name].verdict["result"] for name in (OURS, KFAC)))
+        told = f"{apart:.0e}" if kind != "sampled" else "both are random"
+        rows.append([kind, f"{ours:.1f}", f"{kfac:.1f}", f"{ours / kfac:.2f}", told])  # type: ignore[operator]
+    head = ["Fisher", "lossgeom, gradients", "curvlinops' KFAC", "ratio", "largest difference"]
+    return markdown(head, rows)
+
+
+def _our_factors(case: Case, kind: Literal["exact", "sampled", "empirical"]) -> Factors:
+    found = lg.kronecker_factors(problem(case), curvature=kind)
+    return {layer.name: (layer.outputs, layer.inputs) for layer in found}
+
+
+def _their_factors(case: Case, kind: str) -> Factors:
+    from curvlinops import KFACLinearOperator
+
+    found = KFACLinearOperator(
+        case.model,
+        nn.CrossEntropyLoss(),
+        case.parameters,
+        case.batches,
+        check_deterministic=False,
+        fisher_type=kind,
+        num_data=case.N,
+    )
+    found.compute_kronecker_factors()
+    outputs, inputs = found._gradient_covariances, found._input_covariances
+    return {name: (outputs[name], inputs[name]) for name in outputs}
+
+
+def _apart(ours: Factors, theirs: Factors) -> float:
+    """The largest relative difference of the products of factors, scaled factors being equal."""
+
+    def difference(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+        scale = (a[0].norm() * a[1].norm()) * (b[0].norm() * b[1].norm())
+        inner = (a[0] * b[0]).sum() * (a[1] * b[1]).sum()
+        ratio = (a[0].norm() * a[1].norm()) / (b[0].norm() * b[1].norm())
+        return max(float(2 * (1 - inner / scale)) ** 0.5 if inner < scale else 0.0, abs(ratio - 1))
+
+    return max(difference(ours[name], theirs[name]) for name in ours)
+
+
+def eigenpairs(case: Case, k: int, repeats: int) -> str:
+    """The top pairs of every layer, set-up included, in gradients."""
+    layers = [layer.parameters[0] for layer in lg.kronecker_factors(problem(case))]
+    right = [
+        _values(double_backward, _only(case.copy(torch.float64), name), k, 1) for name in layers
+    ]
+
+    def check(found: list[Tensor]) -> dict[str, object]:
+        pairs = zip(found, right, strict=True)
+        error = max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in pairs)
+        return {"status": "right" if error <= RIGHT else "wrong", "error": error}
+
+    peers = {"double backward + eigsh": double_backward, "curvlinops + eigsh": curvlinops}
+    runs: dict[str, Callable[[], tuple[float, list[Tensor]]]] = {
+        OURS: partial(timed, partial(_our_pairs, case, k))
+    }
+    for name, peer in peers.items():
+        for threads in (None, 1):
+            title = name if threads is None else f"{name}, one BLAS thread"
+            runs[title] = partial(timed, partial(_their_pairs, peer, case, layers, k, threads))
+    laps = _race(case, runs, check, repeats)
+    times: dict[str, Any] = {name: lap.summary() for name, lap in laps.items()}
+    fastest = min(t["gradients"] for n, t in times.items() if n != OURS and t["status"] == "right")
+    rows = [
+        [name, f"{t['gradients']:.0f}", f"{t['error']:.0e}", t["status"]]
+        for name, t in times.items()
+    ]
+    ours = times[OURS]["gradients"]
+    return (
+        markdown(["", "gradients", "largest error", ""], rows)
+        + f"\n\nThe fastest of the others takes {fastest / ours:.1f} times as long."
+    )
+
+
+def _our_pairs(case: Case, k: int) -> list[Tensor]:
+    return [pairs.values for pairs in lg.layer_eigenpairs(problem(case), k)]
+
+
+def _their_pairs(
+    peer: Any, case: Case, layers: Sequence[str], k: int, threads: int | None
+) -> list[Tensor]:
+    return [_values(peer, _only(case, name), k, threads) for name in layers]
+
+
+def _values(peer: Any, case: Case, k: int, threads: int | None) -> Tensor:
+    found = peer.top(case, min(k, case.P - 1), threads).values.double()
+    return found.sort(descending=True).values
+
+
+def _only(case: Case, name: str) -> Case:
+    """The case in one parameter alone."""
+    copied = case.copy()
+    for other, parameter in copied.model.named_parameters():
+        parameter.requires_grad_(other == name)
+    return copied
+
+
+def _race(case: Case, runs: Any, check: Any, repeats: int) -> dict[str, Lap]:
+    return race(runs, partial(gradient, case.copy()), check, repeats)
+
+
+def bound(epochs: int, examples: int, repeats: int) -> str:
+    """An epoch of the search for a bound, beside one of training."""
+    data, batch = digits(examples, 0, False), 100
+    x, y = data.train[0].flatten(1), data.train[1] % 2
+    batches = list(zip(x.split(batch), y.split(batch), strict=True))
+    initial = mlp(64, 2, [100], "relu", 0)
+    case = Case("digits", "", mlp(64, 2, [100], "relu", 0), batches)
+    train(case, epochs)
+    at = problem(case)
+    searches = {
+        basis: partial(timed, partial(lg.pac_bayes, at, prior=initial, basis=basis, epochs=epochs))
+        for basis in BASES
+    }
+    runs = {"training": partial(timed, partial(train, case.copy(), epochs)), **searches}
+    laps = race(runs, partial(gradient, case.copy()), lambda _: {"status": "right"}, repeats)
+    unit: Any = laps["training"].summary()["seconds"]
+    rows = [
+        [name, f"{1e3 * t['seconds'] / epochs:.1f}", f"{t['seconds'] / unit:.1f}"]
+        for name, t in ((name, lap.summary()) for name, lap in laps.items())
+    ]
+    return markdown(["", "ms an epoch", "times training"], rows)
+
+
+def train(case: Case, epochs: int) -> None:
+    """Train as the networks of a bound are trained."""
+    optimizer = torch.optim.SGD(case.parameters, 0.01, momentum=0.9)
+    for _ in range(epochs):
+        for x, y in case.batches:
+            optimizer.zero_grad()
+            case.criterion(case.model(x), y).backward()
+            optimizer.step()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Batches that are drawn anew in every pass, so that data takes no memory."""
+
+    number: int
+    size: int = 128
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for i in range(self.number):
+            yield draw(i, self.size, 3, 32, 32), torch.arange(self.size) % 10
+
+
+def memory(case: Case, quick: bool) -> str:
+    """Peak memory of all factors, as the data grows."""
+    rows = []
+    for batches in (2, 4) if quick else (4, 16, 64):
+        drawn = replace(case.copy(), batches=Drawn(batches, 8 if quick else 128))  # type: ignore[arg-type]
+        peak = peak_megabytes(partial(_our_factors, drawn, "exact"))
+        rows.append([f"{batches * drawn.batches.size:,}", "" if peak is None else f"{peak:.0f}"])  # type: ignore[attr-defined]
+    return markdown(["images", "MB"], rows)
+
+
+def tables(options: Options) -> str:
+    """All that is measured."""
+    about = machine()
+    text = [
+        f"{about['cpu']}, threads: {about['torch_threads']}, {now()[:10]}, commit {commit()}; "
+        f"medians of {options.repeats} rounds in turns."
+    ]
+    for name in options.cases:
+        case = CASES[name](options.quick)
+        text += [
+            f"#### {case.title}",
+            factors(case, options.repeats),
+            f"The {options.k} largest eigenvalues of every layer's Hessian:",
+            eigenpairs(case, options.k, options.repeats),
+        ]
+    text += ["#### An epoch of the search for a PAC-Bayes bound"]
+    text += [bound(options.epochs, 400 if options.quick else 1400, options.repeats)]
+    text += ["#### Peak memory of all factors of the VGG, batches of 128 images"]
+    text += [memory(CASES["vgg"](True), options.quick)]
+    return "\n\n".join(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write; return the exit status."""
+    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.layers")
+    return publish(lambda: tables(options), options.into, BEGIN, END)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
