@@ -7,8 +7,9 @@ nothing; a bound beside plain training; and the memory of factors as the data gr
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,11 @@ from benchmarks.cases import CASES, Case, draw
 from benchmarks.machine import commit, machine, now
 from benchmarks.memory import peak_megabytes
 from benchmarks.peers import curvlinops, double_backward
+from benchmarks.peers._peer import Pairs
 from benchmarks.peers.lossgeom import problem
 from benchmarks.plain import gradient
 from benchmarks.table import markdown, publish
-from benchmarks.timing import Lap, race, timed
+from benchmarks.timing import Check, Lap, race, timed
 from lossgeom.lab.datasets import digits
 from lossgeom.lab.models import mlp
 
@@ -68,15 +70,15 @@ def factors(case: Case, repeats: int) -> str:
     for kind, theirs in KINDS.items():
         checked = problem(case)
         _our_factors(checked, kind)
-        runs = {
-            OURS: lambda kind=kind: _our_factors(problem(case), kind),
+        runs: dict[str, Callable[[], Factors]] = {
+            OURS: partial(_factors_anew, case, kind),
             CHECKED: partial(_our_factors, checked, kind),
             KFAC: partial(_their_factors, case, theirs),
         }
-        timing = {name: partial(timed, run) for name, run in runs.items()}
-        laps = _race(case, timing, lambda found: {"status": "right", "found": found}, repeats)
+        laps = _race(case, runs, lambda found: {"status": "right", "found": found}, repeats)
         times: dict[str, Any] = {name: lap.summary()["gradients"] for name, lap in laps.items()}
-        apart = _apart(*(laps[name].verdict["found"] for name in (OURS, KFAC)))
+        found: dict[str, Any] = {name: lap.verdict["found"] for name, lap in laps.items()}
+        apart = _apart(found[OURS], found[KFAC])
         rows.append(
             [
                 kind,
@@ -87,6 +89,10 @@ def factors(case: Case, repeats: int) -> str:
         )
     head = ["Fisher", OURS, CHECKED, KFAC, "ratio", "ratio, checked before"]
     return markdown([*head, "largest difference"], rows)
+
+
+def _factors_anew(case: Case, kind: Kind) -> Factors:
+    return _our_factors(problem(case), kind)
 
 
 def _our_factors(at: lg.Problem, kind: Kind) -> Factors:
@@ -112,13 +118,12 @@ def _their_factors(case: Case, kind: str) -> Factors:
 
 
 def _apart(ours: Factors, theirs: Factors) -> float:
-    """The largest relative difference of the products of factors, scaled factors being equal."""
+    """The largest relative difference of the Kronecker products of factors."""
 
     def difference(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
-        scale = (a[0].norm() * a[1].norm()) * (b[0].norm() * b[1].norm())
-        inner = (a[0] * b[0]).sum() * (a[1] * b[1]).sum()
-        ratio = (a[0].norm() * a[1].norm()) / (b[0].norm() * b[1].norm())
-        return max(float(2 * (1 - inner / scale)) ** 0.5 if inner < scale else 0.0, abs(ratio - 1))
+        square, other = (float(p[0].norm() * p[1].norm()) ** 2 for p in (a, b))
+        inner = float((a[0] * b[0]).sum() * (a[1] * b[1]).sum())
+        return math.sqrt(max(square - 2 * inner + other, 0.0) / other)
 
     return max(difference(ours[name], theirs[name]) for name in ours)
 
@@ -136,13 +141,11 @@ def eigenpairs(case: Case, k: int, repeats: int) -> str:
         return {"status": "right" if error <= RIGHT else "wrong", "error": error}
 
     peers = {"double backward + eigsh": double_backward, "curvlinops + eigsh": curvlinops}
-    runs: dict[str, Callable[[], tuple[float, list[Tensor]]]] = {
-        OURS: partial(timed, partial(_our_pairs, case, k))
-    }
+    runs: dict[str, Callable[[], list[Tensor]]] = {OURS: partial(_our_pairs, case, k)}
     for name, peer in peers.items():
         for threads in (None, 1):
             title = name if threads is None else f"{name}, one BLAS thread"
-            runs[title] = partial(timed, partial(_their_pairs, peer, case, layers, k, threads))
+            runs[title] = partial(_their_pairs, peer, case, layers, k, threads)
     laps = _race(case, runs, check, repeats)
     times: dict[str, Any] = {name: lap.summary() for name, lap in laps.items()}
     fastest = min(t["gradients"] for n, t in times.items() if n != OURS and t["status"] == "right")
@@ -158,7 +161,7 @@ def eigenpairs(case: Case, k: int, repeats: int) -> str:
 
 
 def _our_pairs(case: Case, k: int) -> list[Tensor]:
-    return [pairs.values for pairs in lg.layer_eigenpairs(problem(case), k)]
+    return [pairs.values for pairs in lg.layer_eigenpairs(problem(case), k).values()]
 
 
 def _their_pairs(
@@ -168,8 +171,8 @@ def _their_pairs(
 
 
 def _values(peer: Any, case: Case, k: int, threads: int | None) -> Tensor:
-    found = peer.top(case, min(k, case.P - 1), threads).values.double()
-    return found.sort(descending=True).values
+    pairs: Pairs = peer.top(case, min(k, case.P - 1), threads)
+    return pairs.values.double().sort(descending=True).values
 
 
 def _only(case: Case, name: str) -> Case:
@@ -180,30 +183,33 @@ def _only(case: Case, name: str) -> Case:
     return copied
 
 
-def _race(case: Case, runs: Any, check: Any, repeats: int) -> dict[str, Lap]:
-    return race(runs, partial(gradient, case.copy()), check, repeats)
+def _race(
+    case: Case, runs: Mapping[str, Callable[[], Any]], check: Check[Any], repeats: int
+) -> dict[str, Lap]:
+    timing = {name: partial(timed, run) for name, run in runs.items()}
+    laps = race(timing, partial(gradient, case.copy()), check, repeats)
+    for name, lap in laps.items():
+        if not lap.units:
+            raise ValueError(f"{name}: {lap.verdict['message']}")
+    return laps
 
 
 def bound(epochs: int, examples: int, repeats: int) -> str:
     """An epoch of the search for a bound, beside one of training."""
     data, batch = digits(examples, 0, False), 100
     x, y = data.train[0].flatten(1), data.train[1] % 2
-    batches = list(zip(x.split(batch), y.split(batch), strict=True))
+    batches = list(zip(torch.split(x, batch), torch.split(y, batch), strict=True))
     initial = mlp(64, 2, [100], "relu", 0)
     case = Case("digits", "", mlp(64, 2, [100], "relu", 0), batches)
     train(case, epochs)
-    at = problem(case)
-    searches = {
-        basis: partial(timed, partial(lg.pac_bayes, at, prior=initial, basis=basis, epochs=epochs))
-        for basis in BASES
-    }
-    runs = {"training": partial(timed, partial(train, case.copy(), epochs)), **searches}
-    laps = race(runs, partial(gradient, case.copy()), lambda _: {"status": "right"}, repeats)
-    unit: Any = laps["training"].summary()["seconds"]
-    rows = [
-        [name, f"{1e3 * t['seconds'] / epochs:.1f}", f"{t['seconds'] / unit:.1f}"]
-        for name, t in ((name, lap.summary()) for name, lap in laps.items())
-    ]
+    case.model.eval()
+    search = partial(lg.pac_bayes, problem(case), prior=initial, epochs=epochs, samples=2)
+    runs: dict[str, Callable[[], object]] = {"training": partial(train, case.copy(), epochs)}
+    runs |= {f'basis="{basis}"': partial(search, basis=basis) for basis in BASES}
+    laps = _race(case, runs, lambda _: {"status": "right"}, repeats)
+    times: dict[str, Any] = {name: lap.summary()["seconds"] for name, lap in laps.items()}
+    unit = times["training"]
+    rows = [[name, f"{1e3 * t / epochs:.1f}", f"{t / unit:.1f}"] for name, t in times.items()]
     return markdown(["", "ms an epoch", "times training"], rows)
 
 
@@ -232,10 +238,11 @@ class Drawn:
 def memory(case: Case, quick: bool) -> str:
     """Peak memory of all factors, as the data grows."""
     rows = []
-    for batches in (2, 4) if quick else (4, 16, 64):
-        drawn = replace(case.copy(), batches=Drawn(batches, 8 if quick else 128))  # type: ignore[arg-type]
-        peak = peak_megabytes(lambda drawn=drawn: _our_factors(problem(drawn), "exact"))
-        rows.append([f"{batches * drawn.batches.size:,}", "" if peak is None else f"{peak:.0f}"])  # type: ignore[attr-defined]
+    size = 8 if quick else 128
+    for number in (2, 4) if quick else (4, 16, 64):
+        drawn = replace(case.copy(), batches=Drawn(number, size))  # type: ignore[arg-type]
+        peak = peak_megabytes(partial(_factors_anew, drawn, "exact"))
+        rows.append([f"{number * size:,}", "" if peak is None else f"{peak:.0f}"])
     return markdown(["images", "MB"], rows)
 
 
