@@ -65,8 +65,8 @@ class Case:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters in the order of the flat vector."""
-        return list(self.model.parameters())
+        """The trainable parameters in the order of the flat vector."""
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     @property
     def dtype(self) -> torch.dtype:
