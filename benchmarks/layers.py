@@ -56,7 +56,7 @@ class Options:
     """Rounds, whose medians are printed."""
     k: int = PAIRS
     """Eigenpairs of every layer."""
-    epochs: int = 20
+    epochs: int = 100
     """Of training, and of the search for a bound."""
     quick: bool = False
     """Little data: shows that everything runs."""
