@@ -79,7 +79,8 @@ def test_large_layers_are_left_out_and_that_is_said(monkeypatch):
     monkeypatch.setattr(MODULE, "LARGEST", 20)
     problem = problem_of("relu")
     assert list(lg.layer_eigenpairs(problem, 2)) == ["3"]
-    assert "no eigenvectors of the block of 0: more than 20 weights" in problem.notes
+    lg.layer_eigenpairs(problem, 2)
+    assert problem.notes.count("no eigenvectors of the block of 0: more than 20 weights") == 1
 
 
 def test_rows_take_the_place_of_hessian_products_between_relus_only(monkeypatch):

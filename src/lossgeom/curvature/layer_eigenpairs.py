@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_at_least
 from lossgeom.curvature._layers import Layer, layers_on
-from lossgeom.curvature._parameter_matrix import ParameterMatrix
 from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
@@ -125,35 +125,30 @@ class LayerBlocks:
         found = layers_on(problem, batch)
         sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
         self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
-        for layer in found:
-            if layer not in self.layers:
-                problem.cache.notes.append(
-                    f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
-                )
+        for layer in (layer for layer in found if layer not in self.layers):
+            note = f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
+            if note not in problem.cache.notes:
+                problem.cache.notes.append(note)
 
     def top(self, layer: Layer, k: int, *, tol: float = 1e-3, seed: int = 0) -> EigenPairs:
         """The k largest pairs of a layer's block, or all of a smaller one."""
-        A = self._block(self.problem, layer)
+        own = self.problem.with_parameters(glob.escape(layer.parameters[0]))
+        A = self._kind(own, memory_budget=self._budget)
         k, product = min(k, A.shape[0]), self._products.get(layer.name)
         if product is not None:
             G = MatrixFree.like(A, product, lambda: G)
-            v = drawn(A.problem.theta)
+            v = drawn(own.theta)
             if agree(G @ v, A @ v, REORDERED):
                 pairs = _compared(A, G, top_eigenpairs(G, k, tol=tol / 2, seed=seed), tol, seed)
                 if pairs.converged.all():
                     return pairs
         return top_eigenpairs(A, k, tol=tol, seed=seed)
 
-    def _block(self, problem: Problem, layer: Layer) -> ParameterMatrix:
-        own = problem.with_parameters(glob.escape(layer.parameters[0]))
-        return self._kind(own, memory_budget=self._budget)
-
     @cached_property
     def _products(self) -> Mapping[str, Product]:
         """Products with blocks made from the rows of layers; none where there are none to keep."""
         problem, pieces, room = self.problem, dict[str, list[Product]](), self._budget
-        trial = problem.first_batch()
-        names = on_few(problem, trial, self._piecewise_linear)
+        names = on_few(problem, problem.first_batch(), self._piecewise_linear)
 
         def keep(batch: tuple[LayerRows, ...]) -> None:
             nonlocal room
@@ -172,18 +167,17 @@ class LayerBlocks:
         return {}
 
     def _piecewise_linear(self, small: Problem) -> frozenset[str]:
-        """Find layers whose blocks are those of the Gauss-Newton matrix, on a few examples."""
-        batch = small.first_batch()
-        guard(small, batch, rows_will_do=self._kind is GaussNewton)  # once for all layers
-        outputs = small.outputs(small.theta, batch)
-        if outputs[0].numel() > MOST_COLUMNS:
+        """Find layers in whose weight the outputs are piecewise linear, on a few examples."""
+        batch, found = small.first_batch(), {layer.name for layer in self.layers}
+        if small.outputs(small.theta, batch)[0].numel() > MOST_COLUMNS:
             return frozenset()
-        found = set()
-        for layer in self.layers:
-            A = self._block(small, layer)
-            v = drawn(A.problem.theta)
-            if self._kind is GaussNewton or agree(GaussNewton(A.problem) @ v, A @ v, REORDERED):
-                found.add(layer.name)
+        for layer in self.layers if self._kind is Hessian else ():
+            own = small.with_parameters(glob.escape(layer.parameters[0]))
+            leaf = own.leaf()
+            outputs = own.outputs(leaf, batch)
+            gradient = pulled(outputs, leaf, drawn(outputs), create_graph=True)
+            if pulled(gradient, leaf, drawn(leaf)).norm() > REORDERED * gradient.norm():
+                found.remove(layer.name)
         return frozenset(found if 2 * len(found) > len(self.layers) else ())  # or it does not pay
 
 
