@@ -54,7 +54,10 @@ STUDY = Study(
     scatter=Scatter(
         colour="basis",
         size="labels",
-        caption="A point above x = y keeps what its bound promises.",
-        panels=(Pair(Quantity(run.TEST_ERROR, "test error"), Quantity(run.BOUND, "bound")),),
+        caption="A bound that is above the test error keeps what it promises.",
+        panels=(
+            Pair(Quantity(run.TEST_ERROR, "test error"), Quantity(run.BOUND, "bound")),
+            Pair(Quantity(run.KL, "KL, nats"), Quantity(run.BOUND, "bound")),
+        ),
     ),
 )
