@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import tyro
+from torch import nn
 
 import lossgeom as lg
 from benchmarks.cases import GPT, MeanCrossEntropy, text
@@ -46,6 +47,12 @@ class Options:
     """Learning rate of Adam."""
     matvecs: int = 40
     """Products for each measurement."""
+    tied: bool = True
+    """Whether the embedding is the head, too."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS if self.tied else (*PARTS, "head")
 
 
 def training(options: Options, seed: int) -> Iterator[tuple[int, GPT]]:
@@ -53,6 +60,8 @@ def training(options: Options, seed: int) -> Iterator[tuple[int, GPT]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT(options.layers, options.width)
+    if not options.tied:
+        model.head.weight = nn.Parameter(model.tokens.weight.detach().clone())
     ((x, y),) = text(options.examples)
     loss, optimizer = MeanCrossEntropy(), torch.optim.Adam(model.parameters(), options.rate)
     generator = torch.Generator().manual_seed(seed)
@@ -76,12 +85,12 @@ def measured(options: Options, model: GPT, matrix: Matrix) -> dict[str, float]:
     }
 
 
-def row(matrix: str, step: int, seeds: list[dict[str, float]]) -> list[str]:
+def row(parts: tuple[str, ...], matrix: str, step: int, seeds: list[dict[str, float]]) -> list[str]:
     """A line of the table."""
     mean = {name: statistics.fmean(seed[name] for seed in seeds) for name in seeds[0]}
-    order = sorted(PARTS, key=lambda name: mean[name])
-    same = sum(sorted(PARTS, key=lambda name: seed[name]) == order for seed in seeds)
-    values = [f"{mean[name]:.2g}" for name in PARTS]
+    order = sorted(parts, key=lambda name: mean[name])
+    same = sum(sorted(parts, key=lambda name: seed[name]) == order for seed in seeds)
+    values = [f"{mean[name]:.2g}" for name in parts]
     return [matrix, f"{step}", f"{mean['loss']:.2f}", *values, " < ".join(order), f"{same}"]
 
 
@@ -97,8 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
                 line = {"seed": seed, "step": step, "matrix": matrix, **numbers}
                 sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
-    head = ["matrix", "step", "loss", *PARTS, "order", f"seeds of {options.seeds}"]
-    rows = [row(*place, seeds) for place, seeds in sorted(found.items())]
+    head = ["matrix", "step", "loss", *options.parts, "order", f"seeds of {options.seeds}"]
+    rows = [row(options.parts, *place, seeds) for place, seeds in sorted(found.items())]
     sys.stdout.write(markdown(head, rows) + "\n")
     return 0
 
