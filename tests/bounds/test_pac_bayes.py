@@ -161,8 +161,9 @@ def test_what_the_loss_leaves_out_is_not_counted():
 @pytest.mark.quick
 def test_ties_and_nan_are_wrong():
     outputs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [math.nan, 0.0], [0.0, 9.0]])
-    assert wrong(outputs, torch.tensor([0, 0, 0, 0, -1])) == 3
-    assert wrong(torch.tensor([[1.0], [-1.0], [0.0]]), torch.tensor([1, 1, 0])) == 2
+    assert wrong(outputs[None], torch.tensor([0, 0, 0, 0, -1])).tolist() == [3]
+    one = torch.tensor([[[1.0], [-1.0], [0.0]], [[1.0], [1.0], [-1.0]]])
+    assert wrong(one, torch.tensor([1, 1, 0])).tolist() == [2, 0]
 
 
 def test_a_prior_of_its_own_part_of_the_data(binary):

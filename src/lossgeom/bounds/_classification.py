@@ -16,6 +16,7 @@ from lossgeom.linalg.probes import groups
 from lossgeom.losses.likelihoods import Bernoulli, Softmax
 from lossgeom.problem import Problem
 
+COUNTED_AT_ONCE = 32  # networks whose outputs on a batch are compared with its labels
 AT_ONCE = 2**24  # numbers of the parameter vectors that are held at a time
 
 
@@ -84,19 +85,22 @@ def sampled_errors(
 
         @torch.no_grad()
         def of(batch: Batch, thetas: Tensor = thetas) -> Tensor:
-            outputs = (unwatched.outputs(theta, batch) for theta in thetas)
-            return torch.stack([wrong(each, labels[batch.index]) for each in outputs])
+            outputs = (
+                torch.stack([unwatched.outputs(theta, batch) for theta in some])
+                for some in torch.split(thetas, COUNTED_AT_ONCE)
+            )
+            return torch.cat([wrong(each, labels[batch.index]) for each in outputs])
 
         errors.append(torch.stack(unwatched.over_batches(of)).sum(0))
     return torch.cat(errors).double() / sum(int((part >= 0).sum()) for part in labels)
 
 
-def wrong(outputs: Tensor, labels: Int64[Tensor, " B"]) -> Tensor:
+def wrong(outputs: Float[Tensor, "k B *C"], labels: Int64[Tensor, " B"]) -> Int64[Tensor, " k"]:
     """How many classes are not the one with the largest output; a tie or NaN counts as wrong."""
-    logits = outputs.reshape(len(labels), -1)
-    if logits.shape[1] == 1:
-        logits = torch.cat([-logits, logits], dim=1)
-    index = labels.clamp(min=0)[:, None]
-    others = logits.scatter(1, index, -math.inf).amax(1)
-    right = logits.gather(1, index)[:, 0] > others
-    return (~right & (labels >= 0)).sum()
+    logits = outputs.flatten(2) if outputs.ndim > 2 else outputs[..., None]
+    if logits.shape[2] == 1:
+        logits = torch.cat([-logits, logits], dim=2)
+    index = labels.clamp(min=0)[None, :, None].expand(len(logits), -1, 1)
+    others = logits.scatter(2, index, -math.inf).amax(2)
+    right = logits.gather(2, index)[..., 0] > others
+    return (~right & (labels >= 0)).sum(1)
