@@ -66,7 +66,7 @@ def test_what_the_papers_say(tmp_path):
     assert "of the networks that SGD found, 0.050." in found["holds"].note
     text = study.claims.summary(Config(), list(found.values()))
     assert "7 of 7 statements are shown, and 2 of 2 negative controls fail" in text
-    assert "Median bounds are 0.570 (standard)" in text
+    assert "APPR is at least 0.14 below BASE, and ITER 0.05 below APPR" in text
 
 
 def test_every_claim_can_come_out_against_them_and_every_control_be_shown(tmp_path):
