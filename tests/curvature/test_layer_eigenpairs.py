@@ -103,7 +103,7 @@ def test_rows_take_the_place_of_hessian_products_between_relus_only(monkeypatch)
     assert asked == ["Hessian"] * 2
 
 
-def test_an_unknown_matrix_and_no_pair():
+def test_an_unknown_matrix_and_no_pair(unchecked):
     problem = problem_of("relu")
     with pytest.raises(ValueError, match="unknown matrix 'fisher'"):
         lg.layer_eigenpairs(problem, matrix="fisher")

@@ -199,8 +199,8 @@ def layer_structure(
     >>> x = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(x, torch.zeros(2, 1))])
     >>> (layer,) = layer_structure(problem, errors=False)
-    >>> round(layer.overlap[0].item(), 4), layer.input_ratio, layer.outliers.count
-    (1.0, 4.0, 1)
+    >>> f"{layer.overlap[0]:.4f}, {layer.input_ratio:.4f}", layer.outliers.count
+    ('1.0000, 4.0000', 1)
     """
     check_at_least(1, k=k)
     blocks = LayerBlocks(problem, matrix)
