@@ -15,13 +15,12 @@ def blocks_of(problem, **settings):
     """The dense block of each layer, on the weight and then on a bias that is joined."""
     sums = {}
 
-    def take(batch):
-        for rows in batch:
-            G = torch.einsum("kbsm,bsn->kbmn", rows.gradients, rows.inputs).flatten(0, 1)
-            if rows.joined:
-                G = torch.cat([G[..., :-1].flatten(1), G[..., -1]], 1)
-            G = G.flatten(1)
-            sums[rows.layer] = sums.get(rows.layer, 0) + G.T @ G
+    def take(rows):
+        G = torch.einsum("kbsm,bsn->kbmn", rows.gradients, rows.inputs).flatten(0, 1)
+        if rows.joined:
+            G = torch.cat([G[..., :-1].flatten(1), G[..., -1]], 1)
+        G = G.flatten(1)
+        sums[rows.layer] = sums.get(rows.layer, 0) + G.T @ G
 
     terms = layer_rows(problem, take, **settings)
     return {layer: total / problem.reduced([(0.0, terms)])[1] for layer, total in sums.items()}

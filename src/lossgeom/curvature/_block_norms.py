@@ -31,10 +31,11 @@ def block_norms(
     small = [len(own.outputs) * len(own.inputs) <= EXACT for own in factors]
     blocks = rows.mean(_block, small)
     found = []
-    for i, (own, block) in enumerate(zip(factors, blocks, strict=True)):
-        parts = [part for batch in rows.kept or () for part in _parts(batch[i])]
+    for own, block, is_small in zip(factors, blocks, small, strict=True):
+        mine = (part for part in rows.kept or () if part.layer.name == own.name)
+        parts = [part for kept in mine for part in _parts(kept)]
         columns = sum(part.gradients[..., 0, 0].numel() for part in parts)
-        if small[i]:
+        if is_small:
             found.append(exact_estimate(float(block.norm()), 0))
         elif rows.kept is not None and columns <= EXACT:
             found.append(exact_estimate(_gram_norm(parts) / rows.divisor, 0))

@@ -149,7 +149,7 @@ def kronecker_errors(
     """
     factors = checked_problem(problem).cached(kronecker_factors, corrected=True)
     with plain_arithmetic(problem.theta.device):
-        rows = Rows(problem, "exact", memory_budget)
+        rows = Rows(problem, memory_budget)
         products = _products(problem, factors, seed, samples)
         best = closest(rows, factors)
         for own, named in zip(best, products, strict=True):
@@ -172,7 +172,7 @@ def _products(
             )
             found[name] = [_product(own) for own in factors]
     found["EKFAC"] = [own.matrix for own in exact]
-    rows = Rows(problem, "empirical", memory_budget=0)
+    rows = Rows(problem, 0, curvature="empirical")
     left = rows.mean(rearranged, [_identity(own.inputs) for own in exact])
     right = rows.mean(rearranged_back, [_identity(own.outputs) for own in exact])
     pairs = list(zip(left, right, strict=True))

@@ -150,15 +150,14 @@ class LayerBlocks:
         problem, pieces, room = self.problem, dict[str, list[Product]](), self._budget
         names = on_few(problem, problem.first_batch(), self._piecewise_linear)
 
-        def keep(batch: tuple[LayerRows, ...]) -> None:
+        def keep(rows: LayerRows) -> None:
             nonlocal room
-            for rows in batch:
-                if rows.layer.name in names:
-                    product, nbytes = _from_rows(rows)
-                    room -= nbytes
-                    if room < 0:
-                        raise MemoryError
-                    pieces.setdefault(rows.layer.name, []).append(product)
+            if rows.layer.name in names:
+                product, nbytes = _from_rows(rows)
+                room -= nbytes
+                if room < 0:
+                    raise MemoryError
+                pieces.setdefault(rows.layer.name, []).append(product)
 
         with suppress(ValueError, MemoryError), plain_arithmetic(problem.theta.device):
             if names:  # raises a ValueError where the loss has no root
