@@ -24,6 +24,7 @@ from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import KroneckerEigenbasis, KroneckerProduct, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.wording import in_columns
 
 Product = KroneckerProduct | KroneckerEigenbasis
 
@@ -83,8 +84,7 @@ class KroneckerErrors:
         rows = [["layer", "size", *self.layers[0].errors]]
         for own, row in zip(self.layers, cells, strict=True):
             rows.append([own.name, "{} x {}".format(*own.shape), *row])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+        return "\n".join(in_columns(rows))
 
 
 def kronecker_errors(

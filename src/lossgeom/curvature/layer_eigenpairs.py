@@ -126,9 +126,9 @@ class LayerBlocks:
         sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
         self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
         for layer in (layer for layer in found if layer not in self.layers):
-            note = f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
-            if note not in problem.cache.notes:
-                problem.cache.notes.append(note)
+            problem.cache.note(
+                f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
+            )
 
     def top(self, layer: Layer, k: int, *, tol: float = 1e-3, seed: int = 0) -> EigenPairs:
         """The k largest pairs of a layer's block, or all of a smaller one."""
