@@ -69,12 +69,6 @@ def test_pairs_are_those_of_dense_blocks(name, matrix):
         assert pairs.converged.all()
 
 
-def test_what_is_left_out_is_said():
-    problem = problem_of("tanh")
-    lg.layer_eigenpairs(problem, 2)
-    assert any("LayerNorm is neither linear nor a convolution" in note for note in problem.notes)
-
-
 def test_large_layers_are_left_out_and_that_is_said(monkeypatch):
     monkeypatch.setattr(MODULE, "LARGEST", 20)
     problem = problem_of("relu")

@@ -11,11 +11,7 @@ from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.gradient_covariance import GradientCovariance
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
-from lossgeom.curvature.kronecker_errors import (
-    KroneckerErrors,
-    LayerErrors,
-    kronecker_errors,
-)
+from lossgeom.curvature.kronecker_errors import KroneckerErrors, LayerErrors, kronecker_errors
 from lossgeom.curvature.layer_eigenpairs import LayerBlocks, layer_eigenpairs
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
 from lossgeom.curvature.layer_structure import (

@@ -12,18 +12,10 @@ from torch import Tensor
 
 from lossgeom.curvature._layers import left_out
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
-from lossgeom.curvature.kronecker import Sharing, kronecker_factors
+from lossgeom.curvature.kronecker import Block, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature
-from lossgeom.linalg import (
-    KroneckerEigenbasis,
-    KroneckerProduct,
-    LinearOperator,
-    MatrixFree,
-    plain_arithmetic,
-)
+from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
-
-Block = KroneckerProduct | KroneckerEigenbasis
 
 
 class Decoupled(ProblemMatrix):

@@ -20,6 +20,7 @@ from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
 Sharing = Literal["expand", "reduce"]
+Block = KroneckerProduct | KroneckerEigenbasis
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,20 +54,17 @@ class KroneckerFactors:
     __repr__ = short
 
     @property
-    def matrix(self) -> KroneckerProduct | KroneckerEigenbasis:
+    def matrix(self) -> Block:
         """K, an mn x mn operator: the block of the weight, or of weight and bias if joined."""
-        if self.eigenbasis is not None:
-            return self.eigenbasis
-        return KroneckerProduct(self.outputs, self.inputs)
+        return self.eigenbasis or KroneckerProduct(self.outputs, self.inputs)
 
     @property
-    def bias_matrix(self) -> KroneckerProduct | KroneckerEigenbasis | None:
+    def bias_matrix(self) -> Block | None:
         """E[M], an m x m operator: the block of a bias that is not joined, if there is one."""
         if self.joined or len(self.parameters) == 1:
             return None
-        if self.bias_eigenbasis is not None:
-            return self.bias_eigenbasis
-        return KroneckerProduct(self.outputs, self.outputs.new_ones(1, 1))
+        one = self.outputs.new_ones(1, 1)
+        return self.bias_eigenbasis or KroneckerProduct(self.outputs, one)
 
     @property
     def corrected(self) -> Float[Tensor, "m n"] | None:

@@ -19,14 +19,12 @@ from lossgeom.curvature.best_kronecker import (
     rearranged,
     rearranged_back,
 )
-from lossgeom.curvature.kronecker import KroneckerFactors, Sharing, kronecker_factors
+from lossgeom.curvature.kronecker import Block, KroneckerFactors, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import KroneckerEigenbasis, KroneckerProduct, plain_arithmetic
+from lossgeom.linalg import KroneckerProduct, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.wording import in_columns
-
-Product = KroneckerProduct | KroneckerEigenbasis
 
 KFAC: Mapping[str, tuple[Curvature, Sharing]] = {
     "reduce": ("exact", "reduce"),
@@ -150,10 +148,8 @@ def kronecker_errors(
     factors = checked_problem(problem).cached(kronecker_factors, corrected=True)
     with plain_arithmetic(problem.theta.device):
         rows = Rows(problem, memory_budget)
-        products = _products(problem, factors, seed, samples)
         best = closest(rows, factors)
-        for own, named in zip(best, products, strict=True):
-            named["best"] = own.matrix
+        products = _products(problem, factors, best, seed, samples)
         sums = rows.mean(_trace_and_inner_products, products)
         norms = block_norms(problem, rows, factors, matvecs, seed)
         parts = zip(best, products, sums, norms, strict=True)
@@ -161,16 +157,23 @@ def kronecker_errors(
 
 
 def _products(
-    problem: Problem, exact: Sequence[KroneckerFactors], seed: int, samples: int
-) -> list[dict[str, Product]]:
-    """Make the products of each layer by name, but for the closest one."""
-    found: dict[str, Sequence[Product]] = {"decoupling": [_product(own) for own in exact]}
+    problem: Problem,
+    exact: Sequence[KroneckerFactors],
+    best: Sequence[BestKronecker],
+    seed: int,
+    samples: int,
+) -> list[dict[str, Block]]:
+    """Make the products of each layer, by name."""
+    factors = {"decoupling": exact}
     for name, (curvature, sharing) in KFAC.items():
         if curvature != "sampled" or problem.criterion.likelihood is not None:
-            factors = kronecker_factors(
+            factors[name] = kronecker_factors(
                 problem, curvature=curvature, sharing=sharing, seed=seed, samples=samples
             )
-            found[name] = [_product(own) for own in factors]
+    found: dict[str, Sequence[Block]] = {
+        name: [KroneckerProduct(own.outputs.double(), own.inputs.double()) for own in layers]
+        for name, layers in factors.items()
+    }
     found["EKFAC"] = [own.matrix for own in exact]
     rows = Rows(problem, 0, curvature="empirical")
     left = rows.mean(rearranged, [_identity(own.inputs) for own in exact])
@@ -178,11 +181,8 @@ def _products(
     pairs = list(zip(left, right, strict=True))
     found["Shampoo"] = [KroneckerProduct(_root(L), _root(R)) for L, R in pairs]
     found["Shampoo^2"] = [KroneckerProduct(L / L.trace(), R) for L, R in pairs]
+    found["best"] = [own.matrix for own in best]
     return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-
-
-def _product(factors: KroneckerFactors) -> KroneckerProduct:
-    return KroneckerProduct(factors.outputs.double(), factors.inputs.double())
 
 
 def _identity(like: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
@@ -195,7 +195,7 @@ def _root(X: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
     return root
 
 
-def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) -> Tensor:
+def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Block]) -> Tensor:
     """Sum the traces of a block and its inner products with the Kronecker products."""
     x, g = rows.inputs, rows.gradients
     found = [((g @ g.mT).sum(0) * (x @ x.mT)).sum()]
@@ -208,7 +208,7 @@ def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) 
 def _layer_errors(
     dtype: torch.dtype,
     best: BestKronecker,
-    products: Mapping[str, Product],
+    products: Mapping[str, Block],
     sums: Tensor,
     norm: Estimate,
 ) -> LayerErrors:

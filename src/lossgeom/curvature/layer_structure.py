@@ -110,7 +110,8 @@ class LayerStructure:
     @cached_property
     def spectra(self) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
         """All eigenvalues of E[M] and of E[x x^T], descending."""
-        return self._decomposed[0][0], self._decomposed[1][0]
+        (outputs, _), (inputs, _) = self._decomposed
+        return outputs, inputs
 
     @cached_property
     def maps(self) -> tuple[Float[Tensor, "k m"], Float[Tensor, "k n"]]:
@@ -150,9 +151,8 @@ class LayerStructure:
     def _decomposed(self) -> list[tuple[Tensor, Tensor]]:
         """Descending eigenvalues and eigenvectors of E[M] and E[x x^T], in float64."""
         with plain_arithmetic(self.factors.inputs.device):
-            pairs = map(
-                torch.linalg.eigh, (self.factors.outputs.double(), self.factors.inputs.double())
-            )
+            factors = (self.factors.outputs.double(), self.factors.inputs.double())
+            pairs = map(torch.linalg.eigh, factors)
             return [(values.flip(0), vectors.flip(1)) for values, vectors in pairs]
 
 
