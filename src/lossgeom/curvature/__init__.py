@@ -23,6 +23,7 @@ from lossgeom.curvature.layer_structure import (
 )
 from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_summands
 from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher
+from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.curvature.ntk import NTK
 from lossgeom.curvature.objective_hessian import ObjectiveHessian
 from lossgeom.curvature.optimizers import unwrapped_optimizer

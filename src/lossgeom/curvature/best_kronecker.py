@@ -154,14 +154,14 @@ class Rows:
             i = places.setdefault(rows.layer, len(places))
             totals[i] = totals[i] + function(rows, given[i])
 
-        self._over(take)
-        return [total / self.divisor for total in totals]  # type: ignore[misc]
-
-    def _over(self, take: Callable[[LayerRows], None]) -> None:
-        if self.kept is not None:
+        if self.kept is None:
+            self._first_pass(take)
+        else:
             for rows in self.kept:
                 take(rows)
-            return
+        return [total / self.divisor for total in totals]  # type: ignore[misc]
+
+    def _first_pass(self, take: Callable[[LayerRows], None]) -> None:
         kept: list[LayerRows] = []
 
         def keep(rows: LayerRows) -> None:

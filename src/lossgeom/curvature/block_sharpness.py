@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,20 +12,12 @@ from torch import Tensor
 from lossgeom.checks import check_at_least
 from lossgeom.curvature._block_types import TYPES, block_types
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
-from lossgeom.curvature.gauss_newton import GaussNewton
-from lossgeom.curvature.hessian import Hessian
+from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import diagonal, plain_arithmetic, random_numbers
 from lossgeom.linalg.probes import exact_estimate, mean_estimate, sign_probes
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
-from lossgeom.wording import unknown
-
-Matrix = Literal["gauss_newton", "hessian"]
-MATRICES: dict[str, Callable[[Problem], ProblemMatrix]] = {
-    "gauss_newton": GaussNewton,
-    "hessian": Hessian,
-}
 
 
 @dataclass(frozen=True)
@@ -104,11 +95,10 @@ def block_sharpness(
     Estimate(value=0.0, stderr=0.0, ...)
     """
     check_at_least(2, matvecs=matvecs)
-    if matrix not in MATRICES:
-        raise ValueError(unknown("matrix", matrix, MATRICES))
+    kind = named_matrix(matrix)
     names, labels = _labels(checked_problem(problem), blocks or {})
     sizes = torch.bincount(labels, minlength=len(names))
-    averages = _averages(MATRICES[matrix](problem), labels, sizes, matvecs, seed)
+    averages = _averages(kind(problem), labels, sizes, matvecs, seed)
     pieces = problem.unflatten(labels).items()
     return {
         name: BlockSharpness(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,9 +16,9 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_at_least
 from lossgeom.curvature._layers import Layer, layers_on
-from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
+from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.linalg import (
     EigenPairs,
     LinearOperator,
@@ -33,9 +32,7 @@ from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.nearby import drawn
 from lossgeom.trust.trial import guard, on_few
-from lossgeom.wording import unknown
 
-LayerMatrix = Literal["hessian", "gauss_newton"]
 Product = Callable[[Tensor], Tensor]
 
 MOST_COLUMNS = 128  # of the root for each example: more backward passes than rows are worth
@@ -48,7 +45,7 @@ def layer_eigenpairs(
     problem: Problem,
     k: int = 20,
     *,
-    matrix: LayerMatrix = "hessian",
+    matrix: Matrix = "hessian",
     tol: float = 1e-3,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
@@ -114,12 +111,10 @@ class LayerBlocks:
     """
 
     def __init__(
-        self, problem: Problem, matrix: LayerMatrix, memory_budget: int = MEMORY_BUDGET
+        self, problem: Problem, matrix: Matrix, memory_budget: int = MEMORY_BUDGET
     ) -> None:
-        if matrix not in get_args(LayerMatrix):
-            raise ValueError(unknown("matrix", matrix, get_args(LayerMatrix)))
+        self._kind = named_matrix(matrix)
         self.problem, self._budget = checked_problem(problem), memory_budget
-        self._kind = Hessian if matrix == "hessian" else GaussNewton
         batch = problem.first_batch()
         guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
         found = layers_on(problem, batch)

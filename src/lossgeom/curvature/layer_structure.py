@@ -14,7 +14,8 @@ from lossgeom.checks import check_at_least
 from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.kronecker_errors import LayerErrors, kronecker_errors
-from lossgeom.curvature.layer_eigenpairs import LayerBlocks, LayerMatrix
+from lossgeom.curvature.layer_eigenpairs import LayerBlocks
+from lossgeom.curvature.named_matrix import Matrix
 from lossgeom.linalg import EigenPairs, plain_arithmetic
 from lossgeom.linalg.eigenspaces import (
     correspondence_maps,
@@ -160,7 +161,7 @@ def layer_structure(
     problem: Problem,
     k: int = 20,
     *,
-    matrix: LayerMatrix = "hessian",
+    matrix: Matrix = "hessian",
     errors: bool = True,
     tol: float = 1e-3,
     seed: int = 0,

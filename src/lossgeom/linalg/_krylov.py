@@ -242,12 +242,6 @@ class Ritz:
         return self.residuals <= goals
 
 
-def check_count(k: int, n: int) -> None:
-    """Raise unless an operator of size n has k eigenpairs."""
-    if not 1 <= k <= n:
-        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
-
-
 @dataclass(frozen=True)
 class EigenPairs:
     """Eigenvalues and eigenvectors with their true residuals.

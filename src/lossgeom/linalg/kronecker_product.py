@@ -11,9 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._krylov import EigenPairs, check_count
+from lossgeom.linalg._krylov import EigenPairs
 from lossgeom.linalg.arithmetic import lengths
-from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric, square_operator
+from lossgeom.linalg.operator import (
+    ASYMMETRY,
+    LinearOperator,
+    check_count,
+    check_symmetric,
+    square_operator,
+)
 from lossgeom.reprs import short
 
 

@@ -10,18 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._krylov import (
-    WHICH,
-    EigenPairs,
-    Krylov,
-    Products,
-    Ritz,
-    Which,
-    check_count,
-    preference,
-)
+from lossgeom.linalg._krylov import WHICH, EigenPairs, Krylov, Products, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
-from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
+from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator, check_count
 from lossgeom.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual

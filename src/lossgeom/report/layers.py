@@ -13,6 +13,12 @@ def layers_table(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
     return [list(rows[0]), *(list(row.values()) for row in rows)]
 
 
+def errors_table(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The errors of all Kronecker products, under their names."""
+    rows = [[layer["layer"], *map(_error, layer["errors"].values())] for layer in layers]
+    return [["layer", *layers[0]["errors"]], *rows]
+
+
 def _row(layer: dict[str, Any]) -> dict[str, str]:
     """The cells of a layer, by the headings over them."""
     overlap, outliers, errors = layer["overlap"], layer["outliers"], layer["errors"]
@@ -27,13 +33,13 @@ def _row(layer: dict[str, Any]) -> dict[str, str]:
         "rank one": f"{layer['rank_one_energy'][0]:.2f}",
         "along E[x]": f"{layer['mean_input_energy'][0]:.2f}",
         "mu1/mu2": _number(layer["input_ratio"]),
-        "error": error_cell(errors["decoupling"]),
-        "best": error_cell(errors["best"]),
+        "error": _error(errors["decoupling"]),
+        "best": _error(errors["best"]),
         "trace": _number(layer["trace_ratios"]["decoupling"]),
     }
 
 
-def error_cell(error: dict[str, Any]) -> str:
+def _error(error: dict[str, Any]) -> str:
     """Write an error of a Kronecker product, with its own error where that is seen."""
     bar = f" ± {error['stderr']:.1g}" if (error["stderr"] or 0.0) > 5e-4 else ""
     return f"{error['value']:.3f}{bar}" + ("" if error["converged"] else ", not converged")

@@ -11,7 +11,7 @@ import numpy as np
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save
-from lossgeom.report.layers import error_cell, layers_table
+from lossgeom.report.layers import errors_table, layers_table
 from lossgeom.report.summary import layers_of, summary
 
 DRAWN = 12  # layers; all of them are in the tables
@@ -27,14 +27,9 @@ def structure(source: Source, figures: Path) -> Section | None:
         (facts["layer"], _figure(arrays, facts["outliers"], figures, i))
         for i, (arrays, facts) in enumerate(islice(layers_of(record), DRAWN))
     ]
-    headings, *rows = layers_table(layers)
     values = {
-        "headings": headings,
-        "rows": rows,
-        "products": list(layers[0]["errors"]),
-        "errors": [
-            [layer["layer"], *map(error_cell, layer["errors"].values())] for layer in layers
-        ],
+        "numbers": layers_table(layers),
+        "errors": errors_table(layers),
         "drawn": drawn,
         "left": len(layers) - len(drawn),
     }
