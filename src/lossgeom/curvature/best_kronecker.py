@@ -146,7 +146,7 @@ class Rows:
         self._problem, self._settings, self._room = problem, settings, memory_budget
 
     def mean(self, function: Callable[[LayerRows, T], Tensor], given: Sequence[T]) -> list[Tensor]:
-        """Sum a function of rows of a layer and of what is given for it, by the terms."""
+        """Average a function of the rows of each layer, and of what is given for it, over terms."""
         totals: list[Tensor | float] = [0.0] * len(given)
         places: dict[Layer, int] = {}
 

@@ -97,22 +97,19 @@ def block_sharpness(
     check_at_least(2, matvecs=matvecs)
     kind = named_matrix(matrix)
     names, labels = _labels(checked_problem(problem), blocks or {})
-    sizes = torch.bincount(labels, minlength=len(names))
+    sizes = torch.bincount(labels)
     averages = _averages(kind(problem), labels, sizes, matvecs, seed)
-    pieces = problem.unflatten(labels).items()
-    return {
-        name: BlockSharpness(
-            average, size, tuple(parameter for parameter, own in pieces if (own == i).any())
-        )
-        for i, (name, average, size) in enumerate(zip(names, averages, sizes.tolist(), strict=True))
-        if size
-    }
+    found, pieces = {}, problem.unflatten(labels).items()
+    for i, name in enumerate(names):
+        inside = (parameter for parameter, own in pieces if (own == i).any())
+        found[name] = BlockSharpness(averages[i], int(sizes[i]), tuple(inside))
+    return found
 
 
 def _labels(
     problem: Problem, blocks: Mapping[str, str | Sequence[str]]
 ) -> tuple[list[str], Int[Tensor, " P"]]:
-    """Names of blocks, and which of them each number of theta is in."""
+    """Names of the blocks that there are, and which of them each number of theta is in."""
     network, names = problem.network, list(dict.fromkeys([*blocks, *TYPES]))
     labels = torch.tensor([names.index(of) for of in TYPES])[block_types(network)]
     pieces, taken = network.split(labels), dict[int, str]()
@@ -125,7 +122,9 @@ def _labels(
                 )
             taken[i] = name
             pieces[i].fill_(names.index(name))
-    return names, labels.to(problem.theta.device)
+    there = torch.bincount(labels).nonzero().flatten()
+    labels = torch.searchsorted(there, labels).to(problem.theta.device)
+    return [names[i] for i in there.tolist()], labels
 
 
 def _averages(
@@ -137,7 +136,7 @@ def _averages(
 ) -> list[Estimate]:
     def means(entries: Float[Tensor, "P k"]) -> Float[Tensor, "blocks k"]:
         sums = entries.new_zeros(len(sizes), entries.shape[1], dtype=torch.float64)
-        return sums.index_add_(0, labels, entries.double()) / sizes.clamp(min=1)[:, None]
+        return sums.index_add_(0, labels, entries.double()) / sizes[:, None]
 
     with plain_arithmetic(A.device), torch.no_grad():
         if matvecs >= len(labels):

@@ -160,7 +160,7 @@ def kronecker_factors(
 
 
 class _Sums:
-    """What is added up for a layer."""
+    """The sums that the factors of a layer are made of."""
 
     def __init__(self, first: LayerRows) -> None:
         self.layer, self.joined = first.layer, first.joined

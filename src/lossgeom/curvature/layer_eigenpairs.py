@@ -176,10 +176,7 @@ class LayerBlocks:
 
 
 def _summed(pieces: list[Product], divisor: float, V: Float[Tensor, "P k"]) -> Tensor:
-    total = pieces[0](V)
-    for piece in pieces[1:]:
-        total += piece(V)
-    return total / divisor
+    return sum((piece(V) for piece in pieces), V.new_zeros(())) / divisor
 
 
 def _from_rows(rows: LayerRows) -> tuple[Product, int]:
@@ -191,7 +188,7 @@ def _from_rows(rows: LayerRows) -> tuple[Product, int]:
     x, g = rows.inputs, rows.gradients
     K, B, S, m = g.shape
     if K <= S:
-        G = (g.mT @ x).view(K * B, -1)
+        G = rows.flat()
         parts = torch.split(G, max(1, CACHE_BYTES // G[0].nbytes))  # each is read once
         return lambda V: sum((part.T @ (part @ V) for part in parts), V.new_zeros(())), G.nbytes
     at, by = x.reshape(B * S, -1), g.transpose(0, 1).reshape(B, K, S * m)

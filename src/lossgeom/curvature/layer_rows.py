@@ -31,9 +31,9 @@ CHUNK_BYTES = 256 * 2**20  # of gradients at what layers put out that are held a
 
 @dataclass(frozen=True, eq=False)
 class LayerRows:
-    r"""What a batch gives for a layer.
+    r"""The inputs of a layer on a batch, and the gradients at what it puts out.
 
-    The layer's block of the batch's summed Gauss-Newton matrix, in its weight, is
+    Its block of the batch's summed Gauss-Newton matrix, in its weight, is
 
     .. math:: \sum_{k, b} \mathrm{vec}(G_{kb}) \mathrm{vec}(G_{kb})^\top, \quad
         G_{kb} = \sum_s g_{kbs} x_{bs}^\top
@@ -55,6 +55,10 @@ class LayerRows:
     gradients: Float[Tensor, "K B S m"]
     first: bool
     joined: bool
+
+    def flat(self) -> Float[Tensor, "j mn"]:
+        """The gradients G, one in each row."""
+        return (self.gradients.mT @ self.inputs).flatten(0, 1).flatten(1)
 
 
 def layer_rows(
@@ -108,8 +112,8 @@ def layer_rows(
         counted = _counted(problem, outputs, batch)
         size = max(1, CHUNK_BYTES // max(calls.nbytes, 1))
         for start in range(0, K, size):
-            columns = torch.stack([column(k) for k in range(start, min(start + size, K))])
-            pulled = calls.pulled(columns)
+            U = torch.stack([column(k) for k in range(start, min(start + size, K))])
+            pulled = calls.pulled(U)
             for layer in layers:
                 joined = bias and len(layer.parameters) == 2
                 x, g = layer.inputs(calls, B, joined)[counted], layer.gradients(pulled, B)
