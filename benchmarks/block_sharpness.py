@@ -20,7 +20,7 @@ from torch import nn
 import lossgeom as lg
 from benchmarks.cases import GPT, MeanCrossEntropy, text
 from benchmarks.table import markdown
-from lossgeom.curvature.block_sharpness import Matrix
+from lossgeom.curvature import Matrix
 
 VALUES_AND_OUTPUT = {"VO": "blocks.*.project.*"}  # whose name says nothing; V is in the fused layer
 MATRICES: tuple[Matrix, ...] = ("gauss_newton", "hessian")

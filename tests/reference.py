@@ -226,6 +226,13 @@ def jacobian(case: Case, inputs: Tensor, softmax: bool) -> Tensor:
     return torch.stack([central_differences(output, x.reshape(-1)) for x in inputs])
 
 
+def joined(A: Tensor, m: int, n: int) -> Tensor:
+    """A block on m x (n - 1) weights and then m biases, in the order of the m x n of both."""
+    weights, biases = torch.arange(m * (n - 1)).view(m, n - 1), torch.arange(m * (n - 1), m * n)
+    order = torch.cat([weights, biases[:, None]], 1).flatten()
+    return A[order][:, order]
+
+
 def fingerprint(model: nn.Module) -> list[object]:
     """Everything about a model and the random state that a measurement must leave alone."""
     import random

@@ -1,7 +1,7 @@
 """How messages show names, choices and foreign text."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def one_of(choices: Iterable[object]) -> str:
@@ -39,3 +39,13 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write rows of a table below each other.
+
+    >>> in_columns([["layer", "size"], ["0", "3 x 2"]])
+    ['layer  size', '0      3 x 2']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -35,13 +35,14 @@ def test_preconditions():
     torch.testing.assert_close(A @ step + 0.1 * step, problem.gradient())
 
 
-def test_blocks_are_those_of_parameters():
+@pytest.mark.parametrize("corrected", [False, True])
+def test_blocks_are_those_of_parameters(corrected):
     problem = problem_of()
-    first, _ = lg.kronecker_factors(problem)
-    blocks = lg.Decoupled(problem).blocks
+    first, _ = lg.kronecker_factors(problem, corrected=corrected)
+    blocks = lg.Decoupled(problem, corrected=corrected).blocks
     assert tuple(blocks) == problem.network.names
     torch.testing.assert_close(blocks["0.weight"].dense(), first.matrix.dense())
-    torch.testing.assert_close(blocks["0.bias"].dense(), first.outputs)
+    torch.testing.assert_close(blocks["0.bias"].dense(), first.bias_matrix.dense())
 
 
 def test_refuses_parameters_of_other_modules():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import lossgeom as lg
 from lossgeom.curvature import left_out
 from tests.problems import CASES
+from tests.reference import joined
 
 F64 = torch.float64
 BY_NAME = {case.name: case for case in CASES}
@@ -109,12 +110,7 @@ def test_corrected_eigenvalues_are_the_diagonal_of_the_block(bias, sharing):
     own, _ = lg.kronecker_factors(problem, bias=bias, sharing=sharing, corrected=True)
     block = problem.with_parameters(list(own.parameters if bias else own.parameters[:1]))
     H = lg.GaussNewton(block).dense()
-    m, n = own.corrected.shape
-    if bias:
-        places = torch.cat(
-            [torch.arange(m * (n - 1)).view(m, -1), torch.arange(m * n)[-m:, None]], 1
-        )
-        H = H[places.flatten()][:, places.flatten()]
+    H = joined(H, *own.corrected.shape) if bias else H
     U = torch.kron(own.eigenbasis.left, own.eigenbasis.right)
     torch.testing.assert_close(own.corrected.flatten(), (U.T @ H @ U).diagonal())
     plain, _ = lg.kronecker_factors(problem, bias=bias, sharing=sharing)

@@ -10,6 +10,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.curvature import _block_norms
+from tests.reference import joined
 
 NAMES = (
     *("decoupling", "reduce", "sampled", "sampled reduce", "empirical", "empirical reduce"),
@@ -115,9 +116,7 @@ def test_best_kronecker_with_the_bias_joined():
     for best in lg.best_kronecker(problem, bias=True, tol=1e-8):
         m, n = len(best.matrix.left), len(best.matrix.right)
         A = lg.GaussNewton(problem.with_parameters(f"{best.name}.*")).dense()
-        weight, bias = torch.arange(m * (n - 1)).reshape(m, n - 1), torch.arange(m)[:, None]
-        order = torch.cat([weight, m * (n - 1) + bias], 1).flatten()
-        expected = lg.best_kronecker_product(A[order][:, order], (m, n))
+        expected = lg.best_kronecker_product(joined(A, m, n), (m, n))
         torch.testing.assert_close(best.matrix.dense(), expected.dense(), rtol=1e-5, atol=1e-7)
 
 

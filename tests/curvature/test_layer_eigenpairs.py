@@ -69,12 +69,6 @@ def test_pairs_are_those_of_dense_blocks(name, matrix):
         assert pairs.converged.all()
 
 
-def test_what_is_left_out_is_said():
-    problem = problem_of("tanh")
-    lg.layer_eigenpairs(problem, 2)
-    assert any("LayerNorm is neither linear nor a convolution" in note for note in problem.notes)
-
-
 def test_large_layers_are_left_out_and_that_is_said(monkeypatch):
     monkeypatch.setattr(MODULE, "LARGEST", 20)
     problem = problem_of("relu")
@@ -103,7 +97,7 @@ def test_rows_take_the_place_of_hessian_products_between_relus_only(monkeypatch)
     assert asked == ["Hessian"] * 2
 
 
-def test_an_unknown_matrix_and_no_pair():
+def test_an_unknown_matrix_and_no_pair(unchecked):
     problem = problem_of("relu")
     with pytest.raises(ValueError, match="unknown matrix 'fisher'"):
         lg.layer_eigenpairs(problem, matrix="fisher")

@@ -66,9 +66,8 @@ class LayerCalls:
     def pulled(self, U: Float[Tensor, "k ..."]) -> Pulled:
         """Pull k vectors of the shape of the outputs back to what each call put out."""
         leaves = self.leaves
-        if not (leaves and self.outputs.requires_grad):
-            found = [leaf.expand(len(U), *leaf.shape) for leaf in leaves]
-        else:
+        found = [leaf.expand(len(U), *leaf.shape) for leaf in leaves]
+        if leaves and self.outputs.requires_grad:
             found = _gradients(self.outputs, leaves, U)
         parts = iter(found)
         like = self.outputs.detach()  # wider than what layers put out, under autocast

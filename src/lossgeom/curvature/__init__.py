@@ -11,11 +11,7 @@ from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.gradient_covariance import GradientCovariance
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
-from lossgeom.curvature.kronecker_errors import (
-    KroneckerErrors,
-    LayerErrors,
-    kronecker_errors,
-)
+from lossgeom.curvature.kronecker_errors import KroneckerErrors, LayerErrors, kronecker_errors
 from lossgeom.curvature.layer_eigenpairs import LayerBlocks, layer_eigenpairs
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
 from lossgeom.curvature.layer_structure import (
@@ -27,6 +23,7 @@ from lossgeom.curvature.layer_structure import (
 )
 from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_summands
 from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher
+from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.curvature.ntk import NTK
 from lossgeom.curvature.objective_hessian import ObjectiveHessian
 from lossgeom.curvature.optimizers import unwrapped_optimizer

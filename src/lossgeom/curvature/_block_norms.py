@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.curvature.best_kronecker import Rows
@@ -31,10 +30,11 @@ def block_norms(
     small = [len(own.outputs) * len(own.inputs) <= EXACT for own in factors]
     blocks = rows.mean(_block, small)
     found = []
-    for i, (own, block) in enumerate(zip(factors, blocks, strict=True)):
-        parts = [part for batch in rows.kept or () for part in _parts(batch[i])]
+    for own, block, is_small in zip(factors, blocks, small, strict=True):
+        mine = (part for part in rows.kept or () if part.layer.name == own.name)
+        parts = [part for kept in mine for part in _parts(kept)]
         columns = sum(part.gradients[..., 0, 0].numel() for part in parts)
-        if small[i]:
+        if is_small:
             found.append(exact_estimate(float(block.norm()), 0))
         elif rows.kept is not None and columns <= EXACT:
             found.append(exact_estimate(_gram_norm(parts) / rows.divisor, 0))
@@ -47,8 +47,8 @@ def block_norms(
 def _block(rows: LayerRows, wanted: bool) -> Tensor:
     if not wanted:
         return rows.inputs.new_zeros(())
-    formed = map(_formed, _parts(rows))
-    return torch.stack([Z.T @ Z for Z in formed]).sum(0)
+    parts = (part.flat() for part in _parts(rows))
+    return torch.stack([Z.T @ Z for Z in parts]).sum(0)
 
 
 def _gram_norm(parts: Sequence[LayerRows]) -> float:
@@ -63,7 +63,7 @@ def _gram_norm(parts: Sequence[LayerRows]) -> float:
 def _inner_products(a: LayerRows, b: LayerRows) -> Tensor:
     """Multiply all gradients G of a part by those of another, and do not form those of rank one."""
     if a.inputs.shape[1] > 1:
-        return _formed(a) @ _formed(b).T
+        return a.flat() @ b.flat().T
     of_outputs = torch.einsum("kasm,lbsm->kalb", a.gradients, b.gradients)
     return of_outputs * (a.inputs[:, 0] @ b.inputs[:, 0].T)[:, None]
 
@@ -74,8 +74,3 @@ def _parts(rows: LayerRows) -> Iterator[LayerRows]:
     size = max(1, PIECE_BYTES // (8 * len(g) * x.shape[2] * g.shape[3]))
     for inputs, gradients in zip(torch.split(x, size), torch.split(g, size, 1), strict=True):
         yield replace(rows, inputs=inputs, gradients=gradients)
-
-
-def _formed(rows: LayerRows) -> Float[Tensor, "j mn"]:
-    """The gradients G, one in each row."""
-    return (rows.gradients.mT @ rows.inputs).flatten(0, 1).flatten(1)

@@ -39,21 +39,13 @@ def block_types(network: Network) -> Int[Tensor, " P"]:
     for place, (name, shape) in enumerate(zip(network.names, network.shapes, strict=True)):
         owners = [module for module, _, i in network.slots if i == place]
         own = torch.empty(shape, dtype=torch.long)
-        if set(name.lower().split(".")) & FUSED:
-            _label_fused(own, owners[0])
-        else:
-            own.fill_(TYPES.index(_type(network.module, name, owners)))
+        fused = bool(FUSED & set(name.lower().split(".")))
+        own.fill_(TYPES.index("other" if fused else _type(network.module, name, owners)))
+        if fused and (dim := _thirds(owners[0], own.ndim)) is not None:
+            for part, of in zip(own.chunk(3, dim), ("QK", "QK", "VO"), strict=True):
+                part.fill_(TYPES.index(of))
         labels.append(own.flatten())
     return torch.cat(labels)
-
-
-def _label_fused(own: Tensor, module: nn.Module) -> None:
-    thirds = _thirds(module, own.ndim)
-    if thirds is None:
-        own.fill_(TYPES.index("other"))
-        return
-    for part, of in zip(own.chunk(3, thirds), ("QK", "QK", "VO"), strict=True):
-        part.fill_(TYPES.index(of))
 
 
 def _thirds(module: nn.Module, ndim: int) -> int | None:

@@ -76,7 +76,7 @@ def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
             f"ones are left out than in the first: {reasons or 'none'}"
         )
     if why:
-        problem.cached(_note, f"no part of what is measured layer by layer: {reasons}")
+        problem.cache.note(f"no part of what is measured layer by layer: {reasons}")
     return layers
 
 
@@ -87,10 +87,6 @@ def _listed(why: dict[str, str]) -> str:
         names.setdefault(reason, []).append(name)
     some = {reason: ", ".join(own[:3]) + ", ..." * (len(own) > 3) for reason, own in names.items()}
     return "; ".join(f"{reason} ({listed})" for reason, listed in some.items())
-
-
-def _note(problem: Problem, text: str) -> None:
-    problem.cache.notes.append(text)
 
 
 def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_at_least, check_number
+from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
-from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
+from lossgeom.curvature.layer_rows import LayerRows, layer_rows
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import KroneckerProduct, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
@@ -99,7 +100,7 @@ def best_kronecker(
     check_at_least(1, max_iterations=max_iterations)
     factors = checked_problem(problem).cached(kronecker_factors, bias=bias)
     with plain_arithmetic(problem.theta.device):
-        rows = Rows(problem, "exact", memory_budget, bias=bias)
+        rows = Rows(problem, memory_budget, bias=bias)
         return closest(rows, factors, tol, max_iterations)
 
 
@@ -131,58 +132,50 @@ class Rows:
 
     Args:
         problem: whose they are.
-        curvature: what they are of, as of :func:`lossgeom.kronecker_factors`.
         memory_budget: bytes to keep.
-        bias: whether biases are joined.
+        settings: of :func:`layer_rows`.
 
     Attributes:
-        kept: the rows of each layer in parts; ``None`` where they are not all there.
+        kept: all of them; ``None`` where they do not fit.
+        divisor: what sums are divided by, after a first pass.
     """
 
-    def __init__(
-        self, problem: Problem, curvature: Curvature, memory_budget: int, *, bias: bool = False
-    ) -> None:
-        self.kept: list[tuple[LayerRows, ...]] | None = None
-        self._settings = problem, curvature, bias
-        self._room = memory_budget
-        self._terms = 0.0
+    def __init__(self, problem: Problem, memory_budget: int, **settings: Any) -> None:
+        self.kept: list[LayerRows] | None = None
+        self.divisor = 1.0
+        self._problem, self._settings, self._room = problem, settings, memory_budget
 
     def mean(self, function: Callable[[LayerRows, T], Tensor], given: Sequence[T]) -> list[Tensor]:
-        """Sum a function of rows of a layer and of what is given for it, by the terms."""
+        """Average a function of the rows of each layer, and of what is given for it, over terms."""
         totals: list[Tensor | float] = [0.0] * len(given)
+        places: dict[Layer, int] = {}
 
-        def take(batch: tuple[LayerRows, ...]) -> None:
-            for i, (rows, own) in enumerate(zip(batch, given, strict=True)):
-                totals[i] = totals[i] + function(rows, own)
+        def take(rows: LayerRows) -> None:
+            i = places.setdefault(rows.layer, len(places))
+            totals[i] = totals[i] + function(rows, given[i])
 
-        self._over(take)
+        if self.kept is None:
+            self._first_pass(take)
+        else:
+            for rows in self.kept:
+                take(rows)
         return [total / self.divisor for total in totals]  # type: ignore[misc]
 
-    @property
-    def divisor(self) -> float:
-        """What sums are divided by, after a first pass."""
-        return self._settings[0].reduced([(0.0, self._terms)])[1]
+    def _first_pass(self, take: Callable[[LayerRows], None]) -> None:
+        kept: list[LayerRows] = []
 
-    def _over(self, take: Callable[[tuple[LayerRows, ...]], None]) -> None:
-        if self.kept is not None:
-            for batch in self.kept:
-                take(batch)
-            return
-        problem, curvature, bias = self._settings
-        kept: list[tuple[LayerRows, ...]] = []
-
-        def hand_on(batch: tuple[LayerRows, ...]) -> None:
-            batch = tuple(map(_condensed, batch))
-            self._room -= sum(rows.inputs.nbytes + rows.gradients.nbytes for rows in batch)
+        def keep(rows: LayerRows) -> None:
+            rows = _condensed(rows)
+            self._room -= rows.inputs.nbytes + rows.gradients.nbytes
             if self._room >= 0:
-                kept.append(batch)
+                kept.append(rows)
             else:
                 kept.clear()
-            take(batch)
+            take(rows)
 
-        self._terms = layer_rows(problem, hand_on, curvature=curvature, bias=bias)
-        if self._room >= 0:
-            self.kept = kept
+        terms = layer_rows(self._problem, keep, **self._settings)
+        self.divisor = self._problem.reduced([(0.0, terms)])[1]
+        self.kept = kept if self._room >= 0 else None
 
 
 def rearranged(rows: LayerRows, Y: Float[Tensor, "n n"]) -> Float[Tensor, "m m"]:

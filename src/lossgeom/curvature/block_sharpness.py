@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,20 +12,12 @@ from torch import Tensor
 from lossgeom.checks import check_at_least
 from lossgeom.curvature._block_types import TYPES, block_types
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
-from lossgeom.curvature.gauss_newton import GaussNewton
-from lossgeom.curvature.hessian import Hessian
+from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import diagonal, plain_arithmetic, random_numbers
 from lossgeom.linalg.probes import exact_estimate, mean_estimate, sign_probes
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
-from lossgeom.wording import unknown
-
-Matrix = Literal["gauss_newton", "hessian"]
-MATRICES: dict[str, Callable[[Problem], ProblemMatrix]] = {
-    "gauss_newton": GaussNewton,
-    "hessian": Hessian,
-}
 
 
 @dataclass(frozen=True)
@@ -104,25 +95,21 @@ def block_sharpness(
     Estimate(value=0.0, stderr=0.0, ...)
     """
     check_at_least(2, matvecs=matvecs)
-    if matrix not in MATRICES:
-        raise ValueError(unknown("matrix", matrix, MATRICES))
+    kind = named_matrix(matrix)
     names, labels = _labels(checked_problem(problem), blocks or {})
-    sizes = torch.bincount(labels, minlength=len(names))
-    averages = _averages(MATRICES[matrix](problem), labels, sizes, matvecs, seed)
-    pieces = problem.unflatten(labels).items()
-    return {
-        name: BlockSharpness(
-            average, size, tuple(parameter for parameter, own in pieces if (own == i).any())
-        )
-        for i, (name, average, size) in enumerate(zip(names, averages, sizes.tolist(), strict=True))
-        if size
-    }
+    sizes = torch.bincount(labels)
+    averages = _averages(kind(problem), labels, sizes, matvecs, seed)
+    found, pieces = {}, problem.unflatten(labels).items()
+    for i, name in enumerate(names):
+        inside = (parameter for parameter, own in pieces if (own == i).any())
+        found[name] = BlockSharpness(averages[i], int(sizes[i]), tuple(inside))
+    return found
 
 
 def _labels(
     problem: Problem, blocks: Mapping[str, str | Sequence[str]]
 ) -> tuple[list[str], Int[Tensor, " P"]]:
-    """Names of blocks, and which of them each number of theta is in."""
+    """Names of the blocks that there are, and which of them each number of theta is in."""
     network, names = problem.network, list(dict.fromkeys([*blocks, *TYPES]))
     labels = torch.tensor([names.index(of) for of in TYPES])[block_types(network)]
     pieces, taken = network.split(labels), dict[int, str]()
@@ -135,7 +122,9 @@ def _labels(
                 )
             taken[i] = name
             pieces[i].fill_(names.index(name))
-    return names, labels.to(problem.theta.device)
+    there = torch.bincount(labels).nonzero().flatten()
+    labels = torch.searchsorted(there, labels).to(problem.theta.device)
+    return [names[i] for i in there.tolist()], labels
 
 
 def _averages(
@@ -147,7 +136,7 @@ def _averages(
 ) -> list[Estimate]:
     def means(entries: Float[Tensor, "P k"]) -> Float[Tensor, "blocks k"]:
         sums = entries.new_zeros(len(sizes), entries.shape[1], dtype=torch.float64)
-        return sums.index_add_(0, labels, entries.double()) / sizes.clamp(min=1)[:, None]
+        return sums.index_add_(0, labels, entries.double()) / sizes[:, None]
 
     with plain_arithmetic(A.device), torch.no_grad():
         if matvecs >= len(labels):

@@ -12,18 +12,10 @@ from torch import Tensor
 
 from lossgeom.curvature._layers import left_out
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
-from lossgeom.curvature.kronecker import Sharing, kronecker_factors
+from lossgeom.curvature.kronecker import Block, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature
-from lossgeom.linalg import (
-    KroneckerEigenbasis,
-    KroneckerProduct,
-    LinearOperator,
-    MatrixFree,
-    plain_arithmetic,
-)
+from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
-
-Block = KroneckerProduct | KroneckerEigenbasis
 
 
 class Decoupled(ProblemMatrix):
@@ -45,7 +37,7 @@ class Decoupled(ProblemMatrix):
         problem: the loss and where to take it.
         curvature: ``"exact"``, ``"sampled"`` or ``"empirical"``.
         sharing: ``"expand"`` or ``"reduce"``, of weights shared over positions.
-        corrected: whether to correct the eigenvalues of the weights' blocks (EKFAC).
+        corrected: whether to correct the eigenvalues of the blocks (EKFAC).
         seed: of targets that are drawn.
         samples: of the targets of each observation.
 
@@ -74,17 +66,18 @@ class Decoupled(ProblemMatrix):
         samples: int = 1,
     ) -> None:
         self.problem = checked_problem(problem)
-        found: dict[str, Block] = {}
-        for own in kronecker_factors(
+        factors = kronecker_factors(
             problem,
             curvature=curvature,
             sharing=sharing,
             corrected=corrected,
             seed=seed,
             samples=samples,
-        ):
-            bias = KroneckerProduct(own.outputs, own.outputs.new_ones(1, 1))
-            found |= zip(own.parameters, (own.matrix, bias), strict=False)
+        )
+        found: dict[str, Block] = {}
+        for own in factors:
+            blocks = (own.matrix, own.bias_matrix)
+            found |= zip(own.parameters, filter(None, blocks), strict=True)
         if missing := [name for name in problem.network.names if name not in found]:
             reasons = "; ".join(f"{name} ({why})" for name, why in left_out(problem).items())
             raise ValueError(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.curvature._layers import Layer
-from lossgeom.curvature.layer_rows import Chunk, Curvature, over_chunks
+from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
 from lossgeom.problem import Problem, checked_problem
@@ -20,6 +20,7 @@ from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
 Sharing = Literal["expand", "reduce"]
+Block = KroneckerProduct | KroneckerEigenbasis
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,20 +54,17 @@ class KroneckerFactors:
     __repr__ = short
 
     @property
-    def matrix(self) -> KroneckerProduct | KroneckerEigenbasis:
+    def matrix(self) -> Block:
         """K, an mn x mn operator: the block of the weight, or of weight and bias if joined."""
-        if self.eigenbasis is not None:
-            return self.eigenbasis
-        return KroneckerProduct(self.outputs, self.inputs)
+        return self.eigenbasis or KroneckerProduct(self.outputs, self.inputs)
 
     @property
-    def bias_matrix(self) -> KroneckerProduct | KroneckerEigenbasis | None:
+    def bias_matrix(self) -> Block | None:
         """E[M], an m x m operator: the block of a bias that is not joined, if there is one."""
         if self.joined or len(self.parameters) == 1:
             return None
-        if self.bias_eigenbasis is not None:
-            return self.bias_eigenbasis
-        return KroneckerProduct(self.outputs, self.outputs.new_ones(1, 1))
+        one = self.outputs.new_ones(1, 1)
+        return self.bias_eigenbasis or KroneckerProduct(self.outputs, one)
 
     @property
     def corrected(self) -> Float[Tensor, "m n"] | None:
@@ -148,40 +146,31 @@ def kronecker_factors(
     """
     if sharing not in get_args(Sharing):
         raise ValueError(unknown("sharing", sharing, get_args(Sharing)))
-    over = partial(
-        over_chunks,
-        checked_problem(problem),
-        curvature=curvature,
-        bias=bias,
-        seed=seed,
-        samples=samples,
-    )
-    sums: dict[str, _Sums] = {}
+    checked_problem(problem)
+    over = partial(layer_rows, problem, curvature=curvature, bias=bias, seed=seed, samples=samples)
+    sums: dict[Layer, _Sums] = {}
 
-    def add(chunk: Chunk) -> None:
-        for layer in chunk.layers:
-            own = sums.setdefault(layer.name, _Sums(layer, chunk.joined(layer)))
-            own.add(chunk, sharing == "reduce")
+    def add(rows: LayerRows) -> None:
+        sums.setdefault(rows.layer, _Sums(rows)).add(rows, sharing == "reduce")
 
     with plain_arithmetic(problem.theta.device):
-        terms = over(use=add)
+        terms = over(add)
         factors = [own.factors(problem, terms) for own in sums.values()]
         return tuple(_corrected(problem, factors, over) if corrected else factors)
 
 
 class _Sums:
-    """What is added up for a layer."""
+    """The sums that the factors of a layer are made of."""
 
-    def __init__(self, layer: Layer, joined: bool) -> None:
-        self.layer, self.joined = layer, joined
+    def __init__(self, first: LayerRows) -> None:
+        self.layer, self.joined = first.layer, first.joined
         self.outputs = self.inputs = self.input = torch.zeros(())
         self.rows = 0
 
-    def add(self, chunk: Chunk, reduced: bool) -> None:
-        g = chunk.gradients(self.layer)
+    def add(self, rows: LayerRows, reduced: bool) -> None:
+        x, g = rows.inputs, rows.gradients
         self.outputs = _with_squares(self.outputs, g.sum(2) if reduced else g)
-        if chunk.first:
-            x = chunk.inputs(self.layer)
+        if rows.first:
             x = (x.mean(1) if reduced else x).flatten(0, -2)
             self.inputs = _with_squares(self.inputs, x)
             self.input = self.input + x.sum(0)
@@ -211,29 +200,27 @@ def _corrected(
 ) -> list[KroneckerFactors]:
     """Put the diagonal of the exact blocks in the place of the eigenvalues."""
     bases = [KroneckerProduct(own.outputs, own.inputs).eigenbasis() for own in factors]
-    sums = [torch.zeros_like(basis.values) for basis in bases]
-    biases = [torch.zeros_like(own.outputs[:1]) for own in factors]
+    sums = {
+        own.name: (basis, torch.zeros_like(basis.values), torch.zeros_like(own.outputs[0]))
+        for own, basis in zip(factors, bases, strict=True)
+    }
 
-    def add(chunk: Chunk) -> None:
-        for layer, basis, total, apart in zip(chunk.layers, bases, sums, biases, strict=True):
-            g, x = chunk.gradients(layer) @ basis.left, chunk.inputs(layer) @ basis.right
-            apart += g.sum(2).square().sum((0, 1))
-            if x.shape[1] == 1:
-                total.addmm_(g.square().sum(0)[:, 0].T, x[:, 0].square())
-                continue
-            for of_one, at in zip(g.unbind(1), x, strict=True):  # K S m and S n
-                total += (of_one.mT @ at).square().sum(0)
+    def add(rows: LayerRows) -> None:
+        basis, total, apart = sums[rows.layer.name]
+        g, x = rows.gradients @ basis.left, rows.inputs @ basis.right
+        apart += g.sum(2).square().sum((0, 1))
+        if x.shape[1] == 1:
+            total.addmm_(g.square().sum(0)[:, 0].T, x[:, 0].square())
+            return
+        for of_one, at in zip(g.unbind(1), x, strict=True):  # K S m and S n
+            total += (of_one.mT @ at).square().sum(0)
 
-    terms = over(use=add)
+    terms = over(add)
     found = []
-    for own, basis, total, apart in zip(factors, bases, sums, biases, strict=True):
-        both, divisor = problem.reduced([(torch.cat([total, apart.T], 1), terms)])
+    for own, (basis, total, apart) in zip(factors, sums.values(), strict=True):
+        both, divisor = problem.reduced([(torch.cat([total, apart[:, None]], 1), terms)])
         values, one = both / divisor, own.outputs.new_ones(1, 1)
-        found.append(
-            replace(
-                own,
-                eigenbasis=KroneckerEigenbasis(basis.left, basis.right, values[:, :-1]),
-                bias_eigenbasis=KroneckerEigenbasis(basis.left, one, values[:, -1:]),
-            )
-        )
+        weights = KroneckerEigenbasis(basis.left, basis.right, values[:, :-1])
+        biases = KroneckerEigenbasis(basis.left, one, values[:, -1:])
+        found.append(replace(own, eigenbasis=weights, bias_eigenbasis=biases))
     return found

@@ -19,13 +19,12 @@ from lossgeom.curvature.best_kronecker import (
     rearranged,
     rearranged_back,
 )
-from lossgeom.curvature.kronecker import KroneckerFactors, Sharing, kronecker_factors
+from lossgeom.curvature.kronecker import Block, KroneckerFactors, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
-from lossgeom.linalg import KroneckerEigenbasis, KroneckerProduct, plain_arithmetic
+from lossgeom.linalg import KroneckerProduct, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
-
-Product = KroneckerProduct | KroneckerEigenbasis
+from lossgeom.wording import in_columns
 
 KFAC: Mapping[str, tuple[Curvature, Sharing]] = {
     "reduce": ("exact", "reduce"),
@@ -83,8 +82,7 @@ class KroneckerErrors:
         rows = [["layer", "size", *self.layers[0].errors]]
         for own, row in zip(self.layers, cells, strict=True):
             rows.append([own.name, "{} x {}".format(*own.shape), *row])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+        return "\n".join(in_columns(rows))
 
 
 def kronecker_errors(
@@ -149,11 +147,9 @@ def kronecker_errors(
     """
     factors = checked_problem(problem).cached(kronecker_factors, corrected=True)
     with plain_arithmetic(problem.theta.device):
-        rows = Rows(problem, "exact", memory_budget)
-        products = _products(problem, factors, seed, samples)
+        rows = Rows(problem, memory_budget)
         best = closest(rows, factors)
-        for own, named in zip(best, products, strict=True):
-            named["best"] = own.matrix
+        products = _products(problem, factors, best, seed, samples)
         sums = rows.mean(_trace_and_inner_products, products)
         norms = block_norms(problem, rows, factors, matvecs, seed)
         parts = zip(best, products, sums, norms, strict=True)
@@ -161,28 +157,32 @@ def kronecker_errors(
 
 
 def _products(
-    problem: Problem, exact: Sequence[KroneckerFactors], seed: int, samples: int
-) -> list[dict[str, Product]]:
-    """Make the products of each layer by name, but for the closest one."""
-    found: dict[str, Sequence[Product]] = {"decoupling": [_product(own) for own in exact]}
+    problem: Problem,
+    exact: Sequence[KroneckerFactors],
+    best: Sequence[BestKronecker],
+    seed: int,
+    samples: int,
+) -> list[dict[str, Block]]:
+    """Make the products of each layer, by name."""
+    factors = {"decoupling": exact}
     for name, (curvature, sharing) in KFAC.items():
         if curvature != "sampled" or problem.criterion.likelihood is not None:
-            factors = kronecker_factors(
+            factors[name] = kronecker_factors(
                 problem, curvature=curvature, sharing=sharing, seed=seed, samples=samples
             )
-            found[name] = [_product(own) for own in factors]
+    found: dict[str, Sequence[Block]] = {
+        name: [KroneckerProduct(own.outputs.double(), own.inputs.double()) for own in layers]
+        for name, layers in factors.items()
+    }
     found["EKFAC"] = [own.matrix for own in exact]
-    rows = Rows(problem, "empirical", memory_budget=0)
+    rows = Rows(problem, 0, curvature="empirical")
     left = rows.mean(rearranged, [_identity(own.inputs) for own in exact])
     right = rows.mean(rearranged_back, [_identity(own.outputs) for own in exact])
     pairs = list(zip(left, right, strict=True))
     found["Shampoo"] = [KroneckerProduct(_root(L), _root(R)) for L, R in pairs]
     found["Shampoo^2"] = [KroneckerProduct(L / L.trace(), R) for L, R in pairs]
+    found["best"] = [own.matrix for own in best]
     return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-
-
-def _product(factors: KroneckerFactors) -> KroneckerProduct:
-    return KroneckerProduct(factors.outputs.double(), factors.inputs.double())
 
 
 def _identity(like: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
@@ -195,7 +195,7 @@ def _root(X: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
     return root
 
 
-def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) -> Tensor:
+def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Block]) -> Tensor:
     """Sum the traces of a block and its inner products with the Kronecker products."""
     x, g = rows.inputs, rows.gradients
     found = [((g @ g.mT).sum(0) * (x @ x.mT)).sum()]
@@ -208,7 +208,7 @@ def _trace_and_inner_products(rows: LayerRows, products: Mapping[str, Product]) 
 def _layer_errors(
     dtype: torch.dtype,
     best: BestKronecker,
-    products: Mapping[str, Product],
+    products: Mapping[str, Block],
     sums: Tensor,
     norm: Estimate,
 ) -> LayerErrors:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,9 +16,9 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_at_least
 from lossgeom.curvature._layers import Layer, layers_on
-from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
+from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.linalg import (
     EigenPairs,
     LinearOperator,
@@ -33,9 +32,7 @@ from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.nearby import drawn
 from lossgeom.trust.trial import guard, on_few
-from lossgeom.wording import unknown
 
-LayerMatrix = Literal["hessian", "gauss_newton"]
 Product = Callable[[Tensor], Tensor]
 
 MOST_COLUMNS = 128  # of the root for each example: more backward passes than rows are worth
@@ -48,7 +45,7 @@ def layer_eigenpairs(
     problem: Problem,
     k: int = 20,
     *,
-    matrix: LayerMatrix = "hessian",
+    matrix: Matrix = "hessian",
     tol: float = 1e-3,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
@@ -114,21 +111,19 @@ class LayerBlocks:
     """
 
     def __init__(
-        self, problem: Problem, matrix: LayerMatrix, memory_budget: int = MEMORY_BUDGET
+        self, problem: Problem, matrix: Matrix, memory_budget: int = MEMORY_BUDGET
     ) -> None:
-        if matrix not in get_args(LayerMatrix):
-            raise ValueError(unknown("matrix", matrix, get_args(LayerMatrix)))
+        self._kind = named_matrix(matrix)
         self.problem, self._budget = checked_problem(problem), memory_budget
-        self._kind = Hessian if matrix == "hessian" else GaussNewton
         batch = problem.first_batch()
         guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
         found = layers_on(problem, batch)
         sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
         self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
         for layer in (layer for layer in found if layer not in self.layers):
-            note = f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
-            if note not in problem.cache.notes:
-                problem.cache.notes.append(note)
+            problem.cache.note(
+                f"no eigenvectors of the block of {layer.name}: more than {LARGEST:,} weights"
+            )
 
     def top(self, layer: Layer, k: int, *, tol: float = 1e-3, seed: int = 0) -> EigenPairs:
         """The k largest pairs of a layer's block, or all of a smaller one."""
@@ -150,15 +145,14 @@ class LayerBlocks:
         problem, pieces, room = self.problem, dict[str, list[Product]](), self._budget
         names = on_few(problem, problem.first_batch(), self._piecewise_linear)
 
-        def keep(batch: tuple[LayerRows, ...]) -> None:
+        def keep(rows: LayerRows) -> None:
             nonlocal room
-            for rows in batch:
-                if rows.layer.name in names:
-                    product, nbytes = _from_rows(rows)
-                    room -= nbytes
-                    if room < 0:
-                        raise MemoryError
-                    pieces.setdefault(rows.layer.name, []).append(product)
+            if rows.layer.name in names:
+                product, nbytes = _from_rows(rows)
+                room -= nbytes
+                if room < 0:
+                    raise MemoryError
+                pieces.setdefault(rows.layer.name, []).append(product)
 
         with suppress(ValueError, MemoryError), plain_arithmetic(problem.theta.device):
             if names:  # raises a ValueError where the loss has no root
@@ -182,10 +176,7 @@ class LayerBlocks:
 
 
 def _summed(pieces: list[Product], divisor: float, V: Float[Tensor, "P k"]) -> Tensor:
-    total = pieces[0](V)
-    for piece in pieces[1:]:
-        total += piece(V)
-    return total / divisor
+    return sum((piece(V) for piece in pieces), V.new_zeros(())) / divisor
 
 
 def _from_rows(rows: LayerRows) -> tuple[Product, int]:
@@ -197,7 +188,7 @@ def _from_rows(rows: LayerRows) -> tuple[Product, int]:
     x, g = rows.inputs, rows.gradients
     K, B, S, m = g.shape
     if K <= S:
-        G = (g.mT @ x).view(K * B, -1)
+        G = rows.flat()
         parts = torch.split(G, max(1, CACHE_BYTES // G[0].nbytes))  # each is read once
         return lambda V: sum((part.T @ (part @ V) for part in parts), V.new_zeros(())), G.nbytes
     at, by = x.reshape(B * S, -1), g.transpose(0, 1).reshape(B, K, S * m)

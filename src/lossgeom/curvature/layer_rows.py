@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
+from lossgeom.autodiff.layer_calls import LayerCalls
 from lossgeom.batches import Batch
 from lossgeom.curvature._layers import Layer, layers_on, modules_of
 from lossgeom.curvature._linear_losses import note_if_linear
@@ -31,9 +31,9 @@ CHUNK_BYTES = 256 * 2**20  # of gradients at what layers put out that are held a
 
 @dataclass(frozen=True, eq=False)
 class LayerRows:
-    r"""What a batch gives for a layer.
+    r"""The inputs of a layer on a batch, and the gradients at what it puts out.
 
-    The layer's block of the batch's summed Gauss-Newton matrix, in its weight, is
+    Its block of the batch's summed Gauss-Newton matrix, in its weight, is
 
     .. math:: \sum_{k, b} \mathrm{vec}(G_{kb}) \mathrm{vec}(G_{kb})^\top, \quad
         G_{kb} = \sum_s g_{kbs} x_{bs}^\top
@@ -56,17 +56,21 @@ class LayerRows:
     first: bool
     joined: bool
 
+    def flat(self) -> Float[Tensor, "j mn"]:
+        """The gradients G, one in each row."""
+        return (self.gradients.mT @ self.inputs).flatten(0, 1).flatten(1)
+
 
 def layer_rows(
     problem: Problem,
-    take: Callable[[tuple[LayerRows, ...]], None],
+    take: Callable[[LayerRows], None],
     *,
     curvature: Curvature = "exact",
     bias: bool = False,
     seed: int = 0,
     samples: int = 1,
 ) -> float:
-    """Go over the data, and hand on the rows of all layers, batch after batch.
+    """Go over the data, and hand on the rows of each layer in each batch, one after the other.
 
     Layers are modules that are linear or convolutions without groups. One that is called several
     times, and modules that share their parameters, have the positions of all calls. What is left
@@ -78,7 +82,7 @@ def layer_rows(
 
     Args:
         problem: the loss and where to take it.
-        take: is given the rows of every layer.
+        take: is given rows, which are laid out one layer at a time.
         curvature: what the columns are of, as of :func:`lossgeom.kronecker_factors`.
         bias: whether to join the bias, as the weight of an input that is 1.
         seed: of sampled targets.
@@ -91,60 +95,6 @@ def layer_rows(
         ValueError: if there is no such layer, or one in some batches only; if the loss has no such
             root; for more than 2048 columns.
     """
-    inputs: list[Tensor] = []  # of the layers on a batch, which all its chunks share
-
-    def use(chunk: Chunk) -> None:
-        if chunk.first:
-            inputs[:] = [chunk.inputs(layer) for layer in chunk.layers]
-        take(
-            tuple(
-                LayerRows(layer, x, chunk.gradients(layer), chunk.first, chunk.joined(layer))
-                for layer, x in zip(chunk.layers, inputs, strict=True)
-            )
-        )
-
-    return over_chunks(problem, use, curvature, bias, seed, samples)
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Columns for a batch that are pulled back at once, to be laid out layer by layer.
-
-    Attributes:
-        layers: those that act.
-        first: whether these are the first columns for the batch.
-    """
-
-    layers: list[Layer]
-    first: bool
-    _calls: LayerCalls
-    _pulled: Pulled
-    _counted: slice | Tensor
-    _bias: bool
-
-    def joined(self, layer: Layer) -> bool:
-        """Whether the last input of a layer is the 1 that its bias is the weight of."""
-        return self._bias and len(layer.parameters) == 2
-
-    def inputs(self, layer: Layer) -> Float[Tensor, "B S n"]:
-        """Lay out what a layer was called with."""
-        x = layer.inputs(self._calls, len(self._calls.outputs), self.joined(layer))
-        return x[self._counted]
-
-    def gradients(self, layer: Layer) -> Float[Tensor, "K B S m"]:
-        """Lay out the gradients at what a layer put out."""
-        return layer.gradients(self._pulled, len(self._calls.outputs))[:, self._counted]
-
-
-def over_chunks(
-    problem: Problem,
-    use: Callable[[Chunk], None],
-    curvature: Curvature,
-    bias: bool,
-    seed: int,
-    samples: int,
-) -> float:
-    """Go over the data as :func:`layer_rows`, and lay out nothing that is not asked for."""
     if curvature not in get_args(Curvature):
         raise ValueError(unknown("curvature", curvature, get_args(Curvature)))
     sampled = curvature == "sampled"
@@ -154,14 +104,21 @@ def over_chunks(
         guard(problem, batch, order=1)
         layers = layers_on(problem, batch)
         calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
-        outputs = calls.outputs.detach()
+        outputs, B = calls.outputs.detach(), len(calls.outputs)
         if scores is not None:
-            columns = _sampled(scores, outputs, batch)
+            K, column = _sampled(scores, outputs, batch)
         else:
-            columns = (_exact if curvature == "exact" else _empirical)(problem, outputs, batch)
+            K, column = (_exact if curvature == "exact" else _empirical)(problem, outputs, batch)
         counted = _counted(problem, outputs, batch)
-        for place, U in enumerate(_chunks(columns, calls.nbytes)):
-            use(Chunk(layers, not place, calls, calls.pulled(U), counted, bias))
+        size = max(1, CHUNK_BYTES // max(calls.nbytes, 1))
+        for start in range(0, K, size):
+            U = torch.stack([column(k) for k in range(start, min(start + size, K))])
+            pulled = calls.pulled(U)
+            for layer in layers:
+                joined = bias and len(layer.parameters) == 2
+                x, g = layer.inputs(calls, B, joined)[counted], layer.gradients(pulled, B)
+                take(LayerRows(layer, x, g[:, counted], not start, joined))
+                del x, g  # before those of the next layer are laid out
         return problem.terms(outputs, batch)[1]
 
     terms = math.fsum(problem.over_batches(on_batch))
@@ -209,14 +166,6 @@ def _empirical(problem: Problem, outputs: Tensor, batch: Batch) -> Columns:
         return rows.view_as(outputs) if likelihood is None else likelihood.unrows(rows, outputs)
 
     return T, column
-
-
-def _chunks(columns: Columns, nbytes: int) -> Iterator[Tensor]:
-    """Yield as many columns at once as memory allows, of so many bytes each."""
-    K, column = columns
-    size = max(1, CHUNK_BYTES // max(nbytes, 1))
-    for start in range(0, K, size):
-        yield torch.stack([column(k) for k in range(start, min(start + size, K))])
 
 
 def _counted(problem: Problem, outputs: Tensor, batch: Batch) -> slice | Tensor:

@@ -14,7 +14,8 @@ from lossgeom.checks import check_at_least
 from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.kronecker_errors import LayerErrors, kronecker_errors
-from lossgeom.curvature.layer_eigenpairs import LayerBlocks, LayerMatrix
+from lossgeom.curvature.layer_eigenpairs import LayerBlocks
+from lossgeom.curvature.named_matrix import Matrix
 from lossgeom.linalg import EigenPairs, plain_arithmetic
 from lossgeom.linalg.eigenspaces import (
     correspondence_maps,
@@ -110,7 +111,8 @@ class LayerStructure:
     @cached_property
     def spectra(self) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
         """All eigenvalues of E[M] and of E[x x^T], descending."""
-        return self._decomposed[0][0], self._decomposed[1][0]
+        (outputs, _), (inputs, _) = self._decomposed
+        return outputs, inputs
 
     @cached_property
     def maps(self) -> tuple[Float[Tensor, "k m"], Float[Tensor, "k n"]]:
@@ -150,9 +152,8 @@ class LayerStructure:
     def _decomposed(self) -> list[tuple[Tensor, Tensor]]:
         """Descending eigenvalues and eigenvectors of E[M] and E[x x^T], in float64."""
         with plain_arithmetic(self.factors.inputs.device):
-            pairs = map(
-                torch.linalg.eigh, (self.factors.outputs.double(), self.factors.inputs.double())
-            )
+            factors = (self.factors.outputs.double(), self.factors.inputs.double())
+            pairs = map(torch.linalg.eigh, factors)
             return [(values.flip(0), vectors.flip(1)) for values, vectors in pairs]
 
 
@@ -160,7 +161,7 @@ def layer_structure(
     problem: Problem,
     k: int = 20,
     *,
-    matrix: LayerMatrix = "hessian",
+    matrix: Matrix = "hessian",
     errors: bool = True,
     tol: float = 1e-3,
     seed: int = 0,
@@ -199,8 +200,8 @@ def layer_structure(
     >>> x = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     >>> problem = Problem(nn.Linear(2, 1), "squared_error", [(x, torch.zeros(2, 1))])
     >>> (layer,) = layer_structure(problem, errors=False)
-    >>> round(layer.overlap[0].item(), 4), layer.input_ratio, layer.outliers.count
-    (1.0, 4.0, 1)
+    >>> f"{layer.overlap[0]:.4f}, {layer.input_ratio:.4f}", layer.outliers.count
+    ('1.0000, 4.0000', 1)
     """
     check_at_least(1, k=k)
     blocks = LayerBlocks(problem, matrix)

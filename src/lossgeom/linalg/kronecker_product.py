@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -11,7 +13,13 @@ from torch import Tensor
 
 from lossgeom.linalg._krylov import EigenPairs
 from lossgeom.linalg.arithmetic import lengths
-from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric, square_operator
+from lossgeom.linalg.operator import (
+    ASYMMETRY,
+    LinearOperator,
+    check_count,
+    check_symmetric,
+    square_operator,
+)
 from lossgeom.reprs import short
 
 
@@ -101,33 +109,23 @@ class KroneckerProduct(_OnMatrices):
     def top_eigenpairs(self, k: int = 1) -> EigenPairs:
         r"""The k largest signed eigenvalues, and their eigenvectors :math:`u_i \otimes v_j`.
 
-        Each row of the products :math:`\sigma_i \mu_j` is gone through from its largest down, by
-        the sign of :math:`\sigma_i`; a heap holds the next of each row. Nothing of m n numbers is
-        made but the k vectors.
+        Each row of the products :math:`\sigma_i \mu_j` is gone through from its largest down, and
+        the rows are merged. Nothing of m n numbers is made but the k vectors.
 
         Cost: two decompositions in float64, and a heap of m entries for k steps.
 
         Raises:
             ValueError: if k is not in 1..mn.
         """
+        check_count(k, self.shape[0])
         sigma, U, mu, V = self._decomposed()
-        sigmas, mus, last = sigma.tolist(), mu.tolist(), len(mu) - 1
-        orders = [range(last, -1, -1) if s >= 0 else range(last + 1) for s in sigmas]
+        mus = list(enumerate(mu.tolist()))
 
-        def entry(i: int, place: int) -> tuple[float, int, int]:
-            return -sigmas[i] * mus[orders[i][place]], i, place
+        def row(i: int, s: float) -> Iterator[tuple[float, int, int]]:
+            return ((-s * value, i, j) for j, value in (reversed(mus) if s >= 0 else mus))
 
-        heap = [entry(i, 0) for i in range(len(orders))]
-        heapq.heapify(heap)
-        pairs = []
-        for _ in range(_checked(k, self.shape[0])):
-            _, i, place = heap[0]
-            pairs.append((i, orders[i][place]))
-            if place < last:
-                heapq.heapreplace(heap, entry(i, place + 1))
-            else:
-                heapq.heappop(heap)
-        i, j = torch.tensor(pairs, device=self.device).T
+        largest = islice(heapq.merge(*map(row, range(len(sigma)), sigma.tolist())), k)
+        i, j = torch.tensor([places for _, *places in largest], device=self.device).T
         return _pairs(self, sigma[i] * mu[j], U[:, i], V[:, j])
 
     def _decomposed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -194,7 +192,7 @@ class KroneckerEigenbasis(_OnMatrices):
         Raises:
             ValueError: where an eigenvalue of A + damping I is zero up to rounding.
         """
-        damped = self._damped(damping)
+        damped = self.values.double() + damping
         if (damped.abs() <= self._rounding).any():
             raise ValueError(
                 "expected a matrix that can be inverted, got one with an eigenvalue of "
@@ -203,17 +201,12 @@ class KroneckerEigenbasis(_OnMatrices):
         return KroneckerEigenbasis(self.left, self.right, (1 / damped).to(self.dtype))
 
     def sqrt(self) -> KroneckerEigenbasis:
-        """The symmetric square root, in the same basis; eigenvalues within rounding of 0 are 0.
+        """The symmetric square root, in the same basis; what rounding left below 0 is 0.
 
         Raises:
             ValueError: for a negative eigenvalue.
         """
-        values = self._damped(0.0)
-        if values.min() < -self._indefinite:
-            raise ValueError(
-                "expected a positive semi-definite matrix, got one with an eigenvalue of "
-                f"{values.min().item():.6g}"
-            )
+        values = self._semidefinite(0.0, "a positive semi-definite matrix")
         return KroneckerEigenbasis(self.left, self.right, values.clamp(min=0).sqrt().to(self.dtype))
 
     def logdet(self, damping: float = 0.0) -> float:
@@ -222,12 +215,8 @@ class KroneckerEigenbasis(_OnMatrices):
         Raises:
             ValueError: for a negative eigenvalue of A + damping I.
         """
-        damped = self._damped(damping)
-        if damped.min() < -self._indefinite:
-            raise ValueError(
-                "expected a damping that makes the matrix positive, got one with an eigenvalue of "
-                f"{damped.min().item():.6g} at damping {damping}"
-            )
+        wanted = f"a damping that makes the matrix positive, not {damping}"
+        damped = self._semidefinite(damping, wanted)
         return float(torch.where(damped <= self._rounding, 0.0, damped).log().sum())
 
     def top_eigenpairs(self, k: int = 1) -> EigenPairs:
@@ -236,22 +225,22 @@ class KroneckerEigenbasis(_OnMatrices):
         Raises:
             ValueError: if k is not in 1..mn.
         """
-        values, places = self.values.double().flatten().topk(_checked(k, self.shape[0]))
+        check_count(k, self.shape[0])
+        values, places = self.values.double().flatten().topk(k)
         i, j = places // len(self.right), places % len(self.right)
         return _pairs(self, values, self.left[:, i], self.right[:, j])
 
-    def _damped(self, damping: float) -> Float[Tensor, "m n"]:
-        return self.values.double() + damping
+    def _semidefinite(self, damping: float, wanted: str) -> Float[Tensor, "m n"]:
+        """The eigenvalues of A + damping I, if none is further below zero than by rounding."""
+        damped = self.values.double() + damping
+        if damped.min() < -self._rounding * max(1.0, sum(damped.shape) / 10):
+            raise ValueError(f"expected {wanted}, got an eigenvalue of {damped.min().item():.6g}")
+        return damped
 
     @property
     def _rounding(self) -> float:
         """What counts as rounding of an eigenvalue: factors were summed in the dtype."""
         return 10 * torch.finfo(self.dtype).eps * self.values.abs().max().item()
-
-    @property
-    def _indefinite(self) -> float:
-        """How far below zero rounding may move an eigenvalue of a semi-definite matrix."""
-        return self._rounding * max(1.0, sum(self.values.shape) / 10)
 
 
 def _sandwiched(
@@ -261,12 +250,6 @@ def _sandwiched(
     X = torch.unflatten(V.movedim(0, -1), -1, (len(left), len(right)))
     product: Tensor = left @ X @ right.T
     return product.flatten(-2).movedim(-1, 0)
-
-
-def _checked(k: int, n: int) -> int:
-    if not 1 <= k <= n:
-        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
-    return k
 
 
 def _pairs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_at_least
-from lossgeom.curvature import Layer, LayerBlocks, LayerStructure, structure_of
+from lossgeom.curvature import Layer, LayerBlocks, LayerErrors, LayerStructure, structure_of
 from lossgeom.metrics.geometry import Found, Part
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 
@@ -88,17 +88,15 @@ def _not_finite(error: NonFiniteError) -> Part:
 
 
 def _arrays(found: LayerStructure) -> dict[str, Tensor]:
-    outputs, inputs = found.maps
-    vectors = found.eigenpairs.vectors[:, :IMAGES].T.reshape(-1, *found.shape)
+    pairs, (outputs, inputs) = found.eigenpairs, found.maps
+    vectors = pairs.vectors[:, :IMAGES].T.reshape(-1, *found.shape)
+    names = ("overlap", "baseline", "rank_one_energy", "mean_input_energy")
     return {
-        "values": found.eigenpairs.values.double(),
-        "residuals": found.eigenpairs.residuals.double(),
-        "converged": found.eigenpairs.converged,
+        "values": pairs.values.double(),
+        "residuals": pairs.residuals.double(),
+        "converged": pairs.converged,
         "decoupled": found.decoupled.values.double(),
-        "overlap": found.overlap,
-        "baseline": found.baseline,
-        "rank_one_energy": found.rank_one_energy,
-        "mean_input_energy": found.mean_input_energy,
+        **{name: getattr(found, name) for name in names},
         "output_spectrum": found.spectra[0],
         "input_spectrum": found.spectra[1],
         "output_map": outputs[:, :SHOWN],
@@ -115,13 +113,13 @@ def _image(X: Float[Tensor, "m n"]) -> Float[Tensor, "h w"]:
 
 
 def _facts(found: LayerStructure) -> dict[str, Any]:
-    errors, outliers = found.errors, found.outliers
+    errors, outliers = cast(LayerErrors, found.errors), found.outliers
     return {
         "layer": found.name,
         "shape": list(found.shape),
         "outliers": None if outliers is None else asdict(outliers),
         "input_ratio": found.input_ratio,
         "mean_alignment": found.mean_alignment,
-        "errors": {name: asdict(e) for name, e in errors.errors.items()} if errors else {},
-        "trace_ratios": dict(errors.trace_ratios) if errors else {},
+        "errors": {name: asdict(e) for name, e in errors.errors.items()},
+        "trace_ratios": dict(errors.trace_ratios),
     }

@@ -47,6 +47,11 @@ class PointCache:
     notes: list[str] = field(default_factory=list)
     _values: dict[Hashable, Any] = field(default_factory=dict)
 
+    def note(self, text: str) -> None:
+        """Put down a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def value(self, key: Hashable, find: Callable[[], T]) -> T:
         """Return a value, and compute it if it is not there."""
         if key not in self._values:

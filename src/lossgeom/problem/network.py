@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from lossgeom.linalg import ONE_AT_A_TIME
@@ -183,7 +183,7 @@ class Network:
         yield from self.module.parameters()
         yield from (value for _, _, value in self.held)
 
-    def split(self, vector: Float[Tensor, " P"]) -> list[Tensor]:
+    def split(self, vector: Shaped[Tensor, " P"]) -> list[Tensor]:
         """Cut a flat vector into tensors of the parameters' shapes."""
         pieces = torch.split(vector, [shape.numel() for shape in self.shapes])
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, Target
@@ -288,7 +288,7 @@ class Problem:
         with torch.inference_mode(False):
             return self.theta.detach().clone().requires_grad_()
 
-    def unflatten(self, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
+    def unflatten(self, vector: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""
         return dict(zip(self.network.names, self.network.split(vector), strict=True))
 

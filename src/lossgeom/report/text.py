@@ -8,6 +8,7 @@ from typing import Any
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report import wording
 from lossgeom.report.layers import layers_table
+from lossgeom.wording import in_columns
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -28,7 +29,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             yield _eigenvalues(found["eigenvalues"][matrix])
     if found["layers"]:
         yield from ("", "Structure of the layers")
-        yield from wording.in_columns(layers_table(found["layers"]))
+        yield from (f"  {line}" for line in in_columns(layers_table(found["layers"])))
     yield ""
     if found["stability"] is not None:
         yield wording.verdict(found["stability"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lossgeom.report.figures import threshold
@@ -89,15 +88,3 @@ def error_of(quantity: dict[str, Any]) -> str:
         return ""
     doubt = "" if quantity["converged"] else ", not converged"
     return f"residual {quantity['residual']:.1e}{doubt}"
-
-
-def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Write rows of a table below each other.
-
-    >>> list(in_columns([["layer", "size"], ["0", "3 x 2"]]))
-    ['  layer  size', '  0      3 x 2']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(cells)}".rstrip()
