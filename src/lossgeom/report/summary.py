@@ -13,18 +13,6 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 
 PROBLEM = ("loss", "mode", "parameters", "dtype", "device", "examples", "batches", "terms")
-LAYER_ARRAYS = (
-    "values",
-    "residuals",
-    "converged",
-    "decoupled",
-    "overlap",
-    "baseline",
-    "rank_one_energy",
-    "mean_input_energy",
-    "output_spectrum",
-    "input_spectrum",
-)
 SETTING = ("geometry", "versions", "machine", "git_commit", "command", "created")
 
 
@@ -54,7 +42,7 @@ def summary(record: Record) -> dict[str, Any]:
             if (pairs := _eigenvalues(record, matrix)) is not None
         },
         "layers": [
-            {**facts, **{name: arrays[name].tolist() for name in LAYER_ARRAYS}}
+            {**facts, **{name: array.tolist() for name, array in arrays.items() if array.ndim == 1}}
             for arrays, facts in layers_of(record)
         ],
         "products": sum(part["matvecs"] or 0 for part in parts),
@@ -67,10 +55,8 @@ def summary(record: Record) -> dict[str, Any]:
 
 def layers_of(record: Record) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
     """The structure of each layer that has been measured, as arrays and facts."""
-    planned = record.manifest.get("planned") or ()
-    for name in (plan["part"] for plan in planned if plan["matrix"] == "layers"):
-        found = record.load_arrays(name)
-        if found is not None:
+    for plan in record.manifest.get("planned") or ():
+        if plan["matrix"] == "layers" and (found := record.load_arrays(plan["part"])) is not None:
             yield found
 
 

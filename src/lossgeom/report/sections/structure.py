@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save
-from lossgeom.report.layers import error_cell, layers_table
+from lossgeom.report.layers import errors_table, layers_table
 from lossgeom.report.summary import layers_of, summary
 
 DRAWN = 12  # layers; all of them are in the tables
@@ -26,19 +27,10 @@ def structure(source: Source, figures: Path) -> Section | None:
         return None
     drawn = [
         (facts["layer"], _figure(arrays, facts["outliers"], figures, i))
-        for i, (arrays, facts) in enumerate(layers_of(source.measurement))
-        if i < DRAWN
+        for i, (arrays, facts) in enumerate(islice(layers_of(source.measurement), DRAWN))
     ]
-    values = {
-        "headings": layers_table(())[0],
-        "rows": layers_table(layers)[1:],
-        "products": list(layers[0]["errors"]),
-        "errors": [
-            [layer["layer"], *map(error_cell, layer["errors"].values())] for layer in layers
-        ],
-        "drawn": drawn,
-        "left": len(layers) - len(drawn),
-    }
+    tables = {"layers": layers_table(layers), "errors": errors_table(layers)}
+    values = {**tables, "drawn": drawn, "left": len(layers) - len(drawn)}
     return Section("Structure of the layers", "structure.html", values)
 
 
@@ -84,9 +76,7 @@ def _decay(axis: Any, values: np.ndarray, label: str, colour: Any, dashes: Any) 
 
 
 def _lines(axis: Any, title: str, x_label: str, y_label: str) -> None:
-    axis.set_title(title)
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
     axis.legend(fontsize=7.5)
     axis.xaxis.get_major_locator().set_params(integer=True)
 
@@ -94,9 +84,7 @@ def _lines(axis: Any, title: str, x_label: str, y_label: str) -> None:
 def _map(axis: Any, shares: np.ndarray, side: str, x_label: str) -> None:
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
                 extent=(0.5, shares.shape[1] + 0.5, len(shares) + 0.5, 0.5))  # fmt: skip
-    axis.set_title(f"where they lie: {side}")
-    axis.set_xlabel(x_label)
-    axis.set_ylabel("top eigenvector")
+    axis.set(title=f"where they lie: {side}", xlabel=x_label, ylabel="top eigenvector")
 
 
 def _image(axis: Any, images: np.ndarray, number: int) -> None:
@@ -107,8 +95,5 @@ def _image(axis: Any, images: np.ndarray, number: int) -> None:
     size = np.abs(images[0]).max()
     axis.imshow(images[0], cmap="RdBu_r", vmin=-size, vmax=size, aspect="auto",
                 interpolation="nearest")  # fmt: skip
-    axis.set_title(f"top eigenvector {number}, reshaped")
-    axis.set_xlabel("inputs")
-    axis.set_ylabel("outputs")
-    axis.set_xticks([])
-    axis.set_yticks([])
+    title = f"top eigenvector {number}, reshaped"
+    axis.set(title=title, xlabel="inputs", ylabel="outputs", xticks=[], yticks=[])
