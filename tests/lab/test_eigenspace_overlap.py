@@ -55,7 +55,10 @@ def test_what_the_paper_says(tmp_path):
     assert "13 of 13 statements are shown, and 3 of 3 negative controls fail" in text
     assert "60 (8 outputs in the first layer), 55 (20 outputs" in text
     by_id = {claim.id: claim for claim in found}
-    assert "an overlap of 0.4 at k = 12, 13 times" in by_id["control_centred_peak"].note
+    assert (
+        "overlap 0.4, at k = 12, multiple of that of random spaces 13,"
+        in by_id["control_centred_peak"].note
+    )
     assert by_id["live_narrow-8"].per_seed[0] == pytest.approx(0.5)
 
 

@@ -8,16 +8,18 @@ import torch
 
 from lossgeom import Record
 from lossgeom.lab.studies import layerwise_structure as study
+from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies.layerwise_structure.config import (
     BATCH_NORM,
     CENTRED,
+    LAYERS,
     LENET5,
     MLP,
     NETWORKS,
     PAPER,
     Config,
 )
-from lossgeom.lab.studies.layerwise_structure.run import array_name, layers
+from lossgeom.lab.studies.layerwise_structure.run import array_name
 from tests.conftest import without_checks
 from tests.lab.test_lab import write_cifar10, write_mnist
 
@@ -42,7 +44,7 @@ def write(folder, seed, by_network, diverged=()):
         network = run.place["network"]
         differs = seed * (1 + NETWORKS.index(network))
         record = Record.create(folder / run.name, run.settings)
-        for i, layer in enumerate(layers(network) if network not in diverged else ()):
+        for i, layer in enumerate(LAYERS[network] if network not in diverged else ()):
             numbers = {
                 name: value * (1 + (1e-4 * (differs + i) if name != "outliers" else 0))
                 for name, value in by_network[network].items()
@@ -101,8 +103,8 @@ def test_a_network_that_diverged_gives_no_value(tmp_path):
 # Runs
 
 TINY = Config(
-    steps=6, lenet5_steps=2, every=2, pairs=10, measured=4, examples=12, batch_size=6, chunk=12,
-    widths=(4, 3),
+    steps=6, lenet5_steps=2, every=2, pairs=10, measured=4, batch_size=6,
+    network=NetworkSettings(examples=12, chunk=12, widths=(4, 3)),
 )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def test_a_run(tmp_path, network):
     with without_checks():
         study.run.run(run_of(network), record)
     assert record.status == "finished"
-    for layer in layers(network):
+    for layer in LAYERS[network]:
         arrays, facts = record.load_arrays(array_name(network, layer))
         assert arrays["y"].shape == (10, 1)
         assert ((arrays["y"] >= 0) & (arrays["y"] <= 1 + 1e-6)).all()
@@ -166,13 +168,15 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, u
     ("settings", "message"),
     [
         ({"lr": 0.0}, "expected lr > 0"),
-        ({"batch_size": 1001}, "a batch of at most all examples; got batch_size = 1001"),
+        ({"batch_size": 1001}, "a batch_size of 1 to 1000; got batch_size = 1001"),
         ({"every": 0}, "steps a multiple of every; got every = 0"),
         ({"lenet5_steps": 150}, "lenet5_steps a multiple of every; got every = 100"),
         ({"pairs": 9}, "pairs >= 10; got pairs = 9"),
-        ({"measured": 1001}, "1 <= measured <= examples; got measured = 1001"),
-        ({"examples": 1797}, "at most 1796 examples of digits"),
-        ({"widths": (0, 3)}, "widths of at least 1"),
+        ({"measured": 1001}, "measured of 1 to 1000; got measured = 1001"),
+        (
+            {"network": NetworkSettings(widths=(3,))},
+            "two widths; got model = mlp",
+        ),
     ],
 )
 def test_bad_settings(settings, message):
@@ -186,12 +190,11 @@ def test_bad_settings(settings, message):
 )
 def test_the_papers_data(tmp_path, network, data, write, unchecked):
     """The paper's preset on a few images in the format of the real files, with narrower layers."""
-    assert (PAPER.data, PAPER.lr, PAPER.widths) == ("mnist", 0.01, (200, 200))
+    assert (PAPER.network.data, PAPER.lr, PAPER.network.widths) == ("mnist", 0.01, (200, 200))
     write(tmp_path / "data", images=8)
-    few = {"examples": 8, "batch_size": 4, "chunk": 8, "steps": 1, "lenet5_steps": 1, "every": 1}
-    config = replace(
-        PAPER, data=data, folder=str(tmp_path / "data"), widths=(4, 3), pairs=10, measured=2, **few
-    )
+    few = {"batch_size": 4, "steps": 1, "lenet5_steps": 1, "every": 1, "pairs": 10, "measured": 2}
+    images = NetworkSettings(data, str(tmp_path / "data"), examples=8, chunk=8, widths=(4, 3))
+    config = replace(PAPER, network=images, **few)
     run = run_of(network, config)
     record = Record.create(tmp_path / "run", run.settings)
     study.run.run(run, record)

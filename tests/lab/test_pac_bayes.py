@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lossgeom import Record
+from lossgeom import Problem, Record
 from lossgeom.lab.studies import pac_bayes as study
-from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.lab.studies._network import NetworkSettings, in_chunks
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.pac_bayes import network
 from lossgeom.lab.studies.pac_bayes.config import PAPER, Config
@@ -133,7 +133,7 @@ def test_errors_by_hand():
     nn.init.zeros_(model.bias)
     inputs = torch.tensor([[-1.0], [1.0], [2.0], [-2.0], [3.0]])
     labels = torch.tensor([[0.0], [1.0], [0.0], [1.0], [1.0]])
-    assert error(network.problem_of(model, (inputs, labels), 2)) == pytest.approx(0.4)
+    assert error(Problem(model, network.LOSS, in_chunks((inputs, labels), 2))) == pytest.approx(0.4)
     assert without_kl(0.0, 100, 0.05) == pytest.approx(1 - 0.05 ** (1 / 100))
     assert 0.4 < without_kl(0.4, 100, 0.05) < 0.55
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import accumulate
 
 import torch
@@ -27,23 +27,18 @@ def exact(problem: Problem) -> Basis:
     Raises:
         ValueError: for a parameter with more numbers than can be diagonalised.
     """
-    return Basis(tuple(_exact_blocks(problem)))
-
-
-def _exact_blocks(problem: Problem) -> Iterator[Block]:
-    start = 0
-    for name, shape in zip(problem.network.names, problem.network.shapes, strict=True):
-        size = shape.numel()
-        if size > EXACT_SIZE:
+    blocks = []
+    for name, start in _starts(problem).items():
+        own = problem.with_parameters(name)
+        if len(own.theta) > EXACT_SIZE:
             raise ValueError(
                 f"basis='exact' is for parameters of at most {EXACT_SIZE} numbers, whose Hessian "
-                f"it diagonalises, and {name} has {size}; basis='decoupled' needs less"
+                f"it diagonalises, and {name} has {len(own.theta)}; basis='decoupled' needs less"
             )
-        dense = Hessian(problem.with_parameters(name)).dense().double()
-        _, vectors = torch.linalg.eigh((dense + dense.T) / 2)
-        vectors = vectors.to(problem.theta)
-        yield Block(start, vectors, vectors.new_ones(1, 1))
-        start += size
+        dense = Hessian(own).dense().double()
+        vectors = torch.linalg.eigh((dense + dense.T) / 2).eigenvectors.to(problem.theta)
+        blocks.append(Block(start, vectors, vectors.new_ones(1, 1)))
+    return Basis(tuple(blocks))
 
 
 def decoupled(problem: Problem) -> Basis:
@@ -51,15 +46,19 @@ def decoupled(problem: Problem) -> Basis:
 
     A weight has those of both, a bias those of E[M], and all other parameters the unit vectors.
     """
-    sizes = [shape.numel() for shape in problem.network.shapes]
-    starts = dict(zip(problem.network.names, accumulate([0, *sizes]), strict=False))
-    blocks = []
+    starts, blocks = _starts(problem), list[Block]()
     for factors in kronecker_factors(problem):
         basis = KroneckerProduct(factors.outputs, factors.inputs).eigenbasis()
         weight, *bias = (starts[name] for name in factors.parameters)
         blocks.append(Block(weight, basis.left, basis.right))
         blocks += [Block(start, basis.left, basis.left.new_ones(1, 1)) for start in bias]
     return Basis(tuple(blocks))
+
+
+def _starts(problem: Problem) -> dict[str, int]:
+    """The first places of parameters in theta."""
+    sizes = [shape.numel() for shape in problem.network.shapes]
+    return dict(zip(problem.network.names, accumulate([0, *sizes]), strict=False))
 
 
 BASES: dict[str, Callable[[Problem], Basis]] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import torch
+import tyro
 from torch import nn
 
 from lossgeom.checkpoints import load_checkpoint, sha256
@@ -32,20 +33,31 @@ class CheckpointOptions(ProblemOptions):
     """Number of examples to measure on, from the first."""
     dtype: Annotated[DtypeName | None, optional(choices([*DTYPES]), "the model's")] = None
     """Type of numbers to measure in, in a copy of the model."""
+    out: Annotated[Path | None, optional("DIR", "runs/COMMAND-MODEL[-FILE]")] = None
+    """Folder for the record and the report, where the same command goes on or writes them again."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print all numbers as JSON instead of as text."""
 
     def config(self, *other: str) -> dict[str, Any]:
         """The options that were given, but for others, with the hash of the checkpoint."""
-        given = asdict(self).items()
+        given, other = asdict(self).items(), ("out", "json", *other)
         config = {k: v for k, v in given if k not in other and v not in (None, ())}
         if self.checkpoint is not None:
             config["checkpoint"] = named_file(self.checkpoint)
         return config
 
     def folder(self, command: str) -> Path:
-        """The folder of the record where none is named."""
+        """The folder of the record."""
+        if self.out is not None:
+            return self.out
         names = [command, str(self.model).rpartition(":")[2]]
         names += [] if self.checkpoint is None else [self.checkpoint.stem]
         return Path("runs", "-".join(names))
+
+    def title(self, what: str) -> str:
+        """What is measured of which model, with which weights."""
+        at = "" if self.checkpoint is None else f" at {self.checkpoint.name}"
+        return f"{what} {self.model}{at}"
 
 
 def named_file(path: Path) -> str:

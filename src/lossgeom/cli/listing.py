@@ -19,7 +19,7 @@ class ListOptions:
 def main(arguments: list[str]) -> int:
     """Print the names of each kind, with a line on each; return the exit status."""
     parsed(ListOptions, arguments, "list")
-    from lossgeom.cli.bound import BOUNDS
+    from lossgeom.cli.bound import summaries
     from lossgeom.lab.datasets import DATASETS
     from lossgeom.lab.models import MODELS
     from lossgeom.lab.studies import STUDIES
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         "data sets": {name: _first_line(data) for name, data in DATASETS.items()},
         "metrics": {name: text + (TOO if name in of_steps else "") for name, text in of.items()},
         "metrics of a step": {name: text for name, text in of_steps.items() if name not in of},
-        "bounds": {name: bound.summary for name, bound in BOUNDS.items()},
+        "bounds": summaries(),
     }
     for kind, members in kinds.items():
         show(kind)

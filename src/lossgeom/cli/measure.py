@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,15 +14,13 @@ from torch.optim import SGD
 from lossgeom.cli.arguments import choices, optional, parsed
 from lossgeom.cli.certificate import SAMPLINGS, certificate
 from lossgeom.cli.checkpoint import CheckpointOptions, problem_at_checkpoint
-from lossgeom.cli.messages import say, show
 from lossgeom.cli.problem import FUNCTIONS
-from lossgeom.cli.report import write_page
+from lossgeom.cli.report import publish
 from lossgeom.cli.terminal import part_display
 from lossgeom.cli.user_code import explained, importable
 from lossgeom.metrics.geometry import Geometry
 from lossgeom.metrics.structure import Structure
 from lossgeom.problem import Problem
-from lossgeom.recording.json_files import plain, write_json
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import MEASUREMENT, RecordError
 from lossgeom.recording.snapshot import measure
@@ -107,10 +103,6 @@ class MeasureOptions(CheckpointOptions):
     """How the run draws its batches; a shuffling DataLoader does by reshuffling."""
     structure: tyro.conf.FlagCreatePairsOff[bool] = False
     """Measure each layer's block of the Hessian beside its Kronecker factors, too."""
-    out: Annotated[Path | None, optional("DIR", "runs/measure-MODEL[-FILE]")] = None
-    """Folder for the record and the report. A measurement that was stopped there goes on."""
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print all numbers as JSON instead of as text."""
 
 
 def main(arguments: list[str]) -> int:
@@ -124,12 +116,10 @@ def main(arguments: list[str]) -> int:
             with explained(f"{' and '.join(names)} to be measured", but=(ValueError,)):
                 at_lr = edge["lr"], options.batch_size, options.momentum
                 edge["sgd"] = certificate(problem, *at_lr, options.sampling)
-        folder = options.out or options.folder("measure")
-        record = Record.create(folder, _config(options), kind=MEASUREMENT, resume=True)
+        folder, config = options.folder("measure"), _config(options)
+        record = Record.create(folder, config, kind=MEASUREMENT, resume=True)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
-            at = "" if options.checkpoint is None else f" at {options.checkpoint.name}"
-            title = f"The geometry of {options.model}{at}"
-            record.update(title=title, checkpoint_notes=notes)
+            record.update(title=options.title("The geometry of"), checkpoint_notes=notes)
             if edge and problem.unset_mode:
                 edge["caution"] = problem.unset_mode
             if edge or record.manifest.get("stability") is None:
@@ -138,7 +128,10 @@ def main(arguments: list[str]) -> int:
             structure = _structure(options, record)
             with part_display(record) as around:
                 measure(problem, record, geometry, structure=structure, around=around)
-    _show(record.path, options.json)
+    from lossgeom.report import as_text, summary
+
+    found = summary(Record.open(folder))
+    publish(folder, "measurement.json", found, as_text(found), options.json)
     return 0
 
 
@@ -187,15 +180,5 @@ def _problem(options: MeasureOptions) -> tuple[Problem, list[str]]:
 
 def _config(options: MeasureOptions) -> dict[str, Any]:
     """The options that identify the measurement: not its folder, nor what it is compared with."""
-    config = options.config("out", "json", "structure", "lr", "momentum", "batch_size", "sampling")
+    config = options.config("structure", "lr", "momentum", "batch_size", "sampling")
     return {**config, "k": Geometry.k if options.k is None else options.k}
-
-
-def _show(folder: Path, as_json: bool) -> None:
-    """Print the numbers, and write them as JSON and as a page, from the record alone."""
-    from lossgeom.report import as_text, summary
-
-    found = summary(Record.open(folder))
-    write_json(folder / "measurement.json", found)
-    show(json.dumps(plain(found), indent=2) if as_json else as_text(found))
-    write_page(folder, say if as_json else show)

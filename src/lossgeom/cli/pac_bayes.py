@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lossgeom.bounds import Bound, Epoch, PacBayes, pac_bayes
+from lossgeom.bounds import PacBayes, pac_bayes
 from lossgeom.checkpoints import load_checkpoint
-from lossgeom.cli.arguments import choices, optional
-from lossgeom.cli.bound_options import BoundCommand, BoundOptions, Prepared, Row, Tell
-from lossgeom.cli.checkpoint import named_file, problem_at_checkpoint
+from lossgeom.cli.arguments import choices, optional, parsed
+from lossgeom.cli.checkpoint import CheckpointOptions, named_file, problem_at_checkpoint
 from lossgeom.cli.problem import FUNCTIONS
-from lossgeom.cli.user_code import make
+from lossgeom.cli.report import publish
+from lossgeom.cli.terminal import epoch_display
+from lossgeom.cli.user_code import explained, importable, make
 from lossgeom.problem import Problem
 from lossgeom.problem.model_copy import unwrapped
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.bound_search import SEARCH, numbers_of
+from lossgeom.recording.estimates import problem_facts
+from lossgeom.recording.folder import ROWS, check_may_write
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.json_files import plain
+from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import BOUND
+from lossgeom.recording.rows import SUPERSEDES
 
 HELP = f"""\
 Bound the error of a classifier on new data, from its training data alone.
@@ -60,7 +68,7 @@ BasisName = Literal["standard", "decoupled", "recomputed", "exact"]
 
 
 @dataclass(frozen=True)
-class PacBayesOptions(BoundOptions):
+class PacBayesOptions(CheckpointOptions):
     """The prior, the posterior, and how to search for it."""
 
     prior: Annotated[str | None, optional("FILE|SEED", "as MODEL returns it")] = None
@@ -85,50 +93,72 @@ class PacBayesOptions(BoundOptions):
     """Seed of what is drawn in the search, and of the networks."""
 
 
-def prepare(options: PacBayesOptions) -> Prepared:
-    """Read the options, and load the model and the prior."""
+SETTINGS = ("basis", "epochs", "lr", "samples", "delta", "delta_prime", "prior_share")
+TOLD = ("title", "bound", "config", "versions", "command", "notes", "checkpoint_notes")
+
+
+def main(arguments: list[str]) -> int:
+    """Compute the bound, print and write it; return the exit status."""
+    options = parsed(PacBayesOptions, arguments, "bound pac-bayes", HELP)
+    names, settings = options.factories(), {name: vars(options)[name] for name in SETTINGS}
+    with importable(*names):
+        problem, notes, prior, told = _problem(options)
+        config = plain({"bound": "pac-bayes", **options.config(), **told})
+        folder = options.folder("bound")
+        check_may_write(folder, config, BOUND, resume=True)  # before it takes its time
+        expected = f"{' and '.join(names)} to be bounded"
+        with (
+            explained(expected, but=(ValueError, TypeError)),
+            epoch_display(options.epochs) as tell,
+        ):
+            found = pac_bayes(
+                problem, prior=prior, seed=options.search_seed, on_epoch=tell, **settings
+            )
+    with Record.create(folder, config, kind=BOUND, resume=True) as record:
+        _write(record, found)
+        facts = {**problem_facts(problem), "notes": problem.notes, "checkpoint_notes": notes}
+        record.update(**facts, bound=asdict(found.bound))
+        title = options.title("A PAC-Bayes bound for")
+        command = shlex.join(["lossgeom", "bound", "pac-bayes", *arguments])
+        record.describe(ForReport(title=title, figure=SEARCH, command=command))
+        record.finish("diverged" if found.diverged else "finished")
+    known = {key: record.manifest.get(key) for key in TOLD}
+    publish(folder, "bound.json", known, str(found), options.json)
+    return 0
+
+
+def _problem(
+    options: PacBayesOptions,
+) -> tuple[Problem, list[str], dict[str, Tensor], dict[str, str]]:
+    """The problem with notes on how it was loaded, and the prior with what identifies it."""
     if options.checkpoint is None and options.prior is None:
         raise ValueError(
             "expected --checkpoint with the trained weights, or --prior with those from before "
             "training, or both: MODEL alone returns one of them"
         )
-    prior: dict[str, Tensor] = {}
+    prior, told = dict[str, Tensor](), dict[str, str]()
     problem, notes = problem_at_checkpoint(options, before=lambda model: prior.update(_of(model)))
-    config = {}
     if options.prior is not None:
-        prior, config["prior"] = _prior(options, options.prior)
+        prior, told["prior"] = _prior(options, options.prior)
     weights = problem.unflatten(problem.theta).items()
     if all(torch.equal(prior[name].to(trained), trained) for name, trained in weights):
         raise ValueError(
             "the weights of the prior are those of the model, in which DATA had a part: expected "
             "--checkpoint with trained weights, and --prior with those from before training"
         )
-    settings: dict[str, Any] = {"seed": options.search_seed}
-    names = ("basis", "epochs", "lr", "samples", "delta", "delta_prime", "prior_share")
-    settings |= {name: vars(options)[name] for name in names}
-
-    def compute(tell: Tell) -> tuple[Bound, list[Row], str]:
-        def on_epoch(epoch: Epoch) -> None:
-            bits = f"loss {epoch.surrogate:.3f} bits + complexity {epoch.complexity:.3f}"
-            tell(epoch.epoch, f"{bits}, KL {epoch.kl:.4g}")
-
-        found = pac_bayes(problem, prior=prior, on_epoch=on_epoch, **settings)
-        return found.bound, list(_rows(found)), str(found)
-
-    return Prepared(problem, notes, config, options.epochs, compute)
+    return problem, notes, prior, told
 
 
 def _prior(options: PacBayesOptions, prior: str) -> tuple[dict[str, Tensor], str]:
     """The weights in a file, or those that the model draws with a seed, and which these are."""
-    seed = int(prior) if prior.isdecimal() else 0
+    drawn = prior.isdecimal()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(prior) if drawn else 0)
         made = make(str(options.model))
     model: nn.Module = made.model if isinstance(made, Problem) else made
-    if prior.isdecimal():
-        return _of(model), f"seed {seed}"
-    load_checkpoint(model, prior, key=options.key)
-    return _of(model), named_file(Path(prior))
+    if not drawn:
+        load_checkpoint(model, prior, key=options.key)
+    return _of(model), f"seed {int(prior)}" if drawn else named_file(Path(prior))
 
 
 def _of(model: nn.Module) -> dict[str, Tensor]:
@@ -136,26 +166,11 @@ def _of(model: nn.Module) -> dict[str, Tensor]:
     return {name: held.clone() for name, held in unwrapped(model)[0].state_dict().items()}
 
 
-def _rows(found: PacBayes) -> Iterator[Row]:
-    """What the search was at after each epoch, and where it ended."""
+def _write(record: Record, found: PacBayes) -> None:
+    """Write the search for a bound, in place of what was there."""
+    if record.rows():
+        lines = (record.path / ROWS).read_bytes().count(b"\n")
+        record.append({"step": 0, SUPERSEDES: lines})
     for epoch in found.history:
-        yield epoch.epoch, "objective", epoch.surrogate + epoch.complexity
-        yield epoch.epoch, "kl", epoch.kl
-        yield epoch.epoch, "prior_variance", epoch.prior_variance
-
-
-COMMAND = BoundCommand(
-    title="A PAC-Bayes bound",
-    summary="Bound the error of a classifier on new data, from its training data alone.",
-    options=PacBayesOptions,
-    help=HELP,
-    prepare=prepare,
-    figure=Trajectories(
-        step="epoch",
-        panels=(
-            Panel("objective", "surrogate of the bound:\nloss in bits + complexity", log=True),
-            Panel("kl", "KL, nats", log=True),
-            Panel("prior_variance", "variance of the prior", log=True),
-        ),
-    ),
-)
+        for metric, value in numbers_of(epoch).items():
+            record.append({"step": epoch.epoch, "metric": metric, "value": value})

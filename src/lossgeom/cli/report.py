@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from lossgeom.cli.arguments import named, optional, parsed
-from lossgeom.cli.messages import show
+from lossgeom.cli.messages import say, show
+from lossgeom.recording.json_files import plain, write_json
 
 HELP = """\
 Write the report of records, from what they hold now.
@@ -30,10 +31,13 @@ class ReportOptions:
     """The HTML file, which has to be given for several runs. Only reports are replaced."""
 
 
-def write_page(folder: Path, tell: Callable[[str], None]) -> None:
-    """Write the page of a record that is there in any case, and tell where it is."""
+def publish(folder: Path, file: str, facts: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print what a record holds, as JSON or as text, and write it as JSON and as a page."""
     from lossgeom.report import render
 
+    write_json(folder / file, facts)
+    show(json.dumps(plain(facts), indent=2) if as_json else text)
+    tell = say if as_json else show
     try:
         tell(f"report: {render([folder])}")
     except ImportError as error:

@@ -20,6 +20,7 @@ from rich.progress import (
 from lossgeom.cli.messages import say
 
 if TYPE_CHECKING:
+    from lossgeom.bounds import Epoch
     from lossgeom.lab.runner import Progress as StudyProgress
     from lossgeom.metrics.geometry import Part
     from lossgeom.recording.record import Record
@@ -105,7 +106,7 @@ def _seconds_per_product(record: Record) -> float | None:
 
 
 @contextmanager
-def epoch_display(epochs: int) -> Iterator[Callable[[int, str], None]]:
+def epoch_display(epochs: int) -> Iterator[Callable[[Epoch], None]]:
     """Show a bar with the time left on a terminal; elsewhere a line for every tenth of it."""
     bar = _bar(
         BarColumn(20),
@@ -115,7 +116,9 @@ def epoch_display(epochs: int) -> Iterator[Callable[[int, str], None]]:
     )
     tenth = max(1, epochs // 10)
 
-    def show(epoch: int, text: str) -> None:
+    def show(found: Epoch) -> None:
+        epoch, bits = found.epoch, f"loss {found.surrogate:.3f} bits"
+        text = f"{bits} + complexity {found.complexity:.3f}, KL {found.kl:.4g}"
         bar.update(task, completed=epoch, description=text)
         if bar.disable and (epoch % tenth == 0 or epoch == epochs):
             say(f"epoch {epoch} of {epochs}: {text}")

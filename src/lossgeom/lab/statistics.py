@@ -8,7 +8,7 @@ of all. The intervals are exact for any distribution, and stay in the range of w
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lossgeom.claim import Claim, Interval
@@ -221,6 +221,16 @@ def mean_known(values: Iterable[float], form: str = ".2f") -> str:
     """
     found = known(values)
     return f"{mean(found):{form}}" if found else "not known"
+
+
+def means(found: Mapping[str, Iterable[float]], form: str = ".3g") -> str:
+    """The same of several, for a note.
+
+    >>> means({"k = 1": [0.5], "k = 2": [1.0, 2.0]})
+    'Means over seeds: k = 1 0.5, k = 2 1.5.'
+    """
+    each = (f"{name} {mean_known(values, form)}" for name, values in found.items())
+    return f"Means over seeds: {', '.join(each)}."
 
 
 def note(text: str, value: float) -> str:

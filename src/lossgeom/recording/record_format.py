@@ -190,12 +190,6 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         parse(kind, manifest, others=True)
 
 
-def bound_of(manifest: Mapping[str, Any]) -> Bound | None:
-    """The bound that a manifest tells of, if it is there by now."""
-    told: Bound | None = parse(Bound | None, manifest.get("bound"))
-    return told
-
-
 def read_json(path: Path) -> Any:
     """Read the content of a JSON file.
 

@@ -55,10 +55,8 @@ def summary(record: Record) -> dict[str, Any]:
 
 def layers_of(record: Record) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
     """The structure of each layer that has been measured, as arrays and facts."""
-    planned = record.manifest.get("planned") or ()
-    for name in (plan["part"] for plan in planned if plan["matrix"] == "layers"):
-        found = record.load_arrays(name)
-        if found is not None:
+    for plan in record.manifest.get("planned") or ():
+        if plan["matrix"] == "layers" and (found := record.load_arrays(plan["part"])) is not None:
             yield found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossgeom.lab.datasets._dataset import Dataset
+from lossgeom.lab.datasets._dataset import Dataset, of_images
 
 SHAPE = (3, 32, 32)
 RECORD_BYTES = 1 + 3 * 32 * 32
@@ -49,16 +49,8 @@ def cifar10(
         )
     parts = [_read(file, classes) for file in files]
     images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    if not 1 <= examples <= len(images):
-        raise ValueError(f"expected 1 to {len(images)} images to train on, got {examples}")
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:examples]
-    train, (test, test_labels) = images[chosen], _read(folder / "test_batch.bin", classes)
-    scaling = "pixels / 255"
-    if centred:
-        mean, deviation = (getattr(train, of)((0, 2, 3), keepdim=True) for of in ("mean", "std"))
-        train, test = (train - mean) / deviation, (test - mean) / deviation
-        scaling += ", then mean 0 and deviation 1 per channel over the training examples"
-    return Dataset((train, labels[chosen]), (test, test_labels), len(classes), scaling)
+    test = _read(folder / "test_batch.bin", classes)
+    return of_images((images, labels), test, len(classes), examples, seed, centred)
 
 
 def _read(file: Path, classes: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossgeom.lab.datasets._dataset import Dataset
+from lossgeom.lab.datasets._dataset import Dataset, of_images
 
 SIDE = 28
 IMAGES, LABELS = 2051, 2049  # the first four bytes: unsigned bytes in three dimensions, or in one
@@ -17,10 +17,7 @@ MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 
 def mnist(
-    examples: int = 60_000,
-    seed: int = 0,
-    folder: str | Path = "data/mnist",
-    centred: bool = True,
+    examples: int = 60_000, seed: int = 0, folder: str | Path = "data/mnist", centred: bool = True
 ) -> Dataset:
     """Handwritten digits of 28 x 28 pixels.
 
@@ -44,17 +41,8 @@ def mnist(
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits (1998).
     """
     folder = Path(folder)
-    images, labels = _read(folder, "train")
-    if not 1 <= examples <= len(images):
-        raise ValueError(f"expected 1 to {len(images)} images to train on, got {examples}")
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:examples]
-    train, (test, test_labels) = images[chosen], _read(folder, "t10k")
-    scaling = "pixels / 255"
-    if centred:
-        mean, deviation = train.mean(), train.std()
-        train, test = (train - mean) / deviation, (test - mean) / deviation
-        scaling += ", then mean 0 and deviation 1 over all pixels of the training examples"
-    return Dataset((train, labels[chosen]), (test, test_labels), classes=10, scaling=scaling)
+    train, test = (_read(folder, part) for part in ("train", "t10k"))
+    return of_images(train, test, 10, examples, seed, centred)
 
 
 def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lossgeom.recording.record_format import BOUND, bound_of
+from lossgeom.recording.forms import parse
+from lossgeom.recording.record_format import BOUND, Bound
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.sections.training import facts_of
@@ -21,11 +22,8 @@ def bound(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     if source.manifest["kind"] != BOUND:
         return None
     (record,) = source.records.values()
-    found = bound_of(record.manifest)
     values = {
-        "bound": found,
-        "value": None if found is None else f"{found.value:.4g}",
-        "numbers": {} if found is None else {k: f"{v:.6g}" for k, v in found.inputs.items()},
+        "bound": parse(Bound | None, record.manifest.get("bound")),
         "statuses": STATUSES,
         "facts": facts_of(record),
         "notes": [*record.manifest.get("checkpoint_notes", ()), *record.for_report.notes],

@@ -20,19 +20,17 @@ LOW = 1e-5  # of the largest eigenvalue; what is below is not of interest
 
 def structure(source: Source, figures: Path) -> Section | None:
     """The layers' numbers in tables, and spectra, overlap, maps and eigenvectors of each."""
-    record = source.measurement
-    if record is None or not (layers := summary(record)["layers"]):
+    if source.measurement is None:
+        return None
+    layers = summary(source.measurement)["layers"]
+    if not layers:
         return None
     drawn = [
         (facts["layer"], _figure(arrays, facts["outliers"], figures, i))
-        for i, (arrays, facts) in enumerate(islice(layers_of(record), DRAWN))
+        for i, (arrays, facts) in enumerate(islice(layers_of(source.measurement), DRAWN))
     ]
-    values = {
-        "numbers": layers_table(layers),
-        "errors": errors_table(layers),
-        "drawn": drawn,
-        "left": len(layers) - len(drawn),
-    }
+    tables = {"layers": layers_table(layers), "errors": errors_table(layers)}
+    values = {**tables, "drawn": drawn, "left": len(layers) - len(drawn)}
     return Section("Structure of the layers", "structure.html", values)
 
 

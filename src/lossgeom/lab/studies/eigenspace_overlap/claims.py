@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -26,6 +30,7 @@ AS_DECOUPLED: Interval = (-math.inf, 0.2)  # difference of overlaps
 Seeds = Sequence[SeedRecords[Config]]
 
 MULTIPLE = "largest overlap over k, in the mean over pairs of models, by k / dim at that k"
+ENERGY = "mean energy of the eigenvectors along the mean input"
 
 
 def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
@@ -42,7 +47,22 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
             note=told(seeds, kind),
         )
     for m in config.narrow:
-        yield from _narrow(seeds, m)
+        yield stats.claim_of_seeds(
+            f"peak_{m}",
+            statement=f"With m = {m} outputs, fewer than classes, the overlap is largest at k = m "
+            "or a little before.",
+            source=WU,
+            values=over_seeds(seeds, f"narrow-{m}", "peak"),
+            **at_or_before(m),
+        )
+        yield stats.claim_over_seeds(
+            f"falls_{m}",
+            statement=f"With m = {m} outputs it falls after its peak.",
+            source=WU,
+            measured="overlap at the peak by that at k = 2 m",
+            values=over_seeds(seeds, f"narrow-{m}", "fall"),
+            expected=FALLS,
+        )
     yield stats.claim_of_seeds(
         "wide_peak",
         statement="With more outputs than classes C, the overlap is largest at C - 1 or before.",
@@ -55,25 +75,6 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     yield from _controls(config, seeds)
 
 
-def _narrow(seeds: Seeds, m: int) -> Iterator[Claim]:
-    yield stats.claim_of_seeds(
-        f"peak_{m}",
-        statement=f"With m = {m} outputs, fewer than classes, the overlap is largest at k = m or "
-        "a little before.",
-        source=WU,
-        values=over_seeds(seeds, f"narrow-{m}", "peak"),
-        **at_or_before(m),
-    )
-    yield stats.claim_over_seeds(
-        f"falls_{m}",
-        statement=f"With m = {m} outputs it falls after its peak.",
-        source=WU,
-        measured="overlap at the peak by that at k = 2 m",
-        values=over_seeds(seeds, f"narrow-{m}", "fall"),
-        expected=FALLS,
-    )
-
-
 def at_or_before(m: int) -> dict[str, Any]:
     """What a claim says that the peak is at k = m or a little before."""
     low = math.ceil(m / 2)
@@ -82,8 +83,8 @@ def at_or_before(m: int) -> dict[str, Any]:
 
 
 def _mechanism(config: Config, seeds: Seeds) -> Iterator[Claim]:
-    for kind, called in names(config).items():
-        ends = zip(over_seeds(seeds, kind, "peak"), over_seeds(seeds, kind, "live"), strict=True)
+    apart = abs(by_kind(config, seeds, "peak") - by_kind(config, seeds, "live"))
+    for (kind, called), values in zip(names(config).items(), apart.tolist(), strict=True):
         yield stats.claim_of_seeds(
             f"live_{kind}",
             statement="The peak is at the number of live directions of the outputs, up to one: "
@@ -92,7 +93,7 @@ def _mechanism(config: Config, seeds: Seeds) -> Iterator[Claim]:
             measured="share of seeds with a difference of at most 1, which is given for each seed, "
             "between the peak and the number of eigenvalues of E[M] that are larger, relative to "
             "the first, than the second of E[x x^T] is to its first, in the mean over models",
-            values=[abs(peak - live) for peak, live in ends],
+            values=values,
             inside=AT_LIVE,
         )
     yield stats.claim_over_seeds(
@@ -100,8 +101,8 @@ def _mechanism(config: Config, seeds: Seeds) -> Iterator[Claim]:
         statement="Up to the peak, eigenvectors are an output direction times the mean input, "
         "which all models share.",
         source=DERIVED,
-        measured="mean energy of the eigenvectors along the mean input, least over the networks",
-        values=worst(config, seeds, "along", min),
+        measured=f"{ENERGY}, least over the networks",
+        values=by_kind(config, seeds, "along").min(0).tolist(),
         expected=ALONG,
     )
     yield stats.claim_over_seeds(
@@ -109,15 +110,14 @@ def _mechanism(config: Config, seeds: Seeds) -> Iterator[Claim]:
         statement="The decoupled Hessians of the same models overlap as their Hessians do.",
         source=DERIVED,
         measured="largest difference of overlaps up to the peak, largest over the networks",
-        values=worst(config, seeds, "off", max),
+        values=by_kind(config, seeds, "off").max(0).tolist(),
         expected=AS_DECOUPLED,
     )
 
 
 def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
-    m = config.narrow[0]
-    yield stats.control(
-        stats.claim_over_seeds,
+    m, of_median = config.narrow[0], partial(stats.control, stats.claim_over_seeds)
+    yield of_median(
         "random",
         statement="a random space overlaps with that of a model as far.",
         measured=f"overlap at the peak of a model's space and a random one by k / dim, m = {m}",
@@ -132,11 +132,10 @@ def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
         note=told(seeds, "centred"),
         **at_or_before(m),
     )
-    yield stats.control(
-        stats.claim_over_seeds,
+    yield of_median(
         "centred_mean_input",
         statement="with centred inputs eigenvectors lie along the mean input, too.",
-        measured="mean energy of the eigenvectors along the mean input",
+        measured=ENERGY,
         values=over_seeds(seeds, "centred", "along"),
         expected=ALONG,
     )
@@ -144,13 +143,11 @@ def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
-    by_id = {claim.id: claim for claim in found}
-    each = (
-        f"{by_id[f'far_above_{kind}'].statistic:.0f} ({c})" for kind, c in names(config).items()
-    )
+    by_id = {claim.id: claim.statistic for claim in found}
+    each = (f"{by_id[f'far_above_{kind}']:.0f} ({said})" for kind, said in names(config).items())
     return (
-        f"{stats.counted(found)} The largest overlap of two models is so many times that of random "
-        f"spaces: {', '.join(each)}."
+        f"{stats.counted(found)} The largest overlap of two models, as a multiple of that of "
+        f"random spaces: {', '.join(each)}."
     )
 
 
@@ -159,25 +156,21 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def names(config: Config) -> dict[str, str]:
     """The kinds of networks with inputs that are not centred, and what to call them."""
-    narrow = {f"narrow-{m}": f"{m} outputs in the first layer" for m in config.narrow}
-    return {**narrow, "wide": f"{config.network.widths[0]} outputs in the first layer"}
+    widths = {**{f"narrow-{m}": m for m in config.narrow}, "wide": config.network.widths[0]}
+    return {kind: f"{m} outputs in the first layer" for kind, m in widths.items()}
 
 
-def worst(
-    config: Config, seeds: Seeds, number: str, of: Callable[[Iterable[float]], float]
-) -> list[float]:
-    """The least or largest of a number over these kinds, for each seed; NaN where one is."""
-    rows = zip(*(over_seeds(seeds, kind, number) for kind in names(config)), strict=True)
-    return [math.nan if any(map(math.isnan, row)) else of(row) for row in rows]
+def by_kind(config: Config, seeds: Seeds, number: str) -> Float[np.ndarray, "kinds seeds"]:
+    """A number of these kinds for each seed, or NaN."""
+    return np.array([over_seeds(seeds, kind, number) for kind in names(config)])
 
 
 def told(seeds: Seeds, kind: str) -> str:
     """What the overlap is, where, and how good the models are, for a note."""
-    value, peak, multiple, accuracy = (
-        stats.mean_known(over_seeds(seeds, kind, number), ".3g")
-        for number in ("value", "peak", "multiple", "accuracy")
-    )
-    return (
-        f"Means over seeds: an overlap of {value} at k = {peak}, {multiple} times that of random "
-        f"spaces; accuracy on test data {accuracy}."
-    )
+    said = {
+        "overlap": "value",
+        "at k =": "peak",
+        "multiple of that of random spaces": "multiple",
+        "accuracy on test data": "accuracy",
+    }
+    return stats.means({text: over_seeds(seeds, kind, number) for text, number in said.items()})

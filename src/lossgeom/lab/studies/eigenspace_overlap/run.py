@@ -50,14 +50,12 @@ def stages(study: Config) -> dict[str, Stage]:
     """One for each kind of network; the narrowest comes with centred inputs, too."""
     narrow = {m: replace(study.network, widths=(m,), activation="leaky_relu") for m in study.narrow}
     least = min(narrow)
-    return {
-        **{
-            f"narrow-{m}": partial(compare, f"narrow-{m}", settings, 2 * m)
-            for m, settings in narrow.items()
-        },
-        "wide": partial(compare, "wide", study.network, study.pairs),
-        "centred": partial(compare, "centred", narrow[least], 2 * least, build=build),
+    kinds: dict[str, tuple[NetworkSettings, int, Build]] = {
+        **{f"narrow-{m}": (settings, 2 * m, build_with_pixels) for m, settings in narrow.items()},
+        "wide": (study.network, study.pairs, build_with_pixels),
+        "centred": (narrow[least], 2 * least, build),
     }
+    return {name: partial(compare, name, *kind) for name, kind in kinds.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +103,9 @@ def compare(
     name: str,
     settings: NetworkSettings,
     k: int,
+    build: Build,
     run: SeedRun[Config],
     record: Record,
-    build: Build = build_with_pixels,
 ) -> dict[str, float]:
     """Train networks of a kind, and compare the top eigenspaces of each two.
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import sub, truediv
 from typing import Any
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._network import CLASSES
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.layerwise_structure.config import (
     BATCH_NORM,
     CENTRED,
-    CLASSES,
-    CONVOLUTIONS,
     FEW,
     LAYERS,
     LENET5,
+    LINEAR,
     MLP,
     NETWORKS,
     Config,
@@ -70,36 +71,32 @@ class Statement:
     source: str = WU
 
 
-HIDDEN, FIRST, SECOND = LAYERS[:2], LAYERS[:1], LAYERS[1:2]
-DECOUPLES = "{} decoupling E[M] x E[x x^T] of {} has the top eigenspaces of its Hessian."
+FIRST, SECOND = ("fc1",), ("fc2",)
+DECOUPLES = "The decoupling E[M] x E[x x^T] of {} has the top eigenspaces of its Hessian."
 STATEMENTS = (
-    Statement("overlap_fc1", DECOUPLES.format("The", "the first layer"), "overlap", SAME_SPACE,
-              FIRST),
-    Statement("overlap_fc2", DECOUPLES.format("The", "the second layer"), "overlap", SAME_SPACE,
-              SECOND),
+    Statement("overlap_fc1", DECOUPLES.format("fc1"), "overlap", SAME_SPACE, FIRST),
+    Statement("overlap_fc2", DECOUPLES.format("fc2"), "overlap", SAME_SPACE, SECOND),
     Statement("rank_one", "Reshaped to outputs by inputs, top eigenvectors have nearly rank one.",
-              "rank_one", RANK_ONE, HIDDEN),
+              "rank_one", RANK_ONE, (*FIRST, *SECOND)),
     Statement("along_mean", "Their rows are along the mean input.", "along_mean", ALONG_MEAN,
-              HIDDEN, source=DERIVED),
+              (*FIRST, *SECOND), source=DERIVED),
     Statement("input_ratio", "One eigenvalue of E[x x^T] is large beside the others.",
-              "input_ratio", ONE_LARGE, LAYERS),
+              "input_ratio", ONE_LARGE, LINEAR),
     Statement("mean_alignment", "Its eigenvector is the mean input.", "mean_alignment", IS_MEAN,
-              LAYERS, source=DERIVED),
-    Statement("lenet5_fc1", DECOUPLES.format("The", "LeNet5's first linear layer"), "overlap",
-              LARGE, FIRST, LENET5),
-    Statement("lenet5", "In every layer of LeNet5, the top eigenspaces overlap far more than "
-              "random ones.", "overlap_of_classes", FAR_ABOVE_RANDOM, (*CONVOLUTIONS, *LAYERS),
-              LENET5),
+              LINEAR, source=DERIVED),
+    Statement("lenet5_fc1", DECOUPLES.format("fc1 in LeNet5"), "overlap", LARGE, FIRST, LENET5),
+    Statement("lenet5", "In every layer of LeNet5, they overlap far more than random ones.",
+              "overlap_of_classes", FAR_ABOVE_RANDOM, LAYERS[LENET5], LENET5),
 )  # fmt: skip
 CONTROLS = (
-    Statement("centred_overlap", DECOUPLES.format("the", "the first layer on centred inputs"),
-              "overlap", SAME_SPACE, FIRST, CENTRED),
-    Statement("centred_rank_one", "top eigenvectors have nearly rank one on centred inputs.",
+    Statement("centred_overlap", DECOUPLES.format("fc1 on centred inputs"), "overlap", SAME_SPACE,
+              FIRST, CENTRED),
+    Statement("centred_rank_one", "On centred inputs, top eigenvectors have nearly rank one.",
               "rank_one", RANK_ONE, FIRST, CENTRED),
-    Statement("centred_inputs", "one eigenvalue of E[x x^T] is large with centred inputs.",
+    Statement("centred_inputs", "Of centred inputs, one eigenvalue of E[x x^T] is large.",
               "input_ratio", ONE_LARGE, FIRST, CENTRED),
-    Statement("batch_norm_overlap", DECOUPLES.format("the", "a layer after batch normalisation"),
-              "overlap", SAME_SPACE, SECOND, BATCH_NORM),
+    Statement("batch_norm_overlap", DECOUPLES.format("fc2 with batch normalisation"), "overlap",
+              SAME_SPACE, SECOND, BATCH_NORM),
 )  # fmt: skip
 
 
@@ -132,12 +129,12 @@ def _least(seeds: Seeds, each: Statement) -> dict[str, Any]:
         f"{'the least of ' if len(found) > 1 else ''}{where}",
         "values": list(map(min, zip(*found.values(), strict=True))),
         "expected": each.expected,
-        "note": means(beside),
+        "note": stats.means(beside),
     }
 
 
 def _all_layers(seeds: Seeds) -> Iterator[Claim]:
-    excess = {layer: numbers(seeds, MLP, layer, "excess") for layer in LAYERS}
+    excess = {layer: numbers(seeds, MLP, layer, "excess") for layer in LINEAR}
     yield stats.claim_over_seeds(
         "near_optimum",
         statement="The decoupling is nearly as close to the Hessian as a Kronecker product can be.",
@@ -146,7 +143,7 @@ def _all_layers(seeds: Seeds) -> Iterator[Claim]:
         "product, mean over layers of the mlp",
         values=[stats.mean(values) for values in zip(*excess.values(), strict=True)],
         expected=NEAR_OPTIMUM,
-        note=means(excess),
+        note=stats.means(excess),
     )
     yield stats.claim_of_seeds(
         "outliers",
@@ -175,16 +172,15 @@ def _nine(seeds: Seeds, layer: str) -> dict[str, Any]:
 
 
 def _batch_norm(seeds: Seeds) -> Iterator[Claim]:
-    def pairs(number: str) -> Iterator[tuple[float, float]]:
-        without, normed = (numbers(seeds, of, "fc2", number) for of in (MLP, BATCH_NORM))
-        return zip(without, normed, strict=True)
+    def both(number: str) -> Iterator[list[float]]:
+        return (numbers(seeds, network, "fc2", number) for network in (BATCH_NORM, MLP))
 
     yield stats.claim_over_seeds(
         "batch_norm_inputs",
         statement="After batch normalisation, that eigenvalue stands out less.",
         source=VERSION_1,
         measured=f"{MEASURED['input_ratio']} in fc2, as a multiple of that without",
-        values=[normed / without for without, normed in pairs("input_ratio")],
+        values=list(map(truediv, *both("input_ratio"))),
         expected=HALVED,
     )
     yield stats.claim_over_seeds(
@@ -192,22 +188,21 @@ def _batch_norm(seeds: Seeds) -> Iterator[Claim]:
         statement="After batch normalisation, top eigenvectors are less along the mean input.",
         source=VERSION_1,
         measured=f"{MEASURED['along_mean']} in fc2, less that without",
-        values=[normed - without for without, normed in pairs("along_mean")],
+        values=list(map(sub, *both("along_mean"))),
         expected=FALLS,
     )
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
-    by_id = {claim.id: claim.statistic for claim in found}
+    said = {claim.id: f"{claim.statistic:.2f}" for claim in found}
     return (
-        f"On {config.data}, {stats.counted(found)} In the median of seeds the top eigenspaces of a "
-        f"layer's Hessian and of its decoupling overlap by {by_id['overlap_fc1']:.2f} in fc1 and "
-        f"{by_id['overlap_fc2']:.2f} in fc2 of the mlp, and by {by_id['lenet5_fc1']:.2f} in fc1 of "
-        f"LeNet5; by {by_id['control_centred_overlap']:.2f} with centred inputs, and by "
-        f"{by_id['control_batch_norm_overlap']:.2f} with batch normalisation. The decoupling is "
-        f"{by_id['near_optimum']:.2f} times as far from the Hessian as the closest Kronecker "
-        "product."
+        f"On {config.network.data}, {stats.counted(found)} Median overlaps of the top eigenspaces "
+        f"of a layer's Hessian and its decoupling: {said['overlap_fc1']} in fc1 and "
+        f"{said['overlap_fc2']} in fc2 of the mlp, {said['lenet5_fc1']} in fc1 of LeNet5, "
+        f"{said['control_centred_overlap']} with centred inputs, and "
+        f"{said['control_batch_norm_overlap']} with batch normalisation. The decoupling is "
+        f"{said['near_optimum']} times as far from the Hessian as the closest Kronecker product."
     )
 
 
@@ -221,15 +216,9 @@ def numbers(seeds: Seeds, network: str, layer: str, number: str) -> list[float]:
     return [math.nan if arrays is None else float(arrays[1][number]) for arrays in found]
 
 
-def means(found: Mapping[str, Sequence[float]]) -> str:
-    """The means over seeds by layer, for a note."""
-    each = (f"{name} {stats.mean_known(values, '.3g')}" for name, values in found.items())
-    return f"Means over seeds: {', '.join(each)}."
-
-
 def correlation(seed: SeedRecords[Config]) -> float:
     """Rank correlation of what the inputs are like and how the decoupling holds."""
-    linear = [(network, layer) for network in NETWORKS for layer in LAYERS]
+    linear = [(network, layer) for network in NETWORKS for layer in LINEAR]
     ratios, overlaps = (
         [value for place in linear for value in numbers([seed], *place, number)]
         for number in ("input_ratio", "overlap")

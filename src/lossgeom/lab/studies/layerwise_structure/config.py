@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.lab.studies._network import CLASSES, Network, NetworkSettings
 from lossgeom.lab.studies._study import require
 
 MLP, CENTRED, BATCH_NORM, LENET5 = NETWORKS = ("mlp", "centred", "batch-norm", "lenet5")
-LAYERS = ("fc1", "fc2", "fc3")  # of the mlp; the linear ones of LeNet5 have the same names
-CONVOLUTIONS = ("conv1", "conv2")
+LINEAR = ("fc1", "fc2", "fc3")
+LAYERS = {**dict.fromkeys(NETWORKS, LINEAR), LENET5: ("conv1", "conv2", *LINEAR)}
 
-CLASSES = 10  # of every data set
 FEW = 5  # the largest numbers of eigenvectors that are few
+SETTINGS = NetworkSettings(folder="data/mnist", examples=1000, chunk=1000, widths=(20, 20))
 
 
 @dataclass(frozen=True)
@@ -35,36 +34,25 @@ class Config:
     """Largest eigenpairs of each layer."""
     measured: int = 500
     """Examples to measure the layers of LeNet5 on; those of the mlp are measured on all."""
-    data: Literal["digits", "mnist", "cifar10"] = "digits"
-    """Data set."""
-    folder: str = "data/mnist"
-    """The folder with the files of MNIST or CIFAR-10."""
-    examples: int = 1000
-    """Examples to train on."""
-    chunk: int = 1000
-    """Examples to go through at a time in measuring."""
-    widths: tuple[int, int] = (20, 20)
-    """Widths of the two hidden layers of the mlp."""
+    network: Network = SETTINGS
+    """Data, and the mlp, with two hidden layers."""
 
     def __post_init__(self) -> None:
+        n, mlp = self.network.examples, self.network.model == "mlp"
         require(self, 0 < self.lr < math.inf, "lr > 0", "lr")
-        fits = 1 <= self.batch_size <= self.examples
-        require(self, fits, "a batch of at most all examples", "batch_size", "examples")
+        require(self, 1 <= self.batch_size <= n, f"a batch_size of 1 to {n}", "batch_size")
         for name in ("steps", "lenet5_steps"):
             steps = getattr(self, name)
             whole = 1 <= self.every <= steps and steps % self.every == 0
             require(self, whole, f"{name} a multiple of every", "every", name)
         require(self, self.pairs >= CLASSES, f"pairs >= {CLASSES}", "pairs")
-        few = 1 <= self.measured <= self.examples
-        require(self, few, "1 <= measured <= examples", "measured", "examples")
-        self.network(MLP)  # which looks at the others
+        require(self, 1 <= self.measured <= n, f"measured of 1 to {n}", "measured")
+        two = mlp and len(self.network.widths) == 2
+        require(self.network, two, "the model mlp with two widths", "model", "widths")
 
-    def network(self, name: str) -> NetworkSettings:
+    def network_of(self, name: str) -> NetworkSettings:
         """The data and the model of a network."""
-        return NetworkSettings(
-            data=self.data, folder=self.folder, examples=self.examples, chunk=self.chunk,
-            model="lenet5" if name == LENET5 else "mlp", widths=self.widths,
-        )  # fmt: skip
+        return replace(self.network, model="lenet5") if name == LENET5 else self.network
 
     def steps_of(self, name: str) -> int:
         """Steps to train a network."""
@@ -76,5 +64,5 @@ class Config:
 # --examples 50000. Batches and epochs are ours.
 PAPER = Config(
     lr=0.01, batch_size=100, steps=60_000, lenet5_steps=60_000, every=3_000, measured=5_000,
-    data="mnist", examples=60_000, widths=(200, 200),
+    network=replace(SETTINGS, data="mnist", examples=60_000, widths=(200, 200)),
 )  # fmt: skip

@@ -9,14 +9,12 @@ from statistics import median
 import torch
 
 from lossgeom.curvature import LayerStructure, layer_structure
-from lossgeom.lab.studies._network import build_with_pixels, in_chunks
+from lossgeom.lab.studies._network import CLASSES, build_with_pixels, in_chunks
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.layerwise_structure.config import (
     BATCH_NORM,
     CENTRED,
-    CLASSES,
-    CONVOLUTIONS,
     FEW,
     LAYERS,
     LENET5,
@@ -38,15 +36,15 @@ ROWS, COLUMNS = CLASSES - 1, 5  # of a map
 def run(run: SeedRun[Config], record: Record) -> None:
     """Train a network with SGD, and take its layers apart."""
     study, name = run.study, run.place["network"]
-    model, data = build_with_pixels(study.network(name), run.seed, name == BATCH_NORM)
+    model, data = build_with_pixels(study.network_of(name), run.seed, name == BATCH_NORM)
     inputs, targets = data.train
     if name == CENTRED:
         inputs = inputs - inputs.mean(0)
-    batches = in_chunks((inputs, targets), study.chunk)
+    batches = in_chunks((inputs, targets), study.network.chunk)
     problem = Problem(model, "cross_entropy", batches, mode="eval")
     tracker = Tracker(problem, [Loss(), Accuracy()], record, study.every)
     record.update(data=data.scaling)
-    record.describe(ForReport(predictions=tuple(array_name(name, each) for each in layers(name))))
+    record.describe(ForReport(predictions=tuple(array_name(name, each) for each in LAYERS[name])))
     steps = study.steps_of(name)
     training = partial(
         sgd, model, "cross_entropy", (inputs, targets),
@@ -59,11 +57,6 @@ def run(run: SeedRun[Config], record: Record) -> None:
     record.finish(ended)
 
 
-def layers(network: str) -> tuple[str, ...]:
-    """What the layers of a network are called, from the first to the last."""
-    return (*CONVOLUTIONS, *LAYERS) if network == LENET5 else LAYERS
-
-
 def array_name(network: str, layer: str) -> str:
     """The name under which a record holds a layer."""
     return f"{network}-{layer}"
@@ -73,7 +66,7 @@ def save_layers(problem: Problem, run: SeedRun[Config], record: Record) -> None:
     """Save what the claims are made of and the report draws."""
     network = run.place["network"]
     found = layer_structure(problem, run.study.pairs, errors=network == MLP, seed=run.seed)
-    for layer, own in zip(layers(network), found, strict=True):
+    for layer, own in zip(LAYERS[network], found, strict=True):
         if (network, layer) in MAPPED:
             save_map(own, network, layer, record)
         k = torch.arange(1, len(own.overlap) + 1)

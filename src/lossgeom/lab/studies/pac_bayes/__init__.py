@@ -24,15 +24,18 @@ the study. Seen on these:
   error of at most 0.48 or 0.49. That this holds is the negative control.
 """
 
+from dataclasses import replace
+
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.pac_bayes import claims, network, run
 from lossgeom.lab.studies.pac_bayes.config import PAPER, Config
-from lossgeom.recording.for_report import Pair, Panel, Quantity, Scatter, Trajectories
+from lossgeom.recording.bound_search import KL, SEARCH
+from lossgeom.recording.for_report import Pair, Quantity, Scatter
 
 STUDY = Study(
     name="pac_bayes",
     title="PAC-Bayes bounds in the eigenbases of layer Hessians",
-    source=f"{claims.PAPER_C}; {claims.DZIUGAITE_ROY}",
+    source=f"{claims.WU}; {claims.DZIUGAITE_ROY}",
     Config=Config,
     paper=PAPER,
     grid=lambda _: {"labels": (network.REAL, network.RANDOM), "basis": run.BASES},
@@ -41,23 +44,14 @@ STUDY = Study(
     steps=lambda planned: planned.study.bound_epochs,
     claims=claims.claims,
     summary=claims.summary,
-    figure=Trajectories(
-        columns="labels",
-        colour="basis",
-        panels=(
-            Panel(run.OBJECTIVE, "surrogate of the bound:\nloss in bits + complexity", log=True),
-            Panel(run.KL, "KL, nats", log=True),
-            Panel(run.PRIOR_VARIANCE, "variance of the prior", log=True),
-        ),
-        step="epoch",
-    ),
+    figure=replace(SEARCH, columns="labels", colour="basis"),
     scatter=Scatter(
         colour="basis",
         size="labels",
         caption="A bound that is above the test error keeps what it promises.",
         panels=(
             Pair(Quantity(run.TEST_ERROR, "test error"), Quantity(run.BOUND, "bound")),
-            Pair(Quantity(run.KL, "KL, nats"), Quantity(run.BOUND, "bound")),
+            Pair(Quantity(KL, "KL, nats"), Quantity(run.BOUND, "bound")),
         ),
     ),
 )

@@ -18,14 +18,15 @@ from lossgeom.lab.studies.pac_bayes.network import RANDOM, REAL
 from lossgeom.lab.studies.pac_bayes.run import (
     BASES,
     BOUND,
-    KL,
     SGD_TEST_ERROR,
     TEST_ERROR,
     WITHOUT_KL,
 )
+from lossgeom.recording.bound_search import KL
 
-PAPER_C = "Wu et al., arXiv:2010.04261"
+WU = "Wu et al., arXiv:2010.04261, abstract"
 DZIUGAITE_ROY = "Dziugaite and Roy, arXiv:1703.11008"
+DERIVED = f"{DZIUGAITE_ROY}; derived here"
 
 # What each statement expects of its statistic, fixed before the seeds of the study were run.
 BETTER_FIXED: Interval = (0.05, math.inf)  # BASE - APPR
@@ -42,8 +43,7 @@ Ends = Float[np.ndarray, "seeds 3"]
 
 def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     """The verdicts."""
-    yield from _order(config, seeds)
-    yield from _real(seeds)
+    yield from _real(config, seeds)
     yield from _random(seeds)
     yield from _controls(seeds)
 
@@ -63,44 +63,43 @@ def _medians(ends: Ends, form: str = ".3f") -> str:
     return ", ".join(f"{value:{form}} ({basis})" for value, basis in zip(found, BASES, strict=True))
 
 
-def _order(config: Config, seeds: Seeds) -> Iterator[Claim]:
-    base, appr, iter_ = _ends(seeds, REAL, BOUND).T
-    of_all = partial(stats.claim_of_all, source=f"{PAPER_C}, abstract")
+def _real(config: Config, seeds: Seeds) -> Iterator[Claim]:
+    bounds, kls, errors = (_ends(seeds, REAL, metric) for metric in (BOUND, KL, TEST_ERROR))
+    base, appr, iter_ = bounds.T
     at = f"the least over seeds, after {config.bound_epochs} epochs of search"
-    yield of_all(
+    yield stats.claim_of_all(
         "decoupled_below_standard",
         statement="The bound is lower in the eigenbasis of decoupled layer Hessians than in the "
         "standard basis: APPR < BASE.",
+        source=WU,
         measured=f"bound in the standard basis less that in the decoupled one, {at}",
         values=(base - appr).tolist(),
         expected=BETTER_FIXED,
-        note=f"Median bounds are {_medians(_ends(seeds, REAL, BOUND))}.",
+        note=f"Median bounds are {_medians(bounds)}.",
     )
-    yield of_all(
+    yield stats.claim_of_all(
         "recomputed_below_decoupled",
         statement="It is lower still where this basis is recomputed on the way: ITER < APPR.",
+        source=WU,
         measured=f"bound in the decoupled basis less that in the recomputed one, {at}",
         values=(appr - iter_).tolist(),
         expected=BETTER_RECOMPUTED,
-        note=f"Median KL, in nats, is {_medians(_ends(seeds, REAL, KL), '.0f')}.",
+        note=f"Median KL, in nats, is {_medians(kls, '.0f')}.",
     )
-
-
-def _real(seeds: Seeds) -> Iterator[Claim]:
-    bounds, errors = (_ends(seeds, REAL, metric) for metric in (BOUND, TEST_ERROR))
-    of_all = partial(stats.claim_of_all, source=DZIUGAITE_ROY)
-    yield of_all(
+    yield stats.claim_of_all(
         "below_one",
         statement="All bounds say something: they are below 1.",
+        source=DZIUGAITE_ROY,
         measured="the largest bound, over bases and seeds",
         values=bounds.max(1).tolist(),
         expected=SAYS_SOMETHING,
     )
-    yield of_all(
+    yield stats.claim_of_all(
         "holds",
         statement="The error on other data is below every bound on it.",
-        measured="bound less the error on the test set of networks that are drawn from the "
-        "posterior, the least over bases and seeds",
+        source=DZIUGAITE_ROY,
+        measured="bound less the test error of networks from the posterior, the least over bases "
+        "and seeds",
         values=(bounds - errors).min(1).tolist(),
         expected=HOLDS,
         note=f"Median test errors are {_medians(errors)}; of the networks that SGD found, "
@@ -109,24 +108,21 @@ def _real(seeds: Seeds) -> Iterator[Claim]:
 
 
 def _random(seeds: Seeds) -> Iterator[Claim]:
-    bounds, kls = (_ends(seeds, RANDOM, metric) for metric in (BOUND, KL))
-    real = _ends(seeds, REAL, BOUND)
-    of_all = partial(stats.claim_of_all, source=f"{DZIUGAITE_ROY}; derived here")
+    bounds, kls, errors = (_ends(seeds, RANDOM, metric) for metric in (BOUND, KL, TEST_ERROR))
+    real, of_all = _ends(seeds, REAL, BOUND), partial(stats.claim_of_all, source=DERIVED)
     yield of_all(
         "holds_for_random_labels",
         statement="With labels that are drawn like coins the bound stays above the error, too.",
-        measured="the least bound over bases and seeds; the error of any classifier of such labels "
-        "is 1/2",
+        measured="the least bound over bases and seeds; the error is 1/2 for any classifier",
         values=bounds.min(1).tolist(),
         expected=(CHANCE, math.inf),
-        note=f"Median bounds are {_medians(bounds)}, median test errors "
-        f"{_medians(_ends(seeds, RANDOM, TEST_ERROR))}.",
+        note=f"Median bounds are {_medians(bounds)}, median test errors {_medians(errors)}.",
     )
     yield of_all(
         "higher_for_random_labels",
         statement="The best bound tells random labels from real ones.",
-        measured="the least bound over bases with random labels less that with real ones; the "
-        "least over seeds",
+        measured="least bound over bases with random labels less that with real ones, the least "
+        "over seeds",
         values=(bounds.min(1) - real.min(1)).tolist(),
         expected=HIGHER,
         note=f"In the same basis, medians are apart by {_medians(bounds - real)}.",
@@ -135,8 +131,8 @@ def _random(seeds: Seeds) -> Iterator[Claim]:
         "random_labels_are_not_learnt",
         statement="With random labels the posterior goes back to the prior: it does not pay for "
         "what it would have to memorise.",
-        measured="the largest KL with random labels over the least with real ones, over bases; "
-        "the largest over seeds",
+        measured="the largest KL over bases with random labels by the least with real ones, the "
+        "largest over seeds",
         values=(kls.max(1) / _ends(seeds, REAL, KL).min(1)).tolist(),
         expected=COLLAPSED,
         note=f"Median KL, in nats, is {_medians(kls, '.1f')}.",
@@ -148,10 +144,9 @@ def _controls(seeds: Seeds) -> Iterator[Claim]:
     of_all = partial(stats.control, stats.claim_of_all)
     yield of_all(
         "without_kl",
-        statement="a bound without a KL, as if SGD had found its network without its examples, is "
-        "above the error with random labels, too.",
-        measured="bound of Chernoff from the training error of the network that SGD found; the "
-        "least over seeds",
+        statement="a bound without a KL, as if SGD had not seen its examples, is above the error "
+        "with random labels, too.",
+        measured="bound of Chernoff from the training error of SGD's network, the least over seeds",
         values=_ends(seeds, RANDOM, WITHOUT_KL)[:, 0].tolist(),
         expected=(CHANCE, math.inf),
     )

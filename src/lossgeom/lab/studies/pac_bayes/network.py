@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from lossgeom.lab.models import mlp
-from lossgeom.lab.studies._network import Examples, NetworkSettings, build_with_pixels, in_chunks
+from lossgeom.lab.studies._network import Examples, NetworkSettings, build_with_pixels
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.pac_bayes.config import Config
 from lossgeom.lab.training import batch_of_step, optimize
-from lossgeom.problem import Problem
 
 REAL, RANDOM = "real", "random"
 DEVIATION, HIDDEN_BIAS = 0.04, 0.1  # of the initialisation, as Dziugaite and Roy have it
@@ -57,8 +56,3 @@ def trained(run: SeedRun[Config], model: nn.Module, examples: Examples) -> Itera
         optimizers=[SGD(model.parameters(), study.lr, study.momentum)],
         steps=study.epochs * per_epoch,
     )  # fmt: skip
-
-
-def problem_of(model: nn.Module, examples: Examples, chunk: int) -> Problem:
-    """The loss of the network where it is now."""
-    return Problem(model, LOSS, in_chunks(examples, chunk))

@@ -9,18 +9,19 @@ import torch
 
 from lossgeom.batches import Batch
 from lossgeom.bounds import Epoch, kl_inverse, pac_bayes
+from lossgeom.lab.studies._network import in_chunks
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.pac_bayes.config import Config
-from lossgeom.lab.studies.pac_bayes.network import data, initialised, problem_of, trained
+from lossgeom.lab.studies.pac_bayes.network import LOSS, data, initialised, trained
 from lossgeom.problem import Problem
+from lossgeom.recording.bound_search import numbers_of
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
 BASES = ("standard", "decoupled", "recomputed")  # BASE, APPR and ITER
 EVERY = 10  # epochs between rows
 
-# Metrics: on the way, and at the end
-OBJECTIVE, KL, PRIOR_VARIANCE = "objective", "kl", "prior_variance"
+# Metrics at the end
 BOUND, TRAIN_ERROR, TEST_ERROR = "bound", "train_error", "test_error"
 SGD_TRAIN_ERROR, SGD_TEST_ERROR, WITHOUT_KL = "sgd_train_error", "sgd_test_error", "without_kl"
 AT_END = (BOUND, TRAIN_ERROR, TEST_ERROR, SGD_TRAIN_ERROR, SGD_TEST_ERROR, WITHOUT_KL)
@@ -34,27 +35,27 @@ def run(run: SeedRun[Config], record: Record) -> None:
     prior = deepcopy(model)
     for _ in trained(run, model, examples):
         pass
-    problem = problem_of(model, examples, study.batch_size)
-    held_out = problem_of(model, others, study.network.chunk)
+    problem = Problem(model, LOSS, in_chunks(examples, study.batch_size))
+    held_out = Problem(model, LOSS, in_chunks(others, study.network.chunk))
     last = study.bound_epochs
     steps = sorted({*range(EVERY, last + 1, EVERY), last})
     record.describe(ForReport(planned_steps=tuple(steps), planned_at_end=AT_END))
 
     def on_epoch(epoch: Epoch) -> None:
         if epoch.epoch in steps:
-            numbers = {OBJECTIVE: epoch.surrogate + epoch.complexity, KL: epoch.kl}
-            _write(record, epoch.epoch, {**numbers, PRIOR_VARIANCE: epoch.prior_variance})
+            _write(record, epoch.epoch, numbers_of(epoch))
 
     found = pac_bayes(
         problem, prior=prior, basis=run.place["basis"], epochs=last, lr=study.bound_lr,
         samples=study.samples, seed=run.seed, on_epoch=on_epoch,
     )  # fmt: skip
     drawn = found.stochastic_error(held_out, samples=study.samples, seed=run.seed)
-    errors = {SGD_TRAIN_ERROR: error(problem), SGD_TEST_ERROR: error(held_out)}
-    delta = found.bound.inputs["delta"]
-    free = {WITHOUT_KL: without_kl(errors[SGD_TRAIN_ERROR], len(examples[0]), delta)}
-    of_posterior = {TRAIN_ERROR: found.empirical_error.value, TEST_ERROR: drawn.value}
-    _write(record, last, {BOUND: found.value, **of_posterior, **errors, **free})
+    on_train, delta = error(problem), found.bound.inputs["delta"]
+    at_end = (
+        found.value, found.empirical_error.value, drawn.value, on_train, error(held_out),
+        without_kl(on_train, len(examples[0]), delta),
+    )  # fmt: skip
+    _write(record, last, dict(zip(AT_END, at_end, strict=True)))
     record.finish("diverged" if found.diverged else "finished")
 
 

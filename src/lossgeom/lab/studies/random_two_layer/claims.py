@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import truediv
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -24,92 +26,82 @@ MORE_IS_MISSING: Interval = (1.5, math.inf)  # of the overlap, as a multiple
 Seeds = Sequence[SeedRecords[Config]]
 
 RATIO = "ratio of the C-th eigenvalue of E[M] to the one before"
-OVERLAP = "overlap of the space of the C - 1 largest eigenpairs of E[M] with "
+OVERLAP = "overlap of the space of the C - 1 largest eigenpairs of E[M] with that space"
+POWER = "power of the width n in the {}, from the least to the largest"
 
 
 def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     """The verdicts."""
-    first, last = (f"at width {n}" for n in (config.widths[0], config.widths[-1]))
-    by_width = f"power of the width n in the {{}}, from n = {config.widths[0]} to the largest"
-    yield stats.claim_over_seeds(
+    n, of_median = config.widths[-1], partial(stats.claim_over_seeds, source=WU)
+    yield of_median(
         "gap_grows",
         statement="The gap after C - 1 eigenvalues of the first layer's E[M] grows with the width.",
-        source=WU,
-        measured=by_width.format(RATIO),
+        measured=POWER.format(RATIO),
         values=powers(config, seeds, "value"),
         expected=FALLS,
         note=means(config, seeds, "value"),
     )
-    yield stats.claim_over_seeds(
+    yield of_median(
         "gap",
         statement="A wide network has a gap after C - 1 eigenvalues.",
-        source=WU,
-        measured=f"{RATIO}, {last}",
-        values=at(seeds, config.widths[-1]),
+        measured=f"{RATIO}, at width {n}",
+        values=at(seeds, n),
         expected=SMALL,
     )
-    yield stats.claim_over_seeds(
+    yield of_median(
         "same_space",
         statement="The C - 1 largest eigenpairs of a wide network span what W_2^T makes of the "
         "directions of the outputs in which these do not move together.",
-        source=WU,
-        measured=f"{OVERLAP}that space, {last}",
-        values=at(seeds, config.widths[-1], "overlap"),
+        measured=f"{OVERLAP}, at width {n}",
+        values=at(seeds, n, "overlap"),
         expected=SAME_SPACE,
         note=means(config, seeds, "overlap"),
     )
+    overlaps = zip(*(at(seeds, n, "overlap") for n in config.widths), strict=True)
     yield stats.claim_of_seeds(
         "overlap_rises",
         statement="The overlap rises with the width.",
         source=WU,
-        values=[stats.rank_correlation(config.widths, row) for row in series(config, seeds)],
+        values=[stats.rank_correlation(config.widths, row) for row in overlaps],
         inside=(1.0, math.inf),
         of="rank correlation of overlap and width",
     )
-    yield from _why(config, seeds, last)
-    yield from _controls(config, seeds, first, last, by_width)
-
-
-def _why(config: Config, seeds: Seeds, last: str) -> Iterator[Claim]:
-    n = config.widths[-1]
-    ratios = zip(at(seeds, n), at(seeds, n, "predicted"), strict=True)
-    yield stats.claim_over_seeds(
+    yield of_median(
         "independent_masks",
         statement="Masks that are independent coin tosses explain the gap up to a factor of two.",
         source=DERIVED,
-        measured=f"{RATIO}, as a multiple of that of B/4 + diag(B)/4, {last}",
-        values=[measured / predicted for measured, predicted in ratios],
+        measured=f"{RATIO}, as a multiple of that of B/4 + diag(B)/4, at width {n}",
+        values=list(map(truediv, at(seeds, n), at(seeds, n, "predicted"))),
         expected=WITHIN_TWO,
     )
     missing = zip(over_seeds(seeds, "fewer_inputs"), at(seeds, n, "overlap"), strict=True)
-    yield stats.claim_over_seeds(
+    yield of_median(
         "inputs_are_missing",
         statement="What a wide network's overlap lacks of 1 is for want of inputs.",
         source="measured here",
         measured=f"1 less the overlap with {config.inputs // FEWER} inputs, as a multiple of the "
-        f"same with {config.inputs}, {last}",
+        f"same with {config.inputs}, at width {n}",
         values=[(1 - fewer) / (1 - full) for fewer, full in missing],
         expected=MORE_IS_MISSING,
     )
+    yield from _controls(config, seeds)
 
 
-def _controls(
-    config: Config, seeds: Seeds, first: str, last: str, by_width: str
-) -> Iterator[Claim]:
-    yield stats.control(
-        stats.claim_over_seeds,
+def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
+    first, *_, last = config.widths
+    of_median = partial(stats.control, stats.claim_over_seeds)
+    yield of_median(
         "gap_before",
         statement="the gap one eigenvalue earlier grows with the width, too.",
-        measured=by_width.format("ratio of the last two of C - 1 eigenvalues"),
+        measured=POWER.format("ratio of the last two of C - 1 eigenvalues"),
         values=powers(config, seeds, "earlier"),
         expected=FALLS,
     )
-    yield stats.control(
-        stats.claim_over_seeds,
+    yield of_median(
         "narrow",
         statement="a narrow network has that gap.",
-        measured=f"{RATIO}, {first}",
-        values=at(seeds, config.widths[0]),
+        measured=f"{RATIO}, at width {first}",
+        values=at(seeds, first),
         expected=SMALL,
     )
     others = {
@@ -117,24 +109,22 @@ def _controls(
         "other": "the same space of another network",
     }
     for name, space in others.items():
-        yield stats.control(
-            stats.claim_over_seeds,
+        yield of_median(
             name,
             statement=f"the C - 1 largest eigenpairs span {space}.",
-            measured=f"{OVERLAP}that space, {last}",
-            values=at(seeds, config.widths[-1], name),
+            measured=f"{OVERLAP}, at width {last}",
+            values=at(seeds, last, name),
             expected=SAME_SPACE,
         )
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
-    by_id = {claim.id: claim for claim in found}
+    by_id = {claim.id: claim.statistic for claim in found}
     return (
         f"{stats.counted(found)} From width {config.widths[0]} to {config.widths[-1]} the ratio of "
-        f"the C-th eigenvalue to the one before falls from {by_id['control_narrow'].statistic:.2f} "
-        f"to {by_id['gap'].statistic:.2f}, and the overlap gets to "
-        f"{by_id['same_space'].statistic:.4f}."
+        f"the C-th eigenvalue to the one before falls from {by_id['control_narrow']:.2f} to "
+        f"{by_id['gap']:.2f}, and the overlap gets to {by_id['same_space']:.4f}."
     )
 
 
@@ -146,19 +136,13 @@ def at(seeds: Seeds, n: int, number: str = "value") -> list[float]:
     return over_seeds(seeds, f"width-{n}", number)
 
 
-def series(config: Config, seeds: Seeds) -> list[tuple[float, ...]]:
-    """The overlaps of each seed, over the widths."""
-    return list(zip(*(at(seeds, n, "overlap") for n in config.widths), strict=True))
-
-
 def powers(config: Config, seeds: Seeds, number: str) -> list[float]:
     """The power of the width by which a number of each seed changes from the first to the last."""
-    first, last = config.widths[0], config.widths[-1]
-    ends = zip(at(seeds, first, number), at(seeds, last, number), strict=True)
-    return [math.log(b / a) / math.log(last / first) for a, b in ends]
+    first, *_, last = config.widths
+    ratios = map(truediv, at(seeds, last, number), at(seeds, first, number))
+    return [math.log(ratio) / math.log(last / first) for ratio in ratios]
 
 
 def means(config: Config, seeds: Seeds, number: str) -> str:
-    """The means over seeds at every width, for a note."""
-    each = (f"{stats.mean_known(at(seeds, n, number), '.4g')} at {n}" for n in config.widths)
-    return f"Means over seeds: {', '.join(each)}."
+    """Its means at every width, for a note."""
+    return stats.means({f"n = {n}": at(seeds, n, number) for n in config.widths}, ".4g")
