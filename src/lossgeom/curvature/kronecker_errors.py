@@ -69,20 +69,16 @@ class KroneckerErrors:
     layers: tuple[LayerErrors, ...]
 
     def __str__(self) -> str:
-        errors = [[_cell(e) for e in layer.errors.values()] for layer in self.layers]
-        ratios = [[f"{r:.3f}" for r in layer.trace_ratios.values()] for layer in self.layers]
-        return (
-            f"relative Frobenius error\n{self._table(errors)}\n\n"
-            f"trace, relative to that of the block\n{self._table(ratios)}"
-        )
+        headings = ["layer", "size", *self.layers[0].errors]
+        errors, ratios = [headings], [headings]
+        for own in self.layers:
+            start = [own.name, "{} x {}".format(*own.shape)]
+            errors.append([*start, *map(_cell, own.errors.values())])
+            ratios.append([*start, *(f"{ratio:.3f}" for ratio in own.trace_ratios.values())])
+        of_traces = ["", "trace, relative to that of the block", *in_columns(ratios)]
+        return "\n".join(["relative Frobenius error", *in_columns(errors), *of_traces])
 
     __repr__ = __str__
-
-    def _table(self, cells: Sequence[Sequence[str]]) -> str:
-        rows = [["layer", "size", *self.layers[0].errors]]
-        for own, row in zip(self.layers, cells, strict=True):
-            rows.append([own.name, "{} x {}".format(*own.shape), *row])
-        return "\n".join(in_columns(rows))
 
 
 def kronecker_errors(

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lossgeom.checks import check_at_least
 from lossgeom.curvature import Layer, LayerBlocks, LayerErrors, LayerStructure, structure_of
+from lossgeom.curvature.layer_rows import MOST_COLUMNS
 from lossgeom.metrics.geometry import Found, Part
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 
-MOST_OUTPUTS = 2048  # of an example: as many backward passes
 SHOWN = 24  # eigenvectors of factors that a map shows
 IMAGES = 2  # top eigenvectors that are kept as images
 SIDE = 64  # cells of an image, of the largest entries where a layer is larger
@@ -62,9 +62,9 @@ class Structure:
         blocks = LayerBlocks(problem, "hessian")
         with torch.no_grad():
             outputs = problem.outputs(problem.theta, problem.first_batch())[0].numel()
-        if outputs > MOST_OUTPUTS:
+        if outputs > MOST_COLUMNS:
             raise ValueError(
-                f"expected at most {MOST_OUTPUTS} outputs of an example for the structure of "
+                f"expected at most {MOST_COLUMNS} outputs of an example for the structure of "
                 f"layers, each of which takes a backward pass, got {outputs}; "
                 "lossgeom.layer_eigenpairs measures layers without Kronecker factors"
             )
