@@ -197,7 +197,7 @@ def test_columns_that_do_not_fit_at_once_change_nothing(monkeypatch):
 # Errors
 
 
-def test_settings_that_do_not_exist():
+def test_settings_that_do_not_exist(unchecked):
     problem = lg.Problem(nn.Linear(1, 1), "squared_error", [(torch.ones(1, 1), torch.ones(1, 1))])
     with pytest.raises(ValueError, match="unknown curvature 'Exact': did you mean exact"):
         lg.kronecker_factors(problem, curvature="Exact")

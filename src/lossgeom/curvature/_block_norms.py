@@ -52,7 +52,7 @@ def _block(rows: LayerRows, wanted: bool) -> Tensor:
 
 
 def _gram_norm(parts: Sequence[LayerRows]) -> float:
-    """The norm of Z^T Z as that of Z Z^T, a pair of parts after the other."""
+    """The norm of Z^T Z as that of Z Z^T, from one pair of parts at a time."""
     total = 0.0
     for i, part in enumerate(parts):
         total += float(_inner_products(part, part).square().sum())

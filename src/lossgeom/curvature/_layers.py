@@ -90,7 +90,7 @@ def _listed(why: dict[str, str]) -> str:
 
 
 def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str]]:
-    """Find the layers that are right on a batch, and why other modules are none."""
+    """Find the layers whose rows are right on a batch, and why other modules have none."""
     candidates, why = problem.cached(_candidates)
     if candidates:
         why = why | tried(problem, batch, _wrong)
@@ -98,7 +98,7 @@ def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, st
 
 
 def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
-    """Find the modules that should be layers by what they are, and why others are not."""
+    """Find the modules that are layers by their type, and why others are not."""
     network = problem.network
     places = {(module, name): place for module, name, place in network.slots}
     found, why = [], {}

@@ -97,8 +97,7 @@ def block_sharpness(
     check_at_least(2, matvecs=matvecs)
     kind = named_matrix(matrix)
     names, labels = _labels(checked_problem(problem), blocks or {})
-    sizes = torch.bincount(labels)
-    averages = _averages(kind(problem), labels, sizes, matvecs, seed)
+    sizes, averages = labels.bincount(), _averages(kind(problem), labels, matvecs, seed)
     found, pieces = {}, problem.unflatten(labels).items()
     for i, name in enumerate(names):
         inside = (parameter for parameter, own in pieces if (own == i).any())
@@ -128,12 +127,10 @@ def _labels(
 
 
 def _averages(
-    A: ProblemMatrix,
-    labels: Int[Tensor, " P"],
-    sizes: Int[Tensor, " blocks"],
-    matvecs: int,
-    seed: int,
+    A: ProblemMatrix, labels: Int[Tensor, " P"], matvecs: int, seed: int
 ) -> list[Estimate]:
+    sizes = labels.bincount()
+
     def means(entries: Float[Tensor, "P k"]) -> Float[Tensor, "blocks k"]:
         sums = entries.new_zeros(len(sizes), entries.shape[1], dtype=torch.float64)
         return sums.index_add_(0, labels, entries.double()) / sizes[:, None]

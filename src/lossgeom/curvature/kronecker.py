@@ -199,11 +199,10 @@ def _corrected(
     problem: Problem, factors: Sequence[KroneckerFactors], over: Callable[..., float]
 ) -> list[KroneckerFactors]:
     """Put the diagonal of the exact blocks in the place of the eigenvalues."""
-    bases = [KroneckerProduct(own.outputs, own.inputs).eigenbasis() for own in factors]
-    sums = {
-        own.name: (basis, torch.zeros_like(basis.values), torch.zeros_like(own.outputs[0]))
-        for own, basis in zip(factors, bases, strict=True)
-    }
+    sums = {}
+    for own in factors:
+        basis = own.matrix.eigenbasis()
+        sums[own.name] = basis, torch.zeros_like(basis.values), torch.zeros_like(own.outputs[0])
 
     def add(rows: LayerRows) -> None:
         basis, total, apart = sums[rows.layer.name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -145,7 +146,7 @@ def kronecker_errors(
     with plain_arithmetic(problem.theta.device):
         rows = Rows(problem, memory_budget)
         best = closest(rows, factors)
-        products = _products(problem, factors, best, seed, samples)
+        products = _products(problem, factors, best, seed=seed, samples=samples)
         sums = rows.mean(_trace_and_inner_products, products)
         norms = block_norms(problem, rows, factors, matvecs, seed)
         parts = zip(best, products, sums, norms, strict=True)
@@ -153,19 +154,14 @@ def kronecker_errors(
 
 
 def _products(
-    problem: Problem,
-    exact: Sequence[KroneckerFactors],
-    best: Sequence[BestKronecker],
-    seed: int,
-    samples: int,
+    problem: Problem, exact: Sequence[KroneckerFactors], best: Sequence[BestKronecker], **draws: Any
 ) -> list[dict[str, Block]]:
     """Make the products of each layer, by name."""
     factors = {"decoupling": exact}
     for name, (curvature, sharing) in KFAC.items():
         if curvature != "sampled" or problem.criterion.likelihood is not None:
-            factors[name] = kronecker_factors(
-                problem, curvature=curvature, sharing=sharing, seed=seed, samples=samples
-            )
+            settings = {"curvature": curvature, "sharing": sharing, **draws}
+            factors[name] = kronecker_factors(problem, **settings)
     found: dict[str, Sequence[Block]] = {
         name: [KroneckerProduct(own.outputs.double(), own.inputs.double()) for own in layers]
         for name, layers in factors.items()

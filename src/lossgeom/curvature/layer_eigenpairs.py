@@ -206,7 +206,7 @@ def _from_rows(rows: LayerRows) -> tuple[Product, int]:
 def _compared(
     A: LinearOperator, G: LinearOperator, pairs: EigenPairs, tol: float, seed: int
 ) -> EigenPairs:
-    """Pairs of G as those of A, with what is different in the residuals.
+    """Take pairs of G for those of A, with the difference of both matrices in the residuals.
 
     Of pairs v with goals g and random signs s, the mean of ||(A - G) sum_i s_i v_i / g_i||^2 is the
     sum of the squares of ||(A - G) v_i|| / g_i. Where that is too much, all are multiplied by A.

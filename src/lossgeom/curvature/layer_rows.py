@@ -156,20 +156,18 @@ def _sampled(scores: SampledScores, outputs: Tensor, batch: Batch) -> Columns:
 def _empirical(problem: Problem, outputs: Tensor, batch: Batch) -> Columns:
     """Gradients at the true targets, one column for each observation of an example."""
     U, _ = observed_gradients(problem, outputs, batch)
-    likelihood, B = problem.criterion.likelihood, len(outputs)
-    T = len(U) // B
+    likelihood, T = problem.criterion.likelihood, len(U) // len(outputs)
 
     def column(k: int) -> Tensor:
-        only = torch.zeros_like(U).view(B, T, -1)
-        only[:, k] = U.view(B, T, -1)[:, k]
-        rows = only.view_as(U)
+        rows = torch.zeros_like(U)
+        rows[k::T] = U[k::T]
         return rows.view_as(outputs) if likelihood is None else likelihood.unrows(rows, outputs)
 
     return T, column
 
 
 def _counted(problem: Problem, outputs: Tensor, batch: Batch) -> slice | Tensor:
-    """Find the examples that have a target with a weight."""
+    """Find the examples with a target that counts."""
     likelihood = problem.criterion.likelihood
     if likelihood is None:
         return slice(None)

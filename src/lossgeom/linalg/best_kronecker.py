@@ -6,15 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg.kronecker_product import KroneckerProduct
+from lossgeom.linalg.kronecker_product import KroneckerProduct, check_symmetric_matrix
 from lossgeom.linalg.lanczos import top_eigenpairs
-from lossgeom.linalg.operator import (
-    ASYMMETRY,
-    Dense,
-    MatrixFree,
-    check_symmetric,
-    square_operator,
-)
+from lossgeom.linalg.operator import Dense, MatrixFree, square_operator
 
 LARGEST = 4096  # rows of a matrix, which is then rearranged in 128 MiB
 
@@ -56,7 +50,7 @@ def best_kronecker_product(A: Float[Tensor, "mn mn"], shape: tuple[int, int]) ->
             f"expected a matrix of at most {LARGEST} rows, got {size}; best_kronecker(problem) "
             "takes the Gauss-Newton blocks of layers of any size, without forming them"
         )
-    check_symmetric(A, A.mT, ASYMMETRY * A.abs().max())
+    check_symmetric_matrix(A)
     A = A.double()
     rearranged = _symmetric(_symmetric((A + A.T).reshape(m, n, m, n).transpose(1, 2) / 2, 2), 0)
     R = rearranged.reshape(m * m, n * n)

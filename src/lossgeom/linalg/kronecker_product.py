@@ -80,7 +80,7 @@ class KroneckerProduct(_OnMatrices):
     def __post_init__(self) -> None:
         for factor in (self.left, self.right):
             square_operator(factor)
-            check_symmetric(factor, factor.mT, ASYMMETRY * factor.abs().max())
+            check_symmetric_matrix(factor)
         if self.left.dtype != self.right.dtype:
             raise TypeError(
                 f"expected factors of one type, got {self.left.dtype} and {self.right.dtype}"
@@ -241,6 +241,11 @@ class KroneckerEigenbasis(_OnMatrices):
     def _rounding(self) -> float:
         """What counts as rounding of an eigenvalue: factors were summed in the dtype."""
         return 10 * torch.finfo(self.dtype).eps * self.values.abs().max().item()
+
+
+def check_symmetric_matrix(A: Float[Tensor, "n n"]) -> None:
+    """Raise where entries across the diagonal differ by more than rounding."""
+    check_symmetric(A, A.mT, ASYMMETRY * A.abs().max())
 
 
 def _sandwiched(

@@ -101,14 +101,14 @@ def _arrays(found: LayerStructure) -> dict[str, Tensor]:
         "input_spectrum": found.spectra[1],
         "output_map": outputs[:, :SHOWN],
         "input_map": inputs[:, :SHOWN],
-        "images": torch.stack([_image(X.double()) for X in vectors]),
+        "images": _images(vectors.double()),
     }
 
 
-def _image(X: Float[Tensor, "m n"]) -> Float[Tensor, "h w"]:
-    """A matrix in at most 64 x 64 cells, each the entry of the largest size in it."""
-    size = (min(len(X), SIDE), min(X.shape[1], SIDE))
-    above, below = (F.adaptive_max_pool2d(Y[None], size)[0] for Y in (X, -X))
+def _images(X: Float[Tensor, "k m n"]) -> Float[Tensor, "k h w"]:
+    """Matrices in at most 64 x 64 cells, each the entry of the largest size in it."""
+    size = [min(n, SIDE) for n in X.shape[1:]]
+    above, below = (F.adaptive_max_pool2d(Y, size) for Y in (X, -X))
     return torch.where(above >= below, above, -below)
 
 
