@@ -37,20 +37,17 @@ def lenet5(shape: Sequence[int] = (1, 28, 28), outputs: int = 10, seed: int = 0)
             f"expected square images of at most {SIDE} x {SIDE} pixels, got {height} x {width}"
         )
     times = SIDE // height
-    missing = SIDE - times * height
-    before, after = missing // 2, missing - missing // 2
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["flat"], layers["image"] = nn.Flatten(), nn.Unflatten(1, tuple(shape))
-    layers["larger"] = nn.Upsample(scale_factor=times)
-    layers["border"] = nn.ZeroPad2d((before, after, before, after))
+    before, odd = divmod(SIDE - times * height, 2)
+    after = before + odd
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers["conv1"], layers["relu1"] = nn.Conv2d(channels, 6, 5), nn.ReLU()
-        layers["pool1"] = nn.MaxPool2d(2)
-        layers["conv2"], layers["relu2"] = nn.Conv2d(6, 16, 5), nn.ReLU()
-        layers["pool2"] = nn.MaxPool2d(2)
-        layers["flatten"] = nn.Flatten()
-        layers["fc1"], layers["relu3"] = nn.Linear(16 * 5 * 5, 120), nn.ReLU()
-        layers["fc2"], layers["relu4"] = nn.Linear(120, 84), nn.ReLU()
-        layers["fc3"] = nn.Linear(84, outputs)
+        layers = OrderedDict[str, nn.Module](
+            flat=nn.Flatten(), image=nn.Unflatten(1, tuple(shape)),
+            larger=nn.Upsample(scale_factor=times),
+            border=nn.ZeroPad2d((before, after, before, after)),
+            conv1=nn.Conv2d(channels, 6, 5), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(6, 16, 5), relu2=nn.ReLU(), pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(), fc1=nn.Linear(16 * 5 * 5, 120), relu3=nn.ReLU(),
+            fc2=nn.Linear(120, 84), relu4=nn.ReLU(), fc3=nn.Linear(84, outputs),
+        )  # fmt: skip
     return nn.Sequential(layers)

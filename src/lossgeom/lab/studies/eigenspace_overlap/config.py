@@ -32,11 +32,11 @@ class Config:
 
     def __post_init__(self) -> None:
         positive = min(self.batch_size, self.epochs) >= 1 and 0 < self.lr < math.inf
-        counts = ("lr", "batch_size", "epochs")
-        rising = list(self.narrow) == sorted(set(self.narrow)) and self.narrow
-        require(self, bool(rising) and min(self.narrow) >= 2, "increasing widths from 2", "narrow")
+        given, rising = "lr, batch_size and epochs above 0", tuple(sorted({*self.narrow}))
+        wide = self.narrow == rising and min(self.narrow, default=0) >= 2
+        require(self, wide, "increasing widths from 2", "narrow")
         require(self, self.models >= 2, "two models or more", "models")
-        require(self, positive, "lr, batch_size and epochs above 0", *counts)
+        require(self, positive, given, "lr", "batch_size", "epochs")
         require(self, self.pairs >= 2, "two pairs or more", "pairs")
         require(self.network, self.network.model == "mlp", "the model mlp", "model")
 

@@ -35,18 +35,16 @@ class Config:
     """Data and model."""
 
     def __post_init__(self) -> None:
-        n, rates = self.network.examples, ("lr", "bound_lr")
-        positive = all(0 < getattr(self, name) < math.inf for name in rates)
-        require(self, positive, "learning rates > 0", *rates)
+        n, some = self.network.examples, set() < set(self.ones) < set(range(CLASSES))
+        positive = all(0 < rate < math.inf for rate in (self.lr, self.bound_lr))
+        least = min(self.epochs, self.bound_epochs)
+        require(self, positive, "learning rates > 0", "lr", "bound_lr")
         require(self, 0 <= self.momentum < 1, "a momentum in [0, 1)", "momentum")
         require(self, 1 <= self.batch_size <= n, f"a batch_size of 1 to {n}", "batch_size")
-        counts = ("epochs", "bound_epochs")
-        require(self, all(getattr(self, name) >= 1 for name in counts), "at least 1", *counts)
-        some = set(self.ones) < set(range(CLASSES)) and bool(self.ones)
+        require(self, least >= 1, "at least 1", "epochs", "bound_epochs")
         require(self, self.samples >= 2, "samples of at least 2", "samples")
-        layers = self.network.model == "mlp"
-        require(self, layers, "the mlp, whose initialisation is prescribed", "network")
         require(self, some, "some of the digits 0 to 9, and not all", "ones")
+        require(self.network, self.network.model == "mlp", "the model mlp", "model")
 
 
 # Of the authors' code are the network, the two halves of the digits, both learning rates, the
