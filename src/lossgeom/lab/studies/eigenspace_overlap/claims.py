@@ -38,8 +38,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     for kind, called in names(config).items():
         yield stats.claim_over_seeds(
             f"far_above_{kind}",
-            statement="Top eigenspaces of independently trained models overlap far more than "
-            f"random ones: {called}.",
+            statement=f"Top eigenspaces of two models overlap far more than random ones: {called}.",
             source=WU,
             measured=MULTIPLE,
             values=over_seeds(seeds, kind, "multiple"),
@@ -49,8 +48,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     for m in config.narrow:
         yield stats.claim_of_seeds(
             f"peak_{m}",
-            statement=f"With m = {m} outputs, fewer than classes, the overlap is largest at k = m "
-            "or a little before.",
+            statement=f"With m = {m} outputs, it is largest at k = m or a little before.",
             source=WU,
             values=over_seeds(seeds, f"narrow-{m}", "peak"),
             **at_or_before(m),
@@ -87,19 +85,17 @@ def _mechanism(config: Config, seeds: Seeds) -> Iterator[Claim]:
     for (kind, called), values in zip(names(config).items(), apart.tolist(), strict=True):
         yield stats.claim_of_seeds(
             f"live_{kind}",
-            statement="The peak is at the number of live directions of the outputs, up to one: "
-            f"{called}.",
+            statement=f"The peak is at the number of live directions, up to one: {called}.",
             source=DERIVED,
-            measured="share of seeds with a difference of at most 1, which is given for each seed, "
-            "between the peak and the number of eigenvalues of E[M] that are larger, relative to "
-            "the first, than the second of E[x x^T] is to its first, in the mean over models",
+            measured="share of seeds with at most 1, which is given for each seed, between the "
+            "peak and the number of eigenvalues of E[M] that are larger, relative to the first, "
+            "than the second of E[x x^T], in the mean over models",
             values=values,
             inside=AT_LIVE,
         )
     yield stats.claim_over_seeds(
         "mean_input",
-        statement="Up to the peak, eigenvectors are an output direction times the mean input, "
-        "which all models share.",
+        statement="Up to the peak, eigenvectors are an output direction times the mean input.",
         source=DERIVED,
         measured=f"{ENERGY}, least over the networks",
         values=by_kind(config, seeds, "along").min(0).tolist(),

@@ -48,8 +48,7 @@ Seeds = Sequence[SeedRecords[Config]]
 # What the numbers of a layer are.
 OF_FEW = f"median over the {FEW} largest eigenpairs"
 MEASURED = {
-    "overlap": "overlap of the spaces of the k largest eigenpairs of Hessian and decoupling, "
-    f"median over k = 1 to {FEW}",
+    "overlap": f"overlap of the spaces of the k largest eigenpairs, median over k = 1 to {FEW}",
     "overlap_of_classes": f"overlap of the spaces of the {MOST} largest eigenpairs",
     "rank_one": f"share of the largest singular value in the energy of eigenvectors, {OF_FEW}",
     "along_mean": f"share of E[x] in the energy of eigenvectors, {OF_FEW}",
@@ -139,8 +138,7 @@ def _all_layers(seeds: Seeds) -> Iterator[Claim]:
         "near_optimum",
         statement="The decoupling is nearly as close to the Hessian as a Kronecker product can be.",
         source=DERIVED,
-        measured="Frobenius norm of the difference, as a multiple of that of the closest Kronecker "
-        "product, mean over layers of the mlp",
+        measured="distance as a multiple of the closest one's, mean over layers of the mlp",
         values=[stats.mean(values) for values in zip(*excess.values(), strict=True)],
         expected=NEAR_OPTIMUM,
         note=stats.means(excess),
@@ -155,8 +153,7 @@ def _all_layers(seeds: Seeds) -> Iterator[Claim]:
         "goes_with_input_ratio",
         statement="The more that eigenvalue of E[x x^T] stands out, the better is the decoupling.",
         source=DERIVED,
-        of=f"rank correlation of the {MEASURED['input_ratio']} and the {MEASURED['overlap']}, over "
-        "the linear layers of all networks",
+        of=f"rank correlation over linear layers of {MEASURED['input_ratio']} and overlap",
         values=list(map(correlation, seeds)),
         inside=GO_TOGETHER,
     )
@@ -164,8 +161,7 @@ def _all_layers(seeds: Seeds) -> Iterator[Claim]:
 
 def _nine(seeds: Seeds, layer: str) -> dict[str, Any]:
     return {
-        "measured": f"share of seeds with {MOST} eigenvalues above the largest relative gap; their "
-        "number is given for each seed",
+        "measured": f"share of seeds with {MOST} above the largest gap; given is their number",
         "values": numbers(seeds, MLP, layer, "outliers"),
         "inside": (MOST, MOST),
     }

@@ -66,11 +66,10 @@ def _medians(ends: Ends, form: str = ".3f") -> str:
 def _real(config: Config, seeds: Seeds) -> Iterator[Claim]:
     bounds, kls, errors = (_ends(seeds, REAL, metric) for metric in (BOUND, KL, TEST_ERROR))
     base, appr, iter_ = bounds.T
-    at = f"the least over seeds, after {config.bound_epochs} epochs of search"
+    at = f"the least, after {config.bound_epochs} epochs"
     yield stats.claim_of_all(
         "decoupled_below_standard",
-        statement="The bound is lower in the eigenbasis of decoupled layer Hessians than in the "
-        "standard basis: APPR < BASE.",
+        statement="The bound is lower in the eigenbasis of decoupled Hessians: APPR < BASE.",
         source=WU,
         measured=f"bound in the standard basis less that in the decoupled one, {at}",
         values=(base - appr).tolist(),
@@ -98,8 +97,7 @@ def _real(config: Config, seeds: Seeds) -> Iterator[Claim]:
         "holds",
         statement="The error on other data is below every bound on it.",
         source=DZIUGAITE_ROY,
-        measured="bound less the test error of networks from the posterior, the least over bases "
-        "and seeds",
+        measured="bound less the posterior's test error, the least over bases and seeds",
         values=(bounds - errors).min(1).tolist(),
         expected=HOLDS,
         note=f"Median test errors are {_medians(errors)}; of the networks that SGD found, "
@@ -121,18 +119,15 @@ def _random(seeds: Seeds) -> Iterator[Claim]:
     yield of_all(
         "higher_for_random_labels",
         statement="The best bound tells random labels from real ones.",
-        measured="least bound over bases with random labels less that with real ones, the least "
-        "over seeds",
+        measured="least bound over bases with random labels less that with real ones, least",
         values=(bounds.min(1) - real.min(1)).tolist(),
         expected=HIGHER,
         note=f"In the same basis, medians are apart by {_medians(bounds - real)}.",
     )
     yield of_all(
         "random_labels_are_not_learnt",
-        statement="With random labels the posterior goes back to the prior: it does not pay for "
-        "what it would have to memorise.",
-        measured="the largest KL over bases with random labels by the least with real ones, the "
-        "largest over seeds",
+        statement="With random labels the posterior goes back to the prior.",
+        measured="largest KL over bases with random labels by the least with real ones, largest",
         values=(kls.max(1) / _ends(seeds, REAL, KL).min(1)).tolist(),
         expected=COLLAPSED,
         note=f"Median KL, in nats, is {_medians(kls, '.1f')}.",
@@ -144,8 +139,7 @@ def _controls(seeds: Seeds) -> Iterator[Claim]:
     of_all = partial(stats.control, stats.claim_of_all)
     yield of_all(
         "without_kl",
-        statement="a bound without a KL, as if SGD had not seen its examples, is above the error "
-        "with random labels, too.",
+        statement="a bound without a KL is above the error with random labels, too.",
         measured="bound of Chernoff from the training error of SGD's network, the least over seeds",
         values=_ends(seeds, RANDOM, WITHOUT_KL)[:, 0].tolist(),
         expected=(CHANCE, math.inf),
@@ -153,8 +147,7 @@ def _controls(seeds: Seeds) -> Iterator[Claim]:
     yield of_all(
         "standard_below_recomputed",
         statement="the bound is lower in the standard basis than in the recomputed one.",
-        measured="bound in the recomputed basis less that in the standard one, the least over "
-        "seeds",
+        measured="bound in the recomputed basis less that in the standard one, the least",
         values=(iter_ - base).tolist(),
         expected=BETTER_RECOMPUTED,
     )

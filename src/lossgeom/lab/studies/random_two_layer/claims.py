@@ -50,8 +50,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     )
     yield of_median(
         "same_space",
-        statement="The C - 1 largest eigenpairs of a wide network span what W_2^T makes of the "
-        "directions of the outputs in which these do not move together.",
+        statement="The C - 1 largest eigenpairs span W_2^T {a : a orthogonal to (1, ..., 1)}.",
         measured=f"{OVERLAP}, at width {n}",
         values=at(seeds, n, "overlap"),
         expected=SAME_SPACE,
@@ -79,8 +78,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
         "inputs_are_missing",
         statement="What a wide network's overlap lacks of 1 is for want of inputs.",
         source="measured here",
-        measured=f"1 less the overlap with {config.inputs // FEWER} inputs, as a multiple of the "
-        f"same with {config.inputs}, at width {n}",
+        measured=f"what it lacks with 1/{FEWER} of the inputs, as a multiple, at width {n}",
         values=[(1 - fewer) / (1 - full) for fewer, full in missing],
         expected=MORE_IS_MISSING,
     )
@@ -105,8 +103,8 @@ def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
         expected=SMALL,
     )
     others = {
-        "one_output": "what W_2^T makes of the directions in which the first output does not move",
-        "other": "the same space of another network",
+        "one_output": "W_2^T {a : a orthogonal to (1, 0, ..., 0)}",
+        "other": "the space of another network",
     }
     for name, space in others.items():
         yield of_median(
