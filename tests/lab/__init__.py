@@ -1,6 +1,10 @@
 """What the tests of the studies share."""
 
+from pathlib import Path
 from typing import Any
+
+from lossgeom import Claim, Record
+from lossgeom.lab.studies._study import SeedRun, Study
 
 
 def varied(numbers: dict[str, dict[str, float]], seeds: int = 6) -> list[dict[str, Any]]:
@@ -12,3 +16,17 @@ def varied(numbers: dict[str, dict[str, float]], seeds: int = 6) -> list[dict[st
         }
         for seed in range(seeds)
     ]
+
+
+def claims_of_stages(
+    study: Study, config: Any, folder: Path, numbers: list[dict[str, Any]]
+) -> list[Claim]:
+    """The claims on records whose seeds have these numbers in the stages of a study."""
+    records = []
+    for seed, each in enumerate(numbers):
+        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, config, {}).settings)
+        for step, (name, row) in enumerate(each.items(), 1):
+            record.append({"step": step, "metric": name, **row})
+        record.finish()
+        records.append(record)
+    return study.judge(config, records)

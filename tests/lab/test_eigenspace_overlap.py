@@ -12,9 +12,9 @@ from lossgeom.lab.models import mlp
 from lossgeom.lab.studies import eigenspace_overlap as study
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies._study import SeedRun
-from lossgeom.lab.studies.eigenspace_overlap.config import PAPER, Config
+from lossgeom.lab.studies.eigenspace_overlap.config import Config
 from lossgeom.linalg import eigenspace_overlap
-from tests.lab import varied
+from tests.lab import claims_of_stages, varied
 
 NARROW = {"value": 0.8, "fall": 1.45, "multiple": 60.0, "random": 1.1, "along": 0.93, "off": 0.08,
           "accuracy": 0.93}  # fmt: skip
@@ -33,19 +33,13 @@ BAD = {
     "wide": {**AGAINST, "peak": 20.0},
     "centred": {**NARROW, "peak": 5.0},
 }
-WHOLE = ("peak",)  # numbers that do not vary a little
 
 
 def claims_of(folder, numbers):
-    records = []
-    for seed, each in enumerate(numbers):
-        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
-        for step, (name, row) in enumerate(each.items(), 1):
-            whole = {key: round(value, 1) if key in WHOLE else value for key, value in row.items()}
-            record.append({"step": step, "metric": name, **whole})
-        record.finish()
-        records.append(record)
-    return study.STUDY.judge(Config(), records)
+    """Of places of peaks, which do not vary a little."""
+    for row in (row for each in numbers for row in each.values() if "peak" in row):
+        row["peak"] = round(row["peak"], 1)
+    return claims_of_stages(study.STUDY, Config(), folder, numbers)
 
 
 def test_what_the_paper_says(tmp_path):
@@ -142,7 +136,3 @@ def test_with_all_output_directions_the_space_is_the_same_whatever_the_model():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(Config(), **settings)
-
-
-def test_the_papers_network():
-    assert (PAPER.network.data, PAPER.network.widths) == ("mnist", (200, 200))

@@ -12,7 +12,7 @@ from lossgeom.lab.studies import pac_bayes as study
 from lossgeom.lab.studies._network import NetworkSettings, in_chunks
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.pac_bayes import network
-from lossgeom.lab.studies.pac_bayes.config import PAPER, Config
+from lossgeom.lab.studies.pac_bayes.config import Config
 from lossgeom.lab.studies.pac_bayes.run import AT_END, BASES, WITHOUT_KL, error, without_kl
 from tests.conftest import without_checks
 
@@ -184,8 +184,3 @@ def test_stopped_and_begun_again_is_going_straight_through(tmp_path, unchecked):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(Config(), **settings)
-
-
-def test_the_papers_settings():
-    assert PAPER.network.data == "mnist"
-    assert (PAPER.bound_epochs, PAPER.bound_lr, PAPER.samples) == (2000, 1e-3, 50_000)

@@ -12,7 +12,7 @@ from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.planar_quadratic.config import Config
 from lossgeom.quadratic import Planar
 from tests.conftest import without_checks
-from tests.lab import varied
+from tests.lab import claims_of_stages, varied
 
 GOOD = {
     "limits": {"value": 0.02, "order": 1.01, "remainder": 2.01},
@@ -32,17 +32,8 @@ BAD = {
 }
 
 
-def write(folder, seed, numbers):
-    record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
-    for step, (name, row) in enumerate(numbers.items(), 1):
-        record.append({"step": step, "metric": name, **row})
-    record.finish()
-    return record
-
-
 def claims_of(folder, *numbers):
-    records = [write(folder, seed, each) for seed, each in enumerate(numbers)]
-    return study.STUDY.judge(Config(), records)
+    return claims_of_stages(study.STUDY, Config(), folder, list(numbers))
 
 
 def test_what_the_theory_says(tmp_path):

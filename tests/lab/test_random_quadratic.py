@@ -13,7 +13,7 @@ from lossgeom.lab.studies.random_quadratic.config import PAPER, Config
 from lossgeom.quadratic import PhaseDiagram
 from lossgeom.quadratic.trajectory import Trajectory
 from tests.conftest import without_checks
-from tests.lab import varied
+from tests.lab import claims_of_stages, varied
 
 BELOW = {
     "value": 0.0,
@@ -48,14 +48,7 @@ BAD = {
 
 
 def claims_of(folder, *numbers):
-    records = []
-    for seed, each in enumerate(numbers):
-        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
-        for step, (name, row) in enumerate(each.items(), 1):
-            record.append({"step": step, "metric": name, **row})
-        record.finish()
-        records.append(record)
-    return study.STUDY.judge(Config(), records)
+    return claims_of_stages(study.STUDY, Config(), folder, list(numbers))
 
 
 def test_what_the_paper_says(tmp_path):

@@ -10,10 +10,10 @@ import lossgeom as lg
 from lossgeom import Record
 from lossgeom.lab.studies import random_two_layer as study
 from lossgeom.lab.studies._study import SeedRun
-from lossgeom.lab.studies.random_two_layer.config import PAPER, Config
+from lossgeom.lab.studies.random_two_layer.config import Config
 from lossgeom.lab.studies.random_two_layer.network import random_network, row_space
 from lossgeom.linalg import random_numbers
-from tests.lab import varied
+from tests.lab import claims_of_stages, varied
 
 NARROW = {"value": 0.7, "predicted": 0.6, "earlier": 0.8, "overlap": 0.97, "one_output": 0.87,
           "other": 0.2}  # fmt: skip
@@ -32,14 +32,7 @@ BAD = {
 
 
 def claims_of(folder, numbers):
-    records = []
-    for seed, each in enumerate(numbers):
-        record = Record.create(folder / f"seed{seed}", SeedRun("run", seed, Config(), {}).settings)
-        for step, (name, row) in enumerate(each.items(), 1):
-            record.append({"step": step, "metric": name, **row})
-        record.finish()
-        records.append(record)
-    return study.STUDY.judge(Config(), records)
+    return claims_of_stages(study.STUDY, Config(), folder, numbers)
 
 
 def test_what_the_theorem_says(tmp_path):
@@ -132,7 +125,3 @@ def test_a_run(tmp_path, unchecked):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(Config(), **settings)
-
-
-def test_the_papers_widths():
-    assert PAPER.widths[-1] == 2000
