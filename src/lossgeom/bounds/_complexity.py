@@ -27,7 +27,7 @@ class Divergence(NamedTuple):
 
     @classmethod
     def of(cls, offset: Float[Tensor, " P"], log_std: Float[Tensor, " P"]) -> Divergence:
-        """That of a posterior whose mean is at an offset from the prior's."""
+        """Sum up a posterior whose mean is at an offset from the prior's."""
         squares = offset.double().square() + (2 * log_std.double()).exp()
         return cls(len(offset), squares.sum().item(), log_std.double().sum().item())
 
@@ -78,11 +78,10 @@ class Complexity:
         return (kl + 2 * math.log(j) + confidence) / (self.examples - 1)
 
     def gradients(self, apart: Divergence, log_variance: float) -> tuple[float, float, float]:
-        r"""Of the root of half of it, what gives its gradients.
+        r"""The numbers (a, c, d) of the gradients of :meth:`root`.
 
-        Returns:
-            The first times :math:`\mu - \theta_0` is that in mu, times :math:`\sigma^2` and less
-            the second that in ln sigma; the third is that in :math:`\ln \sqrt\lambda`.
+        .. math:: a (\mu - \theta_0) \text{ in } \mu, \quad a \sigma^2 - c \text{ in } \ln \sigma,
+            \quad d \text{ in } \ln \sqrt\lambda
         """
         by = 1 / (4 * (self.examples - 1) * self.root(apart.kl(log_variance), log_variance))
         precision = by * math.exp(-log_variance)
@@ -90,5 +89,5 @@ class Complexity:
         return precision, by, by * apart.numbers - precision * apart.squares - union
 
     def root(self, kl: float, log_variance: float) -> float:
-        """The root of half of it, which is about what it adds to an error."""
+        """The square root of half the complexity, which is about what it adds to an error."""
         return math.sqrt(self(kl, log_variance) / 2)

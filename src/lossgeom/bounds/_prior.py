@@ -21,7 +21,7 @@ UNKNOWN = Assumption(
 
 
 def prior_mean(problem: Problem, prior: Prior) -> tuple[Float[Tensor, " P"], list[Assumption]]:
-    """The parameters of a prior in the order of theta, and what is known of the rest of it.
+    """The parameters of a prior in the order of theta, and what is known of what is held fixed.
 
     Raises:
         TypeError, ValueError: if these are not parameters of the problem's model, or if what is
@@ -31,35 +31,28 @@ def prior_mean(problem: Problem, prior: Prior) -> tuple[Float[Tensor, " P"], lis
     own = network.module.state_dict()
     named = {alias for aliases in network.aliases for alias in aliases}
     fixed = [name for name, held in own.items() if name not in named and held.is_floating_point()]
-    known: list[str] = []
     state = unwrapped(prior)[0].state_dict() if isinstance(prior, nn.Module) else prior
-    if isinstance(state, Tensor):
-        mean = state.detach()
-    elif isinstance(state, Mapping):
-        missing = [name for name in network.names if name not in state]
-        if missing:
+    known: list[str] = []
+    if isinstance(state, Mapping):
+        if missing := [name for name in network.names if name not in state]:
             raise ValueError(
                 f"expected a prior with all parameters of the model, got none for {missing[:3]}"
             )
-        mean = torch.cat([state[name].detach().reshape(-1) for name in network.names])
         known = [name for name in fixed if name in state]
-        changed = [name for name in known if not torch.equal(state[name].to(own[name]), own[name])]
-        if changed:
+        if changed := [n for n in known if not torch.equal(state[n].to(own[n]), own[n])]:
             raise ValueError(
                 f"what the model holds fixed is not as in the prior ({', '.join(changed[:3])}), so "
                 "it depends on the examples, and there is no bound: use a norm without running "
                 "statistics, or freeze them in training. Where they come from other examples, give "
                 "as prior the parameters alone, as a vector"
             )
-    else:
+        state = torch.cat([state[name].reshape(-1) for name in network.names])
+    if not isinstance(state, Tensor):
         raise TypeError(
             "expected as prior the model before its training, its state dict, or a vector like "
             f"problem.theta; got {type(prior).__name__}"
         )
-    mean = mean.to(problem.theta)
-    if mean.shape != problem.theta.shape:
-        raise ValueError(
-            f"expected a prior of shape {tuple(problem.theta.shape)}, got {tuple(mean.shape)}"
-        )
-    held = AS_IN_PRIOR if set(fixed) == set(known) else UNKNOWN
-    return mean, [held] if fixed else []
+    mean, shape = state.detach().to(problem.theta), tuple(problem.theta.shape)
+    if mean.shape != shape:
+        raise ValueError(f"expected a prior of shape {shape}, got {tuple(mean.shape)}")
+    return mean, [AS_IN_PRIOR if fixed == known else UNKNOWN] if fixed else []

@@ -67,7 +67,7 @@ class Training:
 
 
 def fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
-    """Parameters that minimise the loss alone, from those of a problem on."""
+    """Train the parameters of a problem on its loss alone."""
     theta = problem.theta.clone()
     move, unwatched = _RMSprop(theta, training.lr), problem.inside_transforms()
     for batch in problem.over_batches(lambda batch: batch) * training.epochs:

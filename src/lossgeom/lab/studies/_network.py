@@ -104,10 +104,7 @@ def _load(
     centred: bool = True,
     pixels: bool = False,
 ) -> Dataset:
-    """All small digits, centred or not, or images, which always are; or pixels from 0 to 1.
-
-    Of CIFAR-10 there may be some classes only.
-    """
+    """Load digits, centred or not, or centred images; or either with pixels from 0 to 1."""
     if settings.data == "digits":
         return digits(settings.examples, seed, centred and not pixels, 0.0 if pixels else -1.0)
     if settings.data == "mnist":
