@@ -164,12 +164,8 @@ def save(
 ) -> None:
     """Save the overlaps of all pairs over k, for the figure, with what the decoupling gives."""
     x = torch.arange(1, len(decoupled) + 1, dtype=torch.float64)
-    drawing = Prediction(
-        title=f"{name.replace('-', ', width ')} (random: k / {n})",
-        x_label="eigenvectors k",
-        y_label="overlap of two models",
-        line_label="of their decoupled Hessians, first seed",
-        log_x=False,
-    )
+    title = f"{name.replace('-', ', width ')} (random: k / {n})"
+    labels = "eigenvectors k", "overlap of two models", "of their decoupled Hessians, first seed"
+    drawing = Prediction(title, *labels, log_x=False)
     arrays = {"x": x, "y": overlaps.T.contiguous(), "line_x": x.clone(), "line_y": decoupled}
     save_drawing(record, name, drawing, arrays)

@@ -70,13 +70,8 @@ def save_layers(problem: Problem, run: SeedRun[Config], record: Record) -> None:
         if (network, layer) in MAPPED:
             save_map(own, network, layer, record)
         k = torch.arange(1, len(own.overlap) + 1)
-        drawing = Prediction(
-            title=f"{network}: {layer}",
-            x_label="number of eigenvectors k",
-            y_label="overlap of eigenspaces",
-            line_label="random spaces",
-            log_x=False,
-        )
+        labels = "number of eigenvectors k", "overlap of eigenspaces", "random spaces"
+        drawing = Prediction(f"{network}: {layer}", *labels, log_x=False)
         arrays = {"x": k, "y": own.overlap[:, None], "line_x": k.clone(), "line_y": own.baseline}
         save_drawing(record, array_name(network, layer), drawing, arrays, **numbers_of(own))
 
@@ -100,14 +95,8 @@ def numbers_of(own: LayerStructure) -> dict[str, float]:
 
 def save_map(own: LayerStructure, network: str, layer: str, record: Record) -> None:
     """Save how the first eigenvectors divide among those of the inputs."""
-    drawing = HeatMap(
-        title=f"{network}: {layer}",
-        x_label="eigenvector of E[x xᵀ]",
-        y_label="eigenvector of the Hessian",
-        values="energy",
-        values_label="energy",
-        marks={},
-    )
+    labels = "eigenvector of E[x xᵀ]", "eigenvector of the Hessian", "energy", "energy"
+    drawing = HeatMap(f"{network}: {layer}", *labels, marks={})
     energy = own.maps[1][:ROWS, :COLUMNS]
     rows, columns = (torch.arange(1, n + 1) for n in energy.shape)
     arrays = {"x": columns, "y": rows, "energy": energy}

@@ -107,13 +107,8 @@ def ratios(run: SeedRun[Config], record: Record) -> dict[str, float]:
     found = [[rows[f"width-{n}"][name] for n in widths] for name in ("value", "predicted")]
     measured, predicted = torch.tensor(found, dtype=torch.float64)
     x = torch.tensor(widths, dtype=torch.float64)
-    drawing = Prediction(
-        title="The gap after C - 1 eigenvalues of E[M]",
-        x_label="width n",
-        y_label="eigenvalue C by eigenvalue C - 1",
-        line_label="with independent masks, first seed",
-        log_x=True,
-    )
+    labels = "width n", "eigenvalue C by eigenvalue C - 1", "with independent masks, first seed"
+    drawing = Prediction("The gap after C - 1 eigenvalues of E[M]", *labels, log_x=True)
     arrays = {"x": x, "y": measured[:, None], "line_x": x.clone(), "line_y": predicted}
     save_drawing(record, "ratios", drawing, arrays)
     return {"value": measured[-1].item()}
