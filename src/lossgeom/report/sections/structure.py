@@ -43,24 +43,22 @@ def _figure(
     dark, middle, light = colours(3)
     _decay(factors, found["output_spectrum"], "E[M], outputs", dark, DASHES[0])
     _decay(factors, found["input_spectrum"], "E[x x$^T$], inputs", light, DASHES[1])
-    factors.set_yscale("log")
-    _lines(factors, "spectra of both factors", "number", "relative to the largest")
+    relative = {"ylabel": "relative to the largest", "yscale": "log"}
+    _lines(factors, "spectra of both factors", "number", **relative)
     k = np.arange(1, len(found["values"]) + 1)
     values.errorbar(k, found["values"], found["residuals"], fmt="o", color=dark, label="block")
     values.plot(k, found["decoupled"], "x", color=middle, markersize=4, label="decoupled")
     if outliers is not None:
         values.axvline(outliers["count"] + 0.5, color="0.5", linestyle=SHORT_DASHES, linewidth=1)
-    if min(found["values"].min(), found["decoupled"].min()) > 0:
-        values.set_yscale("log")
-    _lines(values, "largest eigenvalues", "number", "eigenvalue")
+    positive = min(found["values"].min(), found["decoupled"].min()) > 0
+    scale = "log" if positive else "linear"
+    _lines(values, "largest eigenvalues", "number", ylabel="eigenvalue", yscale=scale)
     overlap.plot(k, found["overlap"], "o-", color=dark, label="with the decoupling")
     overlap.plot(k, found["baseline"], color="0.5", linestyle=SHORT_DASHES, label="random")
-    overlap.set_ylim(0, 1.02)
-    _lines(overlap, "overlap of top eigenspaces", "dimension", "")
+    _lines(overlap, "overlap of top eigenspaces", "dimension", ylim=(0, 1.02))
     energies.plot(k, found["rank_one_energy"], "o-", color=dark, label="of rank one")
     energies.plot(k, found["mean_input_energy"], "s--", color=light, label="along mean input")
-    energies.set_ylim(0, 1.02)
-    _lines(energies, "energy of eigenvectors", "number", "")
+    _lines(energies, "energy of eigenvectors", "number", ylim=(0, 1.02))
     _map(outputs, found["output_map"], "outputs", "eigenvector of E[M]")
     _map(inputs, found["input_map"], "inputs", "eigenvector of E[x x$^T$]")
     for i, axis in enumerate(images):
@@ -75,8 +73,8 @@ def _decay(axis: Any, values: np.ndarray, label: str, colour: Any, dashes: Any) 
     axis.plot(np.arange(1, len(shown) + 1), shown, color=colour, linestyle=dashes, label=label)
 
 
-def _lines(axis: Any, title: str, x_label: str, y_label: str) -> None:
-    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+def _lines(axis: Any, title: str, x_label: str, **others: Any) -> None:
+    axis.set(title=title, xlabel=x_label, **others)
     axis.legend(fontsize=7.5)
     axis.xaxis.get_major_locator().set_params(integer=True)
 

@@ -15,13 +15,7 @@ from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.pac_bayes.config import Config
 from lossgeom.lab.studies.pac_bayes.network import RANDOM, REAL
-from lossgeom.lab.studies.pac_bayes.run import (
-    BASES,
-    BOUND,
-    SGD_TEST_ERROR,
-    TEST_ERROR,
-    WITHOUT_KL,
-)
+from lossgeom.lab.studies.pac_bayes.run import BASES, BOUND, SGD_TEST_ERROR, TEST_ERROR, WITHOUT_KL
 from lossgeom.recording.bound_search import KL
 
 WU = "Wu et al., arXiv:2010.04261, abstract"
