@@ -69,6 +69,16 @@ def test_pairs_are_those_of_dense_blocks(name, matrix):
         assert pairs.converged.all()
 
 
+@pytest.mark.parametrize("name", ["relu", "convolution"])
+def test_a_batch_whose_targets_are_all_ignored_changes_nothing(name):
+    problem = problem_of(name)
+    ignored = problem.batches[0][0], torch.full((7,), -100)
+    for batches in ([ignored, *problem.batches], [*problem.batches, ignored]):
+        more = lg.layer_eigenpairs(lg.Problem(problem.model, "cross_entropy", batches), 3)
+        for layer, pairs in lg.layer_eigenpairs(problem, 3).items():
+            torch.testing.assert_close(more[layer].values, pairs.values)
+
+
 def test_large_layers_are_left_out_and_that_is_said(monkeypatch):
     monkeypatch.setattr(MODULE, "LARGEST", 20)
     problem = problem_of("relu")

@@ -189,9 +189,10 @@ def _from_rows(rows: LayerRows) -> tuple[Product, int]:
     K, B, S, m = g.shape
     if K <= S:
         G = rows.flat()
-        parts = torch.split(G, max(1, CACHE_BYTES // G[0].nbytes))  # each is read once
+        held = max(1, CACHE_BYTES // (G.shape[1] * G.itemsize))
+        parts = torch.split(G, held)  # each is read once
         return lambda V: sum((part.T @ (part @ V) for part in parts), V.new_zeros(())), G.nbytes
-    at, by = x.reshape(B * S, -1), g.transpose(0, 1).reshape(B, K, S * m)
+    at, by = x.flatten(0, 1), g.transpose(0, 1).reshape(B, K, S * m)
 
     def product(V: Tensor) -> Tensor:
         k = V.shape[1]
