@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.curvature import layer_rows, left_out
+from lossgeom.curvature import layer_rows
 from tests.problems import CASES, mlp
 from tests.reference import fingerprint
 
@@ -85,131 +85,10 @@ def test_convolutions(layer, shape):
         torch.testing.assert_close(found, expected)
 
 
-# Layers that are used in other ways
-
-
-class Net(nn.Module):
-    """A layer, and a head; what is in between is a function of the layer and its input."""
-
-    def __init__(self, function, layer=None):
-        super().__init__()
-        self.layer = nn.Linear(4, 4) if layer is None else layer
-        self.head = nn.Linear(4, 3)
-        self.function = function
-
-    def forward(self, x):
-        return self.head(self.function(self.layer, x))
-
-
-def problem_of(model, *shape, examples=4):
-    data = [(torch.randn(n, *shape).double(), torch.zeros(n).long()) for n in (examples, 2)]
-    return lg.Problem(model.double(), "cross_entropy", data)
-
-
-class Shared(nn.Module):
-    """Two layers with the same parameters."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
-        self.second.weight, self.second.bias = self.first.weight, self.first.bias
-
-    def forward(self, x):
-        return self.head(self.second(self.first(x).tanh()))
-
-
-RIGHT = {
-    "called twice": lambda: (Net(lambda f, x: f(f(x).tanh())), (4,)),
-    "called on two lengths": lambda: (Net(lambda f, x: f(f(x).tanh().mean(1))), (3, 4)),
-    "shared": lambda: (Shared(), (4,)),
-    "flattened": lambda: (Net(lambda f, x: f(x.flatten(0, 1)).view(x.shape).sum(1)), (3, 4)),
-    "by keyword": lambda: (Net(lambda f, x: f(input=x).tanh()), (4,)),
-    "output changed": lambda: (Net(lambda f, x: f(x).add_(1).tanh_()), (4,)),
-    "without an effect": lambda: (Net(lambda f, x: f(x).sign()), (4,)),
-}
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_layers_that_are_used_in_other_ways(name):
-    """Several calls, and modules with the same parameters, have the positions of all calls."""
-    model, shape = RIGHT[name]()
-    problem = problem_of(model, *shape)
-    found = blocks_of(problem, bias=True)
-    assert [parameter for layer in found for parameter in layer.parameters] == list(
-        problem.network.names
-    )
-    for layer, block in found.items():
-        expected = lg.GaussNewton(problem.with_parameters(list(layer.parameters))).dense()
-        torch.testing.assert_close(block, expected)
-    assert not left_out(problem)
-    assert not problem.notes
-
-
-LEFT_OUT = {
-    "not called with rows of the examples": lambda: (
-        Net(lambda f, x: torch.stack([f(one) for one in x])),
-        (4,),
-    ),
-    "its parameters act outside of its calls, too": lambda: (
-        Net(lambda f, x: f(x) + x @ f.weight),
-        (4,),
-    ),
-    "what it does for an example depends on others": lambda: (
-        Net(lambda f, x: f(x.transpose(0, 1)).sum(0)),
-        (4, 4),
-    ),
-    "Bilinear is neither linear nor a convolution": lambda: (
-        Net(lambda f, x: f(x, x), nn.Bilinear(4, 4, 4)),
-        (4,),
-    ),
-    "a convolution in groups": lambda: (
-        Net(lambda f, x: f(x[..., None])[..., 0], nn.Conv1d(4, 4, 1, groups=2)),
-        (4,),
-    ),
-    "its weight is held fixed, or made of others": lambda: (
-        Net(lambda f, x: f(x), nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))),
-        (4,),
-    ),
-}
-
-
-@pytest.mark.parametrize("reason", LEFT_OUT)
-def test_what_is_left_out_is_named(reason):
-    model, shape = LEFT_OUT[reason]()
-    problem = problem_of(model, *shape)
-    found = lg.kronecker_factors(problem)
-    assert [own.name for own in found] == ["head"]
-    assert reason in left_out(problem)["layer"]
-    assert any(reason in note and "(layer" in note for note in problem.notes)
-
-
-def test_a_layer_that_is_not_called_and_convolutions_of_one_example():
-    not_called = Net(lambda f, x: x @ f.weight)
-    each = Net(lambda f, x: torch.stack([f(one[:, None])[:, 0] for one in x]), nn.Conv1d(4, 4, 1))
-    for model in (not_called, each):
-        assert left_out(problem_of(model, 4)) == {"layer": "not called with rows of the examples"}
-
-
 @pytest.mark.parametrize("name", ["tied", "language_model"])
 def test_a_model_without_such_layers(name, unchecked):
     with pytest.raises(ValueError, match="expected a model with linear layers or convolutions"):
         lg.kronecker_factors(BY_NAME[name].problem())
-
-
-def test_reasons_are_said_once():
-    model = mlp(4, 4, 4, 4, 4, 4, 3, norm=True)
-    problem = problem_of(model, 4)
-    lg.kronecker_factors(problem)
-    said = "layer by layer: BatchNorm1d is neither linear nor a convolution (1, 4, 7, ...)"
-    assert problem.notes[-1].endswith(said)
-
-
-def test_a_layer_that_acts_in_some_batches_only():
-    def sometimes(layer, x):
-        return layer(x) if len(x) > 2 else x
-
-    with pytest.raises(ValueError, match=r"the same layers .* batch 1 .* not called .* \(layer\)"):
-        lg.kronecker_factors(problem_of(Net(sometimes), 4))
 
 
 # Losses

@@ -14,6 +14,7 @@ from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature.layer_summands import parameter_groups
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.agreement import agree, of_examples
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
@@ -55,9 +56,7 @@ class Layer:
 
 def left_out(problem: Problem) -> dict[str, str]:
     """Say which modules' parameters there are no rows of, and why, by the first batch."""
-    batch = checked_problem(problem).first_batch()
-    with measuring(problem.theta.device):
-        return _examined(problem, batch)[1]
+    return _examined(problem, checked_problem(problem).first_batch())[1]
 
 
 def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
@@ -73,7 +72,9 @@ def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
     if problem.cache.value(Key(layers_on), lambda: names) != names:
         raise ValueError(
             f"expected the same layers to act in every batch, but in batch {batch.index} other "
-            f"ones are left out than in the first: {reasons or 'none'}"
+            f"ones are left out than in the first: {reasons or 'none'}. Put a batch of one "
+            "example, which hides the dimension that examples lie along, into another one; or name "
+            "the layers that act in every batch with problem.with_parameters"
         )
     if why:
         problem.cache.note(f"no part of what is measured layer by layer: {reasons}")
@@ -91,10 +92,15 @@ def _listed(why: dict[str, str]) -> str:
 
 def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str]]:
     """Find the layers whose rows are right on a batch, and why other modules have none."""
-    candidates, why = problem.cached(_candidates)
-    if candidates:
-        why = why | tried(problem, batch, _wrong)
-    return [layer for layer in candidates if layer.name not in why], why
+    layers, why = problem.cached(_candidates)
+    with measuring(problem.theta.device), problem.network.undone():
+        if layers:
+            why = why | tried(problem, batch, _wrong)
+            layers = [layer for layer in layers if layer.name not in why]
+        if layers:  # the rows of a few examples may be laid out otherwise than those of all
+            key = Key(_mixed, batch.index)
+            why = why | problem.cache.value(key, lambda: _mixed(problem, batch, layers))
+    return [layer for layer in layers if layer.name not in why], why
 
 
 def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
@@ -122,25 +128,47 @@ def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
 def _wrong(trial: Trial) -> dict[str, str]:
     """Find the layers whose rows do not make the gradient of a few examples, and say why."""
     problem, leaf = trial.problem, trial.problem.leaf()
-    layers, why = _candidates(problem)[0], {}
+    layers = _candidates(problem)[0]
     calls = LayerCalls(problem, modules_of(layers), leaf, trial.batch)
-    u, B = drawn(calls.outputs), len(calls.outputs)
-    alone = torch.eye(B, device=u.device, dtype=u.dtype)
-    parts = calls.pulled(torch.einsum("kb,b...->kb...", alone, u))
+    u, why = drawn(calls.outputs), _apart(problem, trial.batch, layers, calls)
+    parts = calls.pulled(u[None])
     gradient = problem.unflatten(pulled(calls.outputs, leaf, u))
+    for layer in (layer for layer in layers if layer.name not in why):
+        x, g = layer.inputs(calls, len(u)), layer.gradients(parts, len(u))[0]
+        made = [torch.einsum("bsm,bsn->mn", g, x), g.sum((0, 1))]
+        expected = [gradient[name] for name in layer.parameters]
+        if not all(trial.agree(a.view_as(b), b) for a, b in zip(made, expected, strict=False)):
+            why[layer.name] = "its parameters act outside of its calls, too"
+    return why
+
+
+def _mixed(problem: Problem, batch: Batch, layers: list[Layer]) -> dict[str, str]:
+    """Find the layers with rows of a whole batch that are not those of its examples."""
+    calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
+    return _apart(problem, batch, layers, calls)
+
+
+def _apart(
+    problem: Problem, batch: Batch, layers: list[Layer], calls: LayerCalls
+) -> dict[str, str]:
+    """Find the layers with rows that are not those of one example after the other, and say why.
+
+    Where examples are weighted, the gradients at their rows must be weighted alike.
+    """
+    outputs, why = calls.outputs.detach(), dict[str, str]()
+    problem.terms(outputs, batch)  # for its error where the loss is not finite
+    u, B = drawn(outputs), len(outputs)
+    weights = drawn(u.view(B, -1)[:, 0])
+    both = calls.pulled(torch.stack([u, torch.einsum("b,b...->b...", weights, u)]))
     for layer in layers:
         called = [_in_rows(m, x, B) for m in layer.modules for x in calls.inputs[m]]
         if not called or not all(called):
             why[layer.name] = "not called with rows of the examples"
             continue
-        x, g = layer.inputs(calls, B), layer.gradients(parts, B)
-        own = alone[:, :, None, None] * g
-        made = [torch.einsum("kbsm,bsn->mn", own, x), own.sum((0, 1, 2))]
-        expected = [gradient[name] for name in layer.parameters]
-        if not trial.agree(own, g):
+        g, weighted = layer.gradients(both, B)
+        expected = weights[:, None, None] * g
+        if not agree(weighted, expected, of_examples(problem.autocast)):
             why[layer.name] = "what it does for an example depends on others"
-        elif not all(trial.agree(a.view_as(b), b) for a, b in zip(made, expected, strict=False)):
-            why[layer.name] = "its parameters act outside of its calls, too"
     return why
 
 
@@ -151,7 +179,7 @@ def modules_of(layers: list[Layer]) -> list[nn.Module]:
 def _in_rows(module: nn.Module, x: Tensor, B: int) -> bool:
     """Whether a layer was called with a first dimension that examples may lie along."""
     own = len(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 0
-    return x.ndim >= 2 + own and len(x) % B == 0
+    return x.ndim >= 2 + own and x.numel() > 0 and len(x) % B == 0
 
 
 def _one(parts: list[Tensor], dim: int) -> Tensor:

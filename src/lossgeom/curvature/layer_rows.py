@@ -78,7 +78,8 @@ def layer_rows(
 
     Cost: one forward pass, and one backward pass for each column: as many as an example has outputs
     for ``"exact"``, ``samples`` for ``"sampled"``, one for each target of an example for
-    ``"empirical"``.
+    ``"empirical"``. Once for a problem, another forward and two backward passes, in which it shows
+    which rows belong to which example.
 
     Args:
         problem: the loss and where to take it.
@@ -94,6 +95,7 @@ def layer_rows(
     Raises:
         ValueError: if there is no such layer, or one in some batches only; if the loss has no such
             root; for more than 2048 columns.
+        NonFiniteError: where the loss is NaN or infinite.
     """
     if curvature not in get_args(Curvature):
         raise ValueError(unknown("curvature", curvature, get_args(Curvature)))
