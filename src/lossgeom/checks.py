@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 
 def check_at_least(minimum: int, **arguments: int | None) -> None:
@@ -16,6 +16,17 @@ def check_at_least(minimum: int, **arguments: int | None) -> None:
             raise TypeError(f"expected {name} to be a number of at least {minimum}, got {value!r}")
         if value is not None and value < minimum:
             raise ValueError(f"expected {name} of at least {minimum}, got {value}")
+
+
+def check_whole(minimum: int, **arguments: int) -> None:
+    """Raise for what is no whole number, or too small a one.
+
+    >>> check_whole(1, samples=2)
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, Integral):
+            raise TypeError(f"expected {name} to be a whole number, got {value!r}")
+    check_at_least(minimum, **arguments)
 
 
 def check_number(

@@ -191,3 +191,12 @@ def test_what_is_not_finite_is_said(measure):
     with pytest.raises(lg.NonFiniteError):
         measure(problem.at(theta))
     assert len(measure(problem)) == 2
+
+
+def test_numbers_that_are_no_settings():
+    problem = problem_of(nn.Linear(4, 3), 4)
+    for settings, said in (({"samples": 0}, "samples of at least 1"), ({"seed": -1}, "seed of at")):
+        with pytest.raises(ValueError, match=said):
+            lg.kronecker_factors(problem, **settings)
+    with pytest.raises(TypeError, match=r"expected samples to be a whole number, got 1\.5"):
+        lg.kronecker_factors(problem, samples=1.5)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.layer_calls import LayerCalls
 from lossgeom.batches import Batch
+from lossgeom.checks import check_whole
 from lossgeom.curvature._layers import Layer, layers_on, modules_of
 from lossgeom.curvature._linear_losses import note_if_linear
 from lossgeom.curvature.empirical_fisher import observed_gradients
@@ -99,6 +100,8 @@ def layer_rows(
     """
     if curvature not in get_args(Curvature):
         raise ValueError(unknown("curvature", curvature, get_args(Curvature)))
+    check_whole(0, seed=seed)
+    check_whole(1, samples=samples)
     sampled = curvature == "sampled"
     scores = SampledScores(checked_problem(problem), seed, samples) if sampled else None
 
