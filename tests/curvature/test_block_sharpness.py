@@ -190,6 +190,41 @@ def test_fused_projections_are_cut_only_where_their_parts_are_as_large_as_each_o
 
 
 @pytest.mark.quick
+def test_only_the_weight_and_bias_of_a_fused_projection_are_cut():
+    qkv = linear(12)
+    qkv.lora_A, qkv.base_layer = linear(4, 12), linear(12)
+    assert types_of(Layer(qkv=qkv)) == {
+        "qkv.weight": ["QK", "VO"],
+        "qkv.lora_A.weight": ["other"],
+        "qkv.base_layer.weight": ["QK", "VO"],
+    }
+
+
+@pytest.mark.quick
+def test_the_nearest_module_decides():
+    class VisionAttentionNet(Layer):
+        pass
+
+    mixer = Layer(self_attn=Layer(out_proj=linear()), dense=linear(), key=linear())
+    model = Layer(mlp_mixer=mixer, net=VisionAttentionNet(out=linear()))
+    assert list(types_of(model).values()) == [["VO"], ["MLP"], ["MLP"], ["other"]]
+    assert types_of(nn.MultiheadAttention(4, 2))["out_proj.weight"] == ["VO"]
+
+
+@pytest.mark.quick
+def test_a_norm_is_one_by_its_type_or_the_end_of_a_name():
+    class NormalizedLinear(nn.Linear):
+        pass
+
+    class Scaled(nn.LayerNorm):
+        pass
+
+    modules = {"fc1": NormalizedLinear(3, 3, bias=False), "ln_2": linear(), "a": RMSNorm()}
+    model = Layer(**modules, b=Scaled(3, bias=False), kaln=linear())
+    assert list(types_of(model).values()) == [["MLP"], ["norm"], ["norm"], ["norm"], ["other"]]
+
+
+@pytest.mark.quick
 def test_a_tied_head_is_the_embedding():
     model = Layer(head=linear(3), tokens=nn.Embedding(3, 4))
     model.tokens.weight = model.head.weight
