@@ -55,3 +55,5 @@ def test_errors():
         best_kronecker_product(torch.empty(4097, 4097), (1, 4097))
     with pytest.raises(ValueError, match="expected a symmetric operator"):
         best_kronecker_product(torch.ones(4, 4).triu(), (2, 2))
+    with pytest.raises(ValueError, match="expected a finite matrix"):
+        best_kronecker_product(torch.full((4, 4), torch.nan), (2, 2))

@@ -87,3 +87,18 @@ def test_correspondence_maps():
 def test_refuses_sets_of_two_shapes():
     with pytest.raises(ValueError, match="expected as many vectors of one size"):
         lg.eigenspace_overlap(torch.eye(3), torch.eye(4)[:, :3])
+
+
+def test_refuses_other_shapes():
+    with pytest.raises(ValueError, match="as columns of matrices"):
+        lg.eigenspace_overlap(torch.ones(3), torch.ones(3))
+    with pytest.raises(ValueError, match=r"expected spaces of 1 <= k <= n = 3 dimensions, got k=5"):
+        lg.random_overlap(5, 3)
+    with pytest.raises(ValueError, match="expected vectors of m x n = 2 x 3 numbers, got 5"):
+        lg.rank_one_energy(torch.ones(5), (2, 3))
+    with pytest.raises(ValueError, match="expected vectors of m x n = 2 x 2 numbers, got 5"):
+        lg.energy_along(torch.ones(5), torch.ones(2))
+    with pytest.raises(ValueError, match=r"expected a direction of shape \(n,\), got \(2, 2\)"):
+        lg.energy_along(torch.ones(4), torch.ones(2, 2))
+    with pytest.raises(ValueError, match="expected vectors as columns of a matrix"):
+        lg.correspondence_maps(torch.ones(4), torch.eye(2), torch.eye(2))

@@ -33,7 +33,8 @@ def best_kronecker_product(A: Float[Tensor, "mn mn"], shape: tuple[int, int]) ->
         shape: (m, n), outputs and inputs.
 
     Raises:
-        ValueError: for a matrix of more than 4096 rows, of another shape, or not symmetric.
+        ValueError: for a matrix of more than 4096 rows, of another shape, not symmetric, or not
+            finite.
 
     Source: Van Loan and Pitsianis, Approximation with Kronecker products (1993).
 
@@ -50,6 +51,8 @@ def best_kronecker_product(A: Float[Tensor, "mn mn"], shape: tuple[int, int]) ->
             f"expected a matrix of at most {LARGEST} rows, got {size}; best_kronecker(problem) "
             "takes the Gauss-Newton blocks of layers of any size, without forming them"
         )
+    if not A.isfinite().all():
+        raise ValueError("expected a finite matrix, got one with NaN or infinity")
     check_symmetric_matrix(A)
     A = A.double()
     rearranged = _symmetric(_symmetric((A + A.T).reshape(m, n, m, n).transpose(1, 2) / 2, 2), 0)

@@ -19,16 +19,17 @@ def eigenspace_overlap(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> Floa
     Cost: n k^2 multiplications.
 
     Raises:
-        ValueError: for sets of two shapes.
+        ValueError: for sets of two shapes, or that are no matrices.
 
     Source: Wu et al., Dissecting Hessian, arXiv:2010.04261.
 
     >>> eigenspace_overlap(torch.eye(3)[:, :2], torch.eye(3)[:, [0, 2]]).tolist()
     [1.0, 0.5]
     """
-    if U.shape != V.shape:
+    if U.shape != V.shape or U.ndim != 2:
         raise ValueError(
-            f"expected as many vectors of one size, got {tuple(U.shape)} and {tuple(V.shape)}"
+            "expected as many vectors of one size, as columns of matrices, got "
+            f"{tuple(U.shape)} and {tuple(V.shape)}"
         )
     squares = (U.double().T @ V.double()).square()
     sums = squares.cumsum(0).cumsum(1).diagonal()
@@ -38,9 +39,14 @@ def eigenspace_overlap(U: Float[Tensor, "n k"], V: Float[Tensor, "n k"]) -> Floa
 def random_overlap(k: int, n: int) -> Float[Tensor, " k"]:
     """The expected overlap j / n of a space of dimension j = 1..k in n with a random one.
 
+    Raises:
+        ValueError: if k is not in 1..n.
+
     >>> random_overlap(2, 4).tolist()
     [0.25, 0.5]
     """
+    if not 1 <= k <= n:
+        raise ValueError(f"expected spaces of 1 <= k <= n = {n} dimensions, got k={k}")
     return torch.arange(1, k + 1, dtype=torch.float64) / n
 
 
@@ -54,6 +60,9 @@ def rank_one_energy(V: Float[Tensor, "mn ..."], shape: tuple[int, int]) -> Float
     Args:
         V: a vector or a block of vectors, row-major: the entry of output i and input j at i n + j.
         shape: (m, n), outputs and inputs.
+
+    Raises:
+        ValueError: for vectors of another length than m n.
 
     Source: Wu et al., Dissecting Hessian, arXiv:2010.04261.
 
@@ -74,11 +83,16 @@ def energy_along(V: Float[Tensor, "mn ..."], x: Float[Tensor, " n"]) -> Float[Te
         V: a vector or a block of vectors, row-major.
         x: the direction, such as the mean input of a layer, of any length but 0.
 
+    Raises:
+        ValueError: for vectors whose length is no multiple of that of x.
+
     Source: Wu et al., Dissecting Hessian, arXiv:2010.04261.
 
     >>> energy_along(torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([2.0, 0.0])).item()
     1.0
     """
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"expected a direction of shape (n,), got {tuple(x.shape)}")
     x = x.double()
     along: Tensor = _matrices(V, (len(V) // len(x), len(x))) @ (x / x.norm())
     return along.square().sum(-1)
@@ -99,16 +113,24 @@ def correspondence_maps(
         left: eigenvectors u of the outputs' factor, as columns.
         right: eigenvectors x of the inputs' factor, as columns.
 
+    Raises:
+        ValueError: for vectors of another length than m n, or a single one.
+
     Source: Wu et al., Dissecting Hessian, arXiv:2010.04261.
 
     >>> outputs, inputs = correspondence_maps(torch.eye(4)[:, 2:3], torch.eye(2), torch.eye(2))
     >>> outputs.tolist(), inputs.tolist()
     ([[0.0, 1.0]], [[1.0, 0.0]])
     """
+    if V.ndim != 2:
+        raise ValueError(f"expected vectors as columns of a matrix, got shape {tuple(V.shape)}")
     matrices = _matrices(V, (len(left), len(right)))
     outputs, inputs = left.double().T @ matrices, matrices @ right.double()
     return outputs.square().sum(2), inputs.square().sum(1)
 
 
 def _matrices(V: Float[Tensor, "mn ..."], shape: tuple[int, int]) -> Float[Tensor, "... m n"]:
+    m, n = shape
+    if len(V) != m * n:
+        raise ValueError(f"expected vectors of m x n = {m} x {n} numbers, got {len(V)}")
     return torch.unflatten(V.double().movedim(0, -1), -1, shape)
