@@ -95,6 +95,17 @@ def test_outliers_lie_before_the_largest_gap(values, count, gap):
     assert (found.count, found.gap) == (count, gap)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_there_is_no_gap_where_an_eigenvalue_is_not_finite(value):
+    found = outliers(torch.tensor([value, 2.0, 1.0]))
+    assert found.count == 0
+    assert math.isnan(found.gap)
+
+
+def test_whole_numbers_have_a_gap():
+    assert outliers(torch.tensor([8, 4, 1])).gap == 4
+
+
 def test_a_single_eigenvalue_has_no_gap():
     with pytest.raises(ValueError, match="expected two eigenvalues or more, got 1"):
         outliers(torch.ones(1))

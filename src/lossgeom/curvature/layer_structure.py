@@ -35,7 +35,7 @@ class Outliers:
     Attributes:
         count: how many they are.
         gap: the ratio of the last of them to the next eigenvalue, which is infinite where that is
-            zero up to rounding.
+            zero up to rounding, and NaN, with a count of 0, where an eigenvalue is not finite.
     """
 
     count: int
@@ -62,6 +62,9 @@ def outliers(values: Float[Tensor, " k"]) -> Outliers:
     """
     if len(values) < 2:
         raise ValueError(f"expected two eigenvalues or more, got {len(values)}")
+    if not values.isfinite().all():
+        return Outliers(0, math.nan)
+    values = values if values.is_floating_point() else values.double()
     floor = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
     cleaned = torch.where(values > floor, values, 0.0).double()
     ratios = (cleaned[:-1] / cleaned[1:]).nan_to_num(nan=0.0, posinf=math.inf)
@@ -204,6 +207,7 @@ def layer_structure(
     ('1.0000, 4.0000', 1)
     """
     check_at_least(1, k=k)
+    check_at_least(0, seed=seed)
     blocks = LayerBlocks(problem, matrix)
     return tuple(
         structure_of(blocks, layer, k, errors=errors, tol=tol, seed=seed) for layer in blocks.layers
