@@ -107,9 +107,51 @@ def test_rows_take_the_place_of_hessian_products_between_relus_only(monkeypatch)
     assert asked == ["Hessian"] * 2
 
 
+class NearlyPiecewiseLinear(nn.Module):
+    """Two ReLUs beside a GELU that curves on an example where its own slope is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 3, bias=False), nn.Linear(3, 1, bias=False)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.tensor([[1, -1], [-1, 1], [-0.7517915246935645, -20]]))
+            self.last.weight.copy_(torch.tensor([[1e3, 1, 5]]))
+
+    def forward(self, x):
+        z = self.first(x)
+        return self.last(torch.cat([z[:, :2].relu(), nn.functional.gelu(z[:, 2:])], 1))
+
+
+def test_finds_a_small_pair_that_the_products_made_from_rows_have_not():
+    model, x = NearlyPiecewiseLinear().double(), torch.eye(2).double()[[1, 1, 1, 1, 0]]
+    problem = lg.Problem(model, "squared_error", [(x, model(x).detach() - 3)])
+    pairs = lg.layer_eigenpairs(problem, 2)["first"]
+    A = lg.Hessian(problem.with_parameters("first.weight")).dense()
+    torch.testing.assert_close(pairs.values, torch.linalg.eigvalsh(A).flip(0)[:2])
+    assert pairs.converged.all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_made_from_rows_are_compared_by_five(monkeypatch, dtype):
+    products = []
+    multiply = lg.Hessian.matmat
+    monkeypatch.setattr(
+        lg.Hessian, "matmat", lambda A, V: (products.append(V.shape[1]), multiply(A, V))[1]
+    )
+    found = lg.layer_eigenpairs(problem_of("relu", dtype), 5)
+    assert all(pairs.converged.all() for pairs in found.values())
+    assert sum(products) == 5 * len(found)
+
+
 def test_an_unknown_matrix_and_no_pair(unchecked):
     problem = problem_of("relu")
     with pytest.raises(ValueError, match="unknown matrix 'fisher'"):
         lg.layer_eigenpairs(problem, matrix="fisher")
     with pytest.raises(ValueError, match="expected k"):
         lg.layer_eigenpairs(problem, 0)
+    with pytest.raises(ValueError, match=r"expected k to be a whole number, got 1\.5"):
+        lg.layer_eigenpairs(problem, 1.5)
+    with pytest.raises(ValueError, match="expected seed of at least 0"):
+        lg.layer_eigenpairs(problem, seed=-1)
+    with pytest.raises(ValueError, match="expected memory_budget of at least 0"):
+        lg.layer_eigenpairs(problem, memory_budget=-1)
