@@ -1,6 +1,8 @@
 """Distances of Kronecker products from layers' blocks, against dense blocks."""
 
+import importlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import lossgeom as lg
 from lossgeom.curvature import _block_norms
 from tests.reference import joined
 
+# a function has its name, too
+MODULE = importlib.import_module("lossgeom.curvature.kronecker_errors")
 NAMES = (
     *("decoupling", "reduce", "sampled", "sampled reduce", "empirical", "empirical reduce"),
     *("EKFAC", "Shampoo", "Shampoo^2", "best"),
@@ -111,6 +115,20 @@ def test_best_kronecker_is_that_of_the_dense_block(kind, memory_budget):
         assert best.singular_value.converged
 
 
+def test_best_kronecker_is_found_from_a_start_that_hardly_holds_it():
+    """The second input is small, and so the factor of the inputs is nearly the wrong one."""
+    first, last = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, -1], [-1, 1]]))
+        last.weight.copy_(torch.tensor([[1.0, 0], [0, 1500]]))
+    x = torch.tensor([[1.0, 0], [0, 1e-3]]).double()
+    model = nn.Sequential(first, nn.ReLU(), last).double()
+    problem = lg.Problem(model, "squared_error", [(x, torch.zeros(2, 2).double())])
+    best, A = lg.best_kronecker(problem)[0], block_of(problem, "0")
+    expected = lg.best_kronecker_product(A, (2, 2)).dense()
+    assert (A - best.matrix.dense()).norm() == pytest.approx((A - expected).norm().item())
+
+
 def test_best_kronecker_with_the_bias_joined():
     problem = perceptron()
     for best in lg.best_kronecker(problem, bias=True, tol=1e-8):
@@ -159,6 +177,18 @@ def test_an_estimated_norm_is_in_the_error_bar(monkeypatch):
     assert "+-" in str(table)
 
 
+@pytest.mark.quick
+def test_an_estimated_norm_is_no_less_than_what_products_explain(monkeypatch):
+    """Where the estimate came out too low, no error is zero without a bar."""
+    problem = perceptron(examples=1)
+    exact = lg.kronecker_errors(problem)
+    low = [replace(own.norm, value=0.9 * own.norm.value, stderr=0.01) for own in exact.layers]
+    monkeypatch.setattr(MODULE, "block_norms", lambda *_: low)
+    for layer, own in zip(lg.kronecker_errors(problem).layers, exact.layers, strict=True):
+        assert layer.norm.value == pytest.approx(own.norm.value)
+        assert all(error.stderr > 1e-3 for error in layer.errors.values())
+
+
 def test_a_single_example_is_a_product_itself():
     for dtype, least in ((torch.float64, 1e-6), (torch.float32, 5e-3)):
         for layer in lg.kronecker_errors(perceptron(dtype=dtype, examples=1)).layers:
@@ -184,6 +214,7 @@ def test_a_dead_layer_has_no_relative_error():
     layer = lg.kronecker_errors(problem.refreshed()).layers[0]
     assert layer.norm.value == 0
     assert all(math.isnan(error.value) for error in layer.errors.values())
+    assert not any(error.converged for error in layer.errors.values())
     assert all(math.isnan(ratio) for ratio in layer.trace_ratios.values())
 
 
@@ -236,3 +267,13 @@ def test_errors(unchecked):
         lg.best_kronecker(perceptron(), tol=1.0)
     with pytest.raises(ValueError, match="expected max_iterations of at least 1"):
         lg.best_kronecker(perceptron(), max_iterations=0)
+    with pytest.raises(ValueError, match="expected memory_budget of at least 0"):
+        lg.best_kronecker(perceptron(), memory_budget=-1)
+    wrong = {"seed": -1, "samples": 0, "matvecs": 1, "memory_budget": -1}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"expected {name} of at least"):
+            lg.kronecker_errors(perceptron(), **{name: value})
+    with pytest.raises(ValueError, match="expected samples to be a whole number"):
+        lg.kronecker_factors(perceptron(), samples=1.5)
+    with pytest.raises(ValueError, match="expected samples of at least 1"):
+        lg.kronecker_factors(perceptron(), samples=0)

@@ -60,10 +60,11 @@ def best_kronecker(
     .. math:: \mathcal R(A)\, Y = \frac1n \sum G Y G^\top, \quad
         \mathcal R(A)^\top X = \frac1n \sum G^\top X G,
 
-    found by power iteration from the factor of the inputs. Both maps keep matrices positive
-    semi-definite, and so the iteration stays where the largest singular value has its vectors. The
-    block is the Hessian's between piecewise linear activations; of smooth ones
-    :func:`best_kronecker_product` takes small dense blocks.
+    found by power iteration. Both maps keep matrices positive semi-definite, and so the largest
+    singular value has vectors Y of that kind, of which :math:`\langle I, Y \rangle \ge \|Y\|`. The
+    start, the factor of the inputs plus :math:`I / \sqrt n` times its norm, holds at least
+    :math:`1 / (2 \sqrt n)` of them. The block is the Hessian's between piecewise linear
+    activations; of smooth ones :func:`best_kronecker_product` takes small dense blocks.
 
     Memory: m^2 + n^2 numbers for each layer, beside gradients and inputs of the examples where they
     fit into the budget; where not, the data is gone over again.
@@ -98,6 +99,7 @@ def best_kronecker(
     """
     check_number("tol", tol, 0, 1)
     check_at_least(1, max_iterations=max_iterations)
+    check_at_least(0, memory_budget=memory_budget)
     factors = checked_problem(problem).cached(kronecker_factors, bias=bias)
     with plain_arithmetic(problem.theta.device):
         rows = Rows(problem, memory_budget, bias=bias)
@@ -108,7 +110,7 @@ def closest(
     rows: Rows, factors: Sequence[KroneckerFactors], tol: float = 1e-4, max_iterations: int = 100
 ) -> tuple[BestKronecker, ...]:
     """Find the closest products of all layers in the same passes."""
-    right = [_unit(own.inputs.double()) for own in factors]
+    right = [_start(own.inputs.double()) for own in factors]
     passes = 0
     for _ in range(max_iterations):
         passes += 2
@@ -199,6 +201,12 @@ def _condensed(rows: LayerRows) -> LayerRows:
         g = x.mT @ g
         x = torch.eye(x.shape[2], dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
     return replace(rows, inputs=x, gradients=g)
+
+
+def _start(inputs: Float[Tensor, "n n"]) -> Tensor:
+    """The factor of the inputs, with a share of every positive semi-definite matrix."""
+    n = len(inputs)
+    return _unit(_unit(inputs) + torch.eye(n, dtype=inputs.dtype, device=inputs.device) / n**0.5)
 
 
 def _unit(X: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
+from lossgeom.checks import check_at_least
 from lossgeom.curvature._block_norms import block_norms
 from lossgeom.curvature.best_kronecker import (
     BestKronecker,
@@ -113,8 +114,9 @@ def kronecker_errors(
       is a product in its basis only, may be.
 
     The norm of A is exact for layers of at most 2048 weights, and where rows for at most 2048
-    columns fit into the budget; otherwise it is estimated by :func:`frobenius_norm`, and errors
-    say by how much they change with a standard error of it, and with rounding.
+    columns fit into the budget; otherwise it is estimated by :func:`frobenius_norm`, but is never
+    less than what ``best`` and ``EKFAC`` explain of it, and errors say by how much they change with
+    a standard error of it, and with rounding.
 
     Cost: that of :func:`kronecker_factors` 7 times and of :func:`best_kronecker`; two passes over
     the gradients of observations; ``matvecs`` products with the Gauss-Newton matrix for each layer
@@ -124,7 +126,7 @@ def kronecker_errors(
         problem: the loss and where to take it.
         seed: of targets that are drawn, and of probes.
         samples: of the targets of each observation.
-        matvecs: products for an estimated norm.
+        matvecs: products for an estimated norm, at least 2.
         memory_budget: bytes of rows to keep; 2 GiB.
 
     Raises:
@@ -142,6 +144,9 @@ def kronecker_errors(
     relative Frobenius error
     layer   size  decoupling  reduce  sampled
     """
+    check_at_least(0, seed=seed, memory_budget=memory_budget)
+    check_at_least(1, samples=samples)
+    check_at_least(2, matvecs=matvecs)
     factors = checked_problem(problem).cached(kronecker_factors, corrected=True)
     with plain_arithmetic(problem.theta.device):
         rows = Rows(problem, memory_budget)
@@ -205,12 +210,14 @@ def _layer_errors(
     norm: Estimate,
 ) -> LayerErrors:
     trace, *inner = sums.tolist()
-    errors, along = {}, iter(inner)
+    least = max(best.singular_value.value, products["EKFAC"].frobenius_norm())  # what they explain
+    norm, errors, along = replace(norm, value=max(norm.value, least)), {}, iter(inner)
     for name, K in products.items():
         square = K.frobenius_norm() ** 2  # of a matrix with the diagonal of A in its eigenbasis
         product = next(along) if isinstance(K, KroneckerProduct) else square
         errors[name] = _error(2 * product - square, norm, dtype)
-    errors["best"] = replace(errors["best"], converged=best.singular_value.converged)
+    if not best.singular_value.converged:
+        errors["best"] = replace(errors["best"], converged=False)
     ratios = {name: K.trace() / trace if trace else math.nan for name, K in products.items()}
     shape = len(best.matrix.left), len(best.matrix.right)
     return LayerErrors(best.name, shape, norm, trace, errors, ratios)
