@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 
 def check_at_least(minimum: int, **arguments: int | None) -> None:
-    """Raise for a number that is too small, or not a whole one.
+    """Raise for a number that is too small.
 
     >>> check_at_least(1, runs=2, every=None)
     """
@@ -16,8 +16,6 @@ def check_at_least(minimum: int, **arguments: int | None) -> None:
             raise TypeError(f"expected {name} to be a number of at least {minimum}, got {value!r}")
         if value is not None and not value >= minimum:
             raise ValueError(f"expected {name} of at least {minimum}, got {value}")
-        if value is not None and math.isfinite(value) and value != int(value):
-            raise ValueError(f"expected {name} to be a whole number, got {value}")
 
 
 def check_whole(minimum: int, **arguments: int) -> None:

@@ -273,7 +273,7 @@ def test_errors(unchecked):
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"expected {name} of at least"):
             lg.kronecker_errors(perceptron(), **{name: value})
-    with pytest.raises(ValueError, match="expected samples to be a whole number"):
+    with pytest.raises(TypeError, match="expected samples to be a whole number"):
         lg.kronecker_factors(perceptron(), samples=1.5)
     with pytest.raises(ValueError, match="expected samples of at least 1"):
         lg.kronecker_factors(perceptron(), samples=0)

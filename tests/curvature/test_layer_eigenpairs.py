@@ -149,7 +149,7 @@ def test_an_unknown_matrix_and_no_pair(unchecked):
         lg.layer_eigenpairs(problem, matrix="fisher")
     with pytest.raises(ValueError, match="expected k"):
         lg.layer_eigenpairs(problem, 0)
-    with pytest.raises(ValueError, match=r"expected k to be a whole number, got 1\.5"):
+    with pytest.raises(TypeError, match=r"expected k to be a whole number, got 1\.5"):
         lg.layer_eigenpairs(problem, 1.5)
     with pytest.raises(ValueError, match="expected seed of at least 0"):
         lg.layer_eigenpairs(problem, seed=-1)

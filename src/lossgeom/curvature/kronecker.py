@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
 from lossgeom.linalg import plain_arithmetic
@@ -147,8 +146,6 @@ def kronecker_factors(
     """
     if sharing not in get_args(Sharing):
         raise ValueError(unknown("sharing", sharing, get_args(Sharing)))
-    check_at_least(0, seed=seed)
-    check_at_least(1, samples=samples)
     checked_problem(problem)
     over = partial(layer_rows, problem, curvature=curvature, bias=bias, seed=seed, samples=samples)
     sums: dict[Layer, _Sums] = {}

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
-from lossgeom.checks import check_at_least
+from lossgeom.checks import check_at_least, check_whole
 from lossgeom.curvature._block_norms import block_norms
 from lossgeom.curvature.best_kronecker import (
     BestKronecker,
@@ -144,9 +144,10 @@ def kronecker_errors(
     relative Frobenius error
     layer   size  decoupling  reduce  sampled
     """
-    check_at_least(0, seed=seed, memory_budget=memory_budget)
-    check_at_least(1, samples=samples)
-    check_at_least(2, matvecs=matvecs)
+    check_whole(0, seed=seed)
+    check_whole(1, samples=samples)
+    check_whole(2, matvecs=matvecs)
+    check_at_least(0, memory_budget=memory_budget)
     factors = checked_problem(problem).cached(kronecker_factors, corrected=True)
     with plain_arithmetic(problem.theta.device):
         rows = Rows(problem, memory_budget)

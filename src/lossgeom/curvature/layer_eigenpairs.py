@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
-from lossgeom.checks import check_at_least
+from lossgeom.checks import check_at_least, check_whole
 from lossgeom.curvature._layers import Layer, layers_on
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
@@ -97,8 +97,8 @@ def layer_eigenpairs(
     >>> layer_eigenpairs(problem)["model"].values.round(decimals=4).tolist()
     [8.0, 2.0]
     """
-    check_at_least(1, k=k)
-    check_at_least(0, seed=seed)
+    check_whole(1, k=k)
+    check_whole(0, seed=seed)
     blocks = LayerBlocks(problem, matrix, memory_budget)
     return {layer.name: blocks.top(layer, k, tol=tol, seed=seed) for layer in blocks.layers}
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.checks import check_whole
 from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.kronecker_errors import LayerErrors, kronecker_errors
@@ -206,8 +206,8 @@ def layer_structure(
     >>> f"{layer.overlap[0]:.4f}, {layer.input_ratio:.4f}", layer.outliers.count
     ('1.0000, 4.0000', 1)
     """
-    check_at_least(1, k=k)
-    check_at_least(0, seed=seed)
+    check_whole(1, k=k)
+    check_whole(0, seed=seed)
     blocks = LayerBlocks(problem, matrix)
     return tuple(
         structure_of(blocks, layer, k, errors=errors, tol=tol, seed=seed) for layer in blocks.layers
