@@ -300,6 +300,17 @@ def test_operator_algebra():
     assert isinstance(combined, MatrixFree)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+def test_a_small_eigenvalue_that_a_random_vector_sees_little_of(which):
+    """Where its share of an image is less than what counts as rounding, though it is not."""
+    sign = 1.0 if which == "largest" else -1.0
+    A = rotated(sign * torch.tensor([1.0, 1e-5, *[0.0] * 64]), dtype=torch.float32)
+    for seed in range(12):
+        second = top_eigenpairs(A, 2, which=which, seed=seed).values[1].item()
+        assert sign * second == pytest.approx(1e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])  # which round nothing
 def test_scale_does_not_matter(scale):
     A = rotated(SPECTRA["outliers"], dtype=torch.float32)

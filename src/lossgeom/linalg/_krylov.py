@@ -154,6 +154,8 @@ class Krylov:
         for residual, length in zip(residuals, lengths(residuals).tolist(), strict=True):
             if length > rounding:
                 self._append(residual, since)
+            elif len(self.locked):  # a small eigenvalue outside of them stands out in it
+                self._append(residual)
         new = (self.rows[since:] @ residuals.T).double().cpu()
         rest = torch.cat([C[b:], along[:, v + b :].T], 1)
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])

@@ -216,18 +216,18 @@ class _Search:
     def _rival(self, ritz: Ritz, k: int) -> tuple[Float[Tensor, "1 n"] | None, bool]:
         """Look outside k pairs for a better one: the rival if any, and whether that is certain."""
         products, locked = self.products, ritz.vectors(k)
-        if not ritz.basis.room:
-            return None, True
-        if not products.finite or products.spent >= products.limit:
-            return None, False
+        if not (ritz.basis.room and products.finite and products.spent < products.limit):
+            return None, not ritz.basis.room
         edge = float(preference(ritz.values[k - 1], self.which))
-        margin = max(self.tol * abs(edge), products.rounding)
+        place = edge + max(self.tol * abs(edge), products.rounding)  # rivals are beyond it
         basis = Krylov(products, locked[:0], locked, self.capacity + 1, self.generator)
         while products.finite:
             outside = Ritz.of(basis, self.which)
-            if float(preference(outside.values[0], self.which)) > edge + margin:
+            best = float(preference(outside.values[0], self.which))
+            if best > place:
                 return outside.vectors(1), False
-            looked = len(outside.values) >= RIVAL_STEPS or outside.residuals[0] == 0
+            hidden = float(outside.residuals[0]) * GROWTH * math.sqrt(products.A.shape[0])
+            looked = len(outside.values) >= RIVAL_STEPS or hidden <= place - best
             settled = self._below(outside, edge) or bool(outside.converged(self.tol)[0])
             if not basis.room or (looked and settled):
                 return None, True
