@@ -171,10 +171,13 @@ def test_a_prior_of_its_own_part_of_the_data(binary):
     assert result.bound.inputs["N"] == 190
     (split,) = [a for a in result.assumptions if "depends on data" in a.statement]
     assert "trained on the first 1 of 3 batches" in split.statement
-    assert not any("which is its mean" in a.statement for a in result.assumptions)
+    assert "from weights that depend on none of the others" in split.statement
+    assert any("which is its mean" in a.statement for a in result.assumptions)
     assert result.kl < lg.pac_bayes(binary.problem, prior=binary.initial, **QUICK).kl
     with pytest.raises(ValueError, match=r"0\.9 of 3 batches leaves none for the bound"):
         lg.pac_bayes(binary.problem, prior=binary.initial, prior_share=0.9)
+    with pytest.raises(ValueError, match="those from before its training"):
+        lg.pac_bayes(binary.problem, prior=binary.model, prior_share=0.4)
 
 
 @pytest.mark.parametrize("lr", [1e3, 1e30])
@@ -225,17 +228,19 @@ def normed():
     return initial, model, [(x, (x[:, 0] > 0).long())]
 
 
+DECLARED = "declared: neither the prior, which is its mean, b and p, nor anything that the model h"
+
+
 def test_statistics_of_the_examples_are_refused_or_said():
     initial, model, batches = normed()
     problem = lg.Problem(model, "cross_entropy", batches, mode="eval")
     with pytest.raises(ValueError, match=r"not as in the prior \(1\.running_mean, 1\.running_var"):
         lg.pac_bayes(problem, prior=initial)
     few = {"epochs": 1, "samples": 3}
-    declared = lg.pac_bayes(problem, prior=vector(initial), **few)
+    vector_alone = lg.pac_bayes(problem, prior=vector(initial), **few)
     model[1].load_state_dict(initial[1].state_dict())
-    checked = lg.pac_bayes(problem.refreshed(), prior=initial, **few)
-    assert "declared: what the model holds fixed, such as statistics of BatchN" in str(declared)
-    assert "checked: what the model holds fixed is as it is in the prior" in str(checked)
+    whole = lg.pac_bayes(problem.refreshed(), prior=initial, **few)
+    assert all(DECLARED in str(found) for found in (vector_alone, whole))
 
 
 def test_layers_that_are_not_trained_are_held_fixed():
@@ -246,10 +251,26 @@ def test_layers_that_are_not_trained_are_held_fixed():
     x = torch.randn(40, 3)
     problem = lg.Problem(model, "cross_entropy", [(x, (x[:, 0] > 0).long())], parameters="2.*")
     result = lg.pac_bayes(problem, prior=initial, basis="decoupled", epochs=1, samples=3)
-    assert "checked: what the model holds fixed" in str(result)
+    assert DECLARED in str(result)
     nn.init.normal_(model[0].weight)
     with pytest.raises(ValueError, match=r"not as in the prior \(0\.weight\)"):
         lg.pac_bayes(problem.refreshed(), prior=initial)
+    with pytest.raises(ValueError, match=r"the bound holds fixed, got another 0\.weight"):
+        result.stochastic_error(problem.refreshed())
+
+
+@pytest.mark.parametrize(
+    ("kind", "persistent"), [(torch.float, False), (torch.long, True), (torch.bool, True)]
+)
+def test_buffers_of_any_kind_are_those_of_the_prior(kind, persistent):
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2), torch.randn(40, 3)
+    model.register_buffer("kept", torch.zeros(3).to(kind), persistent=persistent)
+    initial = copy.deepcopy(model)
+    nn.init.normal_(model.weight)
+    model.kept += torch.ones(3).to(kind)
+    with pytest.raises(ValueError, match=r"not as in the prior \(kept\)"):
+        lg.pac_bayes(lg.Problem(model, "cross_entropy", [(x, (x[:, 0] > 0).long())]), prior=initial)
 
 
 def problem_of(loss, targets, outputs=2, **options):
@@ -306,6 +327,10 @@ def test_priors_that_are_none(binary):
         lg.pac_bayes(problem, prior=binary.model)
     with pytest.raises(ValueError, match=r"got none for \['0\.bias'\]"):
         lg.pac_bayes(problem, prior={k: v for k, v in state.items() if k != "0.bias"})
+    with pytest.raises(ValueError, match=r"0\.weight of shape \(6, 4\), got \(4, 6\)"):
+        lg.pac_bayes(problem, prior={**state, "0.weight": state["0.weight"].T})
+    with pytest.raises(ValueError, match=r"of the same model, got \['3\.bias'\], which it has not"):
+        lg.pac_bayes(problem, prior={**state, "3.bias": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"prior of shape \(37,\), got \(3,\)"):
         lg.pac_bayes(problem, prior=torch.zeros(3))
     with pytest.raises(TypeError, match=r"the model before its training, .*; got int"):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from lossgeom.bounds._bases import BASES
 from lossgeom.bounds._classification import classes, sampled_errors
 from lossgeom.bounds._complexity import Complexity, Divergence
-from lossgeom.bounds._prior import Prior, prior_mean
+from lossgeom.bounds._prior import Prior, differing, held_fixed, prior_mean
 from lossgeom.bounds._training import Epoch, Training, fitted, trained
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import kl_inverse
@@ -34,7 +33,9 @@ INDEPENDENT = Assumption(
 )
 ONE_BY_ONE = Assumption("the class of an example depends on no other example", "checked")
 UNTRAINED = Assumption(
-    "the prior, which is its mean, b and p, does not depend on the examples", "declared"
+    "neither the prior, which is its mean, b and p, nor anything that the model holds fixed or "
+    "closes over depends on the examples that are counted",
+    "declared",
 )
 
 
@@ -50,6 +51,7 @@ class PacBayes:
         empirical_error: the mean error of the networks drawn, on the examples of the bound.
         posterior: the distribution that networks are drawn from.
         history: where training was after each epoch.
+        held: what the model holds fixed, by name.
     """
 
     bound: Bound
@@ -59,6 +61,7 @@ class PacBayes:
     empirical_error: Estimate
     posterior: Posterior = field(repr=False)
     history: tuple[Epoch, ...] = field(repr=False)
+    held: Mapping[str, Tensor] = field(repr=False)
 
     @property
     def value(self) -> float:
@@ -104,10 +107,16 @@ class PacBayes:
             agree; that of the examples is not in it.
 
         Raises:
-            ValueError: as of :func:`pac_bayes`, and for a model with other parameters.
+            ValueError: as of :func:`pac_bayes`, and for a model with other parameters, or with
+                others that are held fixed.
         """
         check_at_least(2, samples=samples)
-        here = problem.at(self.posterior.mean)
+        here = checked_problem(problem).at(self.posterior.mean)
+        if others := differing(held_fixed(here), self.held):
+            raise ValueError(
+                f"expected what the model of the bound holds fixed, got another {others[0]}: make "
+                "the problem of the same model, with the same parameters="
+            )
         return _mean(sampled_errors(here, classes(here), self.posterior, samples, seed))
 
 
@@ -129,8 +138,8 @@ def _split(initial: Problem, share: float, training: Training) -> tuple[Problem,
     mean = fitted(on_batches(initial, raws[:first]), training)
     statement = (
         f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
-        "batches, which the bound does not count; neither the order of the batches nor b and p "
-        "depend on what is in them"
+        "batches, which the bound does not count, from weights that depend on none of the others; "
+        "nor does the order of the batches depend on what is in them"
     )
     return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
 
@@ -185,6 +194,7 @@ def pac_bayes(
             ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
             1, or -1 and 1. What the loss leaves out, such as an ``ignore_index``, is not counted.
         prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
+            What a model or state dict says of buffers and frozen parameters must be so here.
         basis: U: ``"standard"`` for the unit vectors; ``"decoupled"`` for the eigenvectors of the
             Kronecker factors of every layer at the parameters of the problem, and of E[M] for its
             bias; ``"recomputed"`` for the same, computed again at mu as training goes on;
@@ -202,7 +212,7 @@ def pac_bayes(
         prior_share: the share of batches, in [0, 1), that the mean of the prior is trained on
             first, from ``prior`` on with as many epochs. The posterior then starts there, wherever
             the problem is, and N counts the other examples only: a prior that depends on data, by
-            sample splitting.
+            sample splitting, as long as ``prior`` depends on none of them.
         seed: of noise and networks drawn, on the CPU from generators of their own.
         on_epoch: is called with each ``Epoch`` when it is over.
 
@@ -243,16 +253,12 @@ def pac_bayes(
     check_number("prior_share", prior_share, 0, 1, at_low=True)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
-        labels, (mean, assumptions) = classes(problem), prior_mean(problem, prior)
-        assumptions.append(UNTRAINED)
+        labels, mean = classes(problem), prior_mean(problem, prior)
+        assumptions = [UNTRAINED, ONE_BY_ONE, INDEPENDENT]
         if prior_share:
-            problem, assumptions[-1] = _split(problem.at(mean), prior_share, training)
+            problem, split = _split(problem.at(mean), prior_share, training)
+            assumptions.insert(0, split)
             mean, labels = problem.theta, classes(problem)
-        elif torch.equal(mean, problem.theta):
-            raise ValueError(
-                "the prior has the parameters that the model has now: expected those from before "
-                "its training, such as copy.deepcopy(model) made then; prior_share= trains a prior"
-            )
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
@@ -270,7 +276,8 @@ def pac_bayes(
         1 - delta - delta_prime,
         {"N": N, "KL": kl, "lambda": math.exp(log_variance), "b": b, "p": p, "delta": delta}
         | {"error of samples": empirical.value, "samples": samples, "delta'": delta_prime},
-        (*assumptions, ONE_BY_ONE, INDEPENDENT),
+        tuple(assumptions),
         SOURCE,
     )
-    return PacBayes(bound, basis, kl, math.exp(log_variance), empirical, posterior, tuple(history))
+    variance, held = math.exp(log_variance), held_fixed(problem)
+    return PacBayes(bound, basis, kl, variance, empirical, posterior, tuple(history), held)
