@@ -156,6 +156,73 @@ def test_what_the_loss_leaves_out_is_not_counted():
     ]
     assert [result.bound.inputs["N"] for result in results] == [30, 30]
     assert results[0].value == pytest.approx(results[1].value, rel=1e-3)
+    said = "error on new examples that the loss counts, as it does 30 of these 50, of a network"
+    assert [said in str(result) for result in results] == [True, False]
+    with pytest.raises(ValueError, match="expected examples that the loss counts, got none"):
+        results[0].stochastic_error(
+            lg.Problem(nn.Linear(3, 2), nn.CrossEntropyLoss(torch.zeros(2)), [(x, y)])
+        )
+
+
+def test_examples_that_are_repeated_are_said():
+    torch.manual_seed(0)
+    x, model = torch.randn(20, 3), nn.Linear(3, 2)
+    y, few = (x[:, 0] > 0).long(), {"prior": torch.zeros(8), "epochs": 1, "samples": 3}
+    for batches, said in (([(x, y)] * 3, True), ([(x, y)], False), ([(x, y), (x, 1 - y)], False)):
+        told = str(lg.pac_bayes(lg.Problem(model, "cross_entropy", batches), **few))
+        assert ("declared: 40 of 60 examples are copies of others" in told) == said
+        assert ("copies" in told) == said
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Mean(nn.Module):
+    """Classifies by the mean of a batch; on another number of examples than some, it may raise."""
+
+    def __init__(self, only=None):
+        super().__init__()
+        self.only, self.linear = only, nn.Linear(3, 2)
+
+    def forward(self, x):
+        if self.only not in (None, len(x)):
+            raise RuntimeError(f"expected {self.only} examples")
+        return self.linear(x.mean(0).expand_as(x))
+
+
+def zero_head():
+    model = Mean()
+    nn.init.zeros_(model.linear.weight)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes", "options", "status"),
+    [
+        (Mean, [10], {"seed": 0}, "refused"),
+        (Mean, [1, 9], {}, "refused"),
+        (zero_head, [10], {}, "refused"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 2)),
+         [10], {}, "refused"),
+        (lambda: Mean(only=10), [10], {}, "declared"),
+        (lambda: nn.Linear(3, 2), [1, 1], {}, "declared"),
+        (lambda: nn.Sequential(nn.Linear(3, 2), Noise()), [10], {"seed": 0}, "declared"),
+        (lambda: nn.Linear(3, 2), [10], {"seed": 0}, "checked"),
+    ],
+)  # fmt: skip
+def test_whether_examples_are_classified_by_themselves(make, sizes, options, status):
+    torch.manual_seed(0)
+    batches = [(x, (x[:, 0] > 0).long()) for x in torch.randn(10, 3)[: sum(sizes)].split(sizes)]
+    problem = lg.Problem(make(), "cross_entropy", batches, **options)
+    settings = {"prior": 1 - problem.theta, "basis": "standard", "epochs": 1, "samples": 3}
+    if status == "refused":
+        with pytest.raises(ValueError, match="depend on the others in its batch, or on its place"):
+            lg.pac_bayes(problem, **settings)
+        return
+    told = str(lg.pac_bayes(problem, **settings))
+    assert f"{status}: the class of an example depends on no other example" in told
 
 
 @pytest.mark.quick

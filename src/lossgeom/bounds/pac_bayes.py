@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lossgeom.bounds._bases import BASES
-from lossgeom.bounds._classification import classes, sampled_errors
+from lossgeom.bounds._classification import classes, copies, one_by_one, sampled_errors
 from lossgeom.bounds._complexity import Complexity, Divergence
 from lossgeom.bounds._prior import Prior, differing, held_fixed, prior_mean
 from lossgeom.bounds._training import Epoch, Training, fitted, trained
@@ -18,20 +18,22 @@ from lossgeom.bounds.kl_inverse import kl_inverse
 from lossgeom.bounds.posterior import Posterior
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
+from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.minibatches import on_batches
 from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
-QUANTITY = "the error on new examples of a network that is drawn from the posterior for each"
+QUANTITY = "the error on new examples{} of a network that is drawn from the posterior for each"
+SOME = " that the loss counts, as it does {} of these {},"
+AFTERWARDS = 1  # sets networks of other draws apart from those of the bound
 SOURCE = "Dziugaite and Roy (arXiv:1703.11008), with the bases of Wu et al. (arXiv:2010.04261)"
 INDEPENDENT = Assumption(
     "the examples were drawn independently of each other, from the distribution that new ones "
     "come from",
     "unverifiable",
 )
-ONE_BY_ONE = Assumption("the class of an example depends on no other example", "checked")
 UNTRAINED = Assumption(
     "neither the prior, which is its mean, b and p, nor anything that the model holds fixed or "
     "closes over depends on the examples that are counted",
@@ -117,7 +119,8 @@ class PacBayes:
                 f"expected what the model of the bound holds fixed, got another {others[0]}: make "
                 "the problem of the same model, with the same parameters="
             )
-        return _mean(sampled_errors(here, classes(here), self.posterior, samples, seed))
+        drawn = random_numbers(seed, AFTERWARDS)
+        return _mean(sampled_errors(here, classes(here), self.posterior, samples, drawn))
 
 
 def _mean(errors: Tensor) -> Estimate:
@@ -192,7 +195,8 @@ def pac_bayes(
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
             ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
-            1, or -1 and 1. What the loss leaves out, such as an ``ignore_index``, is not counted.
+            1, or -1 and 1. What the loss leaves out, such as an ``ignore_index`` or
+            a class of weight 0, is not counted, and the bound says nothing of it.
         prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
             What a model or state dict says of buffers and frozen parameters must be so here.
         basis: U: ``"standard"`` for the unit vectors; ``"decoupled"`` for the eigenvectors of the
@@ -254,25 +258,27 @@ def pac_bayes(
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
         labels, mean = classes(problem), prior_mean(problem, prior)
-        assumptions = [UNTRAINED, ONE_BY_ONE, INDEPENDENT]
+        assumptions = [UNTRAINED, one_by_one(problem), INDEPENDENT]
         if prior_share:
             problem, split = _split(problem.at(mean), prior_share, training)
             assumptions.insert(0, split)
             mean, labels = problem.theta, classes(problem)
+        assumptions += copies(problem, labels)
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
             problem, mean, BASES[basis], complexity, training
         )
-        errors = sampled_errors(problem, labels, posterior, samples, seed + 1)
+        errors = sampled_errors(problem, labels, posterior, samples, random_numbers(seed + 1))
     kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
     c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
     kl = kl_at(log_variance)
     empirical = _mean(errors)
+    examples = sum(map(len, labels))
     upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
     bound = Bound(
         kl_inverse(upper, c),
-        QUANTITY,
+        QUANTITY.format("" if examples == N else SOME.format(N, examples)),
         1 - delta - delta_prime,
         {"N": N, "KL": kl, "lambda": math.exp(log_variance), "b": b, "p": p, "delta": delta}
         | {"error of samples": empirical.value, "samples": samples, "delta'": delta_prime},
