@@ -247,9 +247,11 @@ def test_a_prior_of_its_own_part_of_the_data(binary):
         lg.pac_bayes(binary.problem, prior=binary.model, prior_share=0.4)
 
 
-@pytest.mark.parametrize("lr", [1e3, 1e30])
-def test_divergence_is_recorded(lr, binary):
-    result = lg.pac_bayes(binary.problem, prior=binary.initial, epochs=5, lr=lr, samples=3)
+@pytest.mark.parametrize(("lr", "epochs"), [(1e3, 5), (1e30, 5), (1e38, 1)])
+def test_divergence_is_recorded(lr, epochs, several):
+    result = lg.pac_bayes(
+        several.problem, prior=several.initial, basis="standard", epochs=epochs, lr=lr, samples=3
+    )
     assert result.diverged
     assert result.vacuous
     assert len(result.history) < 5
@@ -413,6 +415,10 @@ def test_priors_that_are_none(binary):
         ({"samples": 1}, "expected samples of at least 2"),
         ({"every": 0}, "expected every of at least 1"),
         ({"delta": 0.0}, "expected delta > 0"),
+        ({"delta": 0.5, "delta_prime": 0.5}, "expected delta + delta_prime > 0 and < 1, got 1.0"),
+        ({"lr": 1e39}, "expected lr > 0 and < 3e+38, got 1e+39"),
+        ({"b": 1e-300}, "variance b exp(-1 / p) is above 2e-35, got b=1e-300 and p=100"),
+        ({"p": 1e-3}, "got b=0.1 and p=0.001"),
         ({"delta_prime": 1.0}, "expected delta_prime > 0 and < 1"),
         ({"prior_share": 1.0}, "expected prior_share >= 0 and < 1"),
     ],
@@ -423,6 +429,41 @@ def test_settings_out_of_range(settings, message, binary):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["samples", "epochs", "every"])
+def test_counts_are_whole_numbers(name, binary):
+    with pytest.raises(TypeError, match=f"expected {name} to be a whole number, got 2.5"):
+        lg.pac_bayes(binary.problem, prior=binary.initial, **{name: 2.5})
+
+
 def test_only_problems_have_a_bound(binary):
     with pytest.raises(TypeError, match="expected a Problem"):
         lg.pac_bayes(binary.model, prior=binary.initial)
+    result = lg.pac_bayes(binary.problem, prior=binary.initial, epochs=0, samples=2)
+    with pytest.raises(TypeError, match="expected a Problem"):
+        result.stochastic_error("test set")
+
+
+def test_other_networks_are_drawn_afterwards(several):
+    result = lg.pac_bayes(several.problem, prior=several.initial, epochs=3, samples=40)
+    again = result.stochastic_error(several.problem, samples=40)
+    assert again.value != result.empirical_error.value
+    double = lg.Problem(several.model, several.loss, several.batches, dtype=torch.double)
+    assert result.stochastic_error(double, samples=40).value == pytest.approx(again.value, abs=1e-3)
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def test_a_model_without_layers_has_the_standard_basis():
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    problem = lg.Problem(Scale(), "cross_entropy", [(x, (x[:, 0] > 0).long())])
+    few = {"prior": torch.zeros(2), "epochs": 1, "samples": 3}
+    with pytest.raises(ValueError, match=r"neither linear nor a conv.*basis='standard' needs no"):
+        lg.pac_bayes(problem, **few)
+    assert lg.pac_bayes(problem, basis="standard", **few).basis == "standard"

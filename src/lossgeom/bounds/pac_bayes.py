@@ -16,7 +16,7 @@ from lossgeom.bounds._training import Epoch, Training, fitted, trained
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import kl_inverse
 from lossgeom.bounds.posterior import Posterior
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.checks import check_number, check_whole
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem, checked_problem
@@ -112,7 +112,7 @@ class PacBayes:
             ValueError: as of :func:`pac_bayes`, and for a model with other parameters, or with
                 others that are held fixed.
         """
-        check_at_least(2, samples=samples)
+        check_whole(2, samples=samples)
         here = checked_problem(problem).at(self.posterior.mean)
         if others := differing(held_fixed(here), self.held):
             raise ValueError(
@@ -151,7 +151,7 @@ def pac_bayes(
     problem: Problem,
     *,
     prior: Prior,
-    basis: str = "standard",
+    basis: str = "decoupled",
     epochs: int = 300,
     lr: float = 2e-3,
     samples: int = 1000,
@@ -205,11 +205,12 @@ def pac_bayes(
             ``"exact"`` for those of the Hessian in every parameter, of at most 4,096 numbers each.
             Parameters that have no Kronecker factors keep the unit vectors.
         epochs: passes over the batches, in their order.
-        lr: of RMSprop, whose alpha is 0.9.
+        lr: of RMSprop, whose alpha is 0.9; below 3e38.
         samples: n, at least 2.
         delta: the probability that the bound on the error fails, in (0, 1).
-        delta_prime: that its estimate from n networks does. To choose the best of several bounds
-            afterwards, divide it by their number, and delta, too, if their priors differ.
+        delta_prime: that its estimate from n networks does; with delta, below 1. To choose the best
+            of several bounds afterwards, divide it by their number, and delta, too, if their priors
+            differ.
         b: larger than the largest prior variance of the grid.
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
@@ -226,8 +227,8 @@ def pac_bayes(
 
     Raises:
         TypeError, ValueError: for what is not such a problem or prior, a model with running
-            statistics or frozen parameters that are not those of the prior, or settings out of
-            their range.
+            statistics or frozen parameters that are not those of the prior, one without layers
+            that the basis needs, or settings out of their range.
         NonFiniteError: where the loss is NaN or infinite at the parameters of the problem, and a
             basis is made there, or on the way to a prior.
 
@@ -251,9 +252,11 @@ def pac_bayes(
     checked_problem(problem)
     if basis not in BASES:
         raise ValueError(unknown("basis", basis, BASES))
-    check_at_least(1, every=every)
-    check_at_least(2, samples=samples)
+    check_whole(1, every=every)
+    check_whole(2, samples=samples)
+    check_number("delta", delta, 0, 1)
     check_number("delta_prime", delta_prime, 0, 1)
+    check_number("delta + delta_prime", delta + delta_prime, 0, 1)
     check_number("prior_share", prior_share, 0, 1, at_low=True)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
