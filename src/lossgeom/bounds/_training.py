@@ -128,7 +128,9 @@ def trained(
             losses = [step(batch) for batch in batches]
             log_variance = 2 * log_prior_std.item()
             kl = Divergence.of(mean - prior, log_std).kl(log_variance)
-            root = _finite(complexity.root(kl, log_variance))
+            if not math.isfinite(kl):
+                raise ArithmeticError("the posterior is not finite")
+            root = complexity.root(kl, log_variance)
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
@@ -136,12 +138,6 @@ def trained(
         history.append(Epoch(epoch, surrogate, root, kl, math.exp(log_variance)))
         training.on_epoch(history[-1])
     return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
-
-
-def _finite(number: float) -> float:
-    if not math.isfinite(number):
-        raise ArithmeticError("the parameters, or their distance from the prior, are not finite")
-    return number
 
 
 def _gradient(

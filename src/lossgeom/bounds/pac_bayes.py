@@ -261,12 +261,11 @@ def pac_bayes(
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
         labels, mean = classes(problem), prior_mean(problem, prior)
-        assumptions = [UNTRAINED, one_by_one(problem), INDEPENDENT]
+        assumptions = [UNTRAINED, one_by_one(problem), INDEPENDENT, *copies(problem, labels)]
         if prior_share:
             problem, split = _split(problem.at(mean), prior_share, training)
             assumptions.insert(0, split)
             mean, labels = problem.theta, classes(problem)
-        assumptions += copies(problem, labels)
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
