@@ -52,10 +52,8 @@ def prior_mean(problem: Problem, prior: Prior) -> Float[Tensor, " P"]:
             "expected as prior the model before its training, its state dict, or a vector like "
             f"problem.theta; got {type(prior).__name__}"
         )
-    if mean.shape != problem.theta.shape:
-        raise ValueError(
-            f"expected a prior of shape {tuple(problem.theta.shape)}, got {tuple(mean.shape)}"
-        )
+    if mean.shape != (shape := tuple(problem.theta.shape)):
+        raise ValueError(f"expected a prior of shape {shape}, got {tuple(mean.shape)}")
     if torch.equal(mean, problem.theta):
         raise ValueError(
             "the prior has the parameters that the model has now: expected those from before its "
@@ -73,8 +71,7 @@ def _named(module: nn.Module) -> dict[str, Tensor]:
 
 def _mean(problem: Problem, state: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
     network = problem.network
-    missing = [name for name in network.names if name not in state]
-    if missing:
+    if missing := [name for name in network.names if name not in state]:
         raise ValueError(
             f"expected a prior with all parameters of the model, got none for {missing[:3]}"
         )
