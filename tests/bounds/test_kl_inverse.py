@@ -28,6 +28,10 @@ def test_close_probabilities_do_not_cancel():
     assert bernoulli_kl(q, q + apart) == pytest.approx(apart**2 / (2 * q * (1 - q)), rel=1e-9)
 
 
+def test_ends_are_plain_floats():
+    assert [str(kl_inverse(q, 0)) for q in (0, 1)] == ["0.0", "1.0"]
+
+
 def test_values_of_the_sheet():
     assert kl_inverse(0.05, 0.1) == pytest.approx(0.206401, abs=5e-7)
     assert kl_inverse(0.0, 0.1) == pytest.approx(0.095163, abs=5e-7)

@@ -156,6 +156,75 @@ def test_what_the_loss_leaves_out_is_not_counted():
     ]
     assert [result.bound.inputs["N"] for result in results] == [30, 30]
     assert results[0].value == pytest.approx(results[1].value, rel=1e-3)
+    said = "error on new examples that the loss counts, as it does 30 of these 50, of a network"
+    assert [said in str(result) for result in results] == [True, False]
+    with pytest.raises(ValueError, match="expected examples that the loss counts, got none"):
+        results[0].stochastic_error(
+            lg.Problem(nn.Linear(3, 2), nn.CrossEntropyLoss(torch.zeros(2)), [(x, y)])
+        )
+
+
+def test_examples_that_are_repeated_are_said():
+    torch.manual_seed(0)
+    x, model = torch.randn(20, 3), nn.Linear(3, 2)
+    y, few = (x[:, 0] > 0).long(), {"prior": torch.zeros(8), "epochs": 1, "samples": 3}
+    cases = [([(x, y)] * 2, 0.0, 1), ([(x, y)] * 2, 0.5, 1), ([(x, y), (x, 1 - y)], 0.0, 0)]
+    for batches, share, said in cases:
+        problem = lg.Problem(model, "cross_entropy", batches)
+        told = str(lg.pac_bayes(problem, prior_share=share, **few))
+        assert told.count("declared: 20 of 40 examples are copies of others") == said
+        assert told.count("copies") == said
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Mean(nn.Module):
+    """Classifies by the mean of a batch; on another number of examples than some, it may raise."""
+
+    def __init__(self, only=None):
+        super().__init__()
+        self.only, self.linear = only, nn.Linear(3, 2)
+
+    def forward(self, x):
+        if self.only not in (None, len(x)):
+            raise RuntimeError(f"expected {self.only} examples")
+        return self.linear(x.mean(0).expand_as(x))
+
+
+def zero_head():
+    model = Mean()
+    nn.init.zeros_(model.linear.weight)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes", "options", "status"),
+    [
+        (Mean, [10], {"seed": 0}, "refused"),
+        (Mean, [1, 9], {}, "refused"),
+        (zero_head, [10], {}, "refused"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 2)),
+         [10], {}, "refused"),
+        (lambda: Mean(only=10), [10], {}, "declared"),
+        (lambda: nn.Linear(3, 2), [1, 1], {}, "declared"),
+        (lambda: nn.Sequential(nn.Linear(3, 2), Noise()), [10], {"seed": 0}, "declared"),
+        (lambda: nn.Linear(3, 2), [10], {"seed": 0}, "checked"),
+    ],
+)  # fmt: skip
+def test_whether_examples_are_classified_by_themselves(make, sizes, options, status):
+    torch.manual_seed(0)
+    batches = [(x, (x[:, 0] > 0).long()) for x in torch.randn(10, 3)[: sum(sizes)].split(sizes)]
+    problem = lg.Problem(make(), "cross_entropy", batches, **options)
+    settings = {"prior": 1 - problem.theta, "basis": "standard", "epochs": 1, "samples": 3}
+    if status == "refused":
+        with pytest.raises(ValueError, match="depend on the others in its batch, or on its place"):
+            lg.pac_bayes(problem, **settings)
+        return
+    told = str(lg.pac_bayes(problem, **settings))
+    assert f"{status}: the class of an example depends on no other example" in told
 
 
 @pytest.mark.quick
@@ -171,15 +240,20 @@ def test_a_prior_of_its_own_part_of_the_data(binary):
     assert result.bound.inputs["N"] == 190
     (split,) = [a for a in result.assumptions if "depends on data" in a.statement]
     assert "trained on the first 1 of 3 batches" in split.statement
-    assert not any("which is its mean" in a.statement for a in result.assumptions)
+    assert "from weights that depend on none of the others" in split.statement
+    assert any("which is its mean" in a.statement for a in result.assumptions)
     assert result.kl < lg.pac_bayes(binary.problem, prior=binary.initial, **QUICK).kl
     with pytest.raises(ValueError, match=r"0\.9 of 3 batches leaves none for the bound"):
         lg.pac_bayes(binary.problem, prior=binary.initial, prior_share=0.9)
+    with pytest.raises(ValueError, match="those from before its training"):
+        lg.pac_bayes(binary.problem, prior=binary.model, prior_share=0.4)
 
 
-@pytest.mark.parametrize("lr", [1e3, 1e30])
-def test_divergence_is_recorded(lr, binary):
-    result = lg.pac_bayes(binary.problem, prior=binary.initial, epochs=5, lr=lr, samples=3)
+@pytest.mark.parametrize(("lr", "epochs"), [(1e3, 5), (1e30, 5), (1e38, 1)])
+def test_divergence_is_recorded(lr, epochs, several):
+    result = lg.pac_bayes(
+        several.problem, prior=several.initial, basis="standard", epochs=epochs, lr=lr, samples=3
+    )
     assert result.diverged
     assert result.vacuous
     assert len(result.history) < 5
@@ -225,17 +299,19 @@ def normed():
     return initial, model, [(x, (x[:, 0] > 0).long())]
 
 
+DECLARED = "declared: neither the prior, which is its mean, b and p, nor anything that the model h"
+
+
 def test_statistics_of_the_examples_are_refused_or_said():
     initial, model, batches = normed()
     problem = lg.Problem(model, "cross_entropy", batches, mode="eval")
     with pytest.raises(ValueError, match=r"not as in the prior \(1\.running_mean, 1\.running_var"):
         lg.pac_bayes(problem, prior=initial)
     few = {"epochs": 1, "samples": 3}
-    declared = lg.pac_bayes(problem, prior=vector(initial), **few)
+    vector_alone = lg.pac_bayes(problem, prior=vector(initial), **few)
     model[1].load_state_dict(initial[1].state_dict())
-    checked = lg.pac_bayes(problem.refreshed(), prior=initial, **few)
-    assert "declared: what the model holds fixed, such as statistics of BatchN" in str(declared)
-    assert "checked: what the model holds fixed is as it is in the prior" in str(checked)
+    whole = lg.pac_bayes(problem.refreshed(), prior=initial, **few)
+    assert all(DECLARED in str(found) for found in (vector_alone, whole))
 
 
 def test_layers_that_are_not_trained_are_held_fixed():
@@ -246,10 +322,26 @@ def test_layers_that_are_not_trained_are_held_fixed():
     x = torch.randn(40, 3)
     problem = lg.Problem(model, "cross_entropy", [(x, (x[:, 0] > 0).long())], parameters="2.*")
     result = lg.pac_bayes(problem, prior=initial, basis="decoupled", epochs=1, samples=3)
-    assert "checked: what the model holds fixed" in str(result)
+    assert DECLARED in str(result)
     nn.init.normal_(model[0].weight)
     with pytest.raises(ValueError, match=r"not as in the prior \(0\.weight\)"):
         lg.pac_bayes(problem.refreshed(), prior=initial)
+    with pytest.raises(ValueError, match=r"the bound holds fixed, got another 0\.weight"):
+        result.stochastic_error(problem.refreshed())
+
+
+@pytest.mark.parametrize(
+    ("kind", "persistent"), [(torch.float, False), (torch.long, True), (torch.bool, True)]
+)
+def test_buffers_of_any_kind_are_those_of_the_prior(kind, persistent):
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2), torch.randn(40, 3)
+    model.register_buffer("kept", torch.zeros(3).to(kind), persistent=persistent)
+    initial = copy.deepcopy(model)
+    nn.init.normal_(model.weight)
+    model.kept += torch.ones(3).to(kind)
+    with pytest.raises(ValueError, match=r"not as in the prior \(kept\)"):
+        lg.pac_bayes(lg.Problem(model, "cross_entropy", [(x, (x[:, 0] > 0).long())]), prior=initial)
 
 
 def problem_of(loss, targets, outputs=2, **options):
@@ -306,6 +398,10 @@ def test_priors_that_are_none(binary):
         lg.pac_bayes(problem, prior=binary.model)
     with pytest.raises(ValueError, match=r"got none for \['0\.bias'\]"):
         lg.pac_bayes(problem, prior={k: v for k, v in state.items() if k != "0.bias"})
+    with pytest.raises(ValueError, match=r"0\.weight of shape \(6, 4\), got \(4, 6\)"):
+        lg.pac_bayes(problem, prior={**state, "0.weight": state["0.weight"].T})
+    with pytest.raises(ValueError, match=r"of the same model, got \['3\.bias'\], which it has not"):
+        lg.pac_bayes(problem, prior={**state, "3.bias": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"prior of shape \(37,\), got \(3,\)"):
         lg.pac_bayes(problem, prior=torch.zeros(3))
     with pytest.raises(TypeError, match=r"the model before its training, .*; got int"):
@@ -321,6 +417,10 @@ def test_priors_that_are_none(binary):
         ({"samples": 1}, "expected samples of at least 2"),
         ({"every": 0}, "expected every of at least 1"),
         ({"delta": 0.0}, "expected delta > 0"),
+        ({"delta": 0.5, "delta_prime": 0.5}, "expected delta + delta_prime > 0 and < 1, got 1.0"),
+        ({"lr": 1e39}, "expected lr > 0 and < 3e+38, got 1e+39"),
+        ({"b": 1e-300}, "variance b exp(-1 / p) is above 2e-35, got b=1e-300 and p=100"),
+        ({"p": 1e-3}, "got b=0.1 and p=0.001"),
         ({"delta_prime": 1.0}, "expected delta_prime > 0 and < 1"),
         ({"prior_share": 1.0}, "expected prior_share >= 0 and < 1"),
     ],
@@ -331,6 +431,41 @@ def test_settings_out_of_range(settings, message, binary):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["samples", "epochs", "every"])
+def test_counts_are_whole_numbers(name, binary):
+    with pytest.raises(TypeError, match=f"expected {name} to be a whole number, got 2.5"):
+        lg.pac_bayes(binary.problem, prior=binary.initial, **{name: 2.5})
+
+
 def test_only_problems_have_a_bound(binary):
     with pytest.raises(TypeError, match="expected a Problem"):
         lg.pac_bayes(binary.model, prior=binary.initial)
+    result = lg.pac_bayes(binary.problem, prior=binary.initial, epochs=0, samples=2)
+    with pytest.raises(TypeError, match="expected a Problem"):
+        result.stochastic_error("test set")
+
+
+def test_other_networks_are_drawn_afterwards(several):
+    result = lg.pac_bayes(several.problem, prior=several.initial, epochs=3, samples=40)
+    again = result.stochastic_error(several.problem, samples=40)
+    assert again.value != result.empirical_error.value
+    double = lg.Problem(several.model, several.loss, several.batches, dtype=torch.double)
+    assert result.stochastic_error(double, samples=40).value == pytest.approx(again.value, abs=1e-3)
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def test_a_model_without_layers_has_the_standard_basis():
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    problem = lg.Problem(Scale(), "cross_entropy", [(x, (x[:, 0] > 0).long())])
+    few = {"prior": torch.zeros(2), "epochs": 1, "samples": 3}
+    with pytest.raises(ValueError, match=r"neither linear nor a conv.*basis='standard' needs no"):
+        lg.pac_bayes(problem, **few)
+    assert lg.pac_bayes(problem, basis="standard", **few).basis == "standard"

@@ -120,6 +120,11 @@ def test_where_the_prior_is(command, here):
     untrained = ["net.py:fixed", *TRAINED[1:]]
     of_model = bounded(command, here, *untrained, "--out", "c")
     assert of_model["bound"]["value"] == expected(network(1)).value
+    drawn = bounded(command, here, *TRAINED, "--out", "e")
+    assert drawn["bound"] == of_seed["bound"]
+    assert drawn["config"]["prior"] == "MODEL after torch.manual_seed(0)"
+    weights = [found["config"]["prior_weights"] for found in (drawn, of_seed, of_file, of_model)]
+    assert weights[0] == weights[1] == weights[2] != weights[3]
     of_problem = bounded(
         command, here, "net.py:problem", *TRAINED[2:], "--prior", "init.pt", "--out", "d"
     )
@@ -165,9 +170,11 @@ def test_a_search_that_diverges_is_a_result(command, here):
         (["pac-bayes"], "expected --checkpoint with the trained weights, or --prior with those"),
         (["pac-bayes", "net.py:model", "net.py:data"], "or both: MODEL alone returns one of them"),
         (["pac-bayes", *TRAINED, "--prior", "no.pt"], "found no file"),
+        (["pac-bayes", *TRAINED, "--prior", "9" * 23], "or a SEED below 2**63, got 9999"),
         (["pac-bayes", *TRAINED, "--prior", "other.pt"], "other.pt does not fit the model"),
         (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "those of the model, in which DATA had"),
         (["pac-bayes", *TRAINED, "--delta", "2"], "expected delta > 0 and < 1, got 2.0"),
+        (["pac-bayes", *TRAINED, "--lr", "1e39"], "expected lr > 0 and < 3e+38, got 1e+39"),
         (
             ["pac-bayes", "net.py:model", "net.py:wishes", *TRAINED[2:], "--loss", "squared_error"],
             "expected one class for each example",

@@ -45,9 +45,16 @@ def decoupled(problem: Problem) -> Basis:
     """The eigenvectors of the Kronecker factors of every linear and convolutional layer.
 
     A weight has those of both, a bias those of E[M], and all other parameters the unit vectors.
+
+    Raises:
+        ValueError: if the model has no such layers.
     """
     starts, blocks = _starts(problem), list[Block]()
-    for factors in kronecker_factors(problem):
+    try:
+        found = kronecker_factors(problem)
+    except ValueError as error:
+        raise ValueError(f"{error}; basis='standard' needs no factors of layers") from error
+    for factors in found:
         basis = KroneckerProduct(factors.outputs, factors.inputs).eigenbasis()
         weight, *bias = (starts[name] for name in factors.parameters)
         blocks.append(Block(weight, basis.left, basis.right))

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lossgeom.batches import Batch
+from lossgeom.batches import Batch, tensors_of
+from lossgeom.bounds.bound import Assumption
 from lossgeom.bounds.posterior import Posterior
-from lossgeom.linalg import random_numbers
 from lossgeom.linalg.probes import groups
 from lossgeom.losses.likelihoods import Bernoulli, Softmax
 from lossgeom.problem import Problem
+from lossgeom.problem.batch_norm import lacks_running_statistics
+from lossgeom.problem.examples import in_examples
+from lossgeom.problem.model_facts import ModelFacts
 
 COUNTED_AT_ONCE = 32  # networks whose outputs on a batch are compared with its labels
 AT_ONCE = 2**24  # numbers of the parameter vectors that are held at a time
+FEW_COPIES = 0.01  # of the examples, that need no mention
+MIXED = (
+    "the outputs of an example depend on the others in its batch, or on its place there, so there "
+    "is no classifier of single examples to bound the error of. BatchNorm needs running statistics "
+    "that are frozen in training, or a norm of single examples, such as LayerNorm, in its place"
+)
 
 
 def classes(problem: Problem) -> list[Int64[Tensor, " B"]]:
@@ -28,6 +39,8 @@ def classes(problem: Problem) -> list[Int64[Tensor, " B"]]:
     """
     if problem.mode != "eval":
         raise ValueError("expected a problem in mode='eval', in which examples are classified")
+    if lacks_running_statistics(problem.network.module):
+        raise ValueError(MIXED)
 
     @torch.no_grad()
     def of(batch: Batch) -> Tensor:
@@ -49,11 +62,57 @@ def classes(problem: Problem) -> list[Int64[Tensor, " B"]]:
 
     found = problem.over_batches(of)
     if problem.evaluation.facts.first_look.mixed:
-        raise ValueError(
-            "the outputs of an example depend on the others in its batch, so there is no "
-            "classifier of single examples to bound the error of"
-        )
+        raise ValueError(MIXED)
+    if not any(bool((part >= 0).any()) for part in found):
+        raise ValueError("expected examples that the loss counts, got none")
     return found
+
+
+def one_by_one(problem: Problem) -> Assumption:
+    """That examples are classified by themselves, as far as the largest batch shows it.
+
+    Its examples are tried alone, at a point near theta, where no weight of zero hides anything.
+
+    Raises:
+        ValueError: if outputs depend on other examples.
+    """
+    largest = max(problem.over_batches(lambda batch: batch), key=len)
+    alone = replace(problem.evaluation, seed=None, facts=ModelFacts())  # whatever is known of it
+    look, seen = partial(in_examples, alone, problem.theta, largest), len(largest) > 1
+    try:
+        look(mixed=True)
+    except Exception:  # of whatever a model says to one example
+        seen = False
+    try:
+        seen = seen and all(map(look().has_rows, tensors_of(largest.inputs)))
+    except ValueError:
+        raise ValueError(MIXED) from None
+    statement = "the class of an example depends on no other example"
+    return Assumption(statement, "checked" if seen else "declared")
+
+
+def copies(problem: Problem, labels: Sequence[Int64[Tensor, " B"]]) -> list[Assumption]:
+    """That examples which others repeat, if there are more than a few, were drawn like that."""
+    seen = set[int]()
+
+    def of(batch: Batch) -> None:
+        found = [t.to_dense() if t.layout != torch.strided else t for t in tensors_of(batch.raw)]
+        rows = [
+            t.cpu().flatten().view(len(batch), -1)
+            for t in found
+            if t.ndim and t.numel() and len(t) == len(batch)
+        ]
+        numbers = torch.cat([row.contiguous().view(torch.uint8) for row in rows], 1)
+        counted = numbers[labels[batch.index].cpu() >= 0].numpy()
+        seen.update(hash(row.tobytes()) for row in counted)
+
+    problem.over_batches(of)
+    N = sum(int((part >= 0).sum()) for part in labels)
+    statement = (
+        f"{N - len(seen)} of {N} examples are copies of others: they were drawn like that, and not "
+        "repeated"
+    )
+    return [Assumption(statement, "declared")] * (N - len(seen) > FEW_COPIES * N)
 
 
 def _binary(targets: Tensor, index: int) -> Tensor:
@@ -71,17 +130,16 @@ def sampled_errors(
     labels: Sequence[Int64[Tensor, " B"]],
     posterior: Posterior,
     samples: int,
-    seed: int,
+    generator: torch.Generator,
 ) -> Float[Tensor, " samples"]:
     """The share of examples that each of some networks drawn from a posterior gets wrong.
 
     Cost: a forward pass over the data for each.
     """
-    generator = random_numbers(seed)
     unwatched = problem.inside_transforms()
     errors = []
     for size in groups(samples, max(AT_ONCE // len(posterior.mean), 1)):
-        thetas = posterior.draw(size, generator)
+        thetas = posterior.draw(size, generator).to(problem.theta)
 
         @torch.no_grad()
         def of(batch: Batch, thetas: Tensor = thetas) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lossgeom.checks import check_at_least, check_number
 
+LEAST_LOG_VARIANCE = -80.0  # of which the inverse is a number in float32
+
 
 class Divergence(NamedTuple):
     """What the relative entropy of two Gaussians depends on besides the prior's variance.
@@ -58,6 +60,11 @@ class Complexity:
         check_number("delta", self.delta, 0, 1)
         check_number("b", self.b, 0)
         check_number("p", self.p, 0)
+        if not self.largest > LEAST_LOG_VARIANCE:
+            raise ValueError(
+                "expected b and p of which the largest prior variance b exp(-1 / p) is above "
+                f"{math.exp(LEAST_LOG_VARIANCE):.1g}, got b={self.b:g} and p={self.p:g}"
+            )
 
     @property
     def largest(self) -> float:

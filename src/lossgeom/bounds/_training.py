@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.bounds._complexity import Complexity, Divergence
+from lossgeom.bounds._complexity import LEAST_LOG_VARIANCE, Complexity, Divergence
 from lossgeom.bounds.posterior import Basis, Posterior
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.checks import check_number, check_whole
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
 
 ALPHA, EPS = 0.9, 1e-8  # of RMSprop
 PRIOR_LOG_STD = -3.0  # that training begins with
-LEAST_LOG_STD = -40.0  # of which the inverse variance is a number in float32
+LARGEST_LR = 3e38  # a number in float32
 LEAST_STD = 1e-3  # of the prior's, that a posterior begins with
 
 
@@ -62,8 +62,8 @@ class Training:
     on_epoch: Callable[[Epoch], None]
 
     def __post_init__(self) -> None:
-        check_at_least(0, epochs=self.epochs)
-        check_number("lr", self.lr, 0)
+        check_whole(0, epochs=self.epochs)
+        check_number("lr", self.lr, 0, LARGEST_LR)
 
 
 def fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
@@ -118,7 +118,7 @@ def trained(
         whole[1].addcmul_(std, std, value=precision).sub_(by)
         steps[0](whole)
         steps[1](torch.tensor(in_prior).double())
-        log_prior_std.clamp_(LEAST_LOG_STD, complexity.largest / 2)
+        log_prior_std.clamp_(LEAST_LOG_VARIANCE / 2, complexity.largest / 2)
         return total, count
 
     for epoch in range(1, training.epochs + 1):
@@ -128,6 +128,8 @@ def trained(
             losses = [step(batch) for batch in batches]
             log_variance = 2 * log_prior_std.item()
             kl = Divergence.of(mean - prior, log_std).kl(log_variance)
+            if not math.isfinite(kl):
+                raise ArithmeticError("the posterior is not finite")
             root = complexity.root(kl, log_variance)
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))

@@ -53,10 +53,10 @@ def kl_inverse(q: float, c: float) -> float:
         raise ValueError(f"expected a probability q from 0 to 1, got {q}")
     if c < 0:
         raise ValueError(f"expected c >= 0, got {c}")
+    if c == 0:
+        return float(q)
     if q == 0:
         return -math.expm1(-c)
-    if c == 0:
-        return q
     low, high = q, 1.0
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if bernoulli_kl(q, middle) <= c else (low, middle)

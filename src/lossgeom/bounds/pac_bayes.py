@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from lossgeom.bounds._bases import BASES
-from lossgeom.bounds._classification import classes, sampled_errors
+from lossgeom.bounds._classification import classes, copies, one_by_one, sampled_errors
 from lossgeom.bounds._complexity import Complexity, Divergence
-from lossgeom.bounds._prior import Prior, prior_mean
+from lossgeom.bounds._prior import Prior, differing, held_fixed, prior_mean
 from lossgeom.bounds._training import Epoch, Training, fitted, trained
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import kl_inverse
 from lossgeom.bounds.posterior import Posterior
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.checks import check_number, check_whole
 from lossgeom.estimate import Estimate
+from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.minibatches import on_batches
 from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
-QUANTITY = "the error on new examples of a network that is drawn from the posterior for each"
+QUANTITY = "the error on new examples{} of a network that is drawn from the posterior for each"
+SOME = " that the loss counts, as it does {} of these {},"
+AFTERWARDS = 1  # sets networks of other draws apart from those of the bound
 SOURCE = "Dziugaite and Roy (arXiv:1703.11008), with the bases of Wu et al. (arXiv:2010.04261)"
 INDEPENDENT = Assumption(
     "the examples were drawn independently of each other, from the distribution that new ones "
     "come from",
     "unverifiable",
 )
-ONE_BY_ONE = Assumption("the class of an example depends on no other example", "checked")
 UNTRAINED = Assumption(
-    "the prior, which is its mean, b and p, does not depend on the examples", "declared"
+    "neither the prior, which is its mean, b and p, nor anything that the model holds fixed or "
+    "closes over depends on the examples that are counted",
+    "declared",
 )
 
 
@@ -50,6 +53,7 @@ class PacBayes:
         empirical_error: the mean error of the networks drawn, on the examples of the bound.
         posterior: the distribution that networks are drawn from.
         history: where training was after each epoch.
+        held: what the model holds fixed, by name.
     """
 
     bound: Bound
@@ -59,6 +63,7 @@ class PacBayes:
     empirical_error: Estimate
     posterior: Posterior = field(repr=False)
     history: tuple[Epoch, ...] = field(repr=False)
+    held: Mapping[str, Tensor] = field(repr=False)
 
     @property
     def value(self) -> float:
@@ -104,11 +109,18 @@ class PacBayes:
             agree; that of the examples is not in it.
 
         Raises:
-            ValueError: as of :func:`pac_bayes`, and for a model with other parameters.
+            ValueError: as of :func:`pac_bayes`, and for a model with other parameters, or with
+                others that are held fixed.
         """
-        check_at_least(2, samples=samples)
-        here = problem.at(self.posterior.mean)
-        return _mean(sampled_errors(here, classes(here), self.posterior, samples, seed))
+        check_whole(2, samples=samples)
+        here = checked_problem(problem).at(self.posterior.mean)
+        if others := differing(held_fixed(here), self.held):
+            raise ValueError(
+                f"expected what the model of the bound holds fixed, got another {others[0]}: make "
+                "the problem of the same model, with the same parameters="
+            )
+        drawn = random_numbers(seed, AFTERWARDS)
+        return _mean(sampled_errors(here, classes(here), self.posterior, samples, drawn))
 
 
 def _mean(errors: Tensor) -> Estimate:
@@ -129,8 +141,8 @@ def _split(initial: Problem, share: float, training: Training) -> tuple[Problem,
     mean = fitted(on_batches(initial, raws[:first]), training)
     statement = (
         f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
-        "batches, which the bound does not count; neither the order of the batches nor b and p "
-        "depend on what is in them"
+        "batches, which the bound does not count, from weights that depend on none of the others; "
+        "nor does the order of the batches depend on what is in them"
     )
     return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
 
@@ -139,7 +151,7 @@ def pac_bayes(
     problem: Problem,
     *,
     prior: Prior,
-    basis: str = "standard",
+    basis: str = "decoupled",
     epochs: int = 300,
     lr: float = 2e-3,
     samples: int = 1000,
@@ -183,26 +195,29 @@ def pac_bayes(
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
             ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
-            1, or -1 and 1. What the loss leaves out, such as an ``ignore_index``, is not counted.
+            1, or -1 and 1. What the loss leaves out, such as an ``ignore_index`` or
+            a class of weight 0, is not counted, and the bound says nothing of it.
         prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
+            What a model or state dict says of buffers and frozen parameters must be so here.
         basis: U: ``"standard"`` for the unit vectors; ``"decoupled"`` for the eigenvectors of the
             Kronecker factors of every layer at the parameters of the problem, and of E[M] for its
             bias; ``"recomputed"`` for the same, computed again at mu as training goes on;
             ``"exact"`` for those of the Hessian in every parameter, of at most 4,096 numbers each.
             Parameters that have no Kronecker factors keep the unit vectors.
         epochs: passes over the batches, in their order.
-        lr: of RMSprop, whose alpha is 0.9.
+        lr: of RMSprop, whose alpha is 0.9; below 3e38.
         samples: n, at least 2.
         delta: the probability that the bound on the error fails, in (0, 1).
-        delta_prime: that its estimate from n networks does. To choose the best of several bounds
-            afterwards, divide it by their number, and delta, too, if their priors differ.
+        delta_prime: that its estimate from n networks does; with delta, below 1. To choose the best
+            of several bounds afterwards, divide it by their number, and delta, too, if their priors
+            differ.
         b: larger than the largest prior variance of the grid.
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
         prior_share: the share of batches, in [0, 1), that the mean of the prior is trained on
             first, from ``prior`` on with as many epochs. The posterior then starts there, wherever
             the problem is, and N counts the other examples only: a prior that depends on data, by
-            sample splitting.
+            sample splitting, as long as ``prior`` depends on none of them.
         seed: of noise and networks drawn, on the CPU from generators of their own.
         on_epoch: is called with each ``Epoch`` when it is over.
 
@@ -212,8 +227,8 @@ def pac_bayes(
 
     Raises:
         TypeError, ValueError: for what is not such a problem or prior, a model with running
-            statistics or frozen parameters that are not those of the prior, or settings out of
-            their range.
+            statistics or frozen parameters that are not those of the prior, one without layers
+            that the basis needs, or settings out of their range.
         NonFiniteError: where the loss is NaN or infinite at the parameters of the problem, and a
             basis is made there, or on the way to a prior.
 
@@ -237,40 +252,40 @@ def pac_bayes(
     checked_problem(problem)
     if basis not in BASES:
         raise ValueError(unknown("basis", basis, BASES))
-    check_at_least(1, every=every)
-    check_at_least(2, samples=samples)
+    check_whole(1, every=every)
+    check_whole(2, samples=samples)
+    check_number("delta", delta, 0, 1)
     check_number("delta_prime", delta_prime, 0, 1)
+    check_number("delta + delta_prime", delta + delta_prime, 0, 1)
     check_number("prior_share", prior_share, 0, 1, at_low=True)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
-        labels, (mean, assumptions) = classes(problem), prior_mean(problem, prior)
-        assumptions.append(UNTRAINED)
+        labels, mean = classes(problem), prior_mean(problem, prior)
+        assumptions = [UNTRAINED, one_by_one(problem), INDEPENDENT, *copies(problem, labels)]
         if prior_share:
-            problem, assumptions[-1] = _split(problem.at(mean), prior_share, training)
+            problem, split = _split(problem.at(mean), prior_share, training)
+            assumptions.insert(0, split)
             mean, labels = problem.theta, classes(problem)
-        elif torch.equal(mean, problem.theta):
-            raise ValueError(
-                "the prior has the parameters that the model has now: expected those from before "
-                "its training, such as copy.deepcopy(model) made then; prior_share= trains a prior"
-            )
         N = sum(int((part >= 0).sum()) for part in labels)
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
             problem, mean, BASES[basis], complexity, training
         )
-        errors = sampled_errors(problem, labels, posterior, samples, seed + 1)
+        errors = sampled_errors(problem, labels, posterior, samples, random_numbers(seed + 1))
     kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
     c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
     kl = kl_at(log_variance)
     empirical = _mean(errors)
+    examples = sum(map(len, labels))
     upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
     bound = Bound(
         kl_inverse(upper, c),
-        QUANTITY,
+        QUANTITY.format("" if examples == N else SOME.format(N, examples)),
         1 - delta - delta_prime,
         {"N": N, "KL": kl, "lambda": math.exp(log_variance), "b": b, "p": p, "delta": delta}
         | {"error of samples": empirical.value, "samples": samples, "delta'": delta_prime},
-        (*assumptions, ONE_BY_ONE, INDEPENDENT),
+        tuple(assumptions),
         SOURCE,
     )
-    return PacBayes(bound, basis, kl, math.exp(log_variance), empirical, posterior, tuple(history))
+    variance, held = math.exp(log_variance), held_fixed(problem)
+    return PacBayes(bound, basis, kl, variance, empirical, posterior, tuple(history), held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from lossgeom.cli.terminal import epoch_display
 from lossgeom.cli.user_code import explained, importable, make
 from lossgeom.problem import Problem
 from lossgeom.problem.model_copy import unwrapped
+from lossgeom.problem.passes import digest
 from lossgeom.recording.bound_search import SEARCH, numbers_of
 from lossgeom.recording.estimates import problem_facts
 from lossgeom.recording.folder import ROWS, check_may_write
@@ -37,7 +39,8 @@ DATA returns the training data, all of it: what is bounded is the error on other
 
 examples:
   lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.safetensors
-                                                         net.py:model returns the model untrained
+                                                         from what net.py:model returns, with
+                                                         torch.manual_seed(0): the model untrained
   lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.pt --prior init.pt
                                                          which training started from these weights
   lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.pt --prior 0
@@ -52,8 +55,8 @@ what is bounded:
   trained weights, the posterior. The bound comes from the error of such networks on DATA, and from
   how far the posterior is from another distribution around initial weights, the prior. The search
   moves the posterior to where the bound is low. Any weights will do for the prior, as long as DATA
-  had no part in them; those that training started from are the nearest. --basis says in which basis
-  of the weights the posterior is diagonal.
+  had no part in them, nor in what else MODEL holds fixed; those that training started from are the
+  nearest. --basis says in which basis of the weights the posterior is diagonal.
 
 what is written:
   DIR/report.html with DIR/figures/, DIR/bound.json, and the record that they are made from, with
@@ -88,11 +91,13 @@ class PacBayesOptions(CheckpointOptions):
     """The same, over the draw of these networks."""
     prior_share: float = 0.0
     """Share of the batches, from the first, to train the prior's weights on, which the bound then
-    leaves out: a prior that depends on data, and is labelled as such."""
+    leaves out: a prior that depends on data, and is labelled as such. The others must have no part
+    in the weights of --prior."""
     search_seed: int = 0
     """Seed of what is drawn in the search, and of the networks."""
 
 
+SEEDS = 2**63
 SETTINGS = ("basis", "epochs", "lr", "samples", "delta", "delta_prime", "prior_share")
 TOLD = ("title", "bound", "config", "versions", "command", "notes", "checkpoint_notes")
 
@@ -136,22 +141,28 @@ def _problem(
             "expected --checkpoint with the trained weights, or --prior with those from before "
             "training, or both: MODEL alone returns one of them"
         )
-    prior, told = dict[str, Tensor](), dict[str, str]()
-    problem, notes = problem_at_checkpoint(options, before=lambda model: prior.update(_of(model)))
+    prior, told = dict[str, Tensor](), "MODEL after torch.manual_seed(0)"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        problem, notes = problem_at_checkpoint(options, before=lambda it: prior.update(_of(it)))
     if options.prior is not None:
-        prior, told["prior"] = _prior(options, options.prior)
+        prior, told = _prior(options, options.prior)
     weights = problem.unflatten(problem.theta).items()
     if all(torch.equal(prior[name].to(trained), trained) for name, trained in weights):
         raise ValueError(
             "the weights of the prior are those of the model, in which DATA had a part: expected "
             "--checkpoint with trained weights, and --prior with those from before training"
         )
-    return problem, notes, prior, told
+    hashes = [(name, digest(held)) for name, held in sorted(prior.items())]
+    found = hashlib.sha256(repr(hashes).encode()).hexdigest()
+    return problem, notes, prior, {"prior": told, "prior_weights": f"sha256 {found}"}
 
 
 def _prior(options: PacBayesOptions, prior: str) -> tuple[dict[str, Tensor], str]:
     """The weights in a file, or those that the model draws with a seed, and which these are."""
     drawn = prior.isdecimal()
+    if drawn and int(prior) >= SEEDS:
+        raise ValueError(f"expected --prior as a FILE, or a SEED below 2**63, got {prior}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(prior) if drawn else 0)
         made = make(str(options.model))

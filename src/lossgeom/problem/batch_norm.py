@@ -16,6 +16,12 @@ def has_batch_statistics(module: nn.Module) -> bool:
     return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
+def lacks_running_statistics(module: nn.Module) -> bool:
+    """Whether a model uses the statistics of each batch in eval mode, too."""
+    parts = (part for part in module.modules() if isinstance(part, _BatchNorm))
+    return any(part.running_mean is None for part in parts)
+
+
 @contextmanager
 def buffers_kept(module: nn.Module) -> Iterator[None]:
     """Let modules write to copies of their buffers, such as running averages."""
