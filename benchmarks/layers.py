@@ -235,9 +235,9 @@ class Drawn:
             yield draw(i, self.size, 3, 32, 32), torch.arange(self.size) % 10
 
 
-def memory(case: Case, quick: bool) -> str:
-    """Peak memory of all factors, as the data grows."""
-    rows = []
+def memory(quick: bool) -> str:
+    """Peak memory of all factors of the VGG, as the data grows."""
+    case, rows = CASES["vgg"](True), []
     size = 8 if quick else 128
     for number in (2, 4) if quick else (4, 16, 64):
         drawn = replace(case.copy(), batches=Drawn(number, size))  # type: ignore[arg-type]
@@ -264,7 +264,7 @@ def tables(options: Options) -> str:
     text += ["#### An epoch of the search for a PAC-Bayes bound"]
     text += [bound(options.epochs, 400 if options.quick else 1400, options.repeats)]
     text += ["#### Peak memory of all factors of the VGG, batches of 128 images"]
-    text += [memory(CASES["vgg"](True), options.quick)]
+    text += [memory(options.quick)]
     return "\n\n".join(text)
 
 

@@ -12,6 +12,7 @@ from benchmarks import (
     block_sharpness,
     checks,
     kronecker,
+    layers,
     lipschitz,
     plain,
     profile,
@@ -402,3 +403,18 @@ def test_the_parts_of_a_transformer_in_training(capsys):
     rows = [line for line in lines if line.startswith("| gauss_newton | ")]
     assert [row.split(" | ")[1] for row in rows] == ["0", "2"]
     assert all(row.count(" < ") == len(block_sharpness.PARTS) - 1 for row in rows)
+
+
+def test_layers_and_bounds(tmp_path, monkeypatch):
+    """Every competitor runs and is right, and the page gets the tables."""
+    monkeypatch.setattr(layers, "CASES", {"tiny": lambda quick: tiny()})
+    monkeypatch.setattr(layers, "memory", lambda quick: "memory")
+    page = tmp_path / "page.md"
+    page.write_text(f"{layers.BEGIN}\nold\n{layers.END}\n")
+    sizes = ["--cases", "tiny", "--repeats", "1", "--k", "2", "--epochs", "1", "--quick"]
+    assert layers.main([*sizes, "--into", str(page)]) == 0
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line[:2] == "| "]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert float(cells["exact"][-1]) < 1e-4
+    assert cells["lossgeom"][-1] == cells["curvlinops + eigsh"][-1] == "right"
+    assert {f'basis="{basis}"' for basis in layers.BASES} < set(cells)
