@@ -151,3 +151,15 @@ def test_a_negative_control_is_made_to_fail():
     assert counted([shown, failed, passed]) == (
         "1 of 1 statements are shown, and 1 of 2 negative controls fail, as they should."
     )
+
+
+@pytest.mark.parametrize(("seeds", "are"), [(1, "is 1"), (5, "are 5")])
+def test_few_seeds_are_no_failure_of_a_study(seeds, are):
+    values = [9.0] * seeds
+    statement = claim_of_seeds("a", values=values, inside=(8.0, 10.0), **PARTS)
+    parts = {"statement": "it falls.", "measured": "m", "inside": (0.0, 1.0)}
+    failing = control(claim_of_seeds, "falls", values=values, **parts)
+    assert counted([statement, failing]) == (
+        "0 of 1 statements are shown, and 0 of 1 negative controls fail; most need 6 seeds to be "
+        f"judged, and there {are}."
+    )

@@ -26,7 +26,7 @@ HELP = """\
 examples:
   lossgeom run {study.name}                        quick, into runs/{study.name}
   lossgeom run {study.name} --seeds 10 --out DIR   more seeds, which make intervals narrower
-  lossgeom run {study.name} --preset paper         the paper's own settings, such as its data
+  lossgeom run {study.name} --preset paper         the paper's own settings
 
 A run that was stopped goes on when the same command is given again."""
 

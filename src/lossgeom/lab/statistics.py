@@ -193,14 +193,21 @@ def control(make: Callable[..., Claim], name: str, *, statement: str, **parts: A
 
 
 def counted(found: Sequence[Claim]) -> str:
-    """Say how many statements are shown, and how many negative controls fail."""
+    """Say how many statements are shown, how many negative controls fail, and if seeds are few."""
     controls = [claim for claim in found if claim.control]
     shown = sum(claim.verdict == "shown" for claim in found if not claim.control)
     failed = sum(claim.as_expected for claim in controls)
+    seeds = max((len(claim.per_seed) for claim in found), default=0)
+    too_few = f"; most need {FEWEST_SEEDS} seeds to be judged, and there {_are(seeds)}."
     return (
         f"{shown} of {len(found) - len(controls)} statements are shown, and {failed} of "
-        f"{len(controls)} negative controls fail, as they should."
+        f"{len(controls)} negative controls fail"
+        + (too_few if seeds < FEWEST_SEEDS else ", as they should.")
     )
+
+
+def _are(count: int) -> str:
+    return "is 1" if count == 1 else f"are {count}"
 
 
 def known(values: Iterable[float]) -> list[float]:
