@@ -26,6 +26,18 @@ def test_inverse_and_determinant(corrected):
     assert decoupled.logdet(damping=0.1) == pytest.approx(torch.logdet(damped).item())
 
 
+def test_an_inverse_needs_damping_and_an_error_names_one_that_is_enough():
+    decoupled = lg.Decoupled(problem_of())
+    with pytest.raises(ValueError, match=r"expected damping >= 0, got -1\.0"):
+        decoupled.inverse(-1.0)
+    with pytest.raises(ValueError, match=r"a larger damping than 0\.0, such as ") as raised:
+        decoupled.inverse()
+    enough = float(str(raised.value).rpartition(" ")[2])
+    largest = torch.linalg.eigvalsh(decoupled.dense())[-1]
+    assert enough == pytest.approx(1e-3 * largest.item(), rel=0.05)
+    assert decoupled.inverse(enough).dense().isfinite().all()
+
+
 def test_preconditions():
     """Conjugate gradients on the damped Gauss-Newton matrix of one layer, which it inverts."""
     problem = problem_of().take(1).with_parameters("0.weight")

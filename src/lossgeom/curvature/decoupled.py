@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.checks import check_number
 from lossgeom.curvature._layers import left_out
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.kronecker import Block, Sharing, kronecker_factors
@@ -91,12 +92,17 @@ class Decoupled(ProblemMatrix):
             return _by_blocks(list(self.blocks.values()), V)
 
     def inverse(self, damping: float = 0.0) -> LinearOperator:
-        r"""The inverse of this matrix plus damping I.
+        r"""The inverse of this matrix plus damping I, such as 1e-3 of the largest eigenvalue.
 
         Raises:
-            ValueError: where an eigenvalue of that is zero up to rounding.
+            ValueError: for a damping below 0, or where an eigenvalue is zero up to rounding.
         """
-        blocks = [block.eigenbasis().inverse(damping) for block in self.blocks.values()]
+        check_number("damping", damping, 0, at_low=True)
+        bases = {name: block.eigenbasis() for name, block in self.blocks.items()}
+        sizes = {name: basis.values.abs().max().item() for name, basis in bases.items()}
+        largest_first = sorted(sizes, key=sizes.__getitem__, reverse=True)  # an error names enough
+        inverses = {name: bases[name].inverse(damping) for name in largest_first}
+        blocks = [inverses[name] for name in self.blocks]
         inverse = MatrixFree.like(self, partial(_by_blocks, blocks), lambda: inverse)
         return inverse
 

@@ -22,6 +22,8 @@ from lossgeom.linalg.operator import (
 )
 from lossgeom.reprs import short
 
+ENOUGH = 1e-3  # damping relative to the largest eigenvalue, with which a matrix can be inverted
+
 
 class _OnMatrices(LinearOperator):
     """A symmetric operator on m x n matrices X, as vectors in row-major order."""
@@ -194,9 +196,11 @@ class KroneckerEigenbasis(_OnMatrices):
         """
         damped = self.values.double() + damping
         if (damped.abs() <= self._rounding).any():
+            enough = damping + ENOUGH * (self.values.abs().max().item() or 1.0)
             raise ValueError(
                 "expected a matrix that can be inverted, got one with an eigenvalue of "
-                f"{damped.abs().min().item():.2g}; expected a larger damping than {damping}"
+                f"{damped.abs().min().item():.2g}; expected a larger damping than {damping}, such "
+                f"as {enough:.2g}"
             )
         return KroneckerEigenbasis(self.left, self.right, (1 / damped).to(self.dtype))
 
