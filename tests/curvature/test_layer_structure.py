@@ -81,6 +81,49 @@ def test_errors_are_those_of_all_kronecker_products(problem):
     assert first.errors.errors["decoupling"].value >= first.errors.errors["best"].value
 
 
+def test_it_prints_as_a_table(problem):
+    layers = lg.layer_structure(problem, 3, errors=False)
+    headings, first, last = str(layers).splitlines()
+    assert repr(layers) == str(layers)
+    assert headings.split("  ")[0] == "layer"
+    assert "overlap of 1  of 3" in headings
+    assert first.startswith(f"0      8 x 12  {layers[0].outliers.count} of 3")
+    assert last.split()[-1] == f"{layers[1].input_ratio:.3g}"
+
+
+@pytest.mark.quick
+def test_k_is_a_whole_number():
+    problem = lg.Problem(nn.Linear(2, 1), "squared_error", [(torch.eye(2), torch.ones(2, 1))])
+    with pytest.raises(TypeError, match=r"expected k to be a whole number, got 2\.5"):
+        lg.layer_structure(problem, 2.5)
+
+
+class Attending(nn.Module):
+    """A parameter of its own, attention and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.pos = nn.Parameter(torch.zeros(3, 4))
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = x + self.pos
+        return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_attention_and_parameters_outside_of_layers_are_left_out_with_a_reason():
+    data = [(torch.randn(4, 3, 4), torch.arange(4) % 2)]
+    problem = lg.Problem(Attending(), "cross_entropy", data)
+    assert [layer.name for layer in lg.layer_structure(problem, 1, errors=False)] == ["head"]
+    said = [note for note in problem.notes if note.startswith("no part of what is measured")]
+    assert said == [
+        "no part of what is measured layer by layer: parameters of Attending itself, outside of "
+        "its layers (model); MultiheadAttention uses its weights without calling layers; write its "
+        "projections as nn.Linear (attend, attend.out_proj)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("values", "count", "gap"),
     [

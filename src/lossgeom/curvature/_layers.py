@@ -107,12 +107,17 @@ def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
     """Find the modules that are layers by their type, and why others are not."""
     network = problem.network
     places = {(module, name): place for module, name, place in network.slots}
-    found, why = [], {}
+    found, why, attention = [], {}, _attention(problem)
     for modules, name, _ in parameter_groups(problem):
         own = {(places.get((m, "weight")), places.get((m, "bias"))) for m in modules}
         weight, bias = next(iter(own))
-        if others := [m for m in modules if type(m).forward not in FORWARDS]:
-            why[name] = f"{type(others[0]).__name__} is neither linear nor a convolution"
+        if any(module in attention for module in modules):
+            why[name] = (
+                "MultiheadAttention uses its weights without calling layers; write its projections "
+                "as nn.Linear"
+            )
+        elif others := [m for m in modules if type(m).forward not in FORWARDS]:
+            why[name] = _of_another_type(others[0])
         elif any(isinstance(m, CONVOLUTIONS) and m.groups > 1 for m in modules):
             why[name] = "a convolution in groups"
         elif len(own) > 1:
@@ -123,6 +128,20 @@ def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
             parameters = tuple(network.names[i] for i in (weight, bias) if i is not None)
             found.append(Layer(name, parameters, tuple(modules)))
     return found, why
+
+
+def _attention(problem: Problem) -> set[nn.Module]:
+    """Find the modules whose weights torch's attention uses, and its projections."""
+    modules = problem.network.module.modules()
+    found = [m for m in modules if type(m).forward is nn.MultiheadAttention.forward]
+    return {part for module in found for part in module.modules()}
+
+
+def _of_another_type(module: nn.Module) -> str:
+    name = type(module).__name__
+    if any(True for _ in module.children()):
+        return f"parameters of {name} itself, outside of its layers"
+    return f"{name} is neither linear nor a convolution"
 
 
 def _wrong(trial: Trial) -> dict[str, str]:

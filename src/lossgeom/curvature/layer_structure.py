@@ -26,6 +26,7 @@ from lossgeom.linalg.eigenspaces import (
 )
 from lossgeom.problem import Problem
 from lossgeom.reprs import short
+from lossgeom.wording import in_columns
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,35 @@ class LayerStructure:
             return [(values.flip(0), vectors.flip(1)) for values, vectors in pairs]
 
 
+class LayerStructures(tuple[LayerStructure, ...]):
+    """The structure of layers, which prints as a table."""
+
+    def __repr__(self) -> str:
+        k = max((len(own.overlap) for own in self), default=1)
+        headings = [
+            "layer", "size", "outliers", "gap", "overlap of 1", f"of {k}", "random", "rank one",
+            "along E[x]", "mu1/mu2",
+        ]  # fmt: skip
+        return "\n".join(in_columns([headings, *map(_row, self)]))
+
+    __str__ = __repr__
+
+
+def _row(own: LayerStructure) -> list[str]:
+    """A layer's line of the table: its overlaps are of one and of all dimensions."""
+    found, shares = own.outliers, (own.overlap[0], own.overlap[-1], own.baseline[-1])
+    return [
+        own.name,
+        "{} x {}".format(*own.shape),
+        "" if found is None else f"{found.count} of {len(own.overlap)}",
+        "" if found is None else f"{found.gap:.3g}",
+        *(f"{share:.2g}" for share in shares),
+        f"{own.rank_one_energy[0]:.2g}",
+        f"{own.mean_input_energy[0]:.2g}",
+        f"{own.input_ratio:.3g}",
+    ]
+
+
 def layer_structure(
     problem: Problem,
     k: int = 20,
@@ -168,7 +198,7 @@ def layer_structure(
     errors: bool = True,
     tol: float = 1e-3,
     seed: int = 0,
-) -> tuple[LayerStructure, ...]:
+) -> LayerStructures:
     r"""Compare each layer's exact block of the Hessian with the decoupling conjecture.
 
     .. math:: H_l \approx E[M] \otimes E[x x^\top], \qquad
@@ -191,7 +221,8 @@ def layer_structure(
         seed: of random starts, probes and targets.
 
     Returns:
-        The structure of each layer that :func:`layer_eigenpairs` has pairs of.
+        The structure of each layer that :func:`layer_eigenpairs` has pairs of, in a tuple that
+        prints as a table.
 
     Raises:
         ValueError: as :func:`layer_eigenpairs` and :func:`kronecker_factors`.
@@ -209,7 +240,7 @@ def layer_structure(
     check_whole(1, k=k)
     check_whole(0, seed=seed)
     blocks = LayerBlocks(problem, matrix)
-    return tuple(
+    return LayerStructures(
         structure_of(blocks, layer, k, errors=errors, tol=tol, seed=seed) for layer in blocks.layers
     )
 
