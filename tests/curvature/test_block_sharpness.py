@@ -84,6 +84,14 @@ def test_errors_of_random_probes_are_honest():
         assert all(each[name].average.matvecs == 10 for each in found)
 
 
+def test_it_prints_as_a_table():
+    found = lg.block_sharpness(problem(), {"scale": "scale"}, matvecs=2)
+    headings, first, *_ = str(found).splitlines()
+    assert headings == "block      parameters  average sharpness  standard error"
+    average = found["scale"].average
+    assert first.split() == ["scale", "1", f"{average.value:.4g}", f"{average.stderr:.2g}"]
+
+
 def test_own_blocks_come_first_and_the_rest_is_told_apart():
     p = problem()
     found = lg.block_sharpness(p, {"VO": "head.*", "scale": ["scale"]}, matvecs=2)
@@ -105,6 +113,8 @@ def test_errors(unchecked):
         lg.block_sharpness(p, matvecs=1)
     with pytest.raises(ValueError, match="unknown matrix 'hesian': did you mean hessian"):
         lg.block_sharpness(p, matrix="hesian")
+    with pytest.raises(TypeError, match=r"expected blocks as a mapping .* got \['head.*'\]"):
+        lg.block_sharpness(p, ["head.*"])
     with pytest.raises(TypeError, match="expected a Problem"):
         lg.block_sharpness(Encoder())
 

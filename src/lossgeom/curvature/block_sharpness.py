@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.checks import check_whole
 from lossgeom.curvature._block_types import TYPES, block_types
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.named_matrix import Matrix, named_matrix
@@ -18,6 +18,7 @@ from lossgeom.linalg import diagonal, plain_arithmetic, random_numbers
 from lossgeom.linalg.probes import exact_estimate, mean_estimate, sign_probes
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.reprs import short
+from lossgeom.wording import in_columns
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class BlockSharpness:
     __repr__ = short
 
 
+class BlockSharpnesses(dict[str, BlockSharpness]):
+    """Blocks by name, which print as a table."""
+
+    def __repr__(self) -> str:
+        rows = [["block", "parameters", "average sharpness", "standard error"]]
+        for name, block in self.items():
+            found = block.average
+            rows.append([name, f"{block.size:,}", f"{found.value:.4g}", f"{found.stderr or 0:.2g}"])
+        return "\n".join(in_columns(rows))
+
+    __str__ = __repr__
+
+
 def block_sharpness(
     problem: Problem,
     blocks: Mapping[str, str | Sequence[str]] | None = None,
@@ -44,7 +58,7 @@ def block_sharpness(
     matrix: Matrix = "gauss_newton",
     matvecs: int = 30,
     seed: int = 0,
-) -> dict[str, BlockSharpness]:
+) -> BlockSharpnesses:
     r"""The average sharpness of each part of a transformer: embedding, QK, VO, MLP and norm.
 
     .. math:: \frac{\mathrm{tr}(A_b)}{\dim b} = \frac{1}{\dim b} \, E \, z_b^\top (A z)_b
@@ -73,10 +87,12 @@ def block_sharpness(
         seed: of the probes, drawn on the CPU from a generator of its own.
 
     Returns:
-        The blocks that there are, by name: those of yours, then those of the types. Errors are as
-        of :func:`lossgeom.trace`, and those of blocks are not independent of each other.
+        The blocks that there are, by name: those of yours, then those of the types, in a dict that
+        prints as a table. Errors are as of :func:`lossgeom.trace`, and those of blocks are not
+        independent of each other.
 
     Raises:
+        TypeError: if blocks are no mapping.
         ValueError: if a pattern matches no parameter, a parameter matches patterns of two blocks,
             matvecs < 2, or the matrix is another one.
         NonFiniteError: where the loss is NaN or infinite.
@@ -94,11 +110,16 @@ def block_sharpness(
     >>> found["embedding"].average
     Estimate(value=0.0, stderr=0.0, ...)
     """
-    check_at_least(2, matvecs=matvecs)
+    check_whole(2, matvecs=matvecs)
+    if blocks is not None and not isinstance(blocks, Mapping):
+        raise TypeError(
+            "expected blocks as a mapping from names to patterns of parameters, such as "
+            f"{{'first': 'layers.0.*'}}, got {blocks!r}"
+        )
     kind = named_matrix(matrix)
     names, labels = _labels(checked_problem(problem), blocks or {})
     sizes, averages = labels.bincount(), _averages(kind(problem), labels, matvecs, seed)
-    found, pieces = {}, problem.unflatten(labels).items()
+    found, pieces = BlockSharpnesses(), problem.unflatten(labels).items()
     for i, name in enumerate(names):
         inside = (parameter for parameter, own in pieces if (own == i).any())
         found[name] = BlockSharpness(averages[i], int(sizes[i]), tuple(inside))
