@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.checks import check_whole
 from lossgeom.curvature import Layer, LayerBlocks, LayerErrors, LayerStructure, structure_of
 from lossgeom.curvature.layer_rows import MOST_COLUMNS
 from lossgeom.metrics.geometry import Found, Part
@@ -46,28 +46,24 @@ class Structure:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_at_least(1, k=self.k)
+        check_whole(1, k=self.k)
 
     def parts(self, problem: Problem) -> Iterator[Part]:
         """A part for each layer; nothing is computed until it is told to measure.
 
-        Raises:
-            ValueError: for a model without linear layers or convolutions, or with too many outputs.
+        A model without linear layers or convolutions, or with too many outputs, has none, and
+        ``problem.notes`` say so.
         """
         try:
             checked_problem(problem).loss()
         except NonFiniteError as error:
             yield _not_finite(error)
             return
-        blocks = LayerBlocks(problem, "hessian")
-        with torch.no_grad():
-            outputs = problem.outputs(problem.theta, problem.first_batch())[0].numel()
-        if outputs > MOST_COLUMNS:
-            raise ValueError(
-                f"expected at most {MOST_COLUMNS} outputs of an example for the structure of "
-                f"layers, each of which takes a backward pass, got {outputs}; "
-                "lossgeom.layer_eigenpairs measures layers without Kronecker factors"
-            )
+        try:
+            blocks = _blocks(problem)
+        except ValueError as error:
+            problem.cache.note(f"the structure of layers is not measured: {error}")
+            return
         limit = max(100, 20 * self.k)
         for i, layer in enumerate(blocks.layers):
             name, labels = f"layer_{i}", {f"layer_{i}": layer.parameters[0]}
@@ -77,6 +73,19 @@ class Structure:
     def _found(self, blocks: LayerBlocks, layer: Layer, name: str) -> Found:
         found = structure_of(blocks, layer, self.k, errors=True, tol=self.tol, seed=self.seed)
         return Found({name: found.eigenpairs.top}, _arrays(found), facts=_facts(found))
+
+
+def _blocks(problem: Problem) -> LayerBlocks:
+    blocks = LayerBlocks(problem, "hessian")
+    with torch.no_grad():
+        outputs = problem.outputs(problem.theta, problem.first_batch())[0].numel()
+    if outputs > MOST_COLUMNS:
+        raise ValueError(
+            f"expected at most {MOST_COLUMNS} outputs of an example for the structure of "
+            f"layers, each of which takes a backward pass, got {outputs}; "
+            "lossgeom.layer_eigenpairs measures layers without Kronecker factors"
+        )
+    return blocks
 
 
 def _not_finite(error: NonFiniteError) -> Part:

@@ -86,6 +86,8 @@ def measure(
         ended = None
     if ended is None:
         record.update(notes=problem.notes)
+    elif new := [note for note in problem.notes if note not in record.manifest["notes"]]:
+        record.update(notes=[*record.manifest["notes"], *new])
     estimates = {row["metric"]: read_estimate(row) for row in record.rows() if "metric" in row}
     finite = all(math.isfinite(estimate.value) for estimate in estimates.values())
     record.finish("finished" if finite else "diverged", ended=ended)
