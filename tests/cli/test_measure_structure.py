@@ -21,9 +21,11 @@ def test_structure_is_added_to_a_measurement_and_stays(here, capsys, monkeypatch
     before = (here / "a/rows.jsonl").read_bytes()
     printed = measured(capsys, *COMMAND, "--structure", "--out", "a")
     assert (here / "a/rows.jsonl").read_bytes().startswith(before)
-    assert printed.err.splitlines() == [
+    *parts, drawing = printed.err.splitlines()
+    assert drawing == "lossgeom: drawing figures of 2 layers, some seconds each ..."
+    assert parts == [
         f"lossgeom: measuring {i} of 14: structure of layer {layer}, 100 matrix-vector products "
-        "at most" + printed.err.splitlines()[i - 13].partition("at most")[2]
+        "at most" + parts[i - 13].partition("at most")[2]
         for i, layer in ((13, "0"), (14, "2"))
     ]
     first, last = lg.layer_structure(plain_problem(), 3)
@@ -36,12 +38,33 @@ def test_structure_is_added_to_a_measurement_and_stays(here, capsys, monkeypatch
         assert layer["input_ratio"] == pytest.approx(expected.input_ratio)
         best = expected.errors.errors["best"].value
         assert layer["errors"]["best"]["value"] == pytest.approx(best)
-    assert f"  2      2 x 6             {last.outliers.count}, " in printed.out
+    assert f"  2      2 x 6             {last.outliers.count} of 3, " in printed.out
+    assert "  overlap of 1, 3  random  " in printed.out
+    assert "  mu1/mu2        ratio of the two largest eigenvalues of E[x x^T]" in printed.out
     page = (here / "a/report.html").read_text()
+    assert "<th>layer</th><th>best</th><th>decoupling</th>" in page
+    assert "<dt>mu1/mu2</dt><dd>ratio of the two largest" in page
     assert "<h3>Layer 0</h3>" in page
     assert "Not drawn: 1 more layers, which are in the tables." in page
     assert (here / "a/figures/structure_0.pdf").exists()
     assert numbers(capsys, *COMMAND, "--out", "a")[0]["layers"] == found  # is not forgotten
+
+
+def test_what_has_no_layers_is_measured_without_them(here, capsys):  # noqa: F811
+    (here / "alone.py").write_text(
+        "import torch\n\nclass Alone(torch.nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.w = torch.nn.Parameter(torch.ones(3, 2))\n\n"
+        "    def forward(self, x):\n        return x @ self.w\n\n"
+        "model = Alone\ndata = lambda: [(torch.eye(3), torch.arange(3) % 2)]\n"
+    )
+    command = ["alone.py:model", "alone.py:data", *FEW, "--out", "b"]
+    before, _ = numbers(capsys, *command)
+    assert not any("structure" in note for note in before["problem"]["notes"])
+    after, _ = numbers(capsys, *command, "--structure")
+    (note,) = set(after["problem"]["notes"]) - set(before["problem"]["notes"])
+    assert note.startswith("the structure of layers is not measured: expected a model with linear")
+    assert "Alone is neither linear nor a convolution (model)" in note
+    assert after["quantities"] == before["quantities"]
 
 
 def test_structure_where_the_loss_is_nan(here, capsys):  # noqa: F811

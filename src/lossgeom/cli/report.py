@@ -38,6 +38,8 @@ def publish(folder: Path, file: str, facts: dict[str, Any], text: str, as_json: 
     write_json(folder / file, facts)
     show(json.dumps(plain(facts), indent=2) if as_json else text)
     tell = say if as_json else show
+    if layers := facts.get("layers"):
+        say(f"drawing figures of {len(layers)} layers, some seconds each ...")
     try:
         tell(f"report: {render([folder])}")
     except ImportError as error:

@@ -6,28 +6,45 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+LEGEND = {
+    "outliers, gap": "eigenvalues before the largest ratio of neighbours among those measured; "
+    "that ratio",
+    "overlap": "of the top eigenspaces of block and decoupling, by dimension; a small one of 1 "
+    "alone says little where the first eigenvalues are close",
+    "random": "the overlap of two random spaces of all measured dimensions",
+    "rank one": "share of the top eigenvector, as an outputs x inputs matrix, that is of rank one",
+    "along E[x]": "its share along the mean input",
+    "mu1/mu2": "ratio of the two largest eigenvalues of E[x x^T]",
+    "error, best": "relative distance of the decoupling, and of the closest Kronecker product, "
+    "from the Gauss-Newton block, which is the Hessian's between ReLUs",
+    "trace": "that of the decoupling relative to the block's",
+}
+
 
 def layers_table(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Rows of text, the headings first, from the layers of a summary."""
-    rows = [_cells(layer) for layer in layers]
+    k = max(len(layer["overlap"]) for layer in layers)
+    rows = [_cells(layer, sorted({1, min(5, k), k})) for layer in layers]
     return [list(rows[0]), *(list(row.values()) for row in rows)]
 
 
 def errors_table(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The same of the errors of Kronecker products."""
-    rows = [[layer["layer"], *map(_error, layer["errors"].values())] for layer in layers]
-    return [["layer", *layers[0]["errors"]], *rows]
+    """The same of the errors of Kronecker products, that of the best one first."""
+    names = sorted(layers[0]["errors"], key=lambda name: name != "best")
+    rows = [[layer["layer"], *(_error(layer["errors"][n]) for n in names)] for layer in layers]
+    return [["layer", *names], *rows]
 
 
-def _cells(layer: dict[str, Any]) -> dict[str, str]:
+def _cells(layer: dict[str, Any], dimensions: Sequence[int]) -> dict[str, str]:
     overlap, outliers, errors = layer["overlap"], layer["outliers"], layer["errors"]
-    at = [overlap[min(j, len(overlap)) - 1] for j in (1, 5, len(overlap))]
-    gap = "{count}, {gap:.3g}".format(**outliers) if outliers and outliers["gap"] else ""
+    at = [f"{overlap[j - 1]:.2f}" if j <= len(overlap) else "-" for j in dimensions]
+    some = outliers and outliers["gap"]
+    gap = "{count} of {k}, {gap:.3g}".format(**outliers, k=len(overlap)) if some else ""
     return {
         "layer": layer["layer"],
         "outputs x inputs": "{} x {}".format(*layer["shape"]),
         "outliers, gap": gap,
-        "overlap of 1, 5, k": " ".join(f"{value:.2f}" for value in at),
+        f"overlap of {', '.join(map(str, dimensions))}": " ".join(at),
         "random": f"{layer['baseline'][-1]:.2g}",
         "rank one": f"{layer['rank_one_energy'][0]:.2f}",
         "along E[x]": f"{layer['mean_input_energy'][0]:.2f}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report import wording
-from lossgeom.report.layers import layers_table
+from lossgeom.report.layers import LEGEND, layers_table
 from lossgeom.wording import in_columns
 
 
@@ -30,6 +30,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if found["layers"]:
         yield from ("", "Structure of the layers")
         yield from (f"  {line}" for line in in_columns(layers_table(found["layers"])))
+        yield from ("", *(f"  {line}" for line in in_columns(list(LEGEND.items()))))
     yield ""
     if found["stability"] is not None:
         yield wording.verdict(found["stability"])

@@ -11,7 +11,7 @@ import numpy as np
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save
-from lossgeom.report.layers import errors_table, layers_table
+from lossgeom.report.layers import LEGEND, errors_table, layers_table
 from lossgeom.report.summary import layers_of, summary
 
 DRAWN = 12  # layers; all of them are in the tables
@@ -30,7 +30,7 @@ def structure(source: Source, figures: Path) -> Section | None:
         for i, (arrays, facts) in enumerate(islice(layers_of(source.measurement), DRAWN))
     ]
     tables = {"layers": layers_table(layers), "errors": errors_table(layers)}
-    values = {**tables, "drawn": drawn, "left": len(layers) - len(drawn)}
+    values = {**tables, "legend": LEGEND, "drawn": drawn, "left": len(layers) - len(drawn)}
     return Section("Structure of the layers", "structure.html", values)
 
 
@@ -83,6 +83,8 @@ def _map(axis: Any, shares: np.ndarray, side: str, x_label: str) -> None:
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
                 extent=(0.5, shares.shape[1] + 0.5, len(shares) + 0.5, 0.5))  # fmt: skip
     axis.set(title=f"where they lie: {side}", xlabel=x_label, ylabel="top eigenvector")
+    for side_of_map in (axis.xaxis, axis.yaxis):
+        side_of_map.get_major_locator().set_params(integer=True)
 
 
 def _image(axis: Any, images: np.ndarray, number: int) -> None:
