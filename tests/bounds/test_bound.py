@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from lossgeom.bounds import Assumption, Bound, kl_inverse
+from lossgeom.bounds import Assumption, Bound, Epoch, kl_inverse
 from lossgeom.bounds._complexity import Complexity, Divergence
+from lossgeom.bounds._telling import notes
 from tests.bounds import plain
 
 pytestmark = pytest.mark.quick
@@ -17,8 +18,11 @@ SETTINGS = {"delta": 0.025, "b": 0.1, "p": 100.0}
 def test_a_bound_that_says_nothing_is_vacuous(value, vacuous):
     bound = Bound(value, "the error", 0.9, {"N": 3}, (), "somebody")
     assert bound.vacuous == vacuous
-    assert ("vacuous, it is at most 1 in any case" in str(bound)) == vacuous
-    assert math.isnan(value) or float(bound) == value
+    if math.isnan(value):
+        assert str(bound) == "no bound on the error"
+    else:
+        assert ("vacuous, it is at most 1 in any case" in str(bound)) == vacuous
+        assert float(bound) == value
 
 
 def test_assumptions_are_told_by_how_they_are_known():
@@ -26,6 +30,34 @@ def test_assumptions_are_told_by_how_they_are_known():
     told = str(Bound(0.5, "the error", 0.9, {"N": 3}, tuple(assumptions), "somebody"))
     assert told.splitlines()[2:4] == ["  checked: number 1", "  unverifiable: number 0"]
     assert repr(Bound(0.5, "it", 0.9, {}, (), "")) == "Bound(value=0.5, confidence=0.9, trivial=1)"
+
+
+def test_what_is_told_first_and_what_numbers_are():
+    said = {"headline": "training 3%; bound 50%", "meanings": {"N": "examples"}, "notes": ("few",)}
+    told = str(Bound(0.5, "the error", 0.9, {"N": 3}, (), "somebody", **said))
+    assert told.splitlines() == [
+        "training 3%; bound 50%", "the error is at most 0.5, with probability 0.9",
+        "  note: few", "  N = 3: examples", "  source: somebody",
+    ]  # fmt: skip
+    assert str(Bound(math.nan, "it", 0.9, {"N": 3}, (), "", headline="no bound")) == "no bound"
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ((0.5, [0.9, 0.02], [], None), "the prior gets 2% of the examples wrong, and the trained"),
+        ((0.5, [0.1, 0.9], [], 0.1), "lambda is the largest that b = 0.1 allows"),
+        ((0.5, [], [], None), "the weights of the model have no part in this"),
+        ((1.0, [0.1, 0.9], [], None), "to lower it, try more epochs"),
+        ((0.5, [0.1, 0.9], [Epoch(1, *4 * [math.nan])], None), "the search diverged in epoch 1"),
+        ((0.5, [0.1, 0.9], [Epoch(1, *4 * [1.0])], None), ""),
+        ((math.nan, [0.9, 0.1], [], 0.1), ""),
+    ],
+)
+def test_notes(facts, expected):
+    said = list(notes(*facts))
+    assert len(said) == bool(expected)
+    assert "".join(said).startswith(expected)
 
 
 def test_values_of_the_sheet():

@@ -11,6 +11,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.bounds._classification import wrong
+from lossgeom.bounds._telling import MEANINGS
 from tests.bounds import plain
 from tests.reference import fingerprint
 
@@ -156,7 +157,7 @@ def test_what_the_loss_leaves_out_is_not_counted():
     ]
     assert [result.bound.inputs["N"] for result in results] == [30, 30]
     assert results[0].value == pytest.approx(results[1].value, rel=1e-3)
-    said = "error on new examples that the loss counts, as it does 30 of these 50, of a network"
+    said = "error on new examples that the loss counts, as it does 30 of these 50, of networks"
     assert [said in str(result) for result in results] == [True, False]
     with pytest.raises(ValueError, match="expected examples that the loss counts, got none"):
         results[0].stochastic_error(
@@ -172,7 +173,7 @@ def test_examples_that_are_repeated_are_said():
     for batches, share, said in cases:
         problem = lg.Problem(model, "cross_entropy", batches)
         told = str(lg.pac_bayes(problem, prior_share=share, **few))
-        assert told.count("declared: 20 of 40 examples are copies of others") == said
+        assert told.count("you declare: 20 of 40 examples are copies of others") == said
         assert told.count("copies") == said
 
 
@@ -208,9 +209,9 @@ def zero_head():
         (zero_head, [10], {}, "refused"),
         (lambda: nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 2)),
          [10], {}, "refused"),
-        (lambda: Mean(only=10), [10], {}, "declared"),
-        (lambda: nn.Linear(3, 2), [1, 1], {}, "declared"),
-        (lambda: nn.Sequential(nn.Linear(3, 2), Noise()), [10], {"seed": 0}, "declared"),
+        (lambda: Mean(only=10), [10], {}, "you declare"),
+        (lambda: nn.Linear(3, 2), [1, 1], {}, "you declare"),
+        (lambda: nn.Sequential(nn.Linear(3, 2), Noise()), [10], {"seed": 0}, "you declare"),
         (lambda: nn.Linear(3, 2), [10], {"seed": 0}, "checked"),
     ],
 )  # fmt: skip
@@ -258,18 +259,29 @@ def test_divergence_is_recorded(lr, epochs, several):
     assert result.vacuous
     assert len(result.history) < 5
     assert math.isnan(result.history[-1].surrogate)
-    assert "training diverged in epoch" in str(result)
+    first, ended = str(result).splitlines()[0], len(result.history)
+    assert first == f"no bound: the search diverged in epoch {ended}; lower its lr"
 
 
 def test_what_is_printed(binary):
     result = lg.pac_bayes(binary.problem, prior=binary.initial, **QUICK)
     told = str(result)
-    assert told.startswith("the error on new examples of a network that is drawn from the post")
+    alone = share_wrong(binary.model, vector(binary.model), binary.batches)
+    drawn = result.empirical_error.value
+    assert told.startswith(
+        f"training error of the drawn networks {100 * drawn:.3g}% (of the trained network itself "
+        f"{100 * alone:.3g}%); bound on their error on new examples {100 * result.value:.3g}%\n"
+        "the error on new examples of networks drawn at random around the trained one"
+    )
     assert f"at most {result.value:.4g}, with probability 0.965" in told
-    for named in ("N = 300", "KL = ", "b = 0.1", "p = 100", "delta = 0.025", "delta' = 0.01"):
+    for named in ("N = 300: the examples", "KL = ", "b = 0.1", "p = 100", "delta = 0.025"):
         assert named in told
     assert {a.status for a in result.assumptions} == {"checked", "declared", "unverifiable"}
-    assert len(told.splitlines()) == 6
+    assert all(name in MEANINGS for name in result.bound.inputs)
+    swapped = lg.Problem(binary.initial, binary.loss, binary.batches)
+    few = {"epochs": 1, "samples": 3}
+    assert "are they swapped?" in str(lg.pac_bayes(swapped, prior=binary.model, **few))
+    assert "swapped" not in told
     assert not result.diverged
 
 
@@ -299,7 +311,7 @@ def normed():
     return initial, model, [(x, (x[:, 0] > 0).long())]
 
 
-DECLARED = "declared: neither the prior, which is its mean, b and p, nor anything that the model h"
+DECLARED = "you declare: neither the prior, which is its mean, b and p, nor anything that the model"
 
 
 def test_statistics_of_the_examples_are_refused_or_said():
@@ -390,6 +402,15 @@ def test_labels_of_soft_margins_are_signs():
     problem = problem_of(nn.SoftMarginLoss(), torch.full((4, 1), 2.0), 1)
     with pytest.raises(ValueError, match="SoftMarginLoss expects targets of -1 and 1"):
         lg.OutputRoot(problem).dense()
+
+
+def test_a_model_without_layers_keeps_the_standard_basis():
+    model = nn.Embedding(5, 2)
+    problem = lg.Problem(model, "cross_entropy", [(torch.arange(4), torch.arange(4) % 2)])
+    with pytest.raises(ValueError, match="basis='standard' needs no factors"):
+        lg.pac_bayes(problem, prior=torch.zeros(10), basis="decoupled")
+    few = {"basis": "standard", "epochs": 1, "samples": 2}
+    assert lg.pac_bayes(problem, prior=torch.zeros(10), **few).basis == "standard"
 
 
 def test_priors_that_are_none(binary):

@@ -102,6 +102,8 @@ def test_a_bound_with_all_that_it_rests_on(command, here):
     assert record.series("kl") == ([1, 2, 3], [epoch.kl for epoch in found.history])
     page = (folder / "report.html").read_text()
     assert f"<strong>{found.value:.4g}</strong>" in page
+    assert f"<strong>{found.bound.headline}</strong>" in page
+    assert all(f"<td>{m}</td>" in page for m in found.bound.meanings.values() if "'" not in m)
     for word in (
         "A PAC-Bayes bound for net.py:model at trained.pt", "0.965", "delta&#39;", "lambda",
         "yours to vouch for", "cannot be checked by anybody", found.bound.source, "<svg", ">epoch<",
@@ -133,8 +135,9 @@ def test_where_the_prior_is(command, here):
 
 def test_settings_reach_the_bound(command, here):
     flags = ["--lr", "0.01", "--delta", "0.05", "--delta-prime", "0.02", "--search-seed", "4"]
+    flags += ["--b", "0.2"]
     found = bounded(command, here, *TRAINED, "--prior", "init.pt", *flags)
-    settings = {"lr": 0.01, "delta": 0.05, "delta_prime": 0.02, "seed": 4}
+    settings = {"lr": 0.01, "delta": 0.05, "delta_prime": 0.02, "seed": 4, "b": 0.2}
     assert found["bound"]["value"] == expected(network(0), **settings).value
     assert found["bound"]["confidence"] == pytest.approx(0.93)
     split = bounded(
@@ -142,24 +145,43 @@ def test_settings_reach_the_bound(command, here):
     )
     assert split["bound"]["inputs"]["N"] == 8
     assert "the prior depends on data" in split["bound"]["assumptions"][0]["statement"]
+    assert split["title"] == "A PAC-Bayes bound for net.py:model"
+    assert "the weights of the model have no part" in split["bound"]["notes"][0]
 
 
-def test_the_same_command_writes_it_again(command, here):
+def test_a_bound_that_is_there_is_shown_unless_data_changed(command, here, monkeypatch):
     first = bounded(command, here, *TRAINED, "--prior", "init.pt", "--out", "a")
-    assert bounded(command, here, *TRAINED, "--prior", "init.pt", "--out", "a") == first
+    ended = lg.Record.open(here / "a").manifest["ended"]
+    done = command("bound", "pac-bayes", *TRAINED, "--prior", "init.pt", "--out", "a", cwd=here)
+    assert "a holds this bound already; to search again, give another --out" in done.stderr
+    assert "epoch" not in done.stderr
+    assert done.stdout == f"{expected(network(0))}\nreport: a/report.html\n"
+    assert lg.Record.open(here / "a").manifest["ended"] == ended
+    (here / "net.py").write_text(NET.replace("x[:, 0] > 0", "x[:, 0] > 0.5"))
+    for name in [name for name in sys.modules if name.endswith("net%2Epy")]:
+        monkeypatch.delitem(sys.modules, name)  # as in a process of its own
+    other = bounded(command, here, *TRAINED, "--prior", "init.pt", "--out", "a")
+    assert other["bound"]["inputs"] != first["bound"]["inputs"]
     assert len(lg.Record.open(here / "a").rows()) == 9 + 1
     done = command("bound", "pac-bayes", *TRAINED, "--prior", "0", "--out", "a", cwd=here)
     assert "a holds another bound (prior: there 'init.pt, sha256 " in done.stderr
+    assert "choose another folder, with --out on a command line" in done.stderr
+    for flag, value in (("--lr", "-1"), ("--samples", "1"), ("--epochs", "0")):
+        done = command("bound", "pac-bayes", *TRAINED, "--out", "a", flag, value, cwd=here)
+        assert f"expected {flag[2:]} " in done.stderr
 
 
 def test_a_search_that_diverges_is_a_result(command, here):
     flags = ["--prior", "0", "--lr", "1e30", "--out", "a"]
     done = command("bound", "pac-bayes", *TRAINED, *flags, cwd=here)
-    assert done.returncode == 0, done.stderr
-    assert "training diverged in epoch " in done.stdout
-    assert "vacuous" in done.stdout
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("no bound: the search diverged in epoch ")
     assert lg.Record.open(here / "a").status == "diverged"
-    assert "That is <strong>vacuous</strong>" in (here / "a/report.html").read_text()
+    written = json.loads((here / "a/bound.json").read_text())
+    assert (written["status"], written["bound"]["value"]) == ("diverged", "nan")
+    page = (here / "a/report.html").read_text()
+    assert "<strong>no bound: the search diverged in epoch " in page
+    assert "at most" not in page
 
 
 @pytest.mark.parametrize(
@@ -171,12 +193,14 @@ def test_a_search_that_diverges_is_a_result(command, here):
         (["pac-bayes", "net.py:model", "net.py:data"], "or both: MODEL alone returns one of them"),
         (["pac-bayes", *TRAINED, "--prior", "no.pt"], "found no file"),
         (["pac-bayes", *TRAINED, "--prior", "9" * 23], "or a SEED below 2**63, got 9999"),
+        (["pac-bayes", *TRAINED, "--prior", "init"], "or with a seed, a whole number from 0 on"),
+        (["pac-bayes", *TRAINED, "--prior", "-1"], "a whole number from 0 on; got '-1'"),
         (["pac-bayes", *TRAINED, "--prior", "other.pt"], "other.pt does not fit the model"),
         (["pac-bayes", *TRAINED, "--prior", "trained.pt"], "those of the model, in which DATA had"),
         (["pac-bayes", *TRAINED, "--delta", "2"], "expected delta > 0 and < 1, got 2.0"),
         (["pac-bayes", *TRAINED, "--lr", "1e39"], "expected lr > 0 and < 3e+38, got 1e+39"),
         (
-            ["pac-bayes", "net.py:model", "net.py:wishes", *TRAINED[2:], "--loss", "squared_error"],
+            ["pac-bayes", "net.py:model", "net.py:wishes", *TRAINED[2:]],
             "expected one class for each example",
         ),
         (["pac-bayes", *TRAINED, "--out", "foreign", "--prior", "0"], "foreign holds other things"),
@@ -206,8 +230,10 @@ def test_help_and_list(command, here):
         "--prior-share", "--out", "--json", "what is bounded", "exit status",
     ):  # fmt: skip
         assert word in shown, word
+    assert not any(f"--{refused} " in shown for refused in ("loss", "mode", "seed"))
+    assert "below the current directory\n\nDATA returns" in shown
     assert (
-        "  pac-bayes               Bound the error of a classifier on new"
+        "  pac-bayes               Bound the error on new data of networks drawn"
         in command("bound", "--help", cwd=here).stdout
     )
     assert "bounds\n  pac-bayes" in command("list", cwd=here).stdout

@@ -36,6 +36,18 @@ def test_labels_out_of_range(loss):
         ValueError, match=r"batch 0 go from -1 to 1\..*CrossEntropyLoss\(ignore_ind"
     ):
         loss_of(mlp(), loss, (x, y - 1))
+    with pytest.raises(ValueError, match=r"from 5 to 7\. Subtract 5 from labels that start at 5$"):
+        loss_of(mlp(), loss, (x, y + 5))
+    with pytest.raises(ValueError, match=r"from 0 to 8\. 9 classes need as many outputs$"):
+        loss_of(mlp(), loss, (x, 4 * y))
+
+
+def test_labels_of_another_shape():
+    x, y = data()
+    with pytest.raises(ValueError, match=r"one-hot rows, class indices are targets\.argmax\(1\)"):
+        loss_of(mlp(), "cross_entropy", (x, F.one_hot(y)))
+    with pytest.raises(ValueError, match=r"indices are targets\.squeeze\(1\)\.long\(\)"):
+        loss_of(mlp(), "cross_entropy", (x, y[:, None]))
 
 
 def test_labels_of_what_has_no_class():

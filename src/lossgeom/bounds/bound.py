@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -9,6 +10,7 @@ from typing import Literal, get_args
 from lossgeom.reprs import short
 
 Status = Literal["checked", "declared", "unverifiable"]
+SAID = {"declared": "you declare"}  # by a text
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Bound:
         assumptions: all that it rests on.
         source: the theorem.
         trivial: what the quantity is at most without any theorem.
+        headline: the whole in one line, to begin with.
+        meanings: what the inputs are, in a few words, by name.
+        notes: what else to know, such as what may lower it.
 
     >>> convex = Assumption("the loss is convex", "declared")
     >>> bound = Bound(0.25, "the error", 0.95, {"N": 100}, (convex,), "A theorem (2026)")
@@ -44,8 +49,8 @@ class Bound:
     False
     >>> print(bound)
     the error is at most 0.25, with probability 0.95
-      computed from N = 100
-      declared: the loss is convex
+      N = 100
+      you declare: the loss is convex
       source: A theorem (2026)
     """
 
@@ -56,6 +61,9 @@ class Bound:
     assumptions: tuple[Assumption, ...] = field(repr=False)
     source: str = field(repr=False)
     trivial: float = 1.0
+    headline: str = field(default="", repr=False)
+    meanings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     __repr__ = short
 
@@ -71,15 +79,24 @@ class Bound:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
+        if self.headline:
+            yield self.headline
+        if math.isnan(self.value):
+            yield from () if self.headline else (f"no bound on {self.quantity}",)
+            return
         vacuous = f": vacuous, it is at most {self.trivial:g} in any case" if self.vacuous else ""
         yield (
             f"{self.quantity} is at most {self.value:.4g}, with probability "
             f"{self.confidence:.4g}{vacuous}"
         )
-        numbers = ", ".join(f"{name} = {value:.6g}" for name, value in self.inputs.items())
-        yield f"  computed from {numbers}"
+        yield from (f"  note: {note}" for note in self.notes)
+        for name, value in self.inputs.items():
+            meaning = self.meanings.get(name)
+            yield f"  {name} = {value:.6g}" + (f": {meaning}" if meaning else "")
         for status in get_args(Status):
             yield from (
-                f"  {status}: {one.statement}" for one in self.assumptions if one.status == status
+                f"  {SAID.get(status, status)}: {one.statement}"
+                for one in self.assumptions
+                if one.status == status
             )
         yield f"  source: {self.source}"

@@ -12,6 +12,7 @@ from lossgeom.bounds._bases import BASES
 from lossgeom.bounds._classification import classes, copies, one_by_one, sampled_errors
 from lossgeom.bounds._complexity import Complexity, Divergence
 from lossgeom.bounds._prior import Prior, differing, held_fixed, prior_mean
+from lossgeom.bounds._telling import MEANINGS, diverged, errors_at, headline, notes
 from lossgeom.bounds._training import Epoch, Training, fitted, trained
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import kl_inverse
@@ -25,7 +26,10 @@ from lossgeom.problem.minibatches import on_batches
 from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
-QUANTITY = "the error on new examples{} of a network that is drawn from the posterior for each"
+QUANTITY = (
+    "the error on new examples{} of networks drawn at random around the trained one, a new one for "
+    "each example,"
+)
 SOME = " that the loss counts, as it does {} of these {},"
 AFTERWARDS = 1  # sets networks of other draws apart from those of the bound
 SOURCE = "Dziugaite and Roy (arXiv:1703.11008), with the bases of Wu et al. (arXiv:2010.04261)"
@@ -83,7 +87,7 @@ class PacBayes:
     @property
     def diverged(self) -> bool:
         """Whether training ended early, at a loss or parameters that are not finite."""
-        return bool(self.history) and math.isnan(self.history[-1].surrogate)
+        return diverged(self.history)
 
     def __float__(self) -> float:
         return self.value
@@ -91,8 +95,7 @@ class PacBayes:
     __repr__ = short
 
     def __str__(self) -> str:
-        ended = f"\n  training diverged in epoch {len(self.history)}" * self.diverged
-        return f"{self.bound}{ended}"
+        return str(self.bound)
 
     def stochastic_error(self, problem: Problem, *, samples: int = 100, seed: int = 1) -> Estimate:
         """The error of networks drawn from the posterior, on the examples of a problem.
@@ -272,20 +275,26 @@ def pac_bayes(
             problem, mean, BASES[basis], complexity, training
         )
         errors = sampled_errors(problem, labels, posterior, samples, random_numbers(seed + 1))
+        at = [] if prior_share else errors_at(problem, labels, [problem.theta, mean])
     kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
     c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
     kl = kl_at(log_variance)
     empirical = _mean(errors)
     examples = sum(map(len, labels))
     upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
+    value = kl_inverse(upper, c)
+    ceiling = b if math.isclose(log_variance, complexity.largest) else None
     bound = Bound(
-        kl_inverse(upper, c),
+        value,
         QUANTITY.format("" if examples == N else SOME.format(N, examples)),
         1 - delta - delta_prime,
         {"N": N, "KL": kl, "lambda": math.exp(log_variance), "b": b, "p": p, "delta": delta}
         | {"error of samples": empirical.value, "samples": samples, "delta'": delta_prime},
         tuple(assumptions),
         SOURCE,
+        headline=headline(value, empirical.value, at, history),
+        meanings=MEANINGS,
+        notes=tuple(notes(value, at, history, ceiling)),
     )
     variance, held = math.exp(log_variance), held_fixed(problem)
     return PacBayes(bound, basis, kl, variance, empirical, posterior, tuple(history), held)

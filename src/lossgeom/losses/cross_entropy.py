@@ -117,19 +117,28 @@ class CrossEntropy:
         if counted.numel():  # on a GPU, torch cannot go on after a class index that is none
             low, high = (int(end) for end in counted.aminmax())
             if low < 0 or high >= C:
-                raise self._out_of_range(C, low, high, batch.index)
+                strays = sorted(set(counted[(counted < 0) | (counted >= C)].tolist()))
+                raise self._out_of_range(C, strays, low, high, batch.index)
         return outputs, targets, None if self.weight is None else self.weight.clone().to(outputs)
 
-    def _out_of_range(self, C: int, low: int, high: int, index: int) -> ValueError:
-        remedy = (
-            f"nn.CrossEntropyLoss(ignore_index={high if high >= C else low})"
-            if self.layout == "classes second"
-            else f"putting {self.ignore_index} in its place"
-        )
+    def _out_of_range(
+        self, C: int, strays: list[int], low: int, high: int, index: int
+    ) -> ValueError:
+        remedies = []
+        if low > 0 and high - low < C:
+            remedies.append(f"Subtract {low} from labels that start at {low}")
+        if len(strays) == 1:  # which may stand for what has no class
+            ignored = (
+                f"nn.CrossEntropyLoss(ignore_index={strays[0]})"
+                if self.layout == "classes second"
+                else f"putting {self.ignore_index} in its place"
+            )
+            remedies.append(f"What has no class is left out by {ignored}")
+        remedies = remedies or [f"{high + 1} classes need as many outputs"]
         return ValueError(
             f"expected class indices from 0 to {C - 1} for {C} outputs, or {self.ignore_index} for "
-            f"what does not count; the targets of batch {index} go from {low} to {high}. Shift "
-            f"labels that start at 1; what has no class is left out by {remedy}"
+            f"what does not count; the targets of batch {index} go from {low} to {high}. "
+            f"{'. '.join(remedies)}"
         )
 
 
@@ -144,10 +153,15 @@ def _misfit(outputs: Tensor, targets: Tensor, layout: Layout) -> ValueError:
         else "Outputs with the classes second go with 'cross_entropy'"
     )
     shape = tuple((outputs if second else outputs.movedim(1, -1)).shape)
+    indices = INDICES
+    if outputs.ndim == targets.ndim == 2 and targets.shape == outputs.shape:
+        indices = "Of one-hot rows, class indices are targets.argmax(1)"
+    elif targets.ndim == 2 and targets.shape == (len(outputs), 1):
+        indices = "Class indices are targets.squeeze(1).long(), one for each row of outputs"
     return ValueError(
         f"expected outputs {expected} and targets that are class indices (B, ...) in int64 or "
         f"probabilities {expected}; got outputs {shape} and targets {tuple(targets.shape)} in "
-        f"{targets.dtype}. {hint if outputs.ndim > 2 else INDICES}"
+        f"{targets.dtype}. {hint if outputs.ndim > 2 else indices}"
     )
 
 

@@ -90,7 +90,7 @@ def check_may_write(path: Path, config: dict[str, Any], kind: str, resume: bool)
     elif existing["kind"] != kind or existing["config"] != config:
         raise RecordError(
             f"{path} holds another {existing['kind']} ({_difference(existing['config'], config)}); "
-            "choose another folder"
+            "choose another folder, with --out on a command line"
         )
 
 

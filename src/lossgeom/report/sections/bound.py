@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from lossgeom.recording.forms import parse
@@ -22,8 +23,10 @@ def bound(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     if source.manifest["kind"] != BOUND:
         return None
     (record,) = source.records.values()
+    found = parse(Bound | None, record.manifest.get("bound"))
     values = {
-        "bound": parse(Bound | None, record.manifest.get("bound")),
+        "bound": found,
+        "computed": found is not None and not math.isnan(found.value),
         "statuses": STATUSES,
         "facts": facts_of(record),
         "notes": [*record.manifest.get("checkpoint_notes", ()), *record.for_report.notes],
