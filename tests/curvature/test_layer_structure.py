@@ -91,7 +91,7 @@ def test_it_prints_as_a_table(problem):
     assert last.split()[-1] == f"{layers[1].input_ratio:.3g}"
 
 
-@pytest.mark.quick
+@pytest.mark.usefixtures("unchecked")
 def test_k_is_a_whole_number():
     problem = lg.Problem(nn.Linear(2, 1), "squared_error", [(torch.eye(2), torch.ones(2, 1))])
     with pytest.raises(TypeError, match=r"expected k to be a whole number, got 2\.5"):

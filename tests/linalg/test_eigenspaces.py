@@ -84,11 +84,13 @@ def test_correspondence_maps():
     torch.testing.assert_close(inputs.sum(1), torch.ones(4).double())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_refuses_sets_of_two_shapes():
     with pytest.raises(ValueError, match="expected as many vectors of one size"):
         lg.eigenspace_overlap(torch.eye(3), torch.eye(4)[:, :3])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_refuses_other_shapes():
     with pytest.raises(ValueError, match="as columns of matrices"):
         lg.eigenspace_overlap(torch.ones(3), torch.ones(3))

@@ -19,7 +19,7 @@ def test_more_outputs_than_backward_passes_are_noted_before_anything_is_measured
     assert re.search(r"at most 2048 outputs .* got 2049; .*layer_eigenpairs", note)
 
 
-@pytest.mark.quick
+@pytest.mark.usefixtures("unchecked")
 def test_k_is_a_whole_number():
     with pytest.raises(TypeError, match=r"expected k to be a whole number, got 2\.5"):
         Structure(k=2.5)

@@ -91,20 +91,19 @@ def one_by_one(problem: Problem) -> Assumption:
     return Assumption(statement, "checked" if seen else "declared")
 
 
-def copies(problem: Problem, labels: Sequence[Int64[Tensor, " B"]]) -> list[Assumption]:
+def copies(problem: Problem, labels: Sequence[Tensor]) -> list[Assumption]:
     """That examples which others repeat, if there are more than a few, were drawn like that."""
     seen = set[int]()
 
     def of(batch: Batch) -> None:
         found = [t.to_dense() if t.layout != torch.strided else t for t in tensors_of(batch.raw)]
-        rows = [
-            t.cpu().flatten().view(len(batch), -1)
-            for t in found
-            if t.ndim and t.numel() and len(t) == len(batch)
-        ]
-        numbers = torch.cat([row.contiguous().view(torch.uint8) for row in rows], 1)
-        counted = numbers[labels[batch.index].cpu() >= 0].numpy()
-        seen.update(hash(row.tobytes()) for row in counted)
+        counted = labels[batch.index].cpu() >= 0
+        if any(not t.ndim or len(t) != len(batch) for t in found):  # nobody knows whose rows
+            seen.update(hash((batch.index, i)) for i in range(int(counted.sum())))
+            return
+        rows = [t.cpu().reshape(len(batch), -1).contiguous() for t in found if t.numel()]
+        numbers = torch.cat([row.view(torch.uint8) for row in rows], 1)[counted].numpy()
+        seen.update(hash(row.tobytes()) for row in numbers)
 
     problem.over_batches(of)
     N = sum(int((part >= 0).sum()) for part in labels)
