@@ -16,7 +16,6 @@ from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator import (
     ASYMMETRY,
     LinearOperator,
-    check_count,
     check_symmetric,
     square_operator,
 )
@@ -119,7 +118,7 @@ class KroneckerProduct(_OnMatrices):
         Raises:
             ValueError: if k is not in 1..mn.
         """
-        check_count(k, self.shape[0])
+        _check_count(k, self.shape[0])
         sigma, U, mu, V = self._decomposed()
         mus = list(enumerate(mu.tolist()))
 
@@ -229,7 +228,7 @@ class KroneckerEigenbasis(_OnMatrices):
         Raises:
             ValueError: if k is not in 1..mn.
         """
-        check_count(k, self.shape[0])
+        _check_count(k, self.shape[0])
         values, places = self.values.double().flatten().topk(k)
         i, j = places // len(self.right), places % len(self.right)
         return _pairs(self, values, self.left[:, i], self.right[:, j])
@@ -269,3 +268,9 @@ def _pairs(
     residuals = lengths((A.matmat(vectors) - vectors * values.to(A.dtype)).T)
     finite = residuals.isfinite()
     return EigenPairs(values.to(A.dtype), vectors, residuals, finite, len(values), True)
+
+
+def _check_count(k: int, n: int) -> None:
+    """Raise unless an operator of size n has k eigenpairs."""
+    if not 1 <= k <= n:
+        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossgeom.linalg._krylov import WHICH, EigenPairs, Krylov, Products, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
-from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator, check_count
+from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
 from lossgeom.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
@@ -109,7 +109,8 @@ def top_eigenpairs(
     n = A.shape[0]
     if A.shape != (n, n):
         raise ValueError(f"expected a square symmetric operator, got shape {A.shape}")
-    check_count(k, n)
+    if not 1 <= k <= n:
+        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
     if which not in WHICH:
         raise ValueError(f"expected which to be one of {one_of(WHICH)}, got {which!r}")
     if A.dtype not in DTYPES:

@@ -263,12 +263,6 @@ def square_operator(A: Any) -> LinearOperator:
     return operator
 
 
-def check_count(k: int, n: int) -> None:
-    """Raise unless an operator of size n has k eigenpairs."""
-    if not 1 <= k <= n:
-        raise ValueError(f"expected 1 <= k <= {n}, the size of the operator; got k={k}")
-
-
 def check_symmetric(above: Tensor, below: Tensor, tolerance: Tensor | float) -> None:
     """Raise where u.(A v) and v.(A u) differ."""
     wrong = (above - below).abs() > tolerance
