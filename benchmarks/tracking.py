@@ -134,20 +134,11 @@ def followers(case: Case, compare: int = 1) -> dict[str, tuple[Follow, int]]:
 
 @dataclass
 class Critical:
-    """What critical steps cost along a run.
-
-    Attributes:
-        start: the one before.
-        rounding: of the loss.
-        passes: forward passes of each, with that of the loss at the step.
-        of_loss: seconds of the latter.
-        seconds: of all passes.
-    """
+    """What critical steps cost along a run."""
 
     start: float | None = None
     rounding: float = 0.0
     passes: list[int] = field(default_factory=list)
-    of_loss: float = 0.0
     seconds: float = 0.0
 
     def add(self, step: Step, warm: bool) -> None:
@@ -156,15 +147,13 @@ class Critical:
         if not warm:
             self.rounding = loss_rounding(fresh)
             fresh = step.before.at(step.before.theta)
-        of_loss, _ = timed(fresh.loss)
         spent, found = timed(
             lambda: lg.critical_step(fresh, step.update, start=self.start, rounding=self.rounding)
         )
         self.start = found.value
         if warm:
             self.passes.append(found.passes)
-            self.of_loss += of_loss
-            self.seconds += of_loss + spent
+            self.seconds += spent
 
 
 def follow(run: Run, count: int, compare: int = 1) -> tuple[dict[str, Tally], Critical]:
@@ -252,11 +241,8 @@ def watching(steps: int = 5_000, rounds: int = 7) -> str:
 
 def section(run: Run, tallies: dict[str, Tally], critical: Critical) -> list[str]:
     """The table of a run."""
-    warm, steps = tallies[WARM], max(len(critical.passes), 1)
-    whole, beside = (
-        warm.seconds / len(warm.units) * steps / seconds
-        for seconds in (critical.seconds, critical.seconds - critical.of_loss)
-    )
+    warm = tallies[WARM]
+    ratio = warm.seconds / len(warm.units) / (critical.seconds / max(len(critical.passes), 1))
     ours = tallies[TRACKED]
     cheaper = tallies[COLD].extra / ours.extra
     return [
@@ -265,8 +251,7 @@ def section(run: Run, tallies: dict[str, Tally], critical: Critical) -> list[str
         f"Tracked, it costs {ours.extra:.2f} extra steps a step, "
         f"{cheaper:.1f} times less than from scratch. A critical step from the one before takes "
         f"{statistics.fmean(critical.passes):.1f} forward passes (at most {max(critical.passes)}), "
-        f"{whole:.1f} times less time than the sharpness from the step before; {beside:.1f} times "
-        "where the loss at the step is recorded, too, as a watch does by default.",
+        f"{ratio:.1f} times less time than the sharpness from the step before.",
     ]
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.metrics import EdgeRatio, Sharpness
-from lossgeom.metrics._track import BENT, SAFETY, Missed, Track, through
+from lossgeom.metrics._track import SAFETY, through
 from lossgeom.metrics.step import Step
 from lossgeom.recording.estimates import read_estimate
 from lossgeom.stability import OptimizerState, Threshold
@@ -196,22 +196,6 @@ def test_rows_say_what_is_predicted():
 def test_settings():
     with pytest.raises(ValueError, match="expected search_every of at least 1, got 0"):
         Sharpness(search_every=0)
-
-
-def test_errors_go_with_the_distance_and_with_what_a_parabola_leaves_out():
-    places = (0.0, 1.0, 2.0, 3.0)
-
-    def error(place, values):
-        missed = (Missed(0.004, 1.0),) * 2
-        return Track(torch.zeros(1), place, places, values, missed).error(TOL)
-
-    constant, cube = (1.0,) * 4, tuple(1 + 1e-3 * x**3 for x in places)
-    assert [error(place, constant) for place in (3.5, 4.0, 5.0)] == pytest.approx(
-        [SAFETY * 0.004 * grown for grown in (0.5, 1.0, 4.0)]
-    )
-    left_out = 1e-3 * 3 * 2 * 1  # how far 1e-3 x^3 is from the parabola through 1, 2 and 3, at 4
-    assert error(4.0, cube) == pytest.approx(BENT * left_out / (1.064 - left_out), rel=1e-6)
-    assert error(4.0, constant[:3]) == float("inf")
 
 
 def test_polynomials_through_points():

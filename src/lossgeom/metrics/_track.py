@@ -11,12 +11,10 @@ from torch import Tensor
 
 from lossgeom.linalg import EigenPairs
 
-KEPT = 4  # measured values that a cubic goes through; a parabola goes through the last three
-LAST = 2  # predictions that are judged by
-SAFETY = 2.0  # how much larger an error may be than the larger of the last
-LEAST = 0.06  # of the tolerance: what an error counts as at least, so that few agree by chance
+LAST = 3  # measured values that a parabola goes through, and predictions that are judged by
+SAFETY = 2.0  # how much larger an error may be than the largest of the last
+LEAST = 0.03  # of the tolerance: what an error counts as at least, so that few agree by chance
 POWER = 2  # with which errors grow beyond the distance that they were seen at
-BENT = 5.0  # how much larger an error may be than the distance of the parabola from the cubic
 BOTH = 4  # measurements, of which one looks at the second eigenvector, too
 PART = 0.1  # of the tolerance, that values may be off by from which others are predicted
 HALF = 0.5  # and where predictions fail anyway
@@ -75,25 +73,23 @@ class Track:
 
     def predicted(self) -> float:
         """The parabola through the last three values, in the length of the path."""
-        return self._through(3)
-
-    def _through(self, count: int) -> float:
-        """The polynomial through so many of the last values, at the last point."""
-        return through(self.places[-count:], self.values[-count:], self.place)
+        return through(self.places, self.values, self.place)
 
     def error(self, tol: float) -> float:
         """How far the prediction may be off, relative to it; infinite where nobody can tell.
 
-        As far as the last predictions, in proportion to the distance that they were made at, and
-        more beyond it; as far as the last value is from going on straight; and some times as far
-        as the parabola is from the cubic through one value more.
+        As far as the last predictions, and more beyond the distance that they were made at; and as
+        far as the last value is from going on straight.
         """
         value = self.predicted()
-        if len(self.values) < KEPT or value == 0:
+        if len(self.missed) < LAST or value == 0:
             return math.inf
-        seen = (_scaled(one, self.distance, LEAST * tol) for one in self.missed)
-        line, cubic = (abs(value - self._through(count)) / abs(value) for count in (2, KEPT))
-        return max(*seen, line, BENT * cubic)
+        seen = (
+            SAFETY * max(one.error, LEAST * tol) * max(1.0, self.distance / one.distance) ** POWER
+            for one in self.missed
+        )
+        straight = through(self.places[1:], self.values[1:], self.place)
+        return max(*seen, abs(value - straight) / abs(value))
 
     @property
     def looks(self) -> bool:
@@ -128,8 +124,8 @@ class Track:
             places, values = places[:-1], values[:-1]
         return replace(
             self,
-            places=(*places, self.place)[-KEPT:],
-            values=(*values, value)[-KEPT:],
+            places=(*places, self.place)[-LAST:],
+            values=(*values, value)[-LAST:],
             missed=missed,
             vectors=(*self.vectors, pairs.vectors[:, 0])[-2:],
             second=pairs.vectors[:, 1] if both else self.second,
@@ -137,13 +133,6 @@ class Track:
             steps=0 if searched else self.steps,
             followed=0 if both else self.followed + 1,
         )
-
-
-def _scaled(missed: Missed, distance: float, least: float) -> float:
-    """What an error may be at another distance than it was seen at."""
-    stretch = distance / missed.distance
-    grown = max(missed.error, least) * stretch ** (POWER if stretch > 1 else 1)
-    return SAFETY * max(grown, least)
 
 
 def through(xs: Sequence[float], ys: Sequence[float], x: float) -> float:

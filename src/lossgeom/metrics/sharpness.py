@@ -26,11 +26,10 @@ class Sharpness:
 
     With ``tracked``, for a value at every step: it is measured by as few products as give an error
     of the value of ``tol``, and not at all where the parabola through the last three values, in the
-    length of the path of the parameters, may be off by less. That is judged by the last two
-    predictions, which a measurement has shown to be wrong by so much: twice the larger, in
-    proportion to the distance that it was made at and more beyond it; and by the distance of the
-    parabola from the straight line, and five times that from the cubic through one value more. Such
-    a value says that it is ``predicted``, with that error as ``stderr``. The error is an
+    length of the path of the parameters, may be off by less. That is judged by the last three
+    predictions, which a measurement has shown to be wrong by so much: twice the largest, and more
+    beyond the distance that it was made at; and by the distance of the parabola from the straight
+    line. Such a value says that it is ``predicted``, with that error as ``stderr``. The error is an
     expectation and no bound: a change that the path before gave no sign of, as of an eigenvalue
     that nobody followed, shows at the next measurement. Where predictions fail, as at the edge of
     stability, all steps are measured. Every ``search_every`` steps a random vector looks for larger
