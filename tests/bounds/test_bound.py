@@ -7,7 +7,7 @@ import torch
 
 from lossgeom.bounds import Assumption, Bound, Epoch, kl_inverse
 from lossgeom.bounds._complexity import Complexity, Divergence
-from lossgeom.bounds._telling import notes
+from lossgeom.bounds._telling import told
 from tests.bounds import plain
 
 pytestmark = pytest.mark.quick
@@ -55,7 +55,8 @@ def test_what_is_told_first_and_what_numbers_are():
     ],
 )
 def test_notes(facts, expected):
-    said = list(notes(*facts))
+    value, *others = facts
+    said = told(value, 0.0, *others)["notes"]
     assert len(said) == bool(expected)
     assert "".join(said).startswith(expected)
 

@@ -371,6 +371,10 @@ REFUSED = {
     "probabilities": (
         lambda: problem_of(nn.BCEWithLogitsLoss(), torch.full((4, 1), 0.3), 1), "labels 0 and 1",
     ),
+    "signs": (
+        lambda: problem_of(nn.BCEWithLogitsLoss(), torch.tensor([[-1.0], [1]] * 2), 1),
+        "labels 0 and 1 for BCEWithLogitsLoss",
+    ),
     "tokens": (
         lambda: lg.Problem(
             nn.Embedding(5, 3), "token_cross_entropy", [(torch.ones(2, 4).long(),) * 2],

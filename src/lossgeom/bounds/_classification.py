@@ -49,7 +49,7 @@ def classes(problem: Problem) -> list[Int64[Tensor, " B"]]:
         if isinstance(likelihood, Softmax) and outputs.ndim == 2 and targets.ndim == 1:
             found = targets
         elif isinstance(likelihood, Bernoulli) and outputs.numel() == len(outputs):
-            found = _binary(targets.reshape(-1), batch.index)
+            found = _binary(targets.reshape(-1), problem.criterion.name, batch.index)
         else:
             raise ValueError(
                 "expected one class for each example: 'cross_entropy' of outputs (B, C) with "
@@ -114,11 +114,12 @@ def copies(problem: Problem, labels: Sequence[Tensor]) -> list[Assumption]:
     return [Assumption(statement, "declared")] * (N - len(seen) > FEW_COPIES * N)
 
 
-def _binary(targets: Tensor, index: int) -> Tensor:
+def _binary(targets: Tensor, loss: str, index: int) -> Tensor:
+    low = -1 if loss == "SoftMarginLoss" else 0
     values = set(targets.tolist())
-    if not (values <= {0, 1} or values <= {-1, 1}):
+    if not values <= {low, 1}:
         raise ValueError(
-            f"expected labels 0 and 1, or -1 and 1, got others in batch {index}: "
+            f"expected labels {low} and 1 for {loss}, got others in batch {index}: "
             f"{sorted(values)[:4]}"
         )
     return (targets > 0).long()

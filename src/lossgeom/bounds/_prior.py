@@ -88,9 +88,10 @@ def _mean(problem: Problem, state: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
     if changed := differing(held, {name: state[name] for name in held}):
         raise ValueError(
             f"what the model holds fixed is not as in the prior ({', '.join(changed[:3])}), so it "
-            "may depend on the examples, and there is no bound: use a norm of single examples, "
-            "such as LayerNorm, or freeze it in training. Where it does not depend on them, give "
-            "as prior the parameters alone, as a vector"
+            "may depend on the examples, and there is no bound: leave out parameters=, so that all "
+            "that were trained are searched, and use a norm of single examples, such as LayerNorm, "
+            "or freeze its statistics in training. Where what is held does not depend on the "
+            "examples, give as prior the parameters alone, as a vector"
         )
     parts = (state[name].detach().reshape(-1).to(problem.theta) for name in network.names)
     return torch.cat([*parts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -56,15 +57,31 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def headline(value: float, of_drawn: float, at: Sequence[float], history: Sequence[Epoch]) -> str:
-    """Both errors, or that there is no bound.
+def told(
+    value: float,
+    of_drawn: float,
+    at: Sequence[float],
+    history: Sequence[Epoch],
+    ceiling: float | None,
+) -> dict[str, Any]:
+    """What a bound is told with, beside its numbers.
 
     Args:
         value: the bound.
         of_drawn: the mean error of the networks drawn.
         at: the errors of the model itself and of the prior's mean; none where neither is used.
         history: of the search.
+        ceiling: the b that lambda reached, if it did.
     """
+    return {
+        "headline": _headline(value, of_drawn, at, history),
+        "meanings": MEANINGS,
+        "notes": tuple(_notes(value, at, history, ceiling)),
+    }
+
+
+def _headline(value: float, of_drawn: float, at: Sequence[float], history: Sequence[Epoch]) -> str:
+    """Both errors, or that there is no bound."""
     if diverged(history) and not value < 1:
         return f"no bound: the search diverged in epoch {len(history)}; lower its lr"
     itself = f" (of the trained network itself {percent(at[0])})" if at else ""
@@ -74,13 +91,10 @@ def headline(value: float, of_drawn: float, at: Sequence[float], history: Sequen
     )
 
 
-def notes(
+def _notes(
     value: float, at: Sequence[float], history: Sequence[Epoch], ceiling: float | None
 ) -> Iterator[str]:
-    """What a reader should know beside the bound, where ``ceiling`` is the b that lambda reached.
-
-    ``at`` is as in :func:`headline`.
-    """
+    """What a reader should know beside the bound."""
     if math.isnan(value) or (diverged(history) and not value < 1):
         return
     if at and at[1] < at[0]:

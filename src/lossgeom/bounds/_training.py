@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.bounds._complexity import LEAST_LOG_VARIANCE, Complexity, Divergence
+from lossgeom.bounds.bound import Assumption
 from lossgeom.bounds.posterior import Basis, Posterior
 from lossgeom.checks import check_number, check_whole
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem
+from lossgeom.problem.minibatches import on_batches
 
 ALPHA, EPS = 0.9, 1e-8  # of RMSprop
 PRIOR_LOG_STD = -3.0  # that training begins with
@@ -25,7 +27,7 @@ LEAST_STD = 1e-3  # of the prior's, that a posterior begins with
 
 
 class Epoch(NamedTuple):
-    """Where training is after an epoch.
+    """The state of training after an epoch.
 
     Attributes:
         epoch: which one, from 1 on.
@@ -66,7 +68,25 @@ class Training:
         check_number("lr", self.lr, 0, LARGEST_LR)
 
 
-def fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
+def split(initial: Problem, share: float, training: Training) -> tuple[Problem, Assumption]:
+    """Train the mean of a prior on the first batches, and leave the others for the bound."""
+    raws = initial.over_batches(lambda batch: batch.raw)
+    first = round(share * len(raws))
+    if not 0 < first < len(raws):
+        raise ValueError(
+            f"prior_share={share:g} of {len(raws)} batches leaves none for the "
+            f"{'bound' if first else 'prior'}; give smaller batches, or another share"
+        )
+    mean = _fitted(on_batches(initial, raws[:first]), training)
+    statement = (
+        f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
+        "batches, which the bound does not count, from weights that depend on none of the others; "
+        "nor does the order of the batches depend on what is in them"
+    )
+    return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
+
+
+def _fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
     """Train the parameters of a problem on its loss alone."""
     theta = problem.theta.clone()
     move, unwatched = _RMSprop(theta, training.lr), problem.inside_transforms()
@@ -93,10 +113,7 @@ def trained(
     basis, unwatched = basis_at(problem), problem.inside_transforms()
     batches = problem.over_batches(lambda batch: batch)
     start = min(PRIOR_LOG_STD, complexity.largest / 2)
-    if torch.equal(problem.theta, prior):  # from the prior itself on
-        log_std = torch.full_like(prior, start)
-    else:
-        log_std = basis.rotate(problem.theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
+    log_std = _first_log_std(problem.theta, prior, basis, start)
     both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(start).double()
     steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
     mean, log_std = both
@@ -126,18 +143,36 @@ def trained(
             if training.every and epoch > 1 and (epoch - 1) % training.every == 0:
                 basis = basis_at(problem.at(mean))
             losses = [step(batch) for batch in batches]
-            log_variance = 2 * log_prior_std.item()
-            kl = Divergence.of(mean - prior, log_std).kl(log_variance)
-            if not math.isfinite(kl):
-                raise ArithmeticError("the posterior is not finite")
-            root = complexity.root(kl, log_variance)
+            apart = Divergence.of(mean - prior, log_std)
+            history.append(_over(epoch, losses, apart, 2 * log_prior_std.item(), complexity))
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
-        surrogate = sum(total for total, _ in losses) / sum(count for _, count in losses)
-        history.append(Epoch(epoch, surrogate, root, kl, math.exp(log_variance)))
         training.on_epoch(history[-1])
     return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
+
+
+def _first_log_std(theta: Tensor, prior: Tensor, basis: Basis, start: float) -> Tensor:
+    """Deviations to begin with: as large as the coordinates, or from the prior on as its own."""
+    if torch.equal(theta, prior):
+        return torch.full_like(prior, start)
+    return basis.rotate(theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
+
+
+def _over(
+    epoch: int,
+    losses: Sequence[tuple[float, float]],
+    apart: Divergence,
+    log_variance: float,
+    complexity: Complexity,
+) -> Epoch:
+    """Sum up an epoch that is over, from the summed loss and the count of its batches."""
+    kl = apart.kl(log_variance)
+    if not math.isfinite(kl):
+        raise ArithmeticError("the posterior is not finite")
+    surrogate = sum(total for total, _ in losses) / sum(count for _, count in losses)
+    root = complexity.root(kl, log_variance)
+    return Epoch(epoch, surrogate, root, kl, math.exp(log_variance))
 
 
 def _gradient(

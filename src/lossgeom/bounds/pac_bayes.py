@@ -12,8 +12,8 @@ from lossgeom.bounds._bases import BASES
 from lossgeom.bounds._classification import classes, copies, one_by_one, sampled_errors
 from lossgeom.bounds._complexity import Complexity, Divergence
 from lossgeom.bounds._prior import Prior, differing, held_fixed, prior_mean
-from lossgeom.bounds._telling import MEANINGS, diverged, errors_at, headline, notes
-from lossgeom.bounds._training import Epoch, Training, fitted, trained
+from lossgeom.bounds._telling import diverged, errors_at, told
+from lossgeom.bounds._training import Epoch, Training, split, trained
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import kl_inverse
 from lossgeom.bounds.posterior import Posterior
@@ -22,7 +22,6 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.minibatches import on_batches
 from lossgeom.reprs import short
 from lossgeom.wording import unknown
 
@@ -132,24 +131,6 @@ def _mean(errors: Tensor) -> Estimate:
     return Estimate(errors.mean().item(), stderr)
 
 
-def _split(initial: Problem, share: float, training: Training) -> tuple[Problem, Assumption]:
-    """Train the mean of a prior on the first batches, and leave the others for the bound."""
-    raws = initial.over_batches(lambda batch: batch.raw)
-    first = round(share * len(raws))
-    if not 0 < first < len(raws):
-        raise ValueError(
-            f"prior_share={share:g} of {len(raws)} batches leaves none for the "
-            f"{'bound' if first else 'prior'}; give smaller batches, or another share"
-        )
-    mean = fitted(on_batches(initial, raws[:first]), training)
-    statement = (
-        f"the prior depends on data: its mean was trained on the first {first} of {len(raws)} "
-        "batches, which the bound does not count, from weights that depend on none of the others; "
-        "nor does the order of the batches depend on what is in them"
-    )
-    return on_batches(initial, raws[first:]).at(mean), Assumption(statement, "declared")
-
-
 def pac_bayes(
     problem: Problem,
     *,
@@ -198,7 +179,7 @@ def pac_bayes(
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or
             ``nn.BCEWithLogitsLoss()`` or ``nn.SoftMarginLoss()`` of one output, with labels 0 and
-            1, or -1 and 1. What the loss leaves out, such as an ``ignore_index`` or
+            1 or, of the last, -1 and 1. What the loss leaves out, such as an ``ignore_index`` or
             a class of weight 0, is not counted, and the bound says nothing of it.
         prior: the model as it was initialised, its state dict, or a vector like ``problem.theta``.
             What a model or state dict says of buffers and frozen parameters must be so here.
@@ -255,21 +236,11 @@ def pac_bayes(
     checked_problem(problem)
     if basis not in BASES:
         raise ValueError(unknown("basis", basis, BASES))
-    check_whole(1, every=every)
-    check_whole(2, samples=samples)
-    check_number("delta", delta, 0, 1)
-    check_number("delta_prime", delta_prime, 0, 1)
-    check_number("delta + delta_prime", delta + delta_prime, 0, 1)
-    check_number("prior_share", prior_share, 0, 1, at_low=True)
+    _check(every, samples, delta, delta_prime, prior_share)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
-        labels, mean = classes(problem), prior_mean(problem, prior)
-        assumptions = [UNTRAINED, one_by_one(problem), INDEPENDENT, *copies(problem, labels)]
-        if prior_share:
-            problem, split = _split(problem.at(mean), prior_share, training)
-            assumptions.insert(0, split)
-            mean, labels = problem.theta, classes(problem)
-        N = sum(int((part >= 0).sum()) for part in labels)
+        problem, labels, mean, assumptions = _started(problem, prior, prior_share, training)
+        N, examples = (sum(counts) for counts in zip(*map(_counts, labels), strict=True))
         complexity = Complexity(N, delta, b, p)
         posterior, log_variance, history = trained(
             problem, mean, BASES[basis], complexity, training
@@ -278,23 +249,44 @@ def pac_bayes(
         at = [] if prior_share else errors_at(problem, labels, [problem.theta, mean])
     kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
     c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
-    kl = kl_at(log_variance)
-    empirical = _mean(errors)
-    examples = sum(map(len, labels))
-    upper = kl_inverse(empirical.value, math.log(2 / delta_prime) / samples)
-    value = kl_inverse(upper, c)
+    kl, variance, empirical = kl_at(log_variance), math.exp(log_variance), _mean(errors)
+    value = kl_inverse(kl_inverse(empirical.value, math.log(2 / delta_prime) / samples), c)
     ceiling = b if math.isclose(log_variance, complexity.largest) else None
     bound = Bound(
         value,
         QUANTITY.format("" if examples == N else SOME.format(N, examples)),
         1 - delta - delta_prime,
-        {"N": N, "KL": kl, "lambda": math.exp(log_variance), "b": b, "p": p, "delta": delta}
+        {"N": N, "KL": kl, "lambda": variance, "b": b, "p": p, "delta": delta}
         | {"error of samples": empirical.value, "samples": samples, "delta'": delta_prime},
-        tuple(assumptions),
+        assumptions,
         SOURCE,
-        headline=headline(value, empirical.value, at, history),
-        meanings=MEANINGS,
-        notes=tuple(notes(value, at, history, ceiling)),
+        **told(value, empirical.value, at, history, ceiling),
     )
-    variance, held = math.exp(log_variance), held_fixed(problem)
+    held = held_fixed(problem)
     return PacBayes(bound, basis, kl, variance, empirical, posterior, tuple(history), held)
+
+
+def _check(every: int, samples: int, delta: float, delta_prime: float, prior_share: float) -> None:
+    check_whole(1, every=every)
+    check_whole(2, samples=samples)
+    check_number("delta", delta, 0, 1)
+    check_number("delta_prime", delta_prime, 0, 1)
+    check_number("delta + delta_prime", delta + delta_prime, 0, 1)
+    check_number("prior_share", prior_share, 0, 1, at_low=True)
+
+
+def _started(
+    problem: Problem, prior: Prior, share: float, training: Training
+) -> tuple[Problem, list[Tensor], Tensor, tuple[Assumption, ...]]:
+    """Where the search starts, the classes there, the mean of the prior, and the assumptions."""
+    labels, mean = classes(problem), prior_mean(problem, prior)
+    found = UNTRAINED, one_by_one(problem), INDEPENDENT, *copies(problem, labels)
+    if not share:
+        return problem, labels, mean, found
+    problem, assumption = split(problem.at(mean), share, training)
+    return problem, classes(problem), problem.theta, (assumption, *found)
+
+
+def _counts(labels: Tensor) -> tuple[int, int]:
+    """Count the examples of a batch that the loss counts, and all."""
+    return int((labels >= 0).sum()), len(labels)

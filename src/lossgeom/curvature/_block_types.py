@@ -95,7 +95,7 @@ def _type(model: nn.Module, name: str, owners: Sequence[nn.Module]) -> str:
 
 
 def _nearest(model: nn.Module, path: Sequence[str]) -> tuple[int, str]:
-    """Where in a path the nearest attention or feed-forward part is, -1 for the model itself."""
+    """Find the nearest attention or feed-forward part in a path, and its place, -1 for the root."""
     for i in reversed(range(-1, len(path))):
         kind = type(model.get_submodule(".".join(path[: i + 1]))).__name__.lower()
         word = path[i].lower() if i >= 0 else ""

@@ -17,6 +17,6 @@ SEARCH = Trajectories(
 
 
 def numbers_of(epoch: Epoch) -> dict[str, float]:
-    """Where the search was after an epoch, by metric."""
+    """The numbers of the search after an epoch, by metric."""
     surrogate = epoch.surrogate + epoch.complexity
     return {OBJECTIVE: surrogate, KL: epoch.kl, PRIOR_VARIANCE: epoch.prior_variance}

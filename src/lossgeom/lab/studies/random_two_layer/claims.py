@@ -32,6 +32,12 @@ POWER = "power of the width n in the {}, from the least to the largest"
 
 def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     """The verdicts."""
+    yield from _theorem(config, seeds)
+    yield from _beside_it(config, seeds)
+    yield from _controls(config, seeds)
+
+
+def _theorem(config: Config, seeds: Seeds) -> Iterator[Claim]:
     n, of_median = config.widths[-1], partial(stats.claim_over_seeds, source=WU)
     yield of_median(
         "gap_grows",
@@ -65,7 +71,11 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
         inside=(1.0, math.inf),
         of="rank correlation of overlap and width",
     )
-    yield of_median(
+
+
+def _beside_it(config: Config, seeds: Seeds) -> Iterator[Claim]:
+    n = config.widths[-1]
+    yield stats.claim_over_seeds(
         "independent_masks",
         statement="Masks that are independent coin tosses explain the gap up to a factor of two.",
         source=DERIVED,
@@ -74,7 +84,7 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
         expected=WITHIN_TWO,
     )
     missing = zip(over_seeds(seeds, "fewer_inputs"), at(seeds, n, "overlap"), strict=True)
-    yield of_median(
+    yield stats.claim_over_seeds(
         "inputs_are_missing",
         statement="What a wide network's overlap lacks of 1 is for want of inputs.",
         source="measured here",
@@ -82,7 +92,6 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
         values=[(1 - fewer) / (1 - full) for fewer, full in missing],
         expected=MORE_IS_MISSING,
     )
-    yield from _controls(config, seeds)
 
 
 def _controls(config: Config, seeds: Seeds) -> Iterator[Claim]:
