@@ -31,7 +31,7 @@ MIXED = (
 )
 
 
-def classes(problem: Problem) -> list[Int64[Tensor, " B"]]:
+def classes(problem: Problem) -> list[Tensor]:
     """The class of every example, batch by batch; -1 for those that the loss leaves out.
 
     Raises:
@@ -127,7 +127,7 @@ def _binary(targets: Tensor, loss: str, index: int) -> Tensor:
 
 def sampled_errors(
     problem: Problem,
-    labels: Sequence[Int64[Tensor, " B"]],
+    labels: Sequence[Tensor],
     posterior: Posterior,
     samples: int,
     generator: torch.Generator,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
@@ -38,7 +38,7 @@ LOWER = (
 
 @torch.no_grad()
 def errors_at(
-    problem: Problem, labels: Sequence[Int64[Tensor, " B"]], thetas: Sequence[Float[Tensor, " P"]]
+    problem: Problem, labels: Sequence[Tensor], thetas: Sequence[Float[Tensor, " P"]]
 ) -> list[float]:
     """The share of examples that the network with each of some parameters gets wrong."""
     unwatched = problem.inside_transforms()
