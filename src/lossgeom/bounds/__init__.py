@@ -2,6 +2,14 @@
 
 from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
+from lossgeom.bounds.delta_good import (
+    Cube,
+    DeltaGood,
+    Gaussian,
+    Product,
+    PushForward,
+    Sphere,
+)
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
 from lossgeom.bounds.pac_bayes import PacBayes, pac_bayes
 from lossgeom.bounds.posterior import Posterior
