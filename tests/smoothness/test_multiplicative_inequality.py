@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 import lossgeom as lg
 from lossgeom.lab.datasets import digits
 from lossgeom.lab.models import mlp
+from lossgeom.smoothness import layer_singular_values, vector_layers
 from tests.problems import CASES
 
 ROUNDING = 1e-9
@@ -216,3 +217,73 @@ def test_memory_budget_changes_nothing():
     found = lg.multiplicative_inequality(case.problem(), memory_budget=1)[2]
     torch.testing.assert_close(found.ratio, whole.ratio)
     assert found.input_seminorm == pytest.approx(whole.input_seminorm, rel=1e-12)
+
+
+@pytest.mark.parametrize("layer", ["0", "2", "5"])
+def test_every_layer_from_its_definition(layer):
+    """Both sides by autograd, with the layer called with a vector of its own."""
+    body = [nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False), nn.Flatten(), nn.Tanh()]
+    model, x = nn.Sequential(*body, nn.Linear(2, 3)).double(), double(5, 3)
+    before, after = model[: int(layer)], model[int(layer) :]
+    h, W = before(x).detach(), after[0].weight.detach()
+
+    def of_weight(weight, one):
+        return torch.func.functional_call(after, {f"{layer}.weight": weight}, one[None])[0]
+
+    J = torch.stack([torch.autograd.functional.jacobian(after, one[None])[0, :, 0] for one in h])
+    G = torch.stack(
+        [torch.autograd.functional.jacobian(lambda w, one=one: of_weight(w, one), W) for one in h]
+    ).flatten(2)
+    problem = problem_of(model, x)
+    found = lg.multiplicative_inequality(problem, (1, 2), layer=layer)
+    check(found)
+    for k, sides in found.items():
+        assert sides.layer == layer
+        torch.testing.assert_close(sides.left, torch.linalg.vector_norm(J, 2 * k, 2))
+        torch.testing.assert_close(sides.in_weights, torch.linalg.vector_norm(G, 2 * k, 2))
+        torch.testing.assert_close(sides.inputs, torch.linalg.vector_norm(h, 2 * k, 1))
+    values = layer_singular_values(problem, layer)
+    torch.testing.assert_close(values, torch.linalg.svdvals(J))
+
+
+def test_a_layer_beside_a_residual_connection():
+    """Its own way is what counts: with the other one the inequality would be false."""
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.inner = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            h = self.first(x)
+            return h + self.inner(h)
+
+    model = Residual().double()
+    nn.init.constant_(model.inner.weight, 0.01)
+    sides = lg.multiplicative_inequality(problem_of(model, double(3, 2)), layer="inner")[1]
+    torch.testing.assert_close(sides.left, model.inner.weight.detach().norm(dim=1).expand(3, 2))
+    assert (sides.right < 1).all()  # which the identity has a gradient of
+
+
+def test_layers_that_map_one_vector():
+    """Not convolutions, nor what is called twice or shared, nor what is not trained."""
+
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.twice = nn.Conv1d(1, 2, 2), nn.Linear(4, 4)
+            self.tokens, self.frozen, self.last = nn.Linear(2, 2), nn.Linear(4, 4), nn.Linear(4, 1)
+            self.frozen.requires_grad_(requires_grad=False)
+
+        def forward(self, x):
+            h = self.tokens(self.conv(x[:, None]).mT).mean(1)
+            return self.last(self.frozen(self.twice(self.twice(torch.cat([h, h], 1)))))
+
+    assert vector_layers(problem_of(Several(), torch.randn(3, 4))) == {"last": True}
+
+
+def test_a_layer_after_an_embedding():
+    model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2))
+    tokens = torch.tensor([[0, 1], [2, 3]])
+    problem = lg.Problem(model, "squared_error", [(tokens, torch.zeros(2, 2))])
+    check(lg.multiplicative_inequality(problem, layer="2"))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import lossgeom as lg
-from lossgeom.smoothness import _first_layer
-from lossgeom.smoothness._first_layer import FirstLayer
+from lossgeom.smoothness import _linear_layer
+from lossgeom.smoothness._linear_layer import LinearLayer
 from tests.smoothness.test_multiplicative_inequality import ROUNDING, check, double, problem_of
 
 with torch.random.fork_rng(devices=[]):
@@ -61,9 +61,9 @@ def test_convolution_is_unrolled(layer):
 def large_norm(layer: nn.Module, n: int) -> float:
     """As of one whose matrix is not written out."""
     x = double(1, layer.in_channels, n, n)
-    first = FirstLayer("", layer, layer.weight.detach(), x.shape[1:], layer(x).shape[1:])
+    first = LinearLayer("", layer, layer.weight.detach(), x.shape[1:], layer(x).shape[1:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_first_layer, "DENSE_NUMBERS", 0)
+        patch.setattr(_linear_layer, "DENSE_NUMBERS", 0)
         return first.spectral_norm
 
 
@@ -81,7 +81,7 @@ def test_norms_of_large_convolutions_are_bounds(layer):
 
 
 def test_large_convolutions(monkeypatch):
-    monkeypatch.setattr(_first_layer, "DENSE_NUMBERS", 0)
+    monkeypatch.setattr(_linear_layer, "DENSE_NUMBERS", 0)
     for layer in CONVOLUTIONS:
         z = layer.double()(double(3, 2, 6, 6)).flatten(1)
         model = nn.Sequential(layer, nn.Flatten(), nn.Linear(z.shape[1], 1)).double()
@@ -97,7 +97,7 @@ def test_norm_of_a_convolution_without_overlap_is_exact():
 def test_norm_of_a_convolution_that_costs_too_much_is_bounded_by_sums(monkeypatch):
     layer = nn.Conv2d(2, 3, 3).double()
     cheap = large_norm(layer, 6)
-    monkeypatch.setattr(_first_layer, "TRANSFORM_OPERATIONS", 1)
+    monkeypatch.setattr(_linear_layer, "TRANSFORM_OPERATIONS", 1)
     magnitudes = unrolled(layer, double(1, 2, 6, 6)).weight.detach().abs()
     by_sums = (magnitudes.sum(0).max() * magnitudes.sum(1).max()).sqrt().item()
     assert large_norm(layer, 6) == pytest.approx(by_sums)

@@ -2,6 +2,7 @@
 
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
 from lossgeom.smoothness.largest_jacobian_norm import LargestJacobianNorm, largest_jacobian_norm
+from lossgeom.smoothness.layer_jacobians import layer_singular_values, vector_layers
 from lossgeom.smoothness.multiplicative_inequality import (
     MultiplicativeInequality,
     multiplicative_inequality,

@@ -1,4 +1,4 @@
-"""Gradients in the input beside those in the weights of the first layer."""
+"""Gradients in what a linear layer is called with beside those in its weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.model_facts import Key
 from lossgeom.reprs import short
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
-from lossgeom.smoothness._first_layer import FirstLayer, first_layer
+from lossgeom.smoothness._linear_layer import LinearLayer, layer_at
 from lossgeom.smoothness.sobolev import checked_orders, seminorm
-from lossgeom.trust.trial import few_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +23,14 @@ class MultiplicativeInequality:
     """Both sides of the inequality for p = 2k.
 
     Attributes:
-        layer: name of the first layer.
+        layer: name of the layer.
         k: the order.
-        left: norms of the gradients in the input.
+        left: norms of the gradients in the input of the layer.
         right: what they are bounded by.
-        operator_norm: of the transposed first layer, or a bound on it; that of a convolution of
-            inputs of several sizes is the largest, while ``right`` has that of the example's size.
-        smallest_input: the smallest l_2k norm of an input.
-        input_seminorm: the left side averaged, g_x of order k.
-        layer_seminorm: of the gradients in the weights of the first layer, g_W1 of order k.
+        operator_norm: of the transposed layer, or a bound on it; that of a convolution of inputs
+            of several sizes is the largest, while ``right`` has that of the example's size.
+        inputs: the l_2k norms of the inputs of the layer.
+        in_weights: those of the gradients in its weights.
     """
 
     layer: str
@@ -41,11 +38,25 @@ class MultiplicativeInequality:
     left: Float[Tensor, "N C"]
     right: Float[Tensor, "N C"]
     operator_norm: float
-    smallest_input: float
-    input_seminorm: float
-    layer_seminorm: float
+    inputs: Float[Tensor, " N"]
+    in_weights: Float[Tensor, "N C"]
 
     __repr__ = short
+
+    @property
+    def smallest_input(self) -> float:
+        """The smallest norm of an input."""
+        return self.inputs.min().item()
+
+    @property
+    def input_seminorm(self) -> float:
+        """The left side averaged: g_x of order k, where the layer is the first."""
+        return seminorm(self.left.flatten(), self.k, len(self.left))
+
+    @property
+    def layer_seminorm(self) -> float:
+        """Of the gradients in the weights of the layer: g_W1 of order k for the first."""
+        return seminorm(self.in_weights.flatten(), self.k, len(self.in_weights))
 
     @property
     def ratio(self) -> Float[Tensor, "N C"]:
@@ -72,7 +83,7 @@ def multiplicative_inequality(
     layer: str | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> dict[int, MultiplicativeInequality]:
-    r"""How far gradients in the weights of the first layer bound those in the input, in eval mode.
+    r"""How far gradients in a layer's weights bound those in its input, in eval mode.
 
     For a model :math:`f(x) = h(W_1 x + b)` and p = 2k, at every example i and output c,
 
@@ -83,6 +94,10 @@ def multiplicative_inequality(
     u the gradient in what the layer puts out. Averaged as :func:`lossgeom.sobolev_seminorms` does,
 
     .. math:: g_x^{(k)} \le \frac{\|W_1^\top\|_{p \to p}}{\min_i \|x_i\|_p} \, g_{W_1}^{(k)}.
+
+    The same holds for any other layer l, with what it is called with, :math:`h_{l-1}(x_i)`, in the
+    place of x_i: ``layer`` names it. Where :math:`h_{l-1}` reaches the outputs in other ways, too,
+    as by a residual connection, the gradient is the one along the way through the layer.
 
     The gradient in the input comes from autograd, not from u, and that it is :math:`W_1^\top u`
     is checked at every example and output. It is a theorem, so neither is ever violated, up to
@@ -106,11 +121,12 @@ def multiplicative_inequality(
     Args:
         problem: model and data; the loss plays no part, and the mode is always eval.
         orders: k, integers of at least 1.
-        layer: name of the first layer, where several are called with the input.
+        layer: name of a Linear or convolutional layer that is called once; by default the one that
+            is called with the input of the model.
         memory_budget: bytes of gradients and graphs that are held at a time; 64 MiB.
 
     Returns:
-        Both sides by order k, in units of output per unit of input.
+        Both sides by order k, in units of output per unit of the layer's input.
 
     Raises:
         TypeError: if the model takes several inputs.
@@ -119,7 +135,8 @@ def multiplicative_inequality(
             :func:`lossgeom.sobolev_seminorms`.
         NonFiniteError: where an output or a gradient is NaN or infinite.
 
-    Source: Ma and Ying, arXiv:2105.13462; the form for each example and any p follows in one line.
+    Source: Ma and Ying, arXiv:2105.13462, for the first layer; the form for each example and any p
+    follows in one line. Every linear layer is what Chen et al., arXiv:2310.01770, take.
 
     >>> from torch import nn
     >>> model = nn.Linear(2, 1)
@@ -138,10 +155,7 @@ def multiplicative_inequality(
 
     def of_batch(batch: Batch) -> _Sides:
         batch = problem.in_examples(batch)
-        few, kind = few_of(batch)
-        key = Key(first_layer, (layer, kind))
-        first = problem.cache.value(key, lambda: first_layer(problem, few, layer))
-        return _sides(problem, batch, first, orders, memory_budget)
+        return _sides(problem, batch, layer_at(problem, batch, layer), orders, memory_budget)
 
     batches = problem.over_batches(of_batch)
     if len({sides.left.shape[1] for sides in batches}) > 1:
@@ -160,7 +174,7 @@ class _Sides:
         inputs: norms of the inputs.
     """
 
-    first: FirstLayer
+    first: LinearLayer
     left: Float[Tensor, "B C r"]
     u: Float[Tensor, "B C r"]
     inputs: Float[Tensor, "B r"]
@@ -169,7 +183,7 @@ class _Sides:
 def _sides(
     problem: Problem,
     batch: Batch,
-    first: FirstLayer,
+    first: LinearLayer,
     orders: Sequence[int],
     memory_budget: int,
 ) -> _Sides:
@@ -189,7 +203,7 @@ def _sides(
 
     found = reduced_gradients(problem, lambda b: first.at(problem, b), batch, norms, memory_budget)
     left, u = found.chunk(2, dim=2)
-    inputs = power_norms(batch.input.flatten(1), orders)
+    inputs = power_norms(first.inputs(problem, batch), orders)
     return _Sides(first, left, u, inputs)
 
 
@@ -205,7 +219,6 @@ def _joined(batches: Sequence[_Sides], k: int, place: int) -> MultiplicativeIneq
         left,
         torch.cat(right),
         max(operator_norms),
-        min(sides.inputs[:, place].min().item() for sides in batches),
-        seminorm(left.flatten(), k, len(left)),
-        seminorm(torch.cat(in_weights).flatten(), k, len(left)),
+        torch.cat([sides.inputs[:, place] for sides in batches]),
+        torch.cat(in_weights),
     )

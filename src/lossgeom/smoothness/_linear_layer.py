@@ -1,8 +1,9 @@
-"""The layer that a model's input goes through first, as a linear map of one example."""
+"""A Linear or convolutional layer of a model, as a linear map of one example."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,8 +18,10 @@ from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
 from lossgeom.linalg.operator_norms import convolution_norm, dense_norm
 from lossgeom.problem import Problem
+from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness._input_function import differentiable_input
 from lossgeom.smoothness.outputs import chosen
+from lossgeom.trust.trial import few_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LINEAR = (nn.Linear, *CONVOLUTIONS)
@@ -27,7 +30,7 @@ TRANSFORM_OPERATIONS = 2**32  # for the norm of a large one; some ten seconds
 
 
 @dataclass(frozen=True, eq=False)
-class FirstLayer:
+class LinearLayer:
     """A layer z = W x + b, with x and z flattened, and W a matrix with a weight for every entry.
 
     Attributes:
@@ -36,6 +39,7 @@ class FirstLayer:
         weight: what it multiplies with, any parametrisation applied.
         input_shape: of what it is called with, for one example.
         output_shape: of what it puts out.
+        hidden: whether it is called with something else than the input of the model.
     """
 
     label: str
@@ -43,17 +47,39 @@ class FirstLayer:
     weight: Tensor
     input_shape: torch.Size
     output_shape: torch.Size
+    hidden: bool = False
 
     def at(self, problem: Problem, batch: Batch) -> Linearized:
-        """Linearise outputs in the flat input beside a shift of what the layer puts out."""
-        x = batch.input.flatten(1)
-        shift = x.new_zeros(len(x), self.output_shape.numel())
-        leaf = torch.cat([x, shift], 1).requires_grad_()
-        x, shift = torch.split(leaf, [x.shape[1], shift.shape[1]], dim=1)
-        with hooked([self.module], lambda module, args, z: z + shift.reshape(z.shape)):  # noqa: ARG005
-            other = batch.with_tensor(batch.input, x.reshape(batch.input.shape))
-            found = problem.outputs(problem.theta, other)
+        """Linearise outputs in the flat input beside a shift of what the layer puts out.
+
+        Of a hidden layer, it is a shift of what it is called with, which nothing else sees.
+        """
+        sizes = [self.input_shape.numel(), self.output_shape.numel()]
+        like = problem.theta if self.hidden else batch.input
+        leaf = like.new_zeros(len(batch), sum(sizes))
+        if not self.hidden:
+            leaf[:, : sizes[0]] = batch.input.flatten(1)
+        leaf.requires_grad_()
+        x, shift = torch.split(leaf, sizes, dim=1)
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
+            return (args[0] + x.reshape(args[0].shape),), kwargs
+
+        def after(module: nn.Module, args: Any, z: Tensor) -> Tensor:  # noqa: ARG001
+            return z + shift.reshape(z.shape)
+
+        with hooked([self.module], after, before if self.hidden else None):
+            if not self.hidden:
+                batch = batch.with_tensor(batch.input, x.reshape(batch.input.shape))
+            found = problem.outputs(problem.theta, batch)
         return Linearized.of(leaf, chosen(problem, "logits", found, batch))
+
+    def inputs(self, problem: Problem, batch: Batch) -> Float[Tensor, "B D"]:
+        """What the layer is called with."""
+        if not self.hidden:
+            return batch.input.flatten(1)
+        ((call,),) = noted(problem, [self.module], batch, _Call.of)
+        return call.x.flatten(1)
 
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         """W x for a batch, with another weight in the place of its own."""
@@ -112,47 +138,59 @@ class FirstLayer:
         )
 
 
-def first_layer(problem: Problem, batch: Batch, name: str | None) -> FirstLayer:
-    """Find the one Linear or convolutional layer that is called with the input of the model.
+def layer_at(problem: Problem, batch: Batch, name: str | None) -> LinearLayer:
+    """The layer as it is called on a batch, found once for examples of a shape."""
+    few, kind = few_of(batch)
+    return problem.cache.value(Key(_found, (name, kind)), lambda: _found(problem, few, name))
+
+
+def _found(problem: Problem, batch: Batch, name: str | None) -> LinearLayer:
+    """Find a Linear or convolutional layer, or the one that is called with the model's input.
 
     Raises:
         ValueError: if there is none, or several, or one that is applied more than once.
     """
-    given = differentiable_input(batch)
-    labels = {
-        module: label
+    modules = {
+        label: module
         for label, module in problem.network.module.named_modules()
         if isinstance(module, LINEAR) or not any(module.children())
     }
-    calls = zip(labels.items(), noted(problem, labels, batch, _Call.of), strict=True)
-    receiving = {
-        label: (module, made[0], len(made))
-        for (module, label), made in calls
-        if made and made[0].receives(given)
-    }
-    found = [
-        label
-        for label, (module, *_) in receiving.items()
-        if isinstance(module, LINEAR) and name in (None, label)
-    ]
-    if len(found) != 1:
-        others = ", ".join(f"{type(m).__name__} ({label})" for label, (m, *_) in receiving.items())
+    made = noted(problem, modules.values(), batch, _Call.of)
+    calls = {label: own for label, own in zip(modules, made, strict=True) if own}
+    name = _first(modules, calls, differentiable_input(batch)) if name is None else name
+    if not isinstance(modules.get(name), LINEAR) or name not in calls:
+        others = (repr(label) for label in calls if isinstance(modules[label], LINEAR))
         raise ValueError(
-            f"expected {'one layer' if name is None else f'the layer {name!r}'}, Linear or a "
-            f"convolution, to be called with the input of the model, as it is or flattened; the "
-            f"input goes to {others or 'no module without others inside'}"
+            f"expected the name of a layer, Linear or a convolution, that the model calls; got "
+            f"{name!r}, and there are {', '.join(others) or 'none'}"
         )
-    (label,) = found
-    module, call, times = receiving[label]
-    single = len(call.x) == len(batch) and call.x[0].numel() == given[0].numel()
+    module, call = modules[name], calls[name][0]
+    hidden = not call.receives(batch.input)
+    single = len(call.x) == len(batch) and (hidden or call.x.numel() == batch.input.numel())
     if isinstance(module, nn.Linear):
-        single &= given[0].numel() == module.in_features
-    if times > 1 or not single:
+        single &= call.x[0].numel() == module.in_features
+    if len(calls[name]) > 1 or not single:
         raise ValueError(
-            f"expected the layer {label!r} to be applied once to all of an example's input, but "
+            f"expected the layer {name!r} to be applied once to all of an example's input, but "
             "its weight is shared between positions or calls"
         )
-    return FirstLayer(label, module, call.weight, call.x.shape[1:], call.z.shape[1:])
+    return LinearLayer(name, module, call.weight, call.x.shape[1:], call.z.shape[1:], hidden)
+
+
+def _first(
+    modules: Mapping[str, nn.Module], calls: Mapping[str, list[_Call]], given: Tensor
+) -> str:
+    """The name of the only layer that is called with the input of the model."""
+    receiving = [label for label, made in calls.items() if made[0].receives(given)]
+    found = [label for label in receiving if isinstance(modules[label], LINEAR)]
+    if len(found) != 1:
+        others = ", ".join(f"{type(modules[label]).__name__} ({label})" for label in receiving)
+        raise ValueError(
+            f"expected one layer, Linear or a convolution, to be called with the input of the "
+            f"model, as it is or flattened; the input goes to "
+            f"{others or 'no module without others inside'}"
+        )
+    return found[0]
 
 
 @dataclass(frozen=True, eq=False)
