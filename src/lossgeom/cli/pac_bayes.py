@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import torch
 import tyro
-from torch import Tensor, nn
 
 from lossgeom.bounds import Bound, PacBayes, pac_bayes
-from lossgeom.checkpoints import load_checkpoint
 from lossgeom.checks import check_at_least, check_number
 from lossgeom.cli.arguments import choices, optional, parsed
-from lossgeom.cli.checkpoint import CheckpointOptions, named_file, problem_at_checkpoint
 from lossgeom.cli.messages import say
+from lossgeom.cli.prior import PriorOptions, hash_of, problem_and_prior
 from lossgeom.cli.problem import FUNCTIONS, LossName
 from lossgeom.cli.report import publish
 from lossgeom.cli.terminal import epoch_display
-from lossgeom.cli.user_code import explained, importable, make
-from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.problem.model_copy import unwrapped
+from lossgeom.cli.user_code import explained, importable
 from lossgeom.problem.model_facts import Mode
-from lossgeom.problem.passes import digest, fingerprint
 from lossgeom.recording.bound_search import SEARCH, numbers_of
 from lossgeom.recording.estimates import problem_facts
 from lossgeom.recording.folder import ROWS, check_may_write, read_manifest
@@ -83,11 +75,9 @@ BasisName = Literal["standard", "decoupled", "recomputed", "exact"]
 
 
 @dataclass(frozen=True)
-class PacBayesOptions(CheckpointOptions):
-    """The prior, the posterior, and how to search for it."""
+class PacBayesOptions(PriorOptions):
+    """The posterior, and how to search for it."""
 
-    prior: Annotated[str | None, optional("FILE|SEED", "as MODEL returns it")] = None
-    """Weights that DATA had no part in: a file, or a seed with which MODEL draws them."""
     basis: Annotated[BasisName, optional(choices(get_args(BasisName)), "decoupled")] = "decoupled"
     """Basis of the posterior. standard: single weights; decoupled: eigenvectors of a Kronecker
     product, made once; recomputed: made every 10 epochs; exact: of each parameter's Hessian."""
@@ -115,7 +105,6 @@ class PacBayesOptions(CheckpointOptions):
     """Seed of what is drawn in the search, and of the networks."""
 
 
-SEEDS = 2**63
 SETTINGS = ("basis", "epochs", "lr", "samples", "delta", "delta_prime", "b", "prior_share")
 TOLD = ("title", "status", "bound", "config", "versions", "command", "notes", "checkpoint_notes")
 
@@ -126,11 +115,11 @@ def main(arguments: list[str]) -> int:
     names, settings = options.factories(), {name: vars(options)[name] for name in SETTINGS}
     _check(options)
     with importable(*names):
-        problem, notes, prior, told = _problem(options)
+        problem, notes, prior, told = problem_and_prior(options)
         config = plain({"bound": "pac-bayes", **options.config(), **told})
         folder = options.folder("bound")
         check_may_write(folder, config, BOUND, resume=True)  # before it takes its time
-        of = _hashed(problem, prior)
+        of = hash_of(problem, prior)
         if _is_there(folder, of):
             say(f"{folder} holds this bound already; to search again, give another --out")
             return _shown(folder, options)
@@ -166,18 +155,6 @@ def _check(options: PacBayesOptions) -> None:
     check_number("prior_share", options.prior_share, 0, 1, at_low=True)
 
 
-def _hashed(problem: Problem, prior: dict[str, Tensor]) -> str:
-    """A hash of the data and weights that a bound is computed from, and of the loss there."""
-    try:
-        loss = problem.loss()
-    except NonFiniteError:
-        loss = math.nan
-    data = problem.over_batches(lambda batch: fingerprint(batch.raw))
-    parts = (problem.theta, *problem.network.module.state_dict().values(), *prior.values())
-    hashes = [digest(part) for part in parts if torch.is_tensor(part)]
-    return hashlib.sha256(repr((loss, data, hashes)).encode()).hexdigest()
-
-
 def _is_there(folder: Path, of: str) -> bool:
     """Whether a folder holds the bound that is computed from this."""
     manifest = read_manifest(folder) or {}
@@ -191,56 +168,6 @@ def _shown(folder: Path, options: PacBayesOptions) -> int:
     bound = parse(Bound, known["bound"])
     publish(folder, "bound.json", known, str(bound), options.json)
     return int(bound.vacuous and known["status"] == "diverged")
-
-
-def _problem(
-    options: PacBayesOptions,
-) -> tuple[Problem, list[str], dict[str, Tensor], dict[str, str]]:
-    """The problem with notes on how it was loaded, and the prior with what identifies it."""
-    if options.checkpoint is None and options.prior is None:
-        raise ValueError(
-            "expected --checkpoint with the trained weights, or --prior with those from before "
-            "training, or both: MODEL alone returns one of them"
-        )
-    prior, told = dict[str, Tensor](), "MODEL after torch.manual_seed(0)"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        problem, notes = problem_at_checkpoint(options, before=lambda it: prior.update(_of(it)))
-    if options.prior is not None:
-        prior, told = _prior(options, options.prior)
-    weights = problem.unflatten(problem.theta).items()
-    if all(torch.equal(prior[name].to(trained), trained) for name, trained in weights):
-        raise ValueError(
-            "the weights of the prior are those of the model, in which DATA had a part: expected "
-            "--checkpoint with trained weights, and --prior with those from before training"
-        )
-    hashes = [(name, digest(held)) for name, held in sorted(prior.items())]
-    found = hashlib.sha256(repr(hashes).encode()).hexdigest()
-    return problem, notes, prior, {"prior": told, "prior_weights": f"sha256 {found}"}
-
-
-def _prior(options: PacBayesOptions, prior: str) -> tuple[dict[str, Tensor], str]:
-    """The weights in a file, or those that the model draws with a seed, and which these are."""
-    drawn = prior.isdecimal()
-    if drawn and int(prior) >= SEEDS:
-        raise ValueError(f"expected --prior as a FILE, or a SEED below 2**63, got {prior}")
-    if not drawn and not Path(prior).suffix[1:].isalpha():
-        raise ValueError(
-            "expected --prior with a checkpoint, such as init.pt, or with a seed, a whole number "
-            f"from 0 on; got {prior!r}"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(prior) if drawn else 0)
-        made = make(str(options.model))
-    model: nn.Module = made.model if isinstance(made, Problem) else made
-    if not drawn:
-        load_checkpoint(model, prior, key=options.key)
-    return _of(model), f"seed {int(prior)}" if drawn else named_file(Path(prior))
-
-
-def _of(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model, whatever becomes of it."""
-    return {name: held.clone() for name, held in unwrapped(model)[0].state_dict().items()}
 
 
 def _write(record: Record, found: PacBayes) -> None:
