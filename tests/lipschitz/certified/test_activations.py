@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lossgeom.lipschitz.certified.activations import ACTIVATIONS as KNOWN
+from lossgeom.lipschitz.certified.activations import prelu
 from tests.smoothness.networks import ACTIVATIONS
 
 
@@ -61,6 +62,27 @@ def test_slopes_and_values_on_intervals(name, first, second):
 )
 def test_lipschitz_constants_of_activations(module, constant):
     assert KNOWN[type(module)](module).lipschitz == pytest.approx(constant, abs=1e-8)
+
+
+@pytest.mark.parametrize("weight", [0.25, -0.5, 3.0])
+def test_prelu_is_leaky_relu_with_its_weights(weight):
+    """In intervals on both sides of zero and across it, one weight for each of two channels."""
+    function = prelu(torch.tensor([weight, -2.0]), (2, 4))
+    ends = torch.tensor([[-3.0, -1.0], [-2.0, 0.0], [-1.0, 2.0], [1.0, 3.0]]).double().T
+    lower, upper = ends[:, None].expand(2, 2, 4)
+    for i, below in enumerate((weight, -2.0)):
+        leaky = KNOWN[nn.LeakyReLU](nn.LeakyReLU(below))
+        for ours, its in (
+            *zip(function.slopes(lower, upper), leaky.slopes(lower[i], upper[i]), strict=True),
+            *zip(function.values(lower, upper), leaky.values(lower[i], upper[i]), strict=True),
+            (function.bend(lower, upper), leaky.bend(lower[i], upper[i])),
+        ):
+            torch.testing.assert_close(ours[i], its)
+    assert function.lipschitz == max(1.0, abs(weight), 2.0)
+    x = torch.randn(5, 2, 4, dtype=torch.float64)
+    module = nn.PReLU(2)
+    module.weight.data = torch.tensor([weight, -2.0])
+    torch.testing.assert_close(function(x), module.double()(x))
 
 
 def test_the_slope_of_celu_is_known_as_well_as_torch_knows_it():

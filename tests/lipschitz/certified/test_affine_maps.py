@@ -32,7 +32,13 @@ def convolutions() -> list[tuple[nn.Module, tuple[int, ...]]]:
         (nn.Conv2d(2, 2, 2, stride=2), (2, 6, 6)),
         (nn.Conv2d(1, 2, 3, dilation=2, padding="same"), (1, 6, 6)),
         (nn.Conv3d(1, 2, 2, stride=2, padding=1), (1, 4, 3, 4)),
-    ]
+        (nn.ConvTranspose1d(2, 3, 3, padding=1), (2, 9)),
+        (nn.ConvTranspose1d(2, 3, 4, 3, padding=2, output_padding=2, dilation=2), (2, 11)),
+        (nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=1, groups=2), (4, 5, 6)),
+        (nn.ConvTranspose2d(6, 3, (3, 2), (1, 2), output_padding=(2, 0), groups=3, dilation=(3, 1)),
+         (6, 4, 3)),
+        (nn.ConvTranspose3d(1, 2, 2, stride=2, padding=1), (1, 4, 3, 4)),
+    ]  # fmt: skip
 
 
 with torch.random.fork_rng(devices=[]):
@@ -44,6 +50,9 @@ def test_convolution_norms_are_above_the_matrix_and_near_it(module, shape):
     module = module.double()
     exact = torch.linalg.matrix_norm(matrix_of(module, shape), ord=2).item()
     layer = layer_of(module, shape)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), module(x))
+    assert layer.rounding >= 2 * (matrix_of(module, shape) != 0).sum(1).max() * 2.0**-52
     fourier = layer.fourier_norm(layer.weight)
     assert exact * (1 - 1e-12) <= fourier <= 1.6 * exact
     assert exact * (1 - 1e-12) <= layer.absolute_norm

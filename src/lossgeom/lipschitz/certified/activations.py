@@ -36,11 +36,12 @@ class Monotone:
 
     Attributes:
         function: of each number.
-        breaks: points where it turns or jumps, with its values or limits there.
+        breaks: points where it turns or jumps, each with its value or its two limits there, which
+            may be tensors, such as one number for each channel.
     """
 
     function: Elementwise
-    breaks: tuple[tuple[float, ...], ...] = ()
+    breaks: tuple[tuple[Any, ...], ...] = ()
 
     def range(self, lower: Numbers, upper: Numbers) -> Ranges:
         """The extremes on intervals, which are at their ends and at breaks."""
@@ -48,8 +49,9 @@ class Monotone:
         least, largest = torch.minimum(left, right), torch.maximum(left, right)
         for point, *limits in self.breaks:
             inside = (lower <= point) & (point <= upper)
-            least = torch.where(inside, least.clamp(max=min(limits)), least)
-            largest = torch.where(inside, largest.clamp(min=max(limits)), largest)
+            for limit in limits:
+                least = torch.where(inside, least.clamp(max=limit), least)
+                largest = torch.where(inside, largest.clamp(min=limit), largest)
         return least, largest
 
 
@@ -118,8 +120,8 @@ class Activation:
         least, largest = self.curvature.range(*self._near(lower, upper))
         bend = torch.maximum(-least, largest) + self.rounding
         for point, *limits in self.slope.breaks:
-            if min(limits) < max(limits):
-                bend = bend.masked_fill((lower <= point) & (point <= upper), math.inf)
+            jumps = (lower <= point) & (point <= upper) & (limits[0] != limits[-1])
+            bend = bend.masked_fill(jumps, math.inf)
         return bend
 
     @cached_property
@@ -127,7 +129,7 @@ class Activation:
         """The largest slope anywhere, in magnitude."""
         everywhere = torch.tensor(math.inf, dtype=torch.float64)
         least, largest = self.slopes(-everywhere, everywhere)
-        return max(-least.item(), largest.item())
+        return max(-least.min().item(), largest.max().item())
 
     def _near(self, *ends: Tensor) -> list[Tensor]:
         return [z.clamp(-self.far, self.far) for z in ends]
@@ -141,6 +143,14 @@ def _linear_pieces(value: Monotone, *slopes: float, at: tuple[float, ...]) -> Ac
 
 def _leaky(below: float) -> Activation:
     return _linear_pieces(turning(lambda z: F.leaky_relu(z, below), 0.0), below, 1.0, at=(0.0,))
+
+
+def prelu(weight: Tensor, shape: tuple[int, ...]) -> Activation:
+    """``max(z, 0) + weight min(z, 0)``, with one weight, or one for each channel of an example."""
+    below = weight.detach().double().reshape(-1, *[1] * (len(shape) - 1))
+    value = Monotone(lambda z: torch.where(z > 0, z, below * z), ((0.0, 0.0),))
+    slope = Monotone(lambda z: torch.where(z > 0, 1.0, below), ((0.0, below, 1.0),))
+    return Activation(value, slope, Monotone(torch.zeros_like), rounding=0.0)
 
 
 def _clipped(least: float, largest: float) -> Activation:

@@ -19,6 +19,7 @@ SMALL = 2**20  # numbers of the largest convolution that is written out as a mat
 VANISHING = 1e-250  # a sum of squares up to which terms may have come out as 0
 LARGE = 2**22  # numbers of the largest weight whose norm is computed once for each example
 CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
+SPREAD = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 Shape = tuple[int, ...]
 
 
@@ -153,6 +154,36 @@ def convolution(weight: Tensor, bias: Tensor | None, shape: Shape, **settings: A
         "convolution", weight, bias, bias.abs(), shape,
         lambda weight, x: convolve(x, weight, None, **settings),
         partial(convolution_norm, size=shape[1:], **settings),
+    )  # fmt: skip
+
+
+def transposed_convolution(
+    weight: Tensor, bias: Tensor | None, shape: Shape, output_padding: Shape, **settings: Any
+) -> Affine:
+    """The adjoint of a convolution, cut to an output shape, with a bias.
+
+    Its weight is kept as (C_out, C_in / groups, ...), as that of a convolution.
+
+    Args:
+        weight: as torch's, (C_in, C_out / groups, ...).
+        bias: as torch's.
+        shape: of one example.
+        output_padding: as torch's.
+        settings: as for :func:`convolution`.
+    """
+    groups = settings["groups"]
+    spread = partial(SPREAD[len(shape) - 2], output_padding=output_padding, **settings)
+    weight, bias = _in_double(weight, bias)
+    size = tuple(spread(torch.zeros(1, *shape).to(weight), weight).shape[2:])
+    bias = bias.reshape(-1, *[1] * (len(shape) - 1))
+
+    def swapped(weight: Tensor) -> Tensor:
+        return torch.unflatten(weight, 0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+    return Affine(
+        "convolution", swapped(weight), bias, bias.abs(), shape,
+        lambda weight, x: spread(x, swapped(weight)),
+        lambda weight: convolution_norm(swapped(weight), size=size, **settings),
     )  # fmt: skip
 
 

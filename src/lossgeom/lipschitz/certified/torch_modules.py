@@ -10,8 +10,15 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lossgeom.lipschitz.certified.activations import ACTIVATIONS
-from lossgeom.lipschitz.certified.affine_maps import Affine, Shape, convolution, dense, scaling
+from lossgeom.lipschitz.certified.activations import ACTIVATIONS, Activation, prelu
+from lossgeom.lipschitz.certified.affine_maps import (
+    Affine,
+    Shape,
+    convolution,
+    dense,
+    scaling,
+    transposed_convolution,
+)
 from lossgeom.lipschitz.certified.graph import Layer
 from lossgeom.lipschitz.certified.max_pooling import MaxPool, max_pool
 from lossgeom.lipschitz.certified.rearranging import UnknownArguments, rearranged
@@ -91,6 +98,20 @@ def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
     return tuple(span // 2 for span in spans)
 
 
+def _transposed_convolution(module: Any, shape: Shape) -> Affine:
+    dimensions = len(module.kernel_size)
+    _check_dimensions(module, shape, dimensions + 1)
+    names = ("stride", "padding", "dilation", "output_padding")
+    settings = dict(zip(names, _each(module, dimensions, *names), strict=True))
+    return transposed_convolution(
+        module.weight, module.bias, shape, **settings, groups=module.groups
+    )
+
+
+def _prelu(module: nn.PReLU, shape: Shape) -> Activation:
+    return prelu(module.weight, shape)
+
+
 def _batch_norm(module: Any, shape: Shape) -> Affine:
     """``gamma (x - mean) / sqrt(var + eps) + beta``, with the running averages."""
     _refuse(module, track_running_stats=module.running_mean is None)
@@ -157,6 +178,10 @@ def _rearranged(module: nn.Module, shape: Shape) -> Affine | None:
 LAYERS: dict[type[nn.Module], Callable[[Any, Shape], Layer | None]] = {
     nn.Linear: _linear,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    **dict.fromkeys(
+        (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_convolution
+    ),
+    nn.PReLU: _prelu,
     **dict.fromkeys(NORMALISED_DIMENSIONS, _batch_norm),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
     **dict.fromkeys(
