@@ -160,7 +160,7 @@ def test_choices_are_sorted_and_in_english(unchecked):
         lg.top_eigenpairs(Dense(torch.eye(3)), which="best")
 
 
-@pytest.mark.parametrize("offered", ["_public", "metrics", "quadratic", "linalg"])
+@pytest.mark.parametrize("offered", ["_public", "metrics", "quadratic", "bounds", "linalg"])
 def test_type_checkers_of_users_see_every_name_that_is_imported_for_them(offered):
     module = importlib.import_module(f"lossgeom.{offered}")
     imported = [

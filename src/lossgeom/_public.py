@@ -2,7 +2,7 @@
 
 from importlib import metadata as _metadata
 
-from lossgeom import metrics, quadratic
+from lossgeom import bounds, metrics, quadratic
 from lossgeom.adversarial import (
     LogitChange,
     Robustness,
@@ -75,6 +75,7 @@ from lossgeom.linalg import (
 from lossgeom.lipschitz import (
     Bracket,
     LipschitzLower,
+    jacobian_lipschitz,
     lipschitz_global,
     lipschitz_local,
     lipschitz_lower,
@@ -208,6 +209,7 @@ __all__ = [
     "best_kronecker_product",
     "block",
     "block_sharpness",
+    "bounds",
     "certified_radius",
     "certify_sgd",
     "check_derivatives",
@@ -226,6 +228,7 @@ __all__ = [
     "energy_along",
     "example_curvatures",
     "frobenius_norm",
+    "jacobian_lipschitz",
     "jacobian_norms",
     "kronecker_errors",
     "kronecker_factors",

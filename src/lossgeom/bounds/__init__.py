@@ -1,5 +1,6 @@
 """Theorems: numbers in, a bound out, with all that it rests on."""
 
+from lossgeom.bounds._numbers import Number
 from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.covering import Covered, covering_radius
@@ -7,5 +8,43 @@ from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
 from lossgeom.bounds.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
 from lossgeom.bounds.latents import Cube, Gaussian, Sphere
+from lossgeom.bounds.delta_good import (
+    Cube,
+    DeltaGood,
+    Gaussian,
+    Product,
+    PushForward,
+    Sphere,
+)
+from lossgeom.bounds.generalisation import (
+    difference,
+    generalisation,
+    local_lipschitz,
+    smooth_difference,
+)
+from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
+from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
+from lossgeom.bounds.lipschitz_on_support import lipschitz_on_support
 from lossgeom.bounds.pac_bayes import PacBayes, pac_bayes
 from lossgeom.bounds.posterior import Posterior
+from lossgeom.bounds.steepest_pair import SteepestPair, steepest_pair
+
+__all__ = [
+    "Assumption",
+    "Bound",
+    "Epoch",
+    "Number",
+    "PacBayes",
+    "Posterior",
+    "SteepestPair",
+    "bernoulli_kl",
+    "difference",
+    "generalisation",
+    "jacobian_from_separation",
+    "kl_inverse",
+    "lipschitz_on_support",
+    "local_lipschitz",
+    "pac_bayes",
+    "smooth_difference",
+    "steepest_pair",
+]

@@ -10,7 +10,10 @@ from typing import Literal, get_args
 from lossgeom.reprs import short
 
 Status = Literal["checked", "declared", "unverifiable"]
+Side = Literal["upper", "lower"]
 SAID = {"declared": "you declare"}  # by a text
+AT = {"upper": "at most", "lower": "at least"}
+ESTIMATED = "an estimate, because not every number in it is certified"
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,24 @@ class Assumption:
 
 @dataclass(frozen=True)
 class Bound:
-    """An upper bound that a theorem promises; ``print`` tells it with its assumptions.
+    """A bound that a theorem promises; ``print`` tells it with its assumptions.
 
     Attributes:
-        value: what the quantity is at most; NaN where the bound could not be computed.
+        value: what the quantity is at most, or at least; NaN where the bound could not be computed.
         quantity: what is bounded, in words.
         confidence: the probability that the bound holds, over the data and all that was drawn.
         inputs: the numbers that it was computed from, by name.
         assumptions: all that it rests on.
         source: the theorem.
-        trivial: what the quantity is at most without any theorem.
+        trivial: what the quantity is at most, or at least, without any theorem.
         headline: the whole in one line, to begin with.
         meanings: what the inputs are, in a few words, by name.
         notes: what else to know, such as what may lower it.
+        side: whether the value is an upper or a lower bound.
+        certified: whether every number that entered is; else the value is an estimate of a bound.
+        least: where numbers that entered are known from both sides, the bound that their other ends
+            would give: sharper certificates of them can bring the value no farther than that.
+        terms: the parts that the value is the sum of, by name.
 
     >>> convex = Assumption("the loss is convex", "declared")
     >>> bound = Bound(0.25, "the error", 0.95, {"N": 100}, (convex,), "A theorem (2026)")
@@ -64,12 +72,18 @@ class Bound:
     headline: str = field(default="", repr=False)
     meanings: Mapping[str, str] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
+    side: Side = field(default="upper", repr=False)
+    certified: bool = field(default=True, repr=False)
+    least: float | None = field(default=None, repr=False)
+    terms: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     __repr__ = short
 
     @property
     def vacuous(self) -> bool:
         """Whether it says no more than is known without it."""
+        if self.side == "lower":
+            return not self.value > self.trivial
         return not self.value < self.trivial
 
     def __float__(self) -> float:
@@ -84,11 +98,16 @@ class Bound:
         if math.isnan(self.value):
             yield from () if self.headline else (f"no bound on {self.quantity}",)
             return
-        vacuous = f": vacuous, it is at most {self.trivial:g} in any case" if self.vacuous else ""
+        at = AT[self.side]
+        vacuous = f": vacuous, it is {at} {self.trivial:g} in any case" if self.vacuous else ""
         yield (
-            f"{self.quantity} is at most {self.value:.4g}, with probability "
+            f"{self.quantity} is {at} {self.value:.4g}, with probability "
             f"{self.confidence:.4g}{vacuous}"
         )
+        yield from () if self.certified else (f"  {ESTIMATED}",)
+        yield from (f"  of which {name}: {term:.4g}" for name, term in self.terms.items())
+        if self.least is not None:
+            yield f"  sharper certificates of the same numbers may move it to {self.least:.4g}"
         yield from (f"  note: {note}" for note in self.notes)
         for name, value in self.inputs.items():
             meaning = self.meanings.get(name)

@@ -1,5 +1,6 @@
 """How fast a model and its Jacobian can change with the input: estimates and certified bounds."""
 
+from lossgeom.lipschitz.bracket import Bracket
 from lossgeom.lipschitz.lipschitz import (
     LipschitzLower,
     lipschitz_global,
@@ -7,7 +8,7 @@ from lossgeom.lipschitz.lipschitz import (
     lipschitz_lower,
 )
 from lossgeom.lipschitz.local_variation import (
-    Bracket,
+    jacobian_lipschitz,
     local_variation,
     local_variation_lower,
     local_variation_upper,

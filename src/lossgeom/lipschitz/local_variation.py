@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
+from lossgeom.lipschitz.bracket import Bracket
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model
 from lossgeom.lipschitz.lipschitz import certified_on_balls, check_radius
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.reprs import short
-
-
-@dataclass(frozen=True, eq=False)
-class Bracket:
-    """A number for each example that is known to lie between two others.
-
-    Attributes:
-        lower: reached at points that were found.
-        upper: certified.
-
-    >>> bracket = Bracket(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]))
-    >>> bracket.max, bracket.tightness.tolist()
-    ((1.0, 2.0), [0.5, 1.0])
-    """
-
-    lower: Float[Tensor, " N"]
-    upper: Float[Tensor, " N"]
-
-    __repr__ = short
-
-    @property
-    def max(self) -> tuple[float, float]:
-        """The bounds of the largest of the numbers."""
-        return self.lower.max().item(), self.upper.max().item()
-
-    @property
-    def tightness(self) -> Float[Tensor, " N"]:
-        """Lower divided by upper: 1 where the number is known, and where both are zero."""
-        return torch.where(self.upper > 0, self.lower / self.upper, 1.0)
 
 
 def local_variation(
@@ -68,6 +36,7 @@ def local_variation(
 
     Source: MacDonald et al., arXiv:2305.14683, section 4, which defines it.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh())
     >>> _ = nn.init.constant_(model[0].weight, 2.0)
@@ -102,6 +71,7 @@ def local_variation_lower(
         ValueError: if the radius is negative or infinite, steps < 0 or restarts < 1, or the outputs
             of one example depend on another.
 
+    >>> import torch
     >>> from torch import nn
     >>> data = [(torch.zeros(1, 2), torch.zeros(1, 1))]
     >>> problem = Problem(nn.Linear(2, 1), "squared_error", data)
@@ -143,6 +113,7 @@ def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"
     Raises:
         TypeError, ValueError, NonFiniteError: as :func:`lossgeom.lipschitz_local`.
 
+    >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
     >>> _ = nn.init.constant_(model[0].weight, 3.0)
@@ -152,3 +123,35 @@ def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"
     [0.0, 3.0]
     """
     return certified_on_balls(problem, radius).variation
+
+
+def jacobian_lipschitz(problem: Problem, radius: float) -> Float[Tensor, " N"]:
+    r"""Certified Lipschitz constants of the Jacobian on the l2 ball round every example.
+
+    .. math:: \|J f(x) - J f(x')\|_2 \le L_i \|x - x'\|_2 \quad \text{for } x, x' \in B(x_i, r)
+
+    from bounds of the second derivatives of the activations, as :func:`local_variation_upper` has
+    them: :math:`L = \sum_k \| \mathrm{diag}(c_k s_k)^{1/2} J_k \|^2`. It is infinite on a ball
+    where a slope may jump, as that of ReLU, and for models whose Jacobians are too large to expand.
+
+    Cost: as :func:`lossgeom.lipschitz_local`.
+
+    Args:
+        problem: as for :func:`lossgeom.lipschitz_global`.
+        radius: of the balls.
+
+    Raises:
+        TypeError, ValueError, NonFiniteError: as :func:`lossgeom.lipschitz_local`.
+
+    Source: derived here, as for :func:`local_variation_upper`.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh())
+    >>> _ = nn.init.constant_(model[0].weight, 2.0)
+    >>> problem = Problem(model, "squared_error", [(torch.zeros(1, 1), torch.zeros(1, 1))])
+    >>> bound = jacobian_lipschitz(problem, radius=1.0)  # 4 max abs(tanh'') = 16 / 27 ** 0.5
+    >>> round(bound.item(), 4)
+    3.0792
+    """
+    return certified_on_balls(problem, radius).curvature

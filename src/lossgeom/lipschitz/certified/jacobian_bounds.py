@@ -25,12 +25,14 @@ class Bounds:
     Attributes:
         norm: upper bound of ||J(x)||.
         variation: upper bound of ||J(x) - J(x')||.
+        curvature: upper bound of the Lipschitz constant of J; infinite where J may jump.
         lower: of the outputs.
         upper: of the outputs.
     """
 
     norm: Float[Tensor, " B"]
     variation: Float[Tensor, " B"]
+    curvature: Float[Tensor, " B"]
     lower: Float[Tensor, "B C"]
     upper: Float[Tensor, "B C"]
 
@@ -89,14 +91,17 @@ def _of_chunk(
 ) -> Bounds:
     output = propagated(graph, x, radius, expanded=expanded)
     norm, variation, expansion = output.norm, output.variation, output.expansion
+    curvature = torch.full_like(norm, math.inf)
     if expansion is not None:
         norm = torch.minimum(norm, expansion.norm())
         variation = torch.fmin(variation, 2 * expansion.deviation_norm())
-        if not radius.isinf().all():
-            variation = torch.fmin(variation, 2 * radius * expansion.lipschitz())
+        curvature = expansion.lipschitz()
+        variation = torch.fmin(variation, 2 * radius * curvature)
     variation = torch.fmin(variation, 2 * norm)
-    norm, variation = ((MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation))
-    return Bounds(norm, variation, output.lower.flatten(1), output.upper.flatten(1))
+    norm, variation, curvature = (
+        (MARGIN * part).nan_to_num(math.inf, math.inf) for part in (norm, variation, curvature)
+    )
+    return Bounds(norm, variation, curvature, output.lower.flatten(1), output.upper.flatten(1))
 
 
 def everywhere(graph: Graph, inputs: Float[Tensor, "N ..."]) -> Bounds:
@@ -109,4 +114,6 @@ def certified(graph: Graph, inputs: Float[Tensor, "N ..."], radius: float) -> Bo
     local, anywhere = bounds(graph, inputs, radius), everywhere(graph, inputs)
     norm = torch.minimum(local.norm, anywhere.norm)
     variation = torch.minimum(local.variation, anywhere.variation)
-    return replace(local, norm=norm, variation=torch.minimum(variation, 2 * norm))
+    variation = torch.minimum(variation, 2 * norm)
+    curvature = torch.minimum(local.curvature, anywhere.curvature)
+    return replace(local, norm=norm, variation=variation, curvature=curvature)

@@ -1,0 +1,283 @@
+"""How far a model is from its target on new inputs, from what it is near a sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+from lossgeom.bounds._numbers import COVERED, FITTED, PAPER, Number, Terms, at_largest, bounded
+from lossgeom.bounds.bound import Assumption, Bound
+from lossgeom.lipschitz import Bracket
+
+Form = Literal["ambient", "latent"]
+EXACT = Bracket.exactly(0.0)
+QUANTITY = "the mean distance of the model from the target on new inputs"
+FORMS = {
+    "ambient": "as stated, in the space of inputs",
+    "latent": "applied to model and target after the generator, in the space of its inputs",
+}
+TARGET = Assumption("what is said of the target is true of it on all balls", "declared")
+
+
+def generalisation(
+    delta: float | Bracket,
+    target_lipschitz: Number,
+    jacobian_norms: Number,
+    local_variation: Number,
+    *,
+    fit: Number = EXACT,
+    epsilon: float,
+    form: Form = "ambient",
+    trivial: float = math.inf,
+) -> Bound:
+    r"""Bound the mean distance of a model from its target on new inputs, by theorem 6.1.
+
+    With probability :math:`1 - \epsilon` over N independent examples, at which the model f is
+    within :math:`\ell` of the target f*, for every f,
+
+    .. math:: E_x \|f(x) - f^*(x)\|_2 \le \ell + \delta \Big( \|f^*\|_{\mathrm{Lip}, P}
+        + \max_i \big( \|J f(x_i)\|_2 + V_{B(x_i, \delta)}(J f) \big) \Big)
+
+    if balls of radius :math:`\delta(N, \epsilon)` cover the support with that probability. Proof: a
+    new x is in the ball of some :math:`x_i`, and going there and back again costs f at most delta
+    times its largest Jacobian on the ball, which is within V of that at the centre, and f* delta
+    times its Lipschitz constant. So the distance is bounded at every x, not in the mean only, and
+    the support need not be convex, because a ball is.
+
+    In the latent form, inputs are :math:`x = g(u)`, and everything is of f(g(u)) and f*(g(u)) in u:
+    the Lipschitz constant of the generator g plays no part, and balls have few dimensions. In the
+    ambient form delta is that of u times the Lipschitz constant of g.
+
+    Args:
+        delta: radius of the balls. A number is taken as known; see ``fit`` for a bracket.
+        target_lipschitz: the Lipschitz constant of the target, on the support at least.
+        jacobian_norms: spectral norms of the Jacobian of the model at the examples (N,).
+        local_variation: of it on the balls (N,), or its maximum.
+        fit: l, the largest distance of model and target at the examples; 0 by default. As any of
+            these, a number if it was measured, and a bracket if it is certified.
+        epsilon: the probability that the examples do not cover the support.
+        form: ``"ambient"`` or ``"latent"``, for the name.
+        trivial: what the distance is at most without the theorem, such as the range of the target.
+
+    Returns:
+        An upper bound, certified where everything is a bracket, in units of the outputs.
+
+    Raises:
+        ValueError: for an epsilon outside of (0, 1), negative numbers, or numbers of different
+            examples.
+
+    Source: MacDonald et al., arXiv:2305.14683, theorem 6.1 and equation 10; the fit and the latent
+    form are derived here.
+
+    >>> from math import pi
+    >>> delta = 0.019807  # of 1000 points on the unit interval, f = f* = sin(2 pi x)
+    >>> bound = generalisation(delta, 2 * pi, 2 * pi, 2 * delta * 4 * pi**2, epsilon=0.05)
+    >>> round(bound.value, 5)
+    0.27988
+    """
+
+    def terms(
+        radius: Tensor, lipschitz: Tensor, norms: Tensor, variation: Tensor, ell: Tensor
+    ) -> Terms:
+        return at_largest(
+            fit=ell,
+            target=radius * lipschitz,
+            Jacobian=radius * norms,
+            variation=radius * variation,
+        )
+
+    return bounded(
+        {
+            "delta": _known(delta),
+            "Lipschitz constant of the target": target_lipschitz,
+            "Jacobian norm": jacobian_norms,
+            "local variation": local_variation,
+            "fit": fit,
+        },
+        terms,
+        epsilon=epsilon,
+        quantity=QUANTITY,
+        assumptions=(COVERED, TARGET, FITTED),
+        source=f"{PAPER}, theorem 6.1, {FORMS[form]}",
+        trivial=trivial,
+    )
+
+
+def local_lipschitz(
+    delta: float | Bracket,
+    lipschitz: Number,
+    target_lipschitz: Number,
+    *,
+    fit: Number = EXACT,
+    epsilon: float,
+    trivial: float = math.inf,
+) -> Bound:
+    r"""Bound the mean distance of a model from its target by Lipschitz constants on balls.
+
+    .. math:: E_x \|f(x) - f^*(x)\|_2 \le \max_i \Big( \ell_i + \delta \big( L_i(f) + L_i(f^*) \big)
+        \Big)
+
+    with probability :math:`1 - \epsilon`, where :math:`L_i` is a Lipschitz constant on the ball of
+    radius delta round example i, such as :func:`lossgeom.lipschitz_local` certifies. Proof: as of
+    :func:`generalisation`, with the largest Jacobian on the ball itself in place of what is known
+    of it from its centre. It is never above that bound if L is at most the norm at the centre and
+    the local variation together, and L of the target at most its Lipschitz constant.
+
+    Args:
+        delta: radius of the balls.
+        lipschitz: Lipschitz constants of the model on the balls (N,), or their maximum.
+        target_lipschitz: those of the target.
+        fit: distances of model and target at the examples (N,), or the largest.
+        epsilon: the probability that the examples do not cover the support.
+        trivial: what the distance is at most without the theorem.
+
+    Raises:
+        ValueError: as of :func:`generalisation`.
+
+    Source: derived here, in the way of MacDonald et al., arXiv:2305.14683, theorem 6.1.
+
+    >>> import torch
+    >>> steep = Bracket(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))
+    >>> bound = local_lipschitz(0.1, steep, Bracket.exactly(1.0), epsilon=0.05)
+    >>> round(bound.value, 6), round(bound.least, 6), bound.certified
+    (0.4, 0.3, True)
+    """
+
+    def terms(radius: Tensor, of_model: Tensor, of_target: Tensor, ell: Tensor) -> Terms:
+        return at_largest(fit=ell, target=radius * of_target, model=radius * of_model)
+
+    return bounded(
+        {
+            "delta": _known(delta),
+            "local Lipschitz constant": lipschitz,
+            "local Lipschitz constant of the target": target_lipschitz,
+            "fit": fit,
+        },
+        terms,
+        epsilon=epsilon,
+        quantity=QUANTITY,
+        assumptions=(COVERED, TARGET, FITTED),
+        source=f"derived from {PAPER}, theorem 6.1, with Lipschitz constants on the balls",
+        trivial=trivial,
+    )
+
+
+def difference(
+    delta: float | Bracket,
+    jacobian_norms: Number,
+    local_variation: Number,
+    *,
+    fit: Number = EXACT,
+    epsilon: float,
+    trivial: float = math.inf,
+) -> Bound:
+    r"""Bound the mean distance of a model from its target by the Jacobian of their difference.
+
+    .. math:: E_x \|d(x)\|_2 \le \max_i \Big( \ell_i + \delta \big( \|J d(x_i)\|_2
+        + V_{B(x_i, \delta)}(J d) \big) \Big), \quad d = f - f^*,
+
+    with probability :math:`1 - \epsilon`, where :math:`V(J d) \le V(J f) + V(J f^*)`. Proof: as of
+    :func:`generalisation`, for d in place of f and 0 in place of f*. Where the model has learned
+    the derivatives of the target, too, :math:`\|J d\|` is small, and as V falls in proportion to
+    delta the bound falls with its square.
+
+    Args:
+        delta: radius of the balls.
+        jacobian_norms: spectral norms of the Jacobian of the difference at the examples (N,).
+        local_variation: of that on the balls (N,), or the sum of those of model and target.
+        fit: distances of model and target at the examples (N,), or the largest.
+        epsilon: the probability that the examples do not cover the support.
+        trivial: what the distance is at most without the theorem.
+
+    Raises:
+        ValueError: as of :func:`generalisation`.
+
+    Source: derived here, in the way of MacDonald et al., arXiv:2305.14683, theorem 6.1.
+
+    >>> round(difference(0.1, 0.01, 0.5, fit=1e-3, epsilon=0.05).value, 6)
+    0.052
+    """
+
+    def terms(radius: Tensor, norms: Tensor, variation: Tensor, ell: Tensor) -> Terms:
+        return at_largest(fit=ell, Jacobian=radius * norms, variation=radius * variation)
+
+    return bounded(
+        {
+            "delta": _known(delta),
+            "Jacobian norm of the difference": jacobian_norms,
+            "local variation": local_variation,
+            "fit": fit,
+        },
+        terms,
+        epsilon=epsilon,
+        quantity=QUANTITY,
+        assumptions=(COVERED, TARGET, FITTED),
+        source=f"derived from {PAPER}, theorem 6.1, for the difference of model and target",
+        trivial=trivial,
+    )
+
+
+def smooth_difference(
+    delta: float | Bracket,
+    jacobian_norms: Number,
+    jacobian_lipschitz: Number,
+    *,
+    fit: Number = EXACT,
+    epsilon: float,
+    trivial: float = math.inf,
+) -> Bound:
+    r"""Bound the mean distance of a model from its target by second derivatives.
+
+    .. math:: E_x \|d(x)\|_2 \le \max_i \Big( \ell_i + \delta \|J d(x_i)\|_2
+        + \tfrac12 \delta^2 \, \mathrm{Lip}_{B(x_i, \delta)}(J d) \Big), \quad d = f - f^*,
+
+    with probability :math:`1 - \epsilon`, where :math:`\mathrm{Lip}(J d) \le \mathrm{Lip}(J f) +
+    \mathrm{Lip}(J f^*)`. Proof: at distance t from the centre of a ball the Jacobian is within t
+    Lip(J) of that at the centre; the integral from 0 to delta has the factor 1/2. The local
+    variation that is known from the same constant is 2 delta Lip(J), over two points at opposite
+    ends of the ball: its term in :func:`difference` is four times the one here.
+
+    Args:
+        delta: radius of the balls.
+        jacobian_norms: spectral norms of the Jacobian of the difference at the examples (N,).
+        jacobian_lipschitz: Lipschitz constants of that Jacobian on the balls (N,), such as
+            :func:`lossgeom.jacobian_lipschitz` certifies, or the sum of those of both.
+        fit: distances of model and target at the examples (N,), or the largest.
+        epsilon: the probability that the examples do not cover the support.
+        trivial: what the distance is at most without the theorem.
+
+    Raises:
+        ValueError: as of :func:`generalisation`.
+
+    Source: derived here, in the way of MacDonald et al., arXiv:2305.14683, theorem 6.1.
+
+    >>> round(smooth_difference(0.1, 0.01, 2.5, fit=1e-3, epsilon=0.05).value, 6)
+    0.0145
+    """
+
+    def terms(radius: Tensor, norms: Tensor, lipschitz: Tensor, ell: Tensor) -> Terms:
+        return at_largest(
+            fit=ell, Jacobian=radius * norms, variation=radius.square() / 2 * lipschitz
+        )
+
+    return bounded(
+        {
+            "delta": _known(delta),
+            "Jacobian norm of the difference": jacobian_norms,
+            "Lipschitz constant of the Jacobian": jacobian_lipschitz,
+            "fit": fit,
+        },
+        terms,
+        epsilon=epsilon,
+        quantity=QUANTITY,
+        assumptions=(COVERED, TARGET, FITTED),
+        source=f"derived from {PAPER}, theorem 6.1, for the difference of model and target, "
+        "with the Lipschitz constant of the Jacobian",
+        trivial=trivial,
+    )
+
+
+def _known(delta: float | Bracket) -> Bracket:
+    return delta if isinstance(delta, Bracket) else Bracket.exactly(delta)

@@ -1,0 +1,177 @@
+"""The two examples between which targets change most, for how far their inputs are apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lossgeom.checks import check_number
+
+LEAF = 32  # points of a box at most
+BOXES = 64  # that are compared with another one at a time
+CHUNK = 2**21  # numbers that a step works on at a time
+MARGIN = 1 + 1e-9  # for the rounding of what is left out
+
+
+@dataclass(frozen=True)
+class SteepestPair:
+    """Two examples with the largest quotient of distances.
+
+    Attributes:
+        ratio: of the distance of targets, less the slack, and of the distance of inputs; 0 where
+            no targets are farther apart than the slack, and infinite for two of the same input.
+        first: index of one example, the smaller one.
+        second: of the other; both are -1 for a ratio of 0.
+        compared: pairs whose distances were computed, some of them twice.
+    """
+
+    ratio: float
+    first: int
+    second: int
+    compared: int
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Points in boxes of few neighbours each, with copies of the first one where they run out."""
+
+    points: Float[Tensor, "N D"]
+    members: Int64[Tensor, "k m"]
+
+    @classmethod
+    def of(cls, points: Float[Tensor, "N D"]) -> Boxes:
+        """Halve the points at the median of the widest coordinate until few are together."""
+        halvings = max(0, math.ceil(math.log2(len(points) / LEAF)))
+        size = math.ceil(len(points) / 2**halvings) * 2**halvings
+        members = torch.arange(size).where(torch.arange(size) < len(points), 0)[None]
+        for _ in range(halvings):
+            inside = points[members]
+            widest = (inside.amax(1) - inside.amin(1)).argmax(1)
+            along = inside.gather(2, widest[:, None, None].expand(-1, size // len(members), 1))
+            order = along[..., 0].argsort(1)
+            members = members.gather(1, order).reshape(2 * len(members), -1)
+        return cls(points, members)
+
+    def ends(self, values: Float[Tensor, "N C"]) -> tuple[Tensor, Tensor]:
+        """The least and largest values (k, C) in each box."""
+        inside = values[self.members]
+        return inside.amin(1), inside.amax(1)
+
+
+def steepest_pair(
+    inputs: Float[Tensor, "N D"], targets: Float[Tensor, "N C"], slack: float = 0.0
+) -> SteepestPair:
+    r"""The largest slope between two examples, exactly, without comparing all pairs.
+
+    .. math:: \max_{i \ne j} \frac{\|y_i - y_j\|_2 - s}{\|x_i - x_j\|_2}
+
+    Points are put into boxes of at most 32. The boxes of inputs and targets of two groups bound
+    their quotient from above, and only pairs of groups whose bound is above the best quotient so
+    far are compared, those with the largest bounds first. Points closer together than the best
+    pair are never left out, so that the maximum is exact up to the rounding of distances.
+
+    Cost: :math:`(N / 32)^2` bounds, and distances of the pairs that are left: few where inputs have
+    few dimensions, and up to all :math:`N^2 / 2` where they have many. Memory: a few times 16 MiB.
+
+    Args:
+        inputs: x, as rows.
+        targets: y, as rows.
+        slack: s >= 0, which is taken off every distance of targets.
+
+    Raises:
+        ValueError: for a negative slack, or numbers that are not finite.
+
+    >>> import torch
+    >>> x, y = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [2.0], [3.0]])
+    >>> steepest_pair(x, y)
+    SteepestPair(ratio=2.0, first=0, second=1, compared=9)
+    >>> steepest_pair(x, y, slack=1.5).ratio
+    0.5
+    """
+    check_number("slack", slack, 0, at_low=True)
+    x, y = inputs.double(), targets.double()
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError("expected inputs and targets that are finite, to take distances of")
+    boxes, best = Boxes.of(x), SteepestPair(0.0, -1, -1, 0)
+    pairs = Pairs(x, y, x - x.mean(0), y - y.mean(0), slack)
+    for members in boxes.members:
+        best = pairs.best(members, members, best)
+    of_x, of_y = boxes.ends(x), boxes.ends(y)
+    for box, members in enumerate(boxes.members):
+        far = _apart(of_y, box)[1] - slack
+        bounds = MARGIN * far.clamp(min=0) / _apart(of_x, box)[0]
+        bounds[: box + 1] = 0
+        order = bounds.nan_to_num(0, math.inf).argsort(descending=True)
+        for others in torch.split(order, BOXES):
+            others = others[bounds[others] > best.ratio]
+            if not len(others):
+                break
+            best = pairs.best(members, boxes.members[others].flatten(), best)
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of two groups of points.
+
+    Attributes:
+        x: inputs.
+        y: targets.
+        x_centred: inputs less their mean, whose products say more.
+        y_centred: targets less their mean.
+        slack: what is taken off distances of targets.
+    """
+
+    x: Float[Tensor, "N D"]
+    y: Float[Tensor, "N C"]
+    x_centred: Float[Tensor, "N D"]
+    y_centred: Float[Tensor, "N C"]
+    slack: float
+
+    def best(
+        self, first: Int64[Tensor, " m"], second: Int64[Tensor, " k"], so_far: SteepestPair
+    ) -> SteepestPair:
+        """The steepest of the pairs of two groups, and of the best pair so far."""
+        near, _ = _distances(self.x_centred[first], self.x_centred[second])
+        _, far = _distances(self.y_centred[first], self.y_centred[second])
+        bounds = ((far - self.slack).clamp(min=0) / near).nan_to_num(0, math.inf).flatten()
+        best = replace(so_far, compared=so_far.compared + bounds.numel())
+        best = self._exactly(first, second, bounds.argmax()[None], best)
+        if len(places := (bounds > best.ratio).nonzero()[:, 0]):
+            for part in torch.split(places, max(1, CHUNK // self.x.shape[1])):
+                best = self._exactly(first, second, part, best)
+        return best
+
+    def _exactly(
+        self, first: Tensor, second: Tensor, places: Tensor, so_far: SteepestPair
+    ) -> SteepestPair:
+        i, j = first[places // len(second)], second[places % len(second)]
+        far = torch.linalg.vector_norm(self.y[i] - self.y[j], dim=1) - self.slack
+        near = torch.linalg.vector_norm(self.x[i] - self.x[j], dim=1)
+        ratios = torch.where(far > 0, far / near, 0)
+        ratio, top = ratios.max(0)
+        if not ratio > so_far.ratio:
+            return so_far
+        smaller, larger = sorted((int(i[top]), int(j[top])))
+        return SteepestPair(ratio.item(), smaller, larger, so_far.compared)
+
+
+def _distances(a: Float[Tensor, "m D"], b: Float[Tensor, "k D"]) -> tuple[Tensor, Tensor]:
+    """Bounds of the distances of points, from their products, which round."""
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    rounding = 2**-51 * (a.shape[1] + 4) * squares.max()
+    squares = torch.addmm(squares, a, b.T, alpha=-2)
+    return (squares - rounding).clamp(min=0).sqrt(), (squares + rounding).clamp(min=0).sqrt()
+
+
+def _apart(ends: tuple[Tensor, Tensor], box: int) -> tuple[Tensor, Tensor]:
+    """The least and largest distance of points in one box and in each."""
+    lower, upper = ends
+    gaps = torch.maximum(lower - upper[box], lower[box] - upper)
+    spans = torch.maximum(upper - lower[box], upper[box] - lower)
+    norm = torch.linalg.vector_norm
+    return norm(gaps.clamp(min=0), dim=1), norm(spans, dim=1)
