@@ -172,7 +172,9 @@ def transposed_convolution(
         settings: as for :func:`convolution`.
     """
     groups = settings["groups"]
-    spread = partial(SPREAD[len(shape) - 2], output_padding=output_padding, **settings)
+    spread: Callable[..., Tensor] = partial(
+        SPREAD[len(shape) - 2], output_padding=output_padding, **settings
+    )
     weight, bias = _in_double(weight, bias)
     size = tuple(spread(torch.zeros(1, *shape).to(weight), weight).shape[2:])
     bias = bias.reshape(-1, *[1] * (len(shape) - 1))

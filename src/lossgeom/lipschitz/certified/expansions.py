@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -26,11 +26,12 @@ from lossgeom.lipschitz.certified.blocks import (
     stacked,
 )
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
+from lossgeom.lipschitz.certified.smooth_maps import Linearised, Parts, SmoothMap
 
 
 @dataclass(frozen=True, eq=False)
 class Deviation:
-    r"""The slopes of a layer less their middle: D = C + S T S' with T at most 1 in norm.
+    r"""The derivative of a layer less a known one: D = C + S T S' with T at most 1 in norm.
 
     Attributes:
         norm: upper bound of ||J||, for the Jacobian J before the layer.
@@ -38,23 +39,24 @@ class Deviation:
         root: the diagonal of S, which for activations is S', too.
         columns: upper bounds of the lengths of the columns of S' times the derivative of the value
             before the layer in the deviating columns of each earlier one.
-        curvature: upper bounds of the second derivative; ``None`` for layers that only have jumps.
+        bend: what the lengths of the columns of a derivative after the layer give, with its second
+            derivative, for :meth:`Expansion.lipschitz`; ``None`` for layers that only have jumps.
     """
 
     norm: PerExample
     before: Expansion
     root: Values
     columns: dict[Deviation, Float[Tensor, "B K"]]
-    curvature: Values | None
+    bend: Callable[[Values], Values] | None
 
     def lipschitz(self, columns: Float[Tensor, "B K"]) -> PerExample:
         """What this layer adds to :meth:`Expansion.lipschitz`, from the columns that follow it."""
-        if self.curvature is None:
+        if self.bend is None:
             return torch.where(largest(self.root) > 0, math.inf, 0.0)
         factors, root = torch.zeros_like(self.root).flatten(1), self.root.flatten(1)
         factors[:, (root != 0).any(0)] = columns
-        scale = torch.where(root > 0, factors * self.curvature.flatten(1) / root, 0).sqrt()
-        return self.before.scaled_norm(scale.view_as(self.root), self.norm).square()
+        lengths_after = torch.where(root > 0, factors / root, 0).view_as(self.root)
+        return self.before.scaled_norm(self.bend(lengths_after).sqrt(), self.norm).square()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +79,8 @@ class Expansion:
 
     # From layer to layer
 
-    def mapped(self, layer: Affine) -> Expansion:
-        """The expansion of A J."""
+    def mapped(self, layer: Affine | Linearised) -> Expansion:
+        """The expansion of A J, or of D_0 J with the bounds of entries for D J."""
         blocks = {k: block.mapped(layer) for k, block in self.blocks.items()}
         return Expansion(blocks, layer.absolute(self.entries))
 
@@ -98,9 +100,21 @@ class Expansion:
             root = half.sqrt()
             scaled = self.scaled(root)
             gain = torch.minimum(largest(root) * norm, scaled.norm())
-            deviation = Deviation(norm, self, root, scaled.columns(), curvature)
+            deviation = Deviation(norm, self, root, scaled.columns(), curvature.mul)
             blocks[deviation] = diagonal(root, gain)
         return Expansion(blocks, entries)
+
+    def bent(self, layer: Linearised, norm: PerExample) -> Expansion:
+        """D J for D near a known one, if norm is an upper bound of ||J||."""
+        after = self.mapped(layer)
+        known = lengths(layer.into[:, None] * self.blocks[None].magnitudes(), -1)
+        after = replace(after, entries=after.entries + layer.out[:, None] * known[..., None])
+        if not layer.out.any():
+            return after
+        scaled = self.scaled(layer.into)
+        gain = torch.fmin(largest(layer.into) * norm, scaled.norm())
+        deviation = Deviation(norm, self, layer.out, scaled.columns(), layer.bend)
+        return replace(after, blocks={**after.blocks, deviation: diagonal(layer.out, gain)})
 
     def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample) -> Expansion:
         """The rows of J that win for certain, and deviations where several may win."""
@@ -141,9 +155,18 @@ class Expansion:
         entrywise = torch.fmin(entrywise, _norm(self.magnitudes()))
         return torch.fmin(entrywise, norm_of_sum(self.blocks.values()))
 
+    def part_norms(self, layer: SmoothMap) -> Parts:
+        """Upper bounds of the norms of the rows of J in each part of the groups of a layer."""
+        paths = []
+        for block in self.blocks.values():
+            parts = layer.split(block.columns.transpose(1, 2))
+            norms = torch.stack([dense_norm(part) for part in parts], -1)
+            paths.append((norms + over(block.error, norms)) * over(block.gain, norms))
+        return torch.stack(paths).sum(0)
+
     def scaled_norm(self, scale: Values, norm: PerExample) -> PerExample:
         """An upper bound of ||diag(scale) J||, also from one of ||J||."""
-        return torch.minimum(largest(scale.abs()) * norm, self.scaled(scale).norm())
+        return torch.fmin(largest(scale.abs()) * norm, self.scaled(scale).norm())
 
     def _deviating(self) -> dict[Deviation, Block]:
         return {k: block for k, block in self.blocks.items() if k is not None}

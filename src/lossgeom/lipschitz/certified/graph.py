@@ -11,6 +11,7 @@ from torch import Tensor
 from lossgeom.lipschitz.certified.activations import Activation
 from lossgeom.lipschitz.certified.affine_maps import Affine, Shape, folded
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
+from lossgeom.lipschitz.certified.smooth_maps import SmoothMap
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Concatenation:
         return torch.cat([part.flatten(1) for part in x], dim=1)
 
 
-Layer = Affine | Activation | MaxPool
+Layer = Affine | Activation | MaxPool | SmoothMap
 Operation = Layer | Sum | Concatenation
 
 

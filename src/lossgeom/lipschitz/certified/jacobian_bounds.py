@@ -13,6 +13,7 @@ from lossgeom.lipschitz.certified.activations import Activation
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.propagation import MARGIN, propagated
+from lossgeom.lipschitz.certified.smooth_maps import SmoothMap
 
 BLOCK_NUMBERS = 2**22  # numbers of one value and example, above which Jacobians are not expanded
 CHUNK_NUMBERS = 2**24  # numbers of one value of a chunk of examples
@@ -80,7 +81,7 @@ def _numbers(graph: Graph, D: int) -> int:
     columns = 2 * D  # those of the Jacobian, and those of the bounds of its entries
     most = columns * D
     for step in graph.steps:
-        if isinstance(step.operation, (Activation, MaxPool)):
+        if isinstance(step.operation, (Activation, MaxPool, SmoothMap)):
             columns += math.prod(step.shape)
         most = max(most, columns * math.prod(step.shape))
     return most
@@ -93,7 +94,7 @@ def _of_chunk(
     norm, variation, expansion = output.norm, output.variation, output.expansion
     curvature = torch.full_like(norm, math.inf)
     if expansion is not None:
-        norm = torch.minimum(norm, expansion.norm())
+        norm = torch.fmin(norm, expansion.norm())
         variation = torch.fmin(variation, 2 * expansion.deviation_norm())
         curvature = expansion.lipschitz()
         variation = torch.fmin(variation, 2 * radius * curvature)

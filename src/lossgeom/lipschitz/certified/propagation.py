@@ -16,9 +16,9 @@ from lossgeom.lipschitz.certified.blocks import PerExample, Values, largest, ove
 from lossgeom.lipschitz.certified.expansions import Expansion
 from lossgeom.lipschitz.certified.graph import Concatenation, Graph, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
+from lossgeom.lipschitz.certified.smooth_maps import ROUNDING, Box, SmoothMap
 
 MARGIN = 1 + 1e-9  # for the rounding of sums and products of numbers that are not negative
-ROUNDING = 2e-11  # error of a sum of 10^5 numbers at most, relative to that of their magnitudes
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def propagated(graph: Graph, x: Values, radius: PerExample, *, expanded: bool) -
     start = State(x, ROUNDING * x.abs(), -everywhere, everywhere, ones, one, none, expansion)
     states = [_boxed(start, radius)]
     for step in graph.steps:
-        after = _after(step.operation, [states[i] for i in step.arguments])
+        after = _after(step.operation, [states[i] for i in step.arguments], radius)
         states.append(_boxed(after, radius))
     return states[-1]
 
@@ -83,7 +83,7 @@ def _boxed(state: State, radius: PerExample) -> State:
     """
     rows = torch.minimum(state.rows, over(state.norm, state.rows))
     if state.expansion is not None:
-        rows = torch.minimum(rows, state.expansion.rows())
+        rows = torch.fmin(rows, state.expansion.rows())
     reach = (over(radius, rows) * rows + state.error) * MARGIN
     reach = reach.nan_to_num(math.inf, math.inf)
     value = state.value.nan_to_num()
@@ -93,7 +93,7 @@ def _boxed(state: State, radius: PerExample) -> State:
     return replace(state, rows=rows, lower=lower, upper=upper)
 
 
-def _after(operation: Operation, before: list[State]) -> State:
+def _after(operation: Operation, before: list[State], radius: PerExample) -> State:
     match operation:
         case Affine():
             return _affine(operation, before[0])
@@ -101,6 +101,8 @@ def _after(operation: Operation, before: list[State]) -> State:
             return _activation(operation, before[0])
         case MaxPool():
             return _max_pool(operation, before[0])
+        case SmoothMap():
+            return _smooth(operation, before[0], radius)
         case Concatenation():
             return _concatenated(before)
         case _:
@@ -162,6 +164,29 @@ def _max_pool(pool: MaxPool, before: State) -> State:
         pool.norm * before.norm,
         pool.norm * before.variation + change,
         before.expansion and before.expansion.pooled(pool, places, certain, before.norm),
+    )
+
+
+def _smooth(layer: SmoothMap, before: State, radius: PerExample) -> State:
+    """Expand a layer at the value; the ball is convex, so that J bounds how far that moves."""
+    sizes = torch.fmin(layer.lengths(before.rows), over(before.norm, layer.lengths(before.rows)))
+    if before.expansion is not None:
+        sizes = torch.fmin(sizes, before.expansion.part_norms(layer))
+    reach = torch.maximum(before.upper - before.value, before.value - before.lower)
+    moved = over(radius, sizes) * sizes + layer.lengths(before.error)
+    distance = torch.fmin(moved, layer.lengths(reach)).nan_to_num(math.inf, math.inf)
+    box = Box(before.value, before.lower, before.upper, MARGIN * distance, sizes)
+    at = layer.on(box)
+    of_parts = lengths((at.steepness * sizes).sum(2), 1)
+    return State(
+        layer(before.value),
+        at.absolute(before.error[:, None])[:, 0] + ROUNDING * at.magnitude,
+        at.lower - ROUNDING * at.lower.abs(),
+        at.upper + ROUNDING * at.upper.abs(),
+        at.absolute(before.rows[:, None])[:, 0],
+        torch.fmin(at.norm * before.norm, of_parts),
+        at.norm * before.variation + 2 * at.spread * before.norm,
+        before.expansion and before.expansion.bent(at, before.norm),
     )
 
 

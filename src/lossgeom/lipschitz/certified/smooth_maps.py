@@ -1,0 +1,120 @@
+"""Smooth maps of groups of numbers, as what they are at a point plus what deviates on a box."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.operator_norms import EPSILON
+
+ROUNDING = 2e-11  # error of a sum of 10^5 numbers at most, relative to that of their magnitudes
+Columns = Float[Tensor, "B K G n"]
+Groups = Float[Tensor, "B G n"]
+Parts = Float[Tensor, "B G P"]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """What is known of G groups of n numbers, each group in P parts.
+
+    Attributes:
+        value: a point, at which the map is expanded.
+        lower: of all numbers.
+        upper: of all numbers.
+        distance: upper bounds of how far a part can be from the point, in l2.
+        sizes: upper bounds of the norm of the part's Jacobian in the input of the network.
+    """
+
+    value: Groups
+    lower: Groups
+    upper: Groups
+    distance: Parts
+    sizes: Parts
+
+    def magnitudes(self) -> Groups:
+        """The largest magnitudes."""
+        return torch.maximum(-self.lower, self.upper)
+
+
+@dataclass(frozen=True, eq=False)
+class Linearised:
+    r"""Derivatives on a box, :math:`D = D_0 + \mathrm{diag}(a) T \mathrm{diag}(b)`, ||T|| <= 1.
+
+    D and T have a block for each group.
+
+    Attributes:
+        linear: the product with D_0, of columns.
+        absolute: an upper bound of abs(D) v for every D, of columns v >= 0.
+        absolute_norm: upper bound of the norm of the magnitudes that `linear` adds up.
+        terms: how many numbers it adds up.
+        steepness: upper bounds of the norms of D as a function of one part.
+        out: a, of the results.
+        into: b, of the arguments.
+        curvature: c, of the arguments, with which the second derivative, as a trilinear form, is
+            at most abs(u) abs(c^1/2 h) abs(c^1/2 w) in each group.
+        magnitude: the numbers that results are rounded relative to.
+        lower: of the results.
+        upper: of the results.
+    """
+
+    linear: Callable[[Columns], Columns]
+    absolute: Callable[[Columns], Columns]
+    absolute_norm: Float[Tensor, " B"]
+    terms: int
+    steepness: Parts
+    out: Groups
+    into: Groups
+    curvature: Groups
+    magnitude: Groups
+    lower: Groups
+    upper: Groups
+
+    @property
+    def rounding(self) -> float:
+        """The error of `linear`, relative to the magnitudes."""
+        return 8 * (self.terms + 8) * EPSILON
+
+    @property
+    def norm(self) -> Float[Tensor, " B"]:
+        """An upper bound of ||D||."""
+        return lengths(self.steepness, 2).amax(1)
+
+    @property
+    def spread(self) -> Float[Tensor, " B"]:
+        """An upper bound of ||D - D_0||."""
+        return (self.out.amax(2) * self.into.amax(2)).amax(1)
+
+    def bend(self, columns: Groups) -> Groups:
+        """Second derivatives, from lengths of the columns of a derivative in the results."""
+        return lengths(columns, 2)[..., None] * self.curvature
+
+
+class SmoothMap(ABC):
+    """A map of each group of numbers by itself, examples being of shape (G, n)."""
+
+    @property
+    def parts(self) -> tuple[int, ...] | None:
+        """How many numbers of a group there are in each of its parts; ``None`` for one part."""
+        return None
+
+    @abstractmethod
+    def __call__(self, x: Groups) -> Groups:
+        """The results."""
+
+    @abstractmethod
+    def on(self, box: Box) -> Linearised:
+        """What is known of the derivatives on a box."""
+
+    def split(self, x: Float[Tensor, "..."]) -> tuple[Tensor, ...]:
+        """The parts, along the last dimension."""
+        return (x,) if self.parts is None else torch.split(x, self.parts, -1)
+
+    def lengths(self, x: Groups) -> Parts:
+        """The length of each part."""
+        return torch.stack([lengths(part, -1) for part in self.split(x)], -1)
