@@ -4,10 +4,6 @@ from lossgeom.bounds._numbers import Number
 from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.covering import Covered, covering_radius
-from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
-from lossgeom.bounds.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
-from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
-from lossgeom.bounds.latents import Cube, Gaussian, Sphere
 from lossgeom.bounds.delta_good import (
     Cube,
     DeltaGood,
@@ -22,8 +18,10 @@ from lossgeom.bounds.generalisation import (
     local_lipschitz,
     smooth_difference,
 )
+from lossgeom.bounds.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
+from lossgeom.bounds.latents import Cube, Gaussian, Sphere
 from lossgeom.bounds.lipschitz_on_support import lipschitz_on_support
 from lossgeom.bounds.pac_bayes import PacBayes, pac_bayes
 from lossgeom.bounds.posterior import Posterior

@@ -75,8 +75,9 @@ class Normalise(SmoothMap):
             h = self._summed(h)
             return (h + farthest * (farthest * h).mean(-1, keepdim=True)) / least[:, None]
 
-        lower, upper = lower / torch.where(lower < 0, least, most), upper / torch.where(
-            upper > 0, least, most
+        lower, upper = (
+            lower / torch.where(lower < 0, least, most),
+            upper / torch.where(upper > 0, least, most),
         )
         return Linearised(
             linear=linear,
