@@ -4,14 +4,7 @@ from lossgeom.bounds._numbers import Number
 from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.covering import Covered, covering_radius
-from lossgeom.bounds.delta_good import (
-    Cube,
-    DeltaGood,
-    Gaussian,
-    Product,
-    PushForward,
-    Sphere,
-)
+from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
 from lossgeom.bounds.generalisation import (
     difference,
     generalisation,
@@ -30,14 +23,24 @@ from lossgeom.bounds.steepest_pair import SteepestPair, steepest_pair
 __all__ = [
     "Assumption",
     "Bound",
+    "Covered",
+    "Cube",
+    "DeltaGood",
     "Epoch",
+    "Gaussian",
+    "IntrinsicDimension",
     "Number",
     "PacBayes",
     "Posterior",
+    "Product",
+    "PushForward",
+    "Sphere",
     "SteepestPair",
     "bernoulli_kl",
+    "covering_radius",
     "difference",
     "generalisation",
+    "intrinsic_dimension",
     "jacobian_from_separation",
     "kl_inverse",
     "lipschitz_on_support",

@@ -111,7 +111,7 @@ class SmoothMap(ABC):
     def on(self, box: Box) -> Linearised:
         """What is known of the derivatives on a box."""
 
-    def split(self, x: Float[Tensor, "..."]) -> tuple[Tensor, ...]:
+    def split(self, x: Float[Tensor, ...]) -> tuple[Tensor, ...]:
         """The parts, along the last dimension."""
         return (x,) if self.parts is None else torch.split(x, self.parts, -1)
 
