@@ -212,6 +212,7 @@ def _smallest(holds: Callable[[float], bool]) -> float:
     low, high = 1 / LARGEST, LARGEST
     if not holds(high):
         return math.inf
-    while low < (middle := math.sqrt(low * high)) < high:
+    while high > low * (1 + 1e-9):
+        middle = math.sqrt(low * high)
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
