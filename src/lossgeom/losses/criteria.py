@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lossgeom.batches import Batch
 from lossgeom.losses.cross_entropy import CrossEntropy
-from lossgeom.losses.likelihoods import Bernoulli, Gaussian, Likelihood, Softmax
+from lossgeom.losses.likelihoods import Bernoulli, Gaussian, Likelihood, NoLikelihoodError, Softmax
 from lossgeom.losses.loss import Loss, Terms
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -110,7 +110,7 @@ def _nll(criterion: nn.NLLLoss) -> Loss:
 
     def weights(outputs: Tensor, batch: Batch) -> Tensor:
         if not _normalised(outputs):
-            raise ValueError(
+            raise NoLikelihoodError(
                 f"NLLLoss expects log-probabilities, and the outputs for batch {batch.index} are "
                 "none: end the model in log_softmax, or measure 'cross_entropy' of its logits"
             )
@@ -153,7 +153,7 @@ def _signs(outputs: Tensor, batch: Batch) -> Tensor:
     """The weights of targets of -1 and 1, for which alone this loss is a likelihood."""
     y = _numbers(outputs, batch.targets, "SoftMarginLoss")
     if (y.abs() != 1).any():
-        raise ValueError(
+        raise NoLikelihoodError(
             "SoftMarginLoss expects targets of -1 and 1 where it stands for a likelihood; batch "
             f"{batch.index} has others"
         )

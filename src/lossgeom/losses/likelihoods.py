@@ -19,6 +19,10 @@ from torch import Tensor
 Weights = Callable[[Tensor, Any], Tensor]
 
 
+class NoLikelihoodError(ValueError):
+    """The loss of these outputs and targets is no negative logarithm of a probability."""
+
+
 class Likelihood(ABC):
     """The distribution behind a loss."""
 
@@ -50,6 +54,10 @@ class Likelihood(ABC):
         self, f: Float[Tensor, "M c"], u: Float[Tensor, "M c"]
     ) -> Float[Tensor, "M c"]:
         r""":math:`R^\top u`."""
+
+    def hessian(self, f: Float[Tensor, "M c"], u: Float[Tensor, "M c"]) -> Float[Tensor, "M c"]:
+        r""":math:`R^\top R u`, with all digits where probabilities saturate."""
+        return self.root_transposed(f, self.root(f, u))
 
     @abstractmethod
     def draws(self, c: int) -> int:
@@ -92,6 +100,11 @@ class Softmax(Likelihood):
         p = f.softmax(1)
         scaled = p.sqrt() * u
         return scaled - p * scaled.sum(1, keepdim=True)
+
+    def hessian(self, f: Tensor, u: Tensor) -> Tensor:
+        p = f.softmax(1)
+        first = p * (u - (p * u).sum(1, keepdim=True))
+        return first - p * first.sum(1, keepdim=True)  # 0, but for rounding that is all of it
 
     def draws(self, c: int) -> int:  # noqa: ARG002
         return 1
