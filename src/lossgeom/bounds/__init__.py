@@ -12,6 +12,7 @@ from lossgeom.bounds.generalisation import (
     smooth_difference,
 )
 from lossgeom.bounds.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
+from lossgeom.bounds.generalisation_bounds import generalisation_bounds
 from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
 from lossgeom.bounds.latents import Cube, Gaussian, Sphere
@@ -41,6 +42,7 @@ __all__ = [
     "difference",
     "generalisation",
     "intrinsic_dimension",
+    "generalisation_bounds",
     "jacobian_from_separation",
     "kl_inverse",
     "lipschitz_on_support",

@@ -9,6 +9,7 @@ from lossgeom.bounds._numbers import (
     CONVEX,
     COVERED,
     FITTED,
+    MEANINGS,
     PAPER,
     ROUNDING,
     Number,
@@ -98,4 +99,5 @@ def jacobian_from_separation(
         certified=all(brackets),
         least=steep[0].ratio - variation[0] if any(brackets) else None,
         terms=terms,
+        meanings=MEANINGS,
     )
