@@ -73,6 +73,19 @@ class Difference(nn.Module):
         return difference
 
 
+class Measurable(nn.Module):
+    """A module, also one without parameters, of which problems need one."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.unused = module, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs of the module."""
+        outputs: Tensor = self.module(x)
+        return outputs
+
+
 def in_double(module: nn.Module) -> nn.Module:
     """A copy in float64 and eval mode."""
     return private_copy(module, torch.float64)[0].eval()
@@ -92,4 +105,5 @@ def everywhere(module: nn.Module, points: Float[Tensor, "N D"], seed: int) -> Br
 
 
 def _problem(module: nn.Module, points: Tensor, outputs: Tensor) -> Problem:
-    return Problem(module, "squared_error", [(points, outputs)], dtype=torch.float64, check=False)
+    data, module = [(points, outputs)], Measurable(module)
+    return Problem(module, "squared_error", data, dtype=torch.float64, check=False)

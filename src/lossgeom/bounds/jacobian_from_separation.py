@@ -45,7 +45,7 @@ def jacobian_from_separation(
     targets less twice l; their quotient is at most the Lipschitz constant of f on the support, and
     :func:`lipschitz_on_support` bounds that by the Jacobians and variations. A cost :math:`c(f,
     f^*) \ge \alpha \|f - f^*\|_2^2` that is at most :math:`\alpha \ell^2` at every example says
-    that the fit is l.
+    that the fit is l: see :func:`fit_of_cost`.
 
     Cost: that of :func:`steepest_pair`.
 
