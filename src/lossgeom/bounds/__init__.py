@@ -5,12 +5,14 @@ from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.covering import Covered, covering_radius
 from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
+from lossgeom.bounds.fit_of_cost import fit_of_cost
 from lossgeom.bounds.generalisation import (
     difference,
     generalisation,
     local_lipschitz,
     smooth_difference,
 )
+from lossgeom.bounds.generalisation_bounds import generalisation_bounds
 from lossgeom.bounds.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
@@ -39,7 +41,9 @@ __all__ = [
     "bernoulli_kl",
     "covering_radius",
     "difference",
+    "fit_of_cost",
     "generalisation",
+    "generalisation_bounds",
     "intrinsic_dimension",
     "jacobian_from_separation",
     "kl_inverse",

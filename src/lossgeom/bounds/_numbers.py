@@ -23,6 +23,11 @@ COVERED = Assumption(
     "declared",
 )
 CONVEX = Assumption("the support of the distribution is convex", "declared")
+MEANINGS = {
+    "delta": "the radius of balls round the examples that cover the support",
+    "fit": "the largest distance of model and target at an example",
+    "local variation": "how much the Jacobian differs between two points of a ball, at most",
+}
 FITTED = Assumption("at every example, the model is within the fit of the target", "declared")
 
 
@@ -68,6 +73,7 @@ def bounded(
         certified=all(brackets),
         least=math.fsum(least.values()) if any(brackets) else None,
         terms=parts,
+        meanings=MEANINGS,
         **facts,
     )
 

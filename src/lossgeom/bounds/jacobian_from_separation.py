@@ -9,6 +9,7 @@ from lossgeom.bounds._numbers import (
     CONVEX,
     COVERED,
     FITTED,
+    MEANINGS,
     PAPER,
     ROUNDING,
     Number,
@@ -44,7 +45,7 @@ def jacobian_from_separation(
     targets less twice l; their quotient is at most the Lipschitz constant of f on the support, and
     :func:`lipschitz_on_support` bounds that by the Jacobians and variations. A cost :math:`c(f,
     f^*) \ge \alpha \|f - f^*\|_2^2` that is at most :math:`\alpha \ell^2` at every example says
-    that the fit is l.
+    that the fit is l: see :func:`fit_of_cost`.
 
     Cost: that of :func:`steepest_pair`.
 
@@ -98,4 +99,5 @@ def jacobian_from_separation(
         certified=all(brackets),
         least=steep[0].ratio - variation[0] if any(brackets) else None,
         terms=terms,
+        meanings=MEANINGS,
     )

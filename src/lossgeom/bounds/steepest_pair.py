@@ -14,6 +14,7 @@ from lossgeom.checks import check_number
 LEAF = 32  # points of a box at most
 BOXES = 64  # that are compared with another one at a time
 CHUNK = 2**21  # numbers that a step works on at a time
+FEW = 100  # pairs whose distances are computed without looking for the steepest first
 MARGIN = 1 + 1e-9  # for the rounding of what is left out
 
 
@@ -97,7 +98,7 @@ def steepest_pair(
     if not (x.isfinite().all() and y.isfinite().all()):
         raise ValueError("expected inputs and targets that are finite, to take distances of")
     boxes, best = Boxes.of(x), SteepestPair(0.0, -1, -1, 0)
-    pairs = Pairs(x, y, x - x.mean(0), y - y.mean(0), slack)
+    pairs = Pairs(x, y, Squares.of(x), Squares.of(y), slack)
     for members in boxes.members:
         best = pairs.best(members, members, best)
     of_x, of_y = boxes.ends(x), boxes.ends(y)
@@ -110,8 +111,41 @@ def steepest_pair(
             others = others[bounds[others] > best.ratio]
             if not len(others):
                 break
-            best = pairs.best(members, boxes.members[others].flatten(), best)
+            second = pairs.near_enough(members, boxes.members[others], far[others], best)
+            if len(second):
+                best = pairs.best(members, second, best)
     return best
+
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """Squared distances of points, as products of two matrices.
+
+    Attributes:
+        left: rows -2 x, 1, x^2.
+        right: rows x, x^2, 1, for x less the mean.
+        rounding: how far a product may be from the square of the distance.
+    """
+
+    left: Float[Tensor, "N k"]
+    right: Float[Tensor, "N k"]
+    rounding: float
+
+    @classmethod
+    def of(cls, points: Float[Tensor, "N D"]) -> Squares:
+        """Prepare the products of some points."""
+        x = points - points.mean(0)
+        squares = x.square().sum(1, keepdim=True)
+        left, right = (
+            [-2 * x, torch.ones_like(squares), squares],
+            [x, squares, torch.ones_like(squares)],
+        )
+        rounding = 2**-50 * (x.shape[1] + 4) * squares.max().item()
+        return cls(torch.cat(left, 1), torch.cat(right, 1), rounding)
+
+    def __call__(self, first: Tensor, second: Tensor) -> Float[Tensor, "m k"]:
+        """Those of two groups of points."""
+        return self.left[first] @ self.right[second].T
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,29 +155,49 @@ class Pairs:
     Attributes:
         x: inputs.
         y: targets.
-        x_centred: inputs less their mean, whose products say more.
-        y_centred: targets less their mean.
+        of_x: squared distances of inputs.
+        of_y: squared distances of targets.
         slack: what is taken off distances of targets.
     """
 
     x: Float[Tensor, "N D"]
     y: Float[Tensor, "N C"]
-    x_centred: Float[Tensor, "N D"]
-    y_centred: Float[Tensor, "N C"]
+    of_x: Squares
+    of_y: Squares
     slack: float
+
+    def near_enough(
+        self,
+        first: Int64[Tensor, " m"],
+        boxes: Int64[Tensor, "k m"],
+        far: Float[Tensor, " k"],
+        best: SteepestPair,
+    ) -> Int64[Tensor, " n"]:
+        """Points of some boxes that are so near to a group that their targets may suffice.
+
+        Where inputs have many dimensions, this leaves hardly any, for a product of matrices.
+        """
+        second = boxes.flatten()
+        if not best.ratio:
+            return second
+        reach = (MARGIN * far / best.ratio).square() + self.of_x.rounding
+        nearest = self.of_x(first, second).amin(0)
+        return second[nearest < reach.repeat_interleave(boxes.shape[1])]
 
     def best(
         self, first: Int64[Tensor, " m"], second: Int64[Tensor, " k"], so_far: SteepestPair
     ) -> SteepestPair:
         """The steepest of the pairs of two groups, and of the best pair so far."""
-        near, _ = _distances(self.x_centred[first], self.x_centred[second])
-        _, far = _distances(self.y_centred[first], self.y_centred[second])
-        bounds = ((far - self.slack).clamp(min=0) / near).nan_to_num(0, math.inf).flatten()
-        best = replace(so_far, compared=so_far.compared + bounds.numel())
-        best = self._exactly(first, second, bounds.argmax()[None], best)
-        if len(places := (bounds > best.ratio).nonzero()[:, 0]):
-            for part in torch.split(places, max(1, CHUNK // self.x.shape[1])):
-                best = self._exactly(first, second, part, best)
+        near = (self.of_x(first, second) - self.of_x.rounding).clamp(min=0).sqrt()
+        far = (self.of_y(first, second) + self.of_y.rounding).clamp(min=0).sqrt() - self.slack
+        places = (far > so_far.ratio * near).flatten().nonzero()[:, 0]
+        best = replace(so_far, compared=so_far.compared + near.numel())
+        if len(places) > FEW:
+            steepest = (far / near).flatten()[places]
+            best = self._exactly(first, second, places[steepest.argmax()][None], best)
+            places = places[steepest > best.ratio]
+        for part in torch.split(places, max(1, CHUNK // self.x.shape[1])):
+            best = self._exactly(first, second, part, best)
         return best
 
     def _exactly(
@@ -153,19 +207,11 @@ class Pairs:
         far = torch.linalg.vector_norm(self.y[i] - self.y[j], dim=1) - self.slack
         near = torch.linalg.vector_norm(self.x[i] - self.x[j], dim=1)
         ratios = torch.where(far > 0, far / near, 0)
-        ratio, top = ratios.max(0)
-        if not ratio > so_far.ratio:
+        if not (ratios > so_far.ratio).any():
             return so_far
+        ratio, top = ratios.max(0)
         smaller, larger = sorted((int(i[top]), int(j[top])))
         return SteepestPair(ratio.item(), smaller, larger, so_far.compared)
-
-
-def _distances(a: Float[Tensor, "m D"], b: Float[Tensor, "k D"]) -> tuple[Tensor, Tensor]:
-    """Bounds of the distances of points, from their products, which round."""
-    squares = a.square().sum(1)[:, None] + b.square().sum(1)
-    rounding = 2**-51 * (a.shape[1] + 4) * squares.max()
-    squares = torch.addmm(squares, a, b.T, alpha=-2)
-    return (squares - rounding).clamp(min=0).sqrt(), (squares + rounding).clamp(min=0).sqrt()
 
 
 def _apart(ends: tuple[Tensor, Tensor], box: int) -> tuple[Tensor, Tensor]:
