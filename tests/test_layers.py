@@ -36,8 +36,8 @@ ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 REPORT_MAY_IMPORT = {"claim", "estimate", "extras", "recording", "report", "wording"}
 LONGEST = 300  # lines of a file
 LISTED_FOLDERS = [
-    "curvature", "quadratic", "metrics", "lab/datasets", "lab/models", "lab/training",
-    "lab/studies", "report/sections",
+    "curvature", "quadratic", "metrics", "lab/datasets", "lab/generators", "lab/models",
+    "lab/training", "lab/studies", "report/sections",
 ]  # fmt: skip
 
 

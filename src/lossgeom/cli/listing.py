@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
     parsed(ListOptions, arguments, "list")
     from lossgeom.cli.bound import summaries
     from lossgeom.lab.datasets import DATASETS
+    from lossgeom.lab.generators import GENERATORS
     from lossgeom.lab.models import MODELS
     from lossgeom.lab.studies import STUDIES
     from lossgeom.metrics import METRICS, STEP_METRICS
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
         "studies": {name: study.title for name, study in STUDIES.items()},
         "models": {name: _first_line(model) for name, model in MODELS.items()},
         "data sets": {name: _first_line(data) for name, data in DATASETS.items()},
+        "generated tasks": {name: _first_line(task) for name, task in GENERATORS.items()},
         "metrics": {name: text + (TOO if name in of_steps else "") for name, text in of.items()},
         "metrics of a step": {name: text for name, text in of_steps.items() if name not in of},
         "bounds": summaries(),

@@ -1,0 +1,7 @@
+"""Tasks on generated distributions, one in each file: settings and a seed that give all of it."""
+
+from lossgeom.lab.generators._student import student
+from lossgeom.lab.generators._task import ManifoldTask
+from lossgeom.lab.generators.tanh_surface import tanh_surface
+
+GENERATORS = {"tanh_surface": tanh_surface}

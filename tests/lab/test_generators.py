@@ -1,0 +1,61 @@
+"""Generated tasks against closed forms, and how well a student fits one."""
+
+import pytest
+import torch
+
+from lossgeom.lab.generators import student, tanh_surface
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5])
+def test_tanh_surface(d):
+    task = tanh_surface(d, seed=1)
+    u = task.latent.sample(50)
+    first, _, last = task.generator
+    A, B = first.weight / 2, last.weight
+    torch.testing.assert_close(A.T @ A, torch.eye(d).double())
+    torch.testing.assert_close(B.T @ B, torch.eye(8).double())
+    torch.testing.assert_close(task.generator(u), torch.tanh((2 * u - 1) @ A.T) @ B.T)
+    norms = [torch.linalg.matrix_norm(layer.weight, 2).item() for layer in task.teacher[::2]]
+    assert norms == pytest.approx([1.5, 1])
+    constants = {name: bracket.max for name, bracket in task.lipschitz(50).items()}
+    assert constants["generator"] == pytest.approx((2, 2), rel=1e-4)
+    assert constants["teacher"][1] < 1.5
+    assert constants["target"][1] < 2 * constants["teacher"][1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"dimension": 0}, "expected dimension of at least 1, got 0"),
+        ({"dimension": 9}, "expected width of at least 9, got 8"),
+        ({"ambient": 7}, "expected ambient of at least 8, got 7"),
+    ],
+)
+def test_sizes_of_a_surface_that_cannot_be(settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        tanh_surface(**settings)
+
+
+def error(model, x, y):
+    with torch.no_grad():
+        return (model(x) - y).abs().max().item()
+
+
+def test_a_student_fits_as_well_as_it_is_asked_to():
+    _, x, y = tanh_surface().sample(200)
+    rough, fine = (student(x, y, fit=fit) for fit in (1e-2, 1e-4))
+    assert error(fine, x, y) <= 1e-4 < error(rough, x, y) <= 1e-2
+    again = student(x, y, fit=1e-2)
+    assert torch.equal(rough(x), again(x))
+    assert all(parameter.grad is None for parameter in rough.parameters())
+
+
+def test_more_outputs_than_one_are_fitted():
+    u, x, _ = tanh_surface(seed=2).sample(100)
+    model = student(x, torch.cat([u, 1 - u], 1), fit=0.01)
+    assert (model(x) - torch.cat([u, 1 - u], 1)).norm(dim=1).max() <= 0.01
+
+
+def test_a_student_without_steps_does_not_fit():
+    _, x, y = tanh_surface().sample(200)
+    assert error(student(x, y, steps=0), x, y) > 0.1
