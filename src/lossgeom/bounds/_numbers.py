@@ -12,6 +12,8 @@ from torch import Tensor
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.checks import check_number
 from lossgeom.lipschitz import Bracket
+from lossgeom.problem import Problem
+from lossgeom.problem.agreement import EXACT
 
 Number = float | Tensor | Bracket
 Terms = dict[str, float]
@@ -56,7 +58,7 @@ def bounded(
 
     It is certified where every number is a bracket.
     """
-    check_number("epsilon", epsilon, 0, 1)
+    check_number("epsilon", epsilon, 0, 1, at_low=True)
     known = {name: bracket(name, number) for name, number in numbers.items()}
     lengths = {len(each.upper) for each in known.values() if each.upper.ndim}
     if len(lengths) > 1:
@@ -93,3 +95,11 @@ def check_convex(*, convex: bool) -> None:
             "expected convex=True: this theorem needs a distribution with a convex support, and "
             "fails on others; lossgeom.bounds.generalisation does not need it"
         )
+
+
+def rounded(problem: Problem, value: float | Tensor) -> Number:
+    """What was measured in float64, up to rounding; how much float32 rounds is not known."""
+    if problem.theta.dtype != torch.float64:
+        return value
+    exact = torch.as_tensor(value, dtype=torch.float64)
+    return Bracket(exact * (1 - EXACT), exact * (1 + EXACT))
