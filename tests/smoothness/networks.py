@@ -116,12 +116,75 @@ class Signal(nn.Module):
         return self.head(-x.reshape(x.shape[0], -1))
 
 
+class Transformer(nn.Module):
+    """A block with normalisation first, attention of two heads, and positions that are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(2, 4)
+        self.positions = nn.Parameter(0.3 * torch.randn(1, 5, 4))
+        self.norm1, self.norm2 = nn.LayerNorm(4), nn.LayerNorm(4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x) + self.positions[:, : x.shape[1]]
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        x = x + self.mlp(self.norm2(x))
+        return self.head(x.mean(1))
+
+
+class CausalAttention(nn.Module):
+    """Attention by matrix products, a masked softmax, and torch's own, gated by its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(2, 12)
+        self.register_buffer("seen", torch.tril(torch.ones(6, 6)).view(1, 1, 6, 6))
+        self.gate = nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, _ = x.size()
+        q, k, v = self.qkv(x).split(4, dim=2)
+        q, k, v = (z.view(B, T, 2, 2).transpose(1, 2) for z in (q, k, v))
+        scores = (q @ k.transpose(-2, -1)) / k.size(-1) ** 0.5
+        scores = scores.masked_fill(self.seen[:, :, :T, :T] == 0, float("-inf"))
+        y = F.softmax(scores, dim=-1) @ v
+        y = y + F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = y.transpose(1, 2).contiguous().view(B, T, 4)
+        return y * torch.sigmoid(self.gate(x)) + y[:, :, :1]
+
+
+class Normalised(nn.Module):
+    """Group, instance, layer and root mean square normalisation, between convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, stride=2)
+        self.norm = nn.GroupNorm(2, 4)
+        self.prelu = nn.PReLU(4)
+        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2, groups=1)
+        self.instances = nn.InstanceNorm2d(3, affine=True)
+        self.layer = nn.LayerNorm((4, 4), elementwise_affine=False)
+        self.root = nn.RMSNorm(4, eps=1e-4)
+        self.prelu.weight.data = torch.tensor([0.3, -0.4, 1.7, 0.0])
+        for module in (self.norm, self.instances, self.root):
+            nn.init.uniform_(module.weight, -1.5, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.instances(self.up(self.prelu(self.norm(self.first(x)))))
+        x = F.prelu(self.layer(x), -0.5 * torch.ones(1, dtype=x.dtype))
+        return self.root(x).mean((1, 2))
+
+
 def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     """Each with inputs, made anew from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         vectors, images = torch.randn(6, 4), torch.randn(4, 2, 6, 6)
-        signals = torch.randn(4, 2, 10)
+        signals, tokens = torch.randn(4, 2, 10), torch.randn(4, 5, 2)
         made: dict[str, tuple[nn.Module, Tensor]] = {
             name: (mlp(4, 7, 5, 3, activation=activation), 2 * vectors)
             for name, activation in ACTIVATIONS.items()
@@ -146,6 +209,9 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
         made["branches"] = (Branches(), images)
         made["functional"] = (Functional(), images)
         made["signal"] = (warmed_up(Signal(), signals), signals)
+        made["transformer"] = (Transformer(), tokens)
+        made["causal"] = (CausalAttention(), tokens)
+        made["normalised"] = (Normalised(), images)
     return {name: (model.double().eval(), x.double()) for name, (model, x) in made.items()}
 
 

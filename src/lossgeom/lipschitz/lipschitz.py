@@ -13,6 +13,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, certified, everywhere
+from lossgeom.lipschitz.certified.products import Product
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
 from lossgeom.reprs import short
@@ -152,7 +153,15 @@ def lipschitz_global(problem: Problem) -> float:
     """
     inputs = all_inputs(problem)
     with measuring(inputs.device):
-        return everywhere(graph_of(problem, inputs), inputs).norm.item()
+        graph = graph_of(problem, inputs)
+        bound = everywhere(graph, inputs).norm.item()
+    if math.isinf(bound) and any(isinstance(step.operation, Product) for step in graph.steps):
+        raise TypeError(
+            "no bound over all inputs is known for this model, which multiplies values that grow "
+            "with its input, as attention does; lipschitz_local bounds it on balls, and attention "
+            "to normalised values, as from LayerNorm, has a bound everywhere"
+        )
+    return bound
 
 
 def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:

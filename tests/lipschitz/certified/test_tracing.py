@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention as attend
 
 import lossgeom as lg
 from lossgeom.linalg.operator_norms import dense_norm
@@ -26,10 +27,34 @@ class Adding(nn.Module):
         return self.function(self.linear(x))
 
 
+class Attention(nn.Module):
+    def __init__(self, **settings):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, **settings)
+
+    def forward(self, x):
+        x = x[:, 0]
+        return self.attention(x, x, x)[0]
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        (nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6)), "no bound is known for LayerNorm"),
+        (
+            nn.Sequential(nn.Linear(6, 6), nn.LocalResponseNorm(2)),
+            "no bound is known for LocalResponseNorm",
+        ),
+        (
+            nn.InstanceNorm2d(2, track_running_stats=True),
+            r"InstanceNorm2d \(0\) with the arguments",
+        ),
+        (Adding(lambda x: x.softmax(0)), "the method softmax with the arguments"),
+        (Adding(lambda x: torch.ones(2, 6, 6) @ x), "the method matmul with the arguments"),
+        (Adding(lambda x: x.flatten(1) @ x.flatten(1)), "function matmul with the arguments"),
+        (Adding(lambda x: attend(x, x, x, dropout_p=0.1)), "product_attention with the arguments"),
+        (Adding(lambda x: attend(x, x, torch.ones(2, 2, 6, 6))), "attention with the arguments"),
+        (Attention(batch_first=False), r"MultiheadAttention \(0.attention\) with the arguments"),
+        (Attention(batch_first=True, add_bias_kv=True), r"0.attention\) with the arguments"),
         (nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), "setting of padding_mode"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AvgPool2d(4, ceil_mode=True)), "of ceil_mode"),
         (
@@ -39,12 +64,12 @@ class Adding(nn.Module):
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(4)), "setting of output_size"),
         (nn.Sequential(nn.Linear(6, 2), nn.Softplus(threshold=1)), "a threshold of 20 or more"),
         (Adding(torch.sin), "no bound is known for the function sin"),
-        (Adding(lambda x: x * x), "the function mul with the arguments"),
+        (Adding(lambda x: x * x[:, 0]), "the function mul with the arguments"),
         (Adding(lambda x: x + torch.ones(2, 1, 1, 1)), "add with the arguments"),
         (Adding(lambda x: x + torch.ones(7)), "add with the arguments"),
         (Adding(lambda x: torch.add(x, x, alpha=2)), "add with the arguments"),
         (Adding(lambda x: torch.cat([x, torch.ones(2, 2, 6, 6)], 1)), "cat with the arguments"),
-        (Adding(lambda x: x.softmax(1)), "no bound is known for the method softmax"),
+        (Adding(lambda x: x.log_softmax(1)), "no bound is known for the method log_softmax"),
         (Adding(lambda x: x.reshape(-1, 6)), "reshape with the arguments"),
         (Adding(lambda x: x if x.sum() > -1e9 else -x), "cannot be traced by torch.fx"),
         (Adding(lambda x: x + x[0]), "no bound is known for the function getitem"),

@@ -46,8 +46,8 @@ class Product(SmoothMap):
         """The matrices X and W."""
         X, W = self.split(x)
         return (
-            X.unflatten(-1, (self.rows, self.inner)),
-            W.unflatten(-1, (self.inner, self.columns)),
+            torch.unflatten(X, -1, (self.rows, self.inner)),
+            torch.unflatten(W, -1, (self.inner, self.columns)),
         )
 
     def __call__(self, x: Groups) -> Groups:

@@ -87,9 +87,8 @@ def _boxed(state: State, radius: PerExample) -> State:
     reach = (over(radius, rows) * rows + state.error) * MARGIN
     reach = reach.nan_to_num(math.inf, math.inf)
     value = state.value.nan_to_num()
-    everywhere = over(radius, value).isinf()
-    lower = torch.fmax(state.lower, value - reach).masked_fill(everywhere, -math.inf)
-    upper = torch.fmin(state.upper, value + reach).masked_fill(everywhere, math.inf)
+    lower = torch.fmax(state.lower, value - reach)
+    upper = torch.fmin(state.upper, value + reach)
     return replace(state, rows=rows, lower=lower, upper=upper)
 
 
@@ -118,20 +117,25 @@ def _affine(layer: Affine, before: State) -> State:
         norm = torch.minimum(norm, scaled * inner.norm)
         variation = torch.minimum(variation, scaled * inner.variation + spread * inner.norm)
     rows = layer.row_norms(scale)
-    middle, half = (before.lower + before.upper) / 2, (before.upper - before.lower) / 2
-    centre, magnitude = layer(middle), layer.absolute(middle.abs() + half) + layer.magnitude
-    reach = layer.absolute(half) + ROUNDING * magnitude
-    rounding = ROUNDING * (layer.absolute(before.value.abs()) + layer.magnitude)
     return State(
         layer(before.value),
-        layer.absolute(before.error) + rounding,
-        centre - reach,
-        centre + reach,
+        *_interval(layer, before),
         torch.minimum(rows * over(inner.norm, rows), layer.absolute(before.rows)),
         norm,
         variation,
         before.expansion and before.expansion.mapped(layer),
     )
+
+
+def _interval(layer: Affine, before: State) -> tuple[Values, Values, Values]:
+    """How far rounding may have moved the value, and its bounds."""
+    if layer.kind == "picking":
+        return layer(before.error), layer(before.lower), layer(before.upper)
+    rounding = ROUNDING * (layer.absolute(before.value.abs()) + layer.magnitude)
+    middle, half = (before.lower + before.upper) / 2, (before.upper - before.lower) / 2
+    magnitude = layer.absolute(middle.abs() + half) + layer.magnitude
+    centre, reach = layer(middle), layer.absolute(half) + ROUNDING * magnitude
+    return layer.absolute(before.error) + rounding, centre - reach, centre + reach
 
 
 def _activation(function: Activation, before: State) -> State:

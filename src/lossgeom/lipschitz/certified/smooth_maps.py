@@ -113,7 +113,7 @@ class SmoothMap(ABC):
 
     def split(self, x: Float[Tensor, ...]) -> tuple[Tensor, ...]:
         """The parts, along the last dimension."""
-        return (x,) if self.parts is None else torch.split(x, self.parts, -1)
+        return (x,) if self.parts is None else torch.split(x, list(self.parts), -1)
 
     def lengths(self, x: Groups) -> Parts:
         """The length of each part."""

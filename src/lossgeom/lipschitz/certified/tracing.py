@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import operator
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lossgeom.lipschitz.certified.affine_maps import Shape
 from lossgeom.lipschitz.certified.graph import Graph, Value
 from lossgeom.lipschitz.certified.rearranging import UnknownArguments
+from lossgeom.lipschitz.certified.torch_blocks import BLOCKS
 from lossgeom.lipschitz.certified.torch_functions import Handler, handler_of
 from lossgeom.lipschitz.certified.torch_modules import layer_of
 
@@ -27,7 +31,7 @@ def traced(model: nn.Module, shape: Shape) -> Graph:
     """
     model = nn.Sequential(model)  # torch.fx looks into the outermost module, even one of torch's
     try:
-        graph = _Tracer().trace(model)
+        graph = _graph(model)
     except Exception as error:
         raise TypeError(
             f"the model cannot be traced by torch.fx ({error}); a certified bound needs one whose "
@@ -58,6 +62,28 @@ class _Proxy(fx.Proxy):
 class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+
+class _AttributeTracer(_Tracer):
+    """A tracer that also records what is done to tensors of the model itself.
+
+    Such as positions and masks that are cut to the length of an input, which is a proxy.
+    """
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
+        for name, tensor in chain(self.root.named_parameters(), self.root.named_buffers()):
+            if tensor is attr_val:
+                return parameter_proxy_cache.setdefault(
+                    name, self.create_proxy("get_attr", name, (), {})
+                )
+        return attr_val
+
+
+def _graph(model: nn.Module) -> fx.Graph:
+    try:
+        return _Tracer().trace(model)
+    except Exception:
+        return _AttributeTracer().trace(model)
 
 
 class _Walk:
@@ -112,8 +138,12 @@ class _Walk:
                     f"work out of place for a certified bound. {ADVICE}"
                 )
 
-    def _module(self, target: str, arguments: Any, options: Any) -> Value:
+    def _module(self, target: str, arguments: Any, options: Any) -> Any:
         module = self.model.get_submodule(target)
+        block = BLOCKS.get(type_before_parametrizations(module))
+        if block is not None:
+            name = f"the module {type(module).__name__} ({target})"
+            return _call(partial(block, module), name, arguments, options)
         if options or len(arguments) != 1 or not isinstance(arguments[0], Value):
             raise TypeError(
                 f"expected {type(module).__name__} ({target}) to be called with one tensor that "
