@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.linalg.arithmetic import lengths
@@ -66,6 +66,10 @@ class Block:
         error = layer.norm * self.error + rounding
         return replace(self, columns=layer.linear(self.columns), error=error)
 
+    def at(self, rows: Bool[Tensor, " M"]) -> Block:
+        """Some rows of X, flattened."""
+        return replace(self, columns=self.columns.flatten(2)[:, :, rows])
+
     def scaled(self, scale: Values) -> Block:
         """The product diag(scale) X."""
         error = largest(scale.abs()) * (self.error + EPSILON * self.size())
@@ -80,8 +84,15 @@ class Block:
 def diagonal(scale: Values, gain: PerExample) -> Block:
     """diag(scale), without the columns that are zero for all examples."""
     flat = scale.flatten(1)
-    columns = torch.diag_embed(flat)[:, (flat != 0).any(0)]
+    places = used(scale).nonzero()[:, 0]
+    columns = flat.new_zeros(len(flat), len(places), flat.shape[1])
+    columns[:, torch.arange(len(places)), places] = flat[:, places]
     return Block(torch.unflatten(columns, 2, scale.shape[1:]), torch.zeros_like(gain), gain)
+
+
+def used(scale: Values) -> Bool[Tensor, " M"]:
+    """Which places of the flattened scale are not zero for all examples."""
+    return (scale.flatten(1) != 0).any(0)
 
 
 def added(x: dict[Key, Block], y: dict[Key, Block]) -> dict[Key, Block]:

@@ -24,9 +24,13 @@ from lossgeom.lipschitz.certified.blocks import (
     norm_of_sum,
     over,
     stacked,
+    used,
 )
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.smooth_maps import Linearised, Parts, SmoothMap
+
+LARGEST = 2**26  # numbers of the expansion of one value of a chunk of examples, 512 MiB
+KEPT = 2**22  # numbers of that of one example, above which second derivatives are not bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,26 +39,26 @@ class Deviation:
 
     Attributes:
         norm: upper bound of ||J||, for the Jacobian J before the layer.
-        before: the expansion of J.
+        before: the expansion of J; ``None`` where second derivatives are not bounded.
         root: the diagonal of S, which for activations is S', too.
         columns: upper bounds of the lengths of the columns of S' times the derivative of the value
             before the layer in the deviating columns of each earlier one.
         bend: what the lengths of the columns of a derivative after the layer give, with its second
-            derivative, for :meth:`Expansion.lipschitz`; ``None`` for layers that only have jumps.
+            derivative, for :meth:`Expansion.lipschitz`; ``None`` where those are not bounded.
     """
 
     norm: PerExample
-    before: Expansion
+    before: Expansion | None
     root: Values
     columns: dict[Deviation, Float[Tensor, "B K"]]
     bend: Callable[[Values], Values] | None
 
     def lipschitz(self, columns: Float[Tensor, "B K"]) -> PerExample:
         """What this layer adds to :meth:`Expansion.lipschitz`, from the columns that follow it."""
-        if self.bend is None:
+        if self.before is None or self.bend is None:
             return torch.where(largest(self.root) > 0, math.inf, 0.0)
         factors, root = torch.zeros_like(self.root).flatten(1), self.root.flatten(1)
-        factors[:, (root != 0).any(0)] = columns
+        factors[:, used(root)] = columns
         lengths_after = torch.where(root > 0, factors / root, 0).view_as(self.root)
         return self.before.scaled_norm(self.bend(lengths_after).sqrt(), self.norm).square()
 
@@ -85,27 +89,46 @@ class Expansion:
         return Expansion(blocks, layer.absolute(self.entries))
 
     def scaled(self, scale: Values) -> Expansion:
-        """The expansion of diag(scale) J."""
-        blocks = {k: block.scaled(scale) for k, block in self.blocks.items()}
-        return Expansion(blocks, scale.abs()[:, None] * self.entries)
+        """The expansion of diag(scale) J, without the rows that are zero for all examples."""
+        rows = used(scale)
+        scale = scale.flatten(1)[:, rows]
+        blocks = {k: block.at(rows).scaled(scale) for k, block in self.blocks.items()}
+        return Expansion(blocks, scale.abs()[:, None] * self.entries.flatten(2)[:, :, rows])
 
     def activated(
         self, least: Tensor, most: Tensor, curvature: Tensor, norm: PerExample
-    ) -> Expansion:
+    ) -> Expansion | None:
         """diag(d) J with slopes d between two bounds, if norm is an upper bound of ||J||."""
         half, steepest = (most - least) / 2, torch.maximum(least.abs(), most.abs())
+        if not fits([self], half.numel(), half):
+            return None
         blocks = {k: block.scaled((least + most) / 2) for k, block in self.blocks.items()}
         entries = steepest[:, None] * self.entries + half[:, None] * self.blocks[None].magnitudes()
         if half.any():
             root = half.sqrt()
             scaled = self.scaled(root)
             gain = torch.minimum(largest(root) * norm, scaled.norm())
-            deviation = Deviation(norm, self, root, scaled.columns(), curvature.mul)
+            smooth = bool((half.bool() & curvature.isfinite()).any())
+            deviation = self._deviation(norm, root, scaled, curvature.mul if smooth else None)
             blocks[deviation] = diagonal(root, gain)
         return Expansion(blocks, entries)
 
-    def bent(self, layer: Linearised, norm: PerExample) -> Expansion:
+    def _deviation(
+        self,
+        norm: PerExample,
+        root: Values,
+        scaled: Expansion,
+        bend: Callable[[Values], Values] | None,
+    ) -> Deviation:
+        """Keep what bounds second derivatives, where it is small."""
+        if bend is None or self.entries[0, 0].numel() * width([self]) > KEPT:
+            return Deviation(norm, None, root, {}, None)
+        return Deviation(norm, self, root, scaled.columns(), bend)
+
+    def bent(self, layer: Linearised, norm: PerExample) -> Expansion | None:
         """D J for D near a known one, if norm is an upper bound of ||J||."""
+        if not fits([self], layer.out.numel(), layer.out):
+            return None
         after = self.mapped(layer)
         known = lengths(layer.into[:, None] * self.blocks[None].magnitudes(), -1)
         after = replace(after, entries=after.entries + layer.out[:, None] * known[..., None])
@@ -113,18 +136,22 @@ class Expansion:
             return after
         scaled = self.scaled(layer.into)
         gain = torch.fmin(largest(layer.into) * norm, scaled.norm())
-        deviation = Deviation(norm, self, layer.out, scaled.columns(), layer.bend)
+        deviation = self._deviation(norm, layer.out, scaled, layer.bend)
         return replace(after, blocks={**after.blocks, deviation: diagonal(layer.out, gain)})
 
-    def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample) -> Expansion:
+    def pooled(
+        self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample
+    ) -> Expansion | None:
         """The rows of J that win for certain, and deviations where several may win."""
         uncertain = (~certain).double().reshape(-1, *pool.output_shape)
+        if not fits([self], uncertain.numel(), uncertain):
+            return None
         blocks = {k: block.pooled(pool, places, certain) for k, block in self.blocks.items()}
         entries = pool.chosen(self.entries, places, certain)
         entries = entries + uncertain[:, None] * pool.columnwise(self.magnitudes())
         if uncertain.any():
             gain = pool.norm * self.scaled_norm(pool.touched(~certain).double(), norm)
-            blocks[Deviation(norm, self, uncertain, {}, None)] = diagonal(uncertain, gain)
+            blocks[Deviation(norm, None, uncertain, {}, None)] = diagonal(uncertain, gain)
         return Expansion(blocks, entries)
 
     def __add__(self, other: Expansion) -> Expansion:
@@ -166,6 +193,8 @@ class Expansion:
 
     def scaled_norm(self, scale: Values, norm: PerExample) -> PerExample:
         """An upper bound of ||diag(scale) J||, also from one of ||J||."""
+        if not scale.any():
+            return torch.zeros_like(norm)
         return torch.fmin(largest(scale.abs()) * norm, self.scaled(scale).norm())
 
     def _deviating(self) -> dict[Deviation, Block]:
@@ -202,6 +231,21 @@ class Expansion:
         """
         parts = [k.lipschitz(columns) for k, columns in self.columns().items()]
         return torch.stack([torch.zeros_like(self.blocks[None].error), *parts]).sum(0)
+
+
+def width(expansions: Sequence[Expansion]) -> int:
+    """How many columns there are in the expansion of a value that follows from some others."""
+    blocks = {k: block for each in expansions for k, block in each.blocks.items()}
+    return sum(block.columns.shape[1] for block in (blocks[None], *blocks.values()))
+
+
+def fits(expansions: Sequence[Expansion], numbers: int, root: Values | None = None) -> bool:
+    """Whether the expansion of a value, of so many numbers in a chunk, is not too large.
+
+    The places that are not zero in the root of its deviation have a column each.
+    """
+    deviating = 0 if root is None else int(used(root).sum())
+    return numbers * (width(expansions) + deviating) <= LARGEST
 
 
 def _norm(entries: Columns) -> PerExample:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.lipschitz.certified.activations import Activation
-from lossgeom.lipschitz.certified.graph import Graph
+from lossgeom.lipschitz.certified.expansions import LARGEST
+from lossgeom.lipschitz.certified.graph import Graph, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.propagation import MARGIN, propagated
 from lossgeom.lipschitz.certified.smooth_maps import SmoothMap
@@ -65,26 +66,39 @@ def bounds(
     The intervals themselves follow from the rows of J (which all of these bound too), by the mean
     value theorem on the ball, and from interval arithmetic.
     """
-    numbers = _numbers(graph, centres[0].numel())
-    chunk = max(1, CHUNK_NUMBERS // min(numbers, BLOCK_NUMBERS))
+    D = centres[0].numel()
+    numbers = _numbers(graph, D)
+    expanded = numbers <= BLOCK_NUMBERS
+    if math.isfinite(torch.as_tensor(radius).max()):
+        expanded |= _numbers(graph, D, switching=False) <= LARGEST
+    chunk = max(1, CHUNK_NUMBERS // (numbers if expanded else BLOCK_NUMBERS))
     radii = torch.as_tensor(radius, dtype=centres.dtype, device=centres.device).expand(len(centres))
     chunks = zip(torch.split(centres, chunk), torch.split(radii, chunk), strict=True)
-    expanded = numbers <= BLOCK_NUMBERS
     with torch.no_grad():
         parts = [_of_chunk(graph, *both, expanded=expanded) for both in chunks]
     names = [each.name for each in fields(Bounds)]
     return Bounds(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def _numbers(graph: Graph, D: int) -> int:
-    """The most numbers that the bounds of one value take for one example."""
+def _numbers(graph: Graph, D: int, *, switching: bool = True) -> int:
+    """The most numbers that the bounds of one value take for one example.
+
+    Slopes that only jump, and winners of windows, may not switch on a ball.
+    """
     columns = 2 * D  # those of the Jacobian, and those of the bounds of its entries
     most = columns * D
     for step in graph.steps:
-        if isinstance(step.operation, (Activation, MaxPool, SmoothMap)):
+        if _deviates(step.operation, switching=switching):
             columns += math.prod(step.shape)
         most = max(most, columns * math.prod(step.shape))
     return most
+
+
+def _deviates(operation: Operation, *, switching: bool) -> bool:
+    """Whether derivatives of all numbers of a layer vary on a ball, or may switch on it."""
+    if isinstance(operation, Activation):
+        return switching or operation.rounding > 0  # 0 for straight pieces only
+    return isinstance(operation, SmoothMap) or (switching and isinstance(operation, MaxPool))
 
 
 def _of_chunk(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.lipschitz.certified.activations import Activation
-from lossgeom.lipschitz.certified.affine_maps import Affine
+from lossgeom.lipschitz.certified.affine_maps import Affine, Shape
 from lossgeom.lipschitz.certified.blocks import PerExample, Values, largest, over
-from lossgeom.lipschitz.certified.expansions import Expansion
+from lossgeom.lipschitz.certified.expansions import Expansion, fits
 from lossgeom.lipschitz.certified.graph import Concatenation, Graph, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.smooth_maps import ROUNDING, Box, SmoothMap
@@ -26,7 +26,7 @@ class Slopes:
     r"""J(x) = diag(d(x)) J_0(x), for a value that comes straight from an activation.
 
     Attributes:
-        before: what is known of J_0.
+        before: what is known of J_0, but for its expansion.
         scale: upper bounds of abs(d(x)).
         spread: upper bounds of abs(d(x) - d(x')).
     """
@@ -69,11 +69,22 @@ def propagated(graph: Graph, x: Values, radius: PerExample, *, expanded: bool) -
     none, one = x.new_zeros(len(x)), x.new_ones(len(x))
     expansion = Expansion.of_input(x) if expanded else None
     start = State(x, ROUNDING * x.abs(), -everywhere, everywhere, ones, one, none, expansion)
-    states = [_boxed(start, radius)]
-    for step in graph.steps:
-        after = _after(step.operation, [states[i] for i in step.arguments], radius)
-        states.append(_boxed(after, radius))
-    return states[-1]
+    states = {0: _boxed(start, radius)}
+    last = {i: n for n, step in enumerate(graph.steps, start=1) for i in step.arguments}
+    for n, step in enumerate(graph.steps, start=1):
+        before = _fitting([states[i] for i in step.arguments], step.shape)
+        states[n] = _boxed(_after(step.operation, before, radius), radius)
+        states = {i: state for i, state in states.items() if i == n or last[i] > n}
+    return states[len(graph.steps)]
+
+
+def _fitting(states: list[State], shape: Shape) -> list[State]:
+    """Leave out the expansions where that of a result of some shape would be too large."""
+    expansions = [state.expansion for state in states if state.expansion is not None]
+    numbers = len(states[0].value) * math.prod(shape)
+    if len(expansions) == len(states) and fits(expansions, numbers):
+        return states
+    return [replace(state, expansion=None) for state in states]
 
 
 def _boxed(state: State, radius: PerExample) -> State:
@@ -152,7 +163,7 @@ def _activation(function: Activation, before: State) -> State:
         largest(scale) * before.norm,
         largest(scale) * before.variation + largest(spread) * before.norm,
         before.expansion and before.expansion.activated(least, most, curvature, before.norm),
-        Slopes(before, scale, spread),
+        Slopes(replace(before, expansion=None), scale, spread),
     )
 
 
