@@ -48,7 +48,7 @@ def test_nothing_is_told_of_what_is_left_at_its_default():
     assert ForReport().told == {}
     assert ForReport(planned_steps=(1,), figure=Trajectories()).told == {
         "planned_steps": (1,),
-        "figure": {"columns": None, "colour": None, "panels": (), "step": "step"},
+        "figure": {"columns": None, "colour": None, "panels": (), "step": "step", "log": False},
     }
 
 

@@ -83,6 +83,27 @@ def test_legends_say_what_differs(tmp_path):
     assert ">d</text>" in render([one[1], same[2]], tmp_path / "names.html").read_text()
 
 
+def test_several_metrics_share_a_panel_and_steps_may_grow_fast(tmp_path):
+    lines = [{"metric": metric, "label": f"the {metric}"} for metric in ("bound", "error")]
+    panel = {"metric": "error", "label": "distance", "log": True, "lines": lines}
+    figure = {"columns": "task", "colour": "task", "step": "N", "log": True, "panels": [panel]}
+    runs = [(task, seed) for task in ("a", "b") for seed in (0, 1)]
+    with Record.create(tmp_path, {"study": "s"}, kind="study") as record:
+        record.update(title="S", figure=figure, planned_runs=[f"{t}{s}" for t, s in runs])
+    for task, seed in runs:
+        config = {"task": task, "seed": seed}
+        with Record.create(tmp_path / "runs" / f"{task}{seed}", config) as record:
+            for N in (10, 100, 10_000):
+                record.append({"step": N, "metric": "error", "value": 1 / N})
+                record.append({"step": N, "metric": "bound", "value": 2 / N})
+            record.finish()
+    page = page_of(tmp_path)
+    assert [page.count(f">the {name}</text>") for name in ("bound", "error")] == [1, 1]
+    assert [page.count(f">task {task}</text>") for task in ("a", "b")] == [1, 1]
+    assert page.count(">task</text>") == 0  # no title: colours do not stand for tasks
+    assert "Lines are medians over runs that differ in their seed" in page
+
+
 def test_what_is_said_of_one_run_names_it(tmp_path):
     said = "measured in mode='eval'"
     facts = {"notes": [said], "thresholds_caution": said}

@@ -33,12 +33,14 @@ class Panel:
         label: what to call it on the axis.
         log: whether the axis is logarithmic.
         threshold: what to call the threshold, where the runs have one for this metric.
+        lines: metrics to draw in its place, each with a colour for all runs.
     """
 
     metric: str
     label: str
     log: bool = False
     threshold: str | None = None
+    lines: tuple[Quantity, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Trajectories:
         columns: the setting that has a column of panels for each value; None for a single column.
         colour: the setting that has a colour for each value; None for a colour for each run.
         panels: from top to bottom; none for no figure. ``step`` says what a step is called.
+        log: whether the axis of steps is logarithmic.
     """
 
     columns: str | None = None
     colour: str | None = None
     panels: tuple[Panel, ...] = ()
     step: str = "step"
+    log: bool = False
 
 
 @dataclass(frozen=True)

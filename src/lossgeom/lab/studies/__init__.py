@@ -13,6 +13,7 @@ from lossgeom.lab.studies import (
     random_quadratic,
     random_two_layer,
     sgd_stability,
+    sharpening_lower_bound,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -31,5 +32,6 @@ STUDIES = {
         random_two_layer.STUDY,
         layerwise_structure.STUDY,
         pac_bayes.STUDY,
+        sharpening_lower_bound.STUDY,
     )
 }

@@ -26,6 +26,13 @@ def run_stages(stages: Mapping[str, Stage], run: SeedRun[Any], record: Record) -
     record.finish()
 
 
+def append_missing(record: Record, step: int, numbers: Mapping[str, float]) -> None:
+    """Write a row for each number, but for those that an earlier process has written."""
+    for metric, value in numbers.items():
+        if (step, metric) not in record.measured:
+            record.append({"step": step, "metric": metric, "value": value})
+
+
 def over_seeds(seeds: Sequence[SeedRecords[Any]], stage: str, number: str = "value") -> list[float]:
     """A number of a stage for each seed; NaN where it is not there."""
     rows = [{row["metric"]: row for row in seed.at().rows() if "metric" in row} for seed in seeds]

@@ -74,6 +74,7 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         for row, panel in enumerate(layout.panels):
             drawn[row] += _draw_panel(axes[row, column], panel, groups, inside, records)
         axes[-1, column].set_xlabel(words(layout.step))
+        axes[-1, column].set_xscale("log" if layout.log else "linear")
         if layout.columns:
             axes[0, column].set_title(f"{words(layout.columns)} {words(value)}")
     off: list[str] = []
@@ -85,7 +86,9 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         make_room(axes[row, 0], lines)
         for axis, of_column in zip(axes[row], lines, strict=True):
             draw_lines(axis, of_column, groups)
-    if len(groups) > 1:
+    if any(panel.lines for panel in layout.panels):
+        _legend(figure, axes, "")
+    elif len(groups) > 1:
         _legend(figure, axes, title)
     every = [curve for curves in drawn for curve in curves]
     values = {
@@ -159,12 +162,16 @@ def _settings(records: dict[str, Record], key: str) -> Groups:
 def _draw_panel(
     axis: Any, panel: Panel, groups: Groups, inside: Sequence[str], records: dict[str, Record]
 ) -> list[Curve]:
-    """Draw a curve for each group of runs that has one; return them."""
+    """Draw a curve for each group of runs that has one, or for each metric; return them."""
     drawn = []
-    for i, (label, names) in enumerate(groups.items()):
-        curve = Curve.of([records[name] for name in names if name in inside], panel.metric)
+    looks = [(words(each.label), each.metric, inside) for each in panel.lines] or [
+        (label, panel.metric, [name for name in names if name in inside])
+        for label, names in groups.items()
+    ]
+    for i, (label, metric, names) in enumerate(looks):
+        curve = Curve.of([records[name] for name in names], metric)
         if curve is not None:
-            colour, dashes = colours(len(groups))[i], DASHES[i % len(DASHES)]
+            colour, dashes = colours(len(looks))[i], DASHES[i % len(DASHES)]
             _draw_curve(axis, curve, colour, panel.log, linestyle=dashes, label=label)
             drawn.append(curve)
     if panel.log:

@@ -10,6 +10,7 @@ import torch
 from lossgeom.batches import Batch
 from lossgeom.bounds import Epoch, kl_inverse, pac_bayes
 from lossgeom.lab.studies._network import in_chunks
+from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.pac_bayes.config import Config
 from lossgeom.lab.studies.pac_bayes.network import LOSS, data, initialised, trained
@@ -43,7 +44,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
 
     def on_epoch(epoch: Epoch) -> None:
         if epoch.epoch in steps:
-            _write(record, epoch.epoch, numbers_of(epoch))
+            append_missing(record, epoch.epoch, numbers_of(epoch))
 
     found = pac_bayes(
         problem, prior=prior, basis=run.place["basis"], epochs=last, lr=study.bound_lr,
@@ -55,15 +56,8 @@ def run(run: SeedRun[Config], record: Record) -> None:
         found.value, found.empirical_error.value, drawn.value, on_train, error(held_out),
         without_kl(on_train, len(examples[0]), delta),
     )  # fmt: skip
-    _write(record, last, dict(zip(AT_END, at_end, strict=True)))
+    append_missing(record, last, dict(zip(AT_END, at_end, strict=True)))
     record.finish("diverged" if found.diverged else "finished")
-
-
-def _write(record: Record, epoch: int, numbers: dict[str, float]) -> None:
-    """Write rows, but for those that an earlier process has written."""
-    for metric, value in numbers.items():
-        if (epoch, metric) not in record.measured:
-            record.append({"step": epoch, "metric": metric, "value": value})
 
 
 @torch.no_grad()
