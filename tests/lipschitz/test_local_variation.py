@@ -78,6 +78,49 @@ def test_one_tanh_in_closed_form():
     torch.testing.assert_close(bracket.lower, expected, rtol=1e-3, atol=0)
 
 
+@each_network_at_a_radius
+def test_jacobians_change_no_faster_than_certified(name, radius):
+    model, x = NETWORKS[name]
+    with without_checks():
+        steepest = lg.jacobian_lipschitz(problem(model, x), radius)
+        variation = lg.local_variation_upper(problem(model, x), radius)
+    assert (variation <= 2 * radius * steepest * (1 + 1e-12)).all()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        y, z = (in_ball(x, radius, generator) for _ in range(2))
+        change = norms(jacobians(model, y) - jacobians(model, z))
+        assert (change <= steepest * (y - z).flatten(1).norm(dim=1) * (1 + 1e-9)).all()
+
+
+@pytest.mark.quick
+def test_second_derivatives_in_closed_form():
+    """Of -3 tanh(2 x): 24 abs(tanh) / cosh^2, and 16 / sqrt(3) where tanh^2 is 1 / 3."""
+    model = mlp(1, 1, 1, activation=nn.Tanh).double()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), (2.0, 0.0, -3.0, 1.0), strict=True):
+            parameter.fill_(value)
+    x = torch.tensor([[0.0], [0.1], [2.0]], dtype=torch.float64)
+    near = 24 * torch.tensor(0.6).tanh() / torch.cosh(torch.tensor(0.6)) ** 2
+    far = 24 * torch.tensor(3.6).tanh() / torch.cosh(torch.tensor(3.6)) ** 2
+    found = lg.jacobian_lipschitz(problem(model, x), 0.2)
+    assert found[1:].tolist() == pytest.approx([near.item(), far.item()], rel=1e-5)
+    everywhere = lg.jacobian_lipschitz(problem(model, x), 100.0)
+    assert everywhere.tolist() == pytest.approx([16 / 3**0.5] * 3)
+    ends = x[1] + torch.tensor([[0.19], [0.2]], dtype=torch.float64)  # half of it is too little
+    change = (jacobians(model, ends[:1]) - jacobians(model, ends[1:])).abs().item()
+    assert change > 0.01 * found[1] / 2
+
+
+@pytest.mark.quick
+def test_slopes_that_jump_have_no_second_derivatives():
+    model = mlp(1, 1, 1).double()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), (1.0, 0.0, 1.0, 0.0), strict=True):
+            parameter.fill_(value)
+    x = torch.tensor([[1.0], [0.1]], dtype=torch.float64)
+    assert lg.jacobian_lipschitz(problem(model, x), 0.5).tolist() == [0.0, float("inf")]
+
+
 def test_never_above_the_recursion_for_smooth_networks():
     """2 r Lip(J), with Lip(J) by B <- s1 |W| B and L <- s1 |W| L + s2 |W|^2 B^2 over layers."""
     for activation, s1, s2 in ((nn.Tanh, 1.0, 4 / 27**0.5), (nn.Sigmoid, 0.25, 1 / 108**0.5)):

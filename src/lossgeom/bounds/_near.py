@@ -48,9 +48,10 @@ class Near:
         at, on = certified_on_balls(problem, 0.0), certified_on_balls(problem, delta)
         norms = jacobian_norms(problem).values
         top = (at.norm + on.variation).topk(min(searched, len(points))).indices
-        few = _problem(module, points[top], outputs[top])
         variation = torch.zeros_like(norms)
-        variation[top] = local_variation_lower(few, delta, seed=seed)
+        if searched:
+            few = _problem(module, points[top], outputs[top])
+            variation[top] = local_variation_lower(few, delta, seed=seed)
         return cls(
             Bracket(lengths(outputs, 1), MARGIN * lengths(torch.maximum(-at.lower, at.upper), 1)),
             Bracket(norms, at.norm),
@@ -98,10 +99,16 @@ def outputs_at(module: nn.Module, points: Float[Tensor, "N D"]) -> Float[Tensor,
     return outputs
 
 
-def everywhere(module: nn.Module, points: Float[Tensor, "N D"], seed: int) -> Bracket:
-    """The Lipschitz constant on all of the space, from below by ascents from the points."""
+def everywhere(
+    module: nn.Module, points: Float[Tensor, "N D"], searched: int, seed: int
+) -> Bracket:
+    """The Lipschitz constant on all of the space, from below by ascents from some points."""
     problem = _problem(module, points, outputs_at(module, points))
-    return Bracket.between(lipschitz_lower(problem, seed=seed).value, lipschitz_global(problem))
+    if searched:
+        lower = lipschitz_lower(problem, starts=searched, seed=seed).value
+    else:
+        lower = jacobian_norms(problem).max
+    return Bracket.between(lower, lipschitz_global(problem))
 
 
 def _problem(module: nn.Module, points: Tensor, outputs: Tensor) -> Problem:

@@ -63,7 +63,7 @@ def bounded(
     lengths = {len(each.upper) for each in known.values() if each.upper.ndim}
     if len(lengths) > 1:
         raise ValueError(
-            f"expected numbers of the same examples, got {dict.fromkeys(sorted(lengths))}"
+            f"expected numbers of the same examples, got {' and '.join(map(str, sorted(lengths)))}"
         )
     parts = terms(*(each.upper for each in known.values()))
     least = terms(*(each.lower for each in known.values()))

@@ -79,7 +79,8 @@ def generalisation_bounds(
         distribution: with its radius of covering.
         generator: g, from (N, d) to (N, D), if model and target see g(u) for u in ``inputs``.
         epsilon: the probability that the examples do not cover the support.
-        searched: examples on whose balls ascents look for lower estimates.
+        searched: examples from which ascents look for lower estimates; 0 for none, where only
+            ``value`` is wanted.
         seed: of the ascents.
 
     Returns:
@@ -99,7 +100,7 @@ def generalisation_bounds(
     >>> model, target = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> for module, slope in ((model, 1.0), (target, 1.01)):
     ...     _ = nn.init.constant_(module.weight, slope), nn.init.zeros_(module.bias)
-    >>> found = generalisation_bounds(model, target, u, Cube(1))
+    >>> found = generalisation_bounds(model, target, u, Cube(1), searched=0)
     >>> [f"{found[name].value:.3f}" for name in ("ambient", "difference")]
     ['0.177', '0.011']
     """
@@ -112,11 +113,14 @@ def generalisation_bounds(
         for each in (f, goal, Difference(f, goal))
     )
     facts: dict[str, Any] = {"fit": apart.size, "epsilon": epsilon}
-    whole, slopes = everywhere(nn.Sequential(g, goal), u, seed), apart.jacobian
+    whole, slopes = everywhere(nn.Sequential(g, goal), u, searched, seed), apart.jacobian
     forms = {"ambient": generalisation(delta, whole, of_f.jacobian, of_f.variation, **facts)}
     if generator is not None:
-        x, wide = outputs_at(g, u), _product(delta, everywhere(g, u, seed))
-        there, steep = Near.of(f, x, wide.max[1], searched, seed), everywhere(goal, x, seed)
+        x, wide = outputs_at(g, u), _product(delta, everywhere(g, u, searched, seed))
+        there, steep = (
+            Near.of(f, x, wide.max[1], searched, seed),
+            everywhere(goal, x, searched, seed),
+        )
         forms = {
             "ambient": generalisation(wide, steep, there.jacobian, there.variation, **facts),
             "latent": generalisation(
