@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lossgeom.lab.generators import student, tanh_surface
+from lossgeom import Problem, jacobian_norms, local_variation_upper
+from lossgeom.lab.generators import digits_decoder, student, tanh_surface
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
@@ -34,6 +35,39 @@ def test_tanh_surface(d):
 def test_sizes_of_a_surface_that_cannot_be(settings, expected):
     with pytest.raises(ValueError, match=expected):
         tanh_surface(**settings)
+
+
+def bound_and_range(task):
+    """Theorem 6.1 for N = 2000 points and a student that is the teacher, and what is trivial."""
+    u, _, y = task.sample(200)
+    delta = task.latent.radius(2000, 0.05)
+    problem = Problem(task.target, "squared_error", [(u, y)])
+    largest = (jacobian_norms(problem).values + local_variation_upper(problem, delta)).max()
+    certified = task.lipschitz(50)["target"].max[1]
+    return delta * (certified + largest.item()), (y.max() - y.min()).item()
+
+
+def test_only_a_regularised_decoder_of_digits_is_smooth_enough():
+    bound, trivial = bound_and_range(digits_decoder())
+    assert bound < trivial
+    assert 1.5 < trivial < 2.5
+    free = digits_decoder(weight_decay=1e-4, teacher_decay=3e-3, steps=400)
+    bound, trivial = bound_and_range(free)
+    assert bound > 2 * trivial
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"dimension": 0}, "expected dimension of at least 1, got 0"),
+        ({"steps": 0}, "expected steps of at least 1, got 0"),
+        ({"weight_decay": -1.0}, "expected weight_decay >= 0, got -1"),
+        ({"teacher_decay": -1.0}, "expected teacher_decay >= 0, got -1"),
+    ],
+)
+def test_decoders_that_cannot_be(settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        digits_decoder(**settings)
 
 
 def error(model, x, y):

@@ -2,6 +2,7 @@
 
 from lossgeom.lab.generators._student import student
 from lossgeom.lab.generators._task import ManifoldTask
+from lossgeom.lab.generators.digits_decoder import digits_decoder
 from lossgeom.lab.generators.tanh_surface import tanh_surface
 
-GENERATORS = {"tanh_surface": tanh_surface}
+GENERATORS = {"tanh_surface": tanh_surface, "digits_decoder": digits_decoder}
