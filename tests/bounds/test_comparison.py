@@ -179,13 +179,21 @@ def test_rows_that_are_known_are_not_computed_again(whole):
         ({"generator": mlp(2, 3, 9)}, "of which the generator makes the data, .* off by"),
         ({"teacher": mlp(3, 1, 0)}, r"a teacher that makes \(2,\) of an input, .* got \(1,\)"),
         ({"teacher": mlp(4, 2, 0)}, r"the teacher to take inputs \(2, 3\)"),
-        ({"latents": torch.zeros(7, 2)}, r"expected latents \(30, 2\), .*, got \(7, 2\)"),
+        ({"latents": torch.zeros(7, 2)}, r"expected latents \(60, 2\), .*, got \(7, 2\)"),
+        (
+            {"distribution": Cube(2, side=0.01)},
+            r"but example \d+ is .* 2000 draws, too far to",
+        ),
+        (
+            {"distribution": Cube(2, side=90.0)},
+            r"whole distribution, but none is within .* of \[",
+        ),
         ({"radius": -1.0}, "expected radius > 0, got -1.0"),
         ({"epsilon": 1.0}, "expected epsilon > 0 and < 1, got 1.0"),
     ],
 )
 def test_what_does_not_go_together(changes, message):
-    problem, known = regression()
+    problem, known = regression(N=60)
     with pytest.raises(ValueError, match=message):
         compare(problem, **{**known, **changes})
 

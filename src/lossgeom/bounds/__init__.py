@@ -30,8 +30,8 @@ from lossgeom.bounds.layer_sensitivity import (
 from lossgeom.bounds.lipschitz_on_support import lipschitz_on_support
 from lossgeom.bounds.pac_bayes import PacBayes, pac_bayes
 from lossgeom.bounds.posterior import Posterior
-from lossgeom.bounds.stable_gradients import stable_gradients, stable_trace
 from lossgeom.bounds.row import Row
+from lossgeom.bounds.stable_gradients import stable_gradients, stable_trace
 from lossgeom.bounds.steepest_pair import SteepestPair, steepest_pair
 
 __all__ = [

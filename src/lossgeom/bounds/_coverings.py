@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lossgeom.bounds._given import Given
+from lossgeom.bounds._given import Given, covering
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation_bounds import generalisation_bounds
@@ -92,20 +92,15 @@ def examples_for(support: DeltaGood, epsilon: float, radius: float) -> str:
     >>> examples_for(Cube(1), 0.05, 0.019807)
     'about N = 1,000'
     """
-
-    def covers(N: int) -> bool:
-        try:
-            return support.radius(N, epsilon) <= radius
-        except ValueError:  # too few points for any radius
-            return False
-
     high = 1
-    while not covers(high):
+    while covering(support, high, epsilon) > radius:
         high *= 2
         if high > MOST:
             return f"more than N = {MOST:.0e}"
     low = high // 2
     while high - low > max(1, high // 1000):
         middle = (low + high) // 2
-        low, high = (low, middle) if covers(middle) else (middle, high)
+        low, high = (
+            (low, middle) if covering(support, middle, epsilon) <= radius else (middle, high)
+        )
     return f"about N = {shown(high)}"

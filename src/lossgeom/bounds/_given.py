@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,9 @@ from lossgeom.problem import Problem
 FEW = 256  # examples, of what is said of each by itself
 NEW = 10_000  # draws that errors are measured on
 SEARCHED = 16  # examples round which ascents look for lower sides
+FRESH = 2000  # draws that a sample is compared with
+ROWS = 4096  # of it at a time
+SURE = 1e-6  # the probability that one from the distribution is refused
 ROUNDED = 1e-5  # of data in float32, relative to the largest number
 
 
@@ -201,6 +205,8 @@ def _check_support(given: Given, distribution: DeltaGood) -> None:
         )
     if given.latents is not None:
         _check_latents(given, given.latents, drawn)
+    if given.generator is None or given.latents is not None:
+        _check_drawn(distribution, given.sample.flatten(1), given.seed)
 
 
 def _check_latents(given: Given, latents: Tensor, drawn: Tensor) -> None:
@@ -216,3 +222,30 @@ def _check_latents(given: Given, latents: Tensor, drawn: Tensor) -> None:
             "expected latents of which the generator makes the data, in their order, but example "
             f"{int(apart.argmax())} is off by {apart.max().item():.3g}"
         )
+
+
+def _check_drawn(distribution: DeltaGood, sample: Tensor, seed: int) -> None:
+    """Check that a sample can be from a distribution: both it and new draws cover the support."""
+    fresh = distribution.sample(FRESH, seed + 2)
+    apart = [torch.cdist(rows, fresh) for rows in sample.split(ROWS)]
+    outside = torch.cat([rows.amin(1) for rows in apart])
+    empty = torch.stack([rows.amin(0) for rows in apart]).amin(0)
+    if outside.max() > covering(distribution, FRESH, SURE) and not distribution.left_out:
+        raise ValueError(
+            f"expected examples from the distribution, but example {int(outside.argmax())} is "
+            f"{outside.max():.3g} away from the nearest of {FRESH} draws, too far to be in its "
+            "support"
+        )
+    if empty.max() > covering(distribution, len(sample), SURE):
+        raise ValueError(
+            f"expected examples from the whole distribution, but none is within "
+            f"{empty.max():.3g} of {[round(x, 3) for x in fresh[int(empty.argmax())].tolist()]}"
+        )
+
+
+def covering(distribution: DeltaGood, N: int, epsilon: float) -> float:
+    """The radius with which N points cover a support; infinite where none is proved."""
+    try:
+        return distribution.radius(N, epsilon)
+    except ValueError:
+        return math.inf

@@ -175,18 +175,18 @@ def compare(
     check_given(given)
     rows = {title: [*group] for title, group in groupby(known, lambda row: row.family)}
     for family in FAMILIES:
-        if family.title not in rows:
+        absent = [name for name in family.needs if getattr(given, name) is None]
+        if absent:
+            needed = " and ".join(f"{NEEDED[name]} ({spelled.get(name, name)})" for name in absent)
+            rows[family.title] = [Row(family=family.title, missing=f"needs {needed}")]
+        elif family.title not in rows:
             on_family(family.title, [*chain(*rows.values())])
-            rows[family.title] = _rows(family, given, spelled)
+            rows[family.title] = _rows(family, given)
     return Comparison(tuple(row for family in FAMILIES for row in rows[family.title]))
 
 
-def _rows(family: Family, given: Given, spelled: Mapping[str, str]) -> list[Row]:
-    """The rows of a family, or one that says what is missing."""
-    absent = [name for name in family.needs if getattr(given, name) is None]
-    if absent:
-        needed = [f"{NEEDED[name]} ({spelled.get(name, name)})" for name in absent]
-        return [Row(family=family.title, missing=f"needs {' and '.join(needed)}")]
+def _rows(family: Family, given: Given) -> list[Row]:
+    """The rows of a family, or one that says why there are none for this model."""
     try:
         return [replace(row, family=family.title, new=family.new) for row in family.rows(given)]
     except (TypeError, ValueError, NonFiniteError) as error:
