@@ -187,7 +187,7 @@ def test_a_search_that_diverges_is_a_result(command, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a bound: lossgeom bound NAME, with pac-bayes"),
+        ([], "expected a bound: lossgeom bound NAME, with all or pac-bayes"),
         (["pac-bays"], "unknown bound 'pac-bays': did you mean pac-bayes?"),
         (["pac-bayes"], "expected --checkpoint with the trained weights, or --prior with those"),
         (["pac-bayes", "net.py:model", "net.py:data"], "or both: MODEL alone returns one of them"),
@@ -236,7 +236,7 @@ def test_help_and_list(command, here):
         "  pac-bayes               Bound the error on new data of networks drawn"
         in command("bound", "--help", cwd=here).stdout
     )
-    assert "bounds\n  pac-bayes" in command("list", cwd=here).stdout
+    assert "bounds\n  all" in command("list", cwd=here).stdout
 
 
 def test_a_record_that_is_damaged(command, here):

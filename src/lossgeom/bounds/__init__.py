@@ -5,6 +5,7 @@ from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.cell_bounds import cell_bounds, interval_cells
 from lossgeom.bounds.cells import cell_generalisation, cell_robustness, unevenness
+from lossgeom.bounds.comparison import Comparison, compare
 from lossgeom.bounds.covering import Covered, covering_radius
 from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
 from lossgeom.bounds.fit_of_cost import fit_of_cost
@@ -29,12 +30,14 @@ from lossgeom.bounds.layer_sensitivity import (
 from lossgeom.bounds.lipschitz_on_support import lipschitz_on_support
 from lossgeom.bounds.pac_bayes import PacBayes, pac_bayes
 from lossgeom.bounds.posterior import Posterior
+from lossgeom.bounds.row import Row
 from lossgeom.bounds.stable_gradients import stable_gradients, stable_trace
 from lossgeom.bounds.steepest_pair import SteepestPair, steepest_pair
 
 __all__ = [
     "Assumption",
     "Bound",
+    "Comparison",
     "Covered",
     "Cube",
     "DeltaGood",
@@ -47,12 +50,14 @@ __all__ = [
     "Posterior",
     "Product",
     "PushForward",
+    "Row",
     "Sphere",
     "SteepestPair",
     "bernoulli_kl",
     "cell_bounds",
     "cell_generalisation",
     "cell_robustness",
+    "compare",
     "covering_radius",
     "difference",
     "fit_of_cost",

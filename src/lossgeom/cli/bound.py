@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lossgeom.cli import pac_bayes
+from lossgeom.cli import all_bounds, pac_bayes
 from lossgeom.cli.messages import show
 from lossgeom.wording import one_of, unknown
 
-BOUNDS = {"pac-bayes": pac_bayes}
+BOUNDS = {"all": all_bounds, "pac-bayes": pac_bayes}
 
 
 def main(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.row import Row
 from lossgeom.claim import Claim
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import ArrayName, parse
@@ -151,6 +152,8 @@ class Manifest:
     planned: tuple[PlannedQuantity, ...] | None = None
     stability: Stability | None = None
     bound: Bound | None = None
+    compared: tuple[Row, ...] | None = None
+    compared_with: Mapping[str, str] | None = None
     watched: Watched | None = None
     checkpoint_notes: tuple[str, ...] = ()
 

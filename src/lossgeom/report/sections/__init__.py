@@ -8,6 +8,7 @@ from lossgeom.report._source import Source
 from lossgeom.report.sections.bound import bound
 from lossgeom.report.sections.boundaries import boundaries
 from lossgeom.report.sections.claims import claims
+from lossgeom.report.sections.comparison import comparison
 from lossgeom.report.sections.curves import curves
 from lossgeom.report.sections.density import density
 from lossgeom.report.sections.eigenvalues import eigenvalues
@@ -26,6 +27,7 @@ from lossgeom.report.sections.verdict import verdict
 
 SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     bound,
+    comparison,
     geometry,
     density,
     eigenvalues,

@@ -20,7 +20,7 @@ STATUSES = {
 
 def bound(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     """What is bounded by what, with which probability, from which numbers, and if what holds."""
-    if source.manifest["kind"] != BOUND:
+    if source.manifest["kind"] != BOUND or source.manifest.get("compared") is not None:
         return None
     (record,) = source.records.values()
     found = parse(Bound | None, record.manifest.get("bound"))

@@ -1,0 +1,106 @@
+"""Rows of a comparison for theorems that rest on a sample's covering of the support."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from lossgeom.bounds._given import Given, covering
+from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.delta_good import DeltaGood
+from lossgeom.bounds.generalisation_bounds import generalisation_bounds
+from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
+from lossgeom.bounds.lipschitz_on_support import lipschitz_on_support
+from lossgeom.bounds.row import Row, shown
+
+AT_SAMPLE = "the largest at the sample"
+MOST = 2**60  # examples that are asked for
+
+
+def lipschitz_on_the_support(given: Given) -> list[Row]:
+    """Theorem 4.3, beside the largest Jacobian at the sample."""
+    near, convex = given.near_model, given.distribution.convex
+    bound = lipschitz_on_support(
+        near.jacobian, near.variation, epsilon=given.epsilon, convex=convex
+    )
+    how = f"{AT_SAMPLE}: the true one is at least this"
+    return [Row(given.where, bound, near.jacobian.max[0], how)]
+
+
+def separation(given: Given) -> list[Row]:
+    """Theorem 5.1, beside the largest Jacobian at the sample, which it is about."""
+    near, inputs, fit = given.near_model, given.sample.flatten(1), given.fit
+    bound = jacobian_from_separation(
+        inputs, given.targets, near.variation, fit=fit,
+        epsilon=given.epsilon, convex=given.distribution.convex,
+    )  # fmt: skip
+    return [Row(given.where, bound, near.jacobian.max[0], AT_SAMPLE)]
+
+
+def about_the_target(given: Given) -> list[Row]:
+    """Theorem 6.1 in all forms, beside the mean distance at new draws."""
+    found = generalisation_bounds(
+        given.model, given.teacher, given.sample, given.distribution,
+        generator=given.generator, epsilon=given.epsilon, seed=given.seed,
+    )  # fmt: skip
+    new = given.drawn
+    return [
+        Row(f"{form} form", bound, new.error, new.how, _until(bound, new.constant, given))
+        for form, each in found.items()
+        for bound in [replace(each, trivial=new.range)]
+    ]
+
+
+def _until(bound: Bound, constant: float, given: Given) -> str:
+    """From how many examples on a bound says something, or more than the best constant does."""
+    constant_is = f"the best constant, which is off by {shown(constant)}"
+    if not bound.vacuous and bound.value < constant:
+        return f"below {constant_is}"
+    goal, below = (
+        (bound.trivial, "not so") if bound.vacuous else (constant, f"below {constant_is},")
+    )
+    shrunk, support = shrinking(bound, goal), given.distribution
+    if shrunk <= 0:
+        return f"{below} for any covering radius, because of the fit".replace("below", "not below")
+    radius = support.radius(len(given.sample), given.epsilon)
+    enough = examples_for(support, given.epsilon, shrunk * radius)
+    return (
+        f"{below} from {enough} on, where the covering radius of {shown(radius)} is below "
+        f"{shown(shrunk * radius)}"
+    )
+
+
+def shrinking(bound: Bound, goal: float) -> float:
+    """The factor by which the covering radius has to shrink for a bound to be a goal; 0 for none.
+
+    The fit does not depend on it, and the variation of the Jacobian is proportional to it.
+
+    >>> terms = {"fit": 1.0, "Jacobian": 2.0, "variation": 4.0}
+    >>> shrinking(Bound(7.0, "", 0.95, {}, (), "", terms=terms), 3.0)
+    0.5
+    """
+    terms = dict(bound.terms)
+    spare, curved = goal - terms.pop("fit", 0.0), terms.pop("variation", 0.0)
+    slope = sum(terms.values())
+    return 2 * spare / (slope + math.sqrt(slope**2 + 4 * curved * spare)) if spare > 0 else 0.0
+
+
+def examples_for(support: DeltaGood, epsilon: float, radius: float) -> str:
+    """How many examples cover a support with a radius, in words.
+
+    >>> from lossgeom.bounds.latents import Cube
+    >>> examples_for(Cube(1), 0.05, 0.019807)
+    'about N = 1,000'
+    """
+    high = 1
+    while covering(support, high, epsilon) > radius:
+        high *= 2
+        if high > MOST:
+            return f"more than N = {MOST:.0e}"
+    low = high // 2
+    while high - low > max(1, high // 1000):
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if covering(support, middle, epsilon) <= radius else (middle, high)
+        )
+    return f"about N = {shown(high)}"

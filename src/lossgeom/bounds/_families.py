@@ -1,0 +1,154 @@
+"""Families of bounds: what each needs to be known, and its rows of a comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from lossgeom.adversarial import robustness
+from lossgeom.bounds._classification import classes
+from lossgeom.bounds._complexity import Complexity
+from lossgeom.bounds._coverings import (
+    about_the_target,
+    lipschitz_on_the_support,
+    separation,
+)
+from lossgeom.bounds._given import FEW, Given, few
+from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
+from lossgeom.bounds.pac_bayes import pac_bayes
+from lossgeom.bounds.row import Row
+from lossgeom.lipschitz import lipschitz_global, lipschitz_local, lipschitz_lower
+
+FOUND = "found by gradient ascent: the true one is at least this"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Bounds of one kind.
+
+    Attributes:
+        title: what they bound, and where they are from.
+        rows: computes them.
+        needs: names of what has to be given for that.
+        uses: names of what is made use of where it is given.
+        new: whether they are about new data.
+    """
+
+    title: str
+    rows: Callable[[Given], list[Row]]
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    new: bool = False
+
+
+def lipschitz(given: Given) -> list[Row]:
+    """The certified Lipschitz constants, everywhere and on balls round examples."""
+    near = f"within {given.radius:.3g} of {min(FEW, len(given.inputs))} examples"
+    what = "the Lipschitz constant of the outputs in the input"
+    anywhere = Bound(
+        lipschitz_global(given.problem), what, 1.0, {}, (), "lossgeom.lipschitz_global",
+        trivial=math.inf,
+    )  # fmt: skip
+    there = replace(
+        anywhere,
+        value=lipschitz_local(few(given.problem), given.radius).max().item(),
+        quantity=f"{what} {near}",
+        inputs={"radius": given.radius},
+        source="lossgeom.lipschitz_local",
+        trivial=anywhere.value,
+    )
+    found = [
+        lipschitz_lower(few(given.problem), radius=radius, seed=given.seed).value
+        for radius in (math.inf, given.radius)
+    ]
+    return [Row("everywhere", anywhere, found[0], FOUND), Row(near, there, found[1], FOUND)]
+
+
+def under_attack(given: Given) -> list[Row]:
+    """The error under the worst change of an input, by certified radii."""
+    kind, data = ("training", given.problem) if given.test is None else ("test", given.test)
+    found = robustness(few(data), given.radius, seed=given.seed)
+    if found.certified_accuracy is None:
+        raise ValueError("; ".join(found.notes))
+    name = f"of {len(found.margins)} {kind} examples changed by at most {given.radius:.3g}"
+    bound = Bound(
+        1 - found.certified_accuracy.item(),
+        f"the error {name}",
+        1.0,
+        {"radius": given.radius, "error without a change": 1 - found.clean_accuracy},
+        (),
+        "Tsuzuku et al. (arXiv:1802.04034), proposition 1, with lossgeom.certified_radius",
+    )
+    attacked = 1 - found.accuracy_under_attack.item()
+    return [Row(name, bound, attacked, "found by an attack: the true one is at least this")]
+
+
+def of_random_networks(given: Given) -> list[Row]:
+    """The PAC-Bayes bound, beside the error on test data."""
+    found = pac_bayes(
+        given.problem,
+        prior=given.prior,
+        epochs=given.epochs,
+        seed=given.seed,
+        on_epoch=given.on_epoch,
+    )
+    inputs = found.bound.inputs
+    misled = math.log(2 / inputs["delta'"]) / inputs["samples"]
+    drawn = kl_inverse(found.empirical_error.value, misled)
+    terms = {"error on the data": drawn, "distance from the prior": found.value - drawn}
+    bound = replace(found.bound, terms=terms)
+    error, how = None, "not at all, for want of test data"
+    if given.test is not None:
+        estimate = found.stochastic_error(given.test, seed=given.seed + 1)
+        error, how = estimate.value, f"on the test data, +- {estimate.stderr:.1g} by their draw"
+    labels = torch.cat(classes(given.problem))
+    guess = 1 - labels[labels >= 0].bincount().max().item() / inputs["N"]
+    return [Row("networks drawn around it", bound, error, how, _nearer(bound, drawn, guess))]
+
+
+def _nearer(bound: Bound, drawn: float, guess: float) -> str:
+    """How near the prior the posterior would have to be to beat the commonest class."""
+    beaten = f"the {guess:.3g} of naming the commonest class"
+    if bound.value < guess:
+        return f"below {beaten}"
+    if not drawn < guess:
+        return f"not below {beaten}, which is the networks' error on the data, too"
+    inputs = bound.inputs
+    complexity = Complexity(int(inputs["N"]), inputs["delta"], inputs["b"], inputs["p"])
+    spare = bernoulli_kl(drawn, guess) - complexity(0, math.log(inputs["lambda"]))
+    kl = max(spare * (inputs["N"] - 1), 0)
+    return f"below {beaten} if the KL of {inputs['KL']:.4g} nats were below {kl:.4g}"
+
+
+MADE = ("generator", "latents")
+PAPER = "MacDonald et al."
+FAMILIES = (
+    Family("Lipschitz constant (certified by lossgeom)", lipschitz),
+    Family("Error under attack (certified by lossgeom)", under_attack, uses=("test",)),
+    Family(
+        f"Lipschitz constant on the support ({PAPER}, theorem 4.3)",
+        lipschitz_on_the_support,
+        ("distribution",),
+        MADE,
+    ),
+    Family(
+        f"Largest Jacobian at the sample ({PAPER}, theorem 5.1)",
+        separation,
+        ("distribution", "teacher"),
+        MADE,
+    ),
+    Family(
+        f"Distance from the teacher on new inputs ({PAPER}, theorem 6.1)",
+        about_the_target,
+        ("distribution", "teacher"),
+        MADE,
+        new=True,
+    ),
+    Family(
+        "Error on new examples (PAC-Bayes)", of_random_networks, ("prior",), ("test",), new=True
+    ),
+)

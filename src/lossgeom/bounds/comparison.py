@@ -1,0 +1,204 @@
+"""Every bound on one trained model, beside what it bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, groupby
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossgeom.bounds._families import FAMILIES, Family
+from lossgeom.bounds._given import Given, check_given
+from lossgeom.bounds._near import in_double
+from lossgeom.bounds._prior import Prior
+from lossgeom.bounds._training import Epoch
+from lossgeom.bounds.delta_good import DeltaGood
+from lossgeom.bounds.row import Row, shown
+from lossgeom.lipschitz.certified.frozen_model import all_inputs
+from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.reprs import short
+from lossgeom.wording import in_columns
+
+SMALL = 0.05  # of the length of a usual input
+HEADINGS = ("", "bound", "kind", "measured", "times", "vacuous", "most of it")
+NEEDED = {
+    "distribution": "the distribution of the inputs",
+    "teacher": "the function that the model should agree with",
+    "prior": "weights that the data had no part in",
+    "lr": "the learning rate of SGD",
+    "batch_size": "its batch size",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Bounds on one trained model, each beside what it bounds; ``print`` shows them as a table.
+
+    Attributes:
+        rows: of all bounds, also of those that could not be computed.
+    """
+
+    rows: tuple[Row, ...]
+
+    __repr__ = short
+
+    @property
+    def headline(self) -> str:
+        """The whole in one sentence."""
+        found = [row for row in self.rows if row.bound is not None]
+        certified = sum(row.kind == "certified" for row in found)
+        telling = [row for row in found if not row.vacuous]
+        return (
+            f"{len(found)} of {len(self.rows)} bounds could be computed, {certified} of them from "
+            f"certified numbers alone; {len(telling)} say more than is known without them: "
+            f"{_promise([row for row in found if row.new])}."
+        )
+
+    def facts(self) -> list[dict[str, Any]]:
+        """All numbers and words, row by row, for JSON."""
+        derived = ("kind", "tightness", "vacuous", "dominant")
+        return [asdict(row) | {name: getattr(row, name) for name in derived} for row in self.rows]
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield from (self.headline, "")
+        found = [row for row in self.rows if row.bound is not None]
+        header, *lines = in_columns([HEADINGS, *(row.cells for row in found)])
+        line_of = dict(zip(map(id, found), lines, strict=True))
+        yield f"  {header}"
+        for family, rows in groupby(self.rows, lambda row: row.family):
+            yield family
+            for row in rows:
+                yield from [f"  {line_of[id(row)]}"] if row.bound is not None else []
+                yield from (f"      {said}" for said in row.said)
+
+
+def _promise(rows: Sequence[Row]) -> str:
+    """What the lowest of the bounds on new data says."""
+    best = min(rows, key=lambda row: float(row.bound or math.nan), default=None)
+    if best is None or best.bound is None:
+        return "none is about new data, for want of what is listed as missing"
+    said = f"{best.bound.quantity.rstrip(',')} is at most {shown(best.bound.value)}"
+    how = f" ({best.kind}), as was known without it" if best.vacuous else f" ({best.kind})"
+    times = f", {shown(best.tightness)} times what is measured" if best.tightness else ""
+    return said + how + times
+
+
+def compare(
+    problem: Problem,
+    *,
+    test: Problem | None = None,
+    prior: Prior | None = None,
+    distribution: DeltaGood | None = None,
+    generator: nn.Module | None = None,
+    latents: Float[Tensor, "N d"] | None = None,
+    teacher: nn.Module | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    radius: float | None = None,
+    epsilon: float = 0.05,
+    epochs: int = 300,
+    seed: int = 0,
+    known: Collection[Row] = (),
+    spelled: Mapping[str, str] = {},
+    on_family: Callable[[str, Sequence[Row]], None] = lambda *_: None,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> Comparison:
+    r"""Compute every bound that can be computed of a model, each beside what it bounds.
+
+    A row for each: its value, whether all numbers in it are certified, the quantity as it was
+    measured, the ratio of both, whether the bound is vacuous, the largest of its terms, and what
+    would have to change for it to say something. Bounds that cannot be computed say what is
+    missing: what was not given, or why the model is not one of those that they are of.
+
+    With a distribution, theorems that rest on coverings are evaluated for a sample from it: the
+    latents, if they are given; without a generator the inputs; else as many new draws, since these
+    theorems hold for any model, also one that has not seen the sample.
+
+    Cost: that of each, such as :func:`lossgeom.lipschitz_local` for every example with a
+    distribution; attacks and searches are on 256 examples at most.
+
+    Args:
+        problem: model, loss and training data; in float64, or what is rounded is not certified.
+        test: the same model on new data, to measure errors there.
+        prior: as for :func:`lossgeom.pac_bayes`.
+        distribution: of the inputs, or of what the generator takes.
+        generator: from draws (N, d) of the distribution to inputs of the model.
+        latents: what it made the training data from, in their order.
+        teacher: what the model should agree with, from the same inputs to as many outputs.
+        lr: of the SGD that the model is a result of.
+        batch_size: of that.
+        radius: how far an input may be changed, in l2; by default 5 % of the median length.
+        epsilon: the probability that a sample does not cover the support.
+        epochs: of the search for the PAC-Bayes bound.
+        seed: of all that is drawn.
+        known: rows that were computed before, such as those of :func:`unchanged`.
+        spelled: how to give each of these arguments, for rows where they are missing.
+        on_family: is called before each family is computed, with its title and all rows by then.
+        on_epoch: as for :func:`lossgeom.pac_bayes`.
+
+    Raises:
+        ValueError: for what does not go together: a generator or teacher that makes something of
+            another shape than the model does, latents that do not make the data, a distribution
+            of other dimensions, or data that are not from it.
+        TypeError, NonFiniteError: for inputs that are not one tensor of floating point.
+
+    Source: see each bound.
+
+    >>> import torch
+    >>> from lossgeom.bounds import Cube
+    >>> x = Cube(1).sample(400)
+    >>> teacher = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    >>> problem = Problem(teacher, "squared_error", [(x, teacher(x).detach())])
+    >>> found = compare(problem, distribution=Cube(1), teacher=teacher)
+    >>> all(row.bound.value >= row.measured for row in found.rows if row.new and row.bound)
+    True
+    >>> [row.missing for row in found.rows if "PAC" in row.family]
+    ['needs weights that the data had no part in (prior)']
+    """
+    if radius is None:
+        lengths = all_inputs(checked_problem(problem)).flatten(1).norm(dim=1)
+        radius = SMALL * lengths.median().item()
+    generator, teacher = (
+        each if each is None else in_double(each) for each in (generator, teacher)
+    )
+    given = Given(
+        problem, test, prior, distribution, generator, latents, teacher, lr, batch_size, radius,
+        epsilon, epochs, seed, on_epoch,
+    )  # fmt: skip
+    check_given(given)
+    rows = {title: [*group] for title, group in groupby(known, lambda row: row.family)}
+    for family in FAMILIES:
+        absent = [name for name in family.needs if getattr(given, name) is None]
+        if absent:
+            needed = " and ".join(f"{NEEDED[name]} ({spelled.get(name, name)})" for name in absent)
+            rows[family.title] = [Row(family=family.title, missing=f"needs {needed}")]
+        elif family.title not in rows:
+            on_family(family.title, [*chain(*rows.values())])
+            rows[family.title] = _rows(family, given)
+    return Comparison(tuple(row for family in FAMILIES for row in rows[family.title]))
+
+
+def _rows(family: Family, given: Given) -> list[Row]:
+    """The rows of a family, or one that says why there are none for this model."""
+    try:
+        return [replace(row, family=family.title, new=family.new) for row in family.rows(given)]
+    except (TypeError, ValueError, NonFiniteError) as error:
+        return [Row(family=family.title, missing=str(error))]
+
+
+def unchanged(rows: Sequence[Row], changed: Collection[str]) -> list[Row]:
+    """The rows of families that are complete and use nothing that has changed."""
+    titles = {
+        family.title
+        for family in FAMILIES
+        if not {"problem", *family.needs, *family.uses} & {*changed}
+        and all(row.bound is not None for row in rows if row.family == family.title)
+    }
+    return [row for row in rows if row.family in titles]

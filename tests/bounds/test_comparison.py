@@ -1,0 +1,202 @@
+"""The table of all bounds: what it says of each, and of what it was not given."""
+
+import copy
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+import lossgeom as lg
+from lossgeom.bounds import Bound, Cube, Row, compare, generalisation_bounds
+from lossgeom.bounds._coverings import examples_for, shrinking
+from lossgeom.bounds._families import FAMILIES
+from lossgeom.bounds.comparison import Comparison, unchanged
+from lossgeom.bounds.row import falling
+
+pytestmark = pytest.mark.quick
+NEW = "Distance from the teacher on new inputs (MacDonald et al., theorem 6.1)"
+
+
+def mlp(inputs, outputs, seed, scale=1.0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(inputs, 6), nn.Tanh(), nn.Linear(6, outputs)).double()
+    net[2].weight.data *= scale
+    return net
+
+
+def regression(seed=0, N=30, close=1e-3):
+    """A teacher on inputs that a generator makes of a square, and a student that is near it."""
+    generator, teacher = mlp(2, 3, seed), mlp(3, 2, seed + 1)
+    student = copy.deepcopy(teacher)
+    g = torch.Generator().manual_seed(seed)
+    for held in student.parameters():
+        held.data += close * torch.randn(held.shape, generator=g, dtype=held.dtype)
+    u = Cube(2).sample(N, seed)
+    with torch.no_grad():
+        x = generator(u)
+        problem = lg.Problem(student, "squared_error", [(x, teacher(x))])
+    known = {"distribution": Cube(2), "generator": generator, "latents": u, "teacher": teacher}
+    return problem, known
+
+
+def classifier():
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).double()
+    return lg.Problem(mlp(3, 2, 0), "cross_entropy", [(x, (x[:, 0] > 0).long())])
+
+
+def bound(value, **others):
+    return Bound(value, "an error", 0.95, {}, (), "A theorem", **others)
+
+
+def test_numbers_of_a_row_in_closed_form():
+    lower = bound(0.5, side="lower", trivial=0.0, terms={"pair": 2.0, "variation": -1.5})
+    assert Row("a", lower, 2.0).tightness == 4
+    assert Row("a", lower, 2.0).dominant == "pair (57%)"
+    assert Row("a", bound(0.0), 0.0).tightness == 1
+    assert Row("a", bound(0.1), 0.0).tightness == math.inf
+    assert Row("a", bound(-1.0, side="lower", trivial=0.0), 2.0).tightness == math.inf
+    assert Row("a", bound(0.1)).tightness is None
+    assert Row(missing="needs more").cells == ["", "-", "missing", "-", "-", "-", "-"]
+    assert Row("a", bound(0.1, certified=False)).kind == "estimate"
+    assert Row("a", bound(math.nan)).vacuous
+
+
+def test_what_would_have_to_change_is_enough():
+    """A bound with the term as it is told to be is at the trivial value, on either side."""
+    high = bound(7.0, terms={"fit": 1.0, "slope": 6.0}, trivial=3.0)
+    assert falling(high) == "slope would have to fall from 6 to 2"
+    low = bound(-1.5, side="lower", trivial=0.0, terms={"pair": 2.0, "variation": -3.5})
+    assert falling(low) == "variation would have to fall from 3.5 to 2"
+    assert falling(bound(9.0)) == ""
+    assert "vacuous, as it is at least 0 in any case: variation" in Row("a", low).said[0]
+
+
+@pytest.mark.parametrize("terms", [{"fit": 0.1, "Jacobian": 2.0, "target": 1.0, "variation": 5.0},
+                                   {"Jacobian": 1.0}, {"variation": 3.0}])  # fmt: skip
+def test_the_shrunk_covering_gives_the_goal(terms):
+    factor = shrinking(bound(sum(terms.values()), terms=terms), 0.5)
+    powers = {"fit": 0, "variation": 2}
+    left = sum(term * factor ** powers.get(name, 1) for name, term in terms.items())
+    assert left == pytest.approx(0.5)
+    assert shrinking(bound(2.0, terms={"fit": 1.0, "Jacobian": 1.0}), 0.9) == 0
+
+
+@pytest.mark.parametrize(("support", "N"), [(Cube(1), 300), (Cube(2), 5000), (Cube(3), 12)])
+def test_as_many_examples_as_the_radius_takes(support, N):
+    told = examples_for(support, 0.05, support.radius(N, 0.05))
+    assert float(told.removeprefix("about N = ").replace(",", "")) == pytest.approx(N, rel=0.01)
+    assert examples_for(Cube(50), 0.05, 0.01) == "more than N = 1e+18"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A comparison of all that there is, with what it was made from."""
+    problem, known = regression()
+    problem.model.float().train()  # which is not what is measured, but what has to be left alone
+    modules = [problem.model, known["generator"].float(), known["teacher"].float()]
+    before, state = [copy.deepcopy(m.state_dict()) for m in modules], torch.get_rng_state()
+    found = compare(problem, **known, lr=0.01, batch_size=6)
+    return problem, known, found, modules, before, state
+
+
+def test_no_bound_is_violated_and_numbers_are_those_of_the_theorems(whole):
+    problem, known, found, *_ = whole
+    assert list(dict.fromkeys(row.family for row in found.rows)) == [f.title for f in FAMILIES]
+    rows = [row for row in found.rows if row.bound is not None]
+    assert all(row.tightness >= 1 - 1e-9 for row in rows if row.measured is not None)
+    expected = generalisation_bounds(
+        problem.model, known["teacher"], known["latents"], Cube(2), generator=known["generator"]
+    )
+    values = {row.name.removesuffix(" form"): row.bound.value for row in rows if row.family == NEW}
+    assert values == pytest.approx({name: each.value for name, each in expected.items()}, rel=1e-5)
+    best = min(values.values())
+    assert best < 0.1 * max(values.values())
+    assert f"on new inputs is at most {best:.3g} (certified)" in found.headline
+
+
+def test_leaves_no_trace(whole):
+    _, _, _, modules, before, state = whole
+    for module, held in zip(modules, before, strict=True):
+        assert module.training
+        assert all(torch.equal(one, held[name]) for name, one in module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_is_missing_is_named():
+    found = compare(classifier(), spelled={"teacher": "--teacher FUNCTION"})
+    missing = {row.family: row.missing for row in found.rows if row.bound is None}
+    assert missing["Error on new examples (PAC-Bayes)"] == (
+        "needs weights that the data had no part in (prior)"
+    )
+    assert missing[NEW] == (
+        "needs the distribution of the inputs (distribution) and the function that the model "
+        "should agree with (--teacher FUNCTION)"
+    )
+    assert "none is about new data, for want of what is listed as missing" in found.headline
+    assert [row.kind for row in found.rows if "attack" in row.family] == ["certified"]
+    table = str(found).splitlines()
+    assert table[0] == found.headline
+    assert any(line.startswith("      missing: needs") for line in table)
+
+
+def test_a_classifier_with_its_prior_and_new_data():
+    problem = classifier()
+    found = compare(problem, prior=mlp(3, 2, 1), test=problem, epochs=3)
+    (row,) = [row for row in found.rows if row.new and row.bound is not None]
+    assert row.bound.value == pytest.approx(sum(row.bound.terms.values()))
+    assert row.measured is not None
+    assert "naming the commonest class" in row.change
+    facts = found.facts()
+    assert [each["kind"] for each in facts] == [row.kind for row in found.rows]
+    assert facts[0]["bound"] == asdict(found.rows[0].bound)
+
+
+def test_rows_that_are_known_are_not_computed_again(whole):
+    problem, known, before, *_ = whole
+    begun = []
+    after = compare(problem, **known, known=before.rows, on_family=lambda *a: begun.append(a[0]))
+    assert not begun
+    assert after.rows == before.rows
+    kept = {row.family for row in unchanged(before.rows, {"teacher"})}
+    assert NEW not in kept
+    assert "Lipschitz constant (certified by lossgeom)" in kept
+    assert not unchanged(before.rows, {"problem"})
+    assert not unchanged([Row(family=NEW, missing="needs more")], set())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distribution": None}, "expected the distribution of what the generator takes"),
+        ({"generator": None}, "expected the generator that makes the data from the latents"),
+        ({"generator": None, "latents": None}, r"distribution of inputs \(3,\), got one of 2 num"),
+        ({"generator": mlp(2, 4, 0)}, r"a generator that makes inputs \(3,\) .* got \(4,\)"),
+        ({"generator": mlp(5, 3, 0)}, r"the generator to take inputs \(2, 2\) in float64, got Run"),
+        ({"generator": mlp(2, 3, 9)}, "of which the generator makes the data, .* off by"),
+        ({"teacher": mlp(3, 1, 0)}, r"a teacher that makes \(2,\) of an input, .* got \(1,\)"),
+        ({"teacher": mlp(4, 2, 0)}, r"the teacher to take inputs \(2, 3\)"),
+        ({"latents": torch.zeros(7, 2)}, r"expected latents \(60, 2\), .*, got \(7, 2\)"),
+        (
+            {"distribution": Cube(2, side=0.01)},
+            r"but example \d+ is .* 2000 draws, too far to",
+        ),
+        (
+            {"distribution": Cube(2, side=90.0)},
+            r"whole distribution, but none is within .* of \[",
+        ),
+        ({"radius": -1.0}, "expected radius > 0, got -1.0"),
+        ({"epsilon": 1.0}, "expected epsilon > 0 and < 1, got 1.0"),
+    ],
+)
+def test_what_does_not_go_together(changes, message):
+    problem, known = regression(N=60)
+    with pytest.raises(ValueError, match=message):
+        compare(problem, **{**known, **changes})
+
+
+def test_none_at_all():
+    assert str(Comparison(())).startswith("0 of 0 bounds could be computed")
