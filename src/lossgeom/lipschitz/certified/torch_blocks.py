@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossgeom.linalg.operator_norms import EPSILON
 from lossgeom.lipschitz.certified.activations import prelu
 from lossgeom.lipschitz.certified.affine_maps import dense
 from lossgeom.lipschitz.certified.building import (
@@ -18,6 +19,7 @@ from lossgeom.lipschitz.certified.building import (
     line,
     matrix_product,
     moved,
+    reshaped,
     summed,
 )
 from lossgeom.lipschitz.certified.graph import Value
@@ -28,15 +30,8 @@ from lossgeom.lipschitz.certified.softmax import Softmax
 Weight = Tensor | None
 
 
-def _normalised(
-    x: Value, size: int, weight: Weight, bias: Weight, eps: float, centred: bool = True
-) -> Value:
-    y = in_groups(x, size, Normalise(centred, float(eps)))
-    return line(y, 1.0 if weight is None else weight, 0.0 if bias is None else bias)
-
-
 def _layer_norm(
-    input: Value,  # noqa: A002
+    x: Value,
     normalized_shape: Any,
     weight: Weight = None,
     bias: Weight = None,
@@ -44,92 +39,86 @@ def _layer_norm(
     centred: bool = True,
 ) -> Value:
     shape = tuple(normalized_shape)
-    if shape != input.shape[-len(shape) :]:
+    if shape != x.shape[-len(shape) :]:
         raise UnknownArguments
-    return _normalised(input, math.prod(shape), weight, bias, eps, centred)
+    y = in_groups(x, math.prod(shape), Normalise(centred, eps))
+    return line(y, 1.0 if weight is None else weight, 0.0 if bias is None else bias)
 
 
-def _rms_norm(input: Value, normalized_shape: Any, weight: Weight = None, eps: Any = None) -> Value:  # noqa: A002
-    eps = torch.finfo(torch.float64).eps if eps is None else eps
-    return _layer_norm(input, normalized_shape, weight, None, eps, centred=False)
+def _rms_norm(x: Value, normalized_shape: Any, weight: Weight = None, eps: Any = None) -> Value:
+    eps = EPSILON if eps is None else eps  # torch's, in float64
+    return _layer_norm(x, normalized_shape, weight, None, eps, centred=False)
 
 
 def _group_norm(
-    input: Value,  # noqa: A002
-    num_groups: int,
-    weight: Weight = None,
-    bias: Weight = None,
-    eps: float = 1e-5,
+    x: Value, num_groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Value:
-    per_channel = (-1, *[1] * (len(input.shape) - 1))
-    weight, bias = (w if w is None else w.reshape(per_channel) for w in (weight, bias))
-    return _normalised(input, math.prod(input.shape) // num_groups, weight, bias, eps)
+    groups = reshaped(x, num_groups, -1)
+    y = reshaped(_layer_norm(groups, groups.shape[1:], eps=eps), x.shape[0], -1)
+    scale, shift = (w if w is None else w[:, None] for w in (weight, bias))
+    return reshaped(
+        line(y, 1.0 if scale is None else scale, 0.0 if shift is None else shift), *x.shape
+    )
 
 
-def _instance_norm(module: Any, input: Value) -> Value:  # noqa: A002
-    if module.running_mean is not None or len(input.shape) != int(type(module).__name__[-2]) + 1:
+def _instance_norm(module: Any, x: Value) -> Value:
+    if module.running_mean is not None or len(x.shape) != int(type(module).__name__[-2]) + 1:
         raise UnknownArguments
-    return _group_norm(input, input.shape[0], module.weight, module.bias, module.eps)
+    return _group_norm(x, x.shape[0], module.weight, module.bias, module.eps)
 
 
-def _softmax(
-    input: Value,  # noqa: A002
-    dim: int | None = None,
-    _stacklevel: int = 3,
-    dtype: Any = None,  # noqa: ARG001
-) -> Value:
-    rank = len(input.shape) + 1
-    if dim is None or dim % rank == 0:
+def _softmax(x: Value, dim: int | None = None, **_: Any) -> Value:
+    if dim is None or dim % (len(x.shape) + 1) == 0:
         raise UnknownArguments
-    last = moved(lambda x: x.movedim(dim, -1))(input)
-    weights: Value = moved(lambda x: x.movedim(-1, dim))(in_groups(last, last.shape[-1], Softmax()))
+    last: Value = moved(Tensor.movedim)(x, dim, -1)
+    weights: Value = moved(Tensor.movedim)(in_groups(last, last.shape[-1], Softmax()), -1, dim)
     return weights
 
 
-def _matmul(input: Any, other: Any) -> Value:  # noqa: A002
-    if not isinstance(input, Value):  # (A X)^T = X^T A^T
-        return _transposed(_matmul(_transposed(other), input.mT))
-    if not isinstance(other, Value):
-        if other.ndim != 2:
-            raise UnknownArguments
-        return input.then(dense(other.T, None, input.shape))
-    return matrix_product(*expanded(input, other, last=2))
-
-
-def _transposed(value: Value) -> Value:
-    result: Value = moved(lambda x: x.transpose(-2, -1))(value)
+def _transposed(x: Any) -> Value:
+    result: Value = moved(Tensor.transpose)(x, -2, -1)
     return result
 
 
-def _masked_fill(input: Value, mask: Any, value: Any) -> Value:  # noqa: A002
-    if not isinstance(input, Value) or isinstance(value, Value):
+def _matmul(x: Any, y: Any) -> Value:
+    if not isinstance(x, Value):  # (A Y)^T = Y^T A^T
+        return _transposed(_matmul(_transposed(y), x.mT))
+    if isinstance(y, Value):
+        return matrix_product(*expanded(x, y, last=2))
+    if y.ndim != 2:
+        raise UnknownArguments
+    return x.then(dense(y.T, None, x.shape))
+
+
+def _masked_fill(x: Any, mask: Any, value: Any) -> Value:
+    if not isinstance(x, Value) or isinstance(value, Value):
         raise UnknownArguments
     kept = ~torch.as_tensor(mask, dtype=torch.bool)
-    return line(input, kept.double(), torch.where(kept, 0.0, float(value)))
+    return line(x, kept.double(), torch.where(kept, 0.0, float(value)))
 
 
-def _attended(
-    query: Value, key: Value, value: Value, mask: Tensor | None, scale: float
-) -> tuple[Value, Value]:
+def _attended(q: Value, k: Value, v: Value, mask: Any, scale: float) -> tuple[Value, Value]:
     """Averages of values, and their weights; a mask is added, or says what is seen."""
-    if mask is not None and mask.dtype == torch.bool:
+    if not all(isinstance(x, Value) for x in (q, k, v)) or isinstance(mask, Value):
+        raise UnknownArguments
+    if mask is None:
+        mask = 0.0
+    elif mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -math.inf)
-    scores = _matmul(query, _transposed(key))
-    weights = _softmax(line(scores, scale, 0.0 if mask is None else mask), -1)
-    return _matmul(weights, value), weights
+    weights = _softmax(line(_matmul(q, _transposed(k)), scale, mask), -1)
+    return _matmul(weights, v), weights
 
 
 def _scaled_dot_product_attention(
     query: Any,
     key: Any,
     value: Any,
-    attn_mask: Tensor | None = None,
+    attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Value:
-    known = not dropout_p and not isinstance(attn_mask, Value)
-    if not known or not all(isinstance(x, Value) for x in (query, key, value)):
+    if dropout_p:
         raise UnknownArguments
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
@@ -139,20 +128,19 @@ def _scaled_dot_product_attention(
 
 def _multi_head(
     module: nn.MultiheadAttention,
-    query: Any,
-    key: Any,
-    value: Any,
+    query: Value,
+    key: Value,
+    value: Value,
     key_padding_mask: Any = None,
     need_weights: bool = True,
-    attn_mask: Tensor | None = None,
+    attn_mask: Any = None,
     average_attn_weights: bool = True,
     is_causal: bool = False,  # noqa: ARG001
 ) -> tuple[Value, Value | None]:
-    added = (key_padding_mask, module.bias_k)
-    known = module.batch_first and not module.add_zero_attn and added == (None, None)
-    if not known or not all(isinstance(x, Value) for x in (query, key, value)):
+    unknown = key_padding_mask is not None or module.bias_k is not None or module.add_zero_attn
+    if unknown or not module.batch_first:
         raise UnknownArguments
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
+    if isinstance(attn_mask, Tensor) and attn_mask.dtype == torch.bool:
         attn_mask = ~attn_mask
     q, k, v = (_heads(module, i, x) for i, x in enumerate((query, key, value)))
     results, weights = _attended(q, k, v, attn_mask, module.head_dim**-0.5)
@@ -163,16 +151,18 @@ def _multi_head(
     return output, weights if need_weights else None
 
 
-def _heads(module: nn.MultiheadAttention, i: int, x: Value) -> Value:
+def _heads(module: nn.MultiheadAttention, i: int, x: Any) -> Value:
     """The queries, keys or values of all heads."""
-    weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
-    packed = module.in_proj_weight
-    weight = weights[i] if packed is None else packed.chunk(3)[i]
-    bias = None if module.in_proj_bias is None else module.in_proj_bias.chunk(3)[i]
-    apart: Value = moved(lambda x: x.unflatten(2, (module.num_heads, -1)).transpose(1, 2))(
-        x.then(dense(weight, bias, x.shape))
+    if not isinstance(x, Value):
+        raise UnknownArguments
+    apart = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    together, bias = module.in_proj_weight, module.in_proj_bias
+    weight = apart[i] if together is None else together.chunk(3)[i]
+    projected = x.then(dense(weight, None if bias is None else bias.chunk(3)[i], x.shape))
+    heads: Value = moved(lambda x: x.unflatten(2, (module.num_heads, -1)).transpose(1, 2))(
+        projected
     )
-    return apart
+    return heads
 
 
 FUNCTIONS: dict[str, Handler] = {
