@@ -6,18 +6,15 @@ import pytest
 import torch
 
 from lossgeom.recording.drawings import load_drawing, save_drawing
-from lossgeom.recording.for_report import (
-    Curves,
-    ForReport,
-    HeatMap,
+from lossgeom.recording.for_report import Curves, ForReport, HeatMap, Spectra
+from lossgeom.recording.json_files import write_json
+from lossgeom.recording.metric_figures import (
     Pair,
     Panel,
     Quantity,
     Scatter,
-    Spectra,
     Trajectories,
 )
-from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 

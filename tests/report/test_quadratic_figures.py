@@ -9,7 +9,13 @@ from matplotlib.figure import Figure
 
 from lossgeom import Record
 from lossgeom.recording.drawings import save_drawing
-from lossgeom.recording.for_report import Boundary, Curves, HeatMap, PhasePlane, Prediction
+from lossgeom.recording.for_report import (
+    Boundary,
+    Curves,
+    HeatMap,
+    PhasePlane,
+    Prediction,
+)
 from lossgeom.report import render
 from lossgeom.report.sections._saved import Saved
 from lossgeom.report.sections.boundaries import draw as draw_boundary

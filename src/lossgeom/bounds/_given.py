@@ -227,7 +227,7 @@ def _check_latents(given: Given, latents: Tensor, drawn: Tensor) -> None:
 def _check_drawn(distribution: DeltaGood, sample: Tensor, seed: int) -> None:
     """Check that a sample can be from a distribution: both it and new draws cover the support."""
     fresh = distribution.sample(FRESH, seed + 2)
-    apart = [torch.cdist(rows, fresh) for rows in sample.split(ROWS)]
+    apart = [torch.cdist(rows, fresh) for rows in torch.split(sample, ROWS)]
     outside = torch.cat([rows.amin(1) for rows in apart])
     empty = torch.stack([rows.amin(0) for rows in apart]).amin(0)
     if outside.max() > covering(distribution, FRESH, SURE) and not distribution.left_out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lossgeom.bounds import Epoch
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 
 OBJECTIVE, KL, PRIOR_VARIANCE = "objective", "kl", "prior_variance"
 SEARCH = Trajectories(

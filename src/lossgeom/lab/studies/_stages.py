@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lossgeom.lab.studies._study import SeedRecords, SeedRun
-from lossgeom.recording.for_report import ForReport, Trajectories
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.metric_figures import Trajectories
 from lossgeom.recording.record import Record
 
 Stage = Callable[[SeedRun[Any], Record], Mapping[str, float]]

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
-from lossgeom.recording.for_report import Scatter, Trajectories
+from lossgeom.recording.metric_figures import Scatter, Trajectories
 from lossgeom.recording.record import Record
 
 Config = TypeVar("Config")

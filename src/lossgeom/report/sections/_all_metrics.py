@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from lossgeom.recording.edge_lines import LOGARITHMIC
-from lossgeom.recording.for_report import Panel
+from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 
 ORDER = (  # of importance; others stand between these and the norms

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossgeom.recording.edge_lines import EdgeLine, edge_line
-from lossgeom.recording.for_report import Panel
+from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 from lossgeom.report.figures import THRESHOLD, colours, threshold
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lossgeom.extras import required
-from lossgeom.recording.for_report import Scatter
+from lossgeom.recording.metric_figures import Scatter
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source

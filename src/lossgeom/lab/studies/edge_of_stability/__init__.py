@@ -25,7 +25,7 @@ from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.edge_of_stability import claims, run
 from lossgeom.lab.studies.edge_of_stability.config import PAPER, Config
 from lossgeom.lab.studies.edge_of_stability.optimizers import OPTIMIZERS
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 
 STUDY = Study(
     name="edge_of_stability",

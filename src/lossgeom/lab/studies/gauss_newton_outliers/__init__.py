@@ -29,7 +29,7 @@ The statements are kept as the papers make them, also where these seeds had them
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.gauss_newton_outliers import claims, run
 from lossgeom.lab.studies.gauss_newton_outliers.config import PAPER, Config
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 
 STUDY = Study(
     name="gauss_newton_outliers",

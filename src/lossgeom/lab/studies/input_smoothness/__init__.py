@@ -32,7 +32,13 @@ from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_smoothness import claims, run
 from lossgeom.lab.studies.input_smoothness.config import PAPER, Config
 from lossgeom.lab.studies.input_smoothness.measures import G_W, G_X, LOSS, ORDERS, TEST_LOSS
-from lossgeom.recording.for_report import Pair, Panel, Quantity, Scatter, Trajectories
+from lossgeom.recording.metric_figures import (
+    Pair,
+    Panel,
+    Quantity,
+    Scatter,
+    Trajectories,
+)
 
 IN_PARAMETERS = {k: Quantity(G_W[k].name, f"g_W, in the parameters, k = {k}") for k in ORDERS}
 IN_INPUT = {k: Quantity(G_X[k].name, f"g_x, in the input, k = {k}") for k in ORDERS}

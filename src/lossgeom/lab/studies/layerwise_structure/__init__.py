@@ -38,7 +38,7 @@ those of the study are 10, 11, ... Seen there, with digits:
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.layerwise_structure import claims, run
 from lossgeom.lab.studies.layerwise_structure.config import NETWORKS, PAPER, Config
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 
 STUDY = Study(
     name="layerwise_structure",

@@ -30,7 +30,7 @@ from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.pac_bayes import claims, network, run
 from lossgeom.lab.studies.pac_bayes.config import PAPER, Config
 from lossgeom.recording.bound_search import KL, SEARCH
-from lossgeom.recording.for_report import Pair, Quantity, Scatter
+from lossgeom.recording.metric_figures import Pair, Quantity, Scatter
 
 STUDY = Study(
     name="pac_bayes",

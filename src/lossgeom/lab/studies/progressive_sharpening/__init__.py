@@ -22,7 +22,7 @@ sharpness went to twice 2 / lr and then fell far below it. Seen on the pilot see
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.progressive_sharpening import claims, run
 from lossgeom.lab.studies.progressive_sharpening.config import PAPER, Config
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 
 STUDY = Study(
     name="progressive_sharpening",

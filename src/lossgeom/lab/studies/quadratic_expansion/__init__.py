@@ -24,7 +24,7 @@ those of the study. Seen there:
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.quadratic_expansion import claims, run
 from lossgeom.lab.studies.quadratic_expansion.config import MODELS, PAPER, Config
-from lossgeom.recording.for_report import Panel, Trajectories
+from lossgeom.recording.metric_figures import Panel, Trajectories
 
 STUDY = Study(
     name="quadratic_expansion",

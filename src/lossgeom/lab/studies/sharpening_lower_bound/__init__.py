@@ -34,7 +34,7 @@ the study. Seen there:
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.sharpening_lower_bound import claims, run, task
 from lossgeom.lab.studies.sharpening_lower_bound.config import PAPER, Config
-from lossgeom.recording.for_report import Panel, Quantity, Trajectories
+from lossgeom.recording.metric_figures import Panel, Quantity, Trajectories
 
 LOSSES = tuple(Quantity(run.named(run.LOSS, each), f"KL, {each}") for each in task.TASKS)
 ON_INTERVAL = (
