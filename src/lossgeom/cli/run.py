@@ -49,7 +49,8 @@ class RunOptions:
 
 def main(arguments: list[str]) -> int:
     """Run a study, print its claims, write its report; return the exit status."""
-    from lossgeom.lab.runner import run_study
+    from lossgeom.lab.executors import Processes
+    from lossgeom.lab.runner import FailedRunsError, run_study
     from lossgeom.lab.studies import STUDIES
     from lossgeom.report import render
 
@@ -68,10 +69,15 @@ def main(arguments: list[str]) -> int:
     out = Path("runs", study.name) if options.out is None else options.out
     command = shlex.join(["lossgeom", "run", *arguments])
     with study_display() as on_progress:
-        found = run_study(
-            study, config, out,
-            seeds=options.seeds, workers=options.workers, command=command, on_progress=on_progress,
-        )  # fmt: skip
+        executor = Processes(options.workers)
+        try:
+            found = run_study(
+                study, config, out,
+                seeds=options.seeds, executor=executor, command=command, on_progress=on_progress,
+            )  # fmt: skip
+        except FailedRunsError:
+            show(f"report: {render([out])}")
+            raise
     page = render([out])
     _print_claims(found)
     show(f"report: {page}")

@@ -1,0 +1,54 @@
+"""One run of a study, and what runs many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies._network import idle_settings
+from lossgeom.lab.studies._study import SeedRun
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.record import Record
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and the folder of its record; nothing else moves between processes.
+
+    Attributes:
+        study: its name.
+        run: which of its runs.
+        path: the folder, which whoever runs it has to share.
+    """
+
+    study: str
+    run: SeedRun[Any]
+    path: Path
+
+    def __call__(self) -> None:
+        """Go on with the run from where its record ends; an error is recorded, and raised."""
+        with Record.create(self.path, self.run.settings, resume=True) as record:
+            record.update(left_out=None)  # by which it may have failed before
+            record.describe(ForReport(idle_settings=idle_settings(self.run.settings["study"])))
+            try:
+                STUDIES[self.study].run(self.run, record)
+            except Exception as error:
+                record.update(left_out=f"it failed: {error}")
+                record.finish("failed")
+                raise
+
+
+class Executor(Protocol):
+    """What runs jobs that do not depend on each other, somewhere."""
+
+    def completed(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Exception | None] | None]:
+        """Yield each job when it has ended, with its error if there was one.
+
+        ``None`` comes in between, about twice a second, so that who waits can look at how far the
+        records are. A job whose worker is lost is tried again; an error that it raises is not.
+        Closing the iterator ends what is under way.
+        """
+        ...
