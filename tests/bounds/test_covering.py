@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from lossgeom.bounds import Cube, Sphere, covering_radius
+from lossgeom.bounds import Cube, Gaussian, MeasuredCovering, PushForward, Sphere, covering_radius
 
 pytestmark = pytest.mark.quick
 
@@ -72,6 +72,42 @@ def test_too_few_fresh_points_say_nothing_of_the_whole():
     sphere = Sphere(3)
     covered = covering_radius(sphere.sample(50), sphere.sample(2, 1), distribution=sphere)
     assert covered.whole_radius == math.inf
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        Cube(1),
+        Cube(2),
+        Sphere(1),
+        Gaussian(1, cut=2.0),
+        PushForward(Cube(1), lambda u: torch.cat([u, u**2], dim=1), lipschitz=5**0.5),
+    ],
+)
+def test_a_measured_radius_stands_for_that_of_the_distribution(of):
+    support = of.sample(20_000, seed=99)
+    for seed in range(4):
+        measured = MeasuredCovering(of, of.sample(200, seed), fresh=20_000)
+        seen = cKDTree(measured.points.numpy()).query(support.numpy())[0].max()
+        assert seen <= measured.radius(200, 0.05) < of.radius(200, 0.05) / 1.5
+    assert (measured.dimension, measured.convex) == (of.dimension, of.convex)
+    assert (measured.left_out, measured.certified) == (of.left_out, of.certified)
+    assert torch.equal(measured.sample(3), of.sample(3))
+
+
+def test_errors_of_measured_radii():
+    square = Cube(2)
+    points = square.sample(50)
+    with pytest.raises(ValueError, match="2 fresh points are too few to see all of the support"):
+        MeasuredCovering(Sphere(1), square.sample(50), fresh=2).radius(50, 0.01)
+    with pytest.raises(ValueError, match="expected the 50 points of the sample, got N = 49"):
+        MeasuredCovering(square, points).radius(49, 0.05)
+    with pytest.raises(ValueError, match=r"expected epsilon > 0 and < 1, got 0\.0"):
+        MeasuredCovering(square, points).radius(50, 0.0)
+    with pytest.raises(ValueError, match="expected fresh of at least 1, got 0"):
+        MeasuredCovering(square, points, fresh=0)
+    with pytest.raises(ValueError, match="but 50 of 100 are in it: draw them with another seed"):
+        covering_radius(points, square.sample(100), distribution=square)
 
 
 def test_errors():

@@ -7,6 +7,7 @@ from lossgeom.bounds.cell_bounds import cell_bounds, interval_cells
 from lossgeom.bounds.cells import cell_generalisation, cell_robustness, unevenness
 from lossgeom.bounds.comparison import Comparison, compare
 from lossgeom.bounds.covering import Covered, covering_radius
+from lossgeom.bounds.covering import Covered, MeasuredCovering, covering_radius
 from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
 from lossgeom.bounds.fit_of_cost import fit_of_cost
 from lossgeom.bounds.generalisation import (
@@ -45,6 +46,7 @@ __all__ = [
     "Gaussian",
     "IntrinsicDimension",
     "LayerSensitivity",
+    "MeasuredCovering",
     "Number",
     "PacBayes",
     "Posterior",

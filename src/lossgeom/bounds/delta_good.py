@@ -171,9 +171,9 @@ class PushForward(DeltaGood):
     Source: MacDonald et al., arXiv:2305.14683, Theorem 4.2.
 
     >>> from lossgeom.bounds import Cube
-    >>> doubled = PushForward(Cube(2), lambda u: 2 * u, lipschitz=2.0, convex=True)
+    >>> doubled = PushForward(Cube(2), lambda u: 2 * u, Bracket.exactly(2.0), convex=True)
     >>> round(doubled.radius(1000, 0.05), 6), doubled.certified
-    (0.449168, False)
+    (0.449168, True)
     """
 
     of: DeltaGood
