@@ -42,6 +42,25 @@ def test_what_is_told_first_and_what_numbers_are():
     assert str(Bound(math.nan, "it", 0.9, {"N": 3}, (), "", headline="no bound")) == "no bound"
 
 
+@pytest.mark.parametrize(("value", "vacuous"), [(0.5, False), (0.0, True), (math.nan, True)])
+def test_a_lower_bound_says_something_above_what_is_trivial(value, vacuous):
+    bound = Bound(value, "the norm", 0.9, {}, (), "somebody", trivial=0.0, side="lower")
+    assert bound.vacuous == vacuous
+    if not vacuous:
+        assert str(bound).startswith("the norm is at least 0.5, with probability 0.9\n")
+
+
+def test_what_a_bound_is_made_of_and_how_far_it_can_move():
+    terms = {"fit": 0.1, "variation": 0.4}
+    bound = Bound(0.5, "it", 0.9, {"N": 3}, (), "somebody", certified=False, least=0.2, terms=terms)
+    assert str(bound).splitlines()[1:-2] == [
+        "  an estimate, because not every number in it is certified",
+        "  of which fit: 0.1",
+        "  of which variation: 0.4",
+        "  sharper certificates of the same numbers may move it to 0.2",
+    ]
+
+
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
