@@ -136,7 +136,7 @@ def test_what_is_missing_is_named():
         "should agree with (--teacher FUNCTION)"
     )
     assert "none is about new data, for want of what is listed as missing" in found.headline
-    assert [row.kind for row in found.rows if "attack" in row.family] == ["certified"]
+    assert [row.kind for row in found.rows if "Error under" in row.family] == ["certified"]
     table = str(found).splitlines()
     assert table[0] == found.headline
     assert any(line.startswith("      missing: needs") for line in table)

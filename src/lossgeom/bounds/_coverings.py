@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-from lossgeom.bounds._given import Given, covering
+from lossgeom.adversarial import logit_change
+from lossgeom.bounds._given import FEW, Given, covering
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation_bounds import generalisation_bounds
 from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
 from lossgeom.bounds.lipschitz_on_support import lipschitz_on_support
 from lossgeom.bounds.row import Row, shown
+from lossgeom.problem import Problem
 
 AT_SAMPLE = "the largest at the sample"
+NAMES = {
+    "generalisation": "cells and gradients one by one",
+    "generalisation, k = 1": "by the moment of gradients",
+    "generalisation, k = 1, any cells": "by that moment, for any cells",
+}
 MOST = 2**60  # examples that are asked for
 
 
@@ -46,9 +52,24 @@ def about_the_target(given: Given) -> list[Row]:
     new = given.drawn
     return [
         Row(f"{form} form", bound, new.error, new.how, _until(bound, new.constant, given))
-        for form, each in found.items()
-        for bound in [replace(each, trivial=new.range)]
+        for form, bound in found.items()
     ]
+
+
+def by_cells(given: Given) -> list[Row]:
+    """The same by gradients at the sample, whose cells are weighed."""
+    new, found = given.drawn, given.cells
+    return [Row(NAMES[name], found[name], new.error, new.how) for name in NAMES if name in found]
+
+
+def attacked_cells(given: Given) -> list[Row]:
+    """How far attacks on new draws move the outputs."""
+    new = given.distribution.sample(FEW, given.seed + 1)
+    problem = Problem(given.after_generator(given.model), "squared_error", [(new, new)])
+    moved = logit_change(problem, given.radius, seed=given.seed, certify=False).lower.mean().item()
+    how = f"found at {FEW} new draws: the true one is at least this"
+    moving = "inputs" if given.generator is None else "the generator's inputs"
+    return [Row(f"{moving} moved by {given.radius:.3g}", given.cells["robustness"], moved, how)]
 
 
 def _until(bound: Bound, constant: float, given: Given) -> str:

@@ -13,16 +13,26 @@ from lossgeom.bounds._classification import classes
 from lossgeom.bounds._complexity import Complexity
 from lossgeom.bounds._coverings import (
     about_the_target,
+    attacked_cells,
+    by_cells,
     lipschitz_on_the_support,
     separation,
 )
 from lossgeom.bounds._given import FEW, Given, few
 from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.input_gradients import input_gradient_bounds
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
+from lossgeom.bounds.layer_sensitivity import layer_sensitivity
 from lossgeom.bounds.pac_bayes import pac_bayes
 from lossgeom.bounds.row import Row
 from lossgeom.lipschitz import lipschitz_global, lipschitz_local, lipschitz_lower
+from lossgeom.smoothness import sobolev_seminorms
+from lossgeom.stability.sgd import certify_sgd
 
+FROM = {
+    "first layer": "by those in the first layer's weights",
+    "flatness": "by those in all weights (flatness)",
+}
 FOUND = "found by gradient ascent: the true one is at least this"
 
 
@@ -87,6 +97,34 @@ def under_attack(given: Given) -> list[Row]:
     return [Row(name, bound, attacked, "found by an attack: the true one is at least this")]
 
 
+def input_gradients(given: Given) -> list[Row]:
+    """Gradients in the input, beside what those in the weights allow."""
+    found = input_gradient_bounds(given.problem)
+    return [Row(FROM[name], bound, *_gradients(given)) for name, bound in found.items()]
+
+
+def stable_input_gradients(given: Given) -> list[Row]:
+    """Gradients in the input, beside what the learning rate and the batch size allow."""
+    sgd = certify_sgd(given.problem, given.lr, given.batch_size)
+    bound = input_gradient_bounds(given.problem, sgd=sgd)["SGD"]
+    name = f"lr {given.lr:g}, batches of {given.batch_size}"
+    return [Row(name, bound, *_gradients(given))]
+
+
+def _gradients(given: Given) -> tuple[float, str]:
+    return sobolev_seminorms(given.problem, orders=[1]).elementwise[1], "at the examples"
+
+
+def layers(given: Given) -> list[Row]:
+    """How outputs respond to what layers are called with, beside what flatness allows."""
+    found, every = layer_sensitivity(given.problem), "all layers"
+    slopes, volumes = found.sensitivity_bounds[every], found.volume_bounds[every]
+    rows = [Row("largest Jacobian, summed", slopes, found.sensitivity[every], "at the examples")]
+    if volumes.value != slopes.value:  # of several outputs
+        rows.append(Row("volume, summed", volumes, found.volume[every], "at the examples"))
+    return rows
+
+
 def of_random_networks(given: Given) -> list[Row]:
     """The PAC-Bayes bound, beside the error on test data."""
     found = pac_bayes(
@@ -129,6 +167,13 @@ PAPER = "MacDonald et al."
 FAMILIES = (
     Family("Lipschitz constant (certified by lossgeom)", lipschitz),
     Family("Error under attack (certified by lossgeom)", under_attack, uses=("test",)),
+    Family("Gradients in the input (Ma and Ying)", input_gradients),
+    Family(
+        "Gradients in the input by the stability of SGD (Ma and Ying)",
+        stable_input_gradients,
+        ("lr", "batch_size"),
+    ),
+    Family("Response to what layers are called with (after Chen et al.)", layers),
     Family(
         f"Lipschitz constant on the support ({PAPER}, theorem 4.3)",
         lipschitz_on_the_support,
@@ -147,6 +192,19 @@ FAMILIES = (
         ("distribution", "teacher"),
         MADE,
         new=True,
+    ),
+    Family(
+        "Distance from the teacher on new inputs by cells (after Ma and Ying)",
+        by_cells,
+        ("distribution", "teacher"),
+        MADE,
+        new=True,
+    ),
+    Family(
+        "Change of the outputs under attack on new inputs (after Ma and Ying)",
+        attacked_cells,
+        ("distribution", "teacher"),
+        MADE,
     ),
     Family(
         "Error on new examples (PAC-Bayes)", of_random_networks, ("prior",), ("test",), new=True

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from lossgeom.bounds._near import Difference, Near, in_double
 from lossgeom.bounds._training import Epoch
+from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.cell_bounds import cell_bounds
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.checks import check_number
 from lossgeom.lipschitz import Bracket
@@ -37,13 +39,11 @@ class Drawn:
         error: the mean distance of both.
         stderr: its standard error.
         constant: the mean distance of the teacher from its mean.
-        range: the diagonal of the box that its values fill.
     """
 
     error: float
     stderr: float
     constant: float
-    range: float
 
     @property
     def how(self) -> str:
@@ -120,12 +120,10 @@ class Given:
         new = self.distribution.sample(NEW, self.seed + 1)
         target = self.of_latents(self.teacher, new)
         errors = (self.of_latents(self.model, new) - target).norm(dim=1)
-        known = torch.cat([target, self.targets])
         return Drawn(
             errors.mean().item(),
             (errors.var() / NEW).sqrt().item(),
             (target - target.mean(0)).norm(dim=1).mean().item(),
-            (known.amax(0) - known.amin(0)).norm().item(),
         )
 
     def after_generator(self, module: nn.Module) -> nn.Module:
@@ -141,6 +139,15 @@ class Given:
     def near_model(self) -> Near:
         """The same of the model."""
         return self.near(self.model)
+
+    @cached_property
+    def cells(self) -> dict[str, Bound]:
+        """What weighing the cells of the sample gives."""
+        return cell_bounds(
+            self.after_generator(self.model), self.after_generator(self.teacher),
+            self.sample.flatten(1), self.distribution, attack=self.radius, epsilon=self.epsilon,
+            searched=SEARCHED, seed=self.seed,
+        )  # fmt: skip
 
     @cached_property
     def fit(self) -> Bracket:

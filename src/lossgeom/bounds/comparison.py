@@ -69,14 +69,17 @@ class Comparison:
     def _lines(self) -> Iterator[str]:
         yield from (self.headline, "")
         found = [row for row in self.rows if row.bound is not None]
-        header, *lines = in_columns([HEADINGS, *(row.cells for row in found)])
-        line_of = dict(zip(map(id, found), lines, strict=True))
+        header, *table = in_columns([HEADINGS, *(row.cells for row in found)])
         yield f"  {header}"
+        lines = iter(table)
         for family, rows in groupby(self.rows, lambda row: row.family):
             yield family
+            before: list[str] = []
             for row in rows:
-                yield from [f"  {line_of[id(row)]}"] if row.bound is not None else []
-                yield from (f"      {said}" for said in row.said)
+                if row.bound is not None:
+                    yield f"  {next(lines)}"
+                yield from (f"      {said}" for said in row.said if said not in before)
+                before = row.said
 
 
 def _promise(rows: Sequence[Row]) -> str:

@@ -73,10 +73,10 @@ class Row:
 
     @property
     def dominant(self) -> str:
-        """The largest of the terms that the value is the sum of, with its share of all."""
+        """The largest of several terms that the value is the sum of, with its share of all."""
         terms = {} if self.bound is None else self.bound.terms
         total = sum(map(abs, terms.values()))
-        if not total > 0:
+        if len(terms) < 2 or not total > 0:
             return ""
         name = max(terms, key=lambda term: abs(terms[term]))
         return f"{name} ({abs(terms[name]) / total:.0%})"

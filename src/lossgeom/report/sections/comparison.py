@@ -16,6 +16,7 @@ from lossgeom.report.sections.bound import STATUSES
 
 TELLING, VACUOUS = "#00508a", "#b3541e"
 HEIGHT = 0.29  # inches of a line
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 LEGEND: dict[str, dict[str, Any]] = {
     "measured": {"marker": "o", "color": "black", "markersize": 4.5},
     "certified bound": {"marker": "<", "color": TELLING, "markersize": 6.5},
@@ -79,4 +80,4 @@ def _draw(axis: Any, y: int, row: Row, bound: Any) -> None:
         right = bound.side == "upper"
         axis.annotate(f"x {row.cells[4]}", (bound.value, y), (9 if right else -9, 0),
                       textcoords="offset points", va="center", ha="left" if right else "right",
-                      fontsize=8, color=colour)  # fmt: skip
+                      fontsize=8, color=colour, bbox=PAPER)  # fmt: skip
