@@ -15,7 +15,7 @@ from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator_norms import EPSILON, dense_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
-from lossgeom.lipschitz.certified.smooth_maps import Linearised
+from lossgeom.lipschitz.certified.smooth_maps import Known
 
 FAIR = 1e150  # a weight between its inverse and this lets no number of a block vanish
 Key = TypeVar("Key")
@@ -60,7 +60,7 @@ class Block:
         """Upper bounds of the magnitudes of the entries."""
         return self.columns.abs() + over(self.error, self.columns)
 
-    def mapped(self, layer: Affine | Linearised) -> Block:
+    def mapped(self, layer: Affine | Known) -> Block:
         """The product A X, or D_0 X, whose rounding is at most that of sums of magnitudes."""
         rounding = layer.rounding * layer.absolute_norm * self.size()
         error = layer.norm * self.error + rounding

@@ -27,7 +27,7 @@ from lossgeom.lipschitz.certified.blocks import (
     used,
 )
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
-from lossgeom.lipschitz.certified.smooth_maps import Linearised, Parts, SmoothMap
+from lossgeom.lipschitz.certified.smooth_maps import Known, Linearised, Parts, SmoothMap
 
 LARGEST = 2**26  # numbers of the expansion of one value of a chunk of examples, 512 MiB
 KEPT = 2**22  # numbers of that of one example, above which second derivatives are not bounded
@@ -83,7 +83,7 @@ class Expansion:
 
     # From layer to layer
 
-    def mapped(self, layer: Affine | Linearised) -> Expansion:
+    def mapped(self, layer: Affine | Known) -> Expansion:
         """The expansion of A J, or of D_0 J with the bounds of entries for D J."""
         blocks = {k: block.mapped(layer) for k, block in self.blocks.items()}
         return Expansion(blocks, layer.absolute(self.entries))
@@ -130,14 +130,21 @@ class Expansion:
         if not fits([self], layer.out.numel(), layer.out):
             return None
         after = self.mapped(layer)
-        known = lengths(layer.into[:, None] * self.blocks[None].magnitudes(), -1)
-        after = replace(after, entries=after.entries + layer.out[:, None] * known[..., None])
+        inner = self
+        if layer.inner is not None:
+            inner, norm = self.mapped(layer.inner), layer.inner.norm * norm
+        known = lengths(layer.into[:, None] * inner.blocks[None].magnitudes(), -1)
+        moved = layer.out[:, None] * known[..., None]
+        moved = moved if layer.outer is None else layer.outer.absolute(moved)
+        after = replace(after, entries=after.entries + moved)
         if not layer.out.any():
             return after
-        scaled = self.scaled(layer.into)
+        scaled = inner.scaled(layer.into)
         gain = torch.fmin(largest(layer.into) * norm, scaled.norm())
-        deviation = self._deviation(norm, layer.out, scaled, layer.bend)
-        return replace(after, blocks={**after.blocks, deviation: diagonal(layer.out, gain)})
+        block = diagonal(layer.out, gain)
+        block = block if layer.outer is None else block.mapped(layer.outer)
+        deviation = inner._deviation(norm, layer.out, scaled, layer.bend)
+        return replace(after, blocks={**after.blocks, deviation: block})
 
     def pooled(
         self, pool: MaxPool, places: Tensor, certain: Tensor, norm: PerExample

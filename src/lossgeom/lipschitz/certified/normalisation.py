@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from lossgeom.linalg.arithmetic import lengths
-from lossgeom.lipschitz.certified.smooth_maps import ROUNDING, Box, Groups, Linearised, SmoothMap
+from lossgeom.lipschitz.certified.smooth_maps import (
+    ROUNDING,
+    Box,
+    Groups,
+    Linearised,
+    SmoothMap,
+    evenly,
+)
 
 STEEPEST_BEND = 48 / (25 * math.sqrt(5))  # 3 (R^2 - 1)^1/2 / R^5 at R^2 = 5 / 4
 
@@ -84,10 +91,12 @@ class Normalise(SmoothMap):
             absolute=absolute,
             absolute_norm=4 / sigma.amin((1, 2)),
             terms=n,
+            norm=(1 / least).amax((1, 2)),
             steepness=1 / least,
+            spread=root.square().amax((1, 2)),
             out=root,
             into=root,
-            curvature=bend.expand_as(c),
+            bend=evenly(bend.expand_as(c)),
             magnitude=summed / least + (c / sigma).abs(),
             lower=lower.clamp(min=-math.sqrt(n)),
             upper=upper.clamp(max=math.sqrt(n)),

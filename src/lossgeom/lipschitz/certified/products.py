@@ -10,7 +10,14 @@ from torch import Tensor
 
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator_norms import dense_norm
-from lossgeom.lipschitz.certified.smooth_maps import ROUNDING, Box, Groups, Linearised, SmoothMap
+from lossgeom.lipschitz.certified.smooth_maps import (
+    ROUNDING,
+    Box,
+    Groups,
+    Linearised,
+    SmoothMap,
+    evenly,
+)
 
 UNBALANCED = 1e3  # the largest ratio at which one factor's deviations are weighed against another's
 
@@ -76,15 +83,18 @@ class Product(SmoothMap):
             return (largest_x @ H_W + H_X @ largest_w).flatten(-2)
 
         lower, upper = self._range(box)
+        steepness = torch.fmin(exact + box.distance.flip(-1), largest)
         return Linearised(
             linear=linear,
             absolute=absolute,
             absolute_norm=lengths(box.value, -1).amax(-1) * 2**0.5,
             terms=2 * self.inner,
-            steepness=torch.fmin(exact + box.distance.flip(-1), largest),
+            norm=lengths(steepness, 2).amax(1),
+            steepness=steepness,
+            spread=lengths(box.distance, 2).amax(1),
             out=out,
             into=into,
-            curvature=self._spread(torch.stack([ratio, 1 / ratio], -1)),
+            bend=evenly(self._spread(torch.stack([ratio, 1 / ratio], -1))),
             magnitude=(largest_x @ largest_w)[:, 0].flatten(-2),
             lower=lower,
             upper=upper,

@@ -43,56 +43,65 @@ class Box:
 
 
 @dataclass(frozen=True, eq=False)
-class Linearised:
-    r"""Derivatives on a box, :math:`D = D_0 + \mathrm{diag}(a) T \mathrm{diag}(b)`, ||T|| <= 1.
-
-    D and T have a block for each group.
+class Known:
+    """A known linear map of each group.
 
     Attributes:
-        linear: the product with D_0, of columns.
-        absolute: an upper bound of abs(D) v for every D, of columns v >= 0.
+        linear: the product with it, of columns.
+        absolute: an upper bound of the product with its magnitudes, of columns v >= 0.
+        norm: upper bound of its norm, for each example.
         absolute_norm: upper bound of the norm of the magnitudes that `linear` adds up.
         terms: how many numbers it adds up.
-        steepness: upper bounds of the norms of D as a function of one part.
-        out: a, of the results.
-        into: b, of the arguments.
-        curvature: c, of the arguments, with which the second derivative, as a trilinear form, is
-            at most abs(u) abs(c^1/2 h) abs(c^1/2 w) in each group.
-        magnitude: the numbers that results are rounded relative to.
-        lower: of the results.
-        upper: of the results.
     """
 
     linear: Callable[[Columns], Columns]
     absolute: Callable[[Columns], Columns]
+    norm: Float[Tensor, " B"]
     absolute_norm: Float[Tensor, " B"]
     terms: int
-    steepness: Parts
-    out: Groups
-    into: Groups
-    curvature: Groups
-    magnitude: Groups
-    lower: Groups
-    upper: Groups
 
     @property
     def rounding(self) -> float:
         """The error of `linear`, relative to the magnitudes."""
         return 8 * (self.terms + 8) * EPSILON
 
-    @property
-    def norm(self) -> Float[Tensor, " B"]:
-        """An upper bound of ||D||."""
-        return lengths(self.steepness, 2).amax(1)
 
-    @property
-    def spread(self) -> Float[Tensor, " B"]:
-        """An upper bound of ||D - D_0||."""
-        return (self.out.amax(2) * self.into.amax(2)).amax(1)
+@dataclass(frozen=True, eq=False)
+class Linearised(Known):
+    r"""Derivatives on a box, :math:`D = D_0 + B \, \mathrm{diag}(a) T \mathrm{diag}(b) A`.
 
-    def bend(self, columns: Groups) -> Groups:
-        """Second derivatives, from lengths of the columns of a derivative in the results."""
-        return lengths(columns, 2)[..., None] * self.curvature
+    T is unknown, of norm at most 1. All have a block for each group. What is known is D_0, but `absolute` and `norm` hold for all D.
+
+    Attributes:
+        steepness: upper bounds of the norms of D as a function of one part.
+        spread: upper bound of ||D - D_0||.
+        out: a, of the results.
+        into: b, of the arguments.
+        bend: from the lengths of the columns of a derivative Y in the results, times B, to weights
+            w with abs(u^T Y D'[h] k) at most the product of the lengths of diag(w)^1/2 A h and
+            diag(w)^1/2 A k, for unit u and every second derivative D'.
+        magnitude: the numbers that results are rounded relative to.
+        lower: of the results.
+        upper: of the results.
+        inner: A; ``None`` for the identity.
+        outer: B; ``None`` for the identity.
+    """
+
+    steepness: Parts
+    spread: Float[Tensor, " B"]
+    out: Groups
+    into: Groups
+    bend: Callable[[Groups], Groups]
+    magnitude: Groups
+    lower: Groups
+    upper: Groups
+    inner: Known | None = None
+    outer: Known | None = None
+
+
+def evenly(curvature: Groups) -> Callable[[Groups], Groups]:
+    """The bend of a second derivative that is as large in all directions of a group."""
+    return lambda columns: lengths(columns, 2)[..., None] * curvature
 
 
 class SmoothMap(ABC):

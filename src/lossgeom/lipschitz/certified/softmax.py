@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lossgeom.lipschitz.certified.smooth_maps import ROUNDING, Box, Groups, Linearised, SmoothMap
+from lossgeom.linalg.arithmetic import lengths
+from lossgeom.lipschitz.certified.smooth_maps import (
+    ROUNDING,
+    Box,
+    Groups,
+    Known,
+    Linearised,
+    SmoothMap,
+)
 
 THIRD = math.sqrt(2 / 27)  # the largest third cumulant of numbers of unit length
 CANCELLED = 1e-12  # error of a sum less one of its terms, relative to the sum
@@ -27,6 +36,12 @@ class Softmax(SmoothMap):
     in an interval of length :math:`\sqrt 2 |u|`, so that for unit u this is at most
     :math:`(\sqrt 2)^3 / (6 \sqrt 3) = (2/27)^{1/2}`, which two probabilities
     :math:`1/2 \pm 1/\sqrt{12}` reach, and at most :math:`\sqrt 2 \|D\|`.
+
+    That is the same in all directions. With :math:`C = I - 1 p_0^T` and a change d of p, which sums
+    to zero, :math:`D - D_0 = C^T (\mathrm{diag}(d) - d d^T) C`, of which the middle is
+    :math:`\mathrm{diag}(q)^{1/2} T \mathrm{diag}(q)^{1/2}` for :math:`|d| \le q`, with
+    :math:`\|T\| \le 1 + \sum_i q_i`; it may also be D - D_0 itself, because D 1 = 0. Likewise
+    :math:`D'[h] = C_p^T \mathrm{diag}(p) \mathrm{diag}(C_p h) C_p` and :math:`C_p = C - 1 d^T C`.
     """
 
     def __call__(self, x: Groups) -> Groups:
@@ -35,35 +50,69 @@ class Softmax(SmoothMap):
 
     def on(self, box: Box) -> Linearised:
         """The derivatives, from bounds of the probabilities."""
-        least, most = _probabilities(box.lower, box.upper)
-        nearest = torch.minimum(torch.maximum(least, least.new_tensor(0.5)), most)
-        norms = torch.minimum(nearest, 2 * nearest * (1 - nearest))
-        steepness = norms.amax(-1, keepdim=True)
-        bend = (math.sqrt(2) * steepness).clamp(max=THIRD)
-        root = torch.fmin(bend * box.distance, steepness).sqrt().expand_as(least)
-        p, steepest, likeliest = self(box.value)[:, None], nearest * (1 - nearest), most[:, None]
+        p, least, most = self(box.value), *_probabilities(box.lower, box.upper)
+        nearest = torch.minimum(torch.maximum(least, p.new_tensor(0.5)), most)
+        steepness = torch.minimum(nearest, 2 * nearest * (1 - nearest)).amax(-1, keepdim=True)
+        bend, slopes = (math.sqrt(2) * steepness).clamp(max=THIRD), nearest * (1 - nearest)
+        even = torch.fmin(bend * box.distance, steepness).expand_as(p)
+        change = torch.fmin(
+            torch.maximum(most - p, p - least), math.sqrt(2) * slopes * box.distance
+        )
+        change = change + ROUNDING * p
+        uneven = change * (1 + change.sum(-1, keepdim=True))
+        smaller = lengths(uneven, -1) <= lengths(even, -1)
+        root = torch.where(smaller[..., None], uneven, even).sqrt()
 
         def linear(h: Tensor) -> Tensor:
-            return p * (h - (p * h).sum(-1, keepdim=True))
+            return p[:, None] * (h - (p[:, None] * h).sum(-1, keepdim=True))
 
         def absolute(h: Tensor) -> Tensor:
-            all_of_them = (likeliest * h).sum(-1, keepdim=True)
-            others = (all_of_them - likeliest * h).clamp(min=0) + CANCELLED * all_of_them
-            return steepest[:, None] * h + likeliest * others
+            all_of_them = (most[:, None] * h).sum(-1, keepdim=True)
+            others = (all_of_them - most[:, None] * h).clamp(min=0) + CANCELLED * all_of_them
+            return slopes[:, None] * h + most[:, None] * others
 
+        def bent(columns: Groups) -> Groups:
+            weights = most * (columns + (change * columns).sum(-1, keepdim=True))
+            roots = weights.sqrt()
+            moved = lengths(torch.where(change > 0, change / roots, 0), -1) * lengths(roots, -1)
+            return weights * (1 + moved.nan_to_num(0.0, math.inf)[..., None]).square()
+
+        inner, outer = _centring(p)
         return Linearised(
             linear=linear,
             absolute=absolute,
-            absolute_norm=2 * torch.ones_like(p[:, 0, 0, 0]),
+            norm=steepness.amax((1, 2)),
+            absolute_norm=torch.full_like(inner.norm, 2.0),
             terms=p.shape[-1],
             steepness=steepness,
+            spread=even.amax((1, 2)),
             out=root,
             into=root,
-            curvature=bend.expand_as(least),
-            magnitude=torch.ones_like(least),
+            bend=bent,
+            magnitude=torch.ones_like(p),
             lower=least,
             upper=most,
+            inner=inner,
+            outer=outer,
         )
+
+
+def _centring(p: Groups) -> tuple[Known, Known]:
+    """I - 1 p^T and its transpose."""
+    q, norm = p[:, None], (1 + lengths(p, -1) * math.sqrt(p.shape[-1])).amax(1)
+
+    def known(sign: float, transposed: bool) -> Callable[[Tensor], Tensor]:
+        def apply(h: Tensor) -> Tensor:
+            if transposed:
+                return h + sign * q * h.sum(-1, keepdim=True)
+            return h + sign * (q * h).sum(-1, keepdim=True)
+
+        return apply
+
+    inner, outer = (
+        Known(known(-1.0, t), known(1.0, t), norm, norm, p.shape[-1]) for t in (False, True)
+    )
+    return inner, outer
 
 
 def _probabilities(lower: Groups, upper: Groups) -> tuple[Groups, Groups]:
