@@ -6,7 +6,6 @@ from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.cell_bounds import cell_bounds, interval_cells
 from lossgeom.bounds.cells import cell_generalisation, cell_robustness, unevenness
 from lossgeom.bounds.comparison import Comparison, compare
-from lossgeom.bounds.covering import Covered, covering_radius
 from lossgeom.bounds.covering import Covered, MeasuredCovering, covering_radius
 from lossgeom.bounds.delta_good import DeltaGood, Product, PushForward
 from lossgeom.bounds.fit_of_cost import fit_of_cost
