@@ -82,6 +82,6 @@ def test_errors():
         jacobian_from_separation(x, y, 0.0, fit=0.1, epsilon=0.05, convex=False)
     with pytest.raises(ValueError, match=r"got 0.1 for examples 0 and 1, whose targets are farth"):
         jacobian_from_separation(x, y, 0.0, fit=0.1, **DECLARED)
-    with pytest.raises(ValueError, match="expected epsilon > 0 and < 1, got 0"):
-        jacobian_from_separation(x, y, 0.0, fit=1.0, epsilon=0.0, convex=True)
+    with pytest.raises(ValueError, match="expected epsilon >= 0 and < 1, got -1"):
+        jacobian_from_separation(x, y, 0.0, fit=1.0, epsilon=-1.0, convex=True)
     assert math.isclose(jacobian_from_separation(x, y, 0.0, fit=1.0, **DECLARED).value, 0.0)

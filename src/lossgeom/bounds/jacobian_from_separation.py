@@ -55,7 +55,7 @@ def jacobian_from_separation(
             the softmax of a model.
         local_variation: of the Jacobian of f on the l2 balls of radius delta (N,), or its maximum.
         fit: l.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         convex: whether the support is convex, which you declare.
 
     Returns:
@@ -75,7 +75,7 @@ def jacobian_from_separation(
     (0.169, 'lower')
     """
     check_convex(convex=convex)
-    check_number("epsilon", epsilon, 0, 1)
+    check_number("epsilon", epsilon, 0, 1, at_low=True)
     ell, variation = bracket("fit", fit).max, bracket("local variation", local_variation).max
     steep = [steepest_pair(inputs, targets, 2 * side) for side in dict.fromkeys(ell)]
     pair = steep[-1]

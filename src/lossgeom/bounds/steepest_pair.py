@@ -14,7 +14,6 @@ from lossgeom.checks import check_number
 LEAF = 32  # points of a box at most
 BOXES = 64  # that are compared with another one at a time
 CHUNK = 2**21  # numbers that a step works on at a time
-FEW = 100  # pairs whose distances are computed without looking for the steepest first
 MARGIN = 1 + 1e-9  # for the rounding of what is left out
 
 
@@ -192,10 +191,6 @@ class Pairs:
         far = (self.of_y(first, second) + self.of_y.rounding).clamp(min=0).sqrt() - self.slack
         places = (far > so_far.ratio * near).flatten().nonzero()[:, 0]
         best = replace(so_far, compared=so_far.compared + near.numel())
-        if len(places) > FEW:
-            steepest = (far / near).flatten()[places]
-            best = self._exactly(first, second, places[steepest.argmax()][None], best)
-            places = places[steepest > best.ratio]
         for part in torch.split(places, max(1, CHUNK // self.x.shape[1])):
             best = self._exactly(first, second, part, best)
         return best
