@@ -1,6 +1,7 @@
 """Theorem 5.1: the Jacobian that targets far apart call for."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -73,6 +74,17 @@ def test_a_larger_bound_is_violated():
     assert value(variation, fit) <= at_examples
     assert value(variation / 2, fit) > at_examples
     assert value(variation, fit / 2) > at_examples
+
+
+@pytest.mark.quick
+@given(y=st.tuples(*[st.floats(0.1, 3.0)] * 2), x=st.floats(1e-3, 1e3), left=st.floats(1e-15, 1e-6))
+def test_a_difference_that_is_all_rounding_is_not_too_large(y, x, left):
+    """Where targets are hardly farther apart than twice the fit, in exact arithmetic."""
+    fit = abs(y[0] - y[1]) / 2 * (1 - left)
+    inputs, targets = (torch.tensor([a], dtype=torch.float64).T for a in ((0.0, x), y))
+    bound = jacobian_from_separation(inputs, targets, 0.0, fit=fit, **DECLARED)
+    exact = (abs(Fraction(y[0]) - Fraction(y[1])) - 2 * Fraction(fit)) / Fraction(x)
+    assert Fraction(bound.value) <= max(exact, 0)
 
 
 @pytest.mark.quick

@@ -77,7 +77,8 @@ def jacobian_from_separation(
     check_convex(convex=convex)
     check_number("epsilon", epsilon, 0, 1, at_low=True)
     ell, variation = bracket("fit", fit).max, bracket("local variation", local_variation).max
-    steep = [steepest_pair(inputs, targets, 2 * side) for side in dict.fromkeys(ell)]
+    slacks = dict.fromkeys(2 * side * (1 + 2 * ROUNDING) for side in ell)  # distances are rounded
+    steep = [steepest_pair(inputs, targets, slack) for slack in slacks]
     pair = steep[-1]
     if pair.ratio == float("inf"):
         raise ValueError(
