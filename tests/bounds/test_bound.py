@@ -59,6 +59,7 @@ def test_what_a_bound_is_made_of_and_how_far_it_can_move():
         "  of which variation: 0.4",
         "  sharper certificates of the same numbers may move it to 0.2",
     ]
+    assert "sharper" not in str(Bound(0.5, "it", 0.9, {}, (), "somebody", least=0.49999999))
 
 
 @pytest.mark.parametrize(

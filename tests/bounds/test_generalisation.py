@@ -118,7 +118,7 @@ def test_the_term_of_the_variation_is_four_times_that_of_the_second_derivatives(
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="expected epsilon > 0 and < 1, got 2"):
+    with pytest.raises(ValueError, match="expected epsilon >= 0 and < 1, got 2"):
         difference(DELTA, 1.0, 1.0, epsilon=2.0)
     with pytest.raises(ValueError, match="expected numbers of the same examples, got 2 and 3"):
         difference(DELTA, torch.ones(2), torch.ones(3), epsilon=0.1)

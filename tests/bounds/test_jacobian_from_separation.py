@@ -1,6 +1,7 @@
 """Theorem 5.1: the Jacobian that targets far apart call for."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -76,12 +77,23 @@ def test_a_larger_bound_is_violated():
 
 
 @pytest.mark.quick
+@given(y=st.tuples(*[st.floats(0.1, 3.0)] * 2), x=st.floats(1e-3, 1e3), left=st.floats(1e-15, 1e-6))
+def test_a_difference_that_is_all_rounding_is_not_too_large(y, x, left):
+    """Where targets are hardly farther apart than twice the fit, in exact arithmetic."""
+    fit = abs(y[0] - y[1]) / 2 * (1 - left)
+    inputs, targets = (torch.tensor([a], dtype=torch.float64).T for a in ((0.0, x), y))
+    bound = jacobian_from_separation(inputs, targets, 0.0, fit=fit, **DECLARED)
+    exact = (abs(Fraction(y[0]) - Fraction(y[1])) - 2 * Fraction(fit)) / Fraction(x)
+    assert Fraction(bound.value) <= max(exact, 0)
+
+
+@pytest.mark.quick
 def test_errors():
     x, y = torch.zeros(2, 1), torch.tensor([[0.0], [1.0]])
     with pytest.raises(ValueError, match="needs a distribution with a convex support"):
         jacobian_from_separation(x, y, 0.0, fit=0.1, epsilon=0.05, convex=False)
     with pytest.raises(ValueError, match=r"got 0.1 for examples 0 and 1, whose targets are farth"):
         jacobian_from_separation(x, y, 0.0, fit=0.1, **DECLARED)
-    with pytest.raises(ValueError, match="expected epsilon > 0 and < 1, got 0"):
-        jacobian_from_separation(x, y, 0.0, fit=1.0, epsilon=0.0, convex=True)
+    with pytest.raises(ValueError, match="expected epsilon >= 0 and < 1, got -1"):
+        jacobian_from_separation(x, y, 0.0, fit=1.0, epsilon=-1.0, convex=True)
     assert math.isclose(jacobian_from_separation(x, y, 0.0, fit=1.0, **DECLARED).value, 0.0)

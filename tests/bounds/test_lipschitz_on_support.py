@@ -83,7 +83,7 @@ def test_a_support_that_is_not_convex():
 @pytest.mark.parametrize(
     ("numbers", "epsilon", "message"),
     [
-        ((1.0, 1.0), 1.0, "expected epsilon > 0 and < 1, got 1.0"),
+        ((1.0, 1.0), 1.0, "expected epsilon >= 0 and < 1, got 1.0"),
         ((-1.0, 1.0), 0.1, "expected Jacobian norm >= 0, and no lower side above"),
         ((1.0, Bracket.between(2.0, 1.0)), 0.1, "expected local variation >= 0, and no lower"),
         ((torch.ones(3), torch.ones(2)), 0.1, "expected numbers of the same examples, got 2 and 3"),

@@ -106,7 +106,7 @@ class Bound:
         )
         yield from () if self.certified else (f"  {ESTIMATED}",)
         yield from (f"  of which {name}: {term:.4g}" for name, term in self.terms.items())
-        if self.least is not None:
+        if self.least is not None and f"{self.least:.4g}" != f"{self.value:.4g}":
             yield f"  sharper certificates of the same numbers may move it to {self.least:.4g}"
         yield from (f"  note: {note}" for note in self.notes)
         for name, value in self.inputs.items():

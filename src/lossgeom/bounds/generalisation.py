@@ -7,17 +7,28 @@ from typing import Literal
 
 from torch import Tensor
 
-from lossgeom.bounds._numbers import COVERED, FITTED, PAPER, Number, Terms, at_largest, bounded
+from lossgeom.bounds._numbers import (
+    COVERED,
+    FITTED,
+    PAPER,
+    Number,
+    Terms,
+    at_largest,
+    bounded,
+)
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.lipschitz import Bracket
 
 Form = Literal["ambient", "latent"]
+Term = tuple[str, str, Number, int]  # its name and its number's, and its order in delta
 EXACT = Bracket.exactly(0.0)
 QUANTITY = "the mean distance of the model from the target on new inputs"
 FORMS = {
-    "ambient": "as stated, in the space of inputs",
-    "latent": "applied to model and target after the generator, in the space of its inputs",
+    "ambient": f"{PAPER}, theorem 6.1, as stated, in the space of inputs",
+    "latent": f"{PAPER}, theorem 6.1, applied to model and target after the generator, in the "
+    "space of its inputs",
 }
+DERIVED = f"derived from {PAPER}, theorem 6.1, "
 TARGET = Assumption("what is said of the target is true of it on all balls", "declared")
 
 
@@ -57,7 +68,7 @@ def generalisation(
         local_variation: of it on the balls (N,), or its maximum.
         fit: l, the largest distance of model and target at the examples; 0 by default. As any of
             these, a number if it was measured, and a bracket if it is certified.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         form: ``"ambient"`` or ``"latent"``, for the name.
         trivial: what the distance is at most without the theorem, such as the range of the target.
 
@@ -65,7 +76,7 @@ def generalisation(
         An upper bound, certified where everything is a bracket, in units of the outputs.
 
     Raises:
-        ValueError: for an epsilon outside of (0, 1), negative numbers, or numbers of different
+        ValueError: for an epsilon outside of [0, 1), negative numbers, or numbers of different
             examples.
 
     Source: MacDonald et al., arXiv:2305.14683, theorem 6.1 and equation 10; the fit and the latent
@@ -77,31 +88,15 @@ def generalisation(
     >>> round(bound.value, 5)
     0.27988
     """
-
-    def terms(
-        radius: Tensor, lipschitz: Tensor, norms: Tensor, variation: Tensor, ell: Tensor
-    ) -> Terms:
-        return at_largest(
-            fit=ell,
-            target=radius * lipschitz,
-            Jacobian=radius * norms,
-            variation=radius * variation,
-        )
-
-    return bounded(
-        {
-            "delta": _known(delta),
-            "Lipschitz constant of the target": target_lipschitz,
-            "Jacobian norm": jacobian_norms,
-            "local variation": local_variation,
-            "fit": fit,
-        },
-        terms,
-        epsilon=epsilon,
-        quantity=QUANTITY,
-        assumptions=(COVERED, TARGET, FITTED),
-        source=f"{PAPER}, theorem 6.1, {FORMS[form]}",
-        trivial=trivial,
+    return _at_most(
+        FORMS[form],
+        delta,
+        fit,
+        epsilon,
+        trivial,
+        ("target", "Lipschitz constant of the target", target_lipschitz, 1),
+        ("Jacobian", "Jacobian norm", jacobian_norms, 1),
+        ("variation", "local variation", local_variation, 1),
     )
 
 
@@ -130,7 +125,7 @@ def local_lipschitz(
         lipschitz: Lipschitz constants of the model on the balls (N,), or their maximum.
         target_lipschitz: those of the target.
         fit: distances of model and target at the examples (N,), or the largest.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         trivial: what the distance is at most without the theorem.
 
     Raises:
@@ -144,23 +139,14 @@ def local_lipschitz(
     >>> round(bound.value, 6), round(bound.least, 6), bound.certified
     (0.4, 0.3, True)
     """
-
-    def terms(radius: Tensor, of_model: Tensor, of_target: Tensor, ell: Tensor) -> Terms:
-        return at_largest(fit=ell, target=radius * of_target, model=radius * of_model)
-
-    return bounded(
-        {
-            "delta": _known(delta),
-            "local Lipschitz constant": lipschitz,
-            "local Lipschitz constant of the target": target_lipschitz,
-            "fit": fit,
-        },
-        terms,
-        epsilon=epsilon,
-        quantity=QUANTITY,
-        assumptions=(COVERED, TARGET, FITTED),
-        source=f"derived from {PAPER}, theorem 6.1, with Lipschitz constants on the balls",
-        trivial=trivial,
+    return _at_most(
+        f"{DERIVED}with Lipschitz constants on the balls",
+        delta,
+        fit,
+        epsilon,
+        trivial,
+        ("target", "local Lipschitz constant of the target", target_lipschitz, 1),
+        ("model", "local Lipschitz constant", lipschitz, 1),
     )
 
 
@@ -188,7 +174,7 @@ def difference(
         jacobian_norms: spectral norms of the Jacobian of the difference at the examples (N,).
         local_variation: of that on the balls (N,), or the sum of those of model and target.
         fit: distances of model and target at the examples (N,), or the largest.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         trivial: what the distance is at most without the theorem.
 
     Raises:
@@ -199,23 +185,14 @@ def difference(
     >>> round(difference(0.1, 0.01, 0.5, fit=1e-3, epsilon=0.05).value, 6)
     0.052
     """
-
-    def terms(radius: Tensor, norms: Tensor, variation: Tensor, ell: Tensor) -> Terms:
-        return at_largest(fit=ell, Jacobian=radius * norms, variation=radius * variation)
-
-    return bounded(
-        {
-            "delta": _known(delta),
-            "Jacobian norm of the difference": jacobian_norms,
-            "local variation": local_variation,
-            "fit": fit,
-        },
-        terms,
-        epsilon=epsilon,
-        quantity=QUANTITY,
-        assumptions=(COVERED, TARGET, FITTED),
-        source=f"derived from {PAPER}, theorem 6.1, for the difference of model and target",
-        trivial=trivial,
+    return _at_most(
+        f"{DERIVED}for the difference of model and target",
+        delta,
+        fit,
+        epsilon,
+        trivial,
+        ("Jacobian", "Jacobian norm of the difference", jacobian_norms, 1),
+        ("variation", "local variation", local_variation, 1),
     )
 
 
@@ -245,7 +222,7 @@ def smooth_difference(
         jacobian_lipschitz: Lipschitz constants of that Jacobian on the balls (N,), such as
             :func:`lossgeom.jacobian_lipschitz` certifies, or the sum of those of both.
         fit: distances of model and target at the examples (N,), or the largest.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         trivial: what the distance is at most without the theorem.
 
     Raises:
@@ -256,28 +233,38 @@ def smooth_difference(
     >>> round(smooth_difference(0.1, 0.01, 2.5, fit=1e-3, epsilon=0.05).value, 6)
     0.0145
     """
-
-    def terms(radius: Tensor, norms: Tensor, lipschitz: Tensor, ell: Tensor) -> Terms:
-        return at_largest(
-            fit=ell, Jacobian=radius * norms, variation=radius.square() / 2 * lipschitz
-        )
-
-    return bounded(
-        {
-            "delta": _known(delta),
-            "Jacobian norm of the difference": jacobian_norms,
-            "Lipschitz constant of the Jacobian": jacobian_lipschitz,
-            "fit": fit,
-        },
-        terms,
-        epsilon=epsilon,
-        quantity=QUANTITY,
-        assumptions=(COVERED, TARGET, FITTED),
-        source=f"derived from {PAPER}, theorem 6.1, for the difference of model and target, "
-        "with the Lipschitz constant of the Jacobian",
-        trivial=trivial,
+    return _at_most(
+        f"{DERIVED}for the difference of model and target, with second derivatives",
+        delta,
+        fit,
+        epsilon,
+        trivial,
+        ("Jacobian", "Jacobian norm of the difference", jacobian_norms, 1),
+        ("variation", "Lipschitz constant of the Jacobian", jacobian_lipschitz, 2),
     )
 
 
-def _known(delta: float | Bracket) -> Bracket:
-    return delta if isinstance(delta, Bracket) else Bracket.exactly(delta)
+def _at_most(
+    source: str, delta: float | Bracket, fit: Number, epsilon: float, trivial: float, *terms: Term
+) -> Bound:
+    """The fit, and what the distance may grow by from the centre of a ball to its edge."""
+    numbers = {
+        "delta": delta if isinstance(delta, Bracket) else Bracket.exactly(delta),
+        "fit": fit,
+        **{name: number for _, name, number, _ in terms},
+    }
+
+    def summands(radius: Tensor, ell: Tensor, *others: Tensor) -> Terms:
+        grown = zip(terms, others, strict=True)
+        parts = {part: radius**order / order * each for (part, _, _, order), each in grown}
+        return at_largest(fit=ell, **parts)
+
+    return bounded(
+        numbers,
+        summands,
+        epsilon=epsilon,
+        quantity=QUANTITY,
+        assumptions=(COVERED, TARGET, FITTED),
+        source=source,
+        trivial=trivial,
+    )

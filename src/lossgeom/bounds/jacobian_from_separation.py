@@ -55,7 +55,7 @@ def jacobian_from_separation(
             the softmax of a model.
         local_variation: of the Jacobian of f on the l2 balls of radius delta (N,), or its maximum.
         fit: l.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         convex: whether the support is convex, which you declare.
 
     Returns:
@@ -75,9 +75,10 @@ def jacobian_from_separation(
     (0.169, 'lower')
     """
     check_convex(convex=convex)
-    check_number("epsilon", epsilon, 0, 1)
+    check_number("epsilon", epsilon, 0, 1, at_low=True)
     ell, variation = bracket("fit", fit).max, bracket("local variation", local_variation).max
-    steep = [steepest_pair(inputs, targets, 2 * side) for side in dict.fromkeys(ell)]
+    slacks = dict.fromkeys(2 * side * (1 + 2 * ROUNDING) for side in ell)  # distances are rounded
+    steep = [steepest_pair(inputs, targets, slack) for slack in slacks]
     pair = steep[-1]
     if pair.ratio == float("inf"):
         raise ValueError(

@@ -37,14 +37,14 @@ def lipschitz_on_support(
         jacobian_norms: spectral norms of the Jacobian at the examples (N,).
         local_variation: of the Jacobian on the l2 balls of radius delta round them (N,), or its
             maximum.
-        epsilon: the probability that the examples do not cover the support.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
         convex: whether the support is convex, which you declare.
 
     Returns:
         An upper bound, certified where both are brackets, in outputs per unit of input.
 
     Raises:
-        ValueError: without a convex support, for an epsilon outside of (0, 1), negative numbers, or
+        ValueError: without a convex support, for an epsilon outside of [0, 1), negative numbers, or
             numbers of different examples.
 
     Source: MacDonald et al., arXiv:2305.14683, theorem 4.3 and equation 8; that the support has to

@@ -14,7 +14,6 @@ from lossgeom.checks import check_number
 LEAF = 32  # points of a box at most
 BOXES = 64  # that are compared with another one at a time
 CHUNK = 2**21  # numbers that a step works on at a time
-FEW = 100  # pairs whose distances are computed without looking for the steepest first
 MARGIN = 1 + 1e-9  # for the rounding of what is left out
 
 
@@ -76,7 +75,8 @@ def steepest_pair(
     pair are never left out, so that the maximum is exact up to the rounding of distances.
 
     Cost: :math:`(N / 32)^2` bounds, and distances of the pairs that are left: few where inputs have
-    few dimensions, and up to all :math:`N^2 / 2` where they have many. Memory: a few times 16 MiB.
+    few dimensions, and up to all :math:`N^2 / 2` where they have many. Memory:
+    five times the examples in float64, and a few times 16 MiB.
 
     Args:
         inputs: x, as rows.
@@ -101,6 +101,7 @@ def steepest_pair(
     pairs = Pairs(x, y, Squares.of(x), Squares.of(y), slack)
     for members in boxes.members:
         best = pairs.best(members, members, best)
+    compared = boxes.members.numel() * boxes.members.shape[1]
     of_x, of_y = boxes.ends(x), boxes.ends(y)
     for box, members in enumerate(boxes.members):
         far = _apart(of_y, box)[1] - slack
@@ -111,10 +112,10 @@ def steepest_pair(
             others = others[bounds[others] > best.ratio]
             if not len(others):
                 break
+            compared += len(members) * boxes.members[others].numel()
             second = pairs.near_enough(members, boxes.members[others], far[others], best)
-            if len(second):
-                best = pairs.best(members, second, best)
-    return best
+            best = pairs.best(members, second, best)
+    return replace(best, compared=compared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +137,9 @@ class Squares:
         """Prepare the products of some points."""
         x = points - points.mean(0)
         squares = x.square().sum(1, keepdim=True)
-        left, right = (
-            [-2 * x, torch.ones_like(squares), squares],
-            [x, squares, torch.ones_like(squares)],
-        )
+        one = torch.ones_like(squares)
         rounding = 2**-50 * (x.shape[1] + 4) * squares.max().item()
-        return cls(torch.cat(left, 1), torch.cat(right, 1), rounding)
+        return cls(torch.cat([-2 * x, one, squares], 1), torch.cat([x, squares, one], 1), rounding)
 
     def __call__(self, first: Tensor, second: Tensor) -> Float[Tensor, "m k"]:
         """Those of two groups of points."""
@@ -191,14 +189,9 @@ class Pairs:
         near = (self.of_x(first, second) - self.of_x.rounding).clamp(min=0).sqrt()
         far = (self.of_y(first, second) + self.of_y.rounding).clamp(min=0).sqrt() - self.slack
         places = (far > so_far.ratio * near).flatten().nonzero()[:, 0]
-        best = replace(so_far, compared=so_far.compared + near.numel())
-        if len(places) > FEW:
-            steepest = (far / near).flatten()[places]
-            best = self._exactly(first, second, places[steepest.argmax()][None], best)
-            places = places[steepest > best.ratio]
         for part in torch.split(places, max(1, CHUNK // self.x.shape[1])):
-            best = self._exactly(first, second, part, best)
-        return best
+            so_far = self._exactly(first, second, part, so_far)
+        return so_far
 
     def _exactly(
         self, first: Tensor, second: Tensor, places: Tensor, so_far: SteepestPair
@@ -211,7 +204,7 @@ class Pairs:
             return so_far
         ratio, top = ratios.max(0)
         smaller, larger = sorted((int(i[top]), int(j[top])))
-        return SteepestPair(ratio.item(), smaller, larger, so_far.compared)
+        return SteepestPair(ratio.item(), smaller, larger, 0)
 
 
 def _apart(ends: tuple[Tensor, Tensor], box: int) -> tuple[Tensor, Tensor]:
