@@ -3,8 +3,16 @@
 import pytest
 import torch
 
-from lossgeom import Problem, jacobian_norms, local_variation_upper
-from lossgeom.lab.generators import digits_decoder, student, tanh_surface
+from lossgeom import Problem, jacobian_norms, lipschitz_global, local_variation_upper
+from lossgeom.bounds import Gaussian
+from lossgeom.lab.datasets import digits
+from lossgeom.lab.generators import (
+    digits_decoder,
+    sine_implicit,
+    spectral_gan,
+    student,
+    tanh_surface,
+)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
@@ -39,12 +47,12 @@ def test_sizes_of_a_surface_that_cannot_be(settings, expected):
 
 def bound_and_range(task):
     """Theorem 6.1 for N = 2000 points and a student that is the teacher, and what is trivial."""
-    u, _, y = task.sample(200)
+    u, _, y = task.sample(50)
     delta = task.latent.radius(2000, 0.05)
     problem = Problem(task.target, "squared_error", [(u, y)])
     largest = (jacobian_norms(problem).values + local_variation_upper(problem, delta)).max()
-    certified = task.lipschitz(50)["target"].max[1]
-    return delta * (certified + largest.item()), (y.max() - y.min()).item()
+    y = task.sample(500)[2]
+    return delta * (lipschitz_global(problem) + largest.item()), (y.max() - y.min()).item()
 
 
 def test_only_a_regularised_decoder_of_digits_is_smooth_enough():
@@ -68,6 +76,72 @@ def test_only_a_regularised_decoder_of_digits_is_smooth_enough():
 def test_decoders_that_cannot_be(settings, expected):
     with pytest.raises(ValueError, match=expected):
         digits_decoder(**settings)
+
+
+def test_sine_implicit():
+    task = sine_implicit(digit=3, height=0.5)
+    u, x, _ = task.sample(50)
+    weights = [parameter.detach() for parameter in task.generator.parameters()]
+    first, second = ((lambda z, i=i: torch.sin(z @ weights[i].T + weights[i + 1])) for i in (0, 2))
+    value = second(first(u)) @ weights[4].T + weights[5]
+    torch.testing.assert_close(x, torch.cat([u, 0.5 * value], 1))
+    images, labels = digits(1796, centred=False, lowest=0.0).train
+    image = images[labels == 3].mean(0).double()
+    row, column = torch.arange(64) // 8, torch.arange(64) % 8
+    learned = task.generator((torch.stack([row, column], 1).double() + 0.5) / 8)[:, 2] / 0.5
+    assert (learned - image).square().mean() < 0.4 * image.var()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"digit": 10}, "expected a digit from 0 to 9, got 10"),
+        ({"frequency": 0.0}, "expected frequency > 0, got 0"),
+        ({"height": 0.0}, "expected height > 0, got 0"),
+        ({"weight_decay": -1.0}, "expected weight_decay >= 0, got -1"),
+        ({"steps": 0}, "expected steps of at least 1, got 0"),
+    ],
+)
+def test_implicit_functions_that_cannot_be(settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        sine_implicit(**settings)
+
+
+def energy_distance(x, y):
+    """Zero for samples of one distribution."""
+    return 2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean()
+
+
+def test_spectral_gan():
+    images = digits(1796).train[0].double()
+    raw, trained = (spectral_gan(steps=steps, scale=5.0) for steps in (1, 100))
+    distances = [energy_distance(task.sample(300)[1], images) for task in (raw, trained)]
+    assert distances[1] < distances[0] / 3
+    first, _, last = trained.generator
+    assert not hasattr(first, "parametrizations")
+    norms = [torch.linalg.matrix_norm(layer.weight, 2).item() for layer in (first, last)]
+    assert norms == pytest.approx([1, 5], rel=0.05)
+    assert trained.lipschitz(20)["generator"].max[1] < 1.0001 * norms[0] * norms[1]
+
+
+def test_a_gan_with_truncated_normal_latents():
+    latent = Gaussian(3, cut=2.5)
+    u, x, _ = spectral_gan(latent, steps=1).sample(20)
+    assert u.shape == (20, 3)
+    assert x.shape == (20, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"scale": 0.0}, "expected scale > 0, got 0"),
+        ({"teacher_decay": -1.0}, "expected teacher_decay >= 0, got -1"),
+        ({"steps": 0}, "expected steps of at least 1, got 0"),
+    ],
+)
+def test_gans_that_cannot_be(settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        spectral_gan(**settings)
 
 
 def error(model, x, y):

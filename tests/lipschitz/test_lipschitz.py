@@ -10,6 +10,7 @@ import lossgeom as lg
 from tests.conftest import without_checks
 from tests.smoothness.networks import (
     NETWORKS,
+    Sine,
     in_ball,
     jacobians,
     mlp,
@@ -81,7 +82,7 @@ def test_a_ball_of_no_radius_has_the_norm_at_its_centre(name):
     widths=st.lists(st.integers(1, 8), min_size=2, max_size=5),
     scale=st.sampled_from([0.1, 1.0, 10.0]),
     radius=st.sampled_from(RADII),
-    activation=st.sampled_from([nn.ReLU, nn.Tanh, nn.GELU]),
+    activation=st.sampled_from([nn.ReLU, nn.Tanh, nn.GELU, Sine]),
 )
 def test_random_perceptrons(seed, widths, scale, radius, activation):
     generator = torch.Generator().manual_seed(seed)

@@ -9,6 +9,18 @@ from torch import Tensor, nn
 
 import lossgeom as lg
 
+
+class Sine(nn.Module):
+    """A function that torch has no module for."""
+
+    def __init__(self, cosine: bool = False) -> None:
+        super().__init__()
+        self.cosine = cosine
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.cos() if self.cosine else torch.sin(z)
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.1),
@@ -23,6 +35,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": lambda: nn.ELU(1.5),
     "celu": lambda: nn.CELU(0.5),
     "selu": nn.SELU,
+    "sine": Sine,
+    "cosine": lambda: Sine(cosine=True),
     "softplus": lambda: nn.Softplus(beta=3.0),
 }
 

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lossgeom.lipschitz.certified.activations import ACTIVATIONS as KNOWN
-from lossgeom.lipschitz.certified.activations import prelu
+from lossgeom.lipschitz.certified.activations import Monotone, prelu
+from lossgeom.lipschitz.certified.waves import COSINE, SINE
 from tests.smoothness.networks import ACTIVATIONS
+
+WAVES = {"sine": SINE, "cosine": COSINE}  # torch has no modules for them
 
 
 def slopes_bend(module):
@@ -20,7 +23,7 @@ def slopes_bend(module):
 @given(first=st.floats(-8, 8), second=st.floats(-8, 8))
 def test_slopes_and_values_on_intervals(name, first, second):
     module = ACTIVATIONS[name]()
-    function = KNOWN[type(module)](module)
+    function = WAVES.get(name) or KNOWN[type(module)](module)
     lower, upper = (torch.tensor(z).double() for z in sorted((first, second)))
     z = (lower + (upper - lower) * torch.linspace(0, 1, 2001).double()).requires_grad_()
     values = module(z)
@@ -94,3 +97,25 @@ def test_the_slope_of_celu_is_known_as_well_as_torch_knows_it():
     least, largest = function.slopes(z.detach(), z.detach())
     assert ((least <= slopes) & (slopes <= largest)).all()
     assert (largest - least).max() < 1e-6
+
+
+@pytest.mark.parametrize("turns", [0, -1, 3, 10**9])
+def test_waves_have_their_crests_in_every_period(turns):
+    middle = torch.tensor(2 * torch.pi * turns + torch.pi / 2, dtype=torch.float64)
+    short = middle - 0.1, middle + 0.2
+    least, largest = SINE.values(*short)
+    assert largest == pytest.approx(1, abs=1e-12)
+    assert least == pytest.approx(torch.sin(middle + 0.2).item(), abs=1e-12)
+    assert SINE.slopes(*short)[0] == pytest.approx(torch.cos(middle + 0.2).item(), abs=1e-12)
+    assert SINE.bend(*short) == pytest.approx(1, abs=1e-12)
+    before = middle - 0.2, middle - 0.1
+    assert SINE.values(*before)[1] == pytest.approx(torch.sin(middle - 0.1).item(), abs=1e-12)
+    for part in (SINE.values, SINE.slopes, COSINE.values, COSINE.slopes):
+        for end in (middle + 6.3, torch.full_like(middle, torch.inf)):
+            assert torch.stack(part(middle, end)).tolist() == pytest.approx([-1, 1], abs=1e-12)
+
+
+def test_a_crest_in_the_wrong_place_is_noticed():
+    moved = Monotone(torch.sin, ((torch.pi, 1.0), (0.0, -1.0)), period=2 * torch.pi)
+    ends = torch.tensor([1.0, 2.0]).double()
+    assert moved.range(*ends)[1] < torch.sin(torch.tensor(1.5)) < SINE.values(*ends)[1]

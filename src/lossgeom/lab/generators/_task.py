@@ -73,8 +73,7 @@ class ManifoldTask:
 
 def _bracket(module: nn.Module, inputs: Tensor, seed: int) -> Bracket:
     problem = Problem(module, "squared_error", [(inputs, module(inputs).detach())])
-    found, certified = lipschitz_lower(problem, seed=seed).value, lipschitz_global(problem)
-    return Bracket(*torch.tensor([[found], [certified]], dtype=torch.float64))
+    return Bracket.between(lipschitz_lower(problem, seed=seed).value, lipschitz_global(problem))
 
 
 def linear(weight: Float[Tensor, "C D"], bias: Float[Tensor, " C"] | None = None) -> nn.Linear:
@@ -84,6 +83,11 @@ def linear(weight: Float[Tensor, "C D"], bias: Float[Tensor, " C"] | None = None
     layer.weight = nn.Parameter(weight)
     layer.bias = layer.bias if bias is None else nn.Parameter(bias)
     return layer
+
+
+def linear_layers(net: nn.Sequential) -> list[nn.Linear]:
+    """The linear layers among those of a network."""
+    return [layer for layer in net if isinstance(layer, nn.Linear)]
 
 
 def orthonormal(
@@ -107,7 +111,6 @@ def random_teacher(latent: DeltaGood, generator: nn.Module, seed: int) -> nn.Seq
     seeds = torch.randint(LARGEST_SEED, (DRAWS,), generator=random_numbers(seed, tag=1)).tolist()
     drawn = [mlp(x.shape[1], 1, (32,), "tanh", each).double() for each in seeds]
     for teacher in drawn:
-        layers = (layer for layer in teacher if isinstance(layer, nn.Linear))
-        for layer, norm in zip(layers, (1.5, 1.0), strict=True):
+        for layer, norm in zip(linear_layers(teacher), (1.5, 1.0), strict=True):
             layer.weight *= norm / torch.linalg.matrix_norm(layer.weight, 2)
     return max(drawn, key=lambda teacher: teacher(x).std().item())

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import nn
 
 from lossgeom.bounds import Cube
 from lossgeom.checks import check_number, check_whole
-from lossgeom.lab.datasets import digits
+from lossgeom.lab.generators._digits import all_digits, learn, teacher_of_even
 from lossgeom.lab.generators._task import ManifoldTask
 from lossgeom.lab.models import mlp
-from lossgeom.lab.training import optimize
-
-ALL = 1796  # digits to train on, but for one
 
 
 def digits_decoder(
@@ -49,22 +45,9 @@ def digits_decoder(
     check_whole(1, dimension=dimension, steps=steps)
     check_number("weight_decay", weight_decay, 0, at_low=True)
     check_number("teacher_decay", teacher_decay, 0, at_low=True)
-    x, labels = digits(ALL, seed).train
+    x = all_digits(seed)
     encoder = nn.Sequential(mlp(64, dimension, (32,), "tanh", seed), nn.Sigmoid())
     decoder = mlp(dimension, 64, (16,), "tanh", seed + 1)
-    _train(nn.Sequential(encoder, decoder), x, x, steps, {encoder: 0.0, decoder: weight_decay})
-    teacher = mlp(64, 1, (32,), "tanh", seed + 2)
-    even = 1 - 2 * (labels[:, None] % 2).float()
-    _train(teacher, x, even, steps // 2, {teacher: teacher_decay})
-    return ManifoldTask(Cube(dimension), decoder.double(), teacher.double())
-
-
-def _train(
-    model: nn.Module, x: Tensor, y: Tensor, steps: int, decays: dict[nn.Module, float]
-) -> None:
-    groups = [
-        {"params": part.parameters(), "weight_decay": decay} for part, decay in decays.items()
-    ]
-    adam = Adam(groups, lr=0.01)
-    for _ in optimize(model, "squared_error", [(x, y)], optimizers=[adam], steps=steps):
-        pass
+    learn(nn.Sequential(encoder, decoder), x, x, steps, {encoder: 0.0, decoder: weight_decay})
+    teacher = teacher_of_even(seed, teacher_decay, steps // 2)
+    return ManifoldTask(Cube(dimension), decoder.double(), teacher)

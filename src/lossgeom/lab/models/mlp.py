@@ -5,9 +5,18 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lossgeom.wording import one_of
+
+
+class Sine(nn.Module):
+    """The sine of each number."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Take the sine."""
+        return torch.sin(z)
+
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -15,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "elu": nn.ELU,
+    "sine": Sine,
 }
 
 

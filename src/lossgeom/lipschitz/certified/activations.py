@@ -38,21 +38,31 @@ class Monotone:
         function: of each number.
         breaks: points where it turns or jumps, each with its value or its two limits there, which
             may be tensors, such as one number for each channel.
+        period: after which all of it repeats, if it does.
     """
 
     function: Elementwise
     breaks: tuple[tuple[Any, ...], ...] = ()
+    period: float | None = None
 
     def range(self, lower: Numbers, upper: Numbers) -> Ranges:
         """The extremes on intervals, which are at their ends and at breaks."""
         left, right = self.function(lower), self.function(upper)
         least, largest = torch.minimum(left, right), torch.maximum(left, right)
         for point, *limits in self.breaks:
-            inside = (lower <= point) & (point <= upper)
+            inside = self._holds(point, lower, upper)
             for limit in limits:
                 least = torch.where(inside, least.clamp(max=limit), least)
                 largest = torch.where(inside, largest.clamp(min=limit), largest)
         return least, largest
+
+    def _holds(self, point: float | Numbers, lower: Numbers, upper: Numbers) -> Tensor:
+        """Whether a break, or its image some periods away, is in an interval, up to rounding."""
+        if self.period is None:
+            return (lower <= point) & (point <= upper)
+        first, last = (lower - point) / self.period, (upper - point) / self.period
+        first, last = first - ROUNDING * (1 + first.abs()), last + ROUNDING * (1 + last.abs())
+        return first.ceil() <= last.floor()
 
 
 def turning(function: Elementwise, *points: float) -> Monotone:

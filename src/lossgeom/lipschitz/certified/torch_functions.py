@@ -25,6 +25,7 @@ from lossgeom.lipschitz.certified.graph import Sum, Value
 from lossgeom.lipschitz.certified.rearranging import EXAMPLES, UnknownArguments
 from lossgeom.lipschitz.certified.torch_blocks import FUNCTIONS
 from lossgeom.lipschitz.certified.torch_modules import layer_of
+from lossgeom.lipschitz.certified.waves import COSINE, SINE
 
 PLACES = (torch, F, Tensor, operator)  # where functions of known names are looked up
 REARRANGING = (
@@ -129,6 +130,8 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("sub", "isub"), _sum(-1.0)),
     **dict.fromkeys(("mul", "imul"), _product),
     **dict.fromkeys(("div", "truediv", "itruediv"), _quotient),
+    "sin": lambda x: x.then(SINE),
+    "cos": lambda x: x.then(COSINE),
     "neg": lambda x: line(x, -1.0),
     "mean": summed(mean=True),
     "sum": summed(mean=False),
