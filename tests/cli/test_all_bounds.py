@@ -1,6 +1,7 @@
 """``lossgeom bound all``: table, record, page, and what is computed again where more is given."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def here(tmp_path):
     return tmp_path
 
 
-def test_a_plain_classifier_and_what_more_adds(command, here):
+def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
     done = command("bound", "all", *ALONE, cwd=here)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -85,6 +86,7 @@ def test_a_plain_classifier_and_what_more_adds(command, here):
         assert word in page, word
     assert "<h2>Bound</h2>" not in page
 
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # without further pages
     more = command("bound", "all", *ALONE, "--prior", "init.pt", "--json", cwd=here)
     assert more.returncode == 0, more.stderr
     found = json.loads(more.stdout)["bounds"]
@@ -107,7 +109,8 @@ def test_one_that_was_stopped_goes_on(command, here, monkeypatch):
     def stopped(given):
         raise KeyboardInterrupt
 
-    families = list(comparison.FAMILIES)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    families = list(comparison.FAMILIES)[:2]
     monkeypatch.setattr(comparison, "FAMILIES", [families[0], comparison.Family("b", stopped)])
     command("bound", "all", *ALONE, cwd=here)
     record = lg.Record.open(here / "runs/bounds-net")
@@ -120,7 +123,8 @@ def test_one_that_was_stopped_goes_on(command, here, monkeypatch):
     assert f"computing: {families[1].title}" in done.stderr
 
 
-def test_a_model_with_a_teacher(command, here):
+def test_a_model_with_a_teacher(command, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     flags = ["--latent", "cube:2", "--teacher", "net.py:teacher", "--json"]
     done = command("bound", "all", *TAUGHT, *flags, cwd=here)
     assert done.returncode == 0, done.stderr

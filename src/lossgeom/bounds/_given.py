@@ -24,7 +24,7 @@ from lossgeom.problem import Problem
 
 FEW = 256  # examples, of what is said of each by itself
 NEW = 10_000  # draws that errors are measured on
-SEARCHED = 16  # examples round which ascents look for lower sides
+SEARCHED = 0  # examples round which ascents look for lower sides, which no table shows
 FRESH = 2000  # draws that a sample is compared with
 ROWS = 4096  # of it at a time
 SURE = 1e-6  # the probability that one from the distribution is refused
