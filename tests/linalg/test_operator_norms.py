@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lossgeom.linalg.arithmetic import lengths
-from lossgeom.linalg.operator_norms import convolution_norm, dense_norm
+from lossgeom.linalg.operator_norms import convolution_norm, dense_norm, gram_norm
 
 
 def test_a_wide_image_reaches_the_fourier_bound():
@@ -30,6 +30,17 @@ def test_dense_norms_are_above_the_exact_ones():
         assert Fraction(dense_norm(M).item()) ** 2 >= exact
         below += Fraction(torch.linalg.matrix_norm(M, ord=2).item()) ** 2 < exact
     assert below > 0  # so that rounding matters here
+
+
+def test_norms_from_gram_matrices_are_those_of_the_matrices():
+    M = torch.randn(3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = torch.linalg.matrix_norm(M, ord=2)
+    bounds = gram_norm(M.mT @ M, 6)
+    assert (exact <= bounds).all()
+    torch.testing.assert_close(bounds, exact)
+    assert not (exact <= gram_norm(M.mT @ M / 4, 6)).any()
+    broken = torch.tensor([[[1.0, float("nan")], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    assert gram_norm(broken.double(), 2).tolist() == pytest.approx([float("inf"), 1.0])
 
 
 def test_dense_norms_survive_extremes():

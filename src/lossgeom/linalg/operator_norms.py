@@ -29,9 +29,25 @@ def dense_norm(M: Float[Tensor, "... m n"] | Complex[Tensor, "... m n"]) -> Floa
     finite = scale.isfinite()
     scaled = torch.where(finite, M / torch.where(scale > 0, scale, 1), 0)
     gram = scaled @ scaled.mH if m <= n else scaled.mH @ scaled
-    rounding = 8 * (m + n) * EPSILON * scaled.abs().square().sum((-2, -1))
-    largest = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0) + rounding
-    return torch.where(finite[..., 0, 0], largest.sqrt() * scale[..., 0, 0], math.inf)
+    return torch.where(finite, gram_norm(gram, max(m, n))[..., None, None] * scale, math.inf)[
+        ..., 0, 0
+    ]
+
+
+def gram_norm(
+    gram: Float[Tensor, "... n n"] | Complex[Tensor, "... n n"], terms: int
+) -> Float[Tensor, " ..."]:
+    """Upper bounds of the norms of matrices as in :func:`dense_norm`, from their Gram matrices.
+
+    Those are sums of so many terms, of numbers whose squares neither vanish nor overflow, or
+    infinite or NaN; then so is the bound infinite.
+    """
+    diagonal = gram.diagonal(dim1=-2, dim2=-1).real
+    finite = gram.isfinite().all(-1).all(-1)
+    rounding = 8 * (terms + gram.shape[-1]) * EPSILON * diagonal.sum(-1)
+    values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], gram, 0))
+    largest = values[..., -1].clamp(min=0) + rounding
+    return torch.where(finite, largest.sqrt(), math.inf)
 
 
 def convolution_norm(

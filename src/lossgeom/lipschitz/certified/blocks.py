@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,11 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lossgeom.linalg.arithmetic import lengths
-from lossgeom.linalg.operator_norms import EPSILON, dense_norm
+from lossgeom.linalg.operator_norms import EPSILON, dense_norm, gram_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.smooth_maps import Known
 
+MANY = 1024  # rows and columns of a matrix from which on norms for weights are only estimated
+ITERATIONS = 20  # of the power method for such an estimate
 FAIR = 1e150  # a weight between its inverse and this lets no number of a block vanish
 Key = TypeVar("Key")
 PerExample = Float[Tensor, " B"]
@@ -124,21 +127,57 @@ def norm_of_sum(blocks: Collection[Block]) -> PerExample:
     With s = sum_k ||X_k|| g_k and w_k^2 = g_k / ||X_k||, it is the product of a row of blocks
     and a column, hence at most ||(w_1 X_1, w_2 X_2, ...)|| sqrt(s), which is at most s.
     """
+    rows = next(block.columns[0, 0].numel() for block in blocks)
+    if min(rows, sum(block.columns.shape[1] for block in blocks)) > MANY:
+        return _norm_of_large_sum(blocks, rows)
     s = torch.stack([block.norm * block.gain for block in blocks]).sum(0)
     if len(blocks) == 1:
         return s
-    weights = torch.stack([_weight(block) for block in blocks])
-    fair = (weights < FAIR) & ((weights == 0) | (weights > 1 / FAIR))
+    weights = torch.stack([_weight(block.gain, block.norm) for block in blocks])
     scaled = [w[:, None, None] * b.columns.flatten(2) for w, b in zip(weights, blocks, strict=True)]
     error = (weights * torch.stack([block.error for block in blocks])).sum(0)
     row = (dense_norm(torch.cat(scaled, dim=1)) + error) * s.sqrt()
-    return torch.where(fair.all(0), torch.fmin(s, row), s)
+    return torch.where(_fair(weights), torch.fmin(s, row), s)
 
 
-def _weight(block: Block) -> PerExample:
+def _norm_of_large_sum(blocks: Collection[Block], rows: int) -> PerExample:
+    """The same from one block at a time, with estimates in the weights: any weights are right."""
+    gain = next(block.gain for block in blocks)
+    error, s, weights = torch.zeros_like(gain), torch.zeros_like(gain), []
+    gram = gain.new_zeros(len(gain), rows, rows)
+    for block in blocks:
+        X = block.columns.flatten(2)
+        scale = X.abs().amax((1, 2))
+        X = X / torch.where(scale > 0, scale, 1)[:, None, None]
+        squares = X.mT @ X
+        norm = scale * _estimated_norm(squares) + block.error
+        weights.append(_weight(block.gain, norm))
+        gram = gram + (weights[-1] * scale).square()[:, None, None] * squares
+        error = error + weights[-1] * block.error
+        s = s + block.gain * norm
+    row = gram_norm(gram, sum(block.columns.shape[1] for block in blocks)) + error
+    bound = (row * s.sqrt()).nan_to_num(math.inf, math.inf)
+    return torch.where(_fair(torch.stack(weights)), bound, math.inf)
+
+
+def _estimated_norm(gram: Float[Tensor, "B M M"]) -> PerExample:
+    """The square root of the largest eigenvalue by the power method, from its largest column."""
+    largest = gram.diagonal(dim1=1, dim2=2).argmax(1)
+    v = gram[torch.arange(len(gram)), largest]
+    for _ in range(ITERATIONS):
+        size = lengths(v)
+        v = (gram @ (v / torch.where(size > 0, size, 1)[:, None])[..., None])[..., 0]
+    return lengths(v).sqrt()
+
+
+def _weight(gain: PerExample, norm: PerExample) -> PerExample:
     """The square root of gain over norm; 0 only for what is zero."""
-    weight = (block.gain.sqrt() / block.norm.sqrt()).clamp(min=1 / (2 * FAIR))
-    return torch.where((block.gain > 0) & (block.norm > 0), weight, 0)
+    weight = (gain.sqrt() / norm.sqrt()).clamp(min=1 / (2 * FAIR))
+    return torch.where((gain > 0) & (norm > 0), weight, 0)
+
+
+def _fair(weights: Float[Tensor, "L B"]) -> Bool[Tensor, " B"]:
+    return ((weights < FAIR) & ((weights == 0) | (weights > 1 / FAIR))).all(0)
 
 
 def over(numbers: Tensor, like: Tensor) -> Tensor:

@@ -120,8 +120,10 @@ class Expansion:
         scaled: Expansion,
         bend: Callable[[Values], Values] | None,
     ) -> Deviation:
-        """Keep what bounds second derivatives, where it is small."""
-        if bend is None or self.entries[0, 0].numel() * width([self]) > KEPT:
+        """Keep what bounds second derivatives, where it is small and earlier ones are bounded."""
+        unbounded = [k.root for k in self._deviating() if k.before is None]
+        lost = any(bool(root.flatten(1).any(1).all()) for root in unbounded)
+        if bend is None or lost or self.entries[0, 0].numel() * width([self]) > KEPT:
             return Deviation(norm, None, root, {}, None)
         return Deviation(norm, self, root, scaled.columns(), bend)
 
@@ -185,9 +187,16 @@ class Expansion:
 
     def norm(self) -> PerExample:
         """An upper bound of ||J||."""
+        known = norm_of_sum(self.blocks.values())
+        if self._entries_are_above(known):
+            return known
         entrywise = self.blocks[None].norm + _norm(self.entries)
-        entrywise = torch.fmin(entrywise, _norm(self.magnitudes()))
-        return torch.fmin(entrywise, norm_of_sum(self.blocks.values()))
+        return torch.fmin(known, torch.fmin(entrywise, _norm(self.magnitudes())))
+
+    def _entries_are_above(self, known: PerExample) -> bool:
+        """Whether what the bounds of entries add up to is above another bound of their norm."""
+        sums = self.entries.flatten(2).sum(1)
+        return bool((lengths(sums) >= known * math.sqrt(self.entries.shape[1])).all())
 
     def part_norms(self, layer: SmoothMap) -> Parts:
         """Upper bounds of the norms of the rows of J in each part of the groups of a layer."""
@@ -212,7 +221,8 @@ class Expansion:
         blocks = self._deviating().values()
         if not blocks:
             return torch.zeros_like(self.blocks[None].error)
-        return torch.fmin(norm_of_sum(blocks), _norm(self.entries))
+        known = norm_of_sum(blocks)
+        return known if self._entries_are_above(known) else torch.fmin(known, _norm(self.entries))
 
     def columns(self) -> dict[Deviation, Float[Tensor, "B K"]]:
         r"""Upper bounds of the lengths of the columns of derivatives with respect to what deviates.

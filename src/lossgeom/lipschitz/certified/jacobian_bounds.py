@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.lipschitz.certified import expansions
 from lossgeom.lipschitz.certified.activations import Activation
-from lossgeom.lipschitz.certified.expansions import LARGEST
 from lossgeom.lipschitz.certified.graph import Graph, Operation
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.propagation import MARGIN, propagated
@@ -70,7 +70,7 @@ def bounds(
     numbers = _numbers(graph, D)
     expanded = numbers <= BLOCK_NUMBERS
     if math.isfinite(torch.as_tensor(radius).max()):
-        expanded |= _numbers(graph, D, switching=False) <= LARGEST
+        expanded |= _numbers(graph, D, switching=False) <= expansions.LARGEST
     chunk = max(1, CHUNK_NUMBERS // (numbers if expanded else BLOCK_NUMBERS))
     radii = torch.as_tensor(radius, dtype=centres.dtype, device=centres.device).expand(len(centres))
     chunks = zip(torch.split(centres, chunk), torch.split(radii, chunk), strict=True)
