@@ -128,7 +128,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits."""
-        x = self.embed(x.unflatten(1, (8, 8))) + self.positions
+        x = self.embed(torch.unflatten(x, 1, (8, 8))) + self.positions
         y = self.norm1(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
         logits: Tensor = self.head((x + self.mlp(self.norm2(x))).mean(1))
