@@ -1,4 +1,4 @@
-"""``python -m benchmarks.lipschitz``: how tight Lipschitz bounds are, as a table of the docs."""
+"""``python -m benchmarks.lipschitz``: how tight Lipschitz bounds are, as tables of the docs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import tyro
@@ -16,12 +17,18 @@ import lossgeom as lg
 from benchmarks.table import markdown, publish
 
 BEGIN, END = "<!-- tightness: begin -->", "<!-- tightness: end -->"
+BLOCK_BEGIN, BLOCK_END = "<!-- attention: begin -->", "<!-- attention: end -->"
 RADII = (1e-3, 1e-2, 0.1, 1.0)
-IMAGES, MEASURED, STEPS = 500, 20, 300
+BLOCK_RADII = (1e-4, 1e-3, 1e-2, 3e-2, 0.1)
+IMAGES, MEASURED, FEW, STEPS = 500, 20, 6, 300
 HEAD = (
     "activation", "width", "hidden layers", "r", "at the data", "local", "lower", "global",
     "product of norms", "variation, lower and upper", "tightness",
 )  # fmt: skip
+BLOCK_HEAD = (
+    "steps of training", "r", "at the data", "local", "local / found", "variation / found",
+)  # fmt: skip
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,13 @@ def trained(case: Case, x: Tensor, y: Tensor) -> nn.Sequential:
     layers: list[nn.Module] = []
     for m, n in pairwise([x.shape[1], *[case.width] * case.depth, 10]):
         layers += [nn.Linear(m, n), case.activation()]
-    model = nn.Sequential(*layers[:-1])
+    return fitted(nn.Sequential(*layers[:-1]), x, y, STEPS)
+
+
+def fitted(model: Model, x: Tensor, y: Tensor, steps: int) -> Model:
+    """Train a model by full-batch steps of Adam."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         loss: Tensor = nn.functional.cross_entropy(model(x), y)
         torch.autograd.backward(loss)
@@ -103,6 +114,52 @@ def row(case: Case, x: Tensor, y: Tensor) -> list[str]:
     ]
 
 
+class Block(nn.Module):
+    """A transformer's block on the rows of an image, normalised first, with two heads."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(8, width), nn.Linear(width, 10)
+        self.positions = nn.Parameter(0.1 * torch.randn(8, width))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        hidden = nn.Linear(width, 2 * width)
+        self.mlp = nn.Sequential(hidden, nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        x = self.embed(torch.unflatten(x, 1, (8, 8))) + self.positions
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        logits: Tensor = self.head((x + self.mlp(self.norm2(x))).mean(1))
+        return logits
+
+
+def block_rows(x: Tensor, y: Tensor) -> list[list[str]]:
+    """How tight the bounds of a block are, before and after it is trained."""
+    rows = []
+    for steps in (0, STEPS):
+        torch.manual_seed(0)
+        model = fitted(Block(), x, y, steps)
+        problem = lg.Problem(model, "cross_entropy", [(x[:FEW], y[:FEW])])
+        at_data = lg.jacobian_norms(problem).values.mean()
+        for radius in BLOCK_RADII:
+            local = lg.lipschitz_local(problem, radius)
+            lower = lg.lipschitz_lower(problem, radius=radius, restarts=1)
+            bracket = lg.local_variation(problem, radius, restarts=1)
+            rows.append(
+                [
+                    str(steps),
+                    f"{radius:g}",
+                    f"{at_data:.1f}",
+                    f"{local.mean():.3g}",
+                    f"{float(local[lower.example]) / lower.value:.3g}",
+                    f"{(1 / bracket.tightness).mean():.2g}",
+                ]
+            )
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the table; return the exit status."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.lipschitz")
@@ -111,7 +168,12 @@ def main(arguments: list[str] | None = None) -> int:
     def table() -> str:
         return markdown(HEAD, [row(case, x, y) for case in cases()])
 
-    return publish(table, options.into, BEGIN, END)
+    def block() -> str:
+        return markdown(BLOCK_HEAD, block_rows(x, y))
+
+    return publish(table, options.into, BEGIN, END) or publish(
+        block, options.into, BLOCK_BEGIN, BLOCK_END
+    )
 
 
 if __name__ == "__main__":

@@ -130,12 +130,15 @@ def lipschitz_global(problem: Problem) -> float:
     convolution with stride s) and of one per pair of activations.
 
     Args:
-        problem: a model of linear and convolutional layers, batch normalisation (in eval mode,
-            folded into its neighbours), average and max-pooling, activations, rearranging and
-            slicing, sums, means and concatenations, constants that are added or multiplied by.
+        problem: a model of linear and convolutional layers, also transposed, batch normalisation
+            (in eval mode, folded into its neighbours), average and max-pooling, activations,
+            rearranging and slicing, sums, means and concatenations, constants that are added or
+            multiplied by; layer, group, instance and root mean square normalisation, softmax,
+            attention, and products of two values that both depend on the input.
 
     Raises:
-        TypeError: for a model that cannot be traced, or an operation that no bound is known for.
+        TypeError: for a model that cannot be traced, or an operation that no bound is known for, or
+            products of values that grow with the input, such as attention that nothing normalises.
         ValueError: if inputs are not floating point, or differ in shape.
         NonFiniteError: if outputs are NaN or infinite.
 
@@ -185,6 +188,9 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     the layers' norms with their largest slopes, and of the global bound is returned. As the radius
     goes to 0, it goes to the norm at the example where the network is differentiable, if it is
     small enough for these matrices.
+
+    Normalisation, softmax and products are expanded at the centre of the ball, with bounds of how
+    far their derivatives are from those there, which follow from their second derivatives.
 
     Cost: for each example, the Jacobian of every layer in all inputs and in all activations before
     it, and eigenvalues of one matrix per pair of activations. Where these have more than 2^22

@@ -70,7 +70,8 @@ class Known:
 class Linearised(Known):
     r"""Derivatives on a box, :math:`D = D_0 + B \, \mathrm{diag}(a) T \mathrm{diag}(b) A`.
 
-    T is unknown, of norm at most 1. All have a block for each group. What is known is D_0, but `absolute` and `norm` hold for all D.
+    T is unknown, of norm at most 1, and all have a block for each group. What is known is D_0, but
+    `absolute` and `norm` hold for all D.
 
     Attributes:
         steepness: upper bounds of the norms of D as a function of one part.

@@ -46,8 +46,9 @@ def layer_of(module: nn.Module, shape: Shape) -> Layer | None:
         return LAYERS[kind](module, shape)
     raise TypeError(
         f"no bound is known for {kind.__name__}; a certified bound needs a network of linear and "
-        "convolutional layers, batch normalisation in eval mode, pooling, elementwise activations "
-        "and sums. A lower estimate exists for any model: lipschitz_lower"
+        "convolutional layers, normalisation, pooling, elementwise activations, attention and "
+        "sums; write other modules out by those. A lower estimate exists for any model: "
+        "lipschitz_lower"
     )
 
 
