@@ -75,9 +75,9 @@ def steepest_pair(
     pair are never left out, so that the maximum is exact up to the rounding of distances.
 
     Cost: :math:`(N / 32)^2` bounds, and distances of the pairs that are left. For 50,000 points of
-    two dimensions that is up to a few percent of all pairs, and seconds; where inputs have many
-    dimensions it is nearly all, as products of matrices: a minute for 64 of them. Memory: five
-    times the examples in float64, and a few times 16 MiB.
+    two dimensions that is up to a few percent of all pairs, a third where y is linear in x, and
+    seconds; where inputs have many dimensions it is nearly all, as products of matrices: a minute
+    for 64 of them. Memory: five times the examples in float64, and a few times 16 MiB.
 
     Args:
         inputs: x, as rows.
