@@ -55,6 +55,10 @@ def sine_implicit(
 
     Source: Sitzmann et al., Implicit neural representations with periodic activation functions,
     arXiv:2006.09661, for networks of sines and their frequency.
+
+    >>> u, x, y = sine_implicit(steps=10).sample(3)
+    >>> x.shape
+    torch.Size([3, 3])
     """
     check_whole(1, steps=steps)
     for name, number in (("frequency", frequency), ("height", height)):

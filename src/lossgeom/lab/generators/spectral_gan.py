@@ -37,6 +37,8 @@ def spectral_gan(
     most. What is certified is of the weights that come out. The teacher is that of
     :func:`digits_decoder`.
 
+    Cost: about two seconds on one core.
+
     Args:
         latent: of u; the unit square by default. A normal distribution must be truncated.
         seed: of initialisations and batches; the data are all digits.
@@ -50,6 +52,10 @@ def spectral_gan(
 
     Source: Miyato et al., Spectral normalization for generative adversarial networks,
     arXiv:1802.05957.
+
+    >>> u, x, y = spectral_gan(steps=2).sample(3)
+    >>> x.shape
+    torch.Size([3, 64])
     """
     check_whole(1, steps=steps)
     check_number("scale", scale, 0)
