@@ -20,9 +20,9 @@ def numbers(*, trace, error, attack, attack_bound, first_order, unfitted, cells,
     """Of a seed, with a trace and bounds on it, on errors and on attacks for every run."""
     ends = {
         f"lr{lr:g}-batch{B}": {
-            "value": trace(lr, B), "allowed": 2 * B / lr, "error": error, "error_bound": 1.0,
+            "value": trace(lr, B), "value_bound": 2 * B / lr, "error": error, "error_bound": 1.0,
             "attack": attack(lr, B), "attack_bound": attack_bound(lr, B),
-            "first_order": first_order, "g_x": 10 * error, "g_x_allowed": 9.0,
+            "first_order": first_order, "g_x": 10 * error, "g_x_bound": 9.0,
         }
         for lr in CONFIG.lr for B in CONFIG.batch_size
     }  # fmt: skip
@@ -52,8 +52,8 @@ BAD = numbers(
     attack_bound=lambda lr, B: 0.1 + 0.1 * lr + 1e-3 * B,
     first_order=0.9,
     unfitted=0.5,
-    cells=lambda n: 1 / n,
-    masses=lambda n: 2 / n,
+    cells=lambda n: n**-1.2,
+    masses=lambda n: n**-1.2,
     smooth=lambda n: n**-0.5,
 )
 
@@ -124,7 +124,7 @@ def test_a_run(tmp_path, unchecked):
         study.run.run(run, record)
     rows = {row["metric"]: row for row in record.rows()}
     first = rows["lr0.1-batch1"]
-    assert 0 < first["value"] < first["allowed"] == pytest.approx(20)
+    assert 0 < first["value"] < first["value_bound"] == pytest.approx(20)
     assert first["error"] < first["error_bound"]
     assert 0 < first["attack"] < first["attack_bound"]
     assert math.isnan(rows["lr50-batch1"]["value"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from operator import truediv
 
 import numpy as np
 
@@ -43,53 +43,41 @@ def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
 
 
 def _hold(seeds: Seeds, ends: dict[Place, str]) -> Iterator[Claim]:
-    holds = partial(stats.claim_of_all, source=DERIVED, expected=HOLDS)
-
-    def over_bound(name: str, bound: str) -> list[float]:
-        return largest(seeds, ends.values(), lambda row: row[name] / row[bound])
-
-    yield holds(
-        "generalisation",
-        statement="The error on new inputs is never above its bound by gradients at the examples.",
-        measured=f"mean error over the certified bound by cells, {ENDS}",
-        values=over_bound("error", "error_bound"),
-    )
-    yield holds(
-        "robustness",
-        statement="Nor do attacks on new inputs move the outputs further than their bound.",
-        measured=f"mean change that attacks find over the certified bound by cells, {ENDS}",
-        values=over_bound("attack", "attack_bound"),
-    )
-    yield holds(
-        "trace",
-        statement="SGD ends where the trace of the Hessian is at most what its settings allow.",
-        measured=f"trace over the bound from learning rate and batch size alone, {ENDS}",
-        values=over_bound("value", "allowed"),
-    )
-    yield holds(
-        "inputs",
-        statement="Gradients in the input are at most what the settings of SGD allow, too.",
-        measured=f"g_x of order 1 over the bound from learning rate, batch size and the first "
-        f"layer, {ENDS}",
-        values=over_bound("g_x", "g_x_allowed"),
-    )
-
-
-def _at_smallest_batch(config: Config) -> list[str]:
-    return [name_of_end(lr, config.batch_size[0]) for lr in config.lr]
+    for name, statement, number, measured in (
+        ("generalisation", "The error on new inputs is never above its bound by gradients at the "
+         "examples.", "error", "mean error over the certified bound by cells"),
+        ("robustness", "Nor do attacks on new inputs move the outputs further than their bound.",
+         "attack", "mean change that attacks find over the certified bound by cells"),
+        ("trace", "SGD ends where the trace of the Hessian is at most what its settings allow.",
+         "value", "trace over the bound from learning rate and batch size alone"),
+        ("inputs", "Gradients in the input are at most what the settings of SGD allow, too.",
+         "g_x", "g_x over the bound from learning rate, batch size and the first layer"),
+    ):  # fmt: skip
+        yield stats.claim_of_all(
+            name,
+            statement=statement,
+            source=DERIVED,
+            measured=f"{measured}, {ENDS}",
+            values=largest(seeds, ends.values(), number, f"{number}_bound"),
+            expected=HOLDS,
+        )
 
 
 def _close(config: Config, seeds: Seeds) -> Claim:
-    shares = largest(seeds, _at_smallest_batch(config), lambda row: row["value"] / row["allowed"])
     return stats.claim_over_seeds(
         "close",
         statement="With the smallest batch it comes close to that.",
         source=DERIVED,
         measured="trace over the bound from learning rate and batch size alone, largest over "
         "learning rates",
-        values=shares,
+        values=_shares_of_trace(config, seeds),
         expected=CLOSE,
     )
+
+
+def _shares_of_trace(config: Config, seeds: Seeds) -> list[float]:
+    stages = [name_of_end(lr, config.batch_size[0]) for lr in config.lr]
+    return largest(seeds, stages, "value", "value_bound")
 
 
 def _lower_left(config: Config, seeds: Seeds, ends: dict[Place, str]) -> Iterator[Claim]:
@@ -112,15 +100,15 @@ def _lower_left(config: Config, seeds: Seeds, ends: dict[Place, str]) -> Iterato
 
 
 def _together(seeds: Seeds, ends: dict[Place, str]) -> Claim:
-    both = (of_ends(seeds, ends, name) for name in ("attack_bound", "attack"))
+    both = zip(*(of_ends(seeds, ends, name) for name in ("attack_bound", "attack")), strict=True)
     return stats.claim_of_seeds(
         "attacks_follow",
         statement="The bound on attacks ranks runs as attacks do.",
         source=DERIVED,
         of="rank correlation over runs of the bound on attacks and what they find",
         values=[
-            stats.rank_correlation(list(bound.values()), list(found.values()))
-            for bound, found in zip(*both, strict=True)
+            stats.rank_correlation(*(list(one.values()) for one in each))
+            for each in zip(*both, strict=True)
         ],
         inside=TOGETHER,
     )
@@ -169,30 +157,22 @@ SAID = {
 
 
 def _controls(config: Config, seeds: Seeds, ends: dict[Place, str]) -> Iterator[Claim]:
-    holds = partial(stats.control, stats.claim_of_all, expected=HOLDS)
-    yield holds(
-        "first_order",
-        statement="attacks move no output further than the gradient at the nearest example allows "
-        "by itself.",
-        measured="largest change that an attack finds over its size and that gradient, over new "
-        "inputs and runs of a seed",
-        values=largest(seeds, ends.values(), lambda row: row["first_order"]),
-    )
-    yield holds(
-        "unfitted",
-        statement="a network that has not been trained is within the bound without the misfit.",
-        measured="mean error over the bound by cells without what the examples are missed by",
-        values=over_seeds(seeds, "unfitted"),
-    )
-    yield holds(
-        "half_the_trace",
-        statement="the trace is at most half of what the settings allow.",
-        measured="twice the trace over the bound, at the smallest batch, largest over learning "
-        "rates",
-        values=largest(
-            seeds, _at_smallest_batch(config), lambda row: 2 * row["value"] / row["allowed"]
-        ),
-    )
+    for name, statement, measured, values in (
+        ("first_order", "attacks move no output further than the gradient at the nearest example "
+         "allows by itself.", "largest change that an attack finds over its size and that "
+         "gradient, over new inputs and runs of a seed",
+         largest(seeds, ends.values(), "first_order")),
+        ("unfitted", "a network that has not been trained is within the bound without the misfit.",
+         "mean error over the bound by cells without what the examples are missed by",
+         over_seeds(seeds, "unfitted")),
+        ("half_the_trace", "the trace is at most half of what the settings allow.",
+         "twice the trace over the bound, at the smallest batch, largest over learning rates",
+         [2 * share for share in _shares_of_trace(config, seeds)]),
+    ):  # fmt: skip
+        yield stats.control(
+            stats.claim_of_all, name, statement=statement, measured=measured, values=values,
+            expected=HOLDS,
+        )  # fmt: skip
 
 
 def summary(config: Config, found: Sequence[Claim]) -> str:
@@ -209,37 +189,22 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 # The statistics
 
 
-def rows(seeds: Seeds, stage: str) -> list[dict[str, float]]:
-    """The numbers of a stage for each seed, NaN where there are none."""
-    return [
-        {name: each for name in NUMBERS for each in over_seeds([seed], stage, name)}
-        for seed in seeds
-    ]
-
-
-NUMBERS = (
-    "value", "allowed", "error", "error_bound", "attack", "attack_bound", "first_order",
-    "g_x", "g_x_allowed",
-)  # fmt: skip
-
-
 def of_ends(seeds: Seeds, ends: dict[Place, str], number: str) -> list[dict[Place, float]]:
     """A number of the runs of each seed that fit their examples, by learning rate and batch."""
-    found = []
-    for seed in seeds:
-        values = {place: over_seeds([seed], stage, number)[0] for place, stage in ends.items()}
-        found.append({place: value for place, value in values.items() if not math.isnan(value)})
-    return found
+    values = zip(*(over_seeds(seeds, stage, number) for stage in ends.values()), strict=True)
+    found = (zip(ends, each, strict=True) for each in values)
+    return [{place: value for place, value in each if not math.isnan(value)} for each in found]
 
 
-def largest(
-    seeds: Seeds, stages: Iterable[str], ratio: Callable[[dict[str, float]], float]
-) -> list[float]:
-    """The largest ratio of the stages of each seed; NaN where there is none."""
-    return [
-        max(stats.known(ratio(rows([seed], stage)[0]) for stage in stages), default=math.nan)
-        for seed in seeds
-    ]
+def largest(seeds: Seeds, stages: Iterable[str], number: str, over: str = "") -> list[float]:
+    """The largest of the stages of each seed, over another number; NaN where there is none."""
+
+    def ratios(stage: str) -> list[float]:
+        values = over_seeds(seeds, stage, number)
+        return list(map(truediv, values, over_seeds(seeds, stage, over))) if over else values
+
+    of_seeds = zip(*map(ratios, stages), strict=True)
+    return [max(stats.known(each), default=math.nan) for each in of_seeds]
 
 
 def change(lines: Sequence[Sequence[Place]], values: dict[Place, float]) -> float:
@@ -251,10 +216,13 @@ def change(lines: Sequence[Sequence[Place]], values: dict[Place, float]) -> floa
 
 def slopes(config: Config, seeds: Seeds, number: str) -> list[float]:
     """The power of the number of examples in a number of each seed, by least squares."""
-    found = []
-    for seed in seeds:
-        values = [over_seeds([seed], name_of_size(n), number)[0] for n in config.sizes]
-        points = [(n, v) for n, v in zip(config.sizes, values, strict=True) if v > 0]
-        logs = np.log(points).T if len(points) >= FEWEST_LEVELS else None
-        found.append(math.nan if logs is None else float(np.polyfit(logs[0], logs[1], 1)[0]))
-    return found
+    values = zip(*(over_seeds(seeds, name_of_size(n), number) for n in config.sizes), strict=True)
+    return [_slope([(n, v) for n, v in zip(config.sizes, each, strict=True) if v > 0])
+            for each in values]  # fmt: skip
+
+
+def _slope(points: Sequence[tuple[int, float]]) -> float:
+    if len(points) < FEWEST_LEVELS:
+        return math.nan
+    x, y = np.log(points).T
+    return float(np.polyfit(x, y, 1)[0])

@@ -109,9 +109,9 @@ def end(lr: float, batch_size: int, run: SeedRun[Config], _: Record) -> Numbers:
 
     Returns:
         The trace of the Hessian (``"value"``) and what the settings allow it to be
-        (``"allowed"``); the mean error on new inputs (``"error"``) and its bound
+        (``"value_bound"``); the mean error on new inputs (``"error"``) and its bound
         (``"error_bound"``); the same of attacks (``"attack"``, ``"attack_bound"``) and of gradients
-        in the input (``"g_x"``, ``"g_x_allowed"``); and the largest ratio of what an attack found
+        in the input (``"g_x"``, ``"g_x_bound"``); and the largest ratio of what an attack found
         and the gradient at the nearest example allows by itself (``"first_order"``).
     """
     study, n = run.study, run.study.examples
@@ -131,14 +131,14 @@ def end(lr: float, batch_size: int, run: SeedRun[Config], _: Record) -> Numbers:
     slopes = study.attack * jacobian_norms(found.problem).values[nearest]
     return {
         "value": sobolev_seminorms(found.problem, "parameters", [1]).elementwise[1] ** 2,
-        "allowed": allowed,
+        "value_bound": allowed,
         "error": error(found, u),
         "error_bound": bounds["generalisation"].value,
         "attack": float(moved.mean()),
         "attack_bound": bounds["robustness"].value,
         "first_order": float((moved / slopes).max()),
         "g_x": sobolev_seminorms(found.problem, "input", [1]).elementwise[1],
-        "g_x_allowed": input_gradients(norm, shortest, math.sqrt(allowed)).value,
+        "g_x_bound": input_gradients(norm, shortest, math.sqrt(allowed)).value,
     }
 
 
@@ -206,7 +206,7 @@ def traces(run: SeedRun[Config], record: Record) -> Numbers:
         "Where SGD ends", "learning rate", "trace of the Hessian", "what the settings allow",
         log_x=True,
     )  # fmt: skip
-    return drawn(record, "traces", drawing, study.lr, names, "value", "allowed")
+    return drawn(record, "traces", drawing, study.lr, names, "value", "value_bound")
 
 
 def rates(run: SeedRun[Config], record: Record) -> Numbers:
