@@ -167,6 +167,7 @@ def test_flags_of_another_kind(command, tmp_path):
                 "input_smoothness",
                 "edge_of_stability",
                 "sgd_stability",
+                "smoothness_bounds",
                 "pac_bayes",
                 "pac-bayes",
                 "random_two_layer",

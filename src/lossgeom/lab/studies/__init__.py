@@ -14,6 +14,7 @@ from lossgeom.lab.studies import (
     random_two_layer,
     sgd_stability,
     sharpening_lower_bound,
+    smoothness_bounds,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -28,6 +29,7 @@ STUDIES = {
         random_quadratic.STUDY,
         edge_of_stability.STUDY,
         sgd_stability.STUDY,
+        smoothness_bounds.STUDY,
         eigenspace_overlap.STUDY,
         random_two_layer.STUDY,
         layerwise_structure.STUDY,
