@@ -16,6 +16,7 @@ from lossgeom.report.sections.bound import STATUSES
 
 TELLING, VACUOUS = "#00508a", "#b3541e"
 HEIGHT = 0.29  # inches of a line
+LOOSE = 1e6  # times what is measured, which would leave no room for the others
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 LEGEND: dict[str, dict[str, Any]] = {
     "measured": {"marker": "o", "color": "black", "markersize": 4.5},
@@ -37,7 +38,10 @@ def comparison(source: Source, figures: Path) -> Section | None:
     if compared is None:
         return None
     rows = parse(tuple[Row, ...], compared)
-    drawn = [row for row in rows if row.bound is not None and 0 < row.bound.value < math.inf]
+    drawn = [
+        row for row in rows
+        if row.bound is not None and 0 < row.bound.value < math.inf and (row.tightness or 1) < LOOSE
+    ]  # fmt: skip
     figure = _figure(drawn, figures) if drawn else None
     values = {"rows": rows, "statuses": STATUSES, "figure": figure}
     return Section("Bounds beside what they bound", "comparison.html", values)
