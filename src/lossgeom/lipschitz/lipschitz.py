@@ -193,8 +193,11 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     far their derivatives are from those there, which follow from their second derivatives.
 
     Cost: for each example, the Jacobian of every layer in all inputs and in all activations before
-    it, and eigenvalues of one matrix per pair of activations. Where these have more than 2^22
-    numbers, only norms are propagated, which is fast and loose.
+    it whose slope is not known (few of a ReLU network on a small ball, all of a smooth one), and
+    eigenvalues of one matrix per pair of activations. That is done for one layer at a time, while
+    the Jacobians of its result have at most 2^26 numbers, with a peak of about 2 GiB then; seconds
+    for each example are usual. Where they have more, only norms are propagated from there on, which
+    is fast and loose.
 
     Args:
         problem: as for :func:`lipschitz_global`.

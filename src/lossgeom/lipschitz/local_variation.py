@@ -104,7 +104,8 @@ def local_variation_upper(problem: Problem, radius: float) -> Float[Tensor, " N"
     of the Jacobian from there to the output. It is never above 2 r Lip(J) from the recursion over
     layers, nor, for one hidden layer and one output, above :math:`2 r \sup|\phi''| \,
     \|W_1^T \mathrm{diag}|W_2| W_1\|`. Proof: differentiate :math:`J` along a segment, of length 2 r
-    at most; each activation contributes :math:`Y_k \, \mathrm{diag}(\phi_k'' J_k h) J_k`.
+    at most; each activation contributes :math:`Y_k \, \mathrm{diag}(\phi_k'' J_k h) J_k`. It is
+    left out where these Jacobians have more than 2^22 numbers for one example and layer.
 
     Args:
         problem: as for :func:`lossgeom.lipschitz_global`.

@@ -16,7 +16,7 @@ from lossgeom.lipschitz.certified.max_pooling import MaxPool
 from lossgeom.lipschitz.certified.propagation import MARGIN, propagated
 from lossgeom.lipschitz.certified.smooth_maps import SmoothMap
 
-BLOCK_NUMBERS = 2**22  # numbers of one value and example, above which Jacobians are not expanded
+BLOCK_NUMBERS = 2**22  # numbers of one value and example up to which all units may deviate
 CHUNK_NUMBERS = 2**24  # numbers of one value of a chunk of examples
 
 
@@ -62,6 +62,9 @@ def bounds(
     2 ||E||``. It knows that units are far apart, where the blocks know that signs cancel.
 
     *Second derivatives*, of smooth activations, for what the Jacobian varies on a finite ball.
+
+    A unit whose slope is known on the ball has no column in X_k. For finite balls the columns are
+    therefore counted on the way, and an expansion ends where it would take more than 2^26 numbers.
 
     The intervals themselves follow from the rows of J (which all of these bound too), by the mean
     value theorem on the ball, and from interval arithmetic.
