@@ -168,7 +168,7 @@ class CausalAttention(nn.Module):
         y = F.softmax(scores, dim=-1) @ v
         y = y + F.scaled_dot_product_attention(q, k, v, is_causal=True)
         y = y.transpose(1, 2).contiguous().view(B, T, 4)
-        return y * torch.sigmoid(self.gate(x)) + y[:, :, :1]
+        return (y * torch.sigmoid(self.gate(x)) + y[:, :, :1]).sum(1)
 
 
 class Normalised(nn.Module):
@@ -198,7 +198,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         vectors, images = torch.randn(6, 4), torch.randn(4, 2, 6, 6)
-        signals, tokens = torch.randn(4, 2, 10), torch.randn(4, 5, 2)
+        signals, tokens = torch.randn(4, 2, 10), torch.randn(3, 4, 2)
         made: dict[str, tuple[nn.Module, Tensor]] = {
             name: (mlp(4, 7, 5, 3, activation=activation), 2 * vectors)
             for name, activation in ACTIVATIONS.items()

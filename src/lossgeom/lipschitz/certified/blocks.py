@@ -16,7 +16,7 @@ from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator_norms import EPSILON, dense_norm, gram_norm
 from lossgeom.lipschitz.certified.affine_maps import Affine
 from lossgeom.lipschitz.certified.max_pooling import MaxPool
-from lossgeom.lipschitz.certified.smooth_maps import Known
+from lossgeom.lipschitz.certified.smooth_maps import Known, SmoothMap
 
 MANY = 1024  # rows and columns of a matrix from which on norms for weights are only estimated
 ITERATIONS = 20  # of the power method for such an estimate
@@ -77,6 +77,13 @@ class Block:
         """The product diag(scale) X."""
         error = largest(scale.abs()) * (self.error + EPSILON * self.size())
         return replace(self, columns=scale[:, None] * self.columns, error=error)
+
+    def in_parts(self, layer: SmoothMap) -> list[Block]:
+        """The rows of each group by themselves, as of so many examples, for each of its parts."""
+        groups = self.columns.transpose(1, 2).flatten(0, 1)
+        each = self.columns.shape[2]
+        error, gain = (x.repeat_interleave(each) for x in (self.error, self.gain))
+        return [Block(part, error, gain) for part in layer.split(groups)]
 
     def pooled(self, pool: MaxPool, places: Tensor, certain: Tensor) -> Block:
         """The rows of the inputs that win for certain, and zeros elsewhere."""

@@ -200,12 +200,9 @@ class Expansion:
 
     def part_norms(self, layer: SmoothMap) -> Parts:
         """Upper bounds of the norms of the rows of J in each part of the groups of a layer."""
-        paths = []
-        for block in self.blocks.values():
-            parts = layer.split(block.columns.transpose(1, 2))
-            norms = torch.stack([dense_norm(part) for part in parts], -1)
-            paths.append((norms + over(block.error, norms)) * over(block.gain, norms))
-        return torch.stack(paths).sum(0)
+        blocks = [block.in_parts(layer) for block in self.blocks.values()]
+        norms = torch.stack([norm_of_sum(parts) for parts in zip(*blocks, strict=True)], -1)
+        return torch.unflatten(norms, 0, self.entries.shape[::2][:2])
 
     def scaled_norm(self, scale: Values, norm: PerExample) -> PerExample:
         """An upper bound of ||diag(scale) J||, also from one of ||J||."""
