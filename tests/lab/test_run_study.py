@@ -37,7 +37,7 @@ class Here:
 
 @pytest.fixture(scope="module")
 def config():
-    return STUDY.Config()
+    return STUDY.Config(eps=(0.02, 0.05, 0.1), small_eps=0.05, fit_eps=0.1, E=(0.5,), starts=2)
 
 
 def test_those_beside_a_failing_run_go_on(tmp_path, config):
