@@ -7,10 +7,11 @@ import pytest
 from lossgeom.lab.executors import EXECUTORS, Processes
 from lossgeom.lab.runner import FailedRunsError, run_study
 from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.recording.record import Record
 from lossgeom.report import render
 
-STUDY = STUDIES["planar_quadratic"]
+STUDY = STUDIES["progressive_sharpening"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,20 @@ class Here:
 
 @pytest.fixture(scope="module")
 def config():
-    return STUDY.Config(eps=(0.02, 0.05, 0.1), small_eps=0.05, fit_eps=0.1, E=(0.5,), starts=2)
+    return STUDY.Config(
+        network=NetworkSettings(examples=60, widths=(8,)),
+        steps=12,
+        every=4,
+        label_smoothing=(0, 0.3, 0.6),
+    )
 
 
 def test_those_beside_a_failing_run_go_on(tmp_path, config):
-    names = [run.name for run in STUDY.plan(config, 2)]
+    names = [run.name for run in STUDY.plan(config, 1)]
     ended = []
     with pytest.raises(FailedRunsError, match=f"1 of {len(names)} runs failed.*{names[0]} failed"):
         run_study(
-            STUDY, config, tmp_path / "out", seeds=2, executor=Here(tuple(names[:1])),
+            STUDY, config, tmp_path / "out", seeds=1, executor=Here(tuple(names[:1])),
             on_progress=lambda progress: ended.extend(progress.latest),
         )  # fmt: skip
     assert ended == names
@@ -55,7 +61,7 @@ def test_those_beside_a_failing_run_go_on(tmp_path, config):
     page = render([tmp_path / "out"]).read_text()
     assert "it failed: no data" in page
 
-    claims = run_study(STUDY, config, tmp_path / "out", seeds=2, executor=Here())
+    claims = run_study(STUDY, config, tmp_path / "out", seeds=1, executor=Here())
     assert claims
     record = Record.open(tmp_path / "out/runs" / names[0])
     assert record.status in ("finished", "diverged")
