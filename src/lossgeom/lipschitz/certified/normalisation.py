@@ -71,8 +71,8 @@ class Normalise(SmoothMap):
         bend = torch.fmin(2 / (math.sqrt(3) * least.square()), anywhere) / math.sqrt(n)
         root = torch.fmin(bend * distance, 1 / least).sqrt().expand_as(c)
         lower, upper = self._centred_range(box, c, distance)
-        farthest = (torch.maximum(-lower, upper) / least).clamp(max=math.sqrt(n))[:, None]
-        y = (c / sigma)[:, None]
+        y, farthest = (c / sigma)[:, None], torch.maximum(-lower, upper) / least
+        farthest = farthest.clamp(max=math.sqrt(n))[:, None]
 
         def linear(h: Tensor) -> Tensor:
             h = self._centre(h)

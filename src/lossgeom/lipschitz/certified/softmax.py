@@ -71,12 +71,6 @@ class Softmax(SmoothMap):
             others = (all_of_them - most[:, None] * h).clamp(min=0) + CANCELLED * all_of_them
             return slopes[:, None] * h + most[:, None] * others
 
-        def bent(columns: Groups) -> Groups:
-            weights = most * (columns + (change * columns).sum(-1, keepdim=True))
-            roots = weights.sqrt()
-            moved = lengths(torch.where(change > 0, change / roots, 0), -1) * lengths(roots, -1)
-            return weights * (1 + moved.nan_to_num(0.0, math.inf)[..., None]).square()
-
         inner, outer = _centring(p)
         return Linearised(
             linear=linear,
@@ -88,13 +82,25 @@ class Softmax(SmoothMap):
             spread=even.amax((1, 2)),
             out=root,
             into=root,
-            bend=bent,
+            bend=_bend(most, change),
             magnitude=torch.ones_like(p),
             lower=least,
             upper=most,
             inner=inner,
             outer=outer,
         )
+
+
+def _bend(most: Groups, change: Groups) -> Callable[[Groups], Groups]:
+    """Weights of the second derivative, from most and change of the probabilities."""
+
+    def bend(columns: Groups) -> Groups:
+        weights = most * (columns + (change * columns).sum(-1, keepdim=True))
+        roots = weights.sqrt()
+        moved = lengths(torch.where(change > 0, change / roots, 0), -1) * lengths(roots, -1)
+        return weights * (1 + moved.nan_to_num(0.0, math.inf)[..., None]).square()
+
+    return bend
 
 
 def _centring(p: Groups) -> tuple[Known, Known]:
