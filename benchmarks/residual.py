@@ -29,10 +29,10 @@ def network(steps: int, x: Tensor, y: Tensor) -> nn.Sequential:
     """Train a network of one block for each number of channels, and average over the data."""
     torch.manual_seed(0)
     first, last = CHANNELS[0], CHANNELS[-1]
-    blocks = [BasicBlock(m, n, 1 + (m < n)) for m, n in pairwise((first, *CHANNELS))]
     model = nn.Sequential(
         nn.Conv2d(3, first, 3, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
-        *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, 10),
+        *(BasicBlock(m, n, 1 + (m < n)) for m, n in pairwise((first, *CHANNELS))),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, 10),
     )  # fmt: skip
     fitted(model, x, y, steps)
     with torch.no_grad():
