@@ -100,15 +100,15 @@ def _lower_left(config: Config, seeds: Seeds, ends: dict[Place, str]) -> Iterato
 
 
 def _together(seeds: Seeds, ends: dict[Place, str]) -> Claim:
-    both = zip(*(of_ends(seeds, ends, name) for name in ("attack_bound", "attack")), strict=True)
+    bounds, found = (of_ends(seeds, ends, name) for name in ("attack_bound", "attack"))
     return stats.claim_of_seeds(
         "attacks_follow",
         statement="The bound on attacks ranks runs as attacks do.",
         source=DERIVED,
         of="rank correlation over runs of the bound on attacks and what they find",
         values=[
-            stats.rank_correlation(*(list(one.values()) for one in each))
-            for each in zip(*both, strict=True)
+            stats.rank_correlation(list(bound.values()), list(attack.values()))
+            for bound, attack in zip(bounds, found, strict=True)
         ],
         inside=TOGETHER,
     )
