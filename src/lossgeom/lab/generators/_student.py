@@ -50,7 +50,8 @@ def student(
     the network is as it was initialised, one that does not fit. It is in float64.
 
     Cost of a step: J (NC x P, with P = 32 (D + C + 1) + C), and a least squares problem with
-    NC + P rows, by QR. Take a part of a large sample: what fits 2,000 points fits others as well.
+    NC + P rows and min(NC, P) columns, by QR. Take a part of a large sample: what fits 2,000 points
+    fits others as well.
 
     Args:
         inputs: x_i.
@@ -92,10 +93,18 @@ def student(
 def _damped_solution(
     J: Float[Tensor, "R P"], residuals: Float[Tensor, " R"], damping: float
 ) -> Float[Tensor, " P"]:
-    """Solve by QR: J^T J has twice as few digits, and the last ones are needed."""
+    """Solve by QR: J^T J has twice as few digits, and the last ones are needed.
+
+    With fewer rows than columns it is the shortest (s, z) with J s + size z = r.
+    """
     rows, columns = J.shape
     size = (damping * rows * J.square().mean()).sqrt()
-    below = size * torch.eye(columns, dtype=J.dtype)
-    right = torch.cat([residuals, residuals.new_zeros(columns)])[:, None]
-    step: Tensor = torch.linalg.lstsq(torch.cat([J, below]), right, driver="gels").solution[:, 0]
+    if rows < columns:
+        beside = size * torch.eye(rows, dtype=J.dtype)
+        both, right = torch.cat([J, beside], 1), residuals[:, None]
+    else:
+        below = size * torch.eye(columns, dtype=J.dtype)
+        both = torch.cat([J, below])
+        right = torch.cat([residuals, residuals.new_zeros(columns)])[:, None]
+    step: Tensor = torch.linalg.lstsq(both, right, driver="gels").solution[:columns, 0]
     return step

@@ -4,6 +4,7 @@ from lossgeom.lab.studies import (
     edge_of_stability,
     eigenspace_overlap,
     gauss_newton_outliers,
+    generalisation_bound,
     input_smoothness,
     layerwise_structure,
     pac_bayes,
@@ -35,5 +36,6 @@ STUDIES = {
         layerwise_structure.STUDY,
         pac_bayes.STUDY,
         sharpening_lower_bound.STUDY,
+        generalisation_bound.STUDY,
     )
 }
