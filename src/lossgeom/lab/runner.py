@@ -95,8 +95,7 @@ def run_study(
         over = [path for run in runs if _is_over(path := run_folder(out, run.name))]
         found = study.judge(config, [Record.open(path) for path in over])
         write_json(out / "claims.json", [claim.to_json() for claim in found])
-        if found:
-            record.describe(ForReport(summary=study.summary(config, found)))
+        record.describe(ForReport(summary=study.summary(config, found)))
         record.finish("failed" if failed else "finished")
     if failed:
         raise FailedRunsError(_told(failed, len(runs)))

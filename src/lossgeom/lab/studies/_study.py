@@ -108,16 +108,15 @@ class Study:
         ]
 
     def judge(self, config: Any, records: Sequence[Record]) -> list[Claim]:
-        """The verdicts, over the seeds that have a record of every run, or none without any."""
+        """The verdicts, over the seeds that have a record of every run."""
         grid = self.grid(config)
         by_seed: dict[int, dict[tuple[Any, ...], Record]] = {}
         for record in records:
             place = tuple(record.config[name] for name in grid)
             by_seed.setdefault(record.config["seed"], {})[place] = record
         runs = math.prod(map(len, grid.values()))
-        seeds = [SeedRecords(seed, config, of) for seed, of in sorted(by_seed.items())]
-        complete = [seed for seed in seeds if len(seed.records) == runs]
-        return list(self.claims(config, complete)) if complete else []
+        seeds = (SeedRecords(seed, config, of) for seed, of in sorted(by_seed.items()))
+        return list(self.claims(config, [seed for seed in seeds if len(seed.records) == runs]))
 
 
 def require(settings: Any, ok: bool, expected: str, *names: str) -> None:
