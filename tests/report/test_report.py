@@ -6,6 +6,7 @@ import re
 import pytest
 
 from lossgeom import Record, RecordError
+from lossgeom.recording.for_report import ForReport
 from lossgeom.report import render
 from lossgeom.report.figures import MARK
 
@@ -95,13 +96,16 @@ def test_several_metrics_share_a_panel_and_steps_may_grow_fast(tmp_path):
         with Record.create(tmp_path / "runs" / f"{task}{seed}", config) as record:
             for N in (10, 100, 10_000):
                 record.append({"step": N, "metric": "error", "value": 1 / N})
-                record.append({"step": N, "metric": "bound", "value": 2 / N})
+                if task == "a":
+                    record.append({"step": N, "metric": "bound", "value": 2 / N})
+            record.describe(ForReport(planned_steps=(10, 100, 10_000)))
             record.finish()
     page = page_of(tmp_path)
     assert [page.count(f">the {name}</text>") for name in ("bound", "error")] == [1, 1]
     assert [page.count(f">task {task}</text>") for task in ("a", "b")] == [1, 1]
     assert page.count(">task</text>") == 0  # no title: colours do not stand for tasks
     assert "Lines are medians over runs that differ in their seed" in page
+    assert "planned values are missing" not in page  # of runs that have no such metric
 
 
 def test_what_is_said_of_one_run_names_it(tmp_path):

@@ -164,7 +164,10 @@ def _draw_panel(
 ) -> list[Curve]:
     """Draw a curve for each group of runs that has one, or for each metric; return them."""
     drawn = []
-    looks = [(words(each.label), each.metric, inside) for each in panel.lines] or [
+    looks = [
+        (words(each.label), each.metric, [n for n in inside if records[n].series(each.metric)[0]])
+        for each in panel.lines  # of which a run may have others, and misses none of these
+    ] or [
         (label, panel.metric, [name for name in names if name in inside])
         for label, names in groups.items()
     ]
