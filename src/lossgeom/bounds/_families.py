@@ -18,14 +18,15 @@ from lossgeom.bounds._coverings import (
     lipschitz_on_the_support,
     separation,
 )
-from lossgeom.bounds._given import FEW, Given, few
+from lossgeom.bounds._given import FEW, SOME, Given, few
 from lossgeom.bounds.bound import Bound
-from lossgeom.bounds.input_gradients import input_gradient_bounds
+from lossgeom.bounds.input_gradients import input_gradient_bounds, loss_curvature
 from lossgeom.bounds.kl_inverse import bernoulli_kl, kl_inverse
 from lossgeom.bounds.layer_sensitivity import layer_sensitivity
 from lossgeom.bounds.pac_bayes import pac_bayes
 from lossgeom.bounds.row import Row
 from lossgeom.lipschitz import lipschitz_global, lipschitz_local, lipschitz_lower
+from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
 from lossgeom.stability.sgd import certify_sgd
 
@@ -99,29 +100,36 @@ def under_attack(given: Given) -> list[Row]:
 
 def input_gradients(given: Given) -> list[Row]:
     """Gradients in the input, beside what those in the weights allow."""
-    found = input_gradient_bounds(given.problem)
-    return [Row(FROM[name], bound, *_gradients(given)) for name, bound in found.items()]
+    problem = few(given.problem, SOME)
+    found = input_gradient_bounds(problem)
+    return [Row(FROM[name], bound, *_gradients(problem)) for name, bound in found.items()]
 
 
 def stable_input_gradients(given: Given) -> list[Row]:
     """Gradients in the input, beside what the learning rate and the batch size allow."""
+    loss_curvature(given.problem)  # raises before anything takes long
     sgd = certify_sgd(given.problem, given.lr, given.batch_size)
     bound = input_gradient_bounds(given.problem, sgd=sgd)["SGD"]
     name = f"lr {given.lr:g}, batches of {given.batch_size}"
-    return [Row(name, bound, *_gradients(given))]
+    return [Row(name, bound, *_gradients(given.problem))]
 
 
-def _gradients(given: Given) -> tuple[float, str]:
-    return sobolev_seminorms(given.problem, orders=[1]).elementwise[1], "at the examples"
+def _gradients(problem: Problem) -> tuple[float, str]:
+    return sobolev_seminorms(problem, orders=[1]).elementwise[1], _at(problem)
+
+
+def _at(problem: Problem) -> str:
+    return f"at {sum(problem.over_batches(len)):,} examples"
 
 
 def layers(given: Given) -> list[Row]:
     """How outputs respond to what layers are called with, beside what flatness allows."""
-    found, every = layer_sensitivity(given.problem), "all layers"
+    problem = few(given.problem, SOME)
+    found, every, how = layer_sensitivity(problem), "all layers", _at(problem)
     slopes, volumes = found.sensitivity_bounds[every], found.volume_bounds[every]
-    rows = [Row("largest Jacobian, summed", slopes, found.sensitivity[every], "at the examples")]
+    rows = [Row("largest Jacobian, summed", slopes, found.sensitivity[every], how)]
     if volumes.value != slopes.value:  # of several outputs
-        rows.append(Row("volume, summed", volumes, found.volume[every], "at the examples"))
+        rows.append(Row("volume, summed", volumes, found.volume[every], how))
     return rows
 
 

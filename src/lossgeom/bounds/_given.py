@@ -23,6 +23,7 @@ from lossgeom.lipschitz.certified.frozen_model import all_inputs
 from lossgeom.problem import Problem
 
 FEW = 256  # examples, of what is said of each by itself
+SOME = 2000  # of what is said of their mean
 NEW = 10_000  # draws that errors are measured on
 SEARCHED = 0  # examples round which ascents look for lower sides, which no table shows
 FRESH = 2000  # draws that a sample is compared with
@@ -155,9 +156,9 @@ class Given:
         return self.near(Difference(self.model, self.teacher)).size
 
 
-def few(problem: Problem) -> Problem:
+def few(problem: Problem, most: int = FEW) -> Problem:
     """A problem on the first of its examples."""
-    return problem.take(min(FEW, sum(problem.over_batches(len))))
+    return problem.take(min(most, sum(problem.over_batches(len))))
 
 
 def check_given(given: Given) -> None:
