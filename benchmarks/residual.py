@@ -1,4 +1,4 @@
-"""``python -m benchmarks.residual``: Lipschitz bounds of residual networks, a table of the docs."""
+"""``python -m benchmarks.residual``: Lipschitz bounds of residual networks, as a table."""
 
 from __future__ import annotations
 

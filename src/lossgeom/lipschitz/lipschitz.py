@@ -195,7 +195,7 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
     Cost: for each example, the Jacobian of every layer in all inputs and in all activations before
     it whose slope is not known (few of a ReLU network on a small ball, all of a smooth one), and
     eigenvalues of one matrix per pair of activations. That is done for one layer at a time, while
-    the Jacobians of its result have at most 2^26 numbers, with a peak of about 2 GiB then; seconds
+    the Jacobians of its result have at most 2^26 numbers, with a peak of about 3 GiB then; seconds
     for each example are usual. Where they have more, only norms are propagated from there on, which
     is fast and loose.
 
