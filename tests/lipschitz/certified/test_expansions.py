@@ -103,7 +103,7 @@ def test_second_derivatives_of_large_networks_are_not_bounded(monkeypatch):
         small = lg.local_variation_upper(problem(model, x), 1e-3)
         expanded_as_large(monkeypatch, kept=0)
         large = lg.local_variation_upper(problem(model, x), 1e-3)
-    assert (small <= large).all()
+    assert (small <= large * (1 + 1e-9)).all()
     assert large.max() < 5 * small.max()  # the deviations of slopes are as small as the ball
 
 
