@@ -41,13 +41,19 @@ from lossgeom.lab.studies.generalisation_bound import claims, run
 from lossgeom.lab.studies.generalisation_bound.config import PAPER, TASKS, Config
 from lossgeom.recording.metric_figures import Panel, Quantity, Trajectories
 
-LINES = (
-    *(Quantity(form, form.replace("_", " ")) for form in run.FORMS),
+BESIDE = (
     Quantity(run.RANGE, "range of the target"),
     Quantity(run.CONSTANT, "best constant predictor"),
     Quantity(run.FIT, "largest error on the sample"),
     Quantity(run.ERROR, "true error"),
 )
+PANELS = tuple(
+    Panel(run.ERROR, label, log=True, lines=(
+        *(Quantity(form, claims.said(form)) for form in run.FORMS if run.RATES[form] == power),
+        *BESIDE,
+    ))
+    for power, label in ((1, "distance from target,\nforms like delta"), (2, "forms like delta²"))
+)  # fmt: skip
 
 STUDY = Study(
     name="generalisation_bound",
@@ -63,6 +69,6 @@ STUDY = Study(
     summary=claims.summary,
     figure=Trajectories(
         columns="task", colour="task", step="examples", log=True,
-        panels=(Panel(run.ERROR, "mean distance from the target", log=True, lines=LINES),),
+        panels=PANELS,
     ),
 )  # fmt: skip
