@@ -22,7 +22,7 @@ from lossgeom.lipschitz import Bracket
 from lossgeom.lipschitz.certified.frozen_model import all_inputs
 from lossgeom.problem import Problem
 
-FEW = 256  # examples, of what is said of each by itself
+FEW = 64  # examples, of what is said of each by itself
 SOME = 2000  # of what is said of their mean
 NEW = 10_000  # draws that errors are measured on
 SEARCHED = 0  # examples round which ascents look for lower sides, which no table shows

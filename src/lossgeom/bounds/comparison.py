@@ -125,7 +125,7 @@ def compare(
     theorems hold for any model, also one that has not seen the sample.
 
     Cost: that of each, such as :func:`lossgeom.lipschitz_local` for every example with a
-    distribution; attacks and searches are on 256 examples at most.
+    distribution; attacks and searches are on 64 examples at most.
 
     Args:
         problem: model, loss and training data; in float64, or what is rounded is not certified.
