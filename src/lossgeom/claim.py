@@ -1,6 +1,8 @@
 """A statement of a paper as something that a measurement can confirm or contradict."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -76,3 +78,18 @@ def judge(interval: Interval, expected: Interval, *, every: bool = False) -> Ver
     if every or high < expected[0] or low > expected[1]:
         return "contradicted"
     return "inconclusive"
+
+
+def counted(claims: Sequence[Claim]) -> str:
+    """Count the verdicts in words.
+
+    >>> counted([Claim("a", "grows", "A", "slope", 2.0, (1.5, 2.5), (), (1.0, 9.0))])
+    '1 of 1 claims shown'
+    """
+    verdicts = Counter(claim.verdict for claim in claims if not claim.control)
+    controls = [claim.as_expected for claim in claims if claim.control]
+    parts = [f"{verdicts['shown']} of {verdicts.total()} claims shown"]
+    parts += [f"{verdicts[one]} {one}" for one in ("contradicted", "inconclusive") if verdicts[one]]
+    if controls:
+        parts.append(f"{sum(controls)} of {len(controls)} controls contradicted, as they should be")
+    return ", ".join(parts)

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 
 from lossgeom.cli import main
 from lossgeom.extras import LAB
+from lossgeom.lab.studies import STUDIES
+from lossgeom.lab.studies._network import NetworkSettings
 from tests.cli.test_cli import lossgeom
 
 TINY = [
@@ -167,6 +171,26 @@ def workers_of(process):
 def is_alive(pid):
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_all_studies_into_one_page(tmp_path, monkeypatch, capsys):
+    """One that fails does not keep another one from running."""
+    study = STUDIES["progressive_sharpening"]
+    network = NetworkSettings(examples=60, widths=(8,))
+    tiny = partial(study.Config, steps=4, every=4, label_smoothing=(0, 0.3, 0.6), network=network)
+    missing = replace(network, data="cifar10", folder=str(tmp_path / "none"))
+    studies = {"bad": partial(tiny, network=missing), "good": tiny}
+    every = {name: replace(study, Config=config) for name, config in studies.items()}
+    monkeypatch.setattr("lossgeom.lab.studies.STUDIES", every)
+    options = ["--seeds", "1", "--workers", "2", "--out", str(tmp_path / "all")]
+    assert main(["run", "all", *options]) == 1
+    told = capsys.readouterr()
+    assert "these studies failed, and the others are over: bad" in told.err.splitlines()[-1]
+    assert "good: 0 of " in told.out
+    page = (tmp_path / "all/report.html").read_text()
+    assert "<h1>Claims of 2 studies</h1>" in page
+    assert "expected data_batch_*.bin" in page
+    assert all((tmp_path / "all" / name / "report.html").exists() for name in studies)
 
 
 def test_another_configuration_in_the_same_folder(command, finished):

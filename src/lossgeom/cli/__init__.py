@@ -27,6 +27,7 @@ examples:
   lossgeom run progressive_sharpening                    a minute or two; report in runs/
   lossgeom run progressive_sharpening --seeds 10 --lr 1  other settings
   lossgeom run progressive_sharpening --help             all of its settings
+  lossgeom run all                                       every study, into one page of claims
   lossgeom report runs/progressive_sharpening            from what is recorded so far
   lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.safetensors

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from lossgeom.claim import Claim, counted
 from lossgeom.cli.arguments import optional, parsed
-from lossgeom.cli.messages import show
+from lossgeom.cli.messages import say, show
 from lossgeom.cli.terminal import study_display
+from lossgeom.recording.folder import is_record
+from lossgeom.recording.record_format import RecordError
+from lossgeom.report.render import NAME
 from lossgeom.wording import one_of, unknown
 
 if TYPE_CHECKING:
-    from lossgeom.claim import Claim
     from lossgeom.lab.studies import Study
 
 HELP = """\
@@ -29,6 +32,16 @@ examples:
   lossgeom run {study.name} --preset paper         the paper's own settings
 
 A run that was stopped goes on when the same command is given again."""
+HELP_ALL = """\
+Run every study, one after the other, and write one page with the claims of all.
+
+examples:
+  lossgeom run all                      quick: studies into runs/STUDY, and runs/report.html
+  lossgeom run all --seeds 10 --out DIR   more seeds, into another folder
+
+What is finished is not repeated: a command that was stopped goes on when it is given again. A study
+that fails does not keep the others from running; it is named at the end."""
+ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,40 +61,83 @@ class RunOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a study, print its claims, write its report; return the exit status."""
-    from lossgeom.lab.executors import Processes
-    from lossgeom.lab.runner import FailedRunsError, run_study
+    """Run a study or all of them, print the claims, write the report; return the exit status."""
     from lossgeom.lab.studies import STUDIES
-    from lossgeom.report import render
 
     if arguments[:1] in (["-h"], ["--help"]):
         show("usage: lossgeom run STUDY [--help] [OPTIONS]\n\nstudies:")
         for name, study in STUDIES.items():
             show(f"  {name:<24}{study.title}")
+        show(f"  {ALL:<24}each of them, into one page of claims")
         return 0
+    if arguments[:1] == [ALL]:
+        return _all(STUDIES, arguments[1:])
     study = _study(arguments, STUDIES)
     options, config = _parse_run(study, arguments[1:])
+    _check(options)
+    out = Path("runs", study.name) if options.out is None else options.out
+    found = _run(study, config, out, options, ["lossgeom", "run", *arguments])
+    _print_claims(found)
+    show(f"report: {out / NAME}")
+    return int(options.strict and not all(claim.as_expected for claim in found))
+
+
+def _run(
+    study: Study, config: Any, out: Path, options: RunOptions, command: Sequence[str]
+) -> list[Claim]:
+    """Run a study into a folder and write its report, also where some of its runs failed."""
+    from lossgeom.lab.executors import Processes
+    from lossgeom.lab.runner import FailedRunsError, run_study
+    from lossgeom.report import render
+
+    with study_display() as on_progress:
+        try:
+            found = run_study(
+                study, config, out, seeds=options.seeds, executor=Processes(options.workers),
+                command=shlex.join(command), on_progress=on_progress,
+            )  # fmt: skip
+        except FailedRunsError:
+            show(f"report: {render([out])}")
+            raise
+    render([out])
+    return found
+
+
+def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
+    """Run all studies, one after the other; one that fails does not keep others from running."""
+    from lossgeom.lab.runner import FailedRunsError
+    from lossgeom.report import render
+
+    options = parsed(RunOptions, arguments, f"run {ALL}", HELP_ALL)
+    _check(options)
+    out = Path("runs") if options.out is None else options.out
+    failed, as_expected = dict[str, Exception](), True
+    for place, (name, study) in enumerate(studies.items(), 1):
+        say(f"{place} of {len(studies)}: {study.title}")
+        config = study.paper if options.preset == "paper" else study.Config()
+        preset = ["--preset", "paper"] if options.preset == "paper" else []
+        command = ["lossgeom", "run", name, "--seeds", str(options.seeds), *preset]
+        try:
+            found = _run(study, config, out / name, options, command)
+        except (FailedRunsError, RecordError) as error:
+            failed[name] = error
+            say(f"{name}: {error}")
+        else:
+            show(f"{name}: {counted(found)}")
+            as_expected &= all(claim.as_expected for claim in found)
+    there = [out / name for name in studies if is_record(out / name)]
+    show(f"report: {render(there, out / NAME)}")
+    if failed:
+        raise RuntimeError(f"these studies failed, and the others are over: {', '.join(failed)}")
+    return int(options.strict and not as_expected)
+
+
+def _check(options: RunOptions) -> None:
     if options.seeds < 1 or (options.workers is not None and options.workers < 1):
         raise ValueError(
             f"expected --seeds and --workers of at least 1, got --seeds {options.seeds} and "
             f"--workers {options.workers}"
         )
-    out = Path("runs", study.name) if options.out is None else options.out
-    command = shlex.join(["lossgeom", "run", *arguments])
-    with study_display() as on_progress:
-        executor = Processes(options.workers)
-        try:
-            found = run_study(
-                study, config, out,
-                seeds=options.seeds, executor=executor, command=command, on_progress=on_progress,
-            )  # fmt: skip
-        except FailedRunsError:
-            show(f"report: {render([out])}")
-            raise
-    page = render([out])
-    _print_claims(found)
-    show(f"report: {page}")
-    return int(options.strict and not all(claim.as_expected for claim in found))
 
 
 def _study(arguments: list[str], studies: dict[str, Study]) -> Study:

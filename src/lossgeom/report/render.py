@@ -13,6 +13,7 @@ from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.figures import MARK, STYLE, check_ours
 from lossgeom.report.sections import SECTIONS
+from lossgeom.report.sections.claims import overview
 from lossgeom.wording import printable
 
 NAME = "report.html"
@@ -20,6 +21,8 @@ NAME = "report.html"
 
 def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of one or more folders, each a study's or a single run's.
+
+    Of several studies, it begins with the claims of all.
 
     Args:
         folders: what to report on: studies one after the other, then single runs in one figure.
@@ -47,7 +50,7 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
             for i, source in enumerate(sources)
             for number in [str(i + 1) if len(sources) > 1 else ""]
         ]
-    page = template.render(parts=parts, mark=MARK, figures=figures.name)
+    page = template.render(parts=parts, overview=overview(sources), mark=MARK, figures=figures.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page.encode(errors="backslashreplace"))
     return out

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lossgeom.claim import Claim
+from lossgeom.claim import Claim, counted
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 
@@ -18,6 +19,21 @@ def claims(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     if not source.claims:
         return None
     return Section("Claims", "claims.html", {"claims": [_row(claim) for claim in source.claims]})
+
+
+def overview(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """The claims of several studies, in short, with the place of each; nothing for a single one."""
+    found = [
+        {
+            "place": place,
+            "title": source.told.title,
+            "counted": counted(source.claims),
+            "claims": [_row(claim) for claim in source.claims],
+        }
+        for place, source in enumerate(sources, 1)
+        if source.claims
+    ]
+    return found if len(found) > 1 else []
 
 
 def _row(claim: Claim) -> dict[str, Any]:
