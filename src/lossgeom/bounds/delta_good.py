@@ -16,7 +16,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz import Bracket
 
 SPLITS = tuple(0.5 * 0.8**k for k in range(24))  # shares of a radius that the proof may set aside
-LARGEST = 2.0**100  # radius that is looked for
+LARGEST = 2.0**400  # radius that is looked for
 
 
 class DeltaGood(ABC):
