@@ -102,6 +102,10 @@ class DeltaGood(ABC):
             )
         return stated
 
+    def radius_round(self, points: Float[Tensor, "N D"], epsilon: float) -> float:
+        """The same for a sample at hand, of which only the size matters for most distributions."""
+        return self.radius(len(points), epsilon)
+
     def radius_of_mass(self, mass: float) -> float:
         """The radius from which on every ball round the support has a larger mass, or infinity."""
         return _smallest(lambda r: self.log_ball_mass(r) > math.log(mass))
