@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from lossgeom.bounds import Cube, Gaussian, MeasuredCovering, PushForward, Sphere, covering_radius
+from lossgeom.bounds import (
+    Cube,
+    Gaussian,
+    MeasuredCovering,
+    PushForward,
+    Sphere,
+    covering_radius,
+    generalisation_bounds,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -110,7 +118,23 @@ def test_errors_of_measured_radii():
         covering_radius(points, square.sample(100), distribution=square)
 
 
+def test_a_measured_radius_is_of_its_own_points():
+    square = Cube(2)
+    points, others = square.sample(50), square.sample(50, seed=1)
+    measured = MeasuredCovering(square, points, fresh=5000)
+    assert measured.radius_round(points, 0.05) == measured.radius(50, 0.05)
+    assert square.radius_round(others, 0.05) == square.radius(50, 0.05)
+    for wrong in (others, points.flip(0), points[:49]):
+        with pytest.raises(ValueError, match="expected the 50 points that the covering was meas"):
+            measured.radius_round(wrong, 0.05)
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(ValueError, match="in their order, got others: measure that of these"):
+        generalisation_bounds(model, model, others, measured, searched=0)
+
+
 def test_errors():
+    with pytest.raises(ValueError, match="expected at least one fresh point, got none"):
+        covering_radius(torch.zeros(1, 1), torch.zeros(0, 1))
     with pytest.raises(ValueError, match=r"expected confidence > 0 and < 1, got 1\.0"):
         covering_radius(torch.zeros(1, 1), torch.zeros(1, 1), confidence=1.0)
     with pytest.raises(ValueError, match="finite"):

@@ -136,6 +136,25 @@ def test_balls_have_at_least_that_mass(name):
         assert (masses + 5 * error).min() >= math.exp(distribution.log_ball_mass(r))
 
 
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_radii_are_in_proportion_to_the_size_of_the_support(scale):
+    for one, scaled in (
+        (Cube(2, tight=True), Cube(2, side=scale, tight=True)),
+        (Sphere(2, tight=True), Sphere(2, scale=scale, tight=True)),
+    ):
+        assert scaled.radius(1000, 0.05) == pytest.approx(scale * one.radius(1000, 0.05), rel=1e-8)
+        mass = scaled.radius_of_mass(0.05)
+        assert mass == pytest.approx(scale * one.radius_of_mass(0.05), rel=1e-8)
+
+
+@pytest.mark.parametrize(("d", "cut"), [(1, 4.0), (2, 6.0), (20, 9.0)])
+def test_masses_of_truncated_normal_balls_do_not_fall_with_their_radius(d, cut):
+    normal = Gaussian(d, cut)
+    masses = [normal.log_ball_mass(2 * cut * k / 200) for k in range(1, 300)]
+    assert masses == sorted(masses)
+    assert Gaussian(2, cut=6.0).radius(1000, 0.05) < 12  # the diameter, with few points far out
+
+
 def test_a_wrong_mass_is_caught_at_a_corner():
     points = Cube(2).sample(20_000)
     for corner in SQUARE_CORNERS:

@@ -45,6 +45,15 @@ def test_the_example_with_the_largest_sum_decides():
     assert generalisation(wide, *exact(1.0, 1.0, 0.0), epsilon=0.1).value == pytest.approx(0.4)
 
 
+def test_brackets_in_float32_are_not_rounded_any_more():
+    """Sums and products of them are in float64, as rounding is allowed for."""
+    third = torch.tensor([1 / 3, 1e-9])
+    once, more = Bracket(third, third), Bracket(third.double(), third.double())
+    bounds = [generalisation(0.1, *exact(1.0), each, each, epsilon=0.1) for each in (once, more)]
+    assert bounds[0].value == bounds[1].value
+    assert bounds[0].terms == bounds[1].terms
+
+
 def test_every_form_has_its_name_and_says_what_it_means():
     inputs = exact(1.0, 1.0, 0.0)
     bounds = [

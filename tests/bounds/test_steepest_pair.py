@@ -63,6 +63,25 @@ def test_no_pair_and_two_targets_of_one_input():
     assert (found.ratio, found.first, found.second) == (math.inf, 0, 1)
 
 
+@pytest.mark.quick
+@pytest.mark.usefixtures("unchecked")
+def test_errors_of_what_are_no_rows_of_examples():
+    x = torch.zeros(3, 2)
+    for inputs, targets in (
+        (x, torch.zeros(4, 1)),
+        (x, torch.zeros(2, 1)),
+        (x, torch.zeros(3)),
+        (x[:, 0], torch.zeros(3, 1)),
+        (x[:0], torch.zeros(0, 1)),
+        (x[:, :0], torch.zeros(3, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"expected inputs \(N, D\) and targets \(N, C\), a f"):
+            steepest_pair(inputs, targets)
+    for large in (math.inf, 1e200):  # squares of the latter are infinite
+        with pytest.raises(ValueError, match="expected inputs and targets that are finite"):
+            steepest_pair(x.double() + large, torch.zeros(3, 1))
+
+
 def test_few_pairs_of_fifty_thousand_are_compared():
     """Two classes with a gap of 0.02 between them, and a wave with its steepest slope of 2 pi."""
     generator = torch.Generator().manual_seed(0)

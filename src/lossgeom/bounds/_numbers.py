@@ -34,11 +34,9 @@ FITTED = Assumption("at every example, the model is within the fit of the target
 
 
 def bracket(name: str, number: Number) -> Bracket:
-    """A number from both sides, which are the same of one that was measured."""
-    if not isinstance(number, Bracket):
-        measured = torch.as_tensor(number, dtype=torch.float64).detach()
-        number = Bracket(measured, measured)
-    lower, upper = number.lower, number.upper
+    """A number from both sides, which are the same of one that was measured, in float64."""
+    sides = (number.lower, number.upper) if isinstance(number, Bracket) else (number, number)
+    lower, upper = (torch.as_tensor(side, dtype=torch.float64).detach() for side in sides)
     if lower.ndim > 1 or lower.numel() == 0:
         raise ValueError(
             f"expected {name} to be a number, or one for each example, got the shape "
@@ -48,7 +46,7 @@ def bracket(name: str, number: Number) -> Bracket:
         raise ValueError(
             f"expected {name} >= 0, and no lower side above the upper one, got {number}"
         )
-    return number
+    return Bracket(lower, upper)
 
 
 def bounded(

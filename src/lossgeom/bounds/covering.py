@@ -69,8 +69,8 @@ def covering_radius(
         distribution: that of the fresh points, if it is known.
 
     Raises:
-        ValueError: for numbers that are not finite, a confidence out of range, or fresh points of a
-            known distribution that are in the sample.
+        ValueError: for numbers that are not finite, a confidence out of range, no fresh points, or
+            some of a known distribution that are in the sample.
         ImportError: without SciPy, which the extra ``lab`` brings.
 
     >>> from lossgeom.bounds import Cube
@@ -81,8 +81,10 @@ def covering_radius(
     True
     """
     check_number("confidence", confidence, 0, 1)
-    tree = required("scipy.spatial").cKDTree(points.double().numpy())
-    distances = tree.query(fresh.double().numpy())[0]
+    if not len(fresh):
+        raise ValueError("expected at least one fresh point, got none")
+    tree = required("scipy.spatial").cKDTree(points.detach().double().numpy())
+    distances = tree.query(fresh.detach().double().numpy())[0]
     if distribution is not None and not distances.all():
         raise ValueError(
             f"expected fresh points that were drawn apart from the sample, but "
@@ -111,7 +113,7 @@ class MeasuredCovering(DeltaGood):
 
     Raises:
         ValueError: from ``radius``, for another number of points, an epsilon out of range, or too
-            few fresh points.
+            few fresh points; from ``radius_round`` also for other points.
         ImportError: from ``radius``, without SciPy.
 
     >>> from lossgeom.bounds import Cube
@@ -154,3 +156,11 @@ class MeasuredCovering(DeltaGood):
                 f"{self.fresh} fresh points are too few to see all of the support: expected more"
             )
         return found.whole_radius
+
+    def radius_round(self, points: Float[Tensor, "N D"], epsilon: float) -> float:
+        if not torch.equal(points.double(), self.points.double()):
+            raise ValueError(
+                f"expected the {len(self.points)} points that the covering was measured of, in "
+                "their order, got others: measure that of these, or give the distribution itself"
+            )
+        return self.radius(len(points), epsilon)

@@ -16,7 +16,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz import Bracket
 
 SPLITS = tuple(0.5 * 0.8**k for k in range(24))  # shares of a radius that the proof may set aside
-LARGEST = 2.0**100  # radius that is looked for
+LARGEST = 2.0**400  # radius that is looked for
 
 
 class DeltaGood(ABC):
@@ -101,6 +101,10 @@ class DeltaGood(ABC):
                 "expected more points" + ", or tight=True" * (stated is not None)
             )
         return stated
+
+    def radius_round(self, points: Float[Tensor, "N D"], epsilon: float) -> float:
+        """The same for a sample at hand, of which only the size matters for most distributions."""
+        return self.radius(len(points), epsilon)
 
     def radius_of_mass(self, mass: float) -> float:
         """The radius from which on every ball round the support has a larger mass, or infinity."""

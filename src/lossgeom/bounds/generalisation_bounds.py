@@ -107,7 +107,7 @@ def generalisation_bounds(
     f, goal = in_double(model), in_double(target)
     g = nn.Identity() if generator is None else in_double(generator)
     u = inputs.detach().double()
-    delta = Bracket.exactly(distribution.radius(len(u), epsilon))
+    delta = Bracket.exactly(distribution.radius_round(u, epsilon))
     of_f, of_goal, apart = (
         Near.of(nn.Sequential(g, each), u, delta.max[1], searched, seed)
         for each in (f, goal, Difference(f, goal))

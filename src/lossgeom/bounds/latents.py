@@ -47,7 +47,8 @@ class Cube(DeltaGood):
         check_number("side", self.side, 0)
 
     def log_ball_mass(self, r: float) -> float:
-        r, d = r / self.side, self.dimension
+        d = self.dimension
+        r = min(r / self.side, 1e9 * d)  # whose powers are finite
         at_corner = _log_volume(d) + d * math.log(min(r, 1) / 2)
         excess = max(r * r - d / 3, 1e-150)
         return max(at_corner, math.log(-math.expm1(-2 * excess**2 / d)))
@@ -108,7 +109,7 @@ class Sphere(DeltaGood):
         return smallest if self.gamma is None else self.gamma
 
     def log_ball_mass(self, r: float) -> float:
-        a, u = self.dimension / 2, min((r / self.scale) ** 2 / 4, 0.5)
+        a, u = self.dimension / 2, min(r / self.scale / 2, 0.5**0.5) ** 2
         log_power = a * math.log(u) + max(a - 1, 0) * math.log1p(-u)
         return log_power - math.log(a) - _log_beta(a, a)
 
@@ -127,16 +128,18 @@ class Gaussian(DeltaGood):
     r"""The standard normal distribution, truncated to the ball of radius R: derived here.
 
     Untruncated it is not delta-good, for nothing finite covers its support. With
-    :math:`\rho = \min(r/2, R)`, every ball of radius r round a point of the support has a ball of
+    :math:`\rho \le \min(r/2, R)`, every ball of radius r round a point of the support has a ball of
     radius :math:`\rho` in common with it, whose centre is no further out than :math:`R - \rho`.
     By Jensen's inequality the normal distribution, and all the more the truncated one, has there
 
     .. math:: \Phi(r) = \omega_d \rho^d (2 \pi)^{-d/2}
-        \exp\Big( -\frac{(R - \rho)^2}{2} - \frac{d \rho^2}{2 (d + 2)} \Big).
+        \exp\Big( -\frac{(R - \rho)^2}{2} - \frac{d \rho^2}{2 (d + 2)} \Big),
 
-    That is small far out: radii fall like :math:`1 / \sqrt{\log N}` until N exceeds
-    :math:`e^{R^2/2}`, and then like those of a cube. Points of the normal distribution itself cover
-    the ball with the same radius, those outside of it do no harm; a new point of it is outside with
+    which grows with :math:`\rho` up to the positive root of
+    :math:`d + R \rho = \rho^2 (2 d + 2) / (d + 2)`. It is small for small r: radii fall like
+    :math:`1 / \sqrt{\log N}` until N exceeds :math:`e^{R^2/2}`, and then like those of a cube.
+    Points of the normal distribution itself cover the ball with the same radius, those outside of
+    it do no harm; a new point of it is outside with
     the probability ``left_out``.
 
     Attributes:
@@ -159,9 +162,11 @@ class Gaussian(DeltaGood):
         object.__setattr__(self, "left_out", torch.special.gammaincc(a, u).item())
 
     def log_ball_mass(self, r: float) -> float:
-        d, rho = self.dimension, min(r / 2, self.cut)
+        d, R = self.dimension, self.cut
+        c = (2 * d + 2) / (d + 2)
+        rho = min(r / 2, R, (R + math.sqrt(R * R + 4 * c * d)) / (2 * c))
         log_volume = _log_volume(d) + d * math.log(rho / math.sqrt(2 * math.pi))
-        return log_volume - (self.cut - rho) ** 2 / 2 - d * rho**2 / (2 * (d + 2))
+        return log_volume - (R - rho) ** 2 / 2 - d * rho**2 / (2 * (d + 2))
 
     def draw(self, N: int, generator: torch.Generator) -> Float[Tensor, "N D"]:
         points = torch.full((N, self.dimension), math.inf, dtype=torch.float64)

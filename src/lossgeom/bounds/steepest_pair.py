@@ -85,7 +85,8 @@ def steepest_pair(
         slack: s >= 0, which is taken off every distance of targets.
 
     Raises:
-        ValueError: for a negative slack, or numbers that are not finite.
+        ValueError: for a negative slack, inputs and targets that are no rows of the same examples,
+            or numbers that are not finite, or have squares that are not.
 
     >>> import torch
     >>> x, y = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [2.0], [3.0]])
@@ -96,7 +97,12 @@ def steepest_pair(
     """
     check_number("slack", slack, 0, at_low=True)
     x, y = inputs.double(), targets.double()
-    if not (x.isfinite().all() and y.isfinite().all()):
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not x.numel():
+        raise ValueError(
+            "expected inputs (N, D) and targets (N, C), a flat row of each for every example, got "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if not (x.square().sum().isfinite() and y.square().sum().isfinite()):
         raise ValueError("expected inputs and targets that are finite, to take distances of")
     boxes, best = Boxes.of(x), SteepestPair(0.0, -1, -1, 0)
     pairs = Pairs(x, y, Squares.of(x), Squares.of(y), slack)
