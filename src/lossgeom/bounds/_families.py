@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,7 @@ from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
 from lossgeom.stability.sgd import certify_sgd
 
+MADE = ("generator", "latents")  # what draws from a distribution are
 FROM = {
     "first layer": "by those in the first layer's weights",
     "flatness": "by those in all weights (flatness)",
@@ -45,7 +46,7 @@ class Family:
         title: what they bound, and where they are from.
         rows: computes them.
         needs: names of what has to be given for that.
-        uses: names of what is made use of where it is given.
+        uses: names of what else makes a difference where it is given.
         new: whether they are about new data.
     """
 
@@ -54,6 +55,11 @@ class Family:
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     new: bool = False
+
+    def rests_on(self, names: Collection[str]) -> bool:
+        """Whether any of some arguments makes a difference to the rows."""
+        made = MADE if "distribution" in self.needs else ()
+        return not {"problem", *self.needs, *self.uses, *made}.isdisjoint(names)
 
 
 def lipschitz(given: Given) -> list[Row]:
@@ -136,12 +142,9 @@ def layers(given: Given) -> list[Row]:
 def of_random_networks(given: Given) -> list[Row]:
     """The PAC-Bayes bound, beside the error on test data."""
     found = pac_bayes(
-        given.problem,
-        prior=given.prior,
-        epochs=given.epochs,
-        seed=given.seed,
+        given.problem, prior=given.prior, epochs=given.epochs, seed=given.seed,
         on_epoch=given.on_epoch,
-    )
+    )  # fmt: skip
     inputs = found.bound.inputs
     misled = math.log(2 / inputs["delta'"]) / inputs["samples"]
     drawn = kl_inverse(found.empirical_error.value, misled)
@@ -170,8 +173,8 @@ def _nearer(bound: Bound, drawn: float, guess: float) -> str:
     return f"below {beaten} if the KL of {inputs['KL']:.4g} nats were below {kl:.4g}"
 
 
-MADE = ("generator", "latents")
 PAPER = "MacDonald et al."
+TARGET = ("distribution", "teacher")
 FAMILIES = (
     Family("Lipschitz constant (certified by lossgeom)", lipschitz),
     Family("Error under attack (certified by lossgeom)", under_attack, uses=("test",)),
@@ -186,33 +189,24 @@ FAMILIES = (
         f"Lipschitz constant on the support ({PAPER}, theorem 4.3)",
         lipschitz_on_the_support,
         ("distribution",),
-        MADE,
     ),
-    Family(
-        f"Largest Jacobian at the sample ({PAPER}, theorem 5.1)",
-        separation,
-        ("distribution", "teacher"),
-        MADE,
-    ),
+    Family(f"Largest Jacobian at the sample ({PAPER}, theorem 5.1)", separation, TARGET),
     Family(
         f"Distance from the teacher on new inputs ({PAPER}, theorem 6.1)",
         about_the_target,
-        ("distribution", "teacher"),
-        MADE,
+        TARGET,
         new=True,
     ),
     Family(
         "Distance from the teacher on new inputs by cells (after Ma and Ying)",
         by_cells,
-        ("distribution", "teacher"),
-        MADE,
+        TARGET,
         new=True,
     ),
     Family(
         "Change of the outputs under attack on new inputs (after Ma and Ying)",
         attacked_cells,
-        ("distribution", "teacher"),
-        MADE,
+        TARGET,
     ),
     Family(
         "Error on new examples (PAC-Bayes)", of_random_networks, ("prior",), ("test",), new=True

@@ -17,6 +17,7 @@ from lossgeom.problem.agreement import EXACT
 
 Number = float | Tensor | Bracket
 Terms = dict[str, float]
+ZERO = Bracket.exactly(0.0)
 ROUNDING = 1e-12  # of sums, maxima and products of a few numbers, relative to their magnitudes
 PAPER = "MacDonald, Valmadre and Lucey (arXiv:2305.14683)"
 COVERED = Assumption(
@@ -93,6 +94,14 @@ def check_convex(*, convex: bool) -> None:
             "expected convex=True: this theorem needs a distribution with a convex support, and "
             "fails on others; lossgeom.bounds.generalisation does not need it"
         )
+
+
+def mapped(number: Number, function: Callable[[Tensor], Tensor]) -> Number:
+    """What a function that only grows, or only falls, makes of a number."""
+    if not isinstance(number, Bracket):
+        return function(torch.as_tensor(number, dtype=torch.float64))
+    ends = function(number.lower), function(number.upper)
+    return Bracket(torch.minimum(*ends), torch.maximum(*ends))
 
 
 def rounded(problem: Problem, value: float | Tensor) -> Number:

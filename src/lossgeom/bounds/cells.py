@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.bounds._numbers import (
-    FITTED,
-    Number,
-    Terms,
-    at_largest,
-    bounded,
-)
+from lossgeom.bounds._numbers import FITTED, ZERO, Number, Terms, at_largest, bounded
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.checks import check_number
 from lossgeom.lipschitz import Bracket
 from lossgeom.smoothness.sobolev import seminorm
 
 SOURCE = "derived here; Ma and Ying (arXiv:2105.13462) have theorems of this kind"
-EXACT = Bracket.exactly(0.0)
 IN_CELLS = Assumption(
     "new inputs are within the radius of the example that is nearest to them", "declared"
 )
 SMOOTH = Assumption("what is said of the Jacobian is true of it on balls round them", "declared")
 TARGET = Assumption("the target has this Lipschitz constant on the support", "declared")
+Cells = dict[str, Tensor]  # what adds up to the bound in each cell
 WHOLE = 1e-6  # rounding of masses that sum to 1
 
 
@@ -38,7 +33,7 @@ def cell_generalisation(
     jacobian_lipschitz: Number,
     target_lipschitz: Number,
     *,
-    fit: Number = EXACT,
+    fit: Number = ZERO,
     order: int | None = None,
     deviation: float = 0.0,
     epsilon: float = 0.0,
@@ -91,27 +86,22 @@ def cell_generalisation(
     >>> round(bound.value, 6), {name: round(term, 4) for name, term in bound.terms.items()}
     (0.026781, {'fit': 0.0, 'target': 0.0, 'Jacobian': 0.015, 'variation': 0.0118})
     """
+    numbers = {
+        "radius": radius,
+        "Jacobian norm": gradients,
+        "Lipschitz constant of the Jacobian": jacobian_lipschitz,
+        "Lipschitz constant of the target": target_lipschitz,
+        "fit": fit,
+    }
 
-    def terms(r: Tensor, g: Tensor, beta: Tensor, target: Tensor, fit: Tensor, *p: Tensor) -> Terms:
-        cells = {"fit": fit, "target": r * target, "Jacobian": r * g, "variation": r**2 / 2 * beta}
-        return _over_cells(p, order, deviation, cells)
+    def within(r: Tensor, g: Tensor, beta: Tensor, target: Tensor, fit: Tensor) -> Cells:
+        return {"fit": fit, "target": r * target, "Jacobian": r * g, "variation": r**2 / 2 * beta}
 
-    return bounded(
-        {
-            "radius": radius,
-            "Jacobian norm": gradients,
-            "Lipschitz constant of the Jacobian": jacobian_lipschitz,
-            "Lipschitz constant of the target": target_lipschitz,
-            "fit": fit,
-            **_given(masses),
-        },
-        terms,
-        epsilon=epsilon,
+    return _over_cells(
+        masses, numbers, within, order, deviation, epsilon=epsilon, trivial=trivial,
         quantity="the mean distance of the model from the target on new inputs",
         assumptions=(IN_CELLS, SMOOTH, TARGET, FITTED),
-        source=SOURCE,
-        trivial=trivial,
-    )
+    )  # fmt: skip
 
 
 def cell_robustness(
@@ -159,25 +149,21 @@ def cell_robustness(
     """
     check_number("attack", attack, 0)
 
-    def terms(r: Tensor, g: Tensor, beta: Tensor, rho: Tensor, *p: Tensor) -> Terms:
-        cells = {"Jacobian": rho * g, "variation": rho * (r + rho / 2) * beta}
-        return _over_cells(p, order, deviation, cells)
+    numbers = {
+        "radius": radius,
+        "Jacobian norm": gradients,
+        "Lipschitz constant of the Jacobian": jacobian_lipschitz,
+        "attack": Bracket.exactly(attack),
+    }
 
-    return bounded(
-        {
-            "radius": radius,
-            "Jacobian norm": gradients,
-            "Lipschitz constant of the Jacobian": jacobian_lipschitz,
-            "attack": Bracket.exactly(attack),
-            **_given(masses),
-        },
-        terms,
-        epsilon=epsilon,
+    def within(r: Tensor, g: Tensor, beta: Tensor, rho: Tensor) -> Cells:
+        return {"Jacobian": rho * g, "variation": rho * (r + rho / 2) * beta}
+
+    return _over_cells(
+        masses, numbers, within, order, deviation, epsilon=epsilon, trivial=trivial,
         quantity=f"the mean change of the outputs by attacks of size {attack:g} on new inputs",
         assumptions=(IN_CELLS, SMOOTH),
-        source=SOURCE,
-        trivial=trivial,
-    )
+    )  # fmt: skip
 
 
 def unevenness(masses: Float[Tensor, " n"] | None, n: int, order: int) -> float:
@@ -194,13 +180,25 @@ def unevenness(masses: Float[Tensor, " n"] | None, n: int, order: int) -> float:
     return float((n * masses.double()).pow(q).mean() ** (1 / q))
 
 
-def _given(masses: Number | None) -> dict[str, Number]:
-    return {} if masses is None else {"mass of a cell": masses}
-
-
 def _over_cells(
-    masses: Sequence[Tensor], order: int | None, deviation: float, cells: Mapping[str, Tensor]
-) -> Terms:
+    masses: Number | None,
+    numbers: dict[str, Number],
+    within: Callable[..., Cells],
+    order: int | None,
+    deviation: float,
+    **facts: Any,
+) -> Bound:
+    """Bound the mean of what is bounded in each cell."""
+
+    def terms(*known: Tensor) -> Terms:
+        few = len(numbers)
+        return _means(known[few:], within(*known[:few]), order, deviation)
+
+    weighed = numbers if masses is None else {**numbers, "mass of a cell": masses}
+    return bounded(weighed, terms, source=SOURCE, **facts)
+
+
+def _means(masses: Sequence[Tensor], cells: Cells, order: int | None, deviation: float) -> Terms:
     """The means of what is known in each cell, with their masses, or with any if there are none."""
     if not masses and order is None:
         return at_largest(**cells)
@@ -208,19 +206,18 @@ def _over_cells(
     n = max(each.numel() for each in known)
     if not any(each.ndim for each in known):
         raise ValueError("expected one of the numbers for each example, for how many there are")
-    p = _shares(*masses) if masses else None
     spread = {name: each.expand(n) for name, each in cells.items()}
-    means = {name: _mean(p, each) for name, each in spread.items()}
+    p = _shares(*masses) if masses else None
+    means = {
+        name: float(each.max() if p is None else torch.where(p > 0, p * each, 0).sum())
+        for name, each in spread.items()
+    }
     if order is not None:
         means["Jacobian"] = unevenness(p, n, order) * seminorm(spread["Jacobian"], order, n)
     if deviation > 0:
         total = torch.stack(list(spread.values())).sum(0)
         means["masses"] = deviation * float((total.max() - total.min()).nan_to_num(math.inf))
     return means
-
-
-def _mean(masses: Tensor | None, each: Tensor) -> float:
-    return float(each.max() if masses is None else torch.where(masses > 0, masses * each, 0).sum())
 
 
 def _shares(masses: Tensor) -> Tensor:

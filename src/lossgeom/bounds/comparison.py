@@ -201,7 +201,7 @@ def unchanged(rows: Sequence[Row], changed: Collection[str]) -> list[Row]:
     titles = {
         family.title
         for family in FAMILIES
-        if not {"problem", *family.needs, *family.uses} & {*changed}
+        if not family.rests_on(changed)
         and all(row.bound is not None for row in rows if row.family == family.title)
     }
     return [row for row in rows if row.family in titles]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from lossgeom.bounds._numbers import (
     COVERED,
     FITTED,
     PAPER,
+    ZERO,
     Number,
     Terms,
     at_largest,
@@ -20,8 +22,7 @@ from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.lipschitz import Bracket
 
 Form = Literal["ambient", "latent"]
-Term = tuple[str, str, Number, int]  # its name and its number's, and its order in delta
-EXACT = Bracket.exactly(0.0)
+Term = tuple[str, Number, int]  # a number, its name, and the order in delta of what it adds
 QUANTITY = "the mean distance of the model from the target on new inputs"
 FORMS = {
     "ambient": f"{PAPER}, theorem 6.1, as stated, in the space of inputs",
@@ -38,7 +39,7 @@ def generalisation(
     jacobian_norms: Number,
     local_variation: Number,
     *,
-    fit: Number = EXACT,
+    fit: Number = ZERO,
     epsilon: float,
     form: Form = "ambient",
     trivial: float = math.inf,
@@ -88,16 +89,12 @@ def generalisation(
     >>> round(bound.value, 5)
     0.27988
     """
-    return _at_most(
-        FORMS[form],
-        delta,
-        fit,
-        epsilon,
-        trivial,
-        ("target", "Lipschitz constant of the target", target_lipschitz, 1),
-        ("Jacobian", "Jacobian norm", jacobian_norms, 1),
-        ("variation", "local variation", local_variation, 1),
-    )
+    terms = {
+        "target": ("Lipschitz constant of the target", target_lipschitz, 1),
+        "Jacobian": ("Jacobian norm", jacobian_norms, 1),
+        "variation": ("local variation", local_variation, 1),
+    }
+    return _at_most(FORMS[form], terms, delta, fit, epsilon, trivial)
 
 
 def local_lipschitz(
@@ -105,7 +102,7 @@ def local_lipschitz(
     lipschitz: Number,
     target_lipschitz: Number,
     *,
-    fit: Number = EXACT,
+    fit: Number = ZERO,
     epsilon: float,
     trivial: float = math.inf,
 ) -> Bound:
@@ -139,15 +136,12 @@ def local_lipschitz(
     >>> round(bound.value, 6), round(bound.least, 6), bound.certified
     (0.4, 0.3, True)
     """
-    return _at_most(
-        f"{DERIVED}with Lipschitz constants on the balls",
-        delta,
-        fit,
-        epsilon,
-        trivial,
-        ("target", "local Lipschitz constant of the target", target_lipschitz, 1),
-        ("model", "local Lipschitz constant", lipschitz, 1),
-    )
+    terms = {
+        "target": ("local Lipschitz constant of the target", target_lipschitz, 1),
+        "model": ("local Lipschitz constant", lipschitz, 1),
+    }
+    source = f"{DERIVED}with Lipschitz constants on the balls"
+    return _at_most(source, terms, delta, fit, epsilon, trivial)
 
 
 def difference(
@@ -155,7 +149,7 @@ def difference(
     jacobian_norms: Number,
     local_variation: Number,
     *,
-    fit: Number = EXACT,
+    fit: Number = ZERO,
     epsilon: float,
     trivial: float = math.inf,
 ) -> Bound:
@@ -185,15 +179,12 @@ def difference(
     >>> round(difference(0.1, 0.01, 0.5, fit=1e-3, epsilon=0.05).value, 6)
     0.052
     """
-    return _at_most(
-        f"{DERIVED}for the difference of model and target",
-        delta,
-        fit,
-        epsilon,
-        trivial,
-        ("Jacobian", "Jacobian norm of the difference", jacobian_norms, 1),
-        ("variation", "local variation", local_variation, 1),
-    )
+    terms = {
+        "Jacobian": ("Jacobian norm of the difference", jacobian_norms, 1),
+        "variation": ("local variation", local_variation, 1),
+    }
+    source = f"{DERIVED}for the difference of model and target"
+    return _at_most(source, terms, delta, fit, epsilon, trivial)
 
 
 def smooth_difference(
@@ -201,7 +192,7 @@ def smooth_difference(
     jacobian_norms: Number,
     jacobian_lipschitz: Number,
     *,
-    fit: Number = EXACT,
+    fit: Number = ZERO,
     epsilon: float,
     trivial: float = math.inf,
 ) -> Bound:
@@ -233,38 +224,32 @@ def smooth_difference(
     >>> round(smooth_difference(0.1, 0.01, 2.5, fit=1e-3, epsilon=0.05).value, 6)
     0.0145
     """
-    return _at_most(
-        f"{DERIVED}for the difference of model and target, with second derivatives",
-        delta,
-        fit,
-        epsilon,
-        trivial,
-        ("Jacobian", "Jacobian norm of the difference", jacobian_norms, 1),
-        ("variation", "Lipschitz constant of the Jacobian", jacobian_lipschitz, 2),
-    )
+    terms = {
+        "Jacobian": ("Jacobian norm of the difference", jacobian_norms, 1),
+        "variation": ("Lipschitz constant of the Jacobian", jacobian_lipschitz, 2),
+    }
+    source = f"{DERIVED}for the difference of model and target, with second derivatives"
+    return _at_most(source, terms, delta, fit, epsilon, trivial)
 
 
 def _at_most(
-    source: str, delta: float | Bracket, fit: Number, epsilon: float, trivial: float, *terms: Term
+    source: str,
+    terms: Mapping[str, Term],
+    delta: float | Bracket,
+    fit: Number,
+    epsilon: float,
+    trivial: float,
 ) -> Bound:
     """The fit, and what the distance may grow by from the centre of a ball to its edge."""
-    numbers = {
-        "delta": delta if isinstance(delta, Bracket) else Bracket.exactly(delta),
-        "fit": fit,
-        **{name: number for _, name, number, _ in terms},
-    }
+    radius = delta if isinstance(delta, Bracket) else Bracket.exactly(delta)
+    numbers = {name: number for name, number, _ in terms.values()}
 
-    def summands(radius: Tensor, ell: Tensor, *others: Tensor) -> Terms:
-        grown = zip(terms, others, strict=True)
-        parts = {part: radius**order / order * each for (part, _, _, order), each in grown}
+    def summands(r: Tensor, ell: Tensor, *others: Tensor) -> Terms:
+        grown = zip(terms.items(), others, strict=True)
+        parts = {part: r**order / order * each for (part, (_, _, order)), each in grown}
         return at_largest(fit=ell, **parts)
 
     return bounded(
-        numbers,
-        summands,
-        epsilon=epsilon,
-        quantity=QUANTITY,
-        assumptions=(COVERED, TARGET, FITTED),
-        source=source,
-        trivial=trivial,
-    )
+        {"delta": radius, "fit": fit, **numbers}, summands, epsilon=epsilon, quantity=QUANTITY,
+        assumptions=(COVERED, TARGET, FITTED), source=source, trivial=trivial,
+    )  # fmt: skip

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.bounds._near import Difference, Near, everywhere, in_double, outputs_at
+from lossgeom.bounds._numbers import ZERO
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation import (
-    EXACT,
+    Form,
     difference,
     generalisation,
     local_lipschitz,
@@ -114,37 +115,29 @@ def generalisation_bounds(
     )
     facts: dict[str, Any] = {"fit": apart.size, "epsilon": epsilon}
     whole, slopes = everywhere(nn.Sequential(g, goal), u, searched, seed), apart.jacobian
-    forms = {"ambient": generalisation(delta, whole, of_f.jacobian, of_f.variation, **facts)}
+    own: Form = "ambient" if generator is None else "latent"
+    stated = generalisation(delta, whole, of_f.jacobian, of_f.variation, form=own, **facts)
+    forms = {"ambient": stated}
     if generator is not None:
-        x, wide = outputs_at(g, u), _product(delta, everywhere(g, u, searched, seed))
+        x, stretch = outputs_at(g, u), everywhere(g, u, searched, seed)
+        wide = Bracket(delta.lower * stretch.lower, delta.upper * stretch.upper)
         there, steep = (
             Near.of(f, x, wide.max[1], searched, seed),
             everywhere(goal, x, searched, seed),
         )
-        forms = {
-            "ambient": generalisation(wide, steep, there.jacobian, there.variation, **facts),
-            "latent": generalisation(
-                delta, whole, of_f.jacobian, of_f.variation, form="latent", **facts
-            ),
-        }
+        forms["ambient"] = generalisation(wide, steep, there.jacobian, there.variation, **facts)
+        forms["latent"] = stated
     forms |= {
         "local Lipschitz": local_lipschitz(delta, of_f.lipschitz, of_goal.lipschitz, **facts),
         "difference": difference(delta, slopes, apart.variation, **facts),
-        "local difference": local_lipschitz(delta, apart.lipschitz, EXACT, **facts),
+        "local difference": local_lipschitz(delta, apart.lipschitz, ZERO, **facts),
         "smooth difference": smooth_difference(delta, slopes, apart.curvature, **facts),
     }
     return _told(forms, distribution, outputs_at(nn.Sequential(g, goal), u), epsilon)
 
 
-def _product(one: Bracket, other: Bracket) -> Bracket:
-    return Bracket(one.lower * other.lower, one.upper * other.upper)
-
-
 def _told(
-    forms: dict[str, Bound],
-    distribution: DeltaGood,
-    values: Float[Tensor, "N C"],
-    epsilon: float,
+    forms: dict[str, Bound], distribution: DeltaGood, values: Float[Tensor, "N C"], epsilon: float
 ) -> dict[str, Bound]:
     """Bounds with what they rest on, and what is known without them."""
     covers = Assumption(
@@ -155,11 +148,8 @@ def _told(
     drawn = Assumption(
         f"the examples were drawn independently of each other from {distribution}", "declared"
     )
-    known = {
-        "N": len(values),
-        "epsilon": epsilon,
-        MEAN: lengths(values - values.mean(0), 1).mean().item(),
-    }
+    off = lengths(values - values.mean(0), 1).mean().item()
+    known = {"N": len(values), "epsilon": epsilon, MEAN: off}
     note = LEFT_OUT.format(distribution.left_out)
     return {
         name: replace(

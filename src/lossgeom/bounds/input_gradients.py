@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossgeom.bounds._numbers import Number, Terms, bounded, rounded
+from lossgeom.bounds._numbers import Number, Terms, bounded, mapped, rounded
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.stable_gradients import STABLE, stable_gradients
 from lossgeom.lipschitz import Bracket
@@ -33,8 +32,6 @@ def input_gradients(
     gradients: Number,
     *,
     order: int = 1,
-    assumptions: Sequence[Assumption] = (FIRST,),
-    source: str = PAPER,
 ) -> Bound:
     r"""Bound the gradients of a model in its input by those in the weights of its first layer.
 
@@ -49,8 +46,6 @@ def input_gradients(
         smallest_input: the smallest l_2k norm of an input.
         gradients: g_W1 of order k, or what it is at most.
         order: k.
-        assumptions: of the theorem, with how they are known.
-        source: of what the gradients are bounded by.
 
     Returns:
         An upper bound, infinite for an input of zero, in outputs per unit of input.
@@ -65,7 +60,7 @@ def input_gradients(
     """
     numbers = {
         "norm of the first layer": weight_norm,
-        "1 / smallest input": _inverse(smallest_input),
+        "1 / smallest input": mapped(smallest_input, torch.reciprocal),
         "gradients in its weights": gradients,
     }
 
@@ -74,14 +69,9 @@ def input_gradients(
         return {"gradients": 0.0 if zero else float(norm * inverse * g)}
 
     return bounded(
-        numbers,
-        terms,
-        epsilon=0.0,
+        numbers, terms, epsilon=0.0, assumptions=(FIRST,), source=PAPER, trivial=math.inf,
         quantity=f"the seminorm of the gradients in the input, g_x of order {order},",
-        assumptions=tuple(assumptions),
-        source=source,
-        trivial=math.inf,
-    )
+    )  # fmt: skip
 
 
 def input_gradient_bounds(
@@ -129,11 +119,8 @@ def input_gradient_bounds(
     found = multiplicative_inequality(problem, [order])[order]
     norm = rounded(problem, found.operator_norm)
     layer, all_weights = found.smallest_input, found.layer_seminorm
-    bounds = {
-        "first layer": input_gradients(
-            norm, rounded(problem, layer), rounded(problem, all_weights), order=order
-        )
-    }
+    sides = rounded(problem, layer), rounded(problem, all_weights)
+    bounds = {"first layer": input_gradients(norm, *sides, order=order)}
     biased = vector_layers(problem).get(found.layer)
     if biased is None:
         return bounds
@@ -169,11 +156,9 @@ def _by_sgd(
         momentum=sgd.momentum, sampling=sgd.sampling, stable=stable,
     )  # fmt: skip
     scale = loss_curvature(problem) ** k
-    return input_gradients(
-        norm,
-        length,
-        Bracket.exactly((moment.value / scale) ** (0.5 / k)),
-        order=k,
+    gradients = Bracket.exactly((moment.value / scale) ** (0.5 / k))
+    return replace(
+        input_gradients(norm, length, gradients, order=k),
         assumptions=(FIRST, *moment.assumptions),
         source=f"{PAPER}; {moment.source}",
     )
@@ -190,9 +175,3 @@ def loss_curvature(problem: Problem) -> float:
     with torch.no_grad():
         _, count = loss.terms(problem.outputs(problem.theta, batch), batch)
     return loss.likelihood.curvature * len(batch) / float(count)
-
-
-def _inverse(number: Number) -> Number:
-    if isinstance(number, Bracket):
-        return Bracket(1 / number.upper, 1 / number.lower)
-    return 1 / torch.as_tensor(number, dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.bounds._numbers import Number, Terms, bounded, rounded
+from lossgeom.bounds._numbers import Number, bounded, mapped, rounded
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.checks import check_whole
 from lossgeom.lipschitz import Bracket
@@ -61,18 +61,11 @@ def network_sensitivity(ratios: Number, trace: Number) -> Bound:
     10.0
     """
 
-    def terms(ratio: Tensor, trace: Tensor) -> Terms:
-        return {"layers": float(ratio * trace.sqrt())}
+    def root_mean_square(ratios: Float[Tensor, "L N"]) -> Tensor:
+        return ratios.square().sum(0).mean().sqrt()
 
-    return bounded(
-        {"root mean square ratio": _of(ratios, _root_mean_square), "trace": trace},
-        terms,
-        epsilon=0.0,
-        quantity="the maximum local sensitivity, summed over layers,",
-        assumptions=(VECTORS,),
-        source=SOURCE,
-        trivial=math.inf,
-    )
+    numbers = {"root mean square ratio": mapped(ratios, root_mean_square), "trace": trace}
+    return _summed("maximum local sensitivity", numbers, lambda ratio, T: ratio * T.sqrt())
 
 
 def network_volume(ratios: Number, trace: Number, outputs: int) -> Bound:
@@ -107,18 +100,21 @@ def network_volume(ratios: Number, trace: Number, outputs: int) -> Bound:
         return network_sensitivity(ratios, trace)
     n = (ratios.lower if isinstance(ratios, Bracket) else torch.as_tensor(ratios)).shape[-1]
 
-    def terms(ratio: Tensor, trace: Tensor) -> Terms:
-        return {"layers": float(ratio**outputs * (n * trace / outputs) ** (outputs / 2) / n)}
+    def volume(ratio: Tensor, T: Tensor) -> Tensor:
+        return ratio**outputs * (n * T / outputs) ** (outputs / 2) / n
 
+    numbers = {"largest ratio": mapped(ratios, torch.max), "trace": trace}
+    return _summed("local volumetric ratio", numbers, volume)
+
+
+def _summed(
+    quantity: str, numbers: dict[str, Number], term: Callable[[Tensor, Tensor], Tensor]
+) -> Bound:
     return bounded(
-        {"largest ratio": _of(ratios, torch.max), "trace": trace},
-        terms,
-        epsilon=0.0,
-        quantity="the local volumetric ratio, summed over layers,",
-        assumptions=(VECTORS,),
-        source=SOURCE,
+        numbers, lambda *each: {"layers": float(term(*each))}, epsilon=0.0,
+        quantity=f"the {quantity}, summed over layers,", assumptions=(VECTORS,), source=SOURCE,
         trivial=math.inf,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,14 +195,3 @@ def _with_sum(layers: Mapping[str, bool], means: list[Tensor]) -> dict[str, floa
 def _volumes(values: Float[Tensor, "N n"], C: int) -> Float[Tensor, " N"]:
     """Of dimension C; there is none where a layer is called with fewer numbers."""
     return values.prod(1) if values.shape[1] == C else values.new_zeros(len(values))
-
-
-def _of(number: Number, reduce: Callable[[Tensor], Tensor]) -> Number:
-    """A number made of many, with which it grows."""
-    if isinstance(number, Bracket):
-        return Bracket(reduce(number.lower), reduce(number.upper))
-    return reduce(torch.as_tensor(number, dtype=torch.float64))
-
-
-def _root_mean_square(ratios: Float[Tensor, "L N"]) -> Tensor:
-    return ratios.square().sum(0).mean().sqrt()

@@ -67,18 +67,14 @@ def stable_trace(
     >>> [round(stable_trace(0.1, B, 4, rank=2).value, 3) for B in (1, 2, 4)]
     [20.0, 30.0, 40.0]
     """
-    factors = _noise(lr, batch_size, examples, momentum, sampling)
-    most = _most_trace(lr, factors, outputs, rank or outputs * examples)
+    settings = lr, batch_size, examples, momentum, sampling
+    trace, _ = _trace_and_noise(*settings, outputs, rank or outputs * examples)
+    inputs = {"lr": lr, "B": batch_size, "n": examples}
     return Bound(
-        most,
-        "the trace of the Hessian",
-        1.0,
-        {"lr": lr, "B": batch_size, "n": examples},
-        (stable,),
+        trace, "the trace of the Hessian", 1.0, inputs, (stable,),
         "Mulayoff and Michaeli (arXiv:2306.07850), proposition 3; derived here for several outputs",
-        trivial=math.inf,
-        meanings=SETTINGS,
-    )
+        trivial=math.inf, meanings=SETTINGS,
+    )  # fmt: skip
 
 
 def stable_gradients(
@@ -144,43 +140,42 @@ def stable_gradients(
     4.0
     """
     check_whole(1, order=order, weights=weights)
-    factors = _noise(lr, batch_size, examples, momentum, sampling)
     rank = outputs * examples if momentum else min(weights, outputs * examples)
-    trace = _most_trace(lr, factors, outputs, rank)
+    settings = lr, batch_size, examples, momentum, sampling
+    trace, noise = _trace_and_noise(*settings, outputs, rank)
     bounds = [math.inf]
     if momentum == 0:
         bounds.append(weights * (2 / lr) ** order * float(batch_size) ** (order - 1))
     if order == 1:
         bounds.append(trace)
-    if order == 2 and factors[1] > 0:
-        bounds.append(2 * trace / (lr * factors[1]))
+    if order == 2 and noise > 0:
+        bounds.append(2 * trace / (lr * noise))
     if order > 2:
-        stable = Assumption(
-            f"SGD is stable in moments of order {order} at this minimum", "declared"
-        )
+        said = f"SGD is stable in moments of order {order} at this minimum"
+        stable = Assumption(said, "declared")
     return Bound(
         min(bounds),
         f"the mean over examples of all {2 * order}-th powers of derivatives in the parameters",
         1.0,
         {"lr": lr, "B": batch_size, "n": examples, "k": order, "w": weights},
-        (stable,),
-        "after Ma and Ying (arXiv:2105.13462), derived here",
-        trivial=math.inf,
+        (stable,), "after Ma and Ying (arXiv:2105.13462), derived here", trivial=math.inf,
         meanings={**SETTINGS, "k": "order", "w": "parameters"},
-    )
+    )  # fmt: skip
 
 
-def _noise(
-    lr: float, batch_size: int, examples: int, momentum: float, sampling: Sampling
+def _trace_and_noise(
+    lr: float,
+    batch_size: int,
+    examples: int,
+    momentum: float,
+    sampling: Sampling,
+    outputs: int,
+    rank: int,
 ) -> tuple[float, float]:
-    """The factors of the squared norms of H and, in the mean, of H_i."""
+    """What the trace is at most, and the factor of the mean squared norm of H_i."""
     check_number("lr", lr, 0)
     check_number("momentum", momentum, 0, 1, at_low=True)
-    p = noise_share(examples, batch_size, sampling) / (1 - momentum)
-    whole = 1 / (1 + momentum)
-    return max(whole - p, 0.0), min(p, whole)
-
-
-def _most_trace(lr: float, factors: tuple[float, float], outputs: int, rank: int) -> float:
     check_whole(1, outputs=outputs, rank=rank)
-    return 2 / (lr * (factors[0] / rank + factors[1] / outputs))
+    p, whole = noise_share(examples, batch_size, sampling) / (1 - momentum), 1 / (1 + momentum)
+    noise = min(p, whole)
+    return 2 / (lr * (max(whole - p, 0.0) / rank + noise / outputs)), noise
