@@ -18,9 +18,10 @@ import tyro
 from torch import nn
 
 import lossgeom as lg
-from benchmarks.cases import GPT, MeanCrossEntropy, text
+from benchmarks.cases import LENGTH, VOCABULARY, MeanCrossEntropy, text
 from benchmarks.table import markdown
 from lossgeom.curvature import Matrix
+from lossgeom.lab.models.gpt import GPT
 
 VALUES_AND_OUTPUT = {"VO": "blocks.*.project.*"}  # whose name says nothing; V is in the fused layer
 MATRICES: tuple[Matrix, ...] = ("gauss_newton", "hessian")
@@ -59,7 +60,7 @@ def training(options: Options, seed: int) -> Iterator[tuple[int, GPT]]:
     """Train, and yield the model when to measure."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = GPT(options.layers, options.width)
+        model = GPT(VOCABULARY, LENGTH, options.layers, options.width, heads=4)
     if not options.tied:
         model.head.weight = nn.Parameter(model.tokens.weight.detach().clone())
     ((x, y),) = text(options.examples)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossgeom.lab.datasets import digits
-from lossgeom.lab.models import mlp, resnet18, vgg11
+from lossgeom.lab.models import gpt, mlp, resnet18, vgg11
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -175,63 +175,9 @@ def gpt_case(quick: bool) -> Case:
     """A small GPT on next tokens, all in one batch."""
     n = 2 if quick else 16
     title = f"GPT of 4 layers, width 128, {n} x {LENGTH} tokens of {VOCABULARY:,}"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(INITIAL)
-        model = GPT().eval()
+    model = gpt(VOCABULARY, LENGTH, layers=4, width=128, heads=4, seed=INITIAL).eval()
     case = Case("gpt", title, model, text(n), loss="token_cross_entropy", few=4)
     return trained(case, steps=30)
-
-
-class Block(nn.Module):
-    """Attention written out: fused kernels have no second derivative that all could use."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, width) to the same shape."""
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(self.norm1(x)).chunk(3, 2)
-        )
-        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-        attended = scores.masked_fill(later, -torch.inf).softmax(-1) @ v
-        x = x + self.project(attended.transpose(1, 2).flatten(2))
-        y: Tensor = self.mlp(self.norm2(x))
-        return x + y
-
-
-class GPT(nn.Module):
-    """Causal attention, and a head tied to the embedding of the tokens."""
-
-    def __init__(self, layers: int = 4, width: int = 128, heads: int = 4) -> None:
-        super().__init__()
-        self.tokens, self.positions = (
-            nn.Embedding(VOCABULARY, width),
-            nn.Embedding(LENGTH, width),
-        )
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, VOCABULARY, bias=False)
-        nn.init.normal_(self.tokens.weight, std=0.02)
-        self.head.weight = self.tokens.weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, T) to logits (B, T, VOCABULARY)."""
-        return self.embedded(self.tokens(tokens))
-
-    def embedded(self, x: Tensor) -> Tensor:
-        """Map embeddings (B, T, width) to logits."""
-        x = x + self.positions(torch.arange(x.shape[1]))
-        logits: Tensor = self.head(self.norm(self.blocks(x)))
-        return logits
 
 
 CASES: dict[str, Callable[[bool], Case]] = {

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import GPT, INITIAL, Case
+from benchmarks.cases import INITIAL, Case
+from lossgeom.lab.models.gpt import GPT
 
 WIDE = 1_000
 

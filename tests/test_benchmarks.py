@@ -23,12 +23,13 @@ from benchmarks import (
     timing,
     tracking,
 )
-from benchmarks.cases import CASES, GPT, Case, draw, text, trained
+from benchmarks.cases import CASES, LENGTH, VOCABULARY, Case, draw, text, trained
 from benchmarks.input_output import InputOutput, wide
 from benchmarks.peers import PEERS, Choices, Pairs, Peer, Quadrature, Steps, jacobians
 from benchmarks.tasks import TASKS, Bench
 from benchmarks.tracking_runs import Run, cnn_case, edge_case
 from lossgeom.estimate import Estimate
+from lossgeom.lab.models import gpt
 
 KEYS = {"peer", "name", "variant", "note", "version", "status"}
 TIMES = {"gradients", "low", "high", "seconds", "repeats", "error"}
@@ -278,9 +279,7 @@ def test_the_reference_for_jacobians():
 
 
 def test_jacobians_in_embeddings(monkeypatch):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = GPT(layers=1, width=8, heads=2).eval()
+    model = gpt(VOCABULARY, LENGTH, layers=1, width=8, heads=2).eval()
     case = Case("gpt", "", model, text(2), loss="token_cross_entropy", few=1)
     whole, last = InputOutput(case), wide(case)
     logits = model(case.batches[0][0])
@@ -373,7 +372,13 @@ def test_the_distances_of_kronecker_products(tmp_path, monkeypatch, capsys):
 
 def test_sequences_are_cut_to_their_first_tokens():
     with torch.random.fork_rng(devices=[]):
-        case = Case("gpt", "GPT", GPT(1, 4, 1).eval(), text(2), loss="token_cross_entropy")
+        case = Case(
+            "gpt",
+            "GPT",
+            gpt(VOCABULARY, LENGTH, 1, 4, 1).eval(),
+            text(2),
+            loss="token_cross_entropy",
+        )
     ((x, y),) = kronecker.problem(case, 1).batches
     assert x.shape == y.shape == (1, kronecker.TOKENS)
 

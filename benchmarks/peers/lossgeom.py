@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 import lossgeom as lg
-from benchmarks.cases import GPT, Case
+from benchmarks.cases import Case
 from benchmarks.input_output import InputOutput
 from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature
+from lossgeom.lab.models.gpt import GPT
 
 
 def problem(case: Case) -> lg.Problem:

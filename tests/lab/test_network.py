@@ -1,8 +1,13 @@
 """The data and the network of studies."""
 
+from dataclasses import asdict, replace
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 
+from lossgeom.lab.datasets import DATASETS
+from lossgeom.lab.models import MODELS
 from lossgeom.lab.studies._checkpoint import arrays_of, restore
 from lossgeom.lab.studies._network import (
     NetworkSettings,
@@ -12,6 +17,7 @@ from lossgeom.lab.studies._network import (
     build_with_signs,
     idle_settings,
 )
+from tests.lab.files import write_cifar100
 from tests.lab.test_lab import write_cifar10, write_mnist
 
 
@@ -21,7 +27,12 @@ from tests.lab.test_lab import write_cifar10, write_mnist
         ({"widths": (0,)}, r"expected widths of at least 1; got widths = \(0,\)$"),
         ({"examples": 1797}, "at most 1796 examples of digits; got examples = 1797"),
         ({"chunk": 0}, "at least 1; got examples = 500, chunk = 0"),
-        ({"model": "vgg11"}, "vgg11 with the images of cifar10; got model = vgg11, data = digits"),
+        (
+            {"model": "vgg11", "data": "two_moons"},
+            "images, or the model mlp; got model = vgg11, data = two_moons",
+        ),
+        ({"channels": 0.0}, "factors > 0; got input_scale = 1.0, target_scale = 1.0, channels = 0"),
+        ({"label_noise": 1.5}, "label_noise from 0 to 1; got label_noise = 1.5"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -35,6 +46,10 @@ def test_settings_that_are_of_no_use():
     assert idle_settings({"lr": 1.0, "network": {"data": "digits", "model": "mlp"}}) == ("folder",)
     assert idle_settings({"data": "digits"}) == ("folder",)
     assert idle_settings({"eps": 0.1}) == ()
+    assert idle_settings(asdict(NetworkSettings(label_noise=0.1))) == (
+        "folder", "channels", "batch_norm", "classes", "balanced", "input_scale", "target_scale",
+        "verify",
+    )  # fmt: skip
 
 
 def test_targets_of_the_squared_error():
@@ -66,6 +81,80 @@ def test_pixels_from_0_to_1(tmp_path, data, write, model):
     assert (inputs.min(), inputs.max()) == (0, 1)
     assert made(inputs).shape == (8, 10)
     assert targets.dtype == torch.int64
+
+
+def test_every_data_set_and_every_model_of_images_can_be_named():
+    hints = get_type_hints(NetworkSettings)
+    assert set(get_args(hints["data"])) == set(DATASETS)
+    assert {*get_args(hints["model"]), "gpt"} == set(MODELS)
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion_mnist", "cifar100"])
+@pytest.mark.parametrize("model", ["lenet5", "vgg11", "resnet14", "resnet18"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_images_of_any_size(tmp_path, data, model, batch_norm):
+    {"fashion_mnist": write_mnist, "cifar100": write_cifar100}.get(data, lambda *_: None)(
+        tmp_path / "data", 10
+    )
+    settings = NetworkSettings(
+        data, str(tmp_path / "data"), examples=4, model=model, channels=1 / 16,
+        batch_norm=batch_norm,
+    )  # fmt: skip
+    made, found = build(settings, 1)
+    assert made(found.train[0]).shape == (4, 100 if data == "cifar100" else 10)
+    kinds = {type(layer).__name__ for layer in made.modules()}
+    assert ("BatchNorm2d" in kinds) == (batch_norm and model != "lenet5")
+    full = {"lenet5": 6, "vgg11": 64 / 16, "resnet14": 16 / 16, "resnet18": 64 / 16}
+    assert next(made.parameters()).shape[0] == full[model]
+
+
+def test_the_settings_of_data_reach_them():
+    settings = NetworkSettings(
+        examples=40, classes=(3, 8), balanced=True, label_noise=0.25, input_scale=2.0, widths=(3,)
+    )
+    model, data = build(settings, 1)
+    assert data.classes == 2
+    assert model(data.train[0]).shape == (40, 2)
+    assert data.scaling.endswith("; 10 of 40 labels to train on drawn at random, times 2")
+    clean = build(replace(settings, label_noise=0.0), 1)[1].train[1]
+    assert clean.sum() == 20
+    targets = build_with_indicators(replace(settings, target_scale=5.0), 1)[1].train[1]
+    assert targets.shape == (40, 2)
+    assert set(targets.unique().tolist()) == {0, 5}
+    targets = build_with_signs(replace(settings, label_noise=0.0), 1)[1].train[1]
+    assert targets.sum() == 0
+    with pytest.raises(
+        ValueError, match="expected the targets one_hot or signs for a target_scale"
+    ):
+        build(replace(settings, target_scale=5.0), 1)
+
+
+@pytest.mark.parametrize("data", ["chebyshev", "manifold"])
+def test_targets_that_are_numbers(data):
+    settings = NetworkSettings(data, examples=8, widths=(3,))
+    for made in (build_with_indicators, build_with_signs):
+        model, found = made(settings, 1)
+        assert model(found.train[0]).shape == found.train[1].shape == (8, 1)
+    with pytest.raises(ValueError, match=f"data with classes for a cross-entropy, got {data}, who"):
+        build(settings, 1)
+    assert not settings.ten_classes
+
+
+def test_signs_of_the_first_two_classes(tmp_path):
+    write_mnist(tmp_path / "data", images=40)
+    settings = NetworkSettings("fashion_mnist", str(tmp_path / "data"), examples=8)
+    data = build_with_signs(settings, 1)[1]
+    assert data.train[1].sum() == 0
+    assert len(data.test[1]) == 2
+    data = build_with_signs(replace(settings, classes=(2, 5, 7), examples=12), 1)[1]
+    assert data.train[1].sum() == 4  # of three classes, two get 1
+
+
+def test_settings_of_ten_classes():
+    assert NetworkSettings().ten_classes
+    assert NetworkSettings("cifar100", classes=tuple(range(10))).ten_classes
+    assert not NetworkSettings("cifar100").ten_classes
+    assert not NetworkSettings(classes=(0, 1)).ten_classes
 
 
 def test_batch_normalisation_before_activations():

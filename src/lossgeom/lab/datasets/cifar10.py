@@ -1,25 +1,51 @@
-"""CIFAR-10, read from the files of its binary version."""
+"""CIFAR-10, read from its own files."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from lossgeom.lab.datasets._cifar import Format, read
+from lossgeom.lab.datasets._dataset import Dataset, Options
 
-from lossgeom.lab.datasets._dataset import Dataset, of_images
-
-SHAPE = (3, 32, 32)
-RECORD_BYTES = 1 + 3 * 32 * 32
-ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+BINARY = Format(
+    train=tuple(f"{name}.bin" for name in BATCHES),
+    test="test_batch.bin",
+    published={
+        "data_batch_1.bin": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+        "data_batch_2.bin": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+        "data_batch_3.bin": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+        "data_batch_4.bin": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
+        "data_batch_5.bin": "26e2849e66a845b7f1e4614ae70f4889ae604628",
+        "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
+    },
+    examples=(10_000, 10_000),
+    archive="cifar-10-binary.tar.gz",
+    labels=1,
+    classes=10,
+)
+PYTHON = Format(
+    train=BATCHES,
+    test="test_batch",
+    published={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        "test_batch": "40351d587109b95175f43aff81a1287e",
+    },
+    examples=(10_000, 10_000),
+    archive="cifar-10-python.tar.gz",
+    labels="labels",
+    classes=10,
+)
 
 
 def cifar10(
     examples: int = 50_000,
     seed: int = 0,
     folder: str | Path = "data/cifar-10-batches-bin",
-    classes: Sequence[int] = range(10),
-    centred: bool = True,
+    **options: Any,
 ) -> Dataset:
     """Colour photographs of ten kinds of things, 32 x 32 pixels.
 
@@ -29,36 +55,17 @@ def cifar10(
     ``classes``. The test examples are the data set's own.
 
     Args:
-        examples: to train on: a random choice out of ``data_batch_*.bin``.
-        seed: of that choice.
-        folder: where the files of the binary version are; nothing is downloaded.
-        classes: which of the ten; images of others are left out, of the test examples, too.
-        centred: whether channels are shifted and scaled.
+        examples: to train on: a random choice out of the five batches.
+        seed: of that choice, and of label noise.
+        folder: where the files of the binary or the Python version are; nothing is downloaded. Of
+            the latter, nothing is called but what makes arrays.
+        **options: fields of :class:`Options`.
 
     Raises:
         FileNotFoundError: if they are not there; the error says where to get them.
-        ValueError: if a file is damaged or holds too few examples.
+        ValueError: if a file is damaged, not the published one, or holds too few examples.
 
     Source: Krizhevsky, Learning multiple layers of features from tiny images (2009).
     """
-    folder = Path(folder)
-    files = sorted(folder.glob("data_batch_*.bin"))
-    if not files or not (folder / "test_batch.bin").exists():
-        raise FileNotFoundError(
-            f"expected data_batch_*.bin and test_batch.bin in {folder}; get and unpack {ADDRESS}"
-        )
-    parts = [_read(file, classes) for file in files]
-    images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    test = _read(folder / "test_batch.bin", classes)
-    return of_images((images, labels), test, len(classes), examples, seed, centred)
-
-
-def _read(file: Path, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    content = np.fromfile(file, dtype=np.uint8)
-    if len(content) == 0 or len(content) % RECORD_BYTES:
-        raise ValueError(
-            f"{file} is damaged: expected records of {RECORD_BYTES} bytes, got {len(content)} bytes"
-        )
-    records = torch.from_numpy(content).view(-1, RECORD_BYTES)
-    kept, target = torch.nonzero(records[:, :1] == torch.tensor(classes), as_tuple=True)
-    return records[kept, 1:].reshape(-1, *SHAPE).float() / 255, target
+    chosen = Options(**options)
+    return read(Path(folder), (BINARY, PYTHON), chosen.verify).chosen(examples, seed, chosen)

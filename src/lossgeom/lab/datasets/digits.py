@@ -1,16 +1,14 @@
 """Handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
 
+from typing import Any
+
 import torch
 
 from lossgeom.extras import required
-from lossgeom.lab.datasets._dataset import Dataset
-
-SIZE = 1797
+from lossgeom.lab.datasets._dataset import Dataset, Labelled, Options
 
 
-def digits(
-    examples: int = 1000, seed: int = 0, centred: bool = True, lowest: float = -1.0
-) -> Dataset:
+def digits(examples: int = 1000, seed: int = 0, lowest: float = -1.0, **options: Any) -> Dataset:
     """A random split of the 1,797 digits into ``examples`` to train on and the rest to test on.
 
     Scaling: pixels (0 to 16) are divided by 16, and the mean of every pixel over the training
@@ -19,9 +17,9 @@ def digits(
 
     Args:
         examples: to train on, between 1 and 1,796.
-        seed: of the split.
-        centred: whether the mean of every pixel is subtracted.
-        lowest: what the lowest pixel becomes, -1 or 0, where it is not.
+        seed: of the split, and of label noise.
+        lowest: what the lowest pixel becomes, -1 or 0, where it is not centred.
+        **options: fields of :class:`Options`.
 
     Raises:
         ValueError: if there would be nothing to train or to test on.
@@ -33,18 +31,16 @@ def digits(
     >>> data.train[0].shape, data.test[0].shape
     (torch.Size([500, 64]), torch.Size([1297, 64]))
     """
-    if not 1 <= examples < SIZE:
-        raise ValueError(f"expected 1 to {SIZE - 1} digits to train on, got {examples}")
+    chosen = Options(**options)
     images, labels = required("sklearn.datasets").load_digits(return_X_y=True)
-    order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(seed))
-    inputs, targets = torch.tensor(images, dtype=torch.float64)[order], torch.tensor(labels)[order]
-    inputs = inputs / 16 if centred else lowest + (1 - lowest) * inputs / 16
-    inputs = (inputs - inputs[:examples].mean(0) if centred else inputs).float()
-    return Dataset(
-        train=(inputs[:examples], targets[:examples]),
-        test=(inputs[examples:], targets[examples:]),
+    least = 0.0 if chosen.centred else lowest
+    return Labelled(
+        (torch.tensor(images, dtype=torch.float64), torch.tensor(labels)),
+        test=None,
         classes=10,
-        scaling="pixels / 16, less the mean of each pixel over the training examples"
-        if centred
-        else f"pixels from {lowest:g} to 1",
-    )
+        what="digits",
+        plain=lambda pixels: least + (1 - least) * pixels / 16,
+        scaling="pixels / 16" if chosen.centred else f"pixels from {lowest:g} to 1",
+        centring=", less the mean of each pixel over the training examples",
+        deviation=False,
+    ).chosen(examples, seed, chosen)

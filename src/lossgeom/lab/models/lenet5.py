@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-SIDE = 32  # of the images that the first convolution gets
+from lossgeom.lab.models._images import enlarged
 
 
 def lenet5(shape: Sequence[int] = (1, 28, 28), outputs: int = 10, seed: int = 0) -> nn.Sequential:
@@ -31,21 +31,12 @@ def lenet5(shape: Sequence[int] = (1, 28, 28), outputs: int = 10, seed: int = 0)
     >>> lenet5((1, 8, 8))(torch.zeros(2, 64)).shape
     torch.Size([2, 10])
     """
-    channels, height, width = shape
-    if not 1 <= height == width <= SIDE:
-        raise ValueError(
-            f"expected square images of at most {SIDE} x {SIDE} pixels, got {height} x {width}"
-        )
-    times = SIDE // height
-    before, odd = divmod(SIDE - times * height, 2)
-    after = before + odd
+    first = enlarged(shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = OrderedDict[str, nn.Module](
-            flat=nn.Flatten(), image=nn.Unflatten(1, tuple(shape)),
-            larger=nn.Upsample(scale_factor=times),
-            border=nn.ZeroPad2d((before, after, before, after)),
-            conv1=nn.Conv2d(channels, 6, 5), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
+            **first,
+            conv1=nn.Conv2d(shape[0], 6, 5), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
             conv2=nn.Conv2d(6, 16, 5), relu2=nn.ReLU(), pool2=nn.MaxPool2d(2),
             flatten=nn.Flatten(), fc1=nn.Linear(16 * 5 * 5, 120), relu3=nn.ReLU(),
             fc2=nn.Linear(120, 84), relu4=nn.ReLU(), fc3=nn.Linear(84, outputs),

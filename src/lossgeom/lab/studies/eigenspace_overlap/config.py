@@ -39,6 +39,7 @@ class Config:
         require(self, positive, given, "lr", "batch_size", "epochs")
         require(self, self.pairs >= 2, "two pairs or more", "pairs")
         require(self.network, self.network.model == "mlp", "the model mlp", "model")
+        require(self.network, self.network.ten_classes, "data of ten classes", "data", "classes")
 
 
 # The paper's data, widths and learning rate; the narrow networks, which it has not, are ours.

@@ -47,6 +47,7 @@ class Config:
         require(self, enough, f"pairs >= {2 * MOST}, twice C - 1", "pairs")
         require(self, self.probes >= 2, "two probes or more", "probes")
         require(self, self.lanczos_steps >= 1, "lanczos_steps >= 1", "lanczos_steps")
+        require(self.network, self.network.ten_classes, "data of ten classes", "data", "classes")
 
 
 # The main text of the paper gives the data, the model, the method and lr; the rest is ours. The

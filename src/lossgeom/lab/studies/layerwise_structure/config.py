@@ -49,6 +49,7 @@ class Config:
         require(self, 1 <= self.measured <= n, f"measured of 1 to {n}", "measured")
         two = mlp and len(self.network.widths) == 2
         require(self.network, two, "the model mlp with two widths", "model", "widths")
+        require(self.network, self.network.ten_classes, "data of ten classes", "data", "classes")
 
     def network_of(self, name: str) -> NetworkSettings:
         """The data and the model of a network."""

@@ -45,6 +45,8 @@ class Config:
         require(self, self.samples >= 2, "samples of at least 2", "samples")
         require(self, some, "some of the digits 0 to 9, and not all", "ones")
         require(self.network, self.network.model == "mlp", "the model mlp", "model")
+        require(self.network, not self.network.batch_norm, "no batch_norm", "batch_norm")
+        require(self.network, self.network.ten_classes, "data of ten classes", "data", "classes")
 
 
 # Of the authors' code are the network, the two halves of the digits, both learning rates, the
