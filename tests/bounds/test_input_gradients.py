@@ -47,7 +47,11 @@ def test_numbers_from_both_sides():
     assert (bound.value, bound.least) == (pytest.approx(24), pytest.approx(8))
     assert bound.certified
     assert math.isinf(input_gradients(2.0, 0.0, 4.0).value)
-    assert input_gradients(2.0, 0.0, 0.0).value == 0
+    assert math.isinf(input_gradients(2.0, 0.0, 0.0).value)  # no weight sees an input of zero
+    assert input_gradients(0.0, 0.0, 4.0).value == 0
+    assert [one.status for one in bound.assumptions] == ["declared"]
+    ratios = torch.ones(1, 1)
+    assert [one.status for one in network_sensitivity(ratios, 1.0).assumptions] == ["declared"]
 
 
 @settings(max_examples=8, deadline=None)
@@ -135,6 +139,22 @@ def test_layers_that_are_left_out():
     assert list(layer_sensitivity(problem).sensitivity) == ["2", EVERY]
     with pytest.raises(ValueError, match="expected a Linear layer that maps one vector"):
         layer_sensitivity(problem_of(nn.Conv1d(1, 2, 2), torch.randn(3, 1, 4)))
+
+
+def test_an_input_of_zero():
+    """Where the gradient of w x in w is x = 0, and that in x is w."""
+    model = nn.Linear(1, 1, bias=False).double()
+    problem = problem_of(model, torch.zeros(1, 1).double())
+    assert lg.sobolev_seminorms(problem, "input", [1]).elementwise[1] > 0
+    assert all(math.isinf(bound.value) for bound in input_gradient_bounds(problem).values())
+
+
+def test_layers_that_were_tried_are_told_so():
+    problem = problem_of(*network(0))
+    found = layer_sensitivity(problem)
+    told = [*input_gradient_bounds(problem).values(), *found.sensitivity_bounds.values()]
+    told += found.volume_bounds.values()
+    assert {one.status for bound in told for one in bound.assumptions} == {"checked"}
 
 
 def test_float32_is_an_estimate():

@@ -22,8 +22,9 @@ from lossgeom.stability.sgd import SGDCertificate
 PAPER = "Ma and Ying (arXiv:2105.13462)"
 FIRST = Assumption(
     "the outputs depend on the input through the product with the first layer's weights alone",
-    "checked",
+    "declared",
 )
+SEEN = replace(FIRST, status="checked")
 
 
 def input_gradients(
@@ -48,7 +49,8 @@ def input_gradients(
         order: k.
 
     Returns:
-        An upper bound, infinite for an input of zero, in outputs per unit of input.
+        An upper bound, infinite for an input of zero, at which the gradients in the weights are
+        zero and those in the input need not be; in outputs per unit of input.
 
     Raises:
         ValueError: for negative numbers.
@@ -65,8 +67,8 @@ def input_gradients(
     }
 
     def terms(norm: Tensor, inverse: Tensor, g: Tensor) -> Terms:
-        zero = norm == 0 or g == 0
-        return {"gradients": 0.0 if zero else float(norm * inverse * g)}
+        most = math.inf if inverse.isinf() else float(inverse * g)
+        return {"gradients": 0.0 if norm == 0 else float(norm) * most}
 
     return bounded(
         numbers, terms, epsilon=0.0, assumptions=(FIRST,), source=PAPER, trivial=math.inf,
@@ -118,18 +120,23 @@ def input_gradient_bounds(
     problem = checked_problem(problem).in_mode("eval")
     found = multiplicative_inequality(problem, [order])[order]
     norm = rounded(problem, found.operator_norm)
-    layer, all_weights = found.smallest_input, found.layer_seminorm
-    sides = rounded(problem, layer), rounded(problem, all_weights)
-    bounds = {"first layer": input_gradients(norm, *sides, order=order)}
+    layer, its_weights = found.smallest_input, found.layer_seminorm
+    sides = rounded(problem, layer), rounded(problem, its_weights)
+    bounds = {"first layer": _seen(input_gradients(norm, *sides, order=order))}
     biased = vector_layers(problem).get(found.layer)
     if biased is None:
         return bounds
     length = rounded(problem, (layer ** (2 * order) + biased) ** (0.5 / order))
     flat = sobolev_seminorms(problem, "parameters", [order]).elementwise[order]
-    bounds["flatness"] = input_gradients(norm, length, rounded(problem, flat), order=order)
+    bounds["flatness"] = _seen(input_gradients(norm, length, rounded(problem, flat), order=order))
     if sgd is not None:
         bounds["SGD"] = _by_sgd(problem, found, norm, length, sgd, biased=biased)
     return bounds
+
+
+def _seen(bound: Bound) -> Bound:
+    """A bound whose layer multiplicative_inequality has tried."""
+    return replace(bound, assumptions=(SEEN,))
 
 
 def _by_sgd(
@@ -159,7 +166,7 @@ def _by_sgd(
     gradients = Bracket.exactly((moment.value / scale) ** (0.5 / k))
     return replace(
         input_gradients(norm, length, gradients, order=k),
-        assumptions=(FIRST, *moment.assumptions),
+        assumptions=(SEEN, *moment.assumptions),
         source=f"{PAPER}; {moment.source}",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ SOURCE = (
     "name in their abstract"
 )
 EVERY = "all layers"
-VECTORS = Assumption("each of these layers maps one vector of an example", "checked")
+VECTORS = Assumption("each of these layers maps one vector of an example", "declared")
 
 
 def network_sensitivity(ratios: Number, trace: Number) -> Bound:
@@ -181,10 +181,15 @@ def layer_sensitivity(problem: Problem) -> LayerSensitivity:
     bounded_by = {**alone, EVERY: every}
     return LayerSensitivity(
         _with_sum(layers, [each[:, 0].mean() for each in values]),
-        {name: network_sensitivity(ratio, trace) for name, ratio in bounded_by.items()},
+        {name: _seen(network_sensitivity(ratio, trace)) for name, ratio in bounded_by.items()},
         _with_sum(layers, [_volumes(each, C).mean() for each in values]),
-        {name: network_volume(ratio, trace, C) for name, ratio in bounded_by.items()},
+        {name: _seen(network_volume(ratio, trace, C)) for name, ratio in bounded_by.items()},
     )
+
+
+def _seen(bound: Bound) -> Bound:
+    """A bound on layers that vector_layers has tried."""
+    return replace(bound, assumptions=(replace(VECTORS, status="checked"),))
 
 
 def _with_sum(layers: Mapping[str, bool], means: list[Tensor]) -> dict[str, float]:
