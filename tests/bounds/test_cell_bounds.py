@@ -86,6 +86,26 @@ def test_a_radius_that_rests_on_a_measured_number_is_an_estimate():
     doubled = PushForward(Cube(1), lambda u: 2 * u, lipschitz=2.0)
     found = cell_bounds(f, goal, doubled.sample(30), doubled, fresh=5000, searched=1)
     assert not found["generalisation"].certified
+    assert "you declare: new inputs are within the radius" in str(found["generalisation"])
+    assert "checked: what is said of the Jacobian" in str(found["generalisation"])
+
+
+def test_points_that_find_the_radius_are_not_those_that_are_counted():
+    """The deviation of a mean is that of independent points, for what does not depend on them."""
+    used = []
+
+    class Seen(PushForward):
+        def draw(self, N, generator):
+            used.append(super().draw(N, generator))
+            return used[-1]
+
+    same = Seen(Cube(1), lambda u: u, lg.Bracket.exactly(1.0))
+    points = Cube(1).sample(5)
+    counted = _cells(points, same, 300, 0.05, 0)[0]
+    radius_of, counted_of = used
+    assert not torch.equal(radius_of, counted_of)
+    nearest = torch.cdist(counted_of, points).argmin(1)
+    assert torch.equal(counted.upper, nearest.bincount(minlength=5).double() / 300)
 
 
 def test_a_jump_in_slope_is_infinite_where_it_may_be():

@@ -76,6 +76,26 @@ def test_counted_masses_cost_a_share_of_the_range():
     assert bound.terms["masses"] == pytest.approx(0.002)
 
 
+def test_counted_masses_cost_all_that_a_moment_allows_for():
+    """One example of four with a Jacobian of 4, and the rest 0, have a moment of 2."""
+    masses, g = torch.full((4,), 0.25), torch.tensor([4.0, 0.0, 0.0, 0.0])
+    for order, moment in ((1, 2.0), (2, 4 / 4**0.25)):
+        alone, every = (
+            cell_generalisation(masses, 0.5, each, 0.0, 0.0, order=order, deviation=0.1)
+            for each in (moment, g)
+        )
+        assert alone.terms["masses"] == pytest.approx(0.1 * 0.5 * 4)
+        assert alone.value == pytest.approx(every.value)
+    anywhere = cell_generalisation(None, 0.5, g, 0.0, 0.0, order=1, deviation=0.1)
+    assert "masses" not in anywhere.terms  # it holds for any
+
+
+def test_cells_of_points_outside_of_the_interval():
+    masses, radius = interval_cells(torch.tensor([[0.5], [3.0], [-0.25]]))
+    assert masses.tolist() == [0.875, 0.0, 0.125]
+    assert radius >= 0.5
+
+
 def test_certified_by_brackets():
     sides = Bracket.between(1.0, 2.0)
     known = Bracket(EVEN, EVEN)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lossgeom.bounds._near import Difference, Near, in_double, outputs_at
 from lossgeom.bounds._numbers import ROUNDING
 from lossgeom.bounds.bound import Assumption, Bound
-from lossgeom.bounds.cells import cell_generalisation, cell_robustness
+from lossgeom.bounds.cells import IN_CELLS, cell_generalisation, cell_robustness
 from lossgeom.bounds.covering import covering_radius
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.latents import Cube
@@ -24,7 +24,7 @@ from lossgeom.linalg import random_numbers
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.lipschitz import Bracket
 
-FRESH = 71  # of random numbers that no sample of the same seed has
+FRESH = 71  # and the next, of random numbers that no sample of the same seed has
 
 
 def cell_bounds(
@@ -44,7 +44,7 @@ def cell_bounds(
 
     Cells and their radius are exact on an interval, and counted with fresh points elsewhere, by
     :func:`lossgeom.bounds.covering_radius` and by Hoeffding's inequality, with a half of epsilon
-    each.
+    each, and points of its own, since the numbers whose mean is taken depend on the radius.
 
     Cost: that of :func:`lossgeom.lipschitz_local` on four balls round each example, and a search
     for the nearest example of each fresh point.
@@ -56,7 +56,7 @@ def cell_bounds(
         distribution: of new inputs.
         attack: rho.
         orders: k, for bounds by moments.
-        fresh: points to count cells with.
+        fresh: points to find the radius with, and as many to count cells with.
         epsilon: the probability that these mislead, in (0, 1); there is none on an interval.
         searched: examples on whose balls ascents look for lower estimates.
         seed: of the fresh points and the ascents, drawn on the CPU.
@@ -107,7 +107,10 @@ def cell_bounds(
 def _checked(bound: Bound, distribution: DeltaGood) -> Bound:
     """A bound all of whose numbers were certified here."""
     drawn = Assumption(f"new inputs are drawn from {distribution}", "declared")
-    checked = (replace(each, status="checked") for each in bound.assumptions)
+    checked = (
+        replace(each, status="checked") if each != IN_CELLS or distribution.certified else each
+        for each in bound.assumptions
+    )
     return replace(bound, assumptions=(drawn, *checked))
 
 
@@ -121,7 +124,7 @@ def interval_cells(
     ([0.5, 0.5], 0.25)
     """
     ordered, places = points.double().flatten().sort()
-    middles = (ordered[1:] + ordered[:-1]) / 2
+    middles = ((ordered[1:] + ordered[:-1]) / 2).clamp(0, side)  # of points outside, too
     ends = torch.cat([ordered.new_zeros(1), middles, ordered.new_full((1,), side)])
     masses = torch.empty_like(ordered)
     masses[places] = ends.diff() / side
@@ -137,10 +140,10 @@ def _cells(
         masses, radius = interval_cells(inputs, distribution.side)
         return Bracket(masses, masses), radius * (1 + ROUNDING), 0.0
     check_number("epsilon", epsilon, 0, 1)
-    points = distribution.draw(fresh, random_numbers(seed, tag=FRESH))
+    points, others = (distribution.draw(fresh, random_numbers(seed, tag=FRESH + k)) for k in (0, 1))
     covered = covering_radius(inputs, points, confidence=1 - epsilon / 2, distribution=distribution)
     tree = required("scipy.spatial").cKDTree(inputs.double().numpy())
-    nearest = torch.as_tensor(tree.query(points.double().numpy())[1])
+    nearest = torch.as_tensor(tree.query(others.double().numpy())[1])
     masses = nearest.bincount(minlength=len(inputs)).double() / fresh
     deviation = math.sqrt(math.log(2 / epsilon) / (2 * fresh))
     return Bracket(masses, masses), covered.whole_radius, deviation

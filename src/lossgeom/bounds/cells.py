@@ -214,9 +214,12 @@ def _means(masses: Sequence[Tensor], cells: Cells, order: int | None, deviation:
     }
     if order is not None:
         means["Jacobian"] = unevenness(p, n, order) * seminorm(spread["Jacobian"], order, n)
-    if deviation > 0:
+    if deviation > 0 and masses:
         total = torch.stack(list(spread.values())).sum(0)
-        means["masses"] = deviation * float((total.max() - total.min()).nan_to_num(math.inf))
+        apart = (total.max() - total.min()).nan_to_num(math.inf)
+        if order is not None and not cells["Jacobian"].ndim:  # of one example, all of the moment
+            apart = apart + unevenness(None, n, order) * cells["Jacobian"]
+        means["masses"] = deviation * float(apart)
     return means
 
 
