@@ -118,6 +118,7 @@ def test_truncated_normal_balls_are_no_smaller(d, cut, r):
     assert math.exp(Gaussian(d, cut).log_ball_mass(r)) <= inner * (1 + 1e-9)
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 200), st.floats(1.0, 15))
 def test_large_balls_round_a_corner_are_no_smaller(d, r):
     points = Cube(d).sample(4000, seed=d)
