@@ -115,7 +115,7 @@ def test_the_settings_of_data_reach_them():
     model, data = build(settings, 1)
     assert data.classes == 2
     assert model(data.train[0]).shape == (40, 2)
-    assert data.scaling.endswith("; 10 of 40 labels to train on drawn at random, times 2")
+    assert data.scaling.endswith(", times 2; 10 of 40 labels to train on drawn at random")
     clean = build(replace(settings, label_noise=0.0), 1)[1].train[1]
     assert clean.sum() == 20
     targets = build_with_indicators(replace(settings, target_scale=5.0), 1)[1].train[1]

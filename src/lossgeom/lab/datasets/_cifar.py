@@ -80,8 +80,9 @@ def read(folder: Path, formats: tuple[Format, ...], verify: bool) -> Labelled:
     for each in formats:
         if all((folder / name).exists() for name in each.names):
             return each.read(folder, verify)
-    names = "; or ".join(f"{', '.join(each.names)} of {SOURCE}{each.archive}" for each in formats)
-    raise FileNotFoundError(f"expected {names} in {folder}; get and unpack {SOURCE}...")
+    names = "; or ".join(f"{', '.join(each.names)} of {each.archive}" for each in formats)
+    archive = SOURCE + formats[0].archive
+    raise FileNotFoundError(f"expected {names} in {folder}; get and unpack {archive}, or the other")
 
 
 def _binary(file: Path, content: bytes, labels: int) -> Examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,8 +47,8 @@ class Options:
     A function that loads a data set takes them as keyword arguments. Inputs are centred first and
     multiplied by ``input_scale`` last. Of label noise, exactly :math:`\mathrm{round}(p N)` of the
     N examples to train on get a label that is drawn uniformly from all classes, which may be their
-    own; those of a small share are among those of a larger one, with the same labels. All that a
-    data set did is in its ``scaling``.
+    own; those of a small share are among those of a larger one, with the same labels. Factors and
+    the number of such labels are told in the ``scaling`` of a data set.
 
     Attributes:
         classes: the classes to keep, which become 0, 1, ... in this order; all of them by default.
@@ -149,7 +149,8 @@ class Labelled:
         ]
         if options.targets == "labels" and options.target_scale != 1:
             raise ValueError("expected the targets one_hot or signs for a target_scale, got labels")
-        return multiplied(Dataset(scaled[0], scaled[1], classes, told + noise), options)
+        data = multiplied(Dataset(scaled[0], scaled[1], classes, told), options)
+        return replace(data, scaling=data.scaling + noise)
 
 
 def drawn_points(examples: Examples, classes: int) -> Labelled:

@@ -10,7 +10,9 @@ from lossgeom.wording import unknown
 def manifold(
     examples: int = 500, seed: int = 0, task: str = "tanh_surface", **options: Any
 ) -> Dataset:
-    """A sample of a task of :mod:`lossgeom.lab.generators`, of which nothing is unknown.
+    """Points on a generated surface of few dimensions, with a smooth function to regress.
+
+    They are a sample of a task of :mod:`lossgeom.lab.generators`, of which nothing is unknown.
 
     Scaling: none; inputs are (N, D) and targets (N, 1) in float32, as the task makes them, on a
     surface of two dimensions by default. There are 1,000 more examples to test on.

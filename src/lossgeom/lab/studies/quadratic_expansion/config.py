@@ -25,10 +25,10 @@ class Config:
     """Step at which the models are expanded."""
     every: int = 5
     """Steps between measurements."""
-    data: Literal["digits", "cifar10"] = "digits"
+    data: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
     """Data set."""
-    folder: str = "data/cifar-10-batches-bin"
-    """The folder with the files of CIFAR-10."""
+    folder: str = ""
+    """The folder with its files; by default one in data/, such as data/cifar-10-batches-bin."""
     classes: tuple[int, int] = (3, 8)
     """Two classes, whose targets are -1 and 1."""
     examples: int = 80

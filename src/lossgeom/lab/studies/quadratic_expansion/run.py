@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lossgeom.lab.datasets import cifar10, digits
+from lossgeom.lab.datasets import DATASETS, digits
 from lossgeom.lab.models import mlp
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.quadratic_expansion.config import Config
@@ -64,7 +64,8 @@ def two_classes(config: Config, seed: int) -> tuple[Tensor, Tensor]:
     if config.data == "digits":
         inputs, labels = digits(ALL_DIGITS, seed).train
     else:
-        inputs, labels = cifar10(ALL_IMAGES, seed, config.folder).train
+        where = {"folder": config.folder} if config.folder else {}
+        inputs, labels = DATASETS[config.data](ALL_IMAGES, seed, **where).train
     chosen = torch.isin(labels, torch.tensor(config.classes)).nonzero()[: config.examples, 0]
     if len(chosen) < config.examples:
         raise ValueError(
