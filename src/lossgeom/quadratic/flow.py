@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,19 +98,43 @@ def _flow(
 
 
 def _integrate(model: Model, times: Tensor, loss: Loss, options: Any) -> Float[Tensor, "S 1 P"]:
-    origin = model.origin
-    if not times[-1]:  # which solve_ivp cannot do
-        return origin[None]
+    def velocity(theta: Tensor) -> Tensor:
+        point = model.at(theta[None])
+        return -point.pullback(slope(loss, point.z))[0]
 
-    def velocity(_: float, theta: Any) -> Any:
-        point = model.at(torch.as_tensor(theta).to(origin)[None])
-        return -point.pullback(slope(loss, point.z))[0].double().cpu().numpy()
+    return integrate(velocity, model.origin[0], times, **options)[:, None]
+
+
+def integrate(
+    velocity: Callable[[Tensor], Tensor], start: Float[Tensor, " P"], times: Tensor, **options: Any
+) -> Float[Tensor, "S P"]:
+    """Follow a velocity, a function of where one is, from time 0.
+
+    Args:
+        velocity: from the place (P,) to how it moves (P,).
+        start: the place at time 0.
+        times: increasing, from 0 or later.
+        **options: of ``scipy.integrate.solve_ivp``, which computes in float64.
+
+    Raises:
+        FlowError: if the integrator fails.
+        ImportError: without SciPy.
+
+    >>> times = torch.tensor([0.0, 1.0])
+    >>> integrate(lambda x: -x, torch.ones(1), times, rtol=1e-6).flatten()
+    tensor([1.0000, 0.3679])
+    """
+    if not times[-1]:  # which solve_ivp cannot do
+        return start[None]
+
+    def rate(_: float, place: Any) -> Any:
+        return velocity(torch.as_tensor(place).to(start)).double().cpu().numpy()
 
     solve = required("scipy.integrate").solve_ivp
     found = solve(
-        velocity, (0.0, times[-1].item()), origin[0].double().cpu().numpy(),
+        rate, (0.0, times[-1].item()), start.double().cpu().numpy(),
         t_eval=times.numpy(), **options,
     )  # fmt: skip
     if not found.success:
         raise FlowError(f"the integrator stopped: {found.message}; try another method")
-    return torch.as_tensor(found.y.T).to(origin)[:, None]
+    return torch.as_tensor(found.y.T).to(start)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossgeom.lab.training._descent import follow
+from lossgeom.lab.training._descent import check_lr, follow
+from lossgeom.lab.training.ascents import Ascent
+from lossgeom.lab.training.objective import Objective, Regularizer, objective_of
+from lossgeom.lab.training.schedules import Schedule
 from lossgeom.losses import LossLike
 
 
@@ -20,6 +24,11 @@ def optimize(
     optimizers: Sequence[Optimizer],
     steps: int,
     first: int = 0,
+    schedule: Schedule | None = None,
+    ascent: Ascent | None = None,
+    clip: float | None = None,
+    regularizers: Sequence[Regularizer] = (),
+    seed: int = 0,
 ) -> Iterator[int]:
     r"""Train in place with torch's optimisers, each of which takes one step at a time.
 
@@ -39,6 +48,12 @@ def optimize(
         optimizers: made with the model's parameters. What none of them has stays as it is.
         steps: how many steps the model has taken in the end.
         first: how many it and its optimisers have taken already.
+        schedule: from the step to the factor on every learning rate; see ``SCHEDULES``.
+        ascent: where the gradient is looked at, with one more for each step; see ``ASCENTS``.
+        clip: the largest norm of the gradient of all parameters; a longer one is shortened to it.
+        regularizers: what changes the loss, in this order; see ``REGULARIZERS``.
+        seed: of what they and the model, as in dropout, draw; the global generator is left as it
+            is.
 
     Raises:
         ValueError: if there is no optimiser, a learning rate is not positive, or steps is less than
@@ -56,17 +71,38 @@ def optimize(
     """
     if not optimizers:
         raise ValueError("expected one optimiser or more, got none")
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        if not group["lr"] > 0:
-            raise ValueError(f"expected a learning rate lr > 0, got {float(group['lr'])}")
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
+        check_lr(float(group["lr"]))
+    objective = objective_of(model, loss, batches, regularizers, seed)
 
-    def move(parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+    def move(step: int, gradients: list[Tensor]) -> None:
+        parameters = objective.parameters
+        if ascent:
+            gradients = _uphill(objective, step, ascent(parameters, gradients))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        for group in groups if schedule else ():
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * schedule(step)
         for optimizer in optimizers:
             optimizer.step()
         for parameter in parameters:
             parameter.grad = None
 
-    of_step = batches if callable(batches) else lambda _: batches
-    return follow(model, loss, of_step, move, steps=steps, first=first)
+    return follow(objective, move, steps=steps, first=first)
+
+
+def _uphill(objective: Objective, step: int, up: list[Tensor]) -> list[Tensor]:
+    """The gradient at other parameters."""
+    parameters = objective.parameters
+    here = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for parameter, part in zip(parameters, up, strict=True):
+            parameter.add_(part)
+    _, gradients = objective.at(step)
+    with torch.no_grad():
+        for parameter, before in zip(parameters, here, strict=True):
+            parameter.copy_(before)
+    return gradients

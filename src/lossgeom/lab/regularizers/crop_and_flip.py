@@ -1,0 +1,57 @@
+"""Random crops and reflections of images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lossgeom.batches import Batch
+from lossgeom.checks import check_whole
+from lossgeom.lab.training import Objective, Regularizer
+
+
+def crop_and_flip(strength: int = 4) -> Regularizer:
+    """Shift each image, with zeros from outside, and reflect half of them left to right.
+
+    Args:
+        strength: the largest shift, in pixels, along either axis.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is negative, or, in training, if the inputs are no images (N, C, H, W).
+
+    Source: He et al., Deep residual learning (2016), section 4.2.
+
+    >>> from lossgeom.losses import as_loss
+    >>> image = torch.tensor([[[[0.0, 1.0]]]])
+    >>> batch = Batch.of((image, torch.tensor([0])))
+    >>> objective = Objective(torch.nn.Flatten(), as_loss("cross_entropy"), lambda _: [])
+    >>> [augment] = crop_and_flip(0)(objective).augmentations
+    >>> [augment(batch, objective.numbers(i)).input.flatten().tolist() for i in range(4)]
+    [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+    check_whole(0, strength=strength)
+
+    def augment(batch: Batch, numbers: np.random.Generator) -> Batch:
+        images = batch.input
+        if images.ndim != 4:
+            raise ValueError(f"expected images (N, C, H, W) to crop, got {tuple(images.shape)}")
+        n, channels, height, width = images.shape
+        shifts = numbers.integers(2 * strength + 1, size=(2, n, 1))
+        rows, columns = shifts[0] + np.arange(height), shifts[1] + np.arange(width)
+        flipped = numbers.random(n) < 0.5
+        columns[flipped] = columns[flipped, ::-1]
+        padded = F.pad(images, (strength,) * 4)
+        moved = padded[
+            torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None],
+            torch.from_numpy(rows)[:, None, :, None], torch.from_numpy(columns)[:, None, None, :],
+        ]  # fmt: skip
+        return Batch.of((moved, batch.targets), batch.index)
+
+    def regularizer(objective: Objective) -> Objective:
+        return replace(objective, augmentations=(*objective.augmentations, augment))
+
+    return regularizer
