@@ -133,6 +133,15 @@ def test_sums_are_below_their_bound_and_half_a_gain_is_caught(many, monkeypatch)
 
 
 @pytest.mark.quick
+def test_tall_matrices_need_no_gram_matrix_of_their_rows(monkeypatch):
+    monkeypatch.setattr(blocks, "MANY", 10)
+    monkeypatch.setattr(blocks, "_norm_of_large_sum", None)
+    X, one = torch.ones(1, 12, 100, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    bound = norm_of_sum([Block(X, 0 * one, one), Block(X, 0 * one, one)]).item()
+    assert bound == pytest.approx(2 * 1200**0.5)
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("many", [0, 1024])
 def test_sums_of_extreme_sizes_are_never_too_small(many, monkeypatch):
     monkeypatch.setattr(blocks, "MANY", many)

@@ -46,6 +46,7 @@ CASES = {
     "group": (lambda x: F.group_norm(x.transpose(1, 2), 2, WEIGHTS),),
     "group of vectors": (lambda x, g: g(x.flatten(1)), nn.GroupNorm(3, 12)),
     "instance": (lambda x, i: i(x), nn.InstanceNorm1d(3)),
+    "attributes": (lambda x: x.mT + torch.arange(x.ndim, device=x.device).to(x.dtype),),
     "functions": (lambda x: F.rms_norm(F.layer_norm(x, (3, 4), eps=0.1), [4], eps=0.2),),
 }
 
@@ -112,3 +113,48 @@ def test_attention_to_normalised_values_has_a_bound_everywhere():
         )
     assert steep == pytest.approx(10 * tame, rel=1e-6)
     assert norms(jacobians(Attending(1.0).double(), x)).max() < tame < 100
+
+
+class Shifted(nn.Module):
+    def __init__(self, mask, head):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1).double())
+        self.mask, self.head = mask, head
+
+    def forward(self, x):
+        return self.head(self.factor * x, self.mask)
+
+
+def test_a_large_finite_shift_is_not_taken_for_a_mask():
+    """ReLU is steep beyond 10, though it is zero near the data."""
+    model = Shifted(-1e31, lambda x, shift: torch.relu(1e30 * x + shift))
+    model, x = model.double().eval(), torch.zeros(1, 1).double()
+    with without_checks():
+        assert lg.lipschitz_local(problem(model, x), 20.0).item() >= 1e30
+        assert lg.lipschitz_global(problem(model, x)) >= 1e30
+
+
+@pytest.mark.parametrize("shift", [-1e9, -1e30, torch.finfo(torch.float32).min])
+def test_a_row_that_is_shifted_by_one_number_attends_as_before(shift):
+    """Weights do not depend on what is added to all scores of a row, but for rounding."""
+    mask = torch.zeros(3, 3).double()
+    mask[1] = shift
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = 3 * torch.randn(2, 3, 4).double()
+    model = Shifted(mask, lambda x, mask: (x @ x.mT + mask).softmax(-1) @ x).eval()
+    free = Shifted(0 * mask, model.head).eval()
+    with without_checks():
+        local = lg.lipschitz_local(problem(model, x), 0.0)
+    assert (norms(jacobians(model, x)) <= local).all()
+    assert (norms(jacobians(free, x)) <= local).all()
+
+
+def test_what_sees_nothing_is_refused():
+    """Torch's functions do not agree on what it is."""
+    nothing = torch.zeros(3, 3, dtype=torch.bool)
+    nothing[0] = True
+    model = Function(lambda x, a: a(x, x, x, None, False, nothing)[0], attention())
+    x = torch.ones(1, 3, 4)
+    with without_checks(), pytest.raises(TypeError, match="MultiheadAttention"):
+        lg.lipschitz_local(lg.Problem(model, "squared_error", [(x, x)], check=False), 0.1)

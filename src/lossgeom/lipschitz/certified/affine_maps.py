@@ -115,8 +115,9 @@ class Affine:
         """Upper bounds of the norm of A diag(d) over all d with |d| <= scale."""
         bound = torch.minimum(self.norm * scale.flatten(1).amax(1), self.schur_norm(scale))
         if self.kind == "dense" and self.weight.numel() <= LARGE:
-            rows = scale.reshape(len(scale), -1, 1, scale.shape[-1])
-            bound = torch.minimum(bound, dense_norm(self.weight * rows).amax(1))
+            rows = torch.split(scale.reshape(-1, 1, scale.shape[-1]), LARGE // self.weight.numel())
+            norms = torch.cat([dense_norm(self.weight * some) for some in rows])
+            bound = torch.minimum(bound, norms.reshape(len(scale), -1).amax(1))
         return bound
 
 

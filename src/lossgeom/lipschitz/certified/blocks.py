@@ -135,7 +135,7 @@ def norm_of_sum(blocks: Collection[Block]) -> PerExample:
     and a column, hence at most ||(w_1 X_1, w_2 X_2, ...)|| sqrt(s), which is at most s.
     """
     rows = next(block.columns[0, 0].numel() for block in blocks)
-    if min(rows, sum(block.columns.shape[1] for block in blocks)) > MANY:
+    if MANY < rows <= sum(block.columns.shape[1] for block in blocks):
         return _norm_of_large_sum(blocks, rows)
     s = torch.stack([block.norm * block.gain for block in blocks]).sum(0)
     if len(blocks) == 1:

@@ -15,7 +15,7 @@ from lossgeom.lipschitz.certified.products import Product
 from lossgeom.lipschitz.certified.rearranging import EXAMPLES, UnknownArguments, rearranged
 from lossgeom.lipschitz.certified.smooth_maps import SmoothMap
 
-HIDDEN = -1e30  # stands for any lower number, -inf too: its exponential is zero
+HIDDEN = -1e200  # stands for -inf: its exponential is zero next to that of any other number
 Handler = Callable[..., Any]
 
 
@@ -90,12 +90,13 @@ def constant(thing: Any, like: Value) -> Tensor:
 def line(value: Value, factor: Any, shift: Any = 0.0) -> Value:
     """``factor * value + shift``, by channels if it can be, or else number by number.
 
-    What is shifted to -inf, as attention is where it is masked, is a constant, without rounding.
+    What is multiplied by 0, or shifted to -inf, as attention is where it is masked, is a constant,
+    without rounding.
     """
     weight, bias = constant(factor, value), constant(shift, value)
-    hidden = bias <= HIDDEN
+    hidden = bias == -math.inf
     weight, bias = weight.masked_fill(hidden, 0.0), bias.masked_fill(hidden, HIDDEN)
-    magnitude = bias.abs().masked_fill(hidden, 0.0)
+    magnitude = bias.abs().masked_fill(weight == 0, 0.0)
     channels = [w.reshape(*w.shape[:1], -1) for w in (weight, bias, magnitude)]
     if all((numbers == numbers[:, :1]).all() for numbers in channels):
         weight, bias, magnitude = (numbers[:, 0] for numbers in channels)

@@ -105,6 +105,8 @@ def _attended(q: Value, k: Value, v: Value, mask: Any, scale: float) -> tuple[Va
         mask = 0.0
     elif mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -math.inf)
+    if isinstance(mask, Tensor) and (mask == -math.inf).all(-1).any():
+        raise UnknownArguments  # what sees nothing is 0 in some functions of torch's, NaN in others
     weights = _softmax(line(_matmul(q, _transposed(k)), scale, mask), -1)
     return _matmul(weights, v), weights
 

@@ -91,9 +91,18 @@ def _size(value: Value, dim: int | None = None) -> Any:
 
 
 def _attribute(value: Value, name: str) -> Any:
-    if name not in ("dtype", "shape"):
-        raise UnknownArguments
-    return torch.float64 if name == "dtype" else _size(value)
+    match name:
+        case "shape":
+            return _size(value)
+        case "ndim":
+            return len(value.shape) + 1
+        case "dtype":
+            return torch.float64
+        case "device":
+            return torch.get_default_device()  # that of the inputs, while a model is traced
+        case "mT":
+            return moved(Tensor.transpose)(value, -2, -1)
+    raise UnknownArguments
 
 
 def _sum(sign: float) -> Handler:
