@@ -17,6 +17,7 @@ from benchmarks import (
     plain,
     profile,
     quadratic,
+    residual,
     run,
     settings,
     table,
@@ -300,10 +301,12 @@ def test_a_case_without_a_head():
 
 def test_the_table_of_lipschitz_bounds(tmp_path, monkeypatch, capsys):
     case = lipschitz.Case(nn.Tanh, width=4, depth=1, radius=0.1)
-    for name, small in (("cases", lambda: [case]), ("STEPS", 2), ("MEASURED", 2)):
+    sizes = {"STEPS": 2, "MEASURED": 2, "FEW": 1, "BLOCK_RADII": [0.01]}
+    for name, small in {"cases": lambda: [case], **sizes}.items():
         monkeypatch.setattr(lipschitz, name, small)
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{lipschitz.BEGIN}\nold\n{lipschitz.END}\nafter\n")
+    marks = lipschitz.BEGIN, "old", lipschitz.END, lipschitz.BLOCK_BEGIN, "old", lipschitz.BLOCK_END
+    page.write_text("\n".join(["before", *marks, "after"]))
     assert lipschitz.main(["--into", str(page)]) == 0
     lines = page.read_text().splitlines()
     cells = [cell.strip() for cell in lines[5].strip("|").split("|")]
@@ -423,3 +426,14 @@ def test_layers_and_bounds(tmp_path, monkeypatch):
     assert float(cells["exact"][-1]) < 1e-4
     assert cells["lossgeom"][-1] == cells["curvlinops + eigsh"][-1] == "right"
     assert {f'basis="{basis}"' for basis in layers.BASES} < set(cells)
+
+
+def test_the_table_of_residual_networks(tmp_path, monkeypatch):
+    for name, small in {"CHANNELS": (4, 4), "STEPS": (0,), "WARM": 2, "RADII": (0.001,)}.items():
+        monkeypatch.setattr(residual, name, small)
+    page = tmp_path / "page.md"
+    page.write_text(f"{residual.BEGIN}\nold\n{residual.END}\n")
+    assert residual.main(["--into", str(page)]) == 0
+    cells = [cell.strip() for cell in page.read_text().splitlines()[4].strip("|").split("|")]
+    numbers = dict(zip(residual.HEAD, cells, strict=True))
+    assert float(numbers["largest found"]) <= float(numbers["local"]) <= float(numbers["global"])
