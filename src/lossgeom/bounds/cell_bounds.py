@@ -17,6 +17,7 @@ from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.cells import IN_CELLS, cell_generalisation, cell_robustness
 from lossgeom.bounds.covering import covering_radius
 from lossgeom.bounds.delta_good import DeltaGood
+from lossgeom.bounds.generalisation_bounds import CONSTANT
 from lossgeom.bounds.latents import Cube
 from lossgeom.checks import check_number
 from lossgeom.extras import required
@@ -111,7 +112,7 @@ def _checked(bound: Bound, distribution: DeltaGood) -> Bound:
         replace(each, status="checked") if each != IN_CELLS or distribution.certified else each
         for each in bound.assumptions
     )
-    return replace(bound, assumptions=(drawn, *checked))
+    return replace(bound, assumptions=(drawn, *checked), trivial_for=CONSTANT)
 
 
 def interval_cells(

@@ -31,6 +31,7 @@ LEFT_OUT = (
     "new inputs outside of the support, a share of {:.3g} of the law that it was truncated from, "
     "are not counted"
 )
+CONSTANT = "at the examples for a constant between the targets"
 MEAN = "error of the mean"
 MEANINGS = {
     "N": "examples",
@@ -158,6 +159,7 @@ def _told(
             meanings={**bound.meanings, **MEANINGS},
             assumptions=(drawn, covers, TRUE_TARGET, FITS, KNOWN),
             trivial=lengths(values.amax(0) - values.amin(0), 0).item(),
+            trivial_for=CONSTANT,
             certified=bound.certified and distribution.certified,
             notes=(note,) if distribution.left_out else (),
         )
