@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.bounds import Bound, Cube, Row, compare, generalisation_bounds
+from lossgeom.bounds import (
+    Bound,
+    Cube,
+    Gaussian,
+    PushForward,
+    Row,
+    compare,
+    generalisation_bounds,
+)
 from lossgeom.bounds._coverings import examples_for, shrinking
 from lossgeom.bounds._families import FAMILIES
 from lossgeom.bounds.comparison import Comparison, unchanged
@@ -167,6 +175,47 @@ def test_rows_that_are_known_are_not_computed_again(whole):
     assert "Lipschitz constant (certified by lossgeom)" in kept
     assert not unchanged(before.rows, {"problem"})
     assert not unchanged([Row(family=NEW, missing="needs more")], set())
+
+
+@pytest.fixture(scope="module")
+def far_off():
+    """A model that is nothing like its target, on a support that is known by a measured slope."""
+    stretched = PushForward(Cube(2), lambda u: 2 * u - 1, lipschitz=2.0, convex=True)
+    x, teacher, model = 2 * Cube(2).sample(40) - 1, mlp(2, 1, 3), mlp(2, 1, 4)
+    model[2].bias.data += 9
+    return compare(
+        lg.Problem(model, "squared_error", [(x, teacher(x).detach())]),
+        distribution=stretched,
+        teacher=teacher,
+    )
+
+
+def test_what_rests_on_a_measured_radius_is_an_estimate(far_off):
+    about_the_support = [
+        row for row in far_off.rows if "arXiv:2305.14683" in getattr(row.bound, "source", "")
+    ]
+    assert len(about_the_support) == 2 + 5  # theorems 4.3 and 5.1, and 6.1 without a latent form
+    assert {row.kind for row in about_the_support} == {"estimate"}
+
+
+def test_a_range_is_no_bound_of_the_error_in_any_case(far_off):
+    """The model may be further from the target than the latter's values from each other."""
+    rows = [row for row in far_off.rows if row.new and row.bound is not None]
+    assert any(row.measured > row.bound.trivial for row in rows)
+    for row in rows:
+        assert "at the examples for a constant between the targets" in row.said[-1]
+        assert "at the examples for a constant between the targets" in str(row.bound)
+    assert "(estimate, vacuous)" in far_off.headline
+
+
+def test_pairs_outside_of_a_truncated_support_are_not_compared():
+    problem, known = regression(N=200)
+    known["latents"] = u = Gaussian(2, cut=1.0).sample(200) * 1.01  # some are outside
+    x = known["generator"](u).detach()
+    problem = lg.Problem(problem.model, "squared_error", [(x, known["teacher"](x).detach())])
+    found = compare(problem, **known | {"distribution": Gaussian(2, cut=1.0)})
+    (row,) = [row for row in found.rows if "theorem 5.1" in row.family]
+    assert "expected a distribution that all examples are in the support of" in row.missing
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -6,6 +6,7 @@ import math
 
 from lossgeom.adversarial import logit_change
 from lossgeom.bounds._given import FEW, SEARCHED, Given, covering
+from lossgeom.bounds._numbers import Number
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation_bounds import generalisation_bounds
@@ -27,17 +28,28 @@ def lipschitz_on_the_support(given: Given) -> list[Row]:
     """Theorem 4.3, beside the largest Jacobian at the sample."""
     near, convex = given.near_model, given.distribution.convex
     bound = lipschitz_on_support(
-        near.jacobian, near.variation, epsilon=given.epsilon, convex=convex
+        near.jacobian, _variation(given), epsilon=given.epsilon, convex=convex
     )
     how = f"{AT_SAMPLE}: the true one is at least this"
     return [Row(given.where, bound, near.jacobian.max[0], how)]
 
 
+def _variation(given: Given) -> Number:
+    """The variation on balls that cover the support: no bracket where their radius is measured."""
+    found = given.near_model.variation
+    return found if given.distribution.certified else found.upper
+
+
 def separation(given: Given) -> list[Row]:
     """Theorem 5.1, beside the largest Jacobian at the sample, which it is about."""
+    if given.distribution.left_out and (given.generator is None or given.latents is not None):
+        raise ValueError(
+            "expected a distribution that all examples are in the support of, as theorem 5.1 goes "
+            f"from one to another inside of it; {given.distribution} leaves some out"
+        )
     near, inputs, fit = given.near_model, given.sample.flatten(1), given.fit
     bound = jacobian_from_separation(
-        inputs, given.targets, near.variation, fit=fit,
+        inputs, given.targets, _variation(given), fit=fit,
         epsilon=given.epsilon, convex=given.distribution.convex,
     )  # fmt: skip
     return [Row(given.where, bound, near.jacobian.max[0], AT_SAMPLE)]
