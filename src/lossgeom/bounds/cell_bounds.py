@@ -46,6 +46,7 @@ def cell_bounds(
     Cells and their radius are exact on an interval, and counted with fresh points elsewhere, by
     :func:`lossgeom.bounds.covering_radius` and by Hoeffding's inequality, with a half of epsilon
     each, and points of its own, since the numbers whose mean is taken depend on the radius.
+    As for :func:`generalisation_bounds`, modules are copied to eval mode and float64.
 
     Cost: that of :func:`lossgeom.lipschitz_local` on four balls round each example, and a search
     for the nearest example of each fresh point.

@@ -69,7 +69,8 @@ def generalisation_bounds(
     said of the difference of model and target is propagated through both at once, which is tighter
     than the sum: what they have in common cancels. The bounds hold for whatever model was chosen,
     also by the examples, and all together with the probability stated: they rest on one event, that
-    the balls cover the support.
+    the balls cover the support. They are of copies of the modules in eval mode and float64; how
+    float32 rounds their outputs, by a millionth or so, is not in them.
 
     Cost: certified bounds of three modules on N balls twice (a fifth of a millisecond for each of a
     small network), and two more in the ambient form.
