@@ -13,13 +13,15 @@ from lossgeom.bounds import (
     Bound,
     Cube,
     Gaussian,
+    MeasuredCovering,
     PushForward,
     Row,
     compare,
     generalisation_bounds,
 )
-from lossgeom.bounds._coverings import examples_for, shrinking
+from lossgeom.bounds._coverings import _until, examples_for, shrinking
 from lossgeom.bounds._families import FAMILIES
+from lossgeom.bounds._given import Given
 from lossgeom.bounds.comparison import Comparison, unchanged
 from lossgeom.bounds.row import falling
 
@@ -206,6 +208,20 @@ def test_a_range_is_no_bound_of_the_error_in_any_case(far_off):
         assert "at the examples for a constant between the targets" in row.said[-1]
         assert "at the examples for a constant between the targets" in str(row.bound)
     assert "(estimate, vacuous)" in far_off.headline
+
+
+def test_a_measured_covering_says_nothing_of_more_examples():
+    model, teacher, u = mlp(2, 1, 0), mlp(2, 1, 1), Cube(2).sample(60)
+    measured = MeasuredCovering(Cube(2), u, fresh=5000)
+    problem = lg.Problem(model, "squared_error", [(u, teacher(u).detach())])
+    for covering, told in ((Cube(2), "from about N = "), (measured, "where the covering radius")):
+        given = Given(
+            problem, None, None, covering, None, None, teacher, None, None, 0.1, 0.05, 0, 0, print
+        )
+        terms = {"fit": 0.1, "Jacobian": 2.0}
+        said = _until(bound(2.1, terms=terms), 0.5, given)
+        assert told in said
+        assert ("from" in said) == (covering is not measured)
 
 
 def test_pairs_outside_of_a_truncated_support_are_not_compared():

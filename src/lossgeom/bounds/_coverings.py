@@ -8,6 +8,7 @@ from lossgeom.adversarial import logit_change
 from lossgeom.bounds._given import FEW, SEARCHED, Given, covering
 from lossgeom.bounds._numbers import Number
 from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.covering import MeasuredCovering
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation_bounds import generalisation_bounds
 from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
@@ -96,9 +97,11 @@ def _until(bound: Bound, constant: float, given: Given) -> str:
     if shrunk <= 0:
         return f"{below} for any covering radius, because of the fit".replace("below", "not below")
     radius = support.radius(len(given.sample), given.epsilon)
-    enough = examples_for(support, given.epsilon, shrunk * radius)
+    enough = ""
+    if not isinstance(support, MeasuredCovering):  # which says nothing of more examples
+        enough = f" from {examples_for(support, given.epsilon, shrunk * radius)} on,"
     return (
-        f"{below} from {enough} on, where the covering radius of {shown(radius)} is below "
+        f"{below}{enough} where the covering radius of {shown(radius)} is below "
         f"{shown(shrunk * radius)}"
     )
 
