@@ -21,7 +21,7 @@ from lossgeom.bounds import (
 )
 from lossgeom.bounds._coverings import _until, examples_for, shrinking
 from lossgeom.bounds._families import FAMILIES
-from lossgeom.bounds._given import Given
+from lossgeom.bounds._given import Given, fresh
 from lossgeom.bounds.comparison import Comparison, unchanged
 from lossgeom.bounds.row import falling
 
@@ -208,6 +208,12 @@ def test_a_range_is_no_bound_of_the_error_in_any_case(far_off):
         assert "at the examples for a constant between the targets" in row.said[-1]
         assert "at the examples for a constant between the targets" in str(row.bound)
     assert "(estimate, vacuous)" in far_off.headline
+
+
+def test_new_draws_are_in_no_sample():
+    new = fresh(Cube(2), 500, seed=0)
+    for seed in range(5):
+        assert torch.cdist(new, Cube(2).sample(500, seed)).min() > 0
 
 
 def test_a_measured_covering_says_nothing_of_more_examples():

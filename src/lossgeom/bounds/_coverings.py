@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lossgeom.adversarial import logit_change
-from lossgeom.bounds._given import FEW, SEARCHED, Given, covering
+from lossgeom.bounds._given import FEW, SEARCHED, Given, covering, fresh
 from lossgeom.bounds._numbers import Number
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.covering import MeasuredCovering
@@ -77,7 +77,7 @@ def by_cells(given: Given) -> list[Row]:
 
 def attacked_cells(given: Given) -> list[Row]:
     """How far attacks on new draws move the outputs."""
-    new = given.distribution.sample(FEW, given.seed + 1)
+    new = fresh(given.distribution, FEW, given.seed)
     problem = Problem(given.after_generator(given.model), "squared_error", [(new, new)])
     moved = logit_change(problem, given.radius, seed=given.seed, certify=False).lower.mean().item()
     how = f"found at {FEW} new draws: the true one is at least this"
