@@ -9,9 +9,19 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.bounds import Bound, Cube, Row, compare, generalisation_bounds
-from lossgeom.bounds._coverings import examples_for, shrinking
+from lossgeom.bounds import (
+    Bound,
+    Cube,
+    Gaussian,
+    MeasuredCovering,
+    PushForward,
+    Row,
+    compare,
+    generalisation_bounds,
+)
+from lossgeom.bounds._coverings import _until, examples_for, shrinking
 from lossgeom.bounds._families import FAMILIES
+from lossgeom.bounds._given import Given, fresh
 from lossgeom.bounds.comparison import Comparison, unchanged
 from lossgeom.bounds.row import falling
 
@@ -167,6 +177,67 @@ def test_rows_that_are_known_are_not_computed_again(whole):
     assert "Lipschitz constant (certified by lossgeom)" in kept
     assert not unchanged(before.rows, {"problem"})
     assert not unchanged([Row(family=NEW, missing="needs more")], set())
+
+
+@pytest.fixture(scope="module")
+def far_off():
+    """A model that is nothing like its target, on a support that is known by a measured slope."""
+    stretched = PushForward(Cube(2), lambda u: 2 * u - 1, lipschitz=2.0, convex=True)
+    x, teacher, model = 2 * Cube(2).sample(40) - 1, mlp(2, 1, 3), mlp(2, 1, 4)
+    model[2].bias.data += 9
+    return compare(
+        lg.Problem(model, "squared_error", [(x, teacher(x).detach())]),
+        distribution=stretched,
+        teacher=teacher,
+    )
+
+
+def test_what_rests_on_a_measured_radius_is_an_estimate(far_off):
+    about_the_support = [
+        row for row in far_off.rows if "arXiv:2305.14683" in getattr(row.bound, "source", "")
+    ]
+    assert len(about_the_support) == 2 + 5  # theorems 4.3 and 5.1, and 6.1 without a latent form
+    assert {row.kind for row in about_the_support} == {"estimate"}
+
+
+def test_a_range_is_no_bound_of_the_error_in_any_case(far_off):
+    """The model may be further from the target than the latter's values from each other."""
+    rows = [row for row in far_off.rows if row.new and row.bound is not None]
+    assert any(row.measured > row.bound.trivial for row in rows)
+    for row in rows:
+        assert "at the examples for a constant between the targets" in row.said[-1]
+        assert "at the examples for a constant between the targets" in str(row.bound)
+    assert "(estimate, vacuous)" in far_off.headline
+
+
+def test_new_draws_are_in_no_sample():
+    new = fresh(Cube(2), 500, seed=0)
+    for seed in range(5):
+        assert torch.cdist(new, Cube(2).sample(500, seed)).min() > 0
+
+
+def test_a_measured_covering_says_nothing_of_more_examples():
+    model, teacher, u = mlp(2, 1, 0), mlp(2, 1, 1), Cube(2).sample(60)
+    measured = MeasuredCovering(Cube(2), u, fresh=5000)
+    problem = lg.Problem(model, "squared_error", [(u, teacher(u).detach())])
+    for covering, told in ((Cube(2), "from about N = "), (measured, "where the covering radius")):
+        given = Given(
+            problem, None, None, covering, None, None, teacher, None, None, 0.1, 0.05, 0, 0, print
+        )
+        terms = {"fit": 0.1, "Jacobian": 2.0}
+        said = _until(bound(2.1, terms=terms), 0.5, given)
+        assert told in said
+        assert ("from" in said) == (covering is not measured)
+
+
+def test_pairs_outside_of_a_truncated_support_are_not_compared():
+    problem, known = regression(N=200)
+    known["latents"] = u = Gaussian(2, cut=1.0).sample(200) * 1.01  # some are outside
+    x = known["generator"](u).detach()
+    problem = lg.Problem(problem.model, "squared_error", [(x, known["teacher"](x).detach())])
+    found = compare(problem, **known | {"distribution": Gaussian(2, cut=1.0)})
+    (row,) = [row for row in found.rows if "theorem 5.1" in row.family]
+    assert "expected a distribution that all examples are in the support of" in row.missing
 
 
 @pytest.mark.usefixtures("unchecked")

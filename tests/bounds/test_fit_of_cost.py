@@ -44,6 +44,19 @@ def test_of_cross_entropy_it_is_the_root_of_the_relative_entropy(smoothing):
     assert found >= (p - q).norm(dim=1).max()
 
 
+def test_examples_without_a_target_are_left_out():
+    net, labels = model(), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    x = torch.randn(7, 3, dtype=torch.float64)
+    loss = nn.CrossEntropyLoss(ignore_index=3, label_smoothing=0.2)
+    kept = labels != 3
+    whole, part = (
+        fit_of_cost(lg.Problem(net, loss, [each], check=False))
+        for each in ((x, labels), (x[kept], labels[kept]))
+    )
+    assert whole == pytest.approx(part)
+    assert fit_of_cost(lg.Problem(net, loss, [(x[3:4], labels[3:4])], check=False)) == 0
+
+
 def test_alpha_of_cross_entropy_cannot_be_larger():
     """With two classes that are close, KL is 1.0001 times the squared distance."""
     q = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from lossgeom.adversarial import logit_change
-from lossgeom.bounds._given import FEW, SEARCHED, Given, covering
+from lossgeom.bounds._given import FEW, SEARCHED, Given, covering, fresh
+from lossgeom.bounds._numbers import Number
 from lossgeom.bounds.bound import Bound
+from lossgeom.bounds.covering import MeasuredCovering
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation_bounds import generalisation_bounds
 from lossgeom.bounds.jacobian_from_separation import jacobian_from_separation
@@ -27,17 +29,28 @@ def lipschitz_on_the_support(given: Given) -> list[Row]:
     """Theorem 4.3, beside the largest Jacobian at the sample."""
     near, convex = given.near_model, given.distribution.convex
     bound = lipschitz_on_support(
-        near.jacobian, near.variation, epsilon=given.epsilon, convex=convex
+        near.jacobian, _variation(given), epsilon=given.epsilon, convex=convex
     )
     how = f"{AT_SAMPLE}: the true one is at least this"
     return [Row(given.where, bound, near.jacobian.max[0], how)]
 
 
+def _variation(given: Given) -> Number:
+    """The variation on balls that cover the support: no bracket where their radius is measured."""
+    found = given.near_model.variation
+    return found if given.distribution.certified else found.upper
+
+
 def separation(given: Given) -> list[Row]:
     """Theorem 5.1, beside the largest Jacobian at the sample, which it is about."""
+    if given.distribution.left_out and (given.generator is None or given.latents is not None):
+        raise ValueError(
+            "expected a distribution that all examples are in the support of, as theorem 5.1 goes "
+            f"from one to another inside of it; {given.distribution} leaves some out"
+        )
     near, inputs, fit = given.near_model, given.sample.flatten(1), given.fit
     bound = jacobian_from_separation(
-        inputs, given.targets, near.variation, fit=fit,
+        inputs, given.targets, _variation(given), fit=fit,
         epsilon=given.epsilon, convex=given.distribution.convex,
     )  # fmt: skip
     return [Row(given.where, bound, near.jacobian.max[0], AT_SAMPLE)]
@@ -64,7 +77,7 @@ def by_cells(given: Given) -> list[Row]:
 
 def attacked_cells(given: Given) -> list[Row]:
     """How far attacks on new draws move the outputs."""
-    new = given.distribution.sample(FEW, given.seed + 1)
+    new = fresh(given.distribution, FEW, given.seed)
     problem = Problem(given.after_generator(given.model), "squared_error", [(new, new)])
     moved = logit_change(problem, given.radius, seed=given.seed, certify=False).lower.mean().item()
     how = f"found at {FEW} new draws: the true one is at least this"
@@ -84,9 +97,11 @@ def _until(bound: Bound, constant: float, given: Given) -> str:
     if shrunk <= 0:
         return f"{below} for any covering radius, because of the fit".replace("below", "not below")
     radius = support.radius(len(given.sample), given.epsilon)
-    enough = examples_for(support, given.epsilon, shrunk * radius)
+    enough = ""
+    if not isinstance(support, MeasuredCovering):  # which says nothing of more examples
+        enough = f" from {examples_for(support, given.epsilon, shrunk * radius)} on,"
     return (
-        f"{below} from {enough} on, where the covering radius of {shown(radius)} is below "
+        f"{below}{enough} where the covering radius of {shown(radius)} is below "
         f"{shown(shrunk * radius)}"
     )
 

@@ -18,6 +18,7 @@ from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.cell_bounds import cell_bounds
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.checks import check_number
+from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz import Bracket
 from lossgeom.lipschitz.certified.frozen_model import all_inputs
 from lossgeom.problem import Problem
@@ -28,6 +29,7 @@ NEW = 10_000  # draws that errors are measured on
 SEARCHED = 0  # examples round which ascents look for lower sides, which no table shows
 FRESH = 2000  # draws that a sample is compared with
 ROWS = 4096  # of it at a time
+APART = 73  # of the random numbers of new draws
 SURE = 1e-6  # the probability that one from the distribution is refused
 ROUNDED = 1e-5  # of data in float32, relative to the largest number
 
@@ -118,7 +120,7 @@ class Given:
     @cached_property
     def drawn(self) -> Drawn:
         """How model and teacher compare on new draws."""
-        new = self.distribution.sample(NEW, self.seed + 1)
+        new = fresh(self.distribution, NEW, self.seed)
         target = self.of_latents(self.teacher, new)
         errors = (self.of_latents(self.model, new) - target).norm(dim=1)
         return Drawn(
@@ -154,6 +156,11 @@ class Given:
     def fit(self) -> Bracket:
         """The distance of model and teacher at the sample."""
         return self.near(Difference(self.model, self.teacher)).size
+
+
+def fresh(distribution: DeltaGood, N: int, seed: int) -> Float[Tensor, "N D"]:
+    """Draws that are in no sample, whatever its seed, as the data may be."""
+    return distribution.draw(N, random_numbers(seed, tag=APART))
 
 
 def few(problem: Problem, most: int = FEW) -> Problem:
@@ -234,8 +241,8 @@ def _check_latents(given: Given, latents: Tensor, drawn: Tensor) -> None:
 
 def _check_drawn(distribution: DeltaGood, sample: Tensor, seed: int) -> None:
     """Check that a sample can be from a distribution: both it and new draws cover the support."""
-    fresh = distribution.sample(FRESH, seed + 2)
-    apart = [torch.cdist(rows, fresh) for rows in torch.split(sample, ROWS)]
+    new = fresh(distribution, FRESH, seed)
+    apart = [torch.cdist(rows, new) for rows in torch.split(sample, ROWS)]
     outside = torch.cat([rows.amin(1) for rows in apart])
     empty = torch.stack([rows.amin(0) for rows in apart]).amin(0)
     if outside.max() > covering(distribution, FRESH, SURE) and not distribution.left_out:
@@ -247,7 +254,7 @@ def _check_drawn(distribution: DeltaGood, sample: Tensor, seed: int) -> None:
     if empty.max() > covering(distribution, len(sample), SURE):
         raise ValueError(
             f"expected examples from the whole distribution, but none is within "
-            f"{empty.max():.3g} of {[round(x, 3) for x in fresh[int(empty.argmax())].tolist()]}"
+            f"{empty.max():.3g} of {[round(x, 3) for x in new[int(empty.argmax())].tolist()]}"
         )
 
 

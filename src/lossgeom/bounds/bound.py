@@ -42,6 +42,7 @@ class Bound:
         assumptions: all that it rests on.
         source: the theorem.
         trivial: what the quantity is at most, or at least, without any theorem.
+        trivial_for: where that is so, if not in any case, such as for constant predictions.
         headline: the whole in one line, to begin with.
         meanings: what the inputs are, in a few words, by name.
         notes: what else to know, such as what may lower it.
@@ -76,6 +77,7 @@ class Bound:
     certified: bool = field(default=True, repr=False)
     least: float | None = field(default=None, repr=False)
     terms: Mapping[str, float] = field(default_factory=dict, repr=False)
+    trivial_for: str = field(default="in any case", repr=False)
 
     __repr__ = short
 
@@ -99,7 +101,8 @@ class Bound:
             yield from () if self.headline else (f"no bound on {self.quantity}",)
             return
         at = AT[self.side]
-        vacuous = f": vacuous, it is {at} {self.trivial:g} in any case" if self.vacuous else ""
+        known = f": vacuous, it is {at} {self.trivial:g} {self.trivial_for}"
+        vacuous = known if self.vacuous else ""
         yield (
             f"{self.quantity} is {at} {self.value:.4g}, with probability "
             f"{self.confidence:.4g}{vacuous}"

@@ -17,6 +17,7 @@ from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.cells import IN_CELLS, cell_generalisation, cell_robustness
 from lossgeom.bounds.covering import covering_radius
 from lossgeom.bounds.delta_good import DeltaGood
+from lossgeom.bounds.generalisation_bounds import CONSTANT
 from lossgeom.bounds.latents import Cube
 from lossgeom.checks import check_number
 from lossgeom.extras import required
@@ -45,6 +46,7 @@ def cell_bounds(
     Cells and their radius are exact on an interval, and counted with fresh points elsewhere, by
     :func:`lossgeom.bounds.covering_radius` and by Hoeffding's inequality, with a half of epsilon
     each, and points of its own, since the numbers whose mean is taken depend on the radius.
+    As for :func:`generalisation_bounds`, modules are copied to eval mode and float64.
 
     Cost: that of :func:`lossgeom.lipschitz_local` on four balls round each example, and a search
     for the nearest example of each fresh point.
@@ -111,7 +113,7 @@ def _checked(bound: Bound, distribution: DeltaGood) -> Bound:
         replace(each, status="checked") if each != IN_CELLS or distribution.certified else each
         for each in bound.assumptions
     )
-    return replace(bound, assumptions=(drawn, *checked))
+    return replace(bound, assumptions=(drawn, *checked), trivial_for=CONSTANT)
 
 
 def interval_cells(

@@ -88,7 +88,7 @@ def _promise(rows: Sequence[Row]) -> str:
     if best is None or best.bound is None:
         return "none is about new data, for want of what is listed as missing"
     said = f"{best.bound.quantity.rstrip(',')} is at most {shown(best.bound.value)}"
-    how = f" ({best.kind}), as was known without it" if best.vacuous else f" ({best.kind})"
+    how = f" ({best.kind}, vacuous)" if best.vacuous else f" ({best.kind})"
     times = f", {shown(best.tightness)} times what is measured" if best.tightness else ""
     return said + how + times
 

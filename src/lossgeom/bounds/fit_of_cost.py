@@ -23,7 +23,8 @@ def fit_of_cost(problem: Problem) -> float:
     and softmax, f is the softmax of the outputs, f* the label, smoothed, and :math:`\alpha = 1`.
     Proof: by Pinsker's inequality :math:`KL \ge \frac12 \|p - q\|_1^2`; the positive and the
     negative part of :math:`p - q` have the same sum s, so that :math:`\|p - q\|_1 = 2 s`, while
-    :math:`\|p - q\|_2^2 \le 2 s^2`.
+    :math:`\|p - q\|_2^2 \le 2 s^2`. Examples and positions that ``ignore_index`` leaves out have no
+    targets, and are left out.
 
     Cost: a forward pass, and the loss of every example alone.
 

@@ -100,7 +100,8 @@ class Row:
         change = self.change
         if self.bound.vacuous:
             at = "most" if self.bound.side == "upper" else "least"
-            vacuous = f"vacuous, as it is at {at} {shown(self.bound.trivial)} in any case"
+            vacuous = f"vacuous, as it is at {at} {shown(self.bound.trivial)}"
+            vacuous = f"{vacuous} {self.bound.trivial_for}"
             change = f"{vacuous}: {change or falling(self.bound)}".removesuffix(": ")
         return [said for said in (self.how and f"measured: {self.how}", change) if said]
 
