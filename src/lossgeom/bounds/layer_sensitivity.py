@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.bounds._numbers import Number, Terms, bounded, mapped, rounded
+from lossgeom.bounds._numbers import Number, Terms, bounded, checked, mapped, rounded
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.checks import check_whole
 from lossgeom.lipschitz import Bracket
@@ -186,15 +186,10 @@ def layer_sensitivity(problem: Problem) -> LayerSensitivity:
     bounded_by = {**alone, EVERY: every}
     return LayerSensitivity(
         _with_sum(layers, [each[:, 0].mean() for each in values]),
-        {name: _seen(network_sensitivity(ratio, trace)) for name, ratio in bounded_by.items()},
+        {name: checked(network_sensitivity(ratio, trace)) for name, ratio in bounded_by.items()},
         _with_sum(layers, [_volumes(each, C).mean() for each in values]),
-        {name: _seen(network_volume(ratio, trace, C)) for name, ratio in bounded_by.items()},
+        {name: checked(network_volume(ratio, trace, C)) for name, ratio in bounded_by.items()},
     )
-
-
-def _seen(bound: Bound) -> Bound:
-    """A bound on layers that vector_layers has tried."""
-    return replace(bound, assumptions=(replace(VECTORS, status="checked"),))
 
 
 def _with_sum(layers: Mapping[str, bool], means: list[Tensor]) -> dict[str, float]:
