@@ -109,6 +109,21 @@ def test_a_trained_bias_makes_inputs_longer():
 
 
 @pytest.mark.quick
+def test_layers_that_are_called_with_zero():
+    """As by units that are dead: no gradients in the weights, and any in what they multiply."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(model.weight, 3.0)
+    problem = problem_of(model, torch.zeros(2, 1).double())
+    found = layer_sensitivity(problem)
+    assert found.sensitivity[EVERY] == pytest.approx(3.0)
+    assert math.isinf(found.sensitivity_bounds[EVERY].value)
+    assert math.isinf(network_volume(torch.tensor([[math.inf]]), 0.0, 2).value)
+    nn.init.zeros_(model.weight)
+    nothing = layer_sensitivity(problem_of(model, torch.zeros(2, 1).double()))
+    assert nothing.sensitivity_bounds[EVERY].value == 0
+
+
+@pytest.mark.quick
 def test_several_layers_share_the_trace():
     """By Cauchy and Schwarz over layers and examples."""
     ratios = torch.tensor([[1.0, 2.0], [2.0, 4.0]])

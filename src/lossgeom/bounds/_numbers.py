@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -85,6 +86,12 @@ def at_largest(**numbers: Tensor) -> Terms:
     stacked = torch.stack([each.expand(N) for each in numbers.values()])
     top = stacked.sum(0).argmax()
     return dict(zip(numbers, stacked[:, top].tolist(), strict=True))
+
+
+def checked(bound: Bound) -> Bound:
+    """A bound on what was computed here, so that what it rests on is known."""
+    known = (replace(each, status="checked") for each in bound.assumptions)
+    return replace(bound, assumptions=tuple(known))
 
 
 def check_convex(*, convex: bool) -> None:

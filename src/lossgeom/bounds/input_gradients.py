@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.bounds._numbers import Number, Terms, bounded, mapped, rounded
+from lossgeom.bounds._numbers import Number, Terms, bounded, checked, mapped, rounded
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.stable_gradients import STABLE, stable_gradients
 from lossgeom.lipschitz import Bracket
@@ -24,7 +24,6 @@ FIRST = Assumption(
     "the outputs depend on the input through the product with the first layer's weights alone",
     "declared",
 )
-SEEN = replace(FIRST, status="checked")
 
 
 def input_gradients(
@@ -122,21 +121,16 @@ def input_gradient_bounds(
     norm = rounded(problem, found.operator_norm)
     layer, its_weights = found.smallest_input, found.layer_seminorm
     sides = rounded(problem, layer), rounded(problem, its_weights)
-    bounds = {"first layer": _seen(input_gradients(norm, *sides, order=order))}
+    bounds = {"first layer": checked(input_gradients(norm, *sides, order=order))}
     biased = vector_layers(problem).get(found.layer)
     if biased is None:
         return bounds
     length = rounded(problem, (layer ** (2 * order) + biased) ** (0.5 / order))
     flat = sobolev_seminorms(problem, "parameters", [order]).elementwise[order]
-    bounds["flatness"] = _seen(input_gradients(norm, length, rounded(problem, flat), order=order))
+    bounds["flatness"] = checked(input_gradients(norm, length, rounded(problem, flat), order=order))
     if sgd is not None:
         bounds["SGD"] = _by_sgd(problem, found, norm, length, sgd, biased=biased)
     return bounds
-
-
-def _seen(bound: Bound) -> Bound:
-    """A bound whose layer multiplicative_inequality has tried."""
-    return replace(bound, assumptions=(SEEN,))
 
 
 def _by_sgd(
@@ -164,9 +158,10 @@ def _by_sgd(
     )  # fmt: skip
     scale = loss_curvature(problem) ** k
     gradients = Bracket.exactly((moment.value / scale) ** (0.5 / k))
+    bound = checked(input_gradients(norm, length, gradients, order=k))
     return replace(
-        input_gradients(norm, length, gradients, order=k),
-        assumptions=(SEEN, *moment.assumptions),
+        bound,
+        assumptions=(*bound.assumptions, *moment.assumptions),
         source=f"{PAPER}; {moment.source}",
     )
 

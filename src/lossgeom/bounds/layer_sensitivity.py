@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.bounds._numbers import Number, bounded, mapped, rounded
+from lossgeom.bounds._numbers import Number, Terms, bounded, checked, mapped, rounded
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.checks import check_whole
 from lossgeom.lipschitz import Bracket
@@ -110,8 +110,12 @@ def network_volume(ratios: Number, trace: Number, outputs: int) -> Bound:
 def _summed(
     quantity: str, numbers: dict[str, Number], term: Callable[[Tensor, Tensor], Tensor]
 ) -> Bound:
+    def terms(*known: Tensor) -> Terms:
+        # without bounds where a layer is called with zero, whatever the trace
+        return {"layers": float(term(*known).nan_to_num(math.inf, math.inf))}
+
     return bounded(
-        numbers, lambda *each: {"layers": float(term(*each))}, epsilon=0.0,
+        numbers, terms, epsilon=0.0,
         quantity=f"the {quantity}, summed over layers,", assumptions=(VECTORS,), source=SOURCE,
         trivial=math.inf,
     )  # fmt: skip
@@ -172,7 +176,8 @@ def layer_sensitivity(problem: Problem) -> LayerSensitivity:
     ratios, values = list[Tensor](), list[Tensor]()
     for name, biased in layers.items():
         sides = multiplicative_inequality(problem, [1], layer=name)[1]
-        ratios.append(sides.operator_norm / (sides.inputs.square() + biased).sqrt())
+        ratio = sides.operator_norm / (sides.inputs.square() + biased).sqrt()
+        ratios.append(ratio.nan_to_num(0.0, math.inf))  # 0 where the layer is
         values.append(layer_singular_values(problem, name))
     C = sides.left.shape[1]
     trace = rounded(problem, sobolev_seminorms(problem, "parameters", [1]).elementwise[1] ** 2)
@@ -181,15 +186,10 @@ def layer_sensitivity(problem: Problem) -> LayerSensitivity:
     bounded_by = {**alone, EVERY: every}
     return LayerSensitivity(
         _with_sum(layers, [each[:, 0].mean() for each in values]),
-        {name: _seen(network_sensitivity(ratio, trace)) for name, ratio in bounded_by.items()},
+        {name: checked(network_sensitivity(ratio, trace)) for name, ratio in bounded_by.items()},
         _with_sum(layers, [_volumes(each, C).mean() for each in values]),
-        {name: _seen(network_volume(ratio, trace, C)) for name, ratio in bounded_by.items()},
+        {name: checked(network_volume(ratio, trace, C)) for name, ratio in bounded_by.items()},
     )
-
-
-def _seen(bound: Bound) -> Bound:
-    """A bound on layers that vector_layers has tried."""
-    return replace(bound, assumptions=(replace(VECTORS, status="checked"),))
 
 
 def _with_sum(layers: Mapping[str, bool], means: list[Tensor]) -> dict[str, float]:

@@ -93,7 +93,7 @@ class AllBoundsOptions(PriorOptions):
     """Examples in a batch of it."""
     latent: Annotated[str | None, optional("KIND:DIM[:SIZE]")] = None
     """Distribution of the inputs, or of what --generator makes them from: cube:2, uniform on the
-    unit square; cube:2:3, on one of side 3; sphere:2, on the unit sphere in R^3; gaussian:2."""
+    unit square; cube:2:3, on one of side 3; sphere:2, on the one in R^3; gaussian:2:3, cut at 3."""
     generator: Annotated[str | None, optional("FUNCTION")] = None
     """Function that returns the module which makes inputs from --latent."""
     latents: Annotated[str | None, optional("FUNCTION", "drawn anew")] = None
