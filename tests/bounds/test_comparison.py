@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from lossgeom.bounds import (
     generalisation_bounds,
 )
 from lossgeom.bounds._coverings import _until, examples_for, shrinking
-from lossgeom.bounds._families import FAMILIES
+from lossgeom.bounds._families import FAMILIES, _nearer
 from lossgeom.bounds._given import Given, fresh
 from lossgeom.bounds.comparison import Comparison, unchanged
 from lossgeom.bounds.row import falling
@@ -160,6 +160,10 @@ def test_a_classifier_with_its_prior_and_new_data():
     assert row.bound.value == pytest.approx(sum(row.bound.terms.values()))
     assert row.measured is not None
     assert "naming the commonest class" in row.change
+    few = replace(row.bound, value=0.99, inputs=row.bound.inputs | {"N": 8})
+    said = "of naming the commonest class with 8 examples, however near the prior"
+    assert said in _nearer(few, 0.3, 0.5)
+    assert ", a new one for each example, is at most" in found.headline
     facts = found.facts()
     assert [each["kind"] for each in facts] == [row.kind for row in found.rows]
     assert facts[0]["bound"] == asdict(found.rows[0].bound)

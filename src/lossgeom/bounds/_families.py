@@ -169,7 +169,9 @@ def _nearer(bound: Bound, drawn: float, guess: float) -> str:
     inputs = bound.inputs
     complexity = Complexity(int(inputs["N"]), inputs["delta"], inputs["b"], inputs["p"])
     spare = bernoulli_kl(drawn, guess) - complexity(0, math.log(inputs["lambda"]))
-    kl = max(spare * (inputs["N"] - 1), 0)
+    if spare <= 0:
+        return f"not below {beaten} with {inputs['N']:,.0f} examples, however near the prior"
+    kl = spare * (inputs["N"] - 1)
     return f"below {beaten} if the KL of {inputs['KL']:.4g} nats were below {kl:.4g}"
 
 

@@ -173,7 +173,9 @@ def check_given(given: Given) -> None:
     check_number("radius", given.radius, 0)
     check_number("epsilon", given.epsilon, 0, 1)
     if given.distribution is None and given.generator is not None:
-        raise ValueError("expected the distribution of what the generator takes, too: latent")
+        raise ValueError(
+            "expected the distribution of what the generator takes, too: distribution= (--latent)"
+        )
     if given.generator is None and given.latents is not None:
         raise ValueError("expected the generator that makes the data from the latents, too")
     inputs = given.inputs

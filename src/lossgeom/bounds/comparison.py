@@ -30,7 +30,7 @@ NEEDED = {
     "teacher": "the function that the model should agree with",
     "prior": "weights that the data had no part in",
     "lr": "the learning rate of SGD",
-    "batch_size": "its batch size",
+    "batch_size": "the batch size of SGD",
 }
 
 
@@ -54,7 +54,7 @@ class Comparison:
         telling = [row for row in found if not row.vacuous]
         return (
             f"{len(found)} of {len(self.rows)} bounds could be computed, {certified} of them from "
-            f"certified numbers alone; {len(telling)} say more than is known without them: "
+            f"certified numbers alone; {len(telling)} say more than is known without them; "
             f"{_promise([row for row in found if row.new])}."
         )
 
@@ -87,7 +87,7 @@ def _promise(rows: Sequence[Row]) -> str:
     best = min(rows, key=lambda row: float(row.bound or math.nan), default=None)
     if best is None or best.bound is None:
         return "none is about new data, for want of what is listed as missing"
-    said = f"{best.bound.quantity.rstrip(',')} is at most {shown(best.bound.value)}"
+    said = f"{best.bound.quantity} is at most {shown(best.bound.value)}"
     how = f" ({best.kind}, vacuous)" if best.vacuous else f" ({best.kind})"
     times = f", {shown(best.tightness)} times what is measured" if best.tightness else ""
     return said + how + times

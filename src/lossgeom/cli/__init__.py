@@ -33,7 +33,7 @@ examples:
   lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom doctor net.py:model net.py:data               functions that return them
 
-A run or measurement that was stopped goes on when the command is given again; a bound starts anew.
+A run, measure or bound all that was stopped goes on when given again; bound pac-bayes starts anew.
 Every command takes --help, and --debug to show tracebacks; lossgeom --version."""
 
 # Modules of this room; they are imported once Ctrl-C is caught, because torch takes seconds.
