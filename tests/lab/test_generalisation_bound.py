@@ -10,9 +10,9 @@ from lossgeom import Record
 from lossgeom.bounds import Cube
 from lossgeom.lab.studies import generalisation_bound as study
 from lossgeom.lab.studies._study import SeedRecords, SeedRun
-from lossgeom.lab.studies.generalisation_bound.claims import crossing, predicted, reached
 from lossgeom.lab.studies.generalisation_bound.config import SURFACE, SURFACES, TASKS, Config
 from lossgeom.lab.studies.generalisation_bound.run import FORMS, OFF, RATES, evaluated, plus_one
+from lossgeom.lab.studies.generalisation_bound.seed_statistics import crossing, predicted, reached
 from tests.conftest import without_checks
 
 SIZES = Config(examples=(200, 1000, 5000, 20_000), examples_of_others=(1000,))

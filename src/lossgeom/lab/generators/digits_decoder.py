@@ -28,7 +28,7 @@ def digits_decoder(
     decoder and teacher added, times half of their decays.
 
     The decays decide how fast g and f* vary. With the defaults the certified Lipschitz constants of
-    generator, teacher and target are about 6, 1.7 and 4. With next to none (1e-4 and 3e-3), they
+    generator, teacher and target are about 6, 1.7 and 4.5. With next to none (1e-4 and 3e-3), they
     are about 20, 4.4 and 50, and bounds that rest on them say nothing about a few thousand samples.
 
     Cost: about a second on one core.

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from functools import partial
 
-import numpy as np
-
-from lossgeom.bounds import Cube
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
-from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.generalisation_bound.config import (
     DECODER,
     SURFACE,
@@ -25,17 +19,28 @@ from lossgeom.lab.studies.generalisation_bound.config import (
 from lossgeom.lab.studies.generalisation_bound.run import (
     BEST,
     CONSTANT,
-    DELTA,
     ERROR,
     FIT,
     FORMS,
-    LEAST_FIT,
     LIKELIHOOD,
-    OFF,
     RANGE,
     RATES,
-    STDERR,
     TWO_NEAREST,
+)
+from lossgeom.lab.studies.generalisation_bound.seed_statistics import (
+    ERRORS,
+    PART,
+    Seed,
+    at_last,
+    claimed,
+    farthest,
+    foreseen,
+    reached,
+    slope,
+    tightness,
+    values,
+    values_of,
+    worst,
 )
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683"
@@ -45,23 +50,13 @@ DERIVED = f"{THEOREM}; derived here"
 # What each statement expects of its statistic, fixed before the seeds of the study were run.
 HOLDS: Interval = (-math.inf, 1.0)  # true error / bound
 SLOPES: dict[int, Interval] = {1: (0.9, 1.35), 2: (1.8, 2.7)}  # by the power of delta
-FORESEEN: Interval = (
-    0.5,
-    2.0,
-)  # examples at which a bound falls below a level / predicted
+FORESEEN: Interval = (0.5, 2.0)  # examples at which a bound falls below a level / predicted
 SAYS_SOMETHING: Interval = (-math.inf, 1.0)  # bound / range of the target
 TIGHT: Interval = (-math.inf, 100.0)  # bound / true error
 RISES: Interval = (0.99, math.inf)  # rank correlation with the dimension
 NEAR: Interval = (-math.inf, 0.75)  # distance of an estimated dimension
-PART = 4  # times a sample, where a prediction from it is tried
-ERRORS = 4  # standard errors that a true error may be off
-LEVELS = {
-    RANGE: "range of the target",
-    CONSTANT: "error of the best constant predictor",
-}
-FARTHEST = 10**8  # examples that a prediction looks for
+LEVELS = {RANGE: "range of the target", CONSTANT: "error of the best constant predictor"}
 
-Seed = SeedRecords[Config]
 Seeds = Sequence[Seed]
 
 
@@ -263,103 +258,3 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 def said(form: str) -> str:
     """The name of a form in a sentence."""
     return form.replace("_", " ")
-
-
-# Statistics of a seed
-
-
-def values(seed: Seed, task: str, metric: str) -> dict[int, float]:
-    """A metric by the size of the sample."""
-    return dict(zip(*seed.at(task).series(metric), strict=True))
-
-
-def values_of(seed: Seed, task: str, metric: str) -> float:
-    """A metric that a task has at one size; NaN if it has none."""
-    return next(iter(values(seed, task, metric).values()), math.nan)
-
-
-def at_last(seed: Seed, task: str, metric: str) -> float:
-    """A metric at the largest size that all tasks have."""
-    return values(seed, task, metric)[seed.study.examples_of_others[-1]]
-
-
-def worst(seed: Seed) -> float:
-    """The largest quotient of an error, with its standard errors, and a bound on it."""
-    found = []
-    for task in TASKS:
-        for of in ("", OFF):
-            errors, deviations = (values(seed, task, of + metric) for metric in (ERROR, STDERR))
-            for form in FORMS:
-                for N, bound in values(seed, task, of + form).items():
-                    found.append((errors[N] + ERRORS * deviations[N]) / bound)
-    return max(found)
-
-
-def slope(seed: Seed, form: str) -> float:
-    """By which power of delta a form falls, without the fit that it includes."""
-    bounds, fits, deltas = (values(seed, SURFACE, metric) for metric in (form, FIT, DELTA))
-    less = [bounds[N] - fits[N] for N in deltas]
-    return float(np.polyfit(np.log(list(deltas.values())), np.log(less), 1)[0])
-
-
-def crossing(seed: Seed, form: str, level: str) -> float:
-    """The size at which a form falls below a level, between two that were tried.
-
-    It is the smallest size if the form is below there, and infinite if it is nowhere.
-    """
-    bounds, levels = (values(seed, SURFACE, metric) for metric in (form, level))
-    above = {N: math.log(bounds[N] / levels[N]) for N in bounds}
-    sizes = list(above)
-    for N, then in itertools.pairwise(sizes):
-        if above[N] > 0 >= above[then]:
-            share = above[N] / (above[N] - above[then])
-            return math.exp((1 - share) * math.log(N) + share * math.log(then))
-    return sizes[0] if above[sizes[0]] <= 0 else math.inf
-
-
-def predicted(seed: Seed, form: str, level: str, from_size: int) -> float:
-    """The size at which a form is to fall below a level, by its rate from one size on."""
-    bound, fit, delta, aim = (
-        values(seed, SURFACE, metric)[from_size] for metric in (form, FIT, DELTA, level)
-    )
-    needed = delta * ((aim - fit) / (bound - fit)) ** (1 / RATES[form])
-    sizes = np.geomspace(from_size, FARTHEST, 2000).astype(int)
-    radius = partial(Cube(SURFACES[SURFACE]).radius, epsilon=seed.study.epsilon)
-    return next((float(N) for N in sizes if radius(int(N)) <= needed), math.inf)
-
-
-def reached(seed: Seed, form: str, level: str) -> float:
-    """Where a form falls below a level; beyond the largest sample, by its rate from there on."""
-    found = crossing(seed, form, level)
-    return min(found, predicted(seed, form, level, seed.study.examples[-1]))
-
-
-def foreseen(seed: Seed, form: str, level: str) -> float:
-    """Where a form falls below a level over where a sample a quarter as large foresees it.
-
-    NaN where the form is below from the smallest size on, or nowhere, or there is no such sample.
-    """
-    found = crossing(seed, form, level)
-    smaller = [N for N in seed.study.examples if found >= PART * N]
-    if found == math.inf or not smaller:
-        return math.nan
-    return found / predicted(seed, form, level, smaller[-1])
-
-
-def farthest(ratios: Iterator[float]) -> float:
-    """The known ratio that is farthest from 1."""
-    return max(stats.known(ratios), key=lambda ratio: abs(math.log(ratio)), default=math.nan)
-
-
-def tightness(seed: Seed, N: int) -> float:
-    """The smallest form over the true error."""
-    return min(values(seed, SURFACE, form)[N] for form in FORMS) / values(seed, SURFACE, ERROR)[N]
-
-
-def claimed(seed: Seed) -> float:
-    """The true error of a student that is off by 1, over what the loosest form says for a fit of 0.
-
-    The form is the largest sum of an error on the sample and other terms.
-    """
-    found = {m: values_of(seed, SURFACE, OFF + m) for m in (*FORMS, ERROR, LEAST_FIT)}
-    return found[ERROR] / (max(found[form] for form in FORMS) - found[LEAST_FIT])
