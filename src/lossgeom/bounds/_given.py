@@ -136,7 +136,7 @@ class Given:
     def near(self, module: nn.Module) -> Near:
         """What is known of a module, after the generator, near the sample."""
         radius = self.distribution.radius_round(self.sample.flatten(1), self.epsilon)
-        return Near.of(self.after_generator(module), self.sample, radius, SEARCHED, self.seed)
+        return Near(self.after_generator(module), self.sample, radius, SEARCHED, self.seed)
 
     @cached_property
     def near_model(self) -> Near:

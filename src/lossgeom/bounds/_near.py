@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from lossgeom.lipschitz import (
     lipschitz_lower,
     local_variation_lower,
 )
+from lossgeom.lipschitz.certified.jacobian_bounds import Bounds
 from lossgeom.lipschitz.certified.propagation import MARGIN
 from lossgeom.lipschitz.lipschitz import certified_on_balls
 from lossgeom.problem import Problem
@@ -24,41 +26,80 @@ from lossgeom.smoothness import jacobian_norms
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """What is known of a module near each of some points.
+    """What is known of a module near each of some points, computed where it is asked for.
+
+    From above, propagation certifies it; from below, evaluation and ascents on a few balls find it.
 
     Attributes:
-        size: lengths of its outputs at the points.
-        jacobian: norms of its Jacobian there.
-        lipschitz: its Lipschitz constants on balls round them.
-        variation: the variation of the Jacobian on the balls.
-        curvature: the Lipschitz constant of the Jacobian on the balls.
+        module: in float64.
+        points: centres of the balls.
+        delta: their radius.
+        searched: balls on which ascents look for lower estimates.
+        seed: of the ascents.
     """
 
-    size: Bracket
-    jacobian: Bracket
-    lipschitz: Bracket
-    variation: Bracket
-    curvature: Bracket
+    module: nn.Module
+    points: Float[Tensor, "N D"]
+    delta: float
+    searched: int
+    seed: int
 
-    @classmethod
-    def of(cls, module: nn.Module, points: Tensor, delta: float, searched: int, seed: int) -> Near:
-        """What propagation certifies, and what evaluation and ascents on a few balls find."""
-        outputs = outputs_at(module, points)
-        problem = _problem(module, points, outputs)
-        at, on = certified_on_balls(problem, 0.0), certified_on_balls(problem, delta)
-        norms = jacobian_norms(problem).values
-        top = (at.norm + on.variation).topk(min(searched, len(points))).indices
-        variation = torch.zeros_like(norms)
-        if searched:
-            few = _problem(module, points[top], outputs[top])
-            variation[top] = local_variation_lower(few, delta, seed=seed)
-        return cls(
-            Bracket(lengths(outputs, 1), MARGIN * lengths(torch.maximum(-at.lower, at.upper), 1)),
-            Bracket(norms, at.norm),
-            Bracket(norms, on.norm),
-            Bracket(variation, on.variation),
-            Bracket(variation / (2 * delta), on.curvature),
-        )
+    @cached_property
+    def size(self) -> Bracket:
+        """Lengths of the outputs at the points."""
+        most = torch.maximum(-self._at.lower, self._at.upper)
+        return Bracket(lengths(self._outputs, 1), MARGIN * lengths(most, 1))
+
+    @cached_property
+    def jacobian(self) -> Bracket:
+        """Norms of the Jacobian at the points."""
+        return Bracket(self._norms, self._at.norm)
+
+    @cached_property
+    def lipschitz(self) -> Bracket:
+        """Lipschitz constants on the balls."""
+        return Bracket(self._norms, self._on.norm)
+
+    @cached_property
+    def variation(self) -> Bracket:
+        """The variation of the Jacobian on the balls."""
+        return Bracket(self._found, self._on.variation)
+
+    @cached_property
+    def curvature(self) -> Bracket:
+        """The Lipschitz constant of the Jacobian on the balls."""
+        return Bracket(self._found / (2 * self.delta), self._on.curvature)
+
+    @cached_property
+    def _outputs(self) -> Float[Tensor, "N C"]:
+        return outputs_at(self.module, self.points)
+
+    @cached_property
+    def _problem(self) -> Problem:
+        return _problem(self.module, self.points, self._outputs)
+
+    @cached_property
+    def _at(self) -> Bounds:
+        return certified_on_balls(self._problem, 0.0)
+
+    @cached_property
+    def _on(self) -> Bounds:
+        return certified_on_balls(self._problem, self.delta)
+
+    @cached_property
+    def _norms(self) -> Float[Tensor, " N"]:
+        return jacobian_norms(self._problem).values
+
+    @cached_property
+    def _found(self) -> Float[Tensor, " N"]:
+        """Lower estimates of the variation, on the balls where most is to be expected."""
+        variation = torch.zeros_like(self._norms)
+        if self.searched:
+            most = self._norms + self._on.variation
+            top = most.topk(min(self.searched, len(self.points))).indices
+            few = _problem(self.module, self.points[top], self._outputs[top])
+            variation[top] = local_variation_lower(few, self.delta, seed=self.seed)
+        return variation
 
 
 class Difference(nn.Module):

@@ -112,7 +112,7 @@ def generalisation_bounds(
     u = inputs.detach().double()
     delta = Bracket.exactly(distribution.radius_round(u, epsilon))
     of_f, of_goal, apart = (
-        Near.of(nn.Sequential(g, each), u, delta.max[1], searched, seed)
+        Near(nn.Sequential(g, each), u, delta.max[1], searched, seed)
         for each in (f, goal, Difference(f, goal))
     )
     facts: dict[str, Any] = {"fit": apart.size, "epsilon": epsilon}
@@ -124,7 +124,7 @@ def generalisation_bounds(
         x, stretch = outputs_at(g, u), everywhere(g, u, searched, seed)
         wide = Bracket(delta.lower * stretch.lower, delta.upper * stretch.upper)
         there, steep = (
-            Near.of(f, x, wide.max[1], searched, seed),
+            Near(f, x, wide.max[1], searched, seed),
             everywhere(goal, x, searched, seed),
         )
         forms["ambient"] = generalisation(wide, steep, there.jacobian, there.variation, **facts)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 EXACT = ("ieee", "none")
 TAG = 0x6C6F7373  # so that nothing else draws the same numbers from the same seed
+FEW = 32  # numbers of a vector across the memory
 ONE_AT_A_TIME = RLock()  # of threads, because what a measurement switches belongs to the process
 
 
@@ -50,11 +51,17 @@ def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:
 
 def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:
     """Euclidean lengths in float64, of numbers whose squares may vanish or overflow."""
-    norms: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
+    norms = _plain_lengths(x, dim)
     usual = x.dtype != torch.float64 or not x.numel()
     if usual or bool(((norms > 1e-140) & (norms < 1e140)).all()):
         return norms
     largest = x.abs().amax(dim, keepdim=True)
     largest = torch.where((largest > 0) & largest.isfinite(), largest, 1)
-    scaled: Tensor = torch.linalg.vector_norm(x / largest, dim=dim)
-    return scaled * largest.squeeze(dim)
+    return _plain_lengths(x / largest, dim) * largest.squeeze(dim)
+
+
+def _plain_lengths(x: Float[Tensor, " ..."], dim: int) -> Float[Tensor, " ..."]:
+    if dim % x.ndim < x.ndim - 1 and x.shape[dim] <= FEW:  # where vector_norm is slow
+        return x.double().square().sum(dim).sqrt()
+    norms: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
+    return norms

@@ -13,6 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from lossgeom.lab.models import mlp
 
 FIRST_DAMPING = 1e-6  # relative to the mean square of the Jacobian's entries, times its rows
+SPAN = 1e-12  # relative size of inputs in a direction that are rounding errors
 
 
 @torch.no_grad()
@@ -49,9 +50,9 @@ def student(
     200 steps of L-BFGS stop at errors of 4e-4 to 1e-3, with norms of 5e-3 to 9e-3. Without steps,
     the network is as it was initialised, one that does not fit. It is in float64.
 
-    Cost of a step: J (NC x P, with P = 32 (D + C + 1) + C), and a least squares problem with
-    NC + P rows and min(NC, P) columns, by QR. Take a part of a large sample: what fits 2,000 points
-    fits others as well.
+    Cost of a step: J (NC x P, with P = 32 (r + C + 1) + C for inputs that span r dimensions, out of
+    which no step leads), and a least squares problem with NC + P rows and min(NC, P) columns, by
+    QR. Take a part of a large sample: what fits 2,000 points fits others as well.
 
     Args:
         inputs: x_i.
@@ -66,7 +67,9 @@ def student(
     True
     """
     model = mlp(inputs.shape[1], targets.shape[1], (32,), "tanh", seed).double()
-    names, parts = zip(*model.named_parameters(), strict=True)
+    names, (first, *others) = zip(*model.named_parameters(), strict=True)
+    basis = _basis(inputs)
+    inputs, parts = inputs @ basis, [first @ basis, *others]
 
     def at(theta: Tensor, x: Tensor) -> Tensor:
         pieces = torch.split(theta, [part.numel() for part in parts])
@@ -87,7 +90,14 @@ def student(
         else:
             damping *= 4
     vector_to_parameters(theta, parts)
+    first += (parts[0] - first @ basis) @ basis.T
     return model
+
+
+def _basis(inputs: Float[Tensor, "N D"]) -> Float[Tensor, "D r"]:
+    """An orthonormal basis of what the inputs span: no step leaves it, in exact arithmetic."""
+    _, sizes, rows = torch.linalg.svd(inputs, full_matrices=False)
+    return rows[sizes > SPAN * sizes[0]].T
 
 
 def _damped_solution(

@@ -84,7 +84,7 @@ def evaluated(
 ) -> dict[str, float]:
     """The bounds, the fit that they include, and the true error, with its standard error."""
     bounds = generalisation_bounds(
-        model, task.teacher, u, task.latent, generator=task.generator, epsilon=epsilon, searched=1
+        model, task.teacher, u, task.latent, generator=task.generator, epsilon=epsilon, searched=0
     )
     with torch.no_grad():
         errors = torch.linalg.vector_norm(model(new[1]) - new[2], dim=1)
