@@ -37,7 +37,7 @@ REPORT_MAY_IMPORT = {"claim", "estimate", "extras", "recording", "report", "word
 LONGEST = 300  # lines of a file
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/generators", "lab/models",
-    "lab/training", "lab/studies", "report/sections",
+    "lab/regularizers", "lab/training", "lab/studies", "report/sections",
 ]  # fmt: skip
 
 

@@ -45,7 +45,8 @@ class WarmSharpness:
             self._product = [objective.probe(p, PER_STEP, step, place) for place, p in parts]
             for _ in range(FIRST_STEPS):
                 _, self._product, _ = hessian_product(objective, batch, _unit(self._product))
-        self._vector = _unit(self._product)
+        here = zip(self._product, objective.parameters, strict=True)  # a checkpoint's may be on CPU
+        self._vector = _unit([part.to(parameter) for part, parameter in here])
         self._product = [torch.zeros_like(part) for part in self._vector]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -57,14 +58,14 @@ class WarmSharpness:
         self._product = [state[name] for name in sorted(state, key=int)]
 
 
-def sharpness(strength: float) -> Regularizer:
+def sharpness(strength: float, quantity: WarmSharpness | None = None) -> Regularizer:
     r"""Add :math:`s\, v^\top H v`, with v from one warm step of the power method in every step.
 
-    Cost: a third derivative, about six times that of a gradient; see :class:`WarmSharpness`, which
-    has a state: where a run has to go on exactly, make one, and ``add_multiple(s, it)``.
+    Cost: a third derivative, about six times that of a gradient.
 
     Args:
         strength: s.
+        quantity: what holds v from step to step; make one where it has to go into checkpoints.
 
     Raises:
         ValueError: if it is negative.
@@ -75,7 +76,7 @@ def sharpness(strength: float) -> Regularizer:
     >>> round((sharpness(1.0)(plain).at(0)[0] - plain.at(0)[0]).item(), 4)
     5.0
     """
-    return add_multiple(strength, WarmSharpness())
+    return add_multiple(strength, quantity or WarmSharpness())
 
 
 def _unit(parts: list[Tensor]) -> list[Tensor]:

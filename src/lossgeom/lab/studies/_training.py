@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.lab.studies._checkpoint import arrays_of, restore
+from lossgeom.lab.studies._checkpoint import Stateful, arrays_of, restore
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
@@ -25,7 +25,9 @@ def train(
     at_step: Callable[[int], object] = lambda step: None,  # noqa: ARG005
     at_end: bool = True,
     optimizers: Sequence[Optimizer] = (),
+    others: Sequence[Stateful] = (),
     reached: Callable[[int], bool] = lambda step: False,  # noqa: ARG005
+    diverged: Callable[[int], bool] = lambda step: False,  # noqa: ARG005
 ) -> Literal["finished", "diverged"]:
     """Train a model in place from its record's checkpoint, and return how that ended.
 
@@ -39,14 +41,16 @@ def train(
             checkpoint if the run was stopped.
         at_end: whether it is measured after the last step, too.
         optimizers: what it is trained with, where they have a state; it goes into the checkpoints.
+        others: what else has a state, such as quantities that are held.
         reached: says of a step whether it is the last one, and training ends there.
+        diverged: says of a step whether training has diverged there, and ends; see ``STOP_RULES``.
     """
     record.describe(ForReport(planned_steps=tuple(range(0, steps + at_end, every))))
     checkpoint = record.load_arrays("checkpoint")
     first = 0
     if checkpoint is not None:
         state, facts = checkpoint
-        restore(model, optimizers, state)
+        restore(model, optimizers, state, others)
         first = facts["step"]
     step = first
     for step in training(first=first):
@@ -54,9 +58,12 @@ def train(
         if reached(step):
             record.describe(ForReport(planned_steps=tuple(range(0, step + 1, every))))
             return "finished"
+        if diverged(step):
+            break
         if step % (SAVE_EVERY * every) == 0:
-            record.save_arrays("checkpoint", arrays_of(model, optimizers), step=step)
-    if step < steps:
-        record.update(diverged_at=step)
-        return "diverged"
-    return "finished"
+            record.save_arrays("checkpoint", arrays_of(model, optimizers, others), step=step)
+    else:
+        if step == steps:
+            return "finished"
+    record.update(diverged_at=step)
+    return "diverged"

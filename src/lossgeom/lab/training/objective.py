@@ -107,9 +107,17 @@ class Objective:
     @contextmanager
     def _random(self, step: int) -> Iterator[None]:
         """Let the model draw, as in dropout, the numbers of a step."""
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(int(self.numbers(OF_MODEL, step).integers(2**63)))
+        seed = int(self.numbers(OF_MODEL, step).integers(2**63))
+        on_gpu = {p.device.index for p in self.model.parameters() if p.device.type == "cuda"}
+        generators = [torch.default_generator, *(torch.cuda.default_generators[i] for i in on_gpu)]
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:  # torch.manual_seed takes as long as a small step
+                generator.manual_seed(seed)
             yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def _loss(objective: Objective, batch: Batch, step: int) -> tuple[Tensor, float]:  # noqa: ARG001

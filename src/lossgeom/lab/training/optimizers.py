@@ -86,11 +86,11 @@ def _muon(settings: OptimizerSettings, trained: Parameters) -> list[Optimizer]:
     """Muon for matrices, with steps as large as those of AdamW, which has all else."""
     matrices = [parameter for parameter in trained if parameter.ndim == 2]
     others = [parameter for parameter in trained if parameter.ndim != 2]
-    muon = Muon(
-        matrices, settings.lr, settings.weight_decay, settings.momentum,
-        adjust_lr_fn="match_rms_adamw",
-    )  # fmt: skip
-    return [muon, *(_adamw(settings, others) if others else [])]
+    options = settings.weight_decay, settings.momentum
+    made: list[Optimizer] = _adamw(settings, others) if others else []
+    if matrices:
+        made.append(Muon(matrices, settings.lr, *options, adjust_lr_fn="match_rms_adamw"))
+    return made
 
 
 OPTIMIZERS: dict[str, Callable[[OptimizerSettings, Parameters], list[Optimizer]]] = {
