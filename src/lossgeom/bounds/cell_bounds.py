@@ -81,9 +81,7 @@ def cell_bounds(
     f, goal, x = in_double(model), in_double(target), inputs.detach().double()
     masses, radius, deviation = _cells(x, distribution, fresh, epsilon, seed)
     here, further = (Near(f, x, r, searched, seed) for r in (radius, radius + attack))
-    there, apart = (
-        Near(each, x, radius, searched, seed) for each in (goal, Difference(f, goal))
-    )
+    there, apart = (Near(each, x, radius, searched, seed) for each in (goal, Difference(f, goal)))
     within = Bracket.exactly(radius) if distribution.certified else radius
     counted: dict[str, Any] = {"deviation": deviation, "epsilon": epsilon if deviation else 0.0}
     values = outputs_at(goal, x)
