@@ -84,14 +84,20 @@ def optimize(
             parameter.grad = gradient
         if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
-        for group in groups if schedule else ():
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * schedule(step)
+        if schedule is not None:
+            _rescale(groups, schedule(step))
         for optimizer in optimizers:
             optimizer.step()
         for parameter in parameters:
             parameter.grad = None
 
     return follow(objective, move, steps=steps, first=first)
+
+
+def _rescale(groups: list[dict[str, Any]], factor: float) -> None:
+    """Set learning rates to a factor times those at the beginning."""
+    for group in groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def _uphill(objective: Objective, step: int, up: list[Tensor]) -> list[Tensor]:
