@@ -84,7 +84,7 @@ def optimize(
             parameter.grad = gradient
         if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
-        if schedule:
+        if schedule is not None:
             _rescale(groups, schedule(step))
         for optimizer in optimizers:
             optimizer.step()
@@ -95,6 +95,7 @@ def optimize(
 
 
 def _rescale(groups: list[dict[str, Any]], factor: float) -> None:
+    """Set learning rates to a factor times those at the beginning."""
     for group in groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
