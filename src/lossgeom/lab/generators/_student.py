@@ -97,7 +97,8 @@ def student(
 def _basis(inputs: Float[Tensor, "N D"]) -> Float[Tensor, "D r"]:
     """An orthonormal basis of what the inputs span: no step leaves it, in exact arithmetic."""
     _, sizes, rows = torch.linalg.svd(inputs, full_matrices=False)
-    return rows[sizes > SPAN * sizes[0]].T
+    spanning: Tensor = rows[sizes > SPAN * sizes[0]].T
+    return spanning
 
 
 def _damped_solution(
