@@ -33,6 +33,9 @@ class Objective:
     All that is random is a function of the seed and the step: a run that was stopped goes on as if
     it had not been, and the global generator is left as it is.
 
+    Cost: of :meth:`at`, a gradient, and what each quantity costs; each evaluates the model itself,
+    so that running statistics of batch normalisation move once for each.
+
     Attributes:
         model: in the mode that it is in.
         loss: with its sum and count of a batch.
