@@ -51,17 +51,16 @@ def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:
 
 def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:
     """Euclidean lengths in float64, of numbers whose squares may vanish or overflow."""
-    norms = _plain_lengths(x, dim)
+    few = dim % x.ndim < x.ndim - 1 and x.shape[dim] <= FEW  # where vector_norm is slow
+    norms: Tensor = (
+        x.double().square().sum(dim).sqrt()
+        if few
+        else torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
+    )
     usual = x.dtype != torch.float64 or not x.numel()
     if usual or bool(((norms > 1e-140) & (norms < 1e140)).all()):
         return norms
     largest = x.abs().amax(dim, keepdim=True)
     largest = torch.where((largest > 0) & largest.isfinite(), largest, 1)
-    return _plain_lengths(x / largest, dim) * largest.squeeze(dim)
-
-
-def _plain_lengths(x: Float[Tensor, " ..."], dim: int) -> Float[Tensor, " ..."]:
-    if dim % x.ndim < x.ndim - 1 and x.shape[dim] <= FEW:  # where vector_norm is slow
-        return x.double().square().sum(dim).sqrt()
-    norms: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
-    return norms
+    scaled: Tensor = torch.linalg.vector_norm(x / largest, dim=dim)
+    return scaled * largest.squeeze(dim)
