@@ -266,6 +266,11 @@ def test_pairs_outside_of_a_truncated_support_are_not_compared():
             r"whole distribution, but none is within .* of \[",
         ),
         ({"radius": -1.0}, "expected radius > 0, got -1.0"),
+        ({"lr": -0.1}, "expected lr > 0, got -0.1"),
+        ({"batch_size": 61}, "expected batch_size <= 60, the number of examples, got 61"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"epochs": -1}, "epochs"),
+        ({"covering": "best"}, "unknown covering 'best'"),
         ({"epsilon": 1.0}, "expected epsilon > 0 and < 1, got 1.0"),
     ],
 )
@@ -273,6 +278,33 @@ def test_what_does_not_go_together(changes, message):
     problem, known = regression(N=60)
     with pytest.raises(ValueError, match=message):
         compare(problem, **{**known, **changes})
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.rand(8, 2).double(), r"\(--test\) .* whole numbers of shape \(B\), got numbers of"),
+        (torch.tensor([0, 1, 0, 1, 0, 1, 0, 2]), r"\(--test\) that .* class indices from 0 to 1"),
+    ],
+)
+def test_new_data_that_are_not_like_the_old_ones(targets, message):
+    problem, x = classifier(), torch.randn(8, 3).double()
+    begun = []
+    test = lg.Problem(problem.model, "cross_entropy", [(x, targets)], check=False)
+    with pytest.raises(ValueError, match=message):
+        compare(problem, test=test, on_family=lambda *told: begun.append(told))
+    assert not begun
+
+
+def test_a_measured_covering_is_tighter_and_as_certified():
+    problem, known = regression(N=60)
+    stated, measured = (
+        {row.title: row.bound for row in compare(problem, **known, covering=each).rows}
+        for each in ("stated", "measured")
+    )
+    title = f"{NEW}: smooth difference form"
+    assert measured[title].value < stated[title].value
+    assert measured[title].certified
 
 
 def test_none_at_all():

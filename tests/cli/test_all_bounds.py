@@ -46,6 +46,9 @@ def labelled():
 def latents():
     return torch.zeros(60, 1)
 
+def labels_for_numbers():
+    return [(x, (x[:, 0] > 0.5).long()) for x, _ in data()]
+
 def three():
     return 3
 """
@@ -70,6 +73,7 @@ def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
     lines = done.stdout.splitlines()
     assert " of them from certified numbers alone" in lines[0]
     assert lines[-1] == "report: runs/bounds-net/report.html"
+    assert done.stderr.startswith("lossgeom: reading the model and the data\n")
     for flag in ("--latent cube:2", "--teacher FUNCTION", "--prior FILE|SEED"):
         assert any(line.startswith("      missing: needs") and flag in line for line in lines)
     assert any(line.startswith("  everywhere ") and " certified " in line for line in lines)
@@ -92,7 +96,7 @@ def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
     found = json.loads(more.stdout)["bounds"]
     assert found[:-1] == written["bounds"][:-1]
     assert (written["bounds"][-1]["kind"], found[-1]["kind"]) == ("missing", "certified")
-    assert more.stderr.splitlines()[0] == "lossgeom: computing: Error on new examples (PAC-Bayes)"
+    assert more.stderr.splitlines()[1] == "lossgeom: computing: Error on new examples (PAC-Bayes)"
     assert "epoch 2 of 2: KL" in more.stderr
     again = command("bound", "all", *ALONE, "--prior", "init.pt", "--json", cwd=here)
     assert json.loads(again.stdout)["bounds"] == found
@@ -103,6 +107,8 @@ def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
     assert "on the test data" in tested.stdout
     other = command("bound", "all", *ALONE, "--epsilon", "0.1", cwd=here)
     assert "holds another bound (epsilon: there 0.05, asked 0.1)" in other.stderr
+    wrong = command("bound", "all", *ALONE, "--epsilon", "2", cwd=here)  # before all else
+    assert "expected epsilon > 0 and < 1, got 2.0" in wrong.stderr
 
 
 def test_one_that_was_stopped_goes_on(command, here, monkeypatch):
@@ -167,6 +173,10 @@ def test_a_model_with_a_teacher(command, here, monkeypatch):
             "of which the generator makes the data",
         ),
         (["--prior", "no.pt"], "found no file"),
+        (["--covering", "best"], "unknown covering 'best'"),
+        (["--lr", "-0.1"], "expected lr > 0, got -0.1"),
+        (["--batch-size", "61"], "expected batch_size <= 60, the number of examples, got 61"),
+        (["--test", "net.py:labels_for_numbers"], "--test"),
         (["--radius", "-1"], "expected radius > 0, got -1.0"),
     ],
 )

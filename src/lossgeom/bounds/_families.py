@@ -30,7 +30,7 @@ from lossgeom.problem import Problem
 from lossgeom.smoothness import sobolev_seminorms
 from lossgeom.stability.sgd import certify_sgd
 
-MADE = ("generator", "latents")  # what draws from a distribution are
+MADE = ("generator", "latents", "covering")  # what draws from a distribution are
 FROM = {
     "first layer": "by those in the first layer's weights",
     "flatness": "by those in all weights (flatness)",

@@ -17,12 +17,14 @@ from lossgeom.bounds._training import Epoch
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.cell_bounds import cell_bounds
 from lossgeom.bounds.delta_good import DeltaGood
-from lossgeom.checks import check_number
+from lossgeom.checks import check_number, check_whole
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz import Bracket
 from lossgeom.lipschitz.certified.frozen_model import all_inputs
-from lossgeom.problem import Problem
+from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.wording import unknown
 
+COVERINGS = ("stated", "measured")
 FEW = 64  # examples, of what is said of each by itself
 SOME = 2000  # of what is said of their mean
 NEW = 10_000  # draws that errors are measured on
@@ -75,6 +77,7 @@ class Given:
     epochs: int
     seed: int
     on_epoch: Callable[[Epoch], None]
+    covering: str = "stated"
 
     @cached_property
     def inputs(self) -> Float[Tensor, "N ..."]:
@@ -172,6 +175,12 @@ def check_given(given: Given) -> None:
     """Raise a ValueError for what does not go together, before anything is computed."""
     check_number("radius", given.radius, 0)
     check_number("epsilon", given.epsilon, 0, 1)
+    check_whole(0, epochs=given.epochs)
+    if given.covering not in COVERINGS:
+        raise ValueError(unknown("covering", given.covering, COVERINGS))
+    _check_sgd(given.lr, given.batch_size, len(given.inputs))
+    if given.test is not None:
+        _check_test(given.problem, given.test)
     if given.distribution is None and given.generator is not None:
         raise ValueError(
             "expected the distribution of what the generator takes, too: distribution= (--latent)"
@@ -189,6 +198,43 @@ def check_given(given: Given) -> None:
             )
     if given.distribution is not None:
         _check_support(given, given.distribution)
+
+
+def _check_sgd(lr: float | None, batch_size: int | None, N: int) -> None:
+    """Check the settings of SGD, as far as they are given."""
+    if lr is not None:
+        check_number("lr", lr, 0)
+    if batch_size is not None:
+        check_whole(1, batch_size=batch_size)
+    if batch_size is not None and batch_size > N:
+        raise ValueError(f"expected batch_size <= {N}, the number of examples, got {batch_size}")
+
+
+def _check_test(problem: Problem, test: Problem) -> None:
+    """Check that new data are like the training data, each batch of them."""
+    wanted, got = (_kind(each.first_batch().targets) for each in (problem, test))
+    if wanted != got:
+        raise ValueError(
+            f"expected test data (--test) with targets like those of the training data, {wanted}, "
+            f"got {got}"
+        )
+    try:
+        test.loss()
+    except NonFiniteError:
+        pass  # which is a result
+    except Exception as error:  # of whatever model and loss say to data that are not for them
+        raise ValueError(
+            f"expected test data (--test) that model and loss take as they take the training data, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+
+
+def _kind(targets: Any) -> str:
+    """What targets are, in words."""
+    if not torch.is_tensor(targets):
+        return f"of type {type(targets).__name__}"
+    numbers = "numbers" if targets.is_floating_point() else "whole numbers"
+    return f"{numbers} of shape ({', '.join(['B', *map(str, targets.shape[1:])])})"
 
 
 def _made(what: str, module: nn.Module, inputs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import tyro
 from torch import Tensor, nn
 
 from lossgeom.bounds import Comparison, Cube, DeltaGood, Epoch, Gaussian, Row, Sphere, compare
-from lossgeom.bounds.comparison import unchanged
+from lossgeom.bounds.comparison import checked_given, unchanged
 from lossgeom.cli.arguments import choices, optional, parsed
 from lossgeom.cli.checkpoint import DTYPES, DtypeName, problem_at_checkpoint
 from lossgeom.cli.messages import say
@@ -59,6 +59,10 @@ what is shown:
   it how that was measured, and what would have to change for it to say something. A bound that
   cannot be computed says what is missing.
 
+--latent:
+  cube:2 is uniform on the unit square, cube:2:3 on one of side 3, sphere:2 on the unit sphere in
+  R^3, sphere:2:3 on that of radius 3, and gaussian:2:3 normal without what is further out than 3
+
 what is written:
   DIR/report.html with DIR/figures/, DIR/bound.json, and the record that they are made from, with
   every number and every assumption. The same command goes on where it was stopped; with more
@@ -78,7 +82,17 @@ SPELLED = {
     "lr": "--lr FLOAT",
     "batch_size": "--batch-size INT",
 }
-ADDED = ("test", "prior", "latent", "generator", "latents", "teacher", "lr", "batch_size")
+ADDED = (
+    "test",
+    "prior",
+    "latent",
+    "generator",
+    "latents",
+    "teacher",
+    "lr",
+    "batch_size",
+    "covering",
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,9 @@ class AllBoundsOptions(PriorOptions):
     batch_size: Annotated[int | None, optional("INT")] = None
     """Examples in a batch of it."""
     latent: Annotated[str | None, optional("KIND:DIM[:SIZE]")] = None
-    """Distribution of the inputs, or of what --generator makes them from: cube:2, uniform on the
-    unit square; cube:2:3, on one of side 3; sphere:2, on the one in R^3; gaussian:2:3, cut at 3."""
+    """Distribution of the inputs, or of what --generator makes them from (see above)."""
+    covering: Annotated[str, tyro.conf.arg(metavar="{stated,measured}")] = "stated"
+    """By what radius examples cover it: theorem 4.2's, or that which fresh draws certify of them."""
     generator: Annotated[str | None, optional("FUNCTION")] = None
     """Function that returns the module which makes inputs from --latent."""
     latents: Annotated[str | None, optional("FUNCTION", "drawn anew")] = None
@@ -118,20 +133,26 @@ class AllBoundsOptions(PriorOptions):
 def main(arguments: list[str]) -> int:
     """Compute the bounds, print and write them; return the exit status."""
     options = parsed(AllBoundsOptions, arguments, "bound all", HELP)
+    say("reading the model and the data")
     named = (options.test, options.generator, options.latents, options.teacher)
     names = [*options.factories(), *filter(None, named)]
     with importable(*names):
         problem, notes, prior = _problem(options)
         given = {**_given(options), "prior": prior}
+        settings = {
+            "radius": options.radius, "epsilon": options.epsilon, "epochs": options.epochs,
+            "seed": options.draw_seed, "covering": options.covering,
+        }  # fmt: skip
+        checked_given(problem, **given, **settings, on_epoch=lambda _: None)
         config = plain({"bound": "all", **options.config(*ADDED)})
         folder = options.folder("bounds")
         with Record.create(folder, config, kind=BOUND, resume=True) as record:
-            told = {"problem": problem, **given}
+            told = {"problem": problem, **given, "covering": options.covering}
             known = _known(record, {k: _hash(v) for k, v in told.items() if v is not None})
             command = shlex.join(["lossgeom", "bound", "all", *arguments])
             record.update(**problem_facts(problem), checkpoint_notes=notes)
             with explained(f"{' and '.join(names)} to be bounded", but=(ValueError, TypeError)):
-                found = _compared(problem, given, options, known, record)
+                found = _compared(problem, given | settings, known, record)
             title = options.title("Bounds for")
             record.describe(ForReport(title=title, summary=found.headline, command=command))
     facts = {"title": title, "headline": found.headline, "bounds": found.facts(), "config": config}
@@ -149,7 +170,10 @@ def _problem(options: AllBoundsOptions) -> tuple[Problem, list[str], dict[str, T
 def _given(options: AllBoundsOptions) -> dict[str, Any]:
     """What else is known, as :func:`compare` takes it."""
     of_test = replace(options, data=options.test, examples=None)
-    test = options.test and problem_at_checkpoint(of_test)
+    try:
+        test = options.test and problem_at_checkpoint(of_test)
+    except ValueError as error:
+        raise ValueError(f"--test {options.test}: {error}") from error
     return {
         "test": test and test[0],
         "lr": options.lr,
@@ -205,12 +229,11 @@ def _hash(thing: Any) -> str:
 def _compared(
     problem: Problem,
     given: dict[str, Any],
-    options: AllBoundsOptions,
     known: list[Row],
     record: Record,
 ) -> Comparison:
     """Compare, with a line for each family that is computed, which the record then holds."""
-    tenth = max(1, options.epochs // 10)
+    tenth = max(1, given["epochs"] // 10)
 
     def on_family(title: str, rows: Sequence[Row]) -> None:
         record.update(compared=_plain(rows))
@@ -218,15 +241,11 @@ def _compared(
 
     def on_epoch(found: Epoch) -> None:
         if found.epoch % tenth == 0:
-            say(f"epoch {found.epoch} of {options.epochs}: KL {found.kl:.4g}")
+            say(f"epoch {found.epoch} of {given['epochs']}: KL {found.kl:.4g}")
 
     found = compare(
         problem,
         **given,
-        radius=options.radius,
-        epsilon=options.epsilon,
-        epochs=options.epochs,
-        seed=options.draw_seed,
         known=known,
         spelled=SPELLED,
         on_family=on_family,
