@@ -108,7 +108,7 @@ class AllBoundsOptions(PriorOptions):
     latent: Annotated[str | None, optional("KIND:DIM[:SIZE]")] = None
     """Distribution of the inputs, or of what --generator makes them from (see above)."""
     covering: Annotated[str, tyro.conf.arg(metavar="{stated,measured}")] = "stated"
-    """By what radius examples cover it: theorem 4.2's, or that which fresh draws certify of them."""
+    """Radius with which examples cover it: theorem 4.2's, or what fresh draws certify of them."""
     generator: Annotated[str | None, optional("FUNCTION")] = None
     """Function that returns the module which makes inputs from --latent."""
     latents: Annotated[str | None, optional("FUNCTION", "drawn anew")] = None
@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> int:
     with importable(*names):
         problem, notes, prior = _problem(options)
         given = {**_given(options), "prior": prior}
-        settings = {
+        settings: dict[str, Any] = {
             "radius": options.radius, "epsilon": options.epsilon, "epochs": options.epochs,
             "seed": options.draw_seed, "covering": options.covering,
         }  # fmt: skip
