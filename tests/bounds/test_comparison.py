@@ -81,7 +81,7 @@ def test_what_would_have_to_change_is_enough():
     low = bound(-1.5, side="lower", trivial=0.0, terms={"pair": 2.0, "variation": -3.5})
     assert falling(low) == "variation would have to fall from 3.5 to 2"
     assert falling(bound(9.0)) == ""
-    assert "vacuous, as it is at least 0 in any case: variation" in Row("a", low).said[0]
+    assert "vacuous, it is at least 0 in any case: variation" in Row("a", low).said[0]
 
 
 @pytest.mark.parametrize("terms", [{"fit": 0.1, "Jacobian": 2.0, "target": 1.0, "variation": 5.0},
@@ -155,15 +155,19 @@ def test_what_is_missing_is_named():
 
 def test_a_classifier_with_its_prior_and_new_data():
     problem = classifier()
+    labels = problem.first_batch().targets.tolist()
     found = compare(problem, prior=mlp(3, 2, 1), test=problem, epochs=3)
     (row,) = [row for row in found.rows if row.new and row.bound is not None]
     assert row.bound.value == pytest.approx(sum(row.bound.terms.values()))
     assert row.measured is not None
-    assert "naming the commonest class" in row.change
+    assert "commonest class" in row.said[-1]
+    assert row.bound.trivial == pytest.approx(1 - max(labels.count(k) for k in (0, 1)) / 40)
     few = replace(row.bound, value=0.99, inputs=row.bound.inputs | {"N": 8})
-    said = "of naming the commonest class with 8 examples, however near the prior"
-    assert said in _nearer(few, 0.3, 0.5)
-    assert ", a new one for each example, is at most" in found.headline
+    assert "so with 8 examples, however near the prior" in _nearer(few, 0.3, 0.5)
+    assert row.vacuous
+    assert "none about new data says more than is known without it" in found.headline
+    better = replace(row, bound=replace(row.bound, value=0.4))
+    assert ", a new one for each example, is at most 0.4" in Comparison((better,)).headline
     facts = found.facts()
     assert [each["kind"] for each in facts] == [row.kind for row in found.rows]
     assert facts[0]["bound"] == asdict(found.rows[0].bound)
@@ -209,9 +213,28 @@ def test_a_range_is_no_bound_of_the_error_in_any_case(far_off):
     rows = [row for row in far_off.rows if row.new and row.bound is not None]
     assert any(row.measured > row.bound.trivial for row in rows)
     for row in rows:
-        assert "at the examples for a constant between the targets" in row.said[-1]
-        assert "at the examples for a constant between the targets" in str(row.bound)
-    assert "(estimate, vacuous)" in far_off.headline
+        for said in (row.said[-1], str(row.bound)):
+            away = f"at most {row.bound.trivial:.4g} away from them at the examples"
+            assert (
+                f"vacuous, no better than any constant between the targets, which is {away}" in said
+            )
+    assert "none about new data says more than is known without it" in far_off.headline
+
+
+def test_what_nothing_is_known_of_is_not_judged():
+    """A bound of 1e26 on a volume says nothing that could be compared with anything."""
+    row = Row("volume", bound(7e26, trivial=math.inf), 1e3)
+    assert row.vacuous is None
+    assert row.cells[5] == "not judged"
+    assert Row("volume", bound(math.inf, trivial=math.inf)).cells[5] == "yes"
+    said = Comparison((row, Row("error", bound(0.99987)))).headline
+    assert "1 say more than is known without them, 0 do not, and of what 1 bound nothing" in said
+    assert Row("error", bound(0.99987)).cells[1] == "<= 0.9999"
+
+
+def test_kinds_of_bounds_are_counted_however_many_forms_they_have():
+    rows = (Row("one", bound(0.5), family="a"), Row("two", bound(0.6), family="a"), Row(family="b"))
+    assert Comparison(rows).headline.startswith("2 bounds could be computed, of 1 of 2 kinds, ")
 
 
 def test_new_draws_are_in_no_sample():
@@ -308,4 +331,4 @@ def test_a_measured_covering_is_tighter_and_as_certified():
 
 
 def test_none_at_all():
-    assert str(Comparison(())).startswith("0 of 0 bounds could be computed")
+    assert str(Comparison(())).startswith("0 bounds could be computed, of 0 of 0 kinds")

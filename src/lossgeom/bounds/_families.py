@@ -35,6 +35,7 @@ FROM = {
     "first layer": "by those in the first layer's weights",
     "flatness": "by those in all weights (flatness)",
 }
+COMMONEST = "naming the commonest class, which is wrong for a share of {:.4g} of the examples"
 FOUND = "found by gradient ascent: the true one is at least this"
 
 
@@ -156,23 +157,23 @@ def of_random_networks(given: Given) -> list[Row]:
         error, how = estimate.value, f"on the test data, +- {estimate.stderr:.1g} by their draw"
     labels = torch.cat(classes(given.problem))
     guess = 1 - labels[labels >= 0].bincount().max().item() / inputs["N"]
+    bound = replace(bound, trivial=guess, trivial_for=COMMONEST.format(guess))
     return [Row("networks drawn around it", bound, error, how, _nearer(bound, drawn, guess))]
 
 
 def _nearer(bound: Bound, drawn: float, guess: float) -> str:
     """How near the prior the posterior would have to be to beat the commonest class."""
-    beaten = f"the {guess:.3g} of naming the commonest class"
     if bound.value < guess:
-        return f"below {beaten}"
+        return f"below the {guess:.3g} of naming the commonest class"
     if not drawn < guess:
-        return f"not below {beaten}, which is the networks' error on the data, too"
+        return "so however near the prior, because of the networks' error on the data"
     inputs = bound.inputs
     complexity = Complexity(int(inputs["N"]), inputs["delta"], inputs["b"], inputs["p"])
     spare = bernoulli_kl(drawn, guess) - complexity(0, math.log(inputs["lambda"]))
     if spare <= 0:
-        return f"not below {beaten} with {inputs['N']:,.0f} examples, however near the prior"
+        return f"so with {inputs['N']:,.0f} examples, however near the prior"
     kl = spare * (inputs["N"] - 1)
-    return f"below {beaten} if the KL of {inputs['KL']:.4g} nats were below {kl:.4g}"
+    return f"not so if the KL of {inputs['KL']:.4g} nats were below {kl:.4g}"
 
 
 PAPER = "MacDonald et al."

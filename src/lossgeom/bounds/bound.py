@@ -42,7 +42,8 @@ class Bound:
         assumptions: all that it rests on.
         source: the theorem.
         trivial: what the quantity is at most, or at least, without any theorem.
-        trivial_for: where that is so, if not in any case, such as for constant predictions.
+        trivial_for: what a bound that is no lower, or no higher, is no better than, in words that
+            say how good that is, if the trivial value does not hold in any case.
         headline: the whole in one line, to begin with.
         meanings: what the inputs are, in a few words, by name.
         notes: what else to know, such as what may lower it.
@@ -77,7 +78,7 @@ class Bound:
     certified: bool = field(default=True, repr=False)
     least: float | None = field(default=None, repr=False)
     terms: Mapping[str, float] = field(default_factory=dict, repr=False)
-    trivial_for: str = field(default="in any case", repr=False)
+    trivial_for: str = field(default="", repr=False)
 
     __repr__ = short
 
@@ -87,6 +88,13 @@ class Bound:
         if self.side == "lower":
             return not self.value > self.trivial
         return not self.value < self.trivial
+
+    @property
+    def known(self) -> str:
+        """What is known without it."""
+        if self.trivial_for:
+            return f"no better than {self.trivial_for}"
+        return f"it is {AT[self.side]} {self.trivial:g} in any case"
 
     def __float__(self) -> float:
         return self.value
@@ -101,8 +109,7 @@ class Bound:
             yield from () if self.headline else (f"no bound on {self.quantity}",)
             return
         at = AT[self.side]
-        known = f": vacuous, it is {at} {self.trivial:g} {self.trivial_for}"
-        vacuous = known if self.vacuous else ""
+        vacuous = f": vacuous, {self.known}" if self.vacuous else ""
         yield (
             f"{self.quantity} is {at} {self.value:.4g}, with probability "
             f"{self.confidence:.4g}{vacuous}"

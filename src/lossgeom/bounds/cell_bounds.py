@@ -111,7 +111,8 @@ def _checked(bound: Bound, distribution: DeltaGood) -> Bound:
         replace(each, status="checked") if each != IN_CELLS or distribution.certified else each
         for each in bound.assumptions
     )
-    return replace(bound, assumptions=(drawn, *checked), trivial_for=CONSTANT)
+    known = CONSTANT.format(bound.trivial) if math.isfinite(bound.trivial) else ""
+    return replace(bound, assumptions=(drawn, *checked), trivial_for=known)
 
 
 def interval_cells(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, groupby
@@ -52,11 +51,13 @@ class Comparison:
         """The whole in one sentence."""
         found = [row for row in self.rows if row.bound is not None]
         certified = sum(row.kind == "certified" for row in found)
-        telling = [row for row in found if not row.vacuous]
+        told = [row.vacuous for row in found]
+        kinds, every = ({row.family for row in rows} for rows in (found, self.rows))
         return (
-            f"{len(found)} of {len(self.rows)} bounds could be computed, {certified} of them from "
-            f"certified numbers alone; {len(telling)} say more than is known without them; "
-            f"{_promise([row for row in found if row.new])}."
+            f"{len(found)} bounds could be computed, of {len(kinds)} of {len(every)} kinds, "
+            f"{certified} of them from certified numbers alone; {told.count(False)} say more than "
+            f"is known without them, {told.count(True)} do not, and of what {told.count(None)} "
+            f"bound nothing is known otherwise; {_promise([row for row in found if row.new])}."
         )
 
     def facts(self) -> list[dict[str, Any]]:
@@ -84,14 +85,15 @@ class Comparison:
 
 
 def _promise(rows: Sequence[Row]) -> str:
-    """What the lowest of the bounds on new data says."""
-    best = min(rows, key=lambda row: float(row.bound or math.nan), default=None)
-    if best is None or best.bound is None:
+    """What the bound on new data says that is furthest below what is known without it."""
+    if not rows:
         return "none is about new data, for want of what is listed as missing"
-    said = f"{best.bound.quantity} is at most {shown(best.bound.value)}"
-    how = f" ({best.kind}, vacuous)" if best.vacuous else f" ({best.kind})"
-    times = f", {shown(best.tightness)} times what is measured" if best.tightness else ""
-    return said + how + times
+    telling = [(row, row.bound) for row in rows if row.bound and not row.vacuous]
+    if not telling:
+        return "none about new data says more than is known without it"
+    row, bound = min(telling, key=lambda each: each[1].value / each[1].trivial)
+    times = f", {shown(row.tightness)} times what is measured" if row.tightness else ""
+    return f"{bound.quantity} is at most {shown(bound.value)} ({row.kind}){times}"
 
 
 def compare(

@@ -31,7 +31,9 @@ LEFT_OUT = (
     "new inputs outside of the support, a share of {:.3g} of the law that it was truncated from, "
     "are not counted"
 )
-CONSTANT = "at the examples for a constant between the targets"
+CONSTANT = (
+    "any constant between the targets, which is at most {:.4g} away from them at the examples"
+)
 MEAN = "error of the mean"
 MEANINGS = {
     "N": "examples",
@@ -152,6 +154,7 @@ def _told(
     )
     off = lengths(values - values.mean(0), 1).mean().item()
     known = {"N": len(values), "epsilon": epsilon, MEAN: off}
+    spread = lengths(values.amax(0) - values.amin(0), 0).item()
     note = LEFT_OUT.format(distribution.left_out)
     return {
         name: replace(
@@ -159,8 +162,8 @@ def _told(
             inputs={**bound.inputs, **known},
             meanings={**bound.meanings, **MEANINGS},
             assumptions=(drawn, covers, TRUE_TARGET, FITS, KNOWN),
-            trivial=lengths(values.amax(0) - values.amin(0), 0).item(),
-            trivial_for=CONSTANT,
+            trivial=spread,
+            trivial_for=CONSTANT.format(spread),
             certified=bound.certified and distribution.certified,
             notes=(note,) if distribution.left_out else (),
         )

@@ -28,7 +28,7 @@ class Row:
     >>> row.tightness, row.dominant, row.vacuous
     (12.0, 'slope (83%)', True)
     >>> print(*row.said)
-    vacuous, as it is at most 1 in any case: slope would have to fall from 2.5 to 0.5
+    vacuous, it is at most 1 in any case: slope would have to fall from 2.5 to 0.5
     """
 
     name: str = ""
@@ -56,8 +56,10 @@ class Row:
 
     @property
     def vacuous(self) -> bool | None:
-        """Whether the bound says no more than is known without it."""
-        return None if self.bound is None else self.bound.vacuous
+        """Whether the bound says no more than is known without it; None where nothing is known."""
+        if self.bound is None or (math.isinf(self.bound.trivial) and not self.bound.vacuous):
+            return None
+        return self.bound.vacuous
 
     @property
     def tightness(self) -> float | None:
@@ -89,7 +91,7 @@ class Row:
         value = f"{'<=' if self.bound.side == 'upper' else '>='} {shown(self.bound.value)}"
         numbers = (self.measured, self.tightness)
         measured, times = ("-" if number is None else shown(number) for number in numbers)
-        vacuous = "yes" if self.vacuous else "no"
+        vacuous = {True: "yes", False: "no", None: "not judged"}[self.vacuous]
         return [self.name, value, self.kind, measured, times, vacuous, self.dominant or "-"]
 
     @property
@@ -99,20 +101,21 @@ class Row:
             return [f"missing: {self.missing}"]
         change = self.change
         if self.bound.vacuous:
-            at = "most" if self.bound.side == "upper" else "least"
-            vacuous = f"vacuous, as it is at {at} {shown(self.bound.trivial)}"
-            vacuous = f"{vacuous} {self.bound.trivial_for}"
+            vacuous = f"vacuous, {self.bound.known}"
             change = f"{vacuous}: {change or falling(self.bound)}".removesuffix(": ")
         return [said for said in (self.how and f"measured: {self.how}", change) if said]
 
 
 def shown(number: float) -> str:
-    """Write a number with three digits.
+    """Write a number with three digits, or with more if it is below 1 and would be written as 1.
 
-    >>> shown(0.12345), shown(7216.3), shown(1.5e7)
-    ('0.123', '7,220', '1.5e+07')
+    >>> shown(0.12345), shown(7216.3), shown(1.5e7), shown(0.99987)
+    ('0.123', '7,220', '1.5e+07', '0.9999')
     """
-    rounded = f"{number:.3g}"
+    digits = 3
+    while abs(number) < 1 and f"{abs(number):.{digits}g}" == "1":
+        digits += 1
+    rounded = f"{number:.{digits}g}"
     return f"{float(rounded):,.0f}" if 1000 <= abs(number) < 1e6 else rounded
 
 
