@@ -116,6 +116,13 @@ def test_no_bound_is_violated_and_numbers_are_those_of_the_theorems(whole):
     problem, known, found, *_ = whole
     assert list(dict.fromkeys(row.family for row in found.rows)) == [f.title for f in FAMILIES]
     rows = [row for row in found.rows if row.bound is not None]
+    assert all(row.unit for row in rows)
+    assert {row.unit for row in rows if "Response" in row.family} == {
+        "units of the outputs per unit of what a layer is called with", "the same to the power 2"
+    }  # fmt: skip
+    drawn = [row.unit for row in rows if "theorem 5.1" in row.family]
+    assert drawn == ["units of the outputs per unit of what the generator takes"]
+    assert f"{NEW}, in units of the outputs\n" in str(found)
     assert all(row.tightness >= 1 - 1e-9 for row in rows if row.measured is not None)
     latents, generator = known["latents"], known["generator"]
     expected = generalisation_bounds(

@@ -8,6 +8,7 @@ import torch
 from lossgeom.bounds import (
     difference,
     generalisation,
+    local_difference,
     local_lipschitz,
     smooth_difference,
 )
@@ -41,6 +42,8 @@ def test_the_example_with_the_largest_sum_decides():
     )
     assert bound.value == pytest.approx(1.0)
     assert bound.least == pytest.approx(0.85)
+    assert "note: the terms are of the ball where their sum is largest" in str(bound)
+    assert "note" not in str(generalisation(0.1, *exact(1.0, 1.0, 0.0), epsilon=0.1))
     wide = Bracket.between(0.1, 0.2)
     assert generalisation(wide, *exact(1.0, 1.0, 0.0), epsilon=0.1).value == pytest.approx(0.4)
 
@@ -61,6 +64,7 @@ def test_every_form_has_its_name_and_says_what_it_means():
         generalisation(DELTA, *inputs, epsilon=0.05, form="latent"),
         local_lipschitz(DELTA, *inputs[:2], epsilon=0.05),
         difference(DELTA, *inputs[:2], epsilon=0.05),
+        local_difference(DELTA, *inputs[:1], epsilon=0.05),
         smooth_difference(DELTA, *inputs[:2], epsilon=0.05),
     ]
     assert len({bound.source for bound in bounds}) == len(bounds)
@@ -68,6 +72,7 @@ def test_every_form_has_its_name_and_says_what_it_means():
         first, *_ = str(bound).splitlines()
         assert first.startswith("the mean distance of the model from the target on new inputs is a")
         assert bound.inputs["fit"] == 0
+        assert bound.meanings.keys() <= bound.inputs.keys()
         assert math.fsum(bound.terms.values()) == pytest.approx(bound.value)
 
 
@@ -96,6 +101,7 @@ WORST = {
     "generalisation": (generalisation, (2.0, 1.0, 0.5), bent(1.0, 2.0 + 1.0 + 0.5, FIT)),
     "local Lipschitz": (local_lipschitz, (2.0, 1.0), bent(3.0, 3.0, FIT)),
     "difference": (difference, (1.0, 0.5), bent(1.0, 1.5, FIT)),
+    "local difference": (local_difference, (1.5,), bent(1.0, 1.5, FIT)),
     "smooth difference": (smooth_difference, (1.0, 4.0), FIT + AT + 4.0 * AT.square() / 2),
 }
 

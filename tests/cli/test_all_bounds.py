@@ -85,7 +85,8 @@ def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
     page = (here / "runs/bounds-net/report.html").read_text()
     for word in (
         "Bounds for net.py:net", "Bounds beside what they bound", lines[0], "<svg", "missing",
-        "Error under attack", "what this rests on", "lossgeom bound all net.py:net",
+        "Error under attack", "shares of the examples", "what this rests on",
+        "lossgeom bound all net.py:net",
     ):  # fmt: skip
         assert word in page, word
     assert "<h2>Bound</h2>" not in page

@@ -12,6 +12,7 @@ from lossgeom.bounds.fit_of_cost import fit_of_cost
 from lossgeom.bounds.generalisation import (
     difference,
     generalisation,
+    local_difference,
     local_lipschitz,
     smooth_difference,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "kl_inverse",
     "layer_sensitivity",
     "lipschitz_on_support",
+    "local_difference",
     "local_lipschitz",
     "network_sensitivity",
     "network_volume",

@@ -32,7 +32,7 @@ def lipschitz_on_the_support(given: Given) -> list[Row]:
         near.jacobian, _variation(given), epsilon=given.epsilon, convex=convex
     )
     how = f"{AT_SAMPLE}: the true one is at least this"
-    return [Row(given.where, bound, near.jacobian.max[0], how)]
+    return [Row(given.where, bound, near.jacobian.max[0], how, unit=given.slope)]
 
 
 def _variation(given: Given) -> Number:
@@ -53,7 +53,7 @@ def separation(given: Given) -> list[Row]:
         inputs, given.targets, _variation(given), fit=fit,
         epsilon=given.epsilon, convex=given.distribution.convex,
     )  # fmt: skip
-    return [Row(given.where, bound, near.jacobian.max[0], AT_SAMPLE)]
+    return [Row(given.where, bound, near.jacobian.max[0], AT_SAMPLE, unit=given.slope)]
 
 
 def about_the_target(given: Given) -> list[Row]:
@@ -95,7 +95,8 @@ def _until(bound: Bound, constant: float, given: Given) -> str:
     )
     shrunk, support = shrinking(bound, goal), given.distribution
     if shrunk <= 0:
-        return f"{below} for any covering radius, because of the fit".replace("below", "not below")
+        still = "so" if bound.vacuous else f"not {below}"
+        return f"{still} for any covering radius, because of the fit"
     radius = support.radius(len(given.sample), given.epsilon)
     enough = ""
     if not isinstance(support, MeasuredCovering):  # which says nothing of more examples

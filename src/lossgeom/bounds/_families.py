@@ -49,6 +49,7 @@ class Family:
         needs: names of what has to be given for that.
         uses: names of what else makes a difference where it is given.
         new: whether they are about new data.
+        unit: of them, but for rows that have one of their own.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Family:
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     new: bool = False
+    unit: str = ""
 
     def rests_on(self, names: Collection[str]) -> bool:
         """Whether any of some arguments makes a difference to the rows."""
@@ -136,7 +138,8 @@ def layers(given: Given) -> list[Row]:
     slopes, volumes = found.sensitivity_bounds[every], found.volume_bounds[every]
     rows = [Row("largest Jacobian, summed", slopes, found.sensitivity[every], how)]
     if volumes.value != slopes.value:  # of several outputs
-        rows.append(Row("volume, summed", volumes, found.volume[every], how))
+        volume = f"the same to the power {given.outputs}"
+        rows.append(Row("volume, summed", volumes, found.volume[every], how, unit=volume))
     return rows
 
 
@@ -177,41 +180,56 @@ def _nearer(bound: Bound, drawn: float, guess: float) -> str:
 
 
 PAPER = "MacDonald et al."
+SLOPE, OUTPUTS = "units of the outputs per unit of the inputs", "units of the outputs"
+RESPONSE = "units of the outputs per unit of what a layer is called with"
+SHARE = "shares of the examples"
 TARGET = ("distribution", "teacher")
 FAMILIES = (
-    Family("Lipschitz constant (certified by lossgeom)", lipschitz),
-    Family("Error under attack (certified by lossgeom)", under_attack, uses=("test",)),
-    Family("Gradients in the input (Ma and Ying)", input_gradients),
+    Family("Lipschitz constant (certified by lossgeom)", lipschitz, unit=SLOPE),
+    Family("Error under attack (certified by lossgeom)", under_attack, uses=("test",), unit=SHARE),
+    Family("Gradients in the input (Ma and Ying)", input_gradients, unit=SLOPE),
     Family(
         "Gradients in the input by the stability of SGD (Ma and Ying)",
         stable_input_gradients,
         ("lr", "batch_size"),
+        unit=SLOPE,
     ),
-    Family("Response to what layers are called with (after Chen et al.)", layers),
+    Family("Response to what layers are called with (after Chen et al.)", layers, unit=RESPONSE),
     Family(
         f"Lipschitz constant on the support ({PAPER}, theorem 4.3)",
         lipschitz_on_the_support,
         ("distribution",),
+        unit=SLOPE,
     ),
-    Family(f"Largest Jacobian at the sample ({PAPER}, theorem 5.1)", separation, TARGET),
+    Family(
+        f"Largest Jacobian at the sample ({PAPER}, theorem 5.1)", separation, TARGET, unit=SLOPE
+    ),
     Family(
         f"Distance from the teacher on new inputs ({PAPER}, theorem 6.1)",
         about_the_target,
         TARGET,
         new=True,
+        unit=OUTPUTS,
     ),
     Family(
         "Distance from the teacher on new inputs by cells (after Ma and Ying)",
         by_cells,
         TARGET,
         new=True,
+        unit=OUTPUTS,
     ),
     Family(
         "Change of the outputs under attack on new inputs (after Ma and Ying)",
         attacked_cells,
         TARGET,
+        unit=OUTPUTS,
     ),
     Family(
-        "Error on new examples (PAC-Bayes)", of_random_networks, ("prior",), ("test",), new=True
+        "Error on new examples (PAC-Bayes)",
+        of_random_networks,
+        ("prior",),
+        ("test",),
+        new=True,
+        unit=SHARE,
     ),
 )

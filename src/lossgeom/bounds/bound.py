@@ -45,7 +45,7 @@ class Bound:
         trivial_for: what a bound that is no lower, or no higher, is no better than, in words that
             say how good that is, if the trivial value does not hold in any case.
         headline: the whole in one line, to begin with.
-        meanings: what the inputs are, in a few words, by name.
+        meanings: what the inputs are, in a few words, by name; others are left out.
         notes: what else to know, such as what may lower it.
         side: whether the value is an upper or a lower bound.
         certified: whether every number that entered is; else the value is an estimate of a bound.
@@ -81,6 +81,10 @@ class Bound:
     trivial_for: str = field(default="", repr=False)
 
     __repr__ = short
+
+    def __post_init__(self) -> None:
+        meanings = {name: said for name, said in self.meanings.items() if name in self.inputs}
+        object.__setattr__(self, "meanings", meanings)
 
     @property
     def vacuous(self) -> bool:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.bounds._families import FAMILIES, Family
-from lossgeom.bounds._given import Given, check_given
+from lossgeom.bounds._given import Given
+from lossgeom.bounds._going_together import check_given
 from lossgeom.bounds._near import in_double
 from lossgeom.bounds._prior import Prior
 from lossgeom.bounds._training import Epoch
@@ -75,9 +76,11 @@ class Comparison:
         yield f"  {header}"
         lines = iter(table)
         for family, rows in groupby(self.rows, lambda row: row.family):
-            yield family
+            members = [*rows]
+            units = " and ".join(dict.fromkeys(row.unit for row in members if row.unit))
+            yield f"{family}, in {units}" if units else family
             before: list[str] = []
-            for row in rows:
+            for row in members:
                 if row.bound is not None:
                     yield f"  {next(lines)}"
                 yield from (f"      {said}" for said in row.said if said not in before)
@@ -216,7 +219,10 @@ def checked_given(
 def _rows(family: Family, given: Given) -> list[Row]:
     """The rows of a family, or one that says why there are none for this model."""
     try:
-        return [replace(row, family=family.title, new=family.new) for row in family.rows(given)]
+        return [
+            replace(row, family=family.title, new=family.new, unit=row.unit or family.unit)
+            for row in family.rows(given)
+        ]
     except (TypeError, ValueError, NonFiniteError) as error:
         return [Row(family=family.title, missing=str(error))]
 

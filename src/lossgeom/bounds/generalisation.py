@@ -17,6 +17,7 @@ from lossgeom.bounds._numbers import (
     Terms,
     at_largest,
     bounded,
+    bracket,
 )
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.lipschitz import Bracket
@@ -30,6 +31,10 @@ FORMS = {
     "space of its inputs",
 }
 DERIVED = f"derived from {PAPER}, theorem 6.1, "
+WORST = (
+    "the terms are of the ball where their sum is largest; of the numbers below, each is the "
+    "largest on any ball, so that their products may be more"
+)
 TARGET = Assumption("what is said of the target is true of it on all balls", "declared")
 
 
@@ -187,6 +192,41 @@ def difference(
     return _at_most(source, terms, delta, fit, epsilon, trivial)
 
 
+def local_difference(
+    delta: float | Bracket,
+    lipschitz: Number,
+    *,
+    fit: Number = ZERO,
+    epsilon: float,
+    trivial: float = math.inf,
+) -> Bound:
+    r"""Bound the mean distance of a model from its target by what their difference is on balls.
+
+    .. math:: E_x \|d(x)\|_2 \le \max_i \big( \ell_i + \delta L_i(d) \big), \quad d = f - f^*,
+
+    with probability :math:`1 - \epsilon`: :func:`local_lipschitz` for d in place of f and 0 in
+    place of f*. It is never above that bound, as :math:`L_i(d) \le L_i(f) + L_i(f^*)`.
+
+    Args:
+        delta: radius of the balls.
+        lipschitz: Lipschitz constants of the difference on the balls (N,), or their maximum.
+        fit: distances of model and target at the examples (N,), or the largest.
+        epsilon: the probability that the examples do not cover the support; 0 where they do.
+        trivial: what the distance is at most without the theorem.
+
+    Raises:
+        ValueError: as of :func:`generalisation`.
+
+    Source: derived here, in the way of MacDonald et al., arXiv:2305.14683, theorem 6.1.
+
+    >>> round(local_difference(0.1, 0.5, fit=1e-3, epsilon=0.05).value, 6)
+    0.051
+    """
+    terms = {"difference": ("local Lipschitz constant of the difference", lipschitz, 1)}
+    source = f"{DERIVED}for the difference, with Lipschitz constants on the balls"
+    return _at_most(source, terms, delta, fit, epsilon, trivial)
+
+
 def smooth_difference(
     delta: float | Bracket,
     jacobian_norms: Number,
@@ -249,7 +289,9 @@ def _at_most(
         parts = {part: r**order / order * each for (part, (_, _, order)), each in grown}
         return at_largest(fit=ell, **parts)
 
+    several = any(bracket(*named).upper.ndim for named in numbers.items())
     return bounded(
         {"delta": radius, "fit": fit, **numbers}, summands, epsilon=epsilon, quantity=QUANTITY,
         assumptions=(COVERED, TARGET, FITTED), source=source, trivial=trivial,
+        notes=(WORST,) if several else (),
     )  # fmt: skip

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lossgeom.bounds._near import Difference, Near, everywhere, in_double, outputs_at
-from lossgeom.bounds._numbers import ZERO
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation import (
     Form,
     difference,
     generalisation,
+    local_difference,
     local_lipschitz,
     smooth_difference,
 )
@@ -61,7 +61,7 @@ def generalisation_bounds(
     - ``"latent"``: the same of model and target after the generator, in its inputs;
     - ``"local Lipschitz"``: :func:`local_lipschitz`;
     - ``"difference"``: :func:`difference`;
-    - ``"local difference"``: :func:`local_lipschitz` of the difference, whose target is 0;
+    - ``"local difference"``: :func:`local_difference`;
     - ``"smooth difference"``: :func:`smooth_difference`, infinite where slopes jump.
 
     All but the first are of functions of u, where inputs are generated as x = g(u); without a
@@ -134,7 +134,7 @@ def generalisation_bounds(
     forms |= {
         "local Lipschitz": local_lipschitz(delta, of_f.lipschitz, of_goal.lipschitz, **facts),
         "difference": difference(delta, slopes, apart.variation, **facts),
-        "local difference": local_lipschitz(delta, apart.lipschitz, ZERO, **facts),
+        "local difference": local_difference(delta, apart.lipschitz, **facts),
         "smooth difference": smooth_difference(delta, slopes, apart.curvature, **facts),
     }
     return _told(forms, distribution, outputs_at(nn.Sequential(g, goal), u), epsilon)
@@ -165,7 +165,7 @@ def _told(
             trivial=spread,
             trivial_for=CONSTANT.format(spread),
             certified=bound.certified and distribution.certified,
-            notes=(note,) if distribution.left_out else (),
+            notes=(*bound.notes, note) if distribution.left_out else bound.notes,
         )
         for name, bound in forms.items()
     }

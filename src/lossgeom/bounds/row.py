@@ -22,6 +22,7 @@ class Row:
         missing: what there is to give where there is no bound, or why none is known.
         family: what is bounded, and where the theorem is from.
         new: whether it is about new data.
+        unit: of bound and measured.
 
     >>> bound = Bound(3.0, "an error", 0.95, {}, (), "A theorem", terms={"fit": 0.5, "slope": 2.5})
     >>> row = Row("everywhere", bound, 0.25)
@@ -39,6 +40,7 @@ class Row:
     missing: str = ""
     family: str = ""
     new: bool = False
+    unit: str = field(default="", repr=False)
 
     __repr__ = short
 
