@@ -187,11 +187,29 @@ def test_rows_that_are_known_are_not_computed_again(whole):
     after = compare(problem, **known, known=before.rows, on_family=lambda *a: begun.append(a[0]))
     assert not begun
     assert after.rows == before.rows
-    kept = {row.family for row in unchanged(before.rows, {"teacher"})}
+    kept = {row.family for row in unchanged(before.rows, {"teacher"}, posterior=True)}
     assert NEW not in kept
     assert "Lipschitz constant (certified by lossgeom)" in kept
-    assert not unchanged(before.rows, {"problem"})
-    assert not unchanged([Row(family=NEW, missing="needs more")], set())
+    assert not unchanged(before.rows, {"problem"}, posterior=True)
+    assert not unchanged([Row(family=NEW, missing="needs more")], set(), posterior=True)
+
+
+def test_other_test_data_need_no_new_search():
+    problem, prior, kept = classifier(), mlp(3, 2, 1), []
+    known = {"prior": prior, "epochs": 3}
+    before = compare(problem, **known, on_posterior=kept.append).rows
+    at_once = compare(problem, **known, test=problem).rows[-1]
+    rows = unchanged(before, {"test"}, posterior=True)
+    epochs = []
+    found = compare(
+        problem, **known, test=problem, known=rows, posterior=kept[0], on_epoch=epochs.append
+    )
+    assert found.rows[-1] == at_once
+    assert found.rows[-1].measured is not None
+    assert not epochs
+    without = compare(problem, **known, known=unchanged(found.rows, {"test"}, posterior=True))
+    assert without.rows[-1] == before[-1]
+    assert before[-1] not in unchanged(before, {"test"}, posterior=False)
 
 
 @pytest.fixture(scope="module")

@@ -104,8 +104,11 @@ def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
     assert "computing" not in again.stderr
     flags = ["--prior", "init.pt", "--test", "net.py:labelled"]
     tested = command("bound", "all", *ALONE, *flags, cwd=here)
-    assert "computing: Error on new examples (PAC-Bayes)" in tested.stderr
+    assert "computing: Error on new examples (PAC-Bayes), on test data" in tested.stderr
+    assert "epoch" not in tested.stderr
     assert "on the test data" in tested.stdout
+    for more in (["--lr", "0.1", "--batch-size", "5"], []):
+        assert "PAC-Bayes" not in command("bound", "all", *ALONE, *flags, *more, cwd=here).stderr
     other = command("bound", "all", *ALONE, "--epsilon", "0.1", cwd=here)
     assert "holds another bound (epsilon: there 0.05, asked 0.1)" in other.stderr
     wrong = command("bound", "all", *ALONE, "--epsilon", "2", cwd=here)  # before all else

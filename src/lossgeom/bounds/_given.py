@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -71,6 +71,8 @@ class Given:
     seed: int
     on_epoch: Callable[[Epoch], None]
     covering: str = "stated"
+    posterior: Any = None
+    on_posterior: Callable[[Mapping[str, Tensor]], None] = lambda _: None
 
     @cached_property
     def inputs(self) -> Float[Tensor, "N ..."]:

@@ -116,9 +116,11 @@ def compare(
     epochs: int = 300,
     seed: int = 0,
     known: Collection[Row] = (),
+    posterior: Mapping[str, Tensor] | None = None,
     spelled: Mapping[str, str] = {},
     on_family: Callable[[str, Sequence[Row]], None] = lambda *_: None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_posterior: Callable[[Mapping[str, Tensor]], None] = lambda _: None,
 ) -> Comparison:
     r"""Compute every bound that can be computed of a model, each beside what it bounds.
 
@@ -152,9 +154,11 @@ def compare(
         epochs: of the search for the PAC-Bayes bound.
         seed: of all that is drawn.
         known: rows that were computed before, such as those of :func:`unchanged`.
+        posterior: what ``on_posterior`` was called with, when the known rows were computed.
         spelled: how to give each of these arguments, for rows where they are missing.
         on_family: is called before each family is computed, with its title and all rows by then.
         on_epoch: as for :func:`lossgeom.pac_bayes`.
+        on_posterior: is called with the posterior of the PAC-Bayes bound, to keep it.
 
     Raises:
         ValueError: for settings out of their range, and for what does not go together: test data
@@ -180,6 +184,7 @@ def compare(
         problem, test=test, prior=prior, distribution=distribution, generator=generator,
         latents=latents, teacher=teacher, lr=lr, batch_size=batch_size, covering=covering,
         radius=radius, epsilon=epsilon, epochs=epochs, seed=seed, on_epoch=on_epoch,
+        posterior=posterior, on_posterior=on_posterior,
     )  # fmt: skip
     rows = {title: [*group] for title, group in groupby(known, lambda row: row.family)}
     for family in FAMILIES:
@@ -190,6 +195,9 @@ def compare(
         elif family.title not in rows:
             on_family(family.title, [*chain(*rows.values())])
             rows[family.title] = _rows(family, given)
+        elif family.tested is not None and not all(row.how for row in rows[family.title]):
+            on_family(f"{family.title}, on test data", [*chain(*rows.values())])
+            rows[family.title] = family.tested(given, rows[family.title])
     return Comparison(tuple(row for family in FAMILIES for row in rows[family.title]))
 
 
@@ -227,12 +235,21 @@ def _rows(family: Family, given: Given) -> list[Row]:
         return [Row(family=family.title, missing=str(error))]
 
 
-def unchanged(rows: Sequence[Row], changed: Collection[str]) -> list[Row]:
-    """The rows of families that are complete and use nothing that has changed."""
-    titles = {
-        family.title
+def unchanged(rows: Sequence[Row], changed: Collection[str], *, posterior: bool) -> list[Row]:
+    """The rows of families that are complete and use nothing that has changed.
+
+    Where the posterior is there, what other test data say is all that is to be measured anew.
+    """
+    families = {
+        family.title: family
         for family in FAMILIES
         if not family.rests_on(changed)
+        and (posterior or family.tested is None or "test" not in changed)
         and all(row.bound is not None for row in rows if row.family == family.title)
     }
-    return [row for row in rows if row.family in titles]
+    kept = [row for row in rows if row.family in families]
+    if "test" not in changed:
+        return kept
+    return [
+        replace(row, measured=None, how="") if families[row.family].tested else row for row in kept
+    ]

@@ -82,6 +82,7 @@ SPELLED = {
     "lr": "--lr FLOAT",
     "batch_size": "--batch-size INT",
 }
+POSTERIOR = "posterior"
 ADDED = (
     "test",
     "prior",
@@ -211,7 +212,7 @@ def _known(record: Record, told: dict[str, str]) -> list[Row]:
     before = record.manifest.get("compared_with") or {}
     changed = {name for name in {*before, *told} if before.get(name) != told.get(name)}
     rows = parse(tuple[Row, ...], record.manifest.get("compared") or [])
-    kept = unchanged(rows, changed)
+    kept = unchanged(rows, changed, posterior=record.load_arrays(POSTERIOR) is not None)
     record.update(compared=_plain(kept), compared_with=told)
     return kept
 
@@ -248,8 +249,10 @@ def _compared(
         **given,
         known=known,
         spelled=SPELLED,
+        posterior=(record.load_arrays(POSTERIOR) or [None])[0],
         on_family=on_family,
         on_epoch=on_epoch,
+        on_posterior=lambda found: record.save_arrays(POSTERIOR, found),
     )
     record.update(compared=_plain(found.rows))
     return found
