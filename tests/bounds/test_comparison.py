@@ -253,7 +253,7 @@ def test_what_nothing_is_known_of_is_not_judged():
     assert row.cells[5] == "not judged"
     assert Row("volume", bound(math.inf, trivial=math.inf)).cells[5] == "yes"
     said = Comparison((row, Row("error", bound(0.99987)))).headline
-    assert "1 say more than is known without them, 0 do not, and of what 1 bound nothing" in said
+    assert "1 say more than is known without them, 0 do not, and 1 cannot be judged" in said
     assert Row("error", bound(0.99987)).cells[1] == "<= 0.9999"
 
 

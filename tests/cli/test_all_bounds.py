@@ -49,6 +49,12 @@ def latents():
 def labels_for_numbers():
     return [(x, (x[:, 0] > 0.5).long()) for x, _ in data()]
 
+def normed():
+    net = mlp(1)
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean += 1
+    return nn.Sequential(norm, net)
+
 def three():
     return 3
 """
@@ -89,6 +95,7 @@ def test_a_plain_classifier_and_what_more_adds(command, here, monkeypatch):
         "lossgeom bound all net.py:net",
     ):  # fmt: skip
         assert word in page, word
+    assert '<span class="option">(--batch-size</span> INT' in page
     assert "<h2>Bound</h2>" not in page
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # without further pages
@@ -191,6 +198,20 @@ def test_one_clear_line(command, here, flags, message):
     assert done.stdout == ""
 
 
+def test_errors_are_those_of_the_command_line(command, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    state = {}
+    exec(NET, state)
+    norm = state["torch"].nn.BatchNorm1d(2)
+    torch.save(torch.nn.Sequential(norm, state["mlp"](7)).state_dict(), here / "normed.pt")
+    flags = ["net.py:normed", "net.py:labelled", "--prior", "normed.pt", "--epochs", "1"]
+    done = command("bound", "all", *flags, cwd=here)
+    (line,) = [line for line in done.stdout.splitlines() if "is not as in the prior" in line]
+    assert "leave out --parameters, so" in line
+    assert "parameters=" not in line
+    assert "as a vector" not in line
+
+
 def test_help(command, here):
     shown = command("bound", "all", "--help", cwd=here).stdout
     for word in (
@@ -199,6 +220,7 @@ def test_help(command, here):
         "--radius", "what is shown", "what is written", "exit status", "says what is missing",
     ):  # fmt: skip
         assert word in shown, word
+    assert "uniform on the unit square, cube:2:3" in shown
     assert "  all                     Set every bound that can be computed" in (
         command("bound", "--help", cwd=here).stdout
     )

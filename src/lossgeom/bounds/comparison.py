@@ -57,8 +57,8 @@ class Comparison:
         return (
             f"{len(found)} bounds could be computed, of {len(kinds)} of {len(every)} kinds, "
             f"{certified} of them from certified numbers alone; {told.count(False)} say more than "
-            f"is known without them, {told.count(True)} do not, and of what {told.count(None)} "
-            f"bound nothing is known otherwise; {_promise([row for row in found if row.new])}."
+            f"is known without them, {told.count(True)} do not, and {told.count(None)} cannot be "
+            f"judged, as nothing else is known of what they bound; {_promise([row for row in found if row.new])}."
         )
 
     def facts(self) -> list[dict[str, Any]]:
@@ -155,7 +155,8 @@ def compare(
         seed: of all that is drawn.
         known: rows that were computed before, such as those of :func:`unchanged`.
         posterior: what ``on_posterior`` was called with, when the known rows were computed.
-        spelled: how to give each of these arguments, for rows where they are missing.
+        spelled: how to give each of these arguments, for rows where they are missing; and by other
+            keys, what to say in the place of phrases of errors.
         on_family: is called before each family is computed, with its title and all rows by then.
         on_epoch: as for :func:`lossgeom.pac_bayes`.
         on_posterior: is called with the posterior of the PAC-Bayes bound, to keep it.
@@ -194,7 +195,7 @@ def compare(
             rows[family.title] = [Row(family=family.title, missing=f"needs {needed}")]
         elif family.title not in rows:
             on_family(family.title, [*chain(*rows.values())])
-            rows[family.title] = _rows(family, given)
+            rows[family.title] = _rows(family, given, spelled)
         elif family.tested is not None and not all(row.how for row in rows[family.title]):
             on_family(f"{family.title}, on test data", [*chain(*rows.values())])
             rows[family.title] = family.tested(given, rows[family.title])
@@ -224,7 +225,7 @@ def checked_given(
     return replace(given, distribution=MeasuredCovering(given.distribution, points))
 
 
-def _rows(family: Family, given: Given) -> list[Row]:
+def _rows(family: Family, given: Given, spelled: Mapping[str, str]) -> list[Row]:
     """The rows of a family, or one that says why there are none for this model."""
     try:
         return [
@@ -232,7 +233,10 @@ def _rows(family: Family, given: Given) -> list[Row]:
             for row in family.rows(given)
         ]
     except (TypeError, ValueError, NonFiniteError) as error:
-        return [Row(family=family.title, missing=str(error))]
+        missing = str(error)
+        for said, told in spelled.items():
+            missing = missing if said.isidentifier() else missing.replace(said, told)
+        return [Row(family=family.title, missing=missing)]
 
 
 def unchanged(rows: Sequence[Row], changed: Collection[str], *, posterior: bool) -> list[Row]:

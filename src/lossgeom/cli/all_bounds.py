@@ -81,6 +81,10 @@ SPELLED = {
     "prior": "--prior FILE|SEED",
     "lr": "--lr FLOAT",
     "batch_size": "--batch-size INT",
+    "leave out parameters=": "leave out --parameters",
+    "in mode='eval'": "in eval mode",
+    ". Where what is held does not depend on the examples, give as prior the parameters alone, as "
+    "a vector": "",
 }
 POSTERIOR = "posterior"
 ADDED = (
