@@ -58,7 +58,8 @@ class Comparison:
             f"{len(found)} bounds could be computed, of {len(kinds)} of {len(every)} kinds, "
             f"{certified} of them from certified numbers alone; {told.count(False)} say more than "
             f"is known without them, {told.count(True)} do not, and {told.count(None)} cannot be "
-            f"judged, as nothing else is known of what they bound; {_promise([row for row in found if row.new])}."
+            f"judged, as nothing else is known of what they bound; "
+            f"{_promise([row for row in found if row.new])}."
         )
 
     def facts(self) -> list[dict[str, Any]]:
