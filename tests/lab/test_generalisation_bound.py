@@ -12,7 +12,12 @@ from lossgeom.lab.studies import generalisation_bound as study
 from lossgeom.lab.studies._study import SeedRecords, SeedRun
 from lossgeom.lab.studies.generalisation_bound.config import SURFACE, SURFACES, TASKS, Config
 from lossgeom.lab.studies.generalisation_bound.run import FORMS, OFF, RATES, evaluated, plus_one
-from lossgeom.lab.studies.generalisation_bound.seed_statistics import crossing, predicted, reached
+from lossgeom.lab.studies.generalisation_bound.seed_statistics import (
+    Seed,
+    crossing,
+    predicted,
+    reached,
+)
 from tests.conftest import without_checks
 
 SIZES = Config(examples=(200, 1000, 5000, 20_000), examples_of_others=(1000,))
@@ -113,7 +118,7 @@ def test_a_student_that_does_not_fit_gives_no_tightness(tmp_path):
 def test_sizes_at_which_levels_are_reached(tmp_path):
     _, records = claims_of(tmp_path, GOOD)
     by_task = {(record.config["task"],): record for record in records}
-    seed = SeedRecords(0, SIZES, by_task)
+    seed = Seed.of(SeedRecords(0, SIZES, by_task))
     constant = CONSTANTS["latent"]
     needed = 0.5 / constant  # radius, at which the latent form is at the range
     N = crossing(seed, "latent", "range")

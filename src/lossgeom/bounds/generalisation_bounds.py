@@ -74,8 +74,8 @@ def generalisation_bounds(
     the balls cover the support. They are of copies of the modules in eval mode and float64; how
     float32 rounds their outputs, by a millionth or so, is not in them.
 
-    Cost: certified bounds of three modules on N balls twice (a fifth of a millisecond for each of a
-    small network), and two more in the ambient form.
+    Cost: certified bounds of two modules on N balls twice and of one once (a fifth of a millisecond
+    for each of a small network), and two more in the ambient form.
 
     Args:
         model: f, from inputs (N, D) to outputs (N, C), of layers that bounds are known for.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.generalisation_bound.config import (
     DECODER,
     SURFACE,
@@ -60,8 +61,9 @@ LEVELS = {RANGE: "range of the target", CONSTANT: "error of the best constant pr
 Seeds = Sequence[Seed]
 
 
-def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
+def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[Claim]:
     """The verdicts."""
+    seeds = [Seed.of(each) for each in records]
     yield _holds(seeds)
     yield from _rates(seeds)
     yield from _levels(config, seeds)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from functools import partial
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,12 +29,27 @@ PART = 4  # times a sample, where a prediction from it is tried
 ERRORS = 4  # standard errors that a true error may be off
 FARTHEST = 10**8  # examples that a prediction looks for
 
-Seed = SeedRecords[Config]
+
+@dataclass(frozen=True)
+class Seed:
+    """The settings, and what was measured, by task, metric and size of the sample."""
+
+    study: Config
+    measured: Mapping[str, Mapping[str, Mapping[int, float]]]
+
+    @classmethod
+    def of(cls, records: SeedRecords[Config]) -> Seed:
+        """Read each record once."""
+        measured: dict[str, dict[str, dict[int, float]]] = {task: {} for task in TASKS}
+        for task, metrics in measured.items():
+            for row in sorted(records.at(task).rows(), key=lambda row: row["step"]):
+                metrics.setdefault(row["metric"], {})[row["step"]] = row["value"]
+        return cls(records.study, measured)
 
 
-def values(seed: Seed, task: str, metric: str) -> dict[int, float]:
+def values(seed: Seed, task: str, metric: str) -> Mapping[int, float]:
     """A metric by the size of the sample."""
-    return dict(zip(*seed.at(task).series(metric), strict=True))
+    return seed.measured[task].get(metric, {})
 
 
 def values_of(seed: Seed, task: str, metric: str) -> float:
@@ -86,9 +102,9 @@ def predicted(seed: Seed, form: str, level: str, from_size: int) -> float:
         values(seed, SURFACE, metric)[from_size] for metric in (form, FIT, DELTA, level)
     )
     needed = delta * ((aim - fit) / (bound - fit)) ** (1 / RATES[form])
-    sizes = np.geomspace(from_size, FARTHEST, 2000).astype(int)
-    radius = partial(Cube(SURFACES[SURFACE]).radius, epsilon=seed.study.epsilon)
-    return next((float(N) for N in sizes if radius(int(N)) <= needed), math.inf)
+    cube, sizes = Cube(SURFACES[SURFACE]), range(from_size, FARTHEST)
+    found = bisect_left(sizes, -needed, key=lambda N: -cube.radius(N, seed.study.epsilon))
+    return float(sizes[found]) if found < len(sizes) else math.inf
 
 
 def reached(seed: Seed, form: str, level: str) -> float:
