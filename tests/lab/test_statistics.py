@@ -121,6 +121,8 @@ def test_a_claim_about_all():
     assert found.to_json()["every"]
     agree = claim_of_all("a", values=values[:6], cases=16, case="start", **limit)
     assert agree.verdict == "shown"
+    alone = claim_of_all("a", values=values[:1], **limit)
+    assert alone.note.startswith("No counterexample in 1 seed: ")
     assert agree.note == (
         "No counterexample in 96 starts: with 95% confidence, it is so in at least 96.9% of all."
     )

@@ -36,7 +36,7 @@ HELP_ALL = """\
 Run every study, one after the other, and write one page with the claims of all.
 
 examples:
-  lossgeom run all                      quick: studies into runs/STUDY, and runs/report.html
+  lossgeom run all                        quick: studies into runs/STUDY, and runs/report.html
   lossgeom run all --seeds 10 --out DIR   more seeds, into another folder
 
 What is finished is not repeated: a command that was stopped goes on when it is given again. A study

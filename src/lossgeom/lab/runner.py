@@ -19,6 +19,8 @@ from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record import Record
 
+NAMED = 3  # runs with the same error of which one is told, of more than four
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -71,7 +73,7 @@ def run_study(
         ImportError: without the extra ``lab``, of which a study needs all, sooner or later.
         ValueError: for fewer than one seed.
         RecordError: if the folder is not for this study and config, or cannot be written.
-        FailedRunsError: in the end, if runs failed; it names all of them.
+        FailedRunsError: in the end, if runs failed; it names them, at most four for each error.
     """
     require_lab()
     check_at_least(1, seeds=seeds)
@@ -135,11 +137,17 @@ def _told(failed: Mapping[str, Exception], runs: int) -> str:
     of_error: dict[str, list[str]] = {}
     for name, error in failed.items():
         of_error.setdefault(str(error), []).append(name)
-    errors = "; ".join(f"{', '.join(names)} failed: {text}" for text, names in of_error.items())
+    errors = "; ".join(f"{_some(names)} failed: {text}" for text, names in of_error.items())
     return (
         f"{len(failed)} of {runs} runs failed, and the same command tries them again; what is "
         f"finished is kept: {errors}"
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """All names, or the first of them and how many others there are."""
+    others = len(names) - NAMED
+    return ", ".join(names) if others < 2 else f"{', '.join(names[:NAMED])} and {others} others"
 
 
 def _is_over(path: Path) -> bool:

@@ -173,8 +173,8 @@ def claim_of_all(
     reason = f"{found} of {len(given)} seeds have a counterexample."
     if not found:
         reason = (
-            f"No counterexample in {n} {case}s: with 95% confidence, it is so in at least "
-            f"{1 - most:.1%} of all."
+            f"No counterexample in {n} {case}{'s' * (n != 1)}: with 95% confidence, it is so in at "
+            f"least {1 - most:.1%} of all."
         )
     interval = (min(given), max(given)) if found or most < 0.5 else NO_INTERVAL
     reasons = (_missing(values), reason, note)

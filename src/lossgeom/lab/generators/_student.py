@@ -42,15 +42,14 @@ def student(
     ==========  ========  ==================
     fit asked   steps     largest norm of Jd
     ==========  ========  ==================
-    1e-3        4 to 7    0.4e-3 to 0.7e-3
-    1e-4        6 to 10   0.5e-4 to 4.5e-4
+    1e-3        4 to 7    4e-4 to 7e-4
+    1e-4        6 to 10   0.4e-4 to 4.5e-4
     1e-5        12 to 50  0.2e-4 to 3.6e-4
     ==========  ========  ==================
 
-    One of the three is still a little off 1e-5 after 50 steps.
-
-    200 steps of L-BFGS stop at errors of 4e-4 to 1e-3, with norms of 5e-3 to 9e-3. Without steps,
-    the network is as it was initialised, one that does not fit. It is in float64.
+    One of the three is still at an error of 1.3e-5 after 50 steps. 200 steps of L-BFGS stop at
+    errors of 4e-4 to 1e-3, with norms of 5e-3 to 9e-3. Without steps, the network is as it was
+    initialised, one that does not fit. It is in float64.
 
     Cost of a step: J (NC x P, with P = 32 (r + C + 1) + C for inputs that span r dimensions, out of
     which no step leads), and a least squares problem with NC + P rows and min(NC, P) columns, by
