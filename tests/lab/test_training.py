@@ -19,6 +19,7 @@ from lossgeom.lab.training import (
     asam,
     gradient_flow,
     optimize,
+    ramp,
     sam,
 )
 from lossgeom.lab.training.schedules import cosine, step_decay, warm_up
@@ -227,3 +228,18 @@ def test_a_run_ends_where_a_rule_says_so(tmp_path):
     how, at = ended("high", diverged=("divergence", 3.0))
     assert how == "diverged"
     assert 2 * 1.04 ** (2 * (at - 1)) <= 3 < 2 * 1.04 ** (2 * at)
+
+
+def test_where_nothing_is_a_number_only_divergence_stops():
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.constant_(model.weight, math.nan)
+    problem = Problem(model, "cross_entropy", [(torch.eye(2), torch.tensor([0, 1]))])
+    rules = {name: make(problem, 0.5) for name, make in STOP_RULES.items()}
+    found = {name: rule(0) for name, rule in rules.items()}
+    assert found == {"loss": False, "accuracy": False, "divergence": True}
+
+
+@pytest.mark.parametrize("make", [step_decay, cosine, lambda steps: ramp(0.5, steps)])
+def test_schedules_need_a_step(make):
+    with pytest.raises(ValueError, match="of at least 1, got 0"):
+        make(0)
