@@ -17,7 +17,7 @@ from lossgeom.losses import Loss, LossLike, as_loss
 Batches = Iterable[Any]
 Augmentation = Callable[[Batch, np.random.Generator], Batch]
 Quantity = Callable[["Objective", Batch, int], tuple[Tensor, Tensor | float]]
-PER_STEP, PER_BATCH, OF_MODEL = range(3)  # streams of random numbers
+PER_STEP, PER_BATCH, OF_MODEL, OF_OUTPUTS = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True, eq=False)
