@@ -24,6 +24,7 @@ from lossgeom.lab.datasets import (
     random_labels,
     two_moons,
 )
+from lossgeom.lab.datasets._dataset import Labelled, Options
 from lossgeom.lab.generators import tanh_surface
 from tests.lab.files import FakeDatasets, write_batch, write_cifar100, write_images
 from tests.lab.test_lab import write_cifar10, write_mnist
@@ -338,3 +339,19 @@ def test_hugging_face_errors(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeDatasets, "load_dataset", lambda _: splits)
     with pytest.raises(ValueError, match="one column of the kind Image in here, got none amo"):
         hugging_face(folder="here")
+
+
+def test_a_constant_channel_stays_finite():
+    pixels = torch.randint(255, (6, 2, 3, 3), generator=torch.Generator().manual_seed(0))
+    pixels[:, 1] = 100
+    examples = pixels, torch.arange(6) % 2
+    inputs, _ = Labelled(examples, examples, 2).chosen(6, 0, Options()).train
+    assert inputs[:, 1].abs().max() < 1e-6
+    torch.testing.assert_close(inputs[:, 0].std(), torch.tensor(1.0))
+
+
+def test_there_must_be_something_to_test_on():
+    examples = torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    unlabelled = examples[0], torch.full((4,), -1)
+    with pytest.raises(ValueError, match=r"images of the classes \(1,\) to test on, got 0"):
+        Labelled(examples, unlabelled, 2).chosen(2, 0, Options(classes=(1,)))
