@@ -90,6 +90,21 @@ def test_ascents_at_a_minimum_and_errors(name):
         ASCENTS[name](0)
 
 
+def test_a_step_without_a_gradient_uphill_is_not_taken():
+    """The loss is that of theta = 1 and is infinite a little further up."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    batch = torch.ones(1, 1), torch.zeros(1, 1)
+
+    def loss(outputs, raw):
+        return torch.where(outputs < 1.1, outputs, outputs * math.inf).sum(), 1.0
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    training = optimize(model, loss, [batch], optimizers=[optimizer], ascent=sam(0.5), steps=3)
+    assert list(training) == [0]
+    assert model.weight.item() == 1
+
+
 def test_a_long_gradient_is_clipped():
     """To length 1, of (4, 4): a step of 0.1 / sqrt(2) each."""
     expected = torch.tensor([1.0, 4.0]).double() - 0.1 / math.sqrt(2)

@@ -77,6 +77,10 @@ class Objective:
                 gradient = [a + factor * b for a, b in zip(gradient, slopes, strict=True)]
         return value, gradient
 
+    def gradient_at(self, step: int) -> list[Tensor]:
+        """The gradient alone."""
+        return self.at(step)[1]
+
     def mean(self, quantity: Quantity, step: int) -> tuple[Tensor, list[Tensor]]:
         """The mean of a quantity over a step's batches, and its gradient."""
         parameters = self.parameters
