@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lossgeom.lab.datasets import DATASETS
-from lossgeom.lab.models import MODELS
+from lossgeom.lab.models import MODELS, gpt
 from lossgeom.lab.studies._checkpoint import arrays_of, restore
 from lossgeom.lab.studies._network import (
     NetworkSettings,
@@ -17,6 +17,7 @@ from lossgeom.lab.studies._network import (
     build_with_signs,
     idle_settings,
 )
+from lossgeom.recording.record import Record
 from tests.lab.files import write_cifar100
 from tests.lab.test_lab import write_cifar10, write_mnist
 
@@ -194,3 +195,22 @@ def test_a_checkpoint_holds_what_optimizers_go_on_with(make):
             trained(model, optimizer, 2)
     assert torch.equal(first.weight, again.weight)
     assert torch.equal(first.bias, again.bias)
+
+
+def test_changes_that_a_model_or_data_cannot_make_are_of_no_use():
+    changed = NetworkSettings(model="lenet5", channels=2.0, batch_norm=True, verify=False)
+    assert {"channels", "batch_norm", "verify"} <= set(idle_settings(asdict(changed)))
+    changed = NetworkSettings(
+        data="cifar10", model="vgg11", channels=2.0, batch_norm=True, verify=False
+    )
+    assert not {"channels", "batch_norm", "verify"} & set(idle_settings(asdict(changed)))
+
+
+def test_tied_weights_go_into_checkpoints(tmp_path):
+    model, other = gpt(seed=0), gpt(seed=1)
+    record = Record.create(tmp_path / "run")
+    record.save_arrays("checkpoint", arrays_of(model, []), step=3)
+    held, _ = record.load_arrays("checkpoint")
+    restore(other, [], held)
+    assert other.head.weight is other.tokens.weight
+    assert all(map(torch.equal, model.parameters(), other.parameters()))

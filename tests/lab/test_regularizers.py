@@ -1,6 +1,7 @@
 """What single regularisers are, in closed form."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.func import jacrev, vmap
 
 from lossgeom import Hessian, Problem
 from lossgeom.batches import Batch
-from lossgeom.lab.models import mlp
+from lossgeom.lab.models import mlp, resnet18
 from lossgeom.lab.regularizers import (
     HessianTrace,
     JacobianNorm,
@@ -25,6 +26,7 @@ from lossgeom.lab.regularizers import (
     weight_decay,
 )
 from lossgeom.lab.training import objective_of, optimize, ramp
+from lossgeom.lab.training.objective import OF_OUTPUTS
 
 pytestmark = pytest.mark.quick
 
@@ -212,3 +214,30 @@ def test_errors():
         JacobianNorm(0)
     with pytest.raises(ValueError, match="expected probes of at least 1, got 0"):
         HessianTrace(0)
+
+
+def test_hold_needs_a_finite_curve_and_a_positive_factor():
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="a positive value at each"):
+            hold(JacobianNorm(), ([0, 1], [1.0, value]))
+    held = of(hold(JacobianNorm(None), ([0], [1.0]), factor=ramp(0.0, 5)))
+    held.at(4)
+    with pytest.raises(ValueError, match=r"expected a factor > 0 on the curve, got 0.0 at 5"):
+        held.at(5)
+
+
+def test_dropout_does_not_miss_activations_inside_blocks():
+    with pytest.raises(TypeError, match="got Sequential of blocks"):
+        of(dropout(0.1), model=resnet18(width=1))
+
+
+def test_augmentations_and_probes_draw_other_numbers():
+    objective = of()
+    numbers = []
+    keep = lambda batch, drawn: numbers.append(drawn.integers(2, size=64)) or batch  # noqa: E731
+    both = replace(objective, augmentations=(keep,) * 4)
+    both.mean(lambda *_: (torch.zeros(()), 1.0), step=3)
+    probes = JacobianNorm(4)._directions(objective, torch.zeros(64), (OF_OUTPUTS, 3, 0))
+    for probe in probes:
+        for drawn in numbers:
+            assert (probe.numpy() != 2 * drawn - 1).any()

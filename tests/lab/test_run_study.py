@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from lossgeom.lab.executors import EXECUTORS, Processes
+from lossgeom.lab.executors.processes import _attempt
 from lossgeom.lab.runner import FailedRunsError, run_study
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import NetworkSettings
@@ -73,8 +74,9 @@ def test_those_beside_a_failing_run_go_on(tmp_path, config):
 def test_of_many_that_fail_the_first_are_named_with_the_error_once(tmp_path, config):
     names = [run.name for run in STUDY.plan(config, 1)]
     told = f"kept: {', '.join(names[:3])} and {len(names) - 3} others failed: no data$"
-    with pytest.raises(FailedRunsError, match=told):
+    with pytest.raises(FailedRunsError, match=told) as caught:
         run_study(STUDY, config, tmp_path / "out", seeds=1, executor=Here(tuple(names)))
+    assert str(caught.value.__cause__) == "no data"
     claims = json.loads((tmp_path / "out/claims.json").read_text())
     assert {claim["verdict"] for claim in claims} == {"inconclusive"}
 
@@ -83,3 +85,24 @@ def test_an_executor_needs_a_worker():
     assert EXECUTORS["processes"] is Processes
     with pytest.raises(ValueError, match="workers"):
         Processes(0)
+
+
+class TwoPartsError(Exception):
+    """One that cannot be made of its message, as unpickling would."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+def test_errors_that_cannot_move_between_processes():
+    def job():
+        raise TwoPartsError("no data", "home")
+
+    with pytest.raises(RuntimeError, match=r"^TwoPartsError: no data at home$"):
+        _attempt(job)
+
+    def plain():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        _attempt(plain)

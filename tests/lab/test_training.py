@@ -19,6 +19,7 @@ from lossgeom.lab.training import (
     asam,
     gradient_flow,
     optimize,
+    ramp,
     sam,
 )
 from lossgeom.lab.training.schedules import cosine, step_decay, warm_up
@@ -87,6 +88,21 @@ def test_ascents_at_a_minimum_and_errors(name):
     assert up.tolist() == [0, 0]
     with pytest.raises(ValueError, match="expected a radius rho > 0, got 0"):
         ASCENTS[name](0)
+
+
+def test_a_step_without_a_gradient_uphill_is_not_taken():
+    """The loss is that of theta = 1 and is infinite a little further up."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    batch = torch.ones(1, 1), torch.zeros(1, 1)
+
+    def loss(outputs, raw):
+        return torch.where(outputs < 1.1, outputs, outputs * math.inf).sum(), 1.0
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    training = optimize(model, loss, [batch], optimizers=[optimizer], ascent=sam(0.5), steps=3)
+    assert list(training) == [0]
+    assert model.weight.item() == 1
 
 
 def test_a_long_gradient_is_clipped():
@@ -227,3 +243,18 @@ def test_a_run_ends_where_a_rule_says_so(tmp_path):
     how, at = ended("high", diverged=("divergence", 3.0))
     assert how == "diverged"
     assert 2 * 1.04 ** (2 * (at - 1)) <= 3 < 2 * 1.04 ** (2 * at)
+
+
+def test_where_nothing_is_a_number_only_divergence_stops():
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.constant_(model.weight, math.nan)
+    problem = Problem(model, "cross_entropy", [(torch.eye(2), torch.tensor([0, 1]))])
+    rules = {name: make(problem, 0.5) for name, make in STOP_RULES.items()}
+    found = {name: rule(0) for name, rule in rules.items()}
+    assert found == {"loss": False, "accuracy": False, "divergence": True}
+
+
+@pytest.mark.parametrize("make", [step_decay, cosine, lambda steps: ramp(0.5, steps)])
+def test_schedules_need_a_step(make):
+    with pytest.raises(ValueError, match="of at least 1, got 0"):
+        make(0)

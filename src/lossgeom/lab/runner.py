@@ -11,7 +11,7 @@ from typing import Any
 from lossgeom.checks import check_at_least
 from lossgeom.claim import Claim
 from lossgeom.extras import require_lab
-from lossgeom.lab.executors import Executor, Job, Processes
+from lossgeom.lab.executors import Executor, Job, Processes, message
 from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import SeedRun, Study
 from lossgeom.recording.folder import is_record, run_folder
@@ -100,7 +100,7 @@ def run_study(
         record.describe(ForReport(summary=study.summary(config, found)))
         record.finish("failed" if failed else "finished")
     if failed:
-        raise FailedRunsError(_told(failed, len(runs)))
+        raise FailedRunsError(_told(failed, len(runs))) from next(iter(failed.values()))
     return found
 
 
@@ -136,7 +136,7 @@ def _told(failed: Mapping[str, Exception], runs: int) -> str:
     """Name the runs that failed, those with the same error together."""
     of_error: dict[str, list[str]] = {}
     for name, error in failed.items():
-        of_error.setdefault(str(error), []).append(name)
+        of_error.setdefault(message(error), []).append(name)
     errors = "; ".join(f"{_some(names)} failed: {text}" for text, names in of_error.items())
     return (
         f"{len(failed)} of {runs} runs failed, and the same command tries them again; what is "

@@ -34,7 +34,13 @@ def array_path(folder: Path, name: str) -> Path:
 def save(path: Path, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and facts about them."""
     path.parent.mkdir(exist_ok=True)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in arrays.items()}
+    tensors: dict[str, Tensor] = {}
+    known = set[int]()
+    for key, tensor in arrays.items():
+        kept = tensor.detach().cpu().contiguous()
+        storage = kept.untyped_storage().data_ptr()
+        tensors[key] = kept.clone() if storage in known else kept  # as where weights are tied
+        known.add(storage)
     described = json.dumps(plain(facts))
     metadata = {"facts": described, "sha256": _checksum(tensors, described)}
     write_atomically(path, safetensors.torch.save(tensors, metadata))

@@ -11,19 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lossgeom.lab.datasets._dataset import Examples, Labelled
 from lossgeom.lab.datasets._files import check_published
 
 PIXELS = 3 * 32 * 32
 SOURCE = "https://www.cs.toronto.edu/~kriz/"
-
-ARRAYS: dict[tuple[str, str], Any] = {  # all that a pickled array of NumPy calls
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-}
 
 
 @dataclass(frozen=True)
@@ -98,21 +91,54 @@ def _binary(file: Path, content: bytes, labels: int) -> Examples:
 def _pickled(file: Path, content: bytes, labels: str) -> Examples:
     try:
         held = _Arrays(io.BytesIO(content), encoding="latin1").load()
-        pixels, given = held["data"], held[labels]
+        pixels, given = getattr(held["data"], "values", None), held[labels]
     except Exception as error:  # a pickle that is damaged may raise anything
         raise ValueError(f"{file} is damaged, or no batch of CIFAR: {error}") from None
     whole = isinstance(given, list) and all(type(each) is int for each in given)
     shape = getattr(pixels, "shape", None)
-    if not whole or shape != (len(given), PIXELS) or pixels.dtype != np.uint8:
+    if not whole or pixels is None or shape != (len(given), PIXELS):
         raise ValueError(
             f"{file} is damaged: expected bytes (N, {PIXELS}) and N {labels}, got "
             f"{shape} and {len(given) if whole else given!r}"
         )
-    return _tensor(pixels), torch.tensor(given, dtype=torch.int64)
+    return torch.from_numpy(pixels), torch.tensor(given, dtype=torch.int64)
 
 
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+class _Kind:
+    """What a pickle says about the type of an array, of which the name is all that is kept."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"one of the type {self.name}"
+
+    def __setstate__(self, state: object) -> None:
+        """Leave it: a state can make NumPy take any bytes for addresses of objects."""
+
+
+class _Array:
+    """An array in a pickle, of bytes or nothing."""
+
+    values: np.ndarray[Any, Any] | None = None
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Make it of a version, its shape, its type, whether columns come first, and its bytes."""
+        _, shape, kind, columns, held = state
+        if not isinstance(kind, _Kind) or kind.name not in ("u1", "|u1"):
+            raise pickle.UnpicklingError(f"expected an array of bytes, got {kind!r}")
+        content = held.encode("latin1") if isinstance(held, str) else held  # as of Python 2
+        flat = np.frombuffer(content, np.uint8)
+        self.values = flat.reshape(shape, order="F" if columns else "C").copy()
+
+
+ARRAYS = {  # all that a pickled array of NumPy calls, without NumPy's own
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Kind,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+}
 
 
 class _Arrays(pickle.Unpickler):

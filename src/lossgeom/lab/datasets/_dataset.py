@@ -14,6 +14,7 @@ from lossgeom.wording import one_of
 
 Examples = tuple[Tensor, Tensor]
 TEST = 1000  # examples to test on, of what is drawn
+CONSTANT = 1e-6  # a deviation that is rounding
 NOISE = 18  # what tells the numbers for label noise from all others of a seed
 
 TARGETS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -126,6 +127,8 @@ class Labelled:
             order = _balanced(order, labels, examples, len(kept))
         train, rest = ((inputs[rows], labels[rows]) for rows in order.tensor_split([examples]))
         test = rest if self.test is None else _of_classes(self.test, kept)
+        if not len(test[0]):
+            raise ValueError(f"expected {self.what} of the classes {tuple(kept)} to test on, got 0")
         return self._scaled(train, test, seed, options)
 
     def _kept(self, classes: Sequence[int]) -> Sequence[int]:
@@ -138,7 +141,8 @@ class Labelled:
         if options.centred:
             over = (0, *range(2, x.ndim))
             mean = x.mean(over, keepdim=True)
-            deviation = x.std(over, keepdim=True) if self.deviation else 1
+            spread = x.std(over, keepdim=True) if self.deviation else torch.ones(())
+            deviation = spread.where(spread > CONSTANT, 1.0)  # as that of an alpha channel
             x, others = (x - mean) / deviation, (others - mean) / deviation
             told += self.centring
         classes = len(self._kept(options.classes))

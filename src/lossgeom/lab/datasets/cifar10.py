@@ -58,7 +58,7 @@ def cifar10(
         examples: to train on: a random choice out of the five batches.
         seed: of that choice, and of label noise.
         folder: where the files of the binary or the Python version are; nothing is downloaded. Of
-            the latter, nothing is called but what makes arrays.
+            the latter, no function of any module is called.
         **options: fields of :class:`Options`.
 
     Raises:

@@ -36,9 +36,22 @@ class Job:
             try:
                 STUDIES[self.study].run(self.run, record)
             except Exception as error:
-                record.update(left_out=f"it failed: {error}")
+                record.update(left_out=f"it failed: {message(error)}")
                 record.finish("failed")
                 raise
+
+
+def message(error: BaseException) -> str:
+    """What an error says, with its kind unless its words were chosen for it to be read alone.
+
+    >>> message(ValueError("no data")), message(KeyError("x")), message(MemoryError())
+    ('no data', "KeyError: 'x'", 'MemoryError')
+    """
+    told = str(error)
+    kind = type(error).__name__
+    if not told:
+        return kind
+    return told if isinstance(error, (ValueError, RuntimeError, OSError)) else f"{kind}: {told}"
 
 
 class Executor(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import Counter
@@ -19,11 +20,14 @@ from pathlib import Path
 import torch
 
 from lossgeom.checks import check_at_least
-from lossgeom.lab.executors._job import Job
+from lossgeom.lab.executors._job import Job, message
 
 POLL_SECONDS = 0.5
 TRIES = 3  # of a run whose process dies
-DIED = f"its process died {TRIES} times, perhaps for lack of memory"
+DIED = (
+    f"its process died {TRIES} times, perhaps for lack of memory or, in a script, of a line "
+    "\"if __name__ == '__main__':\" around what is run"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class _Worker:
         """Begin with a job."""
         try:
             with _no_interrupts():  # the process may be started here
-                return self.pool.submit(job)
+                return self.pool.submit(_attempt, job)
         except BrokenProcessPool as error:  # it died since the last one
             lost = Future[None]()
             lost.set_exception(error)
@@ -103,6 +107,18 @@ class _Worker:
         self.pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+
+
+def _attempt(job: Job) -> None:
+    """Run a job; raise its error in a form that reaches the other process."""
+    try:
+        job()
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - else the process is taken for dead
+        except Exception:
+            raise RuntimeError(message(error)) from None
+        raise
 
 
 def _cores() -> int:

@@ -24,7 +24,8 @@ def dropout(strength: float) -> Regularizer:
 
     Raises:
         ValueError: unless 0 <= p < 1.
-        TypeError: when it is given a model that is no ``nn.Sequential`` with activations.
+        TypeError: when it is given a model that is no ``nn.Sequential`` with activations, or one of
+            blocks, such as a residual network, in which it would miss those inside.
 
     Source: Srivastava et al., Dropout (2014).
 
@@ -47,12 +48,14 @@ def dropout(strength: float) -> Regularizer:
 
 def _with_dropout(model: nn.Module, share: float) -> nn.Module:
     """The same modules, with others between them."""
-    if not isinstance(model, nn.Sequential) or not any(isinstance(m, BEHIND) for m in model):
+    layers = list(model) if isinstance(model, nn.Sequential) else []
+    compound = any(True for m in layers for _ in m.children())  # whose activations are inside
+    if compound or not any(isinstance(m, BEHIND) for m in layers):
         raise TypeError(
             f"expected an nn.Sequential with activations, to put dropout behind them; got "
-            f"{type(model).__name__}; put nn.Dropout into others yourself: optimize(..., seed=) "
-            "makes what it draws a function of the step"
+            f"{type(model).__name__}{' of blocks' * compound}; put nn.Dropout into others "
+            "yourself: optimize(..., seed=) makes what it draws a function of the step"
         )
     return nn.Sequential(
-        *(nn.Sequential(m, nn.Dropout(share)) if isinstance(m, BEHIND) else m for m in model)
+        *(nn.Sequential(m, nn.Dropout(share)) if isinstance(m, BEHIND) else m for m in layers)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -35,8 +36,8 @@ def hold(
 
     Raises:
         ValueError: if the strength is not positive, the curve has other steps than values, steps
-            that do not increase or a value that is not positive; or, in training, if the quantity
-            is not positive.
+            that do not increase or a value that is not positive and finite; or, in training, if
+            the quantity or the factor is not positive.
 
     >>> from lossgeom.lab.regularizers import JacobianNorm
     >>> from lossgeom.losses import as_loss
@@ -51,7 +52,8 @@ def hold(
     steps, values = curve
     check_number("strength", strength, 0)
     increasing = all(a < b for a, b in pairwise(steps))
-    if not steps or len(steps) != len(values) or not increasing or not min(values) > 0:
+    positive = all(0 < value < math.inf for value in values)
+    if not steps or len(steps) != len(values) or not increasing or not positive:
         raise ValueError(
             "expected a curve of increasing steps and a positive value at each, got "
             f"{len(steps)} steps and {len(values)} values, {list(values)[:5]} first"
@@ -61,6 +63,8 @@ def hold(
         if mean <= 0:
             raise ValueError(f"expected a positive quantity to hold, got {mean.item()} at {step}")
         target = float(np.interp(step, steps, values)) * factor(step)
+        if not target > 0:
+            raise ValueError(f"expected a factor > 0 on the curve, got {factor(step)} at {step}")
         return strength * (mean / target).log().square()
 
     return add(metric, weigh)

@@ -11,7 +11,7 @@ from lossgeom.batches import Batch
 from lossgeom.checks import check_whole
 from lossgeom.lab.regularizers._penalty import add_multiple
 from lossgeom.lab.training import Objective, Regularizer
-from lossgeom.lab.training.objective import PER_BATCH
+from lossgeom.lab.training.objective import OF_OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class JacobianNorm:
         inputs = batch.input.detach().clone().requires_grad_()
         outputs = objective.model(inputs).flatten(1)
         total = outputs.new_zeros(())
-        for probe in self._directions(objective, outputs, (PER_BATCH, step, batch.index)):
+        for probe in self._directions(objective, outputs, (OF_OUTPUTS, step, batch.index)):
             (row,) = torch.autograd.grad(outputs, inputs, probe, create_graph=True)
             total = total + row.square().sum()
         return total / (self.probes or 1), float(len(inputs))
@@ -49,7 +49,7 @@ class JacobianNorm:
     ) -> list[Tensor]:
         if self.probes is None:
             return [axis.expand_as(outputs) for axis in torch.eye(outputs.shape[1]).to(outputs)]
-        return [objective.probe(outputs, *place, 1 + k) for k in range(self.probes)]
+        return [objective.probe(outputs, *place, k) for k in range(self.probes)]
 
 
 def jacobian_norm(strength: float, probes: int | None = 4) -> Regularizer:

@@ -90,10 +90,16 @@ Network = Annotated[NetworkSettings, tyro.conf.arg(name="")]  # whose flags have
 def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the settings of which no use is made, in those of any study."""
     flat = {**settings, **settings.get("network", {})}
-    layers, files = flat.get("model", "mlp") != "mlp", flat.get("data", "mnist") in IN_FILES
+    model, data = flat.get("model", "mlp"), flat.get("data", "mnist")
+    layers, files = model != "mlp", data in IN_FILES
     default = {each.name: each.default for each in fields(NetworkSettings)}
     idle = {"folder": not files, "widths": layers, "activation": layers}
-    idle |= {name: name in flat and flat[name] == default[name] for name in CHANGES}
+    without = {"channels": model in ("mlp", "lenet5"), "batch_norm": model == "lenet5"}
+    without |= {"verify": not files or data == "hugging_face"}
+    idle |= {
+        name: name in flat and (flat[name] == default[name] or without.get(name, False))
+        for name in CHANGES
+    }
     return tuple(name for name in idle if idle[name])
 
 

@@ -34,10 +34,12 @@ def descend(
         for parameter, gradient in zip(objective.parameters, gradients, strict=True):
             parameter.sub_(gradient, alpha=lr)
 
-    return follow(objective, move, steps=steps, first=first)
+    return follow(objective.gradient_at, move, steps=steps, first=first)
 
 
-def follow(objective: Objective, move: Move, *, steps: int, first: int) -> Iterator[int]:
+def follow(
+    gradient_at: Callable[[int], list[Tensor]], move: Move, *, steps: int, first: int
+) -> Iterator[int]:
     """Train in place: move the parameters by what each step and its gradient say.
 
     Yields ``first, ..., steps``, and ends early, after the step whose gradient has no finite norm.
@@ -46,7 +48,7 @@ def follow(objective: Objective, move: Move, *, steps: int, first: int) -> Itera
         raise ValueError(f"expected steps >= {first}, the steps already taken; got {steps}")
     for step in range(first, steps):
         yield step
-        _, gradients = objective.at(step)
+        gradients = gradient_at(step)
         norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
         if not torch.linalg.vector_norm(torch.stack(norms)).isfinite():
             return

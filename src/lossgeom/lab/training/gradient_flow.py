@@ -75,11 +75,11 @@ def gradient_flow(
     def move(step: int, gradients: list[Tensor]) -> None:  # noqa: ARG001
         def velocity(theta: Tensor) -> Tensor:
             vector_to_parameters(theta, objective.parameters)
-            return -parameters_to_vector(objective.at(step)[1])
+            return -parameters_to_vector(objective.gradient_at(step))
 
         start = parameters_to_vector(objective.parameters).detach()
         times = torch.tensor([lr], dtype=torch.float64)
         found = integrate(velocity, start, times, rtol=rtol, atol=atol, method=method)
         vector_to_parameters(found[-1], objective.parameters)
 
-    return follow(objective, move, steps=steps, first=first)
+    return follow(objective.gradient_at, move, steps=steps, first=first)

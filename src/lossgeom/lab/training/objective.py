@@ -17,7 +17,7 @@ from lossgeom.losses import Loss, LossLike, as_loss
 Batches = Iterable[Any]
 Augmentation = Callable[[Batch, np.random.Generator], Batch]
 Quantity = Callable[["Objective", Batch, int], tuple[Tensor, Tensor | float]]
-PER_STEP, PER_BATCH, OF_MODEL = range(3)  # streams of random numbers
+PER_STEP, PER_BATCH, OF_MODEL, OF_OUTPUTS = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,10 @@ class Objective:
                 value = value + penalty.detach()
                 gradient = [a + factor * b for a, b in zip(gradient, slopes, strict=True)]
         return value, gradient
+
+    def gradient_at(self, step: int) -> list[Tensor]:
+        """The gradient alone."""
+        return self.at(step)[1]
 
     def mean(self, quantity: Quantity, step: int) -> tuple[Tensor, list[Tensor]]:
         """The mean of a quantity over a step's batches, and its gradient."""

@@ -76,10 +76,12 @@ def optimize(
         check_lr(float(group["lr"]))
     objective = objective_of(model, loss, batches, regularizers, seed)
 
+    def gradient_at(step: int) -> list[Tensor]:
+        gradients = objective.gradient_at(step)
+        return _uphill(objective, step, ascent, gradients) if ascent else gradients
+
     def move(step: int, gradients: list[Tensor]) -> None:
         parameters = objective.parameters
-        if ascent:
-            gradients = _uphill(objective, step, ascent(parameters, gradients))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         if clip is not None:
@@ -91,7 +93,7 @@ def optimize(
         for parameter in parameters:
             parameter.grad = None
 
-    return follow(objective, move, steps=steps, first=first)
+    return follow(gradient_at, move, steps=steps, first=first)
 
 
 def _rescale(groups: list[dict[str, Any]], factor: float) -> None:
@@ -100,15 +102,18 @@ def _rescale(groups: list[dict[str, Any]], factor: float) -> None:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
-def _uphill(objective: Objective, step: int, up: list[Tensor]) -> list[Tensor]:
-    """The gradient at other parameters."""
+def _uphill(
+    objective: Objective, step: int, ascent: Ascent, gradients: list[Tensor]
+) -> list[Tensor]:
+    """The gradient where an ascent leads to from here."""
     parameters = objective.parameters
+    up = ascent(parameters, gradients)
     here = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter, part in zip(parameters, up, strict=True):
             parameter.add_(part)
-    _, gradients = objective.at(step)
+    found = objective.gradient_at(step)
     with torch.no_grad():
         for parameter, before in zip(parameters, here, strict=True):
             parameter.copy_(before)
-    return gradients
+    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from lossgeom.checks import check_at_least
+
 Schedule = Callable[[int], float]
 
 
@@ -23,6 +25,7 @@ def step_decay(every: int, factor: float = 0.1) -> Schedule:
     >>> [step_decay(10, 0.5)(step) for step in (0, 9, 10, 20)]
     [1.0, 1.0, 0.5, 0.25]
     """
+    check_at_least(1, every=every)
     return lambda step: float(factor ** (step // every))
 
 
@@ -34,6 +37,7 @@ def cosine(steps: int, lowest: float = 0.0) -> Schedule:
     >>> [round(cosine(10, 0.2)(step), 6) for step in (0, 5, 10, 11)]
     [1.0, 0.6, 0.2, 0.2]
     """
+    check_at_least(1, steps=steps)
     return lambda step: lowest + (1 - lowest) * (1 + math.cos(math.pi * min(step / steps, 1))) / 2
 
 
@@ -55,6 +59,7 @@ def ramp(to: float, steps: int) -> Schedule:
     >>> [ramp(0.5, 10)(step) for step in (0, 5, 10, 20)]
     [1.0, 0.75, 0.5, 0.5]
     """
+    check_at_least(1, steps=steps)
     return lambda step: 1 + (to - 1) * min(step / steps, 1)
 
 
