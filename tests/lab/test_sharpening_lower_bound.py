@@ -73,12 +73,14 @@ def test_what_the_paper_says(tmp_path):
     text = study.claims.summary(TWO, list(found.values()))
     assert "5 of 5 statements are shown, and 3 of 3 negative controls fail" in text
     assert "It ends at 0.60 or more of the norm" in text
+    assert text.endswith("contracts it by about 1 - a is shown.")
 
 
 def test_every_claim_can_come_out_against_it_and_every_control_be_shown(tmp_path):
     found = claims_of(tmp_path, *[(BAD, BAD_IMAGES)] * 6)
     for claim in found.values():
         assert claim.verdict == ("shown" if claim.control else "contradicted"), claim.id
+    assert study.claims.summary(TWO, list(found.values())).endswith("is contradicted.")
 
 
 def test_a_run_that_diverges_gives_no_value(tmp_path):

@@ -131,11 +131,13 @@ def _controls(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
     middle = {claim.id: statistics.median(claim.per_seed or [math.nan]) for claim in found}
+    verdicts = {claim.id: claim.verdict for claim in found}
     return (
         f"With {config.points} points of an interval, {stats.counted(found)} Whatever fits so well "
         "has a Jacobian norm above the bound, with probability 0.95 over the points. It ends at "
-        f"{middle['bound_says_much']:.2f} or more of the norm of the network that was trained, and "
-        "label smoothing by a contracts it by about 1 - a."
+        f"{middle['bound_says_much']:.2f} or more of the norm of the network that was trained. "
+        "That label smoothing by a contracts it by about 1 - a is "
+        f"{verdicts['bound_contracts']}."
     )
 
 
