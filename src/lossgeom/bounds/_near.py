@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -109,10 +110,9 @@ class Difference(nn.Module):
         super().__init__()
         self.one, self.other = one, other
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """One less the other."""
-        difference: Tensor = self.one(x) - self.other(x)
-        return difference
+        return self.one(x) - self.other(x)
 
 
 class Measurable(nn.Module):
@@ -122,10 +122,9 @@ class Measurable(nn.Module):
         super().__init__()
         self.module, self.unused = module, nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """The outputs of the module."""
-        outputs: Tensor = self.module(x)
-        return outputs
+        return self.module(x)
 
 
 def in_double(module: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
@@ -54,6 +54,7 @@ def message(error: BaseException) -> str:
     return told if isinstance(error, (ValueError, RuntimeError, OSError)) else f"{kind}: {told}"
 
 
+@runtime_checkable
 class Executor(Protocol):
     """What runs jobs that do not depend on each other, somewhere."""
 

@@ -15,6 +15,7 @@ from lossgeom.lipschitz.certified.smooth_maps import (
     Box,
     Groups,
     Linearised,
+    Results,
     SmoothMap,
     evenly,
 )
@@ -57,7 +58,7 @@ class Product(SmoothMap):
             torch.unflatten(W, -1, (self.inner, self.columns)),
         )
 
-    def __call__(self, x: Groups) -> Groups:
+    def __call__(self, x: Groups) -> Results:
         """The products."""
         X, W = self.factors(x)
         return (X @ W).flatten(-2)
@@ -105,7 +106,7 @@ class Product(SmoothMap):
         sizes = torch.tensor(self.parts, device=numbers.device)
         return numbers.repeat_interleave(sizes, -1)
 
-    def _range(self, box: Box) -> tuple[Groups, Groups]:
+    def _range(self, box: Box) -> tuple[Results, Results]:
         """Bounds of the products, from the middles and half widths of the factors."""
         X, W = self.factors((box.lower + box.upper) / 2)
         A, B = self.factors((box.upper - box.lower) / 2)

@@ -16,6 +16,7 @@ from lossgeom.linalg.operator_norms import EPSILON
 ROUNDING = 2e-11  # error of a sum of 10^5 numbers at most, relative to that of their magnitudes
 Columns = Float[Tensor, "B K G n"]
 Groups = Float[Tensor, "B G n"]
+Results = Float[Tensor, "B G m"]  # of each group, as many as there are
 Parts = Float[Tensor, "B G P"]
 
 
@@ -90,12 +91,12 @@ class Linearised(Known):
 
     steepness: Parts
     spread: Float[Tensor, " B"]
-    out: Groups
+    out: Results
     into: Groups
     bend: Callable[[Groups], Groups]
-    magnitude: Groups
-    lower: Groups
-    upper: Groups
+    magnitude: Results
+    lower: Results
+    upper: Results
     inner: Known | None = None
     outer: Known | None = None
 
@@ -114,7 +115,7 @@ class SmoothMap(ABC):
         return None
 
     @abstractmethod
-    def __call__(self, x: Groups) -> Groups:
+    def __call__(self, x: Groups) -> Results:
         """The results."""
 
     @abstractmethod
