@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 PREFIX, OTHER = "optimizer.", "regularizer."
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What goes on from step to step, such as a quantity that is held."""
 
