@@ -81,7 +81,7 @@ def test_notes(facts, expected):
     assert "".join(said).startswith(expected)
 
 
-def test_values_of_the_sheet():
+def test_known_values():
     apart = Divergence.of(torch.tensor([0.1, 0, 0, 0]), torch.full((4,), -2.0))
     complexity = Complexity(1000, **SETTINGS)
     kl = apart.kl(-3.0)

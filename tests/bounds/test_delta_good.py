@@ -174,7 +174,7 @@ def test_samples_cover(name):
         assert seen <= distribution.radius(N, 0.05)
 
 
-def test_covering_radii_of_the_sheet():
+def test_known_covering_radii():
     support = torch.cat([Cube(2).sample(20_000, seed=99), SQUARE_CORNERS])
     seen = [covering_radius_seen(Cube(2).sample(1000, seed), support) for seed in range(30)]
     assert sum(seen) / 30 == pytest.approx(0.0632, abs=3e-3)

@@ -23,7 +23,7 @@ def exact(*numbers):
     return [Bracket.exactly(number) for number in numbers]
 
 
-def test_the_sine_of_the_sheet():
+def test_a_sine_at_a_thousand_points():
     delta = 4 * math.gamma(1.5) / math.sqrt(math.pi) * math.log(1000 / 0.05) / 1000
     slope, variation = 2 * math.pi, 2 * delta * 4 * math.pi**2
     bound = generalisation(delta, *exact(slope, slope, variation), epsilon=0.05)

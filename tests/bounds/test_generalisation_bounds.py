@@ -128,14 +128,14 @@ def test_too_few_examples_and_layers_without_a_bound():
         generalisation_bounds(Unknown(), model, sample(50, 2), Cube(2))
 
 
-# of the sheet, at N = 500, from another draw of generator, teacher and student; over draws, those
+# at N = 500, from another draw of generator, teacher and student; over draws, those
 # that rest on second derivatives vary by a third
-SHEET = {"ambient": 1.205, "latent": 0.922, "local Lipschitz": 0.605}
+KNOWN = {"ambient": 1.205, "latent": 0.922, "local Lipschitz": 0.605}
 ROUGH, FINE = 0.483, 0.123
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_surface_of_the_sheet():
+def test_a_surface_with_known_values():
     task = tanh_surface(seed=0)
     u, x, y = task.sample(500, seed=1)
     f = student(x[:150], y[:150])
@@ -144,14 +144,14 @@ def test_the_surface_of_the_sheet():
     )
     delta, fit = found["latent"].inputs["delta"], found["latent"].inputs["fit"]
     assert fit < 2e-3
-    for name, value in SHEET.items():
+    for name, value in KNOWN.items():
         assert found[name].value == pytest.approx(value, rel=0.2)
     fresh, values = task.sample(2000, seed=2)[1:]
     error = (f(fresh) - values).abs().mean().item()
     assert all(error < bound.value for bound in found.values())
     values = [bound.value for bound in found.values()]
     assert values == sorted(values, reverse=True)
-    # the difference from the sum of what is known of both, as the sheet has it
+    # the difference from the sum of what is known of both
     both = [problem(nn.Sequential(task.generator, each), u) for each in (f, task.teacher)]
     on_balls = [certified_on_balls(each, delta) for each in both]
     variation = sum(each.variation.max() for each in on_balls)

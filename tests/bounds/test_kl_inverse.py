@@ -32,7 +32,7 @@ def test_ends_are_plain_floats():
     assert [str(kl_inverse(q, 0)) for q in (0, 1)] == ["0.0", "1.0"]
 
 
-def test_values_of_the_sheet():
+def test_known_values():
     assert kl_inverse(0.05, 0.1) == pytest.approx(0.206401, abs=5e-7)
     assert kl_inverse(0.0, 0.1) == pytest.approx(0.095163, abs=5e-7)
 

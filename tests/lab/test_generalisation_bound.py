@@ -77,7 +77,7 @@ def claims_of(folder, *seeds):
     return study.STUDY.judge(SIZES, records), records
 
 
-def test_what_the_paper_and_the_sheet_say(tmp_path):
+def test_known_values_of_the_bound(tmp_path):
     found, _ = claims_of(tmp_path, *[GOOD] * 6)
     assert [claim.id for claim in found if not claim.as_expected] == []
     by_id = {claim.id: claim for claim in found}

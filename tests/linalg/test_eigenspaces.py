@@ -27,7 +27,7 @@ def test_overlap_of_the_same_space():
     assert lg.eigenspace_overlap(U, turned)[-1].item() == pytest.approx(1)
 
 
-def test_overlap_of_the_sheet():
+def test_known_overlap():
     """Two examples whose Hessian and Kronecker product are known to all digits."""
     xs = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     Ms = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]], dtype=torch.float64)

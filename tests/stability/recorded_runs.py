@@ -1,7 +1,7 @@
 """Ratios, losses and realised edges of real runs, to three and two digits.
 
 500 digits, (pixels - 8) / 8, on a 64-48-48-10 tanh network, one half of the squared error against
-one-hot targets, full batch, seed 0: the runs of the sheet that the band was taken from. Effective
+one-hot targets, full batch, seed 0: the runs that the band was taken from. Effective
 sharpness by 20 warm power iterations with the preconditioner after the step.
 """
 
