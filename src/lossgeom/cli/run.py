@@ -117,6 +117,7 @@ def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
         config = study.paper if options.preset == "paper" else study.Config()
         preset = ["--preset", "paper"] if options.preset == "paper" else []
         command = ["lossgeom", "run", name, "--seeds", str(options.seeds), *preset]
+        command += [] if options.out is None else ["--out", str(out / name)]
         try:
             found = _run(study, config, out / name, options, command)
         except (FailedRunsError, RecordError) as error:
