@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lossgeom.adversarial._attack import margins
@@ -97,14 +97,21 @@ def in_l2(radius: float, norm: Norm, inputs: Inputs) -> float:
 
 def _largest(graph: Graph, inputs: Inputs, reach: Numbers, at: Numbers, tol: float) -> Numbers:
     """Search for the largest r with L(B(x, r)) r < reach, which holds for what is returned."""
+
+    def holds(r: Numbers) -> Bool[Tensor, " N"]:
+        return bounds(graph, inputs, r).norm * r * MARGIN < reach
+
     anywhere = everywhere(graph, inputs).norm
     low = torch.where(reach > 0, reach / (anywhere * MARGIN), 0)
-    at = torch.minimum(at, anywhere)
-    high = torch.minimum(torch.where(reach > 0, reach / at, 0), WIDEST * low)
+    high = torch.where(reach > 0, reach / torch.minimum(at, anywhere), 0)
+    if anywhere.isinf().any():  # nothing is known of all inputs: from where hardly anything moves
+        least = torch.where(high.isinf(), 1.0, high) / WIDEST
+        low = torch.where(holds(least), least, 0)
+    high = torch.minimum(high, WIDEST * low)
     for _ in range(ROUNDS):
         if not (high > low * (1 + tol)).any():
             break
         middle = low.sqrt() * high.sqrt()
-        holds = bounds(graph, inputs, middle).norm * middle * MARGIN < reach
-        low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+        higher = holds(middle)
+        low, high = torch.where(higher, middle, low), torch.where(higher, high, middle)
     return low
