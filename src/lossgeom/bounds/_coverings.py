@@ -86,7 +86,7 @@ def attacked_cells(given: Given) -> list[Row]:
 
 
 def _until(bound: Bound, constant: float, given: Given) -> str:
-    """From how many examples on a bound says something, or more than the best constant does."""
+    """Tell the number of examples from which on a bound says something, or beats a constant."""
     constant_is = f"the best constant, which is off by {shown(constant)}"
     if not bound.vacuous and bound.value < constant:
         return f"below {constant_is}"

@@ -111,7 +111,7 @@ class Given:
 
     @property
     def where(self) -> str:
-        """Whose Jacobians these are."""
+        """The map whose Jacobians these are, in words."""
         return "of the model" if self.generator is None else "of the model after the generator"
 
     def of_latents(self, module: nn.Module, latents: Tensor) -> Float[Tensor, "N C"]:

@@ -112,9 +112,7 @@ def trained(
     """
     basis, unwatched = basis_at(problem), problem.inside_transforms()
     batches = problem.over_batches(lambda batch: batch)
-    start = min(PRIOR_LOG_STD, complexity.largest / 2)
-    log_std = _first_log_std(problem.theta, prior, basis, start)
-    both, log_prior_std = torch.stack([problem.theta, log_std]), torch.tensor(start).double()
+    both, log_prior_std = _beginning(problem.theta, prior, basis, complexity)
     steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
     mean, log_std = both
     # memory that is used in every step: to be given it anew takes longer than to compute
@@ -128,8 +126,8 @@ def trained(
         noise = normal.normal_(generator=generator).to(std).mul_(std)
         gradient, total, count = _gradient(unwatched, mean + basis.unrotate(noise), batch)
         squares = (std.dot(std) + offset.dot(offset)).item()
-        apart = Divergence(len(std), squares, log_std.sum().item())
-        precision, by, in_prior = complexity.gradients(apart, 2 * log_prior_std.item())
+        at = Divergence(len(std), squares, log_std.sum().item()), 2 * log_prior_std.item()
+        precision, by, in_prior = complexity.gradients(*at)
         torch.add(gradient, offset, alpha=precision, out=whole[0])
         torch.mul(basis.rotate(gradient), noise, out=whole[1])
         whole[1].addcmul_(std, std, value=precision).sub_(by)
@@ -143,8 +141,8 @@ def trained(
             if training.every and epoch > 1 and (epoch - 1) % training.every == 0:
                 basis = basis_at(problem.at(mean))
             losses = [step(batch) for batch in batches]
-            apart = Divergence.of(mean - prior, log_std)
-            history.append(_over(epoch, losses, apart, 2 * log_prior_std.item(), complexity))
+            at = Divergence.of(mean - prior, log_std), 2 * log_prior_std.item()
+            history.append(_over(epoch, losses, *at, complexity))
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
@@ -152,11 +150,18 @@ def trained(
     return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
 
 
-def _first_log_std(theta: Tensor, prior: Tensor, basis: Basis, start: float) -> Tensor:
-    """Deviations to begin with: as large as the coordinates, or from the prior on as its own."""
-    if torch.equal(theta, prior):
-        return torch.full_like(prior, start)
-    return basis.rotate(theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
+def _beginning(
+    theta: Tensor, prior: Tensor, basis: Basis, complexity: Complexity
+) -> tuple[Float[Tensor, "2 P"], Float[Tensor, ""]]:
+    """The mean with the ln of deviations, and that of the prior, to begin with.
+
+    Deviations are as large as the coordinates, or where theta is the prior as the prior's own.
+    """
+    start = min(PRIOR_LOG_STD, complexity.largest / 2)
+    log_std = torch.full_like(prior, start)
+    if not torch.equal(theta, prior):
+        log_std = basis.rotate(theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
+    return torch.stack([theta, log_std]), torch.tensor(start).double()
 
 
 def _over(

@@ -198,5 +198,5 @@ def _with_sum(layers: Mapping[str, bool], means: list[Tensor]) -> dict[str, floa
 
 
 def _volumes(values: Float[Tensor, "N n"], C: int) -> Float[Tensor, " N"]:
-    """Of dimension C; there is none where a layer is called with fewer numbers."""
+    """Volumes of dimension C; 0 where a layer is called with fewer numbers."""
     return values.prod(1) if values.shape[1] == C else values.new_zeros(len(values))

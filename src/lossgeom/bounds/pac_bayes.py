@@ -193,8 +193,7 @@ def pac_bayes(
         samples: n, at least 2.
         delta: the probability that the bound on the error fails, in (0, 1).
         delta_prime: that its estimate from n networks does; with delta, below 1. To choose the best
-            of several bounds afterwards, divide it by their number, and delta, too, if their priors
-            differ.
+            of several bounds, divide it by their number, and delta, too, if their priors differ.
         b: larger than the largest prior variance of the grid.
         p: how fine the grid is.
         every: epochs after which ``basis="recomputed"`` is computed again.
@@ -234,22 +233,18 @@ def pac_bayes(
     (True, False)
     """
     checked_problem(problem)
-    if basis not in BASES:
-        raise ValueError(unknown("basis", basis, BASES))
-    _check(every, samples, delta, delta_prime, prior_share)
+    _check(basis, every, samples, delta, delta_prime, prior_share)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
         problem, labels, mean, assumptions = _started(problem, prior, prior_share, training)
         N, examples = (sum(counts) for counts in zip(*map(_counts, labels), strict=True))
         complexity = Complexity(N, delta, b, p)
-        posterior, log_variance, history = trained(
-            problem, mean, BASES[basis], complexity, training
-        )
+        make = BASES[basis]
+        posterior, log_variance, history = trained(problem, mean, make, complexity, training)
         errors = sampled_errors(problem, labels, posterior, samples, random_numbers(seed + 1))
         at = [] if prior_share else errors_at(problem, labels, [problem.theta, mean])
-    kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
-    c, log_variance = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
-    kl, variance, empirical = kl_at(log_variance), math.exp(log_variance), _mean(errors)
+    c, kl, log_variance = _on_grid(complexity, posterior, mean, log_variance)
+    variance, empirical = math.exp(log_variance), _mean(errors)
     value = kl_inverse(kl_inverse(empirical.value, math.log(2 / delta_prime) / samples), c)
     ceiling = b if math.isclose(log_variance, complexity.largest) else None
     bound = Bound(
@@ -266,7 +261,11 @@ def pac_bayes(
     return PacBayes(bound, basis, kl, variance, empirical, posterior, tuple(history), held)
 
 
-def _check(every: int, samples: int, delta: float, delta_prime: float, prior_share: float) -> None:
+def _check(
+    basis: str, every: int, samples: int, delta: float, delta_prime: float, prior_share: float
+) -> None:
+    if basis not in BASES:
+        raise ValueError(unknown("basis", basis, BASES))
     check_whole(1, every=every)
     check_whole(2, samples=samples)
     check_number("delta", delta, 0, 1)
@@ -278,13 +277,22 @@ def _check(every: int, samples: int, delta: float, delta_prime: float, prior_sha
 def _started(
     problem: Problem, prior: Prior, share: float, training: Training
 ) -> tuple[Problem, list[Tensor], Tensor, tuple[Assumption, ...]]:
-    """Where the search starts, the classes there, the mean of the prior, and the assumptions."""
+    """The problem to start at, its classes, the mean of the prior, and the assumptions."""
     labels, mean = classes(problem), prior_mean(problem, prior)
     found = UNTRAINED, one_by_one(problem), INDEPENDENT, *copies(problem, labels)
     if not share:
         return problem, labels, mean, found
     problem, assumption = split(problem.at(mean), share, training)
     return problem, classes(problem), problem.theta, (assumption, *found)
+
+
+def _on_grid(
+    complexity: Complexity, posterior: Posterior, mean: Tensor, log_variance: float
+) -> tuple[float, float, float]:
+    """The second argument of the bound, KL and ln lambda, at the better neighbour on the grid."""
+    kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
+    c, at = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
+    return c, kl_at(at), at
 
 
 def _counts(labels: Tensor) -> tuple[int, int]:

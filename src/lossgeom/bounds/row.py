@@ -122,7 +122,7 @@ def shown(number: float) -> str:
 
 
 def falling(bound: Bound) -> str:
-    """By how much the worst term of a vacuous bound would have to fall, or all of them.
+    """Tell by how much the worst term of a vacuous bound would have to fall, or all of them.
 
     >>> small = Bound(9.0, "an error", 0.95, {}, (), "A theorem", terms={"a": 4.5, "b": 4.5})
     >>> falling(small)

@@ -44,7 +44,7 @@ class Format:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all files."""
+        """All files."""
         return *self.train, self.test
 
     def read(self, folder: Path, verify: bool) -> Labelled:

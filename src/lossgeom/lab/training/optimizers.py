@@ -48,7 +48,7 @@ class OptimizerSettings:
 
     @property
     def betas(self) -> tuple[float, float]:
-        """As Adam has them."""
+        """The two momenta of Adam."""
         return self.momentum, self.second_momentum
 
     def made_for(self, model: nn.Module) -> list[Optimizer]:

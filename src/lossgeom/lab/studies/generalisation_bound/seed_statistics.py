@@ -75,7 +75,7 @@ def worst(seed: Seed) -> float:
 
 
 def slope(seed: Seed, form: str) -> float:
-    """By which power of delta a form falls, without the fit that it includes."""
+    """The power of delta with which a form falls, without the fit that it includes."""
     bounds, fits, deltas = (values(seed, SURFACE, metric) for metric in (form, FIT, DELTA))
     less = [bounds[N] - fits[N] for N in deltas]
     return float(np.polyfit(np.log(list(deltas.values())), np.log(less), 1)[0])
@@ -108,13 +108,13 @@ def predicted(seed: Seed, form: str, level: str, from_size: int) -> float:
 
 
 def reached(seed: Seed, form: str, level: str) -> float:
-    """Where a form falls below a level; beyond the largest sample, by its rate from there on."""
+    """The size at which a form is below a level; beyond the largest sample, by its rate there."""
     found = crossing(seed, form, level)
     return min(found, predicted(seed, form, level, seed.study.examples[-1]))
 
 
 def foreseen(seed: Seed, form: str, level: str) -> float:
-    """Where a form falls below a level over where a sample a quarter as large foresees it.
+    """The size at which a form falls below a level, over what a quarter of the sample foresees.
 
     NaN where the form is below from the smallest size on, or nowhere, or there is no such sample.
     """

@@ -24,7 +24,7 @@ HOLDS: Interval = (-math.inf, 1.0)  # measured over bound
 CLOSE: Interval = (0.4, math.inf)  # the same, where a bound is close
 LOWER: Interval = (-math.inf, 1.0)  # as a multiple
 TOGETHER: Interval = (0.5, math.inf)  # rank correlation of attacks and their bound
-SLOWER: Interval = (0.0, math.inf)  # power of the number of examples
+SLOWER: Interval = (0.2, math.inf)  # power of the number of examples
 
 Seeds = Sequence[SeedRecords[Config]]
 Place = tuple[float, int]  # learning rate and batch size
