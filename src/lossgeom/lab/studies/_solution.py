@@ -1,0 +1,206 @@
+"""Networks that are trained by a recipe, and what is measured of the solutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from lossgeom.curvature import layer_summands
+from lossgeom.estimate import Estimate
+from lossgeom.lab.datasets import Dataset
+from lossgeom.lab.studies._network import in_chunks
+from lossgeom.lab.studies._stages import append_missing
+from lossgeom.lab.studies._training import train
+from lossgeom.lab.training import (
+    OptimizerSettings,
+    Regularizer,
+    batch_of_step,
+    optimize,
+)
+from lossgeom.lab.training.ascents import Ascent
+from lossgeom.lab.training.schedules import Schedule
+from lossgeom.losses import as_loss
+from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
+from lossgeom.problem import Problem
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.record import Record
+from lossgeom.recording.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        lr: the learning rate.
+        batch_size: examples in a batch.
+        epochs: how often all examples are gone through.
+        optimizer: one of ``OPTIMIZERS``.
+        momentum: of it.
+        weight_decay: of it.
+        label_smoothing: of the loss, which is also the one that is measured.
+        schedule: of the learning rate.
+        ascent: such as ``sam(0.1)``.
+        regularizers: what else changes the loss that is trained on, but not what is measured.
+        clip: the largest norm of a gradient.
+    """
+
+    lr: float
+    batch_size: int
+    epochs: int
+    optimizer: str = "momentum"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    schedule: Schedule | None = None
+    ascent: Ascent | None = None
+    regularizers: tuple[Regularizer, ...] = ()
+    clip: float | None = None
+
+    def steps(self, examples: int) -> int:
+        """How many steps the epochs are."""
+        return self.epochs * -(-examples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class InUse:
+    """A metric: another one, of the model in use (in eval mode), under a name of its own.
+
+    Of the loss that the problem has, or of another one.
+    """
+
+    name: str
+    metric: Metric
+    loss: str | None = None
+
+    def __call__(self, problem: Problem) -> Estimate:
+        """Measure."""
+        problem = problem.in_mode("eval")
+        return self.metric(problem if self.loss is None else problem.with_loss(as_loss(self.loss)))
+
+
+TRAIN, TEST = "train_", "test_"
+LOSS, LABEL_LOSS, ACCURACY = "loss", "label_loss", "accuracy"  # of either set, after its prefix
+GAP, LABEL_GAP = "gap", "label_gap"
+SHARPNESS = Sharpness(tol=0.01)  # an eigenvalue is then good to about four digits
+JACOBIAN, JACOBIAN_MAX = JacobianNorm(over="mean"), JacobianNorm(over="max")
+SOFTMAX_JACOBIAN = JacobianNorm(outputs="softmax", over="mean")
+AT_END: tuple[Metric, ...] = (SHARPNESS, JACOBIAN, JACOBIAN_MAX, SOFTMAX_JACOBIAN)
+
+
+def losses(examples: str, loss: str) -> tuple[Metric, ...]:
+    """Metrics of how well the model in use does on a set of examples, with that in their names.
+
+    Of a cross-entropy less the entropy of labels, so that 0 is its least value whatever the label
+    smoothing; and that of the labels without smoothing, whose least value is 0, too.
+    """
+    if loss != "cross_entropy":
+        return (InUse(examples + LOSS, Loss()),)
+    return (
+        InUse(examples + LOSS, Loss(minus_label_entropy=True)),
+        InUse(examples + LABEL_LOSS, Loss(), loss),
+        InUse(examples + ACCURACY, Accuracy()),
+    )
+
+
+def solve(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Dataset,
+    record: Record,
+    *,
+    seed: int,
+    chunk: int,
+    every: int,
+    loss: str = "cross_entropy",
+    along: Sequence[Metric] = (),
+    at_end: Sequence[Metric] = AT_END,
+    further: Callable[[Problem], Mapping[str, float]] = lambda problem: {},  # noqa: ARG005
+) -> None:
+    r"""Train a network in place, going on where its record stopped, and measure the solution.
+
+    Losses and accuracies are those of the model in use, on the examples to train on and on those
+    to test on; sharpness is that of the loss in the mode of training. The gap is
+    :math:`|L_\mathrm{test} - L_\mathrm{train}|`, with the label smoothing of the recipe as in
+    MacDonald et al. (arXiv:2305.14683), and, as ``label_gap``, without any.
+
+    Args:
+        recipe: how.
+        model: at its initialisation.
+        data: to train and to test on.
+        record: gets rows along training and at the end; is finished, also where training diverged.
+        seed: of batches, and of what regularisers draw.
+        chunk: examples to go through at a time, in measuring.
+        every: steps between measurements along training.
+        loss: by its name.
+        along: what else is measured along training.
+        at_end: what is measured after the last step, if training gets there.
+        further: other numbers that are, by their names.
+    """
+    steps = recipe.steps(len(data.train[0]))
+    trained, held_out = (
+        Problem(
+            model, loss, in_chunks(part, chunk), label_smoothing=recipe.label_smoothing,
+            mode="train",
+        )
+        for part in (data.train, data.test)
+    )  # fmt: skip
+    due = {*range(0, steps, every), steps}
+    trackers = (
+        Tracker(trained, [*losses(TRAIN, loss), *along], record, due),
+        Tracker(held_out, losses(TEST, loss), record, due),
+        Tracker(trained, at_end, record, [steps]),
+    )
+    record.update(data=data.scaling)
+    record.describe(ForReport(planned_at_end=tuple(metric.name for metric in at_end)))
+
+    def at_step(step: int) -> None:
+        for tracker in trackers:
+            tracker(step)
+        if step == steps:
+            append_missing(record, step, {**gaps(record), **further(trained.refreshed())})
+
+    optimizers = OptimizerSettings(
+        recipe.optimizer, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
+    ).made_for(model)
+    training = partial(
+        optimize, model, trained.criterion, batch_of_step(data.train, recipe.batch_size, seed=seed),
+        optimizers=optimizers, steps=steps, schedule=recipe.schedule, ascent=recipe.ascent,
+        clip=recipe.clip, regularizers=recipe.regularizers, seed=seed,
+    )  # fmt: skip
+    ended = train(
+        model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers
+    )
+    record.finish(ended)
+
+
+def gaps(record: Record) -> dict[str, float]:
+    """The gaps between the last losses on the two sets of examples, of those that are recorded."""
+    ends = dict[str, float]()
+    for gap, loss in {GAP: LOSS, LABEL_GAP: LABEL_LOSS}.items():
+        on_train, on_test = (record.series(examples + loss)[1] for examples in (TRAIN, TEST))
+        if on_train:
+            ends[gap] = abs(on_test[-1] - on_train[-1])
+    return ends
+
+
+def mediators(problem: Problem, seed: int) -> dict[str, float]:
+    r"""The mediators of :func:`lossgeom.layer_summands`, by names of which each holds a layer's.
+
+    That is ``root`` (the norm of C) and, for each layer from the first, ``summand_1`` (the largest
+    eigenvalue of its part of the Gauss-Newton matrix), ``tail_jacobian_1`` and
+    ``layer_jacobian_1`` (the norms of what it is made of).
+    """
+    found = dict[str, float]()
+    for number, layer in enumerate(layer_summands(problem), 1):
+        each = layer.mediators(tol=0.01, seed=seed)
+        found |= {
+            "root": each.root.value,
+            f"summand_{number}": each.eigenvalue.value,
+            f"tail_jacobian_{number}": each.tail_jacobian.value,
+            f"layer_jacobian_{number}": each.layer_jacobian.value,
+        }
+    return found
