@@ -36,7 +36,15 @@ def test_figures_are_arranged_by_what_tells_its_runs_apart(study):
     keys = {study.figure.columns, study.figure.colour} - {None}
     if study.scatter is not None:
         keys |= {study.scatter.colour, study.scatter.size}
-    assert all(keys <= run.settings.keys() for run in study.plan(study.paper, 1))
+    runs = study.plan(study.paper, 1)
+    if study.sweep is not None:
+        keys |= {study.sweep.lines} - {None}
+        keys |= {key for column in study.sweep.columns for key in column.where}
+        for column in study.sweep.columns:  # a setting, or a metric, which no run has as a setting
+            assert len({column.setting in run.settings for run in runs}) == 1
+            for key, values in column.where.items():
+                assert any(run.settings[key] in values for run in runs)
+    assert all(keys <= run.settings.keys() for run in runs)
 
 
 def test_nothing_is_claimed_without_records(study):

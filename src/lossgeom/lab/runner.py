@@ -89,6 +89,7 @@ def run_study(
                 command=command,
                 figure=study.figure,
                 scatter=study.scatter,
+                sweep=study.sweep,
                 planned_runs=tuple(run.name for run in runs),
                 idle_settings=idle_settings(asdict(config)),
             )

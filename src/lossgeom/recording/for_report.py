@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from lossgeom.recording.forms import ArrayName
-from lossgeom.recording.metric_figures import Scatter, Trajectories
+from lossgeom.recording.metric_figures import Scatter, Sweep, Trajectories
 
 # Figures of arrays, which are saved beside them
 
@@ -187,6 +187,7 @@ class ForReport:
         notes: how measurements differ from how the model runs.
         figure: metrics to draw along training; by default, every metric.
         scatter: metrics to draw at the end of training.
+        sweep: metrics to draw over settings.
         boundaries, curves, heat_maps, phase_planes, predictions, spectra: names of arrays to draw,
             which may not be there yet. :meth:`lossgeom.Record.save_drawing` adds to them.
         planned_runs: names of all runs of a study.
@@ -206,6 +207,7 @@ class ForReport:
     notes: tuple[str, ...] = ()
     figure: Trajectories | None = None
     scatter: Scatter | None = None
+    sweep: Sweep | None = None
     boundaries: tuple[ArrayName, ...] = ()
     curves: tuple[ArrayName, ...] = ()
     heat_maps: tuple[ArrayName, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,54 @@ class Scatter:
     size: str
     caption: str
     panels: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a metric in a run.
+
+    Attributes:
+        metric: its name in the rows.
+        label: what to call it on the axis.
+        log: whether the axis is logarithmic.
+        of: which of the values along the run it is.
+    """
+
+    metric: str
+    label: str
+    log: bool = False
+    of: Literal["last", "largest", "smallest", "median"] = "last"
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """The axis of a setting that is varied.
+
+    Attributes:
+        setting: its name, or that of a metric whose last value it is; text has places in order.
+        label: what to call it.
+        log: whether the axis is logarithmic; 0 then has a place of its own, before a break.
+        where: the values that other settings have in the runs that are drawn; by default, all.
+    """
+
+    setting: str
+    label: str
+    log: bool = False
+    where: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Metrics over settings: a point for each run, a line through the medians over seeds.
+
+    Attributes:
+        columns: from left to right.
+        rows: from top to bottom.
+        lines: the setting that has a line and a colour for each value.
+        caption: what else a reader should know.
+    """
+
+    columns: tuple[Strengths, ...]
+    rows: tuple[Outcome, ...]
+    lines: str | None = None
+    caption: str = ""

@@ -10,6 +10,7 @@ from typing import Any
 from lossgeom.claim import Claim
 from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE, is_record, run_folder
 from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.metric_figures import Sweep
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import BOUND, MEASUREMENT, RecordError, read_claims
 
@@ -118,10 +119,11 @@ def _study(folder: Path, study: Record) -> Source:
 
 def _check_settings(source: Source) -> None:
     """Raise unless every run has the settings that order the figures, as numbers or text."""
-    figure, scatter = source.told.figure, source.told.scatter
+    figure, scatter, sweep = source.told.figure, source.told.scatter, source.told.sweep
     keys = [figure.columns, figure.colour] if figure else []
     keys += [scatter.colour, scatter.size] if scatter else []
-    for key in (key for key in keys if key is not None):
+    keys += [sweep.lines, *_settings(sweep, source)] if sweep else []
+    for key in dict.fromkeys(key for key in keys if key is not None):
         values = [record.config.get(key) for record in source.records.values()]
         kinds = {float if isinstance(v, (int, float)) else type(v) for v in values}
         if kinds - {float, str} or len(kinds) > 1:
@@ -129,3 +131,9 @@ def _check_settings(source: Source) -> None:
                 f"{source.folder / MANIFEST_FILE} arranges its figures by the setting {key!r}, "
                 "which is not a number in every run, nor text in every run"
             )
+
+
+def _settings(sweep: Sweep, source: Source) -> list[str]:
+    """What is varied in a sweep, without what is no setting but a metric."""
+    known = {key for record in source.records.values() for key in record.config}
+    return [column.setting for column in sweep.columns if column.setting in known]

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
-from lossgeom.recording.metric_figures import Scatter, Trajectories
+from lossgeom.recording.metric_figures import Scatter, Sweep, Trajectories
 from lossgeom.recording.record import Record
 
 Config = TypeVar("Config")
@@ -81,6 +81,7 @@ class Study:
         folder: of a run, such as ``"lr{lr}-seed{seed}"``.
         figure: what the report draws along training.
         scatter: what it draws of how runs end.
+        sweep: what it draws over the settings of the grid.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Study:
     folder: str = "seed{seed}"
     figure: Trajectories = field(default_factory=Trajectories)
     scatter: Scatter | None = None
+    sweep: Sweep | None = None
 
     def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:
         """All runs, seed by seed, for seeds that no statistic or threshold was chosen on."""

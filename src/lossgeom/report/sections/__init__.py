@@ -21,6 +21,7 @@ from lossgeom.report.sections.scatter import scatter
 from lossgeom.report.sections.setup import setup
 from lossgeom.report.sections.spectra import spectra
 from lossgeom.report.sections.structure import structure
+from lossgeom.report.sections.sweep import sweep
 from lossgeom.report.sections.training import training
 from lossgeom.report.sections.trajectories import trajectories
 from lossgeom.report.sections.verdict import verdict
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     structure,
     verdict,
     training,
+    sweep,
     scatter,
     trajectories,
     spectra,
