@@ -33,18 +33,18 @@ def test_its_runs_have_folders_of_their_own_and_fresh_seeds(study):
 
 
 def test_figures_are_arranged_by_what_tells_its_runs_apart(study):
-    keys = {study.figure.columns, study.figure.colour} - {None}
+    keys = {study.figure.columns, study.figure.colour}
     if study.scatter is not None:
         keys |= {study.scatter.colour, study.scatter.size}
     runs = study.plan(study.paper, 1)
     if study.sweep is not None:
-        keys |= {study.sweep.lines} - {None}
+        keys |= {study.sweep.lines}
         keys |= {key for column in study.sweep.columns for key in column.where}
         for column in study.sweep.columns:  # a setting, or a metric, which no run has as a setting
             assert len({column.setting in run.settings for run in runs}) == 1
             for key, values in column.where.items():
                 assert any(run.settings[key] in values for run in runs)
-    assert all(keys <= run.settings.keys() for run in runs)
+    assert all(keys - {None} <= run.settings.keys() for run in runs)
 
 
 def test_nothing_is_claimed_without_records(study):

@@ -21,7 +21,7 @@ from lossgeom.recording.record_format import RecordError
 TOLD = ForReport(
     title="A study",
     figure=Trajectories("lr", None, (Panel("loss", "the loss", log=True, threshold="2/lr"),)),
-    scatter=Scatter("lr", "seed", "All.", (Pair(Quantity("a", "A"), Quantity("b", "B")),)),
+    scatter=Scatter((Pair(Quantity("a", "A"), Quantity("b", "B")),), "lr", "seed", "All."),
     planned_steps=(0, 5),
     thresholds={"loss": float("inf")},
     left_out="diverged at step 3",

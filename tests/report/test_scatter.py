@@ -63,6 +63,14 @@ def test_a_point_for_every_run_in_every_panel(tmp_path):
     assert render([folder]).read_text() == page
 
 
+def test_points_may_look_alike(tmp_path):
+    alike = {"panels": LAYOUT["panels"]}
+    folder = make_study(tmp_path / "study", (0.1, 5, {}), (0.2, 50, {}), scatter=alike)
+    page = render([folder]).read_text()
+    assert points(page) == [2, 2]
+    assert "batch size</text>" not in page
+
+
 def test_what_is_left_out_is_listed_with_its_reason(tmp_path):
     reason = "loss 0.09 after 10 steps, not below <0.01>"
     folder = make_study(tmp_path / "study", (0.1, 5, {}), (0.2, 5, {"left_out": reason}))

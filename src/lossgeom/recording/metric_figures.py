@@ -65,16 +65,16 @@ class Scatter:
     """The last values of metrics, a point for each run.
 
     Attributes:
+        panels: from left to right.
         colour: the setting that has a colour for each value.
         size: the setting that has a size for each value.
         caption: what else a reader should know.
-        panels: from left to right.
     """
 
-    colour: str
-    size: str
-    caption: str
     panels: tuple[Pair, ...]
+    colour: str | None = None
+    size: str | None = None
+    caption: str = ""
 
 
 @dataclass(frozen=True)

@@ -58,27 +58,34 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
     colour_of, size_of = (
         dict(zip(values, looks(len(values)), strict=True))
         for key, looks in ((layout.colour, colours), (layout.size, _sizes))
-        for values in [sorted({record.config[key] for record, _ in points})]
+        for values in [sorted({_setting(record, key) for record, _ in points})]
     )
-    points = sorted(points, key=lambda point: -size_of[point[0].config[layout.size]])
+    points = sorted(points, key=lambda point: -size_of[_setting(point[0], layout.size)])
     figure, axes = panels(0.6 + 3.6 * len(layout.panels), 4.1, columns=len(layout.panels))
     for axis, panel in zip(axes[0], layout.panels, strict=True):
         for record, values in points:
             axis.scatter(
                 values[panel.x.metric], values[panel.y.metric],
-                s=size_of[record.config[layout.size]],
-                facecolor=colour_of[record.config[layout.colour]],
+                s=size_of[_setting(record, layout.size)],
+                facecolor=colour_of[_setting(record, layout.colour)],
                 edgecolor="white", linewidth=0.5,
             )  # fmt: skip
         axis.set_xlabel(literal(panel.x.label))
         axis.set_ylabel(literal(panel.y.label))
-    _legend(figure, layout.colour, {v: (look, MIDDLE) for v, look in colour_of.items()}, "left")
-    _legend(figure, layout.size, {v: ("0.4", look) for v, look in size_of.items()}, "right")
+    if layout.colour:
+        _legend(figure, layout.colour, {v: (look, MIDDLE) for v, look in colour_of.items()}, "left")
+    if layout.size:
+        _legend(figure, layout.size, {v: ("0.4", look) for v, look in size_of.items()}, "right")
     return figure
 
 
+def _setting(record: Record, key: str | None) -> Any:
+    """The value of a setting; the same for all runs if there is none."""
+    return record.config[key] if key else ""
+
+
 def _sizes(n: int) -> list[float]:
-    return [float(size) for size in np.linspace(SMALLEST, LARGEST, n)]
+    return [MIDDLE] if n == 1 else [float(size) for size in np.linspace(SMALLEST, LARGEST, n)]
 
 
 def _legend(figure: Any, key: str, looks: dict[Any, tuple[Any, float]], place: str) -> None:
