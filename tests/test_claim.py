@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lossgeom as lg
-from lossgeom.claim import judge
+from lossgeom.claim import holm, judge
 
 
 def claim(interval, expected=(0.9, math.inf), control=False):
@@ -47,3 +48,20 @@ def test_estimate():
     assert lg.Estimate(1.0, converged=False).status == "not_converged"
     with pytest.raises(AttributeError):
         lg.Estimate(1.0).value = 2.0
+
+
+@pytest.mark.quick
+def test_chances_corrected_for_their_number():
+    """As by ``p.adjust(method = "holm")`` of R."""
+    assert holm([0.03, 0.01, 0.05, 0.02, 0.04]) == pytest.approx([0.09, 0.05, 0.09, 0.08, 0.09])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.quick
+def test_one_wrong_verdict_of_many_is_as_rare_as_one_alone():
+    """And is not without the correction."""
+    chances = np.random.default_rng(0).random((2000, 20))
+    wrong = np.mean([min(holm(row)) <= 0.05 for row in chances.tolist()])
+    assert wrong < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 2000)
+    assert np.mean(chances.min(axis=1) <= 0.05) > 0.6

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Verdict = Literal["shown", "contradicted", "inconclusive"]
 Interval = tuple[float, float]
+LEVEL = 0.95  # of confidence intervals
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Claim:
         control: a negative control, which must come out contradicted.
         note: what else a reader should know, such as why the verdict is inconclusive.
         every: the statement is about every case, so that one out of the range contradicts it.
+        chance: the largest probability of a verdict as clear as this if it is wrong; 1 where none
+            is known.
 
     >>> claim = Claim("a", "grows", "A, Fig. 1", "slope", 2.0, (1.5, 2.5), (1.5, 2.5), (1.0, 9.0))
     >>> claim.verdict, claim.as_expected
@@ -43,6 +46,7 @@ class Claim:
     control: bool = False
     note: str = ""
     every: bool = False
+    chance: float = 1.0
 
     @property
     def verdict(self) -> Verdict:
@@ -78,6 +82,50 @@ def judge(interval: Interval, expected: Interval, *, every: bool = False) -> Ver
     if every or high < expected[0] or low > expected[1]:
         return "contradicted"
     return "inconclusive"
+
+
+def chance(interval: Callable[[float], Interval], expected: Interval) -> float:
+    r"""The largest probability of a verdict as clear as this if it is wrong.
+
+    An interval of level c misses what it is for with a probability of at most :math:`(1 - c) / 2`
+    on either side. So the chance is that of the highest level that leads to the verdict, and twice
+    that of a contradicted range with two ends. It is at least 1e-12, and 1 for no verdict.
+
+    Args:
+        interval: of any level.
+        expected: as in :class:`Claim`.
+
+    >>> round(chance(lambda level: (0.99 - level, 2.0), expected=(0.0, math.inf)), 5)
+    0.005
+    """
+    verdict = judge(interval(LEVEL), expected)
+    if verdict == "inconclusive":
+        return 1.0
+    same, other = math.log((1 - LEVEL) / 2), math.log(1e-12)
+    for _ in range(20):
+        middle = (same + other) / 2
+        if judge(interval(1 - 2 * math.exp(middle)), expected) == verdict:
+            same = middle
+        else:
+            other = middle
+    ends = sum(map(math.isfinite, expected)) if verdict == "contradicted" else 1
+    return ends * math.exp(same)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Correct chances for their number, so that one wrong verdict is as unlikely as one alone.
+
+    The k-th smallest of m is multiplied by m - k + 1, and is at least as large as those before it
+    (Holm, Scandinavian Journal of Statistics 6, 1979), however they depend on each other.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, largest = [0.0] * len(chances), 0.0
+    for before, i in enumerate(sorted(range(len(chances)), key=lambda i: chances[i])):
+        largest = max(largest, min(1.0, (len(chances) - before) * chances[i]))
+        corrected[i] = largest
+    return corrected
 
 
 def counted(claims: Sequence[Claim]) -> str:

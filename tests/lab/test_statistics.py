@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from lossgeom.lab.statistics import (
     FEWEST_SEEDS,
@@ -140,6 +141,27 @@ def test_statistics_without_enough_data():
     assert math.isnan(share_interval(0, 0)[0])
     assert math.isnan(rank_correlation([1.0], [2.0]))
     assert math.isnan(rank_correlation([1.0, 2.0], [3.0, 3.0]))
+
+
+def test_the_chance_of_a_verdict_if_it_is_wrong():
+    """That of so many values on one side of the median, or of so many hits."""
+    for n, outside in ((6, 0), (12, 1)):
+        values = [-1.0 - i for i in range(outside)] + [1.0 + i for i in range(n - outside)]
+        chance = stats.binom.cdf(outside, n, 0.5)
+        shown = claim_over_seeds("a", values=values, expected=(0.0, math.inf), **PARTS)
+        assert (shown.verdict, shown.chance) == ("shown", pytest.approx(chance, rel=1e-4))
+        failed = claim_over_seeds("a", values=values, expected=(-math.inf, 0.0), **PARTS)
+        assert (failed.verdict, failed.chance) == ("contradicted", pytest.approx(chance, rel=1e-4))
+    two_ends = claim_over_seeds("a", values=values, expected=(-0.5, 0.0), **PARTS)
+    assert two_ends.chance == pytest.approx(2 * chance, rel=1e-4)
+    share = claim_of_runs("a", values=[0.99], runs=200, expected=(0.9, math.inf), **PARTS)
+    assert share.chance == pytest.approx(stats.binom.sf(197, 200, 0.9), rel=1e-4)
+    none = claim_over_seeds("a", values=values, expected=(5.0, math.inf), **PARTS)
+    assert (none.verdict, none.chance) == ("inconclusive", 1.0)
+    limit = {"expected": (-math.inf, 0.0), **PARTS}
+    assert claim_of_all("a", values=[-1.0] * 6, **limit).chance == 0.5**6
+    assert claim_of_all("a", values=[-1.0] * 4, **limit).chance == 1
+    assert claim_of_all("a", values=[-1.0, 1.0], **limit).chance == 0  # a counterexample is one
 
 
 def test_a_negative_control_is_made_to_fail():

@@ -11,10 +11,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lossgeom.claim import Claim, Interval
+from lossgeom.claim import LEVEL, Claim, Interval, chance
 from lossgeom.extras import required
 
-LEVEL = 0.95
 FEWEST_SEEDS = 6  # that give the median an interval at this level, since 2 / 2^6 < 0.05 < 2 / 2^5
 MOST: Interval = (0.5, math.inf)  # share of seeds or runs
 
@@ -58,8 +57,10 @@ def share_interval(hits: int, trials: int, level: float = LEVEL) -> tuple[float,
     """
     if trials == 0:
         return math.nan, NO_INTERVAL
-    found = required("scipy.stats").binomtest(hits, trials).proportion_ci(level, method="exact")
-    return hits / trials, (float(found.low), float(found.high))
+    beta, misses, tail = required("scipy.stats").beta, trials - hits, (1 - level) / 2
+    low = beta.ppf(tail, hits, misses + 1) if hits else 0.0
+    high = beta.isf(tail, hits + 1, misses) if misses else 1.0
+    return hits / trials, (float(low), float(high))
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
@@ -89,7 +90,9 @@ def claim_over_seeds(name: str, *, values: Sequence[float], note: str = "", **pa
         reason = f"{_counted(values)}; an interval needs {FEWEST_SEEDS}."
     elif math.isnan(interval[0]):
         reason = "All seeds give the same value, which says nothing of how much it can vary."
-    return _claim(name, median, interval, values, reason, note, **parts)
+    return claim_of(
+        name, median, lambda level: median_interval(given, level)[1], values, reason, note, **parts
+    )
 
 
 def claim_of_seeds(
@@ -113,12 +116,11 @@ def claim_of_seeds(
     """
     given = known(values)
     hits = sum(inside[0] <= value <= inside[1] for value in given)
-    share, interval = share_interval(hits, len(given))
     low, high = inside
     some = f"at least {low:g}" if math.isinf(high) else f"at most {high:g}"
     said = measured or f"share of seeds with {some} of what is given for each seed, the {of}"
-    notes, parts = (_missing(values), note), {**parts, "measured": said, "expected": MOST}
-    return _claim(name, share, interval, values, *notes, **parts)
+    parts = {**parts, "measured": said, "expected": MOST}
+    return _claim_of_share(name, hits, len(given), values, note, **parts)
 
 
 def claim_of_runs(
@@ -131,8 +133,8 @@ def claim_of_runs(
     (0.75..., 0.99...)
     """
     given = known(values)
-    share, interval = share_interval(sum(round(v * runs) for v in given), runs * len(given))
-    return _claim(name, share, interval, values, _missing(values), note, **parts)
+    hits = sum(round(v * runs) for v in given)
+    return _claim_of_share(name, hits, runs * len(given), values, note, **parts)
 
 
 def claim_of_all(
@@ -177,8 +179,11 @@ def claim_of_all(
             f"least {1 - most:.1%} of all."
         )
     interval = (min(given), max(given)) if found or most < 0.5 else NO_INTERVAL
-    reasons = (_missing(values), reason, note)
-    return _claim(name, worst, interval, values, *reasons, expected=expected, every=True, **parts)
+    unless = 0.5**n if most < 0.5 else 1.0  # that half of all or more are counterexamples
+    return claim_of(
+        name, worst, lambda _: interval, values, _missing(values), reason, note,
+        expected=expected, every=True, chance=0.0 if found else unless, **parts,
+    )  # fmt: skip
 
 
 def control(make: Callable[..., Claim], name: str, *, statement: str, **parts: Any) -> Claim:
@@ -257,15 +262,32 @@ def _counted(values: Sequence[float]) -> str:
     return f"{len(known(values))} of {len(values)} seeds give a value"
 
 
-def _claim(
+def _claim_of_share(
+    name: str, hits: int, trials: int, values: Sequence[float], note: str, **parts: Any
+) -> Claim:
+    def interval(level: float) -> Interval:
+        return share_interval(hits, trials, level)[1]
+
+    share = share_interval(hits, trials)[0]
+    return claim_of(name, share, interval, values, _missing(values), note, **parts)
+
+
+def claim_of(
     name: str,
     statistic: float,
-    interval: Interval,
+    interval: Callable[[float], Interval],
     values: Sequence[float],
     *notes: str,
+    expected: Interval,
     **parts: Any,
 ) -> Claim:
-    note, per_seed = " ".join(filter(None, notes)), tuple(known(values))
+    """Make a claim about a statistic that has an interval at any level."""
     return Claim(
-        name, statistic=statistic, interval=interval, per_seed=per_seed, note=note, **parts
+        name,
+        statistic=statistic,
+        interval=interval(LEVEL),
+        per_seed=tuple(known(values)),
+        expected=expected,
+        note=" ".join(filter(None, notes)),
+        **{"chance": chance(interval, expected), **parts},
     )

@@ -61,6 +61,23 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Which of two quantities goes together with a third one, the outcome, more closely.
+
+    Attributes:
+        first: one of them.
+        second: the other.
+        outcome: the third.
+        given: what partial correlations are given.
+    """
+
+    first: Quantity
+    second: Quantity
+    outcome: Quantity
+    given: Quantity
+
+
+@dataclass(frozen=True)
 class Scatter:
     """The last values of metrics, a point for each run.
 
@@ -69,12 +86,14 @@ class Scatter:
         colour: the setting that has a colour for each value.
         size: the setting that has a size for each value.
         caption: what else a reader should know.
+        compared: correlations to compare, also over all studies on a page that compare the same.
     """
 
     panels: tuple[Pair, ...]
     colour: str | None = None
     size: str | None = None
     caption: str = ""
+    compared: Comparison | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from lossgeom.losses import as_loss
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
 from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.metric_figures import Comparison, Quantity
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
 
@@ -89,6 +90,10 @@ SHARPNESS = Sharpness(tol=0.01)  # an eigenvalue is then good to about four digi
 JACOBIAN, JACOBIAN_MAX = JacobianNorm(over="mean"), JacobianNorm(over="max")
 SOFTMAX_JACOBIAN = JacobianNorm(outputs="softmax", over="mean")
 AT_END: tuple[Metric, ...] = (SHARPNESS, JACOBIAN, JACOBIAN_MAX, SOFTMAX_JACOBIAN)
+COMPARED = Comparison(
+    Quantity(SHARPNESS.name, "sharpness"), Quantity(JACOBIAN.name, "Jacobian norm"),
+    outcome=Quantity(GAP, "gap"), given=Quantity(TRAIN + LOSS, "training loss"),
+)  # fmt: skip
 
 
 def losses(examples: str, loss: str) -> tuple[Metric, ...]:

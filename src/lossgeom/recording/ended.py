@@ -1,0 +1,34 @@
+"""How runs ended, side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+
+from lossgeom.recording.correlations import Runs
+from lossgeom.recording.record import Record
+
+
+def ended(*studies: Iterable[Record]) -> Runs:
+    """The last value of every metric of runs of one or more studies, whose settings are their own.
+
+    A metric that a run has no value of is NaN there. The setting of a run is all that it was
+    configured with, but for its seed.
+    """
+    runs = [(place, record) for place, records in enumerate(studies) for record in records]
+    ends = [last_values(record) for _, record in runs]
+    return Runs(
+        [record.config.get("seed") for _, record in runs],
+        [(place, json.dumps({**record.config, "seed": None})) for place, record in runs],
+        {
+            name: [end.get(name, math.nan) for end in ends]
+            for name in dict.fromkeys(n for e in ends for n in e)
+        },
+    )
+
+
+def last_values(record: Record) -> dict[str, float]:
+    """The last value of every metric."""
+    rows = sorted((row for row in record.rows() if "metric" in row), key=lambda row: row["step"])
+    return {row["metric"]: row["value"] for row in rows}
