@@ -3,12 +3,13 @@
 import typing
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.optim import SGD
 
 import lossgeom as lg
-from lossgeom.metrics import STEP_METRICS
+from lossgeom.metrics import STEP_METRICS, InMode, Memory, Sharpness
 from lossgeom.metrics.step import Step, StepMetric
 from lossgeom.stability import optimizer_state
 from tests import reference
@@ -19,6 +20,7 @@ NAMES = ("two_paths", "batchnorm_train", "squared_error")
 NOT_EVERYWHERE = {"PlateauGap"}  # where there are several batches and the sharpness is rising
 KNOWN = [case for case in CASES if case.name in NAMES]
 EVERY = pytest.mark.parametrize("metric", STEP_METRICS, ids=lambda metric: metric.__name__)
+TRACKED = Sharpness(tracked=True, tol=0.1)
 LR = 0.1
 
 
@@ -78,6 +80,40 @@ def test_what_is_remembered_does_not_change_the_value(metric):
             assert warm.value == pytest.approx(cold.value, rel=0.01)
             return
     pytest.fail("it is defined nowhere")
+
+
+def through_a_file(memory: Memory) -> Memory:
+    """What a run that goes on from a checkpoint reads there."""
+    later = Memory()
+    later.load_state_dict(safetensors.torch.load(safetensors.torch.save(memory.state_dict())))
+    return later
+
+
+@pytest.mark.parametrize(
+    "metric", [*(kind() for kind in STEP_METRICS), TRACKED, InMode(TRACKED, "train")], ids=repr
+)
+def test_what_is_remembered_goes_through_a_checkpoint(metric):
+    """A run that goes on from one measures the same bits."""
+    case = next(case for case in KNOWN if case.name == "two_paths")
+    steps = 8 if "tracked=True" in repr(metric) else 3  # to predict, it needs to have measured
+
+    def values(stopped_at: tuple[int, ...]) -> list[lg.Estimate | str]:
+        memory, found = Memory(), []
+        for i in range(steps):
+            memory = through_a_file(memory) if i in stopped_at else memory
+            try:
+                found.append(metric.of_step(step_of(case, memory, shift=0.001 * i)))
+            except lg.UndefinedError as error:
+                found.append(str(error))
+        return found
+
+    assert values(stopped_at=(2, 7)) == values(stopped_at=())
+
+
+@pytest.mark.quick
+def test_what_no_checkpoint_can_hold(unchecked):
+    with pytest.raises(TypeError, match=r"numbers, text, tensors, and tuples.*; got a Linear"):
+        Memory(layer=nn.Linear(1, 1)).state_dict()
 
 
 @EVERY

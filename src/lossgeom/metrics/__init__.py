@@ -20,6 +20,7 @@ from lossgeom.metrics.jacobian_norm import JacobianNorm
 from lossgeom.metrics.lipschitz_global import LipschitzGlobal
 from lossgeom.metrics.local_variation import LocalVariation
 from lossgeom.metrics.loss import Loss
+from lossgeom.metrics.memory import Memory
 from lossgeom.metrics.momentum_batch_sharpness import MomentumBatchSharpness
 from lossgeom.metrics.parameter_jacobian_norm import ParameterJacobianNorm
 from lossgeom.metrics.plateau_gap import PlateauGap
@@ -93,6 +94,7 @@ __all__ = [
     "LipschitzGlobal",
     "LocalVariation",
     "Loss",
+    "Memory",
     "Metric",
     "MomentumBatchSharpness",
     "ParameterJacobianNorm",

@@ -113,7 +113,7 @@ def top_pair(
         start = step.memory.get(name)
         pairs = top_eigenpairs(matrix, k, tol=tol, max_matvecs=limit, start=start, seed=seed)
         if pairs.vectors.isfinite().all():
-            step.memory[name] = pairs.vectors
+            step.memory[name] = pairs.vectors.contiguous()  # as a checkpoint holds it
         return pairs
 
     return step.cache.value(key, found)

@@ -115,6 +115,7 @@ class Track:
     def measured(self, pairs: EigenPairs, *, searched: bool) -> Track:
         """The path with what was measured at its last point."""
         value, both = pairs.values[0].item(), pairs.vectors.shape[1] > 1
+        vectors = pairs.vectors.T.contiguous()  # as a checkpoint holds them
         missed = self.missed
         if self.places and self.distance > 0:
             error = abs(self.predicted() - value) / abs(value) if value else math.inf
@@ -127,8 +128,8 @@ class Track:
             places=(*places, self.place)[-LAST:],
             values=(*values, value)[-LAST:],
             missed=missed,
-            vectors=(*self.vectors, pairs.vectors[:, 0])[-2:],
-            second=pairs.vectors[:, 1] if both else self.second,
+            vectors=(*self.vectors, vectors[0])[-2:],
+            second=vectors[1] if both else self.second,
             next_value=pairs.values[1].item() if both else self.next_value,
             steps=0 if searched else self.steps,
             followed=0 if both else self.followed + 1,

@@ -70,7 +70,7 @@ def _measured(step: Step, rtol: float, other: Problem | None) -> Found:
     problem = step.before if other is None else other.at(step.before.theta)
     rounding = rounding_of(step) if other is None else None
     decay = decay_of(step) if other is None else 0.0
-    name = "critical step" if other is None else f"critical step of {id(other)}"
+    name = "critical step" if other is None else "critical step of another loss"
     start = step.memory.get(name)
     found = critical_step(
         problem, step.update, rtol=rtol, start=start, weight_decay=decay, rounding=rounding

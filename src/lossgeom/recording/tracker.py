@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch.optim import Optimizer
 
 from lossgeom.estimate import Estimate
-from lossgeom.metrics import Metric, StepMetric
+from lossgeom.metrics import Memory, Metric, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.recording.estimates import problem_facts
 from lossgeom.recording.measuring import (
@@ -125,6 +125,7 @@ class Tracker:
         on_error: OnError = "record",
         full_batch: bool | None = None,
         first_step: int = 0,
+        memory: Memory | None = None,
     ) -> Watch:
         """Measure the steps of optimisers that are due, in place of calling this once a step.
 
@@ -134,6 +135,7 @@ class Tracker:
             full_batch: whether the optimisers get the gradient of the loss on all of the data that
                 is measured on; left out, it is told from the gradients.
             first_step: the number of the next step.
+            memory: what metrics keep from step to step, where it goes into checkpoints.
 
         Raises:
             TypeError: for something that is no optimiser.
@@ -148,6 +150,7 @@ class Tracker:
             on_error=on_error,
             full_batch=full_batch,
             first_step=first_step,
+            memory=memory,
         )
 
     def _describe(self, thresholds: Mapping[str, float] | None) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lossgeom.estimate import Estimate
-from lossgeom.metrics import GradientCosine, Metric, Step, StepMetric
+from lossgeom.metrics import GradientCosine, Memory, Metric, Step, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.problem.live import flat_gradient, live_theta
 from lossgeom.recording.budget import BUDGET, Budget
@@ -93,6 +93,7 @@ class Watch:
         full_batch: bool | None = None,
         first_step: int = 0,
         live: LiveLine | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._failures = Failures(on_error)
         if not optimizers:
@@ -109,7 +110,7 @@ class Watch:
         self._budget = budget or Budget(None)
         self._full_batch = full_batch
         self._live = live
-        self._memory: dict[str, Any] = {}
+        self._memory = Memory() if memory is None else memory
         self._cosines = record.series(GradientCosine.name)[1]
         self._left_out = 0  # steps since the last one that was measured
         self._size = problem.theta.numel()

@@ -11,6 +11,7 @@ from torch import nn
 from lossgeom.curvature import layer_summands
 from lossgeom.estimate import Estimate
 from lossgeom.lab.datasets import Dataset
+from lossgeom.lab.studies._checkpoint import Stateful
 from lossgeom.lab.studies._network import in_chunks
 from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._training import train
@@ -18,6 +19,7 @@ from lossgeom.lab.training import (
     OptimizerSettings,
     Regularizer,
     batch_of_step,
+    objective_of,
     optimize,
 )
 from lossgeom.lab.training.ascents import Ascent
@@ -176,9 +178,12 @@ def solve(
         optimizers=optimizers, steps=steps, schedule=recipe.schedule, ascent=recipe.ascent,
         clip=recipe.clip, regularizers=recipe.regularizers, seed=seed,
     )  # fmt: skip
+    penalties = objective_of(model, loss, (), recipe.regularizers).penalties
+    quantities: list[object] = [quantity for quantity, _ in penalties]
     ended = train(
-        model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers
-    )
+        model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers,
+        others=[quantity for quantity in quantities if isinstance(quantity, Stateful)],
+    )  # fmt: skip
     record.finish(ended)
 
 

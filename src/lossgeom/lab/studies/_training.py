@@ -41,7 +41,7 @@ def train(
             checkpoint if the run was stopped.
         at_end: whether it is measured after the last step, too.
         optimizers: what it is trained with, where they have a state; it goes into the checkpoints.
-        others: what else has a state, such as quantities that are held.
+        others: what else has a state, such as quantities that are held, or what metrics keep.
         reached: says of a step whether it is the last one, and training ends there.
         diverged: says of a step whether training has diverged there, and ends; see ``STOP_RULES``.
     """

@@ -13,6 +13,7 @@ from lossgeom.lab.training import optimize
 from lossgeom.metrics import (
     EdgeRatio,
     Loss,
+    Memory,
     Metric,
     RealisedEdge,
     StepMetric,
@@ -43,10 +44,13 @@ def run(run: SeedRun[Config], record: Record) -> None:
     problem = Problem(model, "squared_error", batches, mode="train")
     edges = {metric.name: CONSTANT[metric.name] for metric in metrics if metric.name in CONSTANT}
     tracker = Tracker(problem, metrics, record, study.every, thresholds=edges)
+    memory = Memory()
     record.update(data=data.scaling)
 
     def training(first: int) -> Iterator[int]:
-        tracker.attach(*optimizers, full_batch=True, first_step=first)  # while they live
+        tracker.attach(  # while the optimisers live
+            *optimizers, full_batch=True, first_step=first, memory=memory
+        )
         return optimize(
             model, problem.criterion, batches,
             optimizers=optimizers, steps=study.steps, first=first,
@@ -54,6 +58,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
 
     ended = train(
         model, record, training,
-        steps=study.steps, every=study.every, at_end=False, optimizers=optimizers,
+        steps=study.steps, every=study.every, at_end=False,
+        optimizers=optimizers, others=[memory],
     )  # fmt: skip
     record.finish(ended)
