@@ -91,6 +91,7 @@ from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.snapshot import measure
+from lossgeom.recording.tables import Frames, frames
 from lossgeom.recording.tracker import Tracker
 from lossgeom.recording.verdicts import verdict_of
 from lossgeom.recording.watch import Watch
@@ -161,6 +162,7 @@ __all__ = [
     "EmpiricalFisher",
     "Estimate",
     "ExampleCurvatures",
+    "Frames",
     "GaussNewton",
     "Geometry",
     "GradientCovariance",
@@ -227,6 +229,7 @@ __all__ = [
     "eigenspace_share",
     "energy_along",
     "example_curvatures",
+    "frames",
     "frobenius_norm",
     "jacobian_lipschitz",
     "jacobian_norms",

@@ -1,5 +1,6 @@
 """``lossgeom run``: a study from its first run to its report."""
 
+import csv
 import json
 import os
 import pty
@@ -19,7 +20,9 @@ from lossgeom.cli import main
 from lossgeom.extras import LAB
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.recording.metric_figures import Trajectories
 from tests.cli.test_cli import lossgeom
+from tests.lab.test_run_study import Here
 
 TINY = [
     "--steps", "12", "--every", "4", "--examples", "60", "--widths", "8",
@@ -48,12 +51,15 @@ def finished(tmp_path_factory):
 def test_run(finished):
     folder, done = finished
     assert "report: out/report.html" in done.stdout
-    assert "6 of 6 runs are finished, about 0 s left: " in done.stderr
+    assert "6 of 6 runs are finished, about 0:00:00 left: " in done.stderr
     assert "\r" not in done.stderr + done.stdout
     claims = json.loads((folder / "out/claims.json").read_text())
     assert {"id", "statement", "source", "measured", "expected", "statistic", "interval",
             "verdict"} <= claims[0].keys()  # fmt: skip
-    assert len(list((folder / "out/runs").iterdir())) == 6
+    names = [path.name for path in (folder / "out/runs").iterdir()]
+    assert len(names) == 6
+    with (folder / "out/runs.csv").open(newline="") as table:
+        assert {row["run"] for row in csv.DictReader(table)} == set(names)
     assert "cifar" not in (folder / "out/report.html").read_text()
     manifest = json.loads((folder / "out/manifest.json").read_text())
     assert manifest["status"] == "finished"
@@ -173,24 +179,39 @@ def is_alive(pid):
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def no_claims(config, seeds):
+    raise KeyError("loss")
+
+
 def test_all_studies_into_one_page(tmp_path, monkeypatch, capsys):
-    """One that fails does not keep another one from running."""
+    """One that cannot run, be judged or be drawn does not keep another one from running."""
     study = STUDIES["progressive_sharpening"]
     network = NetworkSettings(examples=60, widths=(8,))
     tiny = partial(study.Config, steps=4, every=4, label_smoothing=(0, 0.3, 0.6), network=network)
     missing = replace(network, data="cifar10", folder=str(tmp_path / "none"))
-    studies = {"bad": partial(tiny, network=missing), "good": tiny}
-    every = {name: replace(study, Config=config) for name, config in studies.items()}
-    monkeypatch.setattr("lossgeom.lab.studies.STUDIES", every)
-    options = ["--seeds", "1", "--workers", "2", "--out", str(tmp_path / "all")]
-    assert main(["run", "all", *options]) == 1
-    told = capsys.readouterr()
-    assert "these studies failed, and the others are over: bad" in told.err.splitlines()[-1]
-    assert "good: 0 of " in told.out
-    page = (tmp_path / "all/report.html").read_text()
-    assert "<h1>Claims of 2 studies</h1>" in page
-    assert "expected data_batch_1.bin" in page
-    assert all((tmp_path / "all" / name / "report.html").exists() for name in studies)
+    every = {
+        "missing": replace(study, Config=partial(tiny, network=missing)),
+        "unjudged": replace(study, Config=tiny, claims=no_claims),
+        "good": replace(study, Config=tiny),
+    }
+    undrawn = replace(study, Config=tiny, figure=Trajectories(colour="nothing"))
+    monkeypatch.setattr("lossgeom.lab.executors.Processes", lambda workers: Here())
+    out = tmp_path / "all"
+    for studies, failed in (
+        ({**every, "undrawn": undrawn}, "missing, unjudged, undrawn"),
+        (every, "missing, unjudged"),
+    ):
+        monkeypatch.setattr("lossgeom.lab.studies.STUDIES", studies)
+        assert main(["run", "all", "--seeds", "1", "--out", str(out)]) == 1
+        told = capsys.readouterr()
+        assert f"the others are over: {failed}" in told.err.splitlines()[-1]
+        assert "good: 0 of " in told.out
+    assert "missing: expected data_batch_1.bin" in told.err
+    page = (out / "report.html").read_text()
+    assert "The claims could not be judged: KeyError: &#39;loss&#39;" in page
+    with (out / "runs.csv").open(newline="") as table:
+        assert len({row["run"] for row in csv.DictReader(table)}) == 12
+    assert not (out / "missing").exists()
 
 
 def test_another_configuration_in_the_same_folder(command, finished):
@@ -211,5 +232,6 @@ def test_presets(command, tmp_path):
     assert "(default: digits)" in helps[0].stdout
     assert "(default: cifar10)" in helps[1].stdout
     missing = command("run", "progressive_sharpening", "--preset", "paper", cwd=tmp_path)
-    assert missing.returncode == 1
-    assert "failed: expected data_batch_1.bin, data_batch_2.bin" in missing.stderr.splitlines()[-1]
+    assert missing.returncode == 2
+    assert "error: expected data_batch_1.bin, data_batch_2.bin" in missing.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()

@@ -11,21 +11,17 @@ from lossgeom.lab.studies._solution import Recipe, solve
 from lossgeom.lab.training import SCHEDULES, optimize
 from lossgeom.metrics import Accuracy
 
-METHODS = {
-    "sharpness": lambda: (sharpness(0.01),),
-    "hold": lambda: (hold(WarmSharpness(), ([0, 10], [2.0, 3.0])),),
-}
 
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_solution_of_a_killed_run_is_the_same_to_the_bit(tmp_path, monkeypatch, method):
+def test_a_solution_of_a_killed_run_is_the_same_to_the_bit(tmp_path, monkeypatch):
     """With quantities that follow training, and a schedule."""
     data = digits(20, 0)
     monkeypatch.setattr("lossgeom.lab.studies._training.SAVE_EVERY", 2)
 
     def run(folder):
         schedule = SCHEDULES["warm_up"](6)
-        recipe = Recipe(0.05, 10, 4, schedule=schedule, regularizers=METHODS[method]())
+        held = hold(WarmSharpness(), ([0, 10], [2.0, 3.0]))
+        regularizers = sharpness(0.01), held
+        recipe = Recipe(0.05, 10, 4, schedule=schedule, regularizers=regularizers)
         model = mlp(64, 10, [4], "tanh", seed=0)
         with Record.create(tmp_path / folder, {}, resume=True) as record:
             solve(recipe, model, data, record, seed=3, chunk=2000, every=2, at_end=[Accuracy()])

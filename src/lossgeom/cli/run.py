@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,8 +15,10 @@ from lossgeom.claim import Claim, counted
 from lossgeom.cli.arguments import optional, parsed
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.terminal import study_display
+from lossgeom.extras import require_lab
 from lossgeom.recording.folder import is_record
-from lossgeom.recording.record_format import RecordError
+from lossgeom.recording.record import Record
+from lossgeom.recording.tables import require_tables, write_tables
 from lossgeom.report.render import NAME
 from lossgeom.wording import one_of, unknown
 
@@ -36,7 +38,7 @@ HELP_ALL = """\
 Run every study, one after the other, and write one page with the claims of all.
 
 examples:
-  lossgeom run all                        quick: studies into runs/STUDY, and runs/report.html
+  lossgeom run all                        quick: into runs/STUDY, runs/report.html, runs/runs.csv
   lossgeom run all --seeds 10 --out DIR   more seeds, into another folder
 
 What is finished is not repeated: a command that was stopped goes on when it is given again. A study
@@ -53,9 +55,11 @@ class RunOptions:
     seeds: int = 6
     """Number of seeds; with fewer than 6, a median over seeds has no 95% interval."""
     workers: Annotated[int | None, optional("INT", "one per core")] = None
-    """Parallel processes. The numbers do not depend on it."""
+    """Parallel processes, never more than cores. The numbers do not depend on it."""
     preset: Literal["quick", "paper"] = "quick"
     """Defaults of the settings below: quick, or the paper's own."""
+    table: Literal["csv", "parquet"] = "csv"
+    """Tables of the results: runs.csv, or runs.parquet and rows.parquet beside it."""
     strict: tyro.conf.FlagCreatePairsOff[bool] = False
     """Exit with 1 unless every claim is shown and every control contradicted."""
 
@@ -95,6 +99,7 @@ def _run(
             found = run_study(
                 study, config, out, seeds=options.seeds, executor=Processes(options.workers),
                 command=shlex.join(command), on_progress=on_progress,
+                parquet=options.table == "parquet",
             )  # fmt: skip
         except FailedRunsError:
             show(f"report: {render([out])}")
@@ -105,8 +110,7 @@ def _run(
 
 def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
     """Run all studies, one after the other; one that fails does not keep others from running."""
-    from lossgeom.lab.runner import FailedRunsError
-    from lossgeom.report import render
+    from lossgeom.lab.executors import message
 
     options = parsed(RunOptions, arguments, f"run {ALL}", HELP_ALL)
     _check(options)
@@ -120,17 +124,33 @@ def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
         command += [] if options.out is None else ["--out", str(out / name)]
         try:
             found = _run(study, config, out / name, options, command)
-        except (FailedRunsError, RecordError) as error:
+        except Exception as error:  # of any kind, which is no reason to leave out the others
             failed[name] = error
-            say(f"{name}: {error}")
+            say(f"{name}: {message(error)}")
         else:
             show(f"{name}: {counted(found)}")
             as_expected &= all(claim.as_expected for claim in found)
     there = [out / name for name in studies if is_record(out / name)]
-    show(f"report: {render(there, out / NAME)}")
+    show(f"report: {_together(there, failed, out, options)}")
     if failed:
         raise RuntimeError(f"these studies failed, and the others are over: {', '.join(failed)}")
     return int(options.strict and not as_expected)
+
+
+def _together(
+    folders: Sequence[Path], failed: Collection[str], out: Path, options: RunOptions
+) -> Path:
+    """Write a table and a page of all studies, but for failed ones if they cannot be read."""
+    from lossgeom.report import render
+
+    try:
+        write_tables(out, map(Record.open, folders), parquet=options.table == "parquet")
+        return render(folders, out / NAME)
+    except Exception:
+        others = [folder for folder in folders if folder.name not in failed]
+        if len(others) in (0, len(folders)):
+            raise
+        return _together(others, (), out, options)
 
 
 def _check(options: RunOptions) -> None:
@@ -139,6 +159,9 @@ def _check(options: RunOptions) -> None:
             f"expected --seeds and --workers of at least 1, got --seeds {options.seeds} and "
             f"--workers {options.workers}"
         )
+    require_lab()
+    if options.table == "parquet":
+        require_tables()
 
 
 def _study(arguments: list[str], studies: dict[str, Study]) -> Study:

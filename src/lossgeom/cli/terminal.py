@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -35,29 +36,33 @@ def _bar(*columns: ProgressColumn) -> Progress:
 @contextmanager
 def study_display() -> Iterator[Callable[[StudyProgress], None]]:
     """Show a bar with the time left on a terminal; elsewhere a line for each run that has ended."""
-    started = time.monotonic()
-    first: float | None = None
+    first: float | None = None  # what was done already
+    since = 0.0, 0.0  # when this began to do more, which is after all is imported, and from where
     bar = _bar(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[finished]} of {task.total:.0f} runs"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}"),
     )
 
     def show(progress: StudyProgress) -> None:
-        nonlocal first
-        runs, finished, done = progress.runs, progress.finished, progress.done
-        bar.update(task, total=runs, completed=done, finished=finished, visible=True)
-        if bar.disable and first is None and finished:
-            say(f"{finished} of {runs} runs are finished already")
-        elif bar.disable and first is not None and progress.latest:
-            left = (time.monotonic() - started) * (runs - done) / (done - first)
-            names = ", ".join(progress.latest)
-            say(f"{finished} of {runs} runs are finished, about {left:.0f} s left: {names}")
-        first = done if first is None else first
+        nonlocal first, since
+        now, done = time.monotonic(), progress.done
+        told = f"{progress.finished} of {progress.runs} runs are finished"
+        if first is None:
+            first = done
+            if bar.disable and progress.finished:
+                say(f"{told} already")
+        if since[1] <= first:
+            since = now, done
+        elif done > since[1]:
+            left = (now - since[0]) * (1 - done) / (done - since[1])
+            told += f", about {timedelta(seconds=round(left))} left"
+        bar.update(task, completed=done, told=told, visible=True)
+        if bar.disable and progress.latest:
+            say(f"{told}: {', '.join(progress.latest)}")
 
     with bar:
-        task = bar.add_task("training", finished=0, visible=False)
+        task = bar.add_task("training", total=1, told="", visible=False)
         yield show
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from lossgeom.checks import check_at_least
 from lossgeom.claim import Claim
 from lossgeom.extras import require_lab
 from lossgeom.lab.executors import Executor, Job, Processes, message
-from lossgeom.lab.studies._network import idle_settings
-from lossgeom.lab.studies._study import SeedRun, Study
-from lossgeom.recording.folder import is_record, run_folder
+from lossgeom.lab.studies._network import idle_settings, load
+from lossgeom.lab.studies._study import FIRST_SEED, SeedRun, Study
+from lossgeom.recording.folder import CLAIMS_FILE, TABLES, is_record, run_folder
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record import Record
+from lossgeom.recording.tables import require_tables, write_tables
 
 NAMED = 3  # runs with the same error of which one is told, of more than four
 
@@ -29,7 +30,7 @@ class Progress:
     Attributes:
         runs: how many are planned.
         finished: how many of those are over.
-        done: the same, with the parts of those that are under way.
+        done: the share of the steps of all runs that are taken, so that a long run counts for more.
         latest: names of the runs that have ended since the last report.
     """
 
@@ -52,13 +53,15 @@ def run_study(
     executor: Executor | None = None,
     command: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    parquet: bool = False,
 ) -> list[Claim]:
-    """Train what is not finished, judge the claims, and write ``claims.json``.
+    """Train what is not finished, judge the claims, and write ``claims.json`` and ``runs.csv``.
 
-    Each run has a record in ``out/runs``. Runs that are finished or diverged are not repeated;
-    one that was stopped goes on from its last checkpoint, and one that failed is tried again. Every
-    run has one thread, so that the numbers do not depend on the number of workers. Claims are about
-    the seeds all of whose runs are over.
+    What no run can do without, data and libraries, is asked for before the first one. Each run has
+    a record in ``out/runs``. Runs that are finished or diverged are not repeated; one that was
+    stopped goes on from its last checkpoint, and one that failed is tried again. Every run has one
+    thread, so that the numbers do not depend on the number of workers. Claims are about the seeds
+    all of whose runs are over.
 
     Args:
         study: what to run.
@@ -68,16 +71,23 @@ def run_study(
         executor: what runs them; by default as many processes as there are cores.
         command: what repeats this on a command line, for the report.
         on_progress: called with where the study is, about twice a second.
+        parquet: write its tables as Parquet, too; see :func:`lossgeom.frames`.
 
     Raises:
-        ImportError: without the extra ``lab``, of which a study needs all, sooner or later.
-        ValueError: for fewer than one seed.
+        ImportError: without the extra ``lab``, of which a study needs all, sooner or later; or
+            without the one that its data or Parquet need.
+        ValueError: for fewer than one seed, or data with fewer examples than are asked for.
+        FileNotFoundError: if files of its data are missing; it says where to get them.
         RecordError: if the folder is not for this study and config, or cannot be written.
         FailedRunsError: in the end, if runs failed; it names them, at most four for each error.
     """
     require_lab()
+    if parquet:
+        require_tables()
     check_at_least(1, seeds=seeds)
     runs = study.plan(config, seeds)
+    if not all(_is_over(run_folder(out, run.name)) for run in runs):
+        _check_data(study, config)
     with Record.create(
         out, {"study": study.name, **asdict(config)}, kind="study", resume=True
     ) as record:
@@ -94,15 +104,32 @@ def run_study(
                 idle_settings=idle_settings(asdict(config)),
             )
         )
+        for name in (CLAIMS_FILE, *TABLES):
+            (out / name).unlink(missing_ok=True)  # it may speak of fewer runs
         failed = _run_missing(study, runs, out, executor or Processes(), on_progress)
-        over = [path for run in runs if _is_over(path := run_folder(out, run.name))]
-        found = study.judge(config, [Record.open(path) for path in over])
-        write_json(out / "claims.json", [claim.to_json() for claim in found])
-        record.describe(ForReport(summary=study.summary(config, found)))
+        write_tables(out, [record], parquet=parquet)
+        try:
+            over = [path for run in runs if _is_over(path := run_folder(out, run.name))]
+            found = study.judge(config, [Record.open(path) for path in over])
+            write_json(out / CLAIMS_FILE, [claim.to_json() for claim in found])
+            record.describe(ForReport(summary=study.summary(config, found)))
+        except Exception as error:
+            told = f"The claims could not be judged: {message(error)}"
+            record.describe(ForReport(summary=told))
+            record.finish("failed")
+            raise
         record.finish("failed" if failed else "finished")
     if failed:
         raise FailedRunsError(_told(failed, len(runs))) from next(iter(failed.values()))
     return found
+
+
+def _check_data(study: Study, config: Any) -> None:
+    """Load the data of a study once, for an error before all runs have it."""
+    network = vars(config).get("network")
+    if network is not None:
+        plain = replace(network, target_scale=1.0)  # of labels, there is no other
+        (study.data or load)(plain, FIRST_SEED)
 
 
 def _run_missing(
@@ -115,11 +142,17 @@ def _run_missing(
     """Run what is not over, and return the errors of the runs that failed, by name."""
     jobs = [Job(study.name, run, run_folder(out, run.name)) for run in runs]
     missing = {job.run.name: job for job in jobs if not _is_over(job.path)}
-    on_progress(Progress(len(runs), len(runs) - len(missing), len(runs) - len(missing)))
+    steps = {run.name: study.steps(run) for run in runs}
     failed = dict[str, Exception]()
+
+    def tell(latest: tuple[str, ...] = ()) -> None:
+        left = sum(steps[name] - _taken(job, steps[name]) for name, job in missing.items())
+        done = 1 - left / sum(steps.values())
+        on_progress(Progress(len(runs), len(runs) - len(missing), done, latest))
+
+    tell()
     if not missing:
         return failed
-    (out / "claims.json").unlink(missing_ok=True)  # it speaks of fewer runs
     with closing(executor.completed(list(missing.values()))) as completed:
         for ended in completed:
             latest = () if ended is None else (ended[0].run.name,)
@@ -127,9 +160,7 @@ def _run_missing(
                 del missing[name]
             if ended is not None and ended[1] is not None:
                 failed[ended[0].run.name] = ended[1]
-            finished = len(runs) - len(missing)
-            done = finished + sum(_share(study, job) for job in missing.values())
-            on_progress(Progress(len(runs), finished, done, latest))
+            tell(latest)
     return failed
 
 
@@ -156,9 +187,9 @@ def _is_over(path: Path) -> bool:
     return is_record(path) and Record.open(path).status not in ("running", "failed")
 
 
-def _share(study: Study, job: Job) -> float:
-    """The part of a run that is done, read off its record."""
+def _taken(job: Job, steps: int) -> int:
+    """How many of the steps of a run are taken, read off its record."""
     if not is_record(job.path):
-        return 0.0
+        return 0
     measured = Record.open(job.path).measured
-    return max((step for step, _ in measured), default=0) / study.steps(job.run)
+    return min(steps, max((step for step, _ in measured), default=0))

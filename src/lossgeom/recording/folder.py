@@ -12,6 +12,8 @@ from lossgeom.recording.environment import environment
 from lossgeom.recording.record_format import SCHEMA, RecordError, check_manifest, read_json
 
 MANIFEST_FILE, ROWS, CLAIMS_FILE = "manifest.json", "rows.jsonl", "claims.json"
+RUNS_TABLE = "runs.csv"
+TABLES = (RUNS_TABLE, "runs.parquet", "rows.parquet")
 
 
 def new_manifest(kind: str, config: dict[str, Any]) -> dict[str, Any]:

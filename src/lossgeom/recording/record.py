@@ -23,6 +23,7 @@ from lossgeom.recording.folder import (
     CLAIMS_FILE,
     MANIFEST_FILE,
     ROWS,
+    TABLES,
     check_may_write,
     contents_of,
     new_manifest,
@@ -98,7 +99,7 @@ class Record:
         held = lock(path)
         try:
             check_may_write(path, asked, kind, resume)  # again, now that nobody else can write
-            remove_temporaries(path, (MANIFEST_FILE, CLAIMS_FILE, "arrays/*"))
+            remove_temporaries(path, (MANIFEST_FILE, CLAIMS_FILE, *TABLES, "arrays/*"))
             manifest = read_manifest(path)
             if manifest is None:
                 manifest = new_manifest(kind, asked)

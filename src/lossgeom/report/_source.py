@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.claim import Claim
-from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE, is_record, run_folder
+from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.metric_figures import Sweep
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import BOUND, MEASUREMENT, RecordError, read_claims
+from lossgeom.recording.tables import runs_of
 
 ALONE = (MEASUREMENT, BOUND)  # kinds of records that have a page of their own
 
@@ -105,11 +106,7 @@ def _together(records: dict[str, Record]) -> dict[str, Any]:
 def _study(folder: Path, study: Record) -> Source:
     told = study.for_report
     told = replace(told, title=told.title or folder.resolve().name)
-    records = {
-        name: Record.open(path)
-        for name in told.planned_runs
-        if is_record(path := run_folder(folder, name))
-    }
+    records = runs_of(study)
     study.check(CLAIMS_FILE)
     there = (folder / CLAIMS_FILE).exists()
     claims = read_claims(folder / CLAIMS_FILE) if there else ()

@@ -24,6 +24,10 @@ from lossgeom.lab.executors._job import Job, message
 
 POLL_SECONDS = 0.5
 TRIES = 3  # of a run whose process dies
+THREADS = (  # what the libraries that NumPy, SciPy and torch may be built with ask for
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
 DIED = (
     f"its process died {TRIES} times, perhaps for lack of memory or, in a script, of a line "
     "\"if __name__ == '__main__':\" around what is run"
@@ -34,11 +38,14 @@ DIED = (
 class Processes:
     """Processes on this machine, each with one thread, so that numbers depend on none of this.
 
+    That goes for torch and for the libraries below NumPy and SciPy. There are never more processes
+    than cores.
+
     A process that dies, as where memory runs out, costs its own run only: that is tried again, up
     to three times in all, and goes on from its last checkpoint.
 
     Attributes:
-        workers: how many; by default as many as there are cores.
+        workers: how many at most; by default as many as there are cores.
 
     Raises:
         ValueError: for fewer than one.
@@ -56,7 +63,8 @@ class Processes:
     def completed(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Exception | None] | None]:
         """Yield jobs as they end; see :class:`lossgeom.lab.executors.Executor`."""
         waiting, lost = list(reversed(jobs)), Counter[Path]()
-        idle = [_Worker() for _ in range(min(self.workers or _cores(), len(jobs)))]
+        cores = _cores()
+        idle = [_Worker() for _ in range(min(self.workers or cores, cores, len(jobs)))]
         working: dict[Future[None], tuple[Job, _Worker]] = {}
         try:
             while waiting or working:
@@ -94,7 +102,7 @@ class _Worker:
     def start(self, job: Job) -> Future[None]:
         """Begin with a job."""
         try:
-            with _no_interrupts():  # the process may be started here
+            with _one_thread(), _no_interrupts():  # the process may be started here
                 return self.pool.submit(_attempt, job)
         except BrokenProcessPool as error:  # it died since the last one
             lost = Future[None]()
@@ -126,8 +134,27 @@ def _cores() -> int:
 
 
 @contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tell the processes started meanwhile, before they import anything, to have one thread."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+
+
+@contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C, and hide it from the processes started meanwhile, which take long to import."""
+    """Delay Ctrl-C, and hide it from the processes started meanwhile, which take long to import.
+
+    Where that cannot be, as on Windows, they hear of it, and end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     resource_tracker.ensure_running()  # which lets Ctrl-C through again when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -103,54 +103,7 @@ def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in idle if idle[name])
 
 
-def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
-    """The model at its initialisation, and the data.
-
-    Raises:
-        ValueError: for data without classes.
-    """
-    data = _load(settings, seed)
-    return _network(settings, data, _classes(settings, data), seed), data
-
-
-def build_with_pixels(
-    settings: NetworkSettings, seed: int, batch_norm: bool = False
-) -> tuple[nn.Module, Dataset]:
-    """The model, with batch normalisation or not, and the data with pixels from 0 to 1.
-
-    Inputs then have a mean that is large beside how they vary.
-    """
-    data = _load(settings, seed, pixels=True)
-    settings = replace(settings, batch_norm=batch_norm or settings.batch_norm)
-    return _network(settings, data, _classes(settings, data), seed), data
-
-
-def build_with_indicators(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
-    """The model, and the data with one target for each class: 1 for that of the example, or 0.
-
-    The pixels of digits are not centred. Data without classes keep their numbers as targets.
-    """
-    data = _load(settings, seed, targets="one_hot", centred=False)
-    return _network(settings, data, data.train[1].shape[1], seed), data
-
-
-def build_with_signs(
-    settings: NetworkSettings, seed: int, centred: bool = True
-) -> tuple[nn.Module, Dataset]:
-    """The model with one output, and the data with targets 1 and -1 for two kinds of examples.
-
-    Those of images are the first two classes, such as airplanes and automobiles of CIFAR-10, and
-    there are no others; of other data, and of digits, those with even and with odd labels. Data
-    without classes keep their numbers as targets.
-    """
-    if settings.data in FIRST_TWO and not settings.classes:
-        settings = replace(settings, classes=(0, 1))
-    data = _load(settings, seed, targets="signs", centred=centred)
-    data = replace(data, classes=2) if data.classes else data
-    return _network(settings, data, 1, seed), data
-
-
-def _load(
+def load(
     settings: NetworkSettings,
     seed: int,
     targets: str = "labels",
@@ -170,6 +123,53 @@ def _load(
     if settings.data in IN_FILES and settings.folder:
         options |= {"folder": settings.folder}
     return DATASETS[settings.data](settings.examples, seed, **options)
+
+
+def build(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+    """The model at its initialisation, and the data.
+
+    Raises:
+        ValueError: for data without classes.
+    """
+    data = load(settings, seed)
+    return _network(settings, data, _classes(settings, data), seed), data
+
+
+def build_with_pixels(
+    settings: NetworkSettings, seed: int, batch_norm: bool = False
+) -> tuple[nn.Module, Dataset]:
+    """The model, with batch normalisation or not, and the data with pixels from 0 to 1.
+
+    Inputs then have a mean that is large beside how they vary.
+    """
+    data = load(settings, seed, pixels=True)
+    settings = replace(settings, batch_norm=batch_norm or settings.batch_norm)
+    return _network(settings, data, _classes(settings, data), seed), data
+
+
+def build_with_indicators(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+    """The model, and the data with one target for each class: 1 for that of the example, or 0.
+
+    The pixels of digits are not centred. Data without classes keep their numbers as targets.
+    """
+    data = load(settings, seed, targets="one_hot", centred=False)
+    return _network(settings, data, data.train[1].shape[1], seed), data
+
+
+def build_with_signs(
+    settings: NetworkSettings, seed: int, centred: bool = True
+) -> tuple[nn.Module, Dataset]:
+    """The model with one output, and the data with targets 1 and -1 for two kinds of examples.
+
+    Those of images are the first two classes, such as airplanes and automobiles of CIFAR-10, and
+    there are no others; of other data, and of digits, those with even and with odd labels. Data
+    without classes keep their numbers as targets.
+    """
+    if settings.data in FIRST_TWO and not settings.classes:
+        settings = replace(settings, classes=(0, 1))
+    data = load(settings, seed, targets="signs", centred=centred)
+    data = replace(data, classes=2) if data.classes else data
+    return _network(settings, data, 1, seed), data
 
 
 def _classes(settings: NetworkSettings, data: Dataset) -> int:

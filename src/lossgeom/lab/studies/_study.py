@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import product
+from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle, product
 from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
+from lossgeom.recording.json_files import plain
 from lossgeom.recording.metric_figures import Scatter, Sweep, Trajectories
 from lossgeom.recording.record import Record
 
 Config = TypeVar("Config")
 
+LONG = 120  # characters of the name of a folder that people still read
 FIRST_SEED = 10
 """Seeds 0 to 9 may have been looked at before the claims had the statistics that they have now."""
 
@@ -38,6 +42,12 @@ class SeedRun(Generic[Config]):
     def settings(self) -> dict[str, Any]:
         """What identifies the run in its record."""
         return {**self.place, "seed": self.seed, "study": asdict(self)["study"]}
+
+    @property
+    def hashed(self) -> str:
+        """A name that no other settings have, where those that people read are alike or long."""
+        content = json.dumps(plain(self.settings), sort_keys=True).encode()
+        return f"{self.name[: LONG // 2]}-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class Study:
         grid: what tells the runs of a seed apart for a config: names with their values, each of
             which is run with every other. Figures are arranged by these names.
         folder: of a run, such as ``"lr{lr}-seed{seed}"``.
+        data: loads what ``network`` settings ask for with a seed, where that is not all classes.
         figure: what the report draws along training.
         scatter: what it draws of how runs end.
         sweep: what it draws over the settings of the grid.
@@ -95,6 +106,7 @@ class Study:
     summary: Callable[[Any, Sequence[Claim]], str]
     grid: Callable[[Any], Mapping[str, Sequence[Any]]] = _one_run
     folder: str = "seed{seed}"
+    data: Callable[[Any, int], object] | None = None
     figure: Trajectories = field(default_factory=Trajectories)
     scatter: Scatter | None = None
     sweep: Sweep | None = None
@@ -102,11 +114,20 @@ class Study:
     def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:
         """All runs, seed by seed, for seeds that no statistic or threshold was chosen on."""
         grid = self.grid(config)
+        for name, values in grid.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"expected different values of {name}, got {list(values)}")
         places = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-        return [
+        runs = [
             SeedRun(self.folder.format(**place, seed=seed), seed, config, place)
             for seed in range(FIRST_SEED, FIRST_SEED + seeds)
             for place in places
+        ]
+        first = [run.name.casefold() for run in runs[: len(places)]]  # as some disks take names
+        unclear = [first.count(name) > 1 or len(name) > LONG for name in first]
+        return [
+            replace(run, name=run.hashed) if hashed else run
+            for run, hashed in zip(runs, cycle(unclear), strict=False)
         ]
 
     def judge(self, config: Any, records: Sequence[Record]) -> list[Claim]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lossgeom.recording.folder import RUNS_TABLE
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import ALONE, Source
@@ -13,7 +14,8 @@ from lossgeom.report._source import ALONE, Source
 def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     """A row per planned run: how it ended, its rows, and how many are missing.
 
-    Before them, the runs that are left out of the claims, with the reason in their manifests.
+    Before them, where a table of their numbers is, and the runs that are left out of the claims,
+    with the reason in their manifests.
     """
     if source.manifest["kind"] in ALONE:
         return None
@@ -21,7 +23,10 @@ def runs(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
     over = sum(record.is_over for record in source.records.values())
     reasons = {name: record.for_report.left_out for name, record in source.records.items()}
     left_out = {name: reason for name, reason in reasons.items() if reason is not None}
-    values = {"runs": rows, "over": over, "planned": len(rows), "left_out": left_out}
+    table = RUNS_TABLE if (source.folder / RUNS_TABLE).exists() else None
+    values = {
+        "runs": rows, "over": over, "planned": len(rows), "left_out": left_out, "table": table
+    }  # fmt: skip
     return Section("Runs", "runs.html", values)
 
 

@@ -28,6 +28,7 @@ run, which are those of the study. Seen there:
   runs end with a sharpness of 6.7 to 7.8; at .4 and .8, with about 2 / lr.
 """
 
+from lossgeom.lab.studies._network import build_with_signs
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_smoothness import claims, run
 from lossgeom.lab.studies.input_smoothness.config import PAPER, Config
@@ -52,6 +53,7 @@ STUDY = Study(
     grid=lambda config: {"lr": config.lr, "batch_size": config.batch_size},
     folder="lr{lr}-batch{batch_size}-seed{seed}",
     run=run.run,
+    data=build_with_signs,
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,

@@ -26,6 +26,7 @@ the study. Seen on these:
 - Batch sharpness is 0.6 of 2 / lr on average over the runs.
 """
 
+from lossgeom.lab.studies._network import build_with_signs
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.sgd_stability import claims, run
 from lossgeom.lab.studies.sgd_stability.config import PAPER, Config
@@ -37,6 +38,7 @@ STUDY = Study(
     Config=Config,
     paper=PAPER,
     run=run.run,
+    data=build_with_signs,
     steps=lambda planned: len(run.stages(planned.study)),
     claims=claims.claims,
     summary=claims.summary,
