@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lossgeom.extras import required
 from lossgeom.recording.crash_safety import write_atomically
+from lossgeom.recording.ended import last_values
 from lossgeom.recording.folder import RUNS_TABLE, TABLES, is_record, run_folder
 from lossgeom.recording.forms import number
 from lossgeom.recording.record import Record
@@ -94,12 +95,6 @@ def runs_of(study: Record) -> dict[str, Record]:
     return {name: Record.open(path) for name, path in folders.items() if is_record(path)}
 
 
-def last_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The value of every metric at the last step that it has one of."""
-    by_step = sorted((row for row in rows if "metric" in row), key=lambda row: row["step"])
-    return {row["metric"]: row["value"] for row in by_step}
-
-
 def write_tables(folder: Path, records: Iterable[Record], *, parquet: bool = False) -> None:
     """Write ``runs.csv``, without the settings that all runs of a study have in common.
 
@@ -138,7 +133,7 @@ def _run(record: Record, measured: Table) -> dict[str, Any]:
         f"config.{name}" if name in taken else name: value
         for name, value in _flat(record.config).items()
     }
-    last = {f"last.{metric}": value for metric, value in last_values(measured).items()}
+    last = {f"last.{metric}": value for metric, value in last_values(record).items()}
     return {**settings, **told, **last}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lossgeom.extras import required
+from lossgeom.recording.ended import last_values
 from lossgeom.recording.metric_figures import Scatter
 from lossgeom.recording.record import Record
-from lossgeom.recording.tables import last_values
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import colours, level, literal, panels, save, words
@@ -49,7 +49,7 @@ def scatter(source: Source, figures: Path) -> Section | None:
 
 def finite_ends(record: Record) -> dict[str, float]:
     """The last value of every metric whose last value is finite."""
-    last = last_values(record.rows())
+    last = last_values(record)
     return {metric: value for metric, value in last.items() if math.isfinite(value)}
 
 
