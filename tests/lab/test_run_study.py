@@ -202,15 +202,12 @@ def test_targets_of_any_scale_are_no_reason_to_refuse(tmp_path):
 
 
 def test_claims_that_cannot_be_judged(tmp_path, config):
-    run_study(STUDY, config, tmp_path / "out", seeds=1, executor=Here())
-
     def claims(config, seeds):
         raise ZeroDivisionError("no seeds")
 
+    study, failing = replace(STUDY, claims=claims), tuple(r.name for r in STUDY.plan(config, 1))
     with pytest.raises(ZeroDivisionError):
-        run_study(
-            replace(STUDY, claims=claims), config, tmp_path / "out", seeds=1, executor=Never()
-        )
+        run_study(study, config, tmp_path / "out", seeds=1, executor=Here(failing))
     record = Record.open(tmp_path / "out")
     told = "The claims could not be judged: ZeroDivisionError: no seeds"
     assert (record.status, record.for_report.summary) == ("failed", told)
