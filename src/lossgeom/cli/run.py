@@ -131,7 +131,8 @@ def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
             show(f"{name}: {counted(found)}")
             as_expected &= all(claim.as_expected for claim in found)
     there = [out / name for name in studies if is_record(out / name)]
-    show(f"report: {_together(there, failed, out, options)}")
+    if there:
+        show(f"report: {_together(there, failed, out, options)}")
     if failed:
         raise RuntimeError(f"these studies failed, and the others are over: {', '.join(failed)}")
     return int(options.strict and not as_expected)
