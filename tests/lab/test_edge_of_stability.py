@@ -121,8 +121,12 @@ def test_optimizers_are_made_with_the_settings_of_the_study():
     assert not plain.param_groups[0]["nesterov"]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "stopped", "first"), [("adam", 16, 12), ("muon", 16, 12), ("heavy_ball", 5, 0)]
+)
+def test_stopped_and_going_on_is_going_straight_through(
+    tmp_path, monkeypatch, optimizer, stopped, first
+):
     small = planned(optimizer)
     monkeypatch.setattr("lossgeom.lab.studies._training.SAVE_EVERY", 2)
     straight = Record.create(tmp_path / "straight", small.settings)
@@ -136,7 +140,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, o
     def stopping(*arguments, first, **options):
         started_at.append(first)
         for step in real(*arguments, first=first, **options):
-            if step == 16 and len(started_at) == 1:
+            if step == stopped and len(started_at) == 1:
                 raise KeyboardInterrupt
             yield step
 
@@ -148,7 +152,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch, o
         record.close()
     with Record.create(tmp_path / "halved", small.settings, resume=True) as record:
         study.run.run(small, record)
-    assert started_at == [0, 12]
+    assert started_at == [0, first]
     for metric in study.run.metrics_of(optimizer):
         steps, values = record.series(metric.name)
         assert steps == list(range(0, 24, 3))

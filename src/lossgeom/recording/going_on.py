@@ -21,19 +21,21 @@ class GoingOn:
 
     From a checkpoint, rows of its step and later ones are superseded: they are of steps that were
     made after it, and are lost. From step 0, where a run is gone through again, they stand as long
-    as loss and learning rate are the same; from where they are not, they are superseded.
+    as loss and learning rate are the same; from where they are not, they are superseded. Where a
+    checkpoint may be of step 0, it has to be said.
 
     Args:
         record: what is gone on with.
         first_step: of the run that goes on.
+        from_checkpoint: whether it goes on from one.
 
     Attributes:
         joined: whether the run is known to be the one of the record.
     """
 
-    def __init__(self, record: Record, first_step: int) -> None:
+    def __init__(self, record: Record, first_step: int, *, from_checkpoint: bool) -> None:
         self.joined = not record.measured
-        self._record, self._first = record, first_step
+        self._record, self._first, self._from_checkpoint = record, first_step, from_checkpoint
         self._lines = (record.path / ROWS).read_bytes().count(b"\n")
         later = [row for row in record.rows() if "metric" in row and row["step"] >= first_step]
         self._is_held = bool(later)
@@ -58,15 +60,16 @@ class GoingOn:
             RecordError: where the first one has another loss, or another learning rate at step 0.
         """
         held = self._losses.get(step)
-        if self._first and step > self._first:  # what else was done there is not known
+        if self._from_checkpoint and step > self._first:  # what else was done there is not known
             held = None
-        told = None if held is None else _difference(held, problem, None if self._first else lr)
+        compared = None if self._from_checkpoint else lr
+        told = None if held is None else _difference(held, problem, compared)
         if told and not self.joined:
             raise RecordError(
                 f"{self._record.path} holds another run: at step {step} {told}; choose another "
                 "folder, or say first_step= where training goes on from a checkpoint"
             )
-        if self._first and not self.joined and self._is_held:
+        if self._from_checkpoint and not self.joined and self._is_held:
             self._supersede(self._first)
         self.joined = True
         if not told:

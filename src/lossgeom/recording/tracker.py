@@ -135,7 +135,8 @@ class Tracker:
             full_batch: whether the optimisers get the gradient of the loss on all of the data that
                 is measured on; left out, it is told from the gradients.
             first_step: the number of the next step.
-            memory: what metrics keep from step to step, where it goes into checkpoints.
+            memory: what metrics keep from step to step, where it goes into checkpoints. A run then
+                goes on from one, be it of step 0, and what was measured after it is superseded.
 
         Raises:
             TypeError: for something that is no optimiser.

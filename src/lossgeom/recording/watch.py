@@ -118,7 +118,8 @@ class Watch:
         state = optimizer_state(problem, *self.optimizers)  # raises what it would at every step
         self._first = first_step
         self._stopped: RecordError | None = None
-        self._going_on = GoingOn(record, first_step)
+        from_checkpoint = bool(first_step) or memory is not None
+        self._going_on = GoingOn(record, first_step, from_checkpoint=from_checkpoint)
         self._others = of_others(problem, self.optimizers)
         if self._others:
             self._failures.warn("others", self._others)
