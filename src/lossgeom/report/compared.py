@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossgeom.recording.record import Record
+from lossgeom.recording.ended import last_values
 from lossgeom.report._source import Source
 from lossgeom.report.sections.claims import number, told
 from lossgeom.report.sections.setup import as_text, used
@@ -62,12 +62,9 @@ def _sides(source: Source) -> list[Side]:
         }
         claims = {claim.statement: told(claim) for claim in source.claims}
         return [Side(source.folder.resolve().name, config, claims=claims)]
-    return [Side(name, record.config, _last(record)) for name, record in source.records.items()]
-
-
-def _last(record: Record) -> dict[str, float]:
-    rows = sorted((row for row in record.rows() if "metric" in row), key=lambda row: row["step"])
-    return {row["metric"]: row["value"] for row in rows}
+    return [
+        Side(name, record.config, last_values(record)) for name, record in source.records.items()
+    ]
 
 
 def _flat(config: Mapping[str, Any], start: str = "") -> dict[str, str]:

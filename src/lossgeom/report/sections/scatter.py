@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from lossgeom.extras import required
-from lossgeom.recording.metric_figures import Scatter
+from lossgeom.recording.correlations import Runs
+from lossgeom.recording.ended import ended, last_values
+from lossgeom.recording.metric_figures import Pair, Scatter
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
@@ -48,9 +50,7 @@ def scatter(source: Source, figures: Path) -> Section | None:
 
 def finite_ends(record: Record) -> dict[str, float]:
     """The last value of every metric whose last value is finite."""
-    rows = sorted((row for row in record.rows() if "metric" in row), key=lambda row: row["step"])
-    last = {row["metric"]: row["value"] for row in rows}
-    return {metric: value for metric, value in last.items() if math.isfinite(value)}
+    return {metric: value for metric, value in last_values(record).items() if math.isfinite(value)}
 
 
 def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
@@ -62,6 +62,7 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
     )
     points = sorted(points, key=lambda point: -size_of[_setting(point[0], layout.size)])
     figure, axes = panels(0.6 + 3.6 * len(layout.panels), 4.1, columns=len(layout.panels))
+    runs = ended(record for record, _ in points)
     for axis, panel in zip(axes[0], layout.panels, strict=True):
         for record, values in points:
             axis.scatter(
@@ -70,6 +71,7 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
                 facecolor=colour_of[_setting(record, layout.colour)],
                 edgecolor="white", linewidth=0.5,
             )  # fmt: skip
+        axis.set_title(_correlations(runs, panel), fontsize="small", color="0.3")
         axis.set_xlabel(literal(panel.x.label))
         axis.set_ylabel(literal(panel.y.label))
     if layout.colour:
@@ -77,6 +79,15 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
     if layout.size:
         _legend(figure, layout.size, {v: ("0.4", look) for v, look in size_of.items()}, "right")
     return figure
+
+
+def _correlations(runs: Runs, panel: Pair) -> str:
+    """Both correlations over the runs of a panel; nothing where there is none."""
+    found = {
+        name: runs.correlation(panel.x.metric, panel.y.metric, ranks=ranks)
+        for name, ranks in (("rank correlation", True), ("Pearson's", False))
+    }
+    return "\n".join(f"{name} {each}" for name, each in found.items() if each.value == each.value)
 
 
 def _setting(record: Record, key: str | None) -> Any:
