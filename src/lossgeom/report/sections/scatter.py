@@ -19,6 +19,7 @@ from lossgeom.report._source import Source
 from lossgeom.report.figures import colours, level, literal, panels, save, words
 
 SMALLEST, LARGEST = 10.0, 80.0  # areas of points, in square points
+MOST = 3  # panels side by side
 MIDDLE = (SMALLEST + LARGEST) / 2
 
 Point = tuple[Record, dict[str, float]]  # and the last value of every metric
@@ -61,9 +62,13 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
         for values in [sorted({_setting(record, key) for record, _ in points})]
     )
     points = sorted(points, key=lambda point: -size_of[_setting(point[0], layout.size)])
-    figure, axes = panels(0.6 + 3.6 * len(layout.panels), 4.1, columns=len(layout.panels))
+    rows = -(-len(layout.panels) // MOST)
+    columns = -(-len(layout.panels) // rows)
+    figure, axes = panels(0.6 + 3.6 * columns, 0.5 + 3.6 * rows, rows=rows, columns=columns)
+    for axis in axes.flat[len(layout.panels) :]:
+        axis.remove()
     runs = ended(record for record, _ in points)
-    for axis, panel in zip(axes[0], layout.panels, strict=True):
+    for axis, panel in zip(axes.flat, layout.panels, strict=False):
         for record, values in points:
             axis.scatter(
                 values[panel.x.metric], values[panel.y.metric],
@@ -71,7 +76,7 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
                 facecolor=colour_of[_setting(record, layout.colour)],
                 edgecolor="white", linewidth=0.5,
             )  # fmt: skip
-        axis.set_title(_correlations(runs, panel), fontsize="small", color="0.3")
+        axis.set_title(_correlations(runs, panel), color="0.3")
         axis.set_xlabel(literal(panel.x.label))
         axis.set_ylabel(literal(panel.y.label))
     if layout.colour:
