@@ -19,12 +19,14 @@ def refused(message, folders, out=None):
 def test_a_report_of_several_leaves_theirs_alone(tmp_path):
     a, b = (make_run(tmp_path, name, config={"lr": 1}) for name in "ab")
     before = render([a]).read_bytes()
-    refused("expected a file for a report on several folders, such as --out both.html", [a, b])
+    far = make_run(tmp_path / "far", config={"lr": 1})
+    refused("on several folders that are not beside each other, such as --out both.html", [a, far])
     refused(
         r"report\.html is the report of the record in .*a alone; choose", [a, b], a / "report.html"
     )
     refused("is the report of the record in", [b], a / "report.html")
     render([a, b], a / "both.html")
+    assert render([a, b]) == tmp_path / "report.html"
     assert (a / "report.html").read_bytes() == before
     assert (a / "both-figures/trajectories.png").exists()
 

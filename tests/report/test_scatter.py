@@ -71,6 +71,15 @@ def test_points_may_look_alike(tmp_path):
     assert "batch size</text>" not in page
 
 
+def test_both_correlations_stand_above_a_panel(tmp_path):
+    runs = [(lr, 5, {"ends": {"a": lr, "b": lr**3}}) for lr in (1.0, 2.0, 3.0)]
+    page = render([make_study(tmp_path / "study", *runs)]).read_text()
+    for said in ("rank correlation 1.00 (no interval)", "Pearson's 0.97 (no interval)"):
+        assert said in page
+    alone = render([make_study(tmp_path / "one", runs[0])]).read_text()
+    assert "no interval)" not in alone
+
+
 def test_what_is_left_out_is_listed_with_its_reason(tmp_path):
     reason = "loss 0.09 after 10 steps, not below <0.01>"
     folder = make_study(tmp_path / "study", (0.1, 5, {}), (0.2, 5, {"left_out": reason}))

@@ -18,7 +18,10 @@ Write the report of records, from what they hold now.
 
 examples:
   lossgeom report runs/mine                          into runs/mine/report.html
-  lossgeom report runs/a runs/b --out both.html      together, in one figure"""
+  lossgeom report runs/a runs/b --out both.html      together, with what differs, in one figure
+  lossgeom report runs/*                             the claims of all, into runs/report.html
+
+Of several, those that are no records, such as the report itself, are left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +30,8 @@ class ReportOptions:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, named("RUN")]
     """Folders of studies or of single runs."""
-    out: Annotated[Path | None, optional("FILE", "report.html in RUN")] = None
-    """The HTML file, which has to be given for several runs. Only reports are replaced."""
+    out: Annotated[Path | None, optional("FILE", "report.html in RUN, or beside several")] = None
+    """The HTML file. Only reports are replaced."""
 
 
 def publish(folder: Path, file: str, facts: dict[str, Any], text: str, as_json: bool) -> None:
@@ -51,12 +54,17 @@ def main(arguments: list[str]) -> int:
     options = parsed(ReportOptions, arguments, "report", HELP)
     if not options.runs:
         raise ValueError("expected at least one folder: lossgeom report RUN [RUN ...]")
+    from lossgeom.recording.folder import is_record
     from lossgeom.recording.record import Record
     from lossgeom.recording.verdicts import is_about_the_edge, verdict_of
     from lossgeom.report import render
 
-    page = render(options.runs, options.out)
-    for path in options.runs:
+    others = [path for path in options.runs if path.exists() and not is_record(path)]
+    runs = [path for path in options.runs if path not in others] or options.runs
+    if len(runs) < len(options.runs):
+        say(f"no records, and left out: {', '.join(map(str, others))}")
+    page = render(runs, options.out)
+    for path in runs:
         record = Record.open(path)
         if is_about_the_edge(record):
             show(f"{path}: {verdict_of(record)}")

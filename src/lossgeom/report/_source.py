@@ -15,6 +15,7 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import BOUND, MEASUREMENT, RecordError, read_claims
 from lossgeom.recording.tables import runs_of
 
+NAMED = 6  # single runs in a title
 ALONE = (MEASUREMENT, BOUND)  # kinds of records that have a page of their own
 
 
@@ -78,7 +79,8 @@ def _single_runs(runs: dict[Path, Record]) -> Source:
     records = dict(zip(names, runs.values(), strict=True))
     folder, first = next(iter(runs.items()))
     title = first.for_report.title if first.manifest["kind"] in ALONE else None
-    told = replace(first.for_report, title=title or ", ".join(names), notes=_notes(records))
+    title = title or (", ".join(names) if len(names) <= NAMED else f"{len(names)} runs")
+    told = replace(first.for_report, title=title, notes=_notes(records))
     manifest = {**first.manifest, "config": _together(records)}
     return Source(folder, manifest, told, records, tuple(names))
 

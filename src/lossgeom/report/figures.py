@@ -98,6 +98,8 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     figure.savefig(text, format="svg", metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]  # without the XML header and the reference to a DTD
+    width = f"{figure.get_figwidth():g}in"  # in which its text has the size of a page's small print
+    svg = svg.replace("<svg", f'<svg style="--natural: {width}"', 1)
     return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lossgeom.recording.forms import number
+
 LEGEND = {
     "outliers, gap": "eigenvalues before the largest ratio of neighbours among those measured; "
     "that ratio",
@@ -39,7 +41,7 @@ def _cells(layer: dict[str, Any], dimensions: Sequence[int]) -> dict[str, str]:
     overlap, outliers, errors = layer["overlap"], layer["outliers"], layer["errors"]
     at = [f"{overlap[j - 1]:.2f}" if j <= len(overlap) else "-" for j in dimensions]
     some = outliers and outliers["gap"]
-    gap = "{count} of {k}, {gap:.3g}".format(**outliers, k=len(overlap)) if some else ""
+    gap = f"{outliers['count']} of {len(overlap)}, {_number(outliers['gap'])}" if some else ""
     return {
         "layer": layer["layer"],
         "outputs x inputs": "{} x {}".format(*layer["shape"]),
@@ -63,5 +65,7 @@ def _error(error: dict[str, Any] | None) -> str:
     return f"{error['value']:.3f}{bar}" + ("" if error["converged"] else ", not converged")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.3g}"
+def _number(value: Any) -> str:
+    """A number as JSON has it, in words; nothing for none."""
+    found: float | None = number(value)
+    return "" if found is None or math.isnan(found) else f"{found:.3g}"

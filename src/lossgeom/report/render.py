@@ -11,6 +11,7 @@ from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.folder import is_record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
+from lossgeom.report.compared import compared
 from lossgeom.report.figures import MARK, STYLE, check_ours
 from lossgeom.report.sections import SECTIONS
 from lossgeom.report.sections.claims import overview
@@ -22,21 +23,22 @@ NAME = "report.html"
 def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of one or more folders, each a study's or a single run's.
 
-    Of several studies, it begins with the claims of all.
+    Of several studies, it begins with the claims of all. Of two single runs, two measurements or
+    two folders of one study, it begins with what differs.
 
     Args:
         folders: what to report on: studies one after the other, then single runs in one figure.
-        out: the HTML file; default ``report.html`` in the folder, if it is a single one. Figures go
-            into a folder beside it, as PDF and PNG, with the source's number if there are several:
-            ``figures``, or ``NAME-figures`` for any other ``NAME.html``.
+        out: the HTML file; default ``report.html`` in the folder, or beside several that are in one
+            place. Figures go into a folder beside it, as PDF and PNG, with the source's number if
+            there are several: ``figures``, or ``NAME-figures`` for any other ``NAME.html``.
 
     Returns:
         Where the report is.
 
     Raises:
         RecordError: if a folder holds no record, or a damaged one.
-        ValueError: if out is not given for several folders, is a folder, is the report of a record
-            and these are others, or would replace a file that is not a report.
+        ValueError: if out is not given for folders in several places, is a folder, is the report of
+            a record and these are others, or would replace a file that is not a report.
         ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
     """
     template, matplotlib = _environment().get_template("page.html"), required("matplotlib")
@@ -50,7 +52,10 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
             for i, source in enumerate(sources)
             for number in [str(i + 1) if len(sources) > 1 else ""]
         ]
-    page = template.render(parts=parts, overview=overview(sources), mark=MARK, figures=figures.name)
+    page = template.render(
+        parts=parts, overview=overview(sources), compared=compared(sources), mark=MARK,
+        figures=figures.name,
+    )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page.encode(errors="backslashreplace"))
     return out
@@ -58,12 +63,14 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
 
 def _out(folders: Sequence[Path], out: Path | None) -> Path:
     """The file to write, which is not the report of another record."""
-    if out is None and len(folders) > 1:
+    parents = {folder.absolute().parent for folder in folders}
+    if out is None and len(folders) > 1 and len(parents) > 1:
         raise ValueError(
-            "expected a file for a report on several folders, such as --out both.html; each of "
-            "them keeps its own"
+            "expected a file for a report on several folders that are not beside each other, such "
+            "as --out both.html; each of them keeps its own"
         )
-    out = folders[0] / NAME if out is None else out
+    if out is None:
+        out = (folders[0] if len(folders) == 1 else folders[0].parent) / NAME
     if out.is_dir():
         raise ValueError(f"expected a file to write the report to, got the folder {out}")
     alone = [folder.resolve() for folder in folders] == [out.parent.resolve()]

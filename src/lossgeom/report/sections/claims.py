@@ -11,6 +11,7 @@ from lossgeom.claim import Claim, counted
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 
+NAMED = 3  # runs that failed
 SYMBOLS = {"shown": "✓", "contradicted": "✗", "inconclusive": "?"}
 
 
@@ -22,30 +23,53 @@ def claims(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
 
 
 def overview(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """The claims of several studies, in short, with the place of each; nothing for a single one."""
-    found = [
+    """What is in a page of several, with the claims of each in short; nothing for a single one."""
+    return [
         {
             "place": place,
             "title": source.told.title,
-            "counted": counted(source.claims),
+            "said": counted(source.claims) if source.claims else "",
+            "missing": _missing(source),
             "claims": [_row(claim) for claim in source.claims],
         }
         for place, source in enumerate(sources, 1)
-        if source.claims
+        if len(sources) > 1
     ]
-    return found if len(found) > 1 else []
+
+
+def _missing(source: Source) -> str:
+    """Say which runs have failed, and how many are not over; empty if there is nothing to say."""
+    failed = [name for name, record in source.records.items() if record.status == "failed"]
+    over = sum(record.is_over for record in source.records.values())
+    said = [f"not complete: {over} of {len(source.planned)} runs are over"]
+    named = ", ".join(failed[:NAMED]) + f" and {len(failed) - NAMED} others" * (len(failed) > NAMED)
+    return "; ".join([*said * (not source.complete), *[f"failed: {named}"] * bool(failed)])
 
 
 def _row(claim: Claim) -> dict[str, Any]:
-    low, high = claim.interval
     return {
         **claim.to_json(),
         "symbol": SYMBOLS[claim.verdict],
         "statistic": number(claim.statistic),
-        "interval": f"[{number(low)}, {number(high)}]" if low == low else "no interval",
+        "interval": interval(*claim.interval),
         "expected": expected(*claim.expected),
         "per_seed": ", ".join(map(number, claim.per_seed)),
     }
+
+
+def told(claim: Claim) -> str:
+    """Write a verdict with the numbers that it rests on."""
+    found = f"{number(claim.statistic)}, {interval(*claim.interval)}"
+    return f"{SYMBOLS[claim.verdict]} {claim.verdict}: {found}"
+
+
+def interval(low: float, high: float) -> str:
+    """Write a confidence interval.
+
+    >>> interval(0.5, 2.0), interval(math.nan, math.nan)
+    ('[0.5, 2]', 'no interval')
+    """
+    return "no interval" if math.isnan(low) else f"[{number(low)}, {number(high)}]"
 
 
 def expected(low: float, high: float) -> str:

@@ -65,7 +65,7 @@ def _figure(rows: list[Row], figures: Path) -> str:
     axis.set_axisbelow(True)
     for label, style in LEGEND.items():
         axis.plot([], [], linestyle="", label=label, **style)
-    figure.legend(loc="outside upper center", ncols=len(LEGEND), fontsize=8.5)
+    figure.legend(loc="outside upper center", ncols=len(LEGEND))
     return save(figure, figures, "bounds")
 
 
@@ -84,4 +84,4 @@ def _draw(axis: Any, y: int, row: Row, bound: Any) -> None:
         right = bound.side == "upper"
         axis.annotate(f"x {row.cells[4]}", (bound.value, y), (9 if right else -9, 0),
                       textcoords="offset points", va="center", ha="left" if right else "right",
-                      fontsize=8, color=colour, bbox=PAPER)  # fmt: skip
+                      color=colour, bbox=PAPER)  # fmt: skip

@@ -13,7 +13,7 @@ from lossgeom.report._source import Source
 from lossgeom.report.figures import colours, label, panels, save, words
 from lossgeom.report.sections._saved import Saved, saved
 
-COLUMNS = 3
+COLUMNS, WIDEST = 3, 11.8  # inches, which a page holds
 
 
 def predictions(source: Source, figures: Path) -> Section | None:
@@ -23,7 +23,8 @@ def predictions(source: Source, figures: Path) -> Section | None:
         return None
     columns = min(COLUMNS, len(found))
     rows = -(-len(found) // columns)
-    figure, axes = panels(1.5 + 3.9 * max(2, columns), 3.3 * rows, rows=rows, columns=columns)
+    width = min(1.5 + 3.9 * max(2, columns), WIDEST)
+    figure, axes = panels(width, 3.3 * rows, rows=rows, columns=columns)
     nonfinite = sum(draw(axis, each) for axis, each in zip(axes.flat, found, strict=False))
     for axis in axes.flat[len(found) :]:
         axis.remove()

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from lossgeom.extras import required
-from lossgeom.recording.ended import last_values
-from lossgeom.recording.metric_figures import Scatter
+from lossgeom.recording.correlations import Runs
+from lossgeom.recording.ended import ended, last_values
+from lossgeom.recording.metric_figures import Pair, Scatter
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import colours, level, literal, panels, save, words
 
 SMALLEST, LARGEST = 10.0, 80.0  # areas of points, in square points
+MOST = 3  # panels side by side
 MIDDLE = (SMALLEST + LARGEST) / 2
 
 Point = tuple[Record, dict[str, float]]  # and the last value of every metric
@@ -49,8 +51,7 @@ def scatter(source: Source, figures: Path) -> Section | None:
 
 def finite_ends(record: Record) -> dict[str, float]:
     """The last value of every metric whose last value is finite."""
-    last = last_values(record)
-    return {metric: value for metric, value in last.items() if math.isfinite(value)}
+    return {metric: value for metric, value in last_values(record).items() if math.isfinite(value)}
 
 
 def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
@@ -61,8 +62,13 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
         for values in [sorted({_setting(record, key) for record, _ in points})]
     )
     points = sorted(points, key=lambda point: -size_of[_setting(point[0], layout.size)])
-    figure, axes = panels(0.6 + 3.6 * len(layout.panels), 4.1, columns=len(layout.panels))
-    for axis, panel in zip(axes[0], layout.panels, strict=True):
+    rows = -(-len(layout.panels) // MOST)
+    columns = -(-len(layout.panels) // rows)
+    figure, axes = panels(0.6 + 3.6 * columns, 0.5 + 3.6 * rows, rows=rows, columns=columns)
+    for axis in axes.flat[len(layout.panels) :]:
+        axis.remove()
+    runs = ended(record for record, _ in points)
+    for axis, panel in zip(axes.flat, layout.panels, strict=False):
         for record, values in points:
             axis.scatter(
                 values[panel.x.metric], values[panel.y.metric],
@@ -70,6 +76,7 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
                 facecolor=colour_of[_setting(record, layout.colour)],
                 edgecolor="white", linewidth=0.5,
             )  # fmt: skip
+        axis.set_title(_correlations(runs, panel), color="0.3")
         axis.set_xlabel(literal(panel.x.label))
         axis.set_ylabel(literal(panel.y.label))
     if layout.colour:
@@ -77,6 +84,15 @@ def _figure(layout: Scatter, points: Sequence[Point]) -> Any:
     if layout.size:
         _legend(figure, layout.size, {v: ("0.4", look) for v, look in size_of.items()}, "right")
     return figure
+
+
+def _correlations(runs: Runs, panel: Pair) -> str:
+    """Both correlations over the runs of a panel; nothing where there is none."""
+    found = {
+        name: runs.correlation(panel.x.metric, panel.y.metric, ranks=ranks)
+        for name, ranks in (("rank correlation", True), ("Pearson's", False))
+    }
+    return "\n".join(f"{name} {each}" for name, each in found.items() if each.value == each.value)
 
 
 def _setting(record: Record, key: str | None) -> Any:

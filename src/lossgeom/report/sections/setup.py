@@ -18,13 +18,13 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
         "setup.html",
         {
             "config": {
-                key: _text(value)
-                for key, value in _used(manifest["config"], source.told.idle_settings).items()
+                key: as_text(value)
+                for key, value in used(manifest["config"], source.told.idle_settings).items()
             },
             "environment": {
                 **manifest["versions"],
                 "git commit": manifest["git_commit"] or "not in a repository",
-                **{name: _text(fact) for name, fact in manifest["machine"].items()},
+                **{name: as_text(fact) for name, fact in manifest["machine"].items()},
                 **({"measured": "; ".join(source.told.notes)} if source.told.notes else {}),
                 "created": manifest["created"],
                 "ended": manifest.get("ended", "not yet"),
@@ -34,16 +34,17 @@ def setup(source: Source, figures: Path) -> Section:  # noqa: ARG001
     )
 
 
-def _used(settings: dict[str, Any], idle: Collection[str]) -> dict[str, Any]:
+def used(settings: dict[str, Any], idle: Collection[str]) -> dict[str, Any]:
     """The settings that the run made use of, also those of its study."""
     return {
-        key: _used(value, idle) if isinstance(value, dict) else value
+        key: used(value, idle) if isinstance(value, dict) else value
         for key, value in settings.items()
         if key not in idle
     }
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Write a setting in words."""
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {_text(item)}" for name, item in value.items())
+        return "; ".join(f"{name}: {as_text(item)}" for name, item in value.items())
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

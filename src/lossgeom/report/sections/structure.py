@@ -75,7 +75,7 @@ def _decay(axis: Any, values: np.ndarray, label: str, colour: Any, dashes: Any) 
 
 def _lines(axis: Any, title: str, x_label: str, **others: Any) -> None:
     axis.set(title=title, xlabel=x_label, **others)
-    axis.legend(fontsize=7.5)
+    axis.legend()
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 

@@ -186,4 +186,4 @@ def _mark(axis: Any, runs: Counter[float], height: float, **look: Any) -> None:
         axis.plot(x, height, linestyle="", **look, **high)
         if count > 1:
             axis.annotate(str(count), (x, height), (5, -3), xycoords=high["transform"],
-                          textcoords="offset points", fontsize=8, color=look["color"])  # fmt: skip
+                          textcoords="offset points", color=look["color"])  # fmt: skip

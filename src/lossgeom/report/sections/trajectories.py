@@ -21,6 +21,7 @@ from lossgeom.report.sections._thresholds import draw_lines, lines_of, make_room
 FEW_STEPS = 30  # up to here, every point has a marker
 LONG = 60  # characters, beyond which a legend had better name folders
 FEW_FAR, FAR = 0.05, 9.0  # values that are this few and times the range of the others away
+LEGEND, LINE = 150, 0.18  # characters that a legend has room for, and inches of a line of it
 MANY = 10  # values that have to be left
 
 Groups = dict[str, list[str]]  # names of runs, by what to call them
@@ -206,9 +207,9 @@ def _legend(figure: Any, axes: np.ndarray, title: str) -> None:
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend(
-        found.values(), found, title=title, loc="outside upper center", ncols=min(6, len(found))
-    )
+    columns = max(1, min(6, len(found), LEGEND // (5 + max(map(len, found), default=0))))
+    figure.set_figheight(figure.get_figheight() + LINE * (-(-len(found) // columns) - 1))
+    figure.legend(found.values(), found, title=title, loc="outside upper center", ncols=columns)
 
 
 def _cut(axis: Any, curves: Sequence[Curve]) -> str:
