@@ -13,7 +13,7 @@ are therefore further out than the quantiles :math:`(1 \mp c) / 2` of what is dr
     \right), \quad n = \min(\text{seeds}, \text{settings})
 
 with the quantile of Student's distribution (the expanded percentile interval, Hesterberg,
-arXiv:1411.5279).
+arXiv:1411.5279). A partial correlation is one of n - 1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Correlation:
     Attributes:
         value: of all runs; NaN where something does not vary.
         resampled: the same with seeds and settings drawn again.
-        groups: how many seeds or settings there are, whichever are fewer.
+        groups: how many seeds or settings there are, whichever are fewer; less what is given.
         of_seeds: the same of each seed.
         runs: how many there are with finite values.
         left_out: how many others.
@@ -61,8 +61,8 @@ class Correlation:
     def interval(self, level: float = LEVEL) -> Interval:
         """The confidence interval; NaN where seeds or settings are too few, or nothing varies.
 
-        At 95 %, 5 of each are enough. Resamples in which something does not vary count at both
-        ends.
+        At 95 %, 5 of each are enough, and 6 for a partial correlation. Resamples in which
+        something does not vary count at both ends.
         """
         n = self.groups
         if n < 2 or math.isnan(self.value):
@@ -139,9 +139,9 @@ class Runs:
     def finite(self, *names: str) -> Runs:
         """The runs in which these columns are finite."""
         rows = zip(*(self.columns[name] for name in names), strict=True)
-        return self._chosen([all(map(math.isfinite, row)) for row in rows])
+        return self.where([all(map(math.isfinite, row)) for row in rows])
 
-    def _chosen(self, chosen: Sequence[bool]) -> Runs:
+    def where(self, chosen: Sequence[bool]) -> Runs:
         columns = {name: tuple(compress(of, chosen)) for name, of in self.columns.items()}
         seeds, settings = (tuple(compress(of, chosen)) for of in (self.seeds, self.settings))
         return Runs(seeds, settings, columns)
@@ -164,6 +164,7 @@ class Runs:
         found = [of(_drawn(groups, rng)) for _ in range(0, RESAMPLES, AT_ONCE)]
         value, *of_seeds = of(np.vstack([np.ones(len(runs.seeds)), of_seed])).tolist()
         fewest = min(len(set(labels)) for labels in (runs.seeds, runs.settings))
+        fewest -= given is not None
         left_out = len(self.seeds) - len(runs.seeds)
         return Correlation(
             value, np.concatenate(found), fewest, tuple(of_seeds), len(runs.seeds), left_out, limit

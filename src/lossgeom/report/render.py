@@ -12,9 +12,11 @@ from lossgeom.recording.folder import is_record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.compared import compared
+from lossgeom.report.correction import correction
 from lossgeom.report.figures import MARK, STYLE, check_ours
 from lossgeom.report.sections import SECTIONS
 from lossgeom.report.sections.claims import overview
+from lossgeom.report.sections.correlations import pooled
 from lossgeom.wording import printable
 
 NAME = "report.html"
@@ -23,8 +25,8 @@ NAME = "report.html"
 def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of one or more folders, each a study's or a single run's.
 
-    Of several studies, it begins with the claims of all. Of two single runs, two measurements or
-    two folders of one study, it begins with what differs.
+    Of several studies, it begins with the claims of all, and with what their runs say together. Of
+    two single runs, two measurements or two folders of one study, it begins with what differs.
 
     Args:
         folders: what to report on: studies one after the other, then single runs in one figure.
@@ -52,9 +54,10 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
             for i, source in enumerate(sources)
             for number in [str(i + 1) if len(sources) > 1 else ""]
         ]
+        together = pooled(sources, figures)
     page = template.render(
-        parts=parts, overview=overview(sources), compared=compared(sources), mark=MARK,
-        figures=figures.name,
+        parts=parts, overview=overview(sources), many=correction(sources), together=together,
+        compared=compared(sources), mark=MARK, figures=figures.name,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page.encode(errors="backslashreplace"))

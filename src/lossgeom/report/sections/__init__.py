@@ -9,6 +9,7 @@ from lossgeom.report.sections.bound import bound
 from lossgeom.report.sections.boundaries import boundaries
 from lossgeom.report.sections.claims import claims
 from lossgeom.report.sections.comparison import comparison
+from lossgeom.report.sections.correlations import correlations
 from lossgeom.report.sections.curves import curves
 from lossgeom.report.sections.density import density
 from lossgeom.report.sections.eigenvalues import eigenvalues
@@ -37,6 +38,7 @@ SECTIONS: tuple[Callable[[Source, Path], Section | None], ...] = (
     training,
     sweep,
     scatter,
+    correlations,
     trajectories,
     spectra,
     phase_plane,

@@ -1,0 +1,140 @@
+"""Which of two quantities goes together with a third one, in a study and over several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from lossgeom.recording.correlations import RESAMPLES, Correlation, Runs
+from lossgeom.recording.ended import ended
+from lossgeom.recording.metric_figures import Comparison
+from lossgeom.report._section import Section
+from lossgeom.report._source import Source
+from lossgeom.report.figures import colours, literal, panels, save, words
+
+MARKERS = "osD^vPX<>"
+WIDE = 100.0  # the largest value over the smallest, from which an axis is logarithmic
+
+
+def correlations(source: Source, figures: Path) -> Section | None:  # noqa: ARG001
+    """Both correlations over the runs of a study, and their difference."""
+    compared = _compared(source)
+    runs = compared and _runs([source], compared)
+    return _section(compared, runs, {}) if compared and runs else None
+
+
+def pooled(sources: Sequence[Source], figures: Path) -> list[Section]:
+    """The same over the runs of all studies that compare the same, and of each of them."""
+    found = []
+    for number, compared in enumerate(dict.fromkeys(filter(None, map(_compared, sources))), 1):
+        of = [source for source in sources if _compared(source) == compared]
+        each = {
+            words(source.folder.resolve().name): alone
+            for source in of
+            if (alone := _runs([source], compared))
+        }
+        runs = _runs(of, compared)
+        if len(each) > 1 and runs is not None:
+            svg = save(_figure(compared, each), figures, f"together{number}")
+            found.append(_section(compared, runs, each, svg=svg))
+    return found
+
+
+def _compared(source: Source) -> Comparison | None:
+    return None if source.told.scatter is None else source.told.scatter.compared
+
+
+def _runs(sources: Sequence[Source], compared: Comparison) -> Runs | None:
+    """The runs that count and have all that is compared; once, where two studies have the same."""
+    runs = ended(
+        *(
+            [r for r in source.records.values() if r.is_over and r.for_report.left_out is None]
+            for source in sources
+        )
+    )
+    names = [
+        of.metric for of in (compared.first, compared.second, compared.outcome, compared.given)
+    ]
+    if not set(names) <= runs.columns.keys():
+        return None
+    runs = runs.finite(*names)
+    seen = list(zip(runs.seeds, *(runs.columns[name] for name in names), strict=True))
+    return runs.where([seen.index(one) == place for place, one in enumerate(seen)])
+
+
+def _section(
+    compared: Comparison, runs: Runs, each: Mapping[str, Runs], svg: str | None = None
+) -> Section:
+    """The correlations of all runs, after those of each study, and what follows."""
+    rows = [_row(f"{study}: rank correlation", compared, of) for study, of in each.items()]
+    for name, ranks in (("rank correlation", True), ("correlation (Pearson)", False)):
+        for more, given in (("", None), (f", given the {compared.given.label}", compared.given)):
+            found = _row(name + more, compared, runs, given=given and given.metric, ranks=ranks)
+            rows.append({**found, "all": bool(each)})
+    metrics = (compared.second.metric, compared.first.metric, compared.outcome.metric)
+    values = {
+        "compared": compared,
+        "rows": rows,
+        "runs": len(runs.seeds),
+        "resamples": RESAMPLES,
+        "svg": svg,
+        "verdict": _verdict(compared, runs.difference(*metrics)),
+    }
+    title = f"What goes together with the {compared.outcome.label}"
+    return Section(title, "correlations.html", values)
+
+
+def _row(name: str, compared: Comparison, runs: Runs, **settings: Any) -> dict[str, Any]:
+    first, second, outcome = (
+        of.metric for of in (compared.first, compared.second, compared.outcome)
+    )
+    return {
+        "name": name,
+        "runs": len(runs.seeds),
+        "first": runs.correlation(first, outcome, **settings),
+        "second": runs.correlation(second, outcome, **settings),
+        "difference": runs.difference(second, first, outcome, **settings),
+    }
+
+
+def _verdict(compared: Comparison, difference: Correlation) -> str:
+    """Say in a sentence which rank correlation is larger, if that is known."""
+    low, high = difference.interval()
+    first, second, outcome = (
+        f"the {of.label}" for of in (compared.first, compared.second, compared.outcome)
+    )
+    if math.isnan(low):
+        return (
+            f"Whether {second} or {first} goes together with {outcome} more closely cannot be "
+            "said: an interval needs 5 seeds and 5 settings, and values that differ."
+        )
+    if low <= 0 <= high:
+        return (
+            f"Neither {second} nor {first} is shown to go together with {outcome} more closely: "
+            f"the difference of their rank correlations, {difference}, may be 0."
+        )
+    ahead, behind = (second, first) if low > 0 else (first, second)
+    return (
+        f"{ahead.capitalize()} goes together with {outcome} more closely than {behind}: the "
+        f"difference of their rank correlations, {difference}, is not 0."
+    )
+
+
+def _figure(compared: Comparison, each: Mapping[str, Runs]) -> Any:
+    """The outcome over either quantity, with a colour and a marker for each study."""
+    figure, axes = panels(9.0, 4.6, columns=2, sharey=True)
+    for axis, x in zip(axes[0], (compared.first, compared.second), strict=True):
+        looks = zip(each.items(), colours(len(each)), cycle(MARKERS))
+        for (study, runs), colour, marker in looks:
+            values = runs.columns[x.metric], runs.columns[compared.outcome.metric]
+            axis.plot(*values, marker, color=colour, markersize=4, alpha=0.7, label=study)
+        every = [value for runs in each.values() for value in runs.columns[x.metric]]
+        axis.set_xscale("log" if 0 < min(every) * WIDE < max(every) else "linear")
+        axis.set_xlabel(literal(x.label))
+    axes[0, 0].set_ylabel(literal(compared.outcome.label))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
