@@ -20,7 +20,8 @@ NAMES = {"first": "sharpness", "second": "jacobian_norm", "outcome": "gap", "giv
 LAYOUT = {
     "panels": [{"x": {"metric": "sharpness", "label": "s"}, "y": {"metric": "gap", "label": "g"}}],
     "compared": {
-        key: {"metric": metric, "label": metric.replace("_", " ")} for key, metric in NAMES.items()
+        key: {"metric": metric, "label": metric.replace("_", " ").replace("j", "J")}
+        for key, metric in NAMES.items()
     },
 }
 NO_FIGURE = {"columns": None, "colour": None, "panels": [], "step": "step", "log": False}
@@ -96,13 +97,17 @@ def test_one_study_and_several(studies, tmp_path):
     parts = page.split("<article")
     alone, together = cells(parts[3], HEADING), cells(parts[2], HEADING)
     for part in parts[2:4]:
-        assert "The jacobian norm goes together with the gap more closely than the shar" in part
+        assert "The Jacobian norm goes together with the gap more closely than the shar" in part
     kinds = [
         "rank correlation", "rank correlation, given the loss",
         "correlation (Pearson)", "correlation (Pearson), given the loss",
     ]  # fmt: skip
     assert list(alone) == kinds
-    assert list(together) == ["wd: rank correlation", "learning rate: rank correlation", *kinds]
+    assert list(together) == [
+        "wd: rank correlation",
+        "learning rate: rank correlation",
+        *(f"all: {kind}" for kind in kinds),
+    ]
     runs = ended(Record.open(studies[0] / "runs" / name) for name in names_of(6))
     assert (
         alone["rank correlation"]
@@ -114,16 +119,17 @@ def test_one_study_and_several(studies, tmp_path):
             str(runs.difference("jacobian_norm", "sharpness", "gap")),
         ]
     )
-    assert together["rank correlation"][0] == "72"
+    assert together["all: rank correlation"][0] == "72"
     for words in ("wd", "learning rate", "sharpness"):
         assert f">{words}</text>" in parts[2]
 
     # Corrected by hand: 0.01 x 4 / 1 is small enough, 0.04 x 4 / 2 is not.
     said = re.search(r"<p>(Of 4 statements.*?)</p>", parts[1])[1]
-    assert said.startswith("Of 4 statements, 2 are shown. If all were wrong, at most 0.1 would be")
-    assert "but 1 of 2 verdicts stand if" in said
-    assert "(Holm), 1 stand; one that rests on seeds that all agree does so from 7 seeds" in said
-    marked = re.findall(r"not for so many</span></td>\s*<td>(.*?)</td>", page)
+    assert said.startswith("Of 4 statements, 2 are shown. If all 4 were wrong, at most 0.1 would")
+    assert "1 of 2 verdicts stand if 5% of those" in said
+    assert "and 1 if the probability that any of them is wrong may be 5%" in said
+    assert "needs 7 seeds that agree" in said
+    marked = re.findall(r"does not stand for so many</span></td>\s*<td>(.*?)</td>", page)
     assert marked == ["doubtful."]
 
 
@@ -147,7 +153,7 @@ def test_studies_that_compare_nothing_or_something_else_are_not_pooled(studies, 
     ("seeds", "outcome", "said"),
     [
         (2, "jacobian_norm", "cannot be said: an interval needs 5 seeds"),
-        (6, "loss", "Neither the jacobian norm nor the sharpness is shown"),
+        (6, "loss", "Neither the Jacobian norm nor the sharpness is shown"),
         (6, "sharpness", "The sharpness goes together with the gap more closely"),
     ],
 )

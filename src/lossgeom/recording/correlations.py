@@ -13,7 +13,11 @@ are therefore further out than the quantiles :math:`(1 \mp c) / 2` of what is dr
     \right), \quad n = \min(\text{seeds}, \text{settings})
 
 with the quantile of Student's distribution (the expanded percentile interval, Hesterberg,
-arXiv:1411.5279). A partial correlation is one of n - 1.
+arXiv:1411.5279); for a partial correlation, n is one less. In simulations with 6 seeds, 12 settings
+and true correlations from -0.8 to 0.95, normal or log-normal, with 10, 50 or 90 % of the variance
+between seeds, 95 % intervals held the truth in 94 to 100 % of 250 to 300 draws each; the quantiles
+2.5 and 97.5 % of what is drawn did in as few as 90 %, and Pearson's interval for independent runs
+in 39 to 67 %.
 """
 
 from __future__ import annotations

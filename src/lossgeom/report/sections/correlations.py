@@ -72,8 +72,8 @@ def _section(
     rows = [_row(f"{study}: rank correlation", compared, of) for study, of in each.items()]
     for name, ranks in (("rank correlation", True), ("correlation (Pearson)", False)):
         for more, given in (("", None), (f", given the {compared.given.label}", compared.given)):
-            found = _row(name + more, compared, runs, given=given and given.metric, ranks=ranks)
-            rows.append({**found, "all": bool(each)})
+            said = f"{'all: ' if each else ''}{name}{more}"
+            rows.append(_row(said, compared, runs, given=given and given.metric, ranks=ranks))
     metrics = (compared.second.metric, compared.first.metric, compared.outcome.metric)
     values = {
         "compared": compared,
@@ -118,7 +118,7 @@ def _verdict(compared: Comparison, difference: Correlation) -> str:
         )
     ahead, behind = (second, first) if low > 0 else (first, second)
     return (
-        f"{ahead.capitalize()} goes together with {outcome} more closely than {behind}: the "
+        f"T{ahead[1:]} goes together with {outcome} more closely than {behind}: the "
         f"difference of their rank correlations, {difference}, is not 0."
     )
 
