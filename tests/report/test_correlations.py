@@ -39,7 +39,7 @@ def names_of(seeds):
 def make_study(folder, *, seeds=6, layout=LAYOUT, outcome="jacobian_norm", draw=0):
     """Runs of 6 settings whose gap goes together with one quantity, and not with the others."""
     rng = np.random.default_rng(draw)
-    with Record.create(folder, {"study": "s"}, kind="study") as study:
+    with Record.create(folder, {"study": folder.name}, kind="study") as study:
         for seed in range(seeds):
             for level in range(6):
                 name = f"level{level}-seed{seed}"
@@ -147,6 +147,7 @@ def test_studies_that_compare_nothing_or_something_else_are_not_pooled(studies, 
         told = replace(source.told, scatter=replace(scatter, compared=other))
         assert pooled([source, replace(source, told=told)], tmp_path) == []
     assert correlations(replace(source, told=replace(source.told, scatter=None)), tmp_path) is None
+    assert correlations(replace(source, records={}), tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def correlations(source: Source, figures: Path) -> Section | None:  # noqa: ARG0
     """Both correlations over the runs of a study, and their difference."""
     compared = _compared(source)
     runs = compared and _runs([source], compared)
-    return _section(compared, runs, {}) if compared and runs else None
+    return _section(compared, runs, []) if compared and runs else None
 
 
 def pooled(sources: Sequence[Source], figures: Path) -> list[Section]:
@@ -31,11 +31,8 @@ def pooled(sources: Sequence[Source], figures: Path) -> list[Section]:
     found = []
     for number, compared in enumerate(dict.fromkeys(filter(None, map(_compared, sources))), 1):
         of = [source for source in sources if _compared(source) == compared]
-        each = {
-            words(source.folder.resolve().name): alone
-            for source in of
-            if (alone := _runs([source], compared))
-        }
+        alone = [(words(s.folder.resolve().name), _runs([s], compared)) for s in of]
+        each = [(study, runs) for study, runs in alone if runs is not None]
         runs = _runs(of, compared)
         if len(each) > 1 and runs is not None:
             svg = save(_figure(compared, each), figures, f"together{number}")
@@ -62,14 +59,15 @@ def _runs(sources: Sequence[Source], compared: Comparison) -> Runs | None:
         return None
     runs = runs.finite(*names)
     seen = list(zip(runs.seeds, *(runs.columns[name] for name in names), strict=True))
-    return runs.where([seen.index(one) == place for place, one in enumerate(seen)])
+    runs = runs.where([seen.index(one) == place for place, one in enumerate(seen)])
+    return runs if runs.seeds else None
 
 
 def _section(
-    compared: Comparison, runs: Runs, each: Mapping[str, Runs], svg: str | None = None
+    compared: Comparison, runs: Runs, each: Sequence[tuple[str, Runs]], svg: str | None = None
 ) -> Section:
     """The correlations of all runs, after those of each study, and what follows."""
-    rows = [_row(f"{study}: rank correlation", compared, of) for study, of in each.items()]
+    rows = [_row(f"{study}: rank correlation", compared, of) for study, of in each]
     for name, ranks in (("rank correlation", True), ("correlation (Pearson)", False)):
         for more, given in (("", None), (f", given the {compared.given.label}", compared.given)):
             said = f"{'all: ' if each else ''}{name}{more}"
@@ -123,15 +121,15 @@ def _verdict(compared: Comparison, difference: Correlation) -> str:
     )
 
 
-def _figure(compared: Comparison, each: Mapping[str, Runs]) -> Any:
+def _figure(compared: Comparison, each: Sequence[tuple[str, Runs]]) -> Any:
     """The outcome over either quantity, with a colour and a marker for each study."""
     figure, axes = panels(9.0, 4.6, columns=2, sharey=True)
     for axis, x in zip(axes[0], (compared.first, compared.second), strict=True):
-        looks = zip(each.items(), colours(len(each)), cycle(MARKERS))
+        looks = zip(each, colours(len(each)), cycle(MARKERS))
         for (study, runs), colour, marker in looks:
             values = runs.columns[x.metric], runs.columns[compared.outcome.metric]
             axis.plot(*values, marker, color=colour, markersize=4, alpha=0.7, label=study)
-        every = [value for runs in each.values() for value in runs.columns[x.metric]]
+        every = [value for _, runs in each for value in runs.columns[x.metric]]
         axis.set_xscale("log" if 0 < min(every) * WIDE < max(every) else "linear")
         axis.set_xlabel(literal(x.label))
     axes[0, 0].set_ylabel(literal(compared.outcome.label))
