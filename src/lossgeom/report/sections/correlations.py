@@ -123,7 +123,7 @@ def _verdict(compared: Comparison, difference: Correlation) -> str:
 
 def _figure(compared: Comparison, each: Sequence[tuple[str, Runs]]) -> Any:
     """The outcome over either quantity, with a colour and a marker for each study."""
-    figure, axes = panels(9.0, 4.6, columns=2, sharey=True)
+    figure, axes = panels(7.8, 4.6, columns=2, sharey=True)
     for axis, x in zip(axes[0], (compared.first, compared.second), strict=True):
         looks = zip(each, colours(len(each)), cycle(MARKERS))
         for (study, runs), colour, marker in looks:
