@@ -187,4 +187,4 @@ def test_many_predictions_are_in_rows(tmp_path, pages_alone):
     assert [f"panel {i}" in page for i in range(7)] == [*[True] * 6, False]
     size = re.search(r'<svg[^>]*viewBox="0 0 ([0-9.]+) ([0-9.]+)"', page)
     width, height = map(float, size.groups())
-    assert width / height == pytest.approx(13.2 / 6.6, rel=0.01)
+    assert width / height == pytest.approx(11.8 / 6.6, rel=0.01)

@@ -49,7 +49,7 @@ def section(folder):
 def test_lines_go_over_a_setting_with_a_place_for_zero(tmp_path):
     runs = [run(decay, lr) for decay in (0, 1e-4, 1e-2) for lr in (0.1, 0.3) for _ in "ab"]
     shown = section(make_study(tmp_path, runs))
-    said = "Lines go through the medians over seeds, with a colour for each learning rate"
+    said = "Large points are medians over seeds, with a colour for each learning rate"
     assert said in shown
     assert "All &lt;seeds&gt;." in shown
     for text in ("weight decay", "the $s$", "gap", ">0</text>", ">0.0001</text>", ">//</text>"):

@@ -32,6 +32,8 @@ POINTS: dict[str, dict[str, Any]] = {
 AT_AN_END = {"diverged": 1.02, "no value": 0.03}  # heights of a panel, beside values
 STACKED = 0.06  # of a panel, from the marks of one line to those of the next
 BREAK = 1.6  # mean distances between levels, from 0 to the first level on a logarithmic axis
+GAP = {"facecolor": "white", "edgecolor": "none", "pad": 0}
+SIDE_BY_SIDE = 3  # panels
 TICKS = 7
 NEAR = 0.15  # of an axis, to the label before
 
@@ -86,45 +88,60 @@ def sweep(source: Source, figures: Path) -> Section | None:
 
 def _figure(layout: Sweep, runs: Sequence[Run]) -> tuple[Any, Counter[str]]:
     """The figure, and how many points there are of each kind."""
-    rows, columns, key = len(layout.rows), len(layout.columns), layout.lines
-    figure, axes = panels(1.3 + max(5.0, 2.3 * columns), 0.8 + 2.1 * rows,
-                          rows=rows, columns=columns, sharex="col", sharey="row")  # fmt: skip
+    figure, axes = _panels(len(layout.rows), len(layout.columns))
+    key = layout.lines
     levels = sorted({run.config[key] for run in runs}) if key else [None]
     looks = list(zip(levels, colours(len(levels)), cycle(DASHES), strict=False))
     counts = Counter[str]()
     for j, strengths in enumerate(layout.columns):
         placed, lost = _placed(axes[:, j], strengths, runs)
         counts["no place"] += lost
+        ordered = not any(isinstance(run.strength(strengths.setting), str) for _, run in placed)
         for axis, outcome in zip(axes[:, j], layout.rows, strict=True):
             axis.set_yscale("log" if outcome.log else "linear")
+            axis.set_ylabel(literal(outcome.label))
             for place, (value, colour, dashes) in enumerate(looks):
                 line = [(x, *run.end(outcome)) for x, run in placed
                         if key is None or run.config[key] == value]  # fmt: skip
-                counts += _draw(axis, line, place, color=colour, linestyle=dashes,
-                                label=words(level(value)))  # fmt: skip
-    for axis, outcome in zip(axes[:, 0], layout.rows, strict=True):
-        axis.set_ylabel(literal(outcome.label))
+                counts += _draw(axis, line, place, color=colour, label=words(level(value)),
+                                linestyle=dashes if ordered else "")  # fmt: skip
+    for axis in axes.flat if len(layout.columns) > 1 else ():
+        axis.label_outer()
     if key:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, title=words(key), loc="outside upper center", ncols=6)
     return figure, counts
 
 
+def _panels(rows: int, columns: int) -> tuple[Any, Any]:
+    """A figure with panels (rows, columns); those of a single column are side by side."""
+    if columns > 1:
+        return panels(1.3 + 2.3 * max(2, columns), 0.8 + 2.1 * rows,
+                      rows=rows, columns=columns, sharex="col", sharey="row")  # fmt: skip
+    high = -(-rows // SIDE_BY_SIDE)
+    wide = -(-rows // high)
+    figure, axes = panels(max(6.3, 0.6 + 3.4 * wide), 0.8 + 2.5 * high, rows=high, columns=wide)
+    for axis in axes.flat[rows:]:
+        axis.remove()
+    return figure, axes.reshape(-1, 1)[:rows]
+
+
 def _placed(
     axes: Any, strengths: Strengths, runs: Sequence[Run]
 ) -> tuple[list[tuple[float, Run]], int]:
-    """Prepare the axis of a setting; return the runs that have a place there, and the others."""
+    """Prepare the axes of a setting; return the runs that have a place there; count the others."""
     inside = [
         (run.strength(strengths.setting), run) for run in runs
         if all(run.config.get(key) in values for key, values in strengths.where.items())
     ]  # fmt: skip
     at, broken = places(sorted({value for value, _ in inside} - {None}), log=strengths.log)
-    axes[-1].set_xlabel(literal(strengths.label))
-    if strengths.log or any(value != place for value, place in at.items()):
-        axes[-1].set_xticks(*_ticks(at))
-    for axis in axes if broken is not None else ():
-        axis.text(broken, 0, "//", transform=axis.get_xaxis_transform(), ha="center", va="center",
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0})  # fmt: skip
+    for axis in axes:
+        axis.set_xlabel(literal(strengths.label))
+        if strengths.log or any(value != place for value, place in at.items()):
+            axis.set_xticks(*_ticks(at))
+        if broken is not None:
+            axis.text(broken, 0, "//", transform=axis.get_xaxis_transform(), ha="center",
+                      va="center", bbox=GAP)  # fmt: skip
     placed = [(at[value], run) for value, run in inside if value is not None]
     return placed, len(inside) - len(placed)
 
