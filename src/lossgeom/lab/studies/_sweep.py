@@ -11,9 +11,9 @@ import numpy as np
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
-from lossgeom.lab.studies._solution import ACCURACY, GAP, JACOBIAN, SHARPNESS, TRAIN
+from lossgeom.lab.studies._solution import ACCURACY, COMPARED, GAP, JACOBIAN, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
-from lossgeom.recording.metric_figures import Outcome, Pair, Quantity, Scatter
+from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
 
 Place = tuple[Any, ...]
 Where = Callable[[Place], bool]
@@ -31,18 +31,13 @@ ROWS = (
     Outcome(JACOBIAN.name, "mean Jacobian norm"),
     Outcome(GAP, "generalisation gap"),
 )
-_GAP = Quantity(GAP, "generalisation gap")
-PAIRS = (
-    Pair(Quantity(SHARPNESS.name, "sharpness"), _GAP),
-    Pair(Quantity(JACOBIAN.name, "mean Jacobian norm"), _GAP),
-)
+PAIRS = (Pair(COMPARED.first, COMPARED.outcome), Pair(COMPARED.second, COMPARED.outcome))
 
 
 def scatter(colour: str, size: str) -> Scatter:
     """The gap over sharpness, and over the Jacobian norm."""
-    return Scatter(
-        PAIRS, colour, size, "Seeds are drawn together; the claims compare the runs of one seed."
-    )
+    caption = "Seeds are drawn together; the claims compare the runs of one seed."
+    return Scatter(PAIRS, colour, size, caption, compared=COMPARED)
 
 
 @dataclass(frozen=True)
