@@ -1,12 +1,14 @@
 """Studies, one in each folder: the empirical statements of a paper, executed."""
 
 from lossgeom.lab.studies import (
+    batch_size,
     edge_of_stability,
     eigenspace_overlap,
     gauss_newton_outliers,
     generalisation_bound,
     input_smoothness,
     layerwise_structure,
+    learning_rate,
     pac_bayes,
     planar_quadratic,
     progressive_sharpening,
@@ -16,6 +18,7 @@ from lossgeom.lab.studies import (
     sgd_stability,
     sharpening_lower_bound,
     smoothness_bounds,
+    weight_decay,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -37,5 +40,8 @@ STUDIES = {
         pac_bayes.STUDY,
         sharpening_lower_bound.STUDY,
         generalisation_bound.STUDY,
+        weight_decay.STUDY,
+        learning_rate.STUDY,
+        batch_size.STUDY,
     )
 }

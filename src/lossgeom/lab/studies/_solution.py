@@ -206,7 +206,7 @@ def mediators(problem: Problem, seed: int) -> dict[str, float]:
     """
     found = dict[str, float]()
     for number, layer in enumerate(layer_summands(problem), 1):
-        each = layer.mediators(tol=0.01, seed=seed)
+        each = layer.mediators(tol=0.01, max_matvecs=50, seed=seed)
         found |= {
             "root": each.root.value,
             f"summand_{number}": each.eigenvalue.value,

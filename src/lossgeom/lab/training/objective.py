@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Objective:
     augmentations: tuple[Augmentation, ...] = ()
     penalties: tuple[tuple[Quantity, Callable[[Tensor, int], Tensor]], ...] = ()
 
-    @property
+    @cached_property
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -84,7 +85,7 @@ class Objective:
     def mean(self, quantity: Quantity, step: int) -> tuple[Tensor, list[Tensor]]:
         """The mean of a quantity over a step's batches, and its gradient."""
         parameters = self.parameters
-        total, value, count = [torch.zeros_like(p) for p in parameters], torch.zeros(()), 0.0
+        total, value, count = list[Tensor](), torch.zeros(()), 0.0
         for index, raw in enumerate(self.batches(step)):
             batch = Batch.of(raw, index)
             for number, augment in enumerate(self.augmentations):
@@ -92,9 +93,10 @@ class Objective:
             part, terms = quantity(self, batch, step)
             if part.requires_grad and parameters:
                 more = torch.autograd.grad(part, parameters, materialize_grads=True)
-                total = [a + b for a, b in zip(total, more, strict=True)]
+                total = [a + b for a, b in zip(total, more, strict=True)] if total else list(more)
             value = value.to(part) + part.detach()
             count += float(terms)
+        total = total or [torch.zeros_like(p) for p in parameters]
         return value / count, [gradient / count for gradient in total]
 
     def loss_of(self, batch: Batch) -> tuple[Tensor, float]:
@@ -115,7 +117,7 @@ class Objective:
     def _random(self, step: int) -> Iterator[None]:
         """Let the model draw, as in dropout, the numbers of a step."""
         seed = int(self.numbers(OF_MODEL, step).integers(2**63))
-        on_gpu = {p.device.index for p in self.model.parameters() if p.device.type == "cuda"}
+        on_gpu = {p.device.index for p in self.parameters if p.device.type == "cuda"}
         generators = [torch.default_generator, *(torch.cuda.default_generators[i] for i in on_gpu)]
         states = [generator.get_state() for generator in generators]
         try:

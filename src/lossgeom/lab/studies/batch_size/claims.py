@@ -1,0 +1,181 @@
+"""What the records say of the statements."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._solution import GAP, JACOBIAN
+from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies._sweep import (
+    BEATS,
+    IDS,
+    LABELS,
+    Ends,
+    Place,
+    claim_of_correlations,
+    claim_of_trend,
+)
+from lossgeom.lab.studies.batch_size.config import EPOCHS, UPDATES, Config
+from lossgeom.lab.studies.batch_size.run import CERTIFIED, FOUND
+
+PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 4"
+READING = f"{PAPER_A}, and its explanation by the local variation"
+REVIEW = "asked for in the public review of MacDonald et al., arXiv:2305.14683"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+RISES: Interval = (0.8, math.inf)  # rank correlation with the batch size
+FALLS: Interval = (-math.inf, -0.8)
+MOSTLY: Interval = (0.7, math.inf)  # share of pairs of runs
+APART: Interval = (1.0, math.inf)  # lower side of one bracket over the upper side of another
+
+BATCH = 2  # the place of the batch size among the settings; what is equal and the rate are before
+EQUAL = {EPOCHS: PAPER_A, UPDATES: REVIEW}
+
+
+def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[Claim]:
+    """The verdicts."""
+    seeds = [Ends.of(each) for each in records]
+    for equal, source in EQUAL.items():
+        yield from _at_small_rates(config, seeds, equal, source)
+    yield from _at_the_largest_rate(config, seeds)
+    yield from _variation(config, seeds)
+    yield claim_of_correlations(seeds, PAPER_A)
+    yield stats.control(
+        claim_of_trend,
+        "shuffled",
+        statement="a larger batch gives a larger gap of another run, drawn at random.",
+        seeds=[seed.shuffled() for seed in seeds], metric=GAP, axis=BATCH, inside=RISES,
+        of="the batch size, averaged over learning rates and what is equal",
+    )  # fmt: skip
+
+
+def _at_small_rates(
+    config: Config, seeds: Sequence[Ends], equal: str, source: str
+) -> Iterator[Claim]:
+    """All but the largest rate."""
+    small = config.lr[:-1]
+    for metric, label in LABELS.items():
+        yield claim_of_trend(
+            f"{IDS[metric]}_rises_at_equal_{equal}",
+            statement=f"At smaller learning rates and an equal number of {equal}, a larger batch "
+            f"gives a larger {label}.",
+            source=source, seeds=seeds, metric=metric, axis=BATCH, inside=RISES,
+            where=lambda place: place[0] == equal and place[1] in small,
+            of=f"the batch size, averaged over all learning rates but the largest; {equal} equal",
+        )  # fmt: skip
+
+
+def _at_the_largest_rate(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
+    """What the paper saw on CIFAR-10 and CIFAR-100 with ResNet18, and not with VGG11."""
+    for metric, inside in ((JACOBIAN.name, FALLS), (GAP, RISES)):
+        verb, larger = ("rises", "larger") if inside is RISES else ("falls", "smaller")
+        yield claim_of_trend(
+            f"{IDS[metric]}_{verb}_at_largest_lr",
+            statement=f"At the largest learning rate, a larger batch gives a {larger} "
+            f"{LABELS[metric]}.",
+            source=PAPER_A, seeds=seeds, metric=metric, axis=BATCH, inside=inside,
+            where=lambda place: place[:2] == (EPOCHS, config.lr[-1]),
+            of=f"the batch size at lr = {config.lr[-1]:g}; epochs equal",
+        )  # fmt: skip
+
+
+def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
+    """Whether the local variation explains what the Jacobian norm does not."""
+    last = config.lr[-1]
+
+    def at_last(place: Place) -> bool:
+        return bool(place[1] == last)
+
+    pairs = [list(pairs_of(seed, last)) for seed in seeds]
+    against = [[v > 0 for j, v, gap in each if j < 0 < gap] for each in pairs]
+    yield claim_of_trend(
+        "variation_rises_at_largest_lr",
+        statement="At the largest learning rate, a larger batch gives a larger local variation of "
+        "the Jacobian.",
+        source=READING, seeds=seeds, metric=FOUND, axis=BATCH, inside=RISES,
+        where=at_last,
+        of=f"the batch size at lr = {last:g}, averaged over equal epochs and equal updates",
+    )  # fmt: skip
+    yield stats.claim_of_seeds(
+        "variation_explains_the_gap",
+        statement="Where a larger batch gives a smaller Jacobian norm and yet a larger gap, the "
+        "local variation is larger.",
+        source=READING,
+        of=f"share of such pairs of runs at lr = {last:g} in which it is",
+        values=[stats.mean(map(float, each)) for each in against],
+        inside=MOSTLY,
+        note=f"Of {sum(map(len, pairs))} pairs, {sum(map(len, against))} are such.",
+    )
+    yield stats.claim_of_seeds(
+        "variation_beats_jacobian",
+        statement="At the largest learning rate, the gap goes with the local variation more "
+        "closely than with the Jacobian norm.",
+        source=READING,
+        of=f"rank correlation of the local variation with the gap over the runs at lr = {last:g}, "
+        "without those that diverged or learned nothing, less that of the Jacobian norm",
+        values=[
+            seed.correlation(FOUND, GAP, at_last) - seed.correlation(JACOBIAN.name, GAP, at_last)
+            for seed in seeds
+        ],
+        inside=BEATS,
+    )
+    yield stats.claim_over_seeds(
+        "variation_certainly_rises",
+        statement="What is certified of the local variation is enough to say that it rises.",
+        source=READING,
+        measured=f"what is found of the variation with the largest batch at lr = {last:g}, divided "
+        "by what is certified of it with the smallest; epochs equal",
+        values=[
+            _ratio(seed, config, config.batch_size[-1], config.batch_size[0]) for seed in seeds
+        ],
+        expected=APART,
+        note=stats.means(
+            {
+                f"found over certified, batch {size}": [
+                    _ratio(seed, config, size, size) for seed in seeds
+                ]
+                for size in config.batch_size
+            },
+            ".2f",
+        ),
+    )
+
+
+def summary(config: Config, found: Sequence[Claim]) -> str:
+    """The result in a sentence or two."""
+    explains = next(claim for claim in found if claim.id == "variation_explains_the_gap")
+    return (
+        f"On {config.network.data} with SGD, {stats.counted(found)} That the local variation of "
+        "the Jacobian explains a gap that grows while the Jacobian norm falls is "
+        f"{explains.verdict}."
+    )
+
+
+# The statistics of a seed
+
+
+def pairs_of(seed: Ends, lr: float) -> Iterator[tuple[float, float, float]]:
+    """How Jacobian norm, local variation and gap differ, with a larger batch less a smaller.
+
+    Over all pairs of runs at a learning rate with the same number of epochs, or of updates, but for
+    those that diverged or learned nothing.
+    """
+    places = [place for place, run in seed.runs.items() if place[1] == lr and run is not None]
+    for small, large in itertools.combinations(sorted(places), 2):
+        if small[0] == large[0]:
+            jacobian, found, gap = (
+                seed.at(large, metric) - seed.at(small, metric)
+                for metric in (JACOBIAN.name, FOUND, GAP)
+            )
+            yield jacobian, found, gap
+
+
+def _ratio(seed: Ends, config: Config, size: int, other: int) -> float:
+    """What is found of the variation with one batch size, over what is certified with another."""
+    found, certified = ((EPOCHS, config.lr[-1], batch) for batch in (size, other))
+    ratio = seed.at(found, FOUND) / seed.at(certified, CERTIFIED)
+    return ratio if 0 < ratio < math.inf else math.nan  # else a run diverged or learned nothing

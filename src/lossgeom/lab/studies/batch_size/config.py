@@ -1,0 +1,80 @@
+"""The settings of the study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lossgeom.lab.studies._network import Network, NetworkSettings
+from lossgeom.lab.studies._solution import Recipe
+from lossgeom.lab.studies._study import require
+from lossgeom.lab.studies._sweep import increase
+
+NETWORK = NetworkSettings(widths=(64, 64))
+EPOCHS, UPDATES = "epochs", "updates"  # what is equal for all batch sizes
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study; the defaults run in about a minute on two cores."""
+
+    lr: tuple[float, ...] = (0.08, 0.15, 0.3)
+    """Learning rates, increasing; each with every batch size."""
+    batch_size: tuple[int, ...] = (25, 50, 125, 250)
+    """Batch sizes, increasing."""
+    epochs: int = 100
+    """How often all examples are gone through, where that is equal."""
+    updates: int = 800
+    """Steps, where these are equal, up to whole epochs."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    momentum: float = 0.9
+    """How much of the last steps is kept in a step."""
+    measurements: int = 5
+    """Measurements along training."""
+    radius: float = 0.1
+    """Of the balls on which the variation of the Jacobian is bracketed."""
+    varied: int = 100
+    """Examples whose balls these are, the first of those to train on."""
+    network: Network = NETWORK
+    """Data and model."""
+
+    def __post_init__(self) -> None:
+        rates, sizes, most = self.lr, self.batch_size, self.network.examples
+        require(self, all(0 < lr < math.inf for lr in rates), "learning rates > 0", "lr")
+        rise = len(rates) >= 2 and list(rates) == sorted(set(rates))
+        require(self, rise, "two or more increasing learning rates", "lr")
+        require(self, increase(sizes), "three or more increasing batch sizes", "batch_size")
+        fit = sizes[0] >= 1 and sizes[-1] <= most and 1 <= self.varied <= most
+        require(self, fit, f"1 to {most} examples", "batch_size", "varied")
+        whole = min(self.epochs, self.updates, self.measurements) >= 1
+        require(self, whole, "1 or more", "epochs", "updates", "measurements")
+        require(self, 0 < self.radius < math.inf, "radius > 0", "radius")
+
+    def recipe(self, place: Mapping[str, Any]) -> Recipe:
+        """How a run is trained."""
+        recipe = Recipe(
+            place["lr"], place["batch_size"], self.epochs,
+            momentum=self.momentum, weight_decay=self.weight_decay,
+        )  # fmt: skip
+        if place["equal"] == EPOCHS:
+            return recipe
+        one = replace(recipe, epochs=1).steps(self.network.examples)
+        return replace(recipe, epochs=max(1, round(self.updates / one)))
+
+
+# The main text of the paper gives the model, the data, and the weight decay. Learning rates, batch
+# sizes and the momentum are in an appendix that we have not seen: they are ours, as are the runs
+# with an equal number of updates, and all of the local variation. Epochs are those of figure 2.
+PAPER = Config(
+    lr=(0.01, 0.05, 0.1),
+    batch_size=(32, 64, 128, 256, 512),
+    epochs=90,
+    updates=35_000,
+    weight_decay=1e-4,
+    measurements=90,
+    varied=10,
+    network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
+)
