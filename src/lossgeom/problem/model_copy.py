@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from types import MethodType
 from typing import Any, cast
@@ -23,8 +24,12 @@ PLAIN_WEIGHT_NORM = "weight norm computed from its definition; torch's second de
 MEASURED = (torch.float32, torch.float64)
 
 
-def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module, list[str]]:
+def private_copy(
+    model: nn.Module, dtype: torch.dtype | None
+) -> tuple[nn.Module, Tensor, list[str]]:
     """A deep copy without wrappers, in a type that is measured, and notes on what is different.
+
+    Returns the copy, a flat vector that is the memory of its trainable parameters, and the notes.
 
     Args:
         model: the user's; it is not touched.
@@ -46,10 +51,36 @@ def private_copy(model: nn.Module, dtype: torch.dtype | None) -> tuple[nn.Module
     wanted = _measured_type(inner, dtype)
     if any(module._compiled_call_impl is not None for module in inner.modules()):
         notes.append(UNCOMPILED)  # a copy does not have what module.compile() has made
-    module = deep_copy(inner)
+    theta, pieces = _in_one_piece(inner, wanted)
+    module = deep_copy(inner, pieces)
     _repair(module, notes)
-    _convert(module, wanted, notes)
-    return module, list(dict.fromkeys(notes))
+    _convert(module, wanted)
+    if (types := _other_types(inner, wanted)):
+        notes.append(f"measured in {wanted}, in a copy of a model in {', '.join(types)}")
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if [id(p) for p in trained] != [id(p) for p in pieces.values()]:  # copied in a way of its own
+        theta = torch.cat([p.detach().reshape(-1) for p in trained] or [theta])
+    return module, theta, list(dict.fromkeys(notes))
+
+
+def _in_one_piece(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, dict[int, nn.Parameter]]:
+    """A vector of all trainable parameters, and parts of it by the ids of those they stand for.
+
+    A copy that has these in the place of parameters has no memory of its own for them.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    devices = sorted({str(p.device) for p in trained})
+    if len(devices) > 1:
+        raise TypeError(f"expected all parameters on one device, got {devices}")
+    with torch.inference_mode(False), torch.no_grad():
+        sizes = [p.numel() for p in trained]
+        theta = torch.empty(sum(sizes), dtype=dtype, device=devices[0] if devices else None)
+        pieces = dict[int, nn.Parameter]()
+        for p, piece in zip(trained, theta.split(sizes), strict=True):
+            piece.copy_(p.detach().reshape(-1))
+            if type(p) is nn.Parameter:
+                pieces[id(p)] = nn.Parameter(piece.view(p.shape))
+    return theta, pieces
 
 
 def _repair(module: nn.Module, notes: list[str]) -> None:
@@ -115,11 +146,15 @@ def _measured_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
     return dtype or (torch.float64 if torch.float64 in kinds else torch.float32)
 
 
-def deep_copy(model: nn.Module) -> nn.Module:
+def deep_copy(model: nn.Module, instead: Mapping[int, nn.Parameter] | None = None) -> nn.Module:
     """A deep copy, in which tensors that a module keeps with their history are detached.
 
     Older hooks of weight norm and spectral norm write such tensors before every call, and models
     keep attention maps or hidden states.
+
+    Args:
+        model: what is copied.
+        instead: what its copy has in the place of parameters, by the ids of these.
 
     Raises:
         ValueError: if the model cannot be copied.
@@ -127,10 +162,10 @@ def deep_copy(model: nn.Module) -> nn.Module:
     try:
         with torch.inference_mode(False):
             try:
-                module = copy.deepcopy(model)
+                module = copy.deepcopy(model, dict[int, Any](instead or {}))
             except RuntimeError:  # of torch, of such a tensor
                 with _Detached():
-                    module = copy.deepcopy(model)
+                    module = copy.deepcopy(model, dict[int, Any](instead or {}))
     except Exception as error:
         raise ValueError(
             f"the model could not be copied with copy.deepcopy ({error}); a measurement works on "
@@ -227,13 +262,19 @@ def _dimension(norm: Any) -> int:
     return -1 if norm.dim is None else int(norm.dim)
 
 
-def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:
+def _other_types(model: nn.Module, dtype: torch.dtype) -> list[str]:
+    """Names of the types of a model's numbers that are measured in another one."""
+    tensors = [*model.parameters(), *model.buffers()]
+    types = {t.dtype for t in tensors if t.is_floating_point() or t.is_complex()}
+    return sorted(map(str, types - {dtype, dtype.to_complex()}))
+
+
+def _convert(module: nn.Module, dtype: torch.dtype) -> None:
     """Convert floating parameters and buffers to one type, and complex buffers to its complex one.
 
     Each once, however many modules share it.
     """
     converted: dict[int, Tensor] = {}
-    other = set()
     for owner in module.modules():
         if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
             owner.sparse = False  # whose sparse gradients cannot be differentiated
@@ -244,14 +285,10 @@ def _convert(module: nn.Module, dtype: torch.dtype, notes: list[str]) -> None:
                 wanted = dtype.to_complex() if tensor.is_complex() else dtype
                 if tensor.dtype == wanted:
                     continue
-                other.add(str(tensor.dtype))
                 if isinstance(tensor, nn.Parameter):
                     tensor.data = tensor.data.to(wanted)
                 else:
                     owner._buffers[name] = converted.setdefault(id(tensor), tensor.to(wanted))
-    if other:
-        kinds = ", ".join(sorted(other))
-        notes.append(f"measured in {dtype}, in a copy of a model in {kinds}")
 
 
 class ReentryError(ValueError):

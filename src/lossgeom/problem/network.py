@@ -85,16 +85,11 @@ class Network:
             ValueError: if it has no trainable parameter or lazy ones, or cannot be copied, or a
                 pattern matches none.
         """
-        module, notes = private_copy(model, dtype)
+        module, theta, notes = private_copy(model, dtype)
         state, modules = ModuleState(module), list(module.modules())
         trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if sum(p.numel() for p in trainable.values()) == 0:
             raise ValueError(NONE_TRAINABLE)
-        devices = sorted({str(p.device) for p in trainable.values()})
-        if len(devices) > 1:
-            raise TypeError(f"expected all parameters on one device, got {devices}")
-        with torch.inference_mode(False), torch.no_grad():
-            theta = torch.cat([p.detach().reshape(-1).clone() for p in trainable.values()])
         cudnn = not (theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in modules))
         notes += [] if cudnn else [NO_CUDNN]
         place = {id(p): i for i, p in enumerate(trainable.values())}
