@@ -55,7 +55,7 @@ def private_copy(
     module = deep_copy(inner, pieces)
     _repair(module, notes)
     _convert(module, wanted)
-    if (types := _other_types(inner, wanted)):
+    if types := _other_types(inner, wanted):
         notes.append(f"measured in {wanted}, in a copy of a model in {', '.join(types)}")
     trained = [p for p in module.parameters() if p.requires_grad]
     if [id(p) for p in trained] != [id(p) for p in pieces.values()]:  # copied in a way of its own
@@ -76,7 +76,7 @@ def _in_one_piece(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, dict[in
         sizes = [p.numel() for p in trained]
         theta = torch.empty(sum(sizes), dtype=dtype, device=devices[0] if devices else None)
         pieces = dict[int, nn.Parameter]()
-        for p, piece in zip(trained, theta.split(sizes), strict=True):
+        for p, piece in zip(trained, torch.split(theta, sizes), strict=True):
             piece.copy_(p.detach().reshape(-1))
             if type(p) is nn.Parameter:
                 pieces[id(p)] = nn.Parameter(piece.view(p.shape))

@@ -124,6 +124,11 @@ class Network:
         padding = "the padding row of an embedding has no gradient: what reads it sees a constant"
         return (*self._notes, *held, *[padding] * bool(self.without_gradient().any()))
 
+    @property
+    def hooked(self) -> bool:
+        """Whether there are hooks on the modules."""
+        return bool(self._state.hooks)
+
     def restricted(self, theta: Float[Tensor, " P"], patterns: str | Sequence[str]) -> Network:
         """The same function of some of the parameters, the others held where theta has them."""
         chosen = self.matching(patterns)

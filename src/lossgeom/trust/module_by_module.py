@@ -7,13 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lossgeom.autodiff.hooks import hooked
-from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.trust.alone import alone, frozen
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 
 
@@ -54,11 +53,11 @@ def examine_modules(
         if type(module) in kinds or not orders or (name not in leaves and inside):
             continue
         kinds.add(type(module))
-        alone = _alone(small, module, *calls[name])
-        if alone is None:
+        problem = alone(small, module, *calls[name])
+        if problem is None:
             continue
         try:
-            point = Point(alone, seed)
+            point = Point(problem, seed)
         except Exception as error:  # of whatever a module is, away from the user's own point
             findings = unchecked(orders, error)
         else:
@@ -77,70 +76,10 @@ def _calls(small: Problem) -> dict[str, tuple[Any, Any]]:
     calls: dict[str, tuple[Any, Any]] = {}
 
     def note(module: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.setdefault(names[module], (_frozen(args), _frozen(kwargs)))
+        calls.setdefault(names[module], (frozen(args), frozen(kwargs)))
 
     # what was called before the model raises, if it does, can still be examined
     raised = suppress(ArithmeticError, RuntimeError, TypeError, ValueError)
     with hooked(list(names), before=note), measuring(small.theta.device), raised:
         small.outputs(small.theta, small.first_batch())
     return calls
-
-
-def _frozen(arguments: Any) -> Any:
-    return map_tensors(lambda tensor: tensor.detach().clone(), arguments, strict=False)
-
-
-def _alone(small: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
-    """Make a problem of a module, in its parameters and inputs."""
-    try:
-        return Problem(
-            _Alone(module, args, kwargs),
-            _uneven,
-            [(torch.zeros(1), torch.zeros(1))],
-            mode=small.mode,
-            seed=small.seed,
-            forward=lambda alone, batch: alone(),  # noqa: ARG005
-            dtype=torch.float64,
-            check=False,
-        )
-    except (TypeError, ValueError):
-        return None  # nothing to differentiate
-
-
-class _Alone(nn.Module):
-    """A module whose floating inputs are parameters, and whose outputs are one row."""
-
-    def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        nn.Module.__init__(self)
-        self.module = module
-        self.inputs = nn.ParameterList()
-        self.arguments = map_tensors(self._kept, [args, kwargs], strict=False)
-
-    def _kept(self, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        self.inputs.append(nn.Parameter(tensor))
-        return tensor.new_tensor(len(self.inputs) - 1)  # its place, for forward
-
-    def forward(self) -> Tensor:
-        def given(tensor: Tensor) -> Tensor:
-            return self.inputs[int(tensor)] * 1 if tensor.is_floating_point() else tensor
-
-        args, kwargs = map_tensors(given, self.arguments, strict=False)
-        outputs: list[Tensor] = []
-
-        def collect(tensor: Tensor) -> Tensor:
-            if tensor.is_floating_point():
-                outputs.append(tensor.reshape(-1))
-            return tensor
-
-        map_tensors(collect, self.module(*args, **kwargs), strict=False)
-        if not outputs:
-            raise TypeError("the module puts out no floating tensors")
-        return torch.cat([output.to(outputs[0].dtype) for output in outputs])[None]
-
-
-def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
-    """A smooth function of a module's outputs whose derivatives all differ."""
-    weights = torch.arange(1.0, outputs.numel() + 1).cos().to(outputs)
-    return (outputs.flatten() @ weights) + 0.5 * outputs.square().sum(), 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,8 +20,10 @@ from lossgeom.problem.nearby import near_or_at
 from lossgeom.problem.network import Network
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
+from lossgeom.trust.piece_by_piece import right_in_pieces
 
 EXAMPLES = 4
+WHOLE = 10**6  # parameters of a model that is looked at in pieces only if it is larger
 LARGEST = 2 * 10**8  # parameters that are copied in float64
 
 ORDERS: dict[int, tuple[Order, ...]] = {
@@ -86,7 +88,8 @@ def on_few(
 ) -> T:
     """Look at a few examples, or at the whole batch where a model runs on no fewer.
 
-    On a copy of the model: what hooks write in there must not be seen by the pass that goes on.
+    On a copy of a model with hooks: what they write in there must not be seen by the pass that goes
+    on.
 
     Args:
         problem: the model.
@@ -98,7 +101,10 @@ def on_few(
     network, own = problem.evaluation.network, problem.theta.dtype
     names = [glob.escape(name) for name in network.names] if network.held else None
     dtypes = [torch.float64, own] if double and own != torch.float64 else [own]
-    copies, batches = (Network.of(network.module, names, dtype) for dtype in dtypes), [batch]
+    copies, batches = (
+        network if dtype == own and not network.hooked else Network.of(network.module, names, dtype)
+        for dtype in dtypes
+    ), [batch]
     if len(batch) > EXAMPLES:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
             batches.insert(0, batch.examples(0, EXAMPLES))
@@ -135,7 +141,7 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
         rows_will_do: whether gradients of the outputs one by one take the place of a second
             derivative that does not exist.
     """
-    if problem.check and problem.theta.numel() <= LARGEST:
+    if problem.check:
         names, facts = frozenset(problem.evaluation.network.names), problem.evaluation.facts
         checked: list[tuple[frozenset[str], bool]] = facts.known(Key(guard, order), list)
         if not any(names <= others and (there or rows_will_do) for others, there in checked):
@@ -148,7 +154,11 @@ def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool =
     Returns:
         Whether all of them are there.
     """
-    all_there = True
+    all_there, numbers = True, problem.theta.numel()
+    if numbers > WHOLE and on_few(problem, batch, _right_in_pieces, ORDERS[order]):
+        return True
+    if numbers > LARGEST:
+        return True
     small, findings = examined(problem, batch, ORDERS[order])
     for name, finding in findings.items():
         if rows_will_do and name == "second" and finding.status == "unsupported":
@@ -162,6 +172,10 @@ def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool =
                 "lossgeom.doctor(problem) says more"
             )
     return all_there
+
+
+def _right_in_pieces(small: Problem, orders: Sequence[Order]) -> bool:
+    return right_in_pieces(small, small.first_batch(), orders)
 
 
 def _said(order: Order, finding: Finding) -> str:

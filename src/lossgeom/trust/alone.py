@@ -1,0 +1,185 @@
+"""Modules taken out of a model, with the inputs that they get in it, as problems of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossgeom.batches import map_tensors
+from lossgeom.problem import Problem
+
+FILL = 1e30  # beyond which a number is no activation, but such as -inf in a mask
+
+
+def frozen(arguments: Any) -> Any:
+    """Arguments or outputs of a call, as they are now."""
+    return map_tensors(lambda tensor: tensor.detach().clone(), arguments, strict=False)
+
+
+def alone(like: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
+    """Make a problem of a module in float64, in its parameters and inputs, if it has any."""
+    try:
+        return Problem(
+            _Alone(module, args, kwargs),
+            _uneven,
+            [(torch.zeros(1), torch.zeros(1))],
+            mode=like.mode,
+            seed=like.seed,
+            forward=lambda alone, batch: alone(),  # noqa: ARG005
+            dtype=torch.float64,
+            check=False,
+        )
+    except (TypeError, ValueError):
+        return None  # nothing to differentiate
+
+
+class _Alone(nn.Module):
+    """A module whose floating inputs are parameters, and whose outputs are one row."""
+
+    def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        nn.Module.__init__(self)
+        self.module = module
+        self.inputs = nn.ParameterDict()
+        self.kept: list[Tensor] = []
+        self.arguments = map_tensors(self._place, [args, kwargs], strict=False)
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        place = len(self.kept)
+        self.kept.append(tensor)
+        if tensor.is_floating_point() and not (tensor.abs() > FILL).any():
+            self.inputs[str(place)] = nn.Parameter(tensor)
+        return torch.tensor(place)
+
+    def forward(self) -> Tensor:
+        def given(place: Tensor) -> Tensor:
+            kept = self.kept[int(place)]
+            if str(int(place)) in self.inputs:
+                taken: Tensor = self.inputs[str(int(place))] * 1
+                return taken
+            return kept.double() if kept.is_floating_point() else kept
+
+        for part in self.module.modules():
+            if isinstance(part, StandIn):
+                part.called = 0
+        # what is no tensor, such as a cache of keys and values, may be written to
+        args, kwargs = map_tensors(given, copy.deepcopy(self.arguments), strict=False)
+        outputs: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point():
+                outputs.append(tensor.reshape(-1))
+            return tensor
+
+        map_tensors(collect, self.module(*args, **kwargs), strict=False)
+        if not outputs:
+            raise TypeError("the module puts out no floating tensors")
+        return torch.cat([output.to(outputs[0].dtype) for output in outputs])[None]
+
+
+def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
+    """A smooth function of a module's outputs whose derivatives all differ."""
+    return (outputs.flatten() @ _waves(outputs)) + 0.5 * outputs.square().sum(), 1
+
+
+def _waves(like: Tensor) -> Tensor:
+    """Numbers between -1 and 1 that all differ, one for each in a tensor."""
+    return torch.arange(1.0, like.numel() + 1, dtype=like.dtype, device=like.device).cos()
+
+
+class StandIn(nn.Module):
+    """What a module that calls another is given in its place: a smooth function without its cost.
+
+    It puts out what the other has put out, moved along a fixed direction, as far as a sine of a
+    sum over its inputs and of a parameter of its own says.
+
+    Args:
+        outputs: of the calls of the other.
+    """
+
+    def __init__(self, outputs: Sequence[Any]) -> None:
+        nn.Module.__init__(self)
+        self.outputs = list(outputs)
+        self.called = 0
+        self.shift = nn.Parameter(torch.ones(()))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        total = self.shift
+
+        def add(tensor: Tensor) -> Tensor:
+            nonlocal total
+            if tensor.is_floating_point() and not (tensor.abs() > FILL).any():
+                x = tensor.to(total.dtype).flatten()
+                total = total + (x @ _waves(x)) / max(1, x.numel()) ** 0.5
+            return tensor
+
+        map_tensors(add, [args, kwargs], strict=False)
+
+        def moved(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor
+            there = tensor.to(total.dtype)
+            size = 0.1 * there.square().mean().sqrt().clamp(0.1, FILL) if there.numel() else 1.0
+            return there + size * _waves(there).view(there.shape) * total.sin()
+
+        self.called += 1
+        known = self.outputs[(self.called - 1) % len(self.outputs)]
+        return map_tensors(moved, copy.deepcopy(known), strict=False)
+
+
+def stripped(module: nn.Module, outputs: Mapping[nn.Module, Sequence[Any]]) -> nn.Module:
+    """A module of the same type that shares its parameters, with stand-ins for what it calls.
+
+    Parts of it that were not called, such as lists of modules, and layers of which it reads the
+    weights, are parts of it as they are.
+
+    Args:
+        module: which is not touched.
+        outputs: of the calls of the modules that have a stand-in.
+    """
+    other: nn.Module = object.__new__(type(module))
+    vars(other).update(vars(module))
+    vars(other)["_parameters"] = dict(module._parameters)
+    vars(other)["_modules"] = {
+        name: child
+        if child is None
+        else acted(child, outputs[child])
+        if outputs.get(child)
+        else stripped(child, outputs)
+        for name, child in module._modules.items()
+    }
+    return other
+
+
+def acted(module: nn.Module, outputs: Sequence[Any]) -> nn.Module:
+    """A stand-in of the type of a module, with its attributes, but for numbers."""
+    other, stand_in = _shapes(module), StandIn(outputs)
+    other._modules["stand_in"] = stand_in
+    vars(other)["forward"] = stand_in.forward
+    return other
+
+
+def _shapes(module: nn.Module) -> nn.Module:
+    """A module without numbers and hooks: it can be looked at, and neither called nor read."""
+    other: nn.Module = object.__new__(type(module))
+    vars(other).update(vars(module))
+    for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        vars(other)[name] = type(vars(module)[name])()
+    vars(other)["_parameters"] = {
+        name: None if p is None else nn.Parameter(_shape(p), requires_grad=False)
+        for name, p in module._parameters.items()
+    }
+    vars(other)["_buffers"] = {
+        name: None if buffer is None else _shape(buffer) for name, buffer in module._buffers.items()
+    }
+    vars(other)["_modules"] = {
+        name: None if child is None else _shapes(child) for name, child in module._modules.items()
+    }
+    return other
+
+
+def _shape(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor.detach(), device="meta")
