@@ -124,16 +124,16 @@ class ParameterMatrix(ProblemMatrix):
             return torch.zeros_like(V)
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
-            total = torch.zeros_like(rows)
+            total = _Sum()
             self._kept.over_batches(
                 first=partial(self._made, rows),
                 again=partial(self._anew, rows),
                 use=partial(each_row, rows),
-                take=total.add_,
+                take=total.add,
                 pieces=self._pieces,
             )
-            total, divisor = self.problem.reduced([(total, self._kept.terms)])
-            return (total / divisor).T
+            found, divisor = self.problem.reduced([(total.value, self._kept.terms)])
+            return (found / divisor).T
 
     def _made(self, rows: Tensor, piece: Batch) -> tuple[Tensor, Linearization[Product]]:
         """Multiply some vectors by a piece's matrix; also return what makes further products.
@@ -206,6 +206,22 @@ class ParameterMatrix(ProblemMatrix):
             return [batch]
         size = len(batch) * size_of_graph(self.problem, batch).bytes_each
         return [batch] if size <= PIECE_BYTES else pieces(self.problem, batch, size / PIECE_BYTES)
+
+
+class _Sum:
+    """A sum that does not need memory before it has parts, and changes none of them."""
+
+    def __init__(self) -> None:
+        self.value = torch.zeros(())
+        self._parts = 0
+
+    def add(self, part: Tensor) -> None:
+        """Add a part."""
+        if self._parts < 2:
+            self.value = self.value + part if self._parts else part
+        else:
+            self.value += part
+        self._parts += 1
 
 
 def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:

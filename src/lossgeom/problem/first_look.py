@@ -22,7 +22,7 @@ from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.isolation import seeded
-from lossgeom.problem.network import leaves_of
+from lossgeom.problem.network import leaf_at, leaves_of
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 
 OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
@@ -54,9 +54,7 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     untold = not known and len(batch) > 1  # of one example, nothing is seen
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
-    with torch.inference_mode(False):
-        thetas = [theta.detach().clone().requires_grad_() for _ in range(2)]
-        theta = theta.detach().clone()
+    thetas, theta = [leaf_at(theta) for _ in range(2)], theta.detach()
     with at.network.undone():
         if seen.model is None:
             outputs, seen.model = _checked_outputs(at, thetas, batch, live)

@@ -269,6 +269,13 @@ class Network:
                     module._parameters[name] = parameter
 
 
+def leaf_at(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """A leaf with the numbers of a vector, and in its memory, if autograd knows that."""
+    with torch.inference_mode(False):
+        leaf = theta.detach()
+        return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+
+
 def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
     """The leaves that a tensor was computed from, by their ids."""
     variables = (getattr(node, "variable", None) for node in graph_nodes(tensor))

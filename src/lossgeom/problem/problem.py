@@ -20,7 +20,7 @@ from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
-from lossgeom.problem.network import Network
+from lossgeom.problem.network import Network, leaf_at
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, checked_target, generators_kept
 from lossgeom.problem.repeatable import check_repeatable
@@ -285,8 +285,7 @@ class Problem:
 
     def leaf(self) -> Float[Tensor, " P"]:
         """The parameters as a fresh leaf to differentiate in."""
-        with torch.inference_mode(False):
-            return self.theta.detach().clone().requires_grad_()
+        return leaf_at(self.theta)
 
     def unflatten(self, vector: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""

@@ -102,9 +102,14 @@ def on_few(
     names = [glob.escape(name) for name in network.names] if network.held else None
     dtypes = [torch.float64, own] if double and own != torch.float64 else [own]
     copies, batches = (
-        network if dtype == own and not network.hooked else Network.of(network.module, names, dtype)
-        for dtype in dtypes
-    ), [batch]
+        (
+            network
+            if dtype == own and not network.hooked
+            else Network.of(network.module, names, dtype)
+            for dtype in dtypes
+        ),
+        [batch],
+    )
     if len(batch) > EXAMPLES:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
             batches.insert(0, batch.examples(0, EXAMPLES))
