@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
 
+MOVED = 10**6  # numbers that a stand-in puts out, each of which has a parameter
 FILL = 1e30  # beyond which a number is no activation, but such as -inf in a mask
 
 
@@ -22,19 +24,19 @@ def frozen(arguments: Any) -> Any:
 
 def alone(like: Problem, module: nn.Module, args: Any, kwargs: Any) -> Problem | None:
     """Make a problem of a module in float64, in its parameters and inputs, if it has any."""
-    try:
-        return Problem(
-            _Alone(module, args, kwargs),
-            _uneven,
-            [(torch.zeros(1), torch.zeros(1))],
-            mode=like.mode,
-            seed=like.seed,
-            forward=lambda alone, batch: alone(),  # noqa: ARG005
-            dtype=torch.float64,
-            check=False,
-        )
-    except (TypeError, ValueError):
-        return None  # nothing to differentiate
+    made = _Alone(module, args, kwargs)
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        return None
+    return Problem(
+        made,
+        _uneven,
+        [(torch.zeros(1), torch.zeros(1))],
+        mode=like.mode,
+        seed=like.seed,
+        forward=lambda alone, batch: alone(),  # noqa: ARG005
+        dtype=torch.float64,
+        check=False,
+    )
 
 
 class _Alone(nn.Module):
@@ -67,17 +69,10 @@ class _Alone(nn.Module):
                 part.called = 0
         # what is no tensor, such as a cache of keys and values, may be written to
         args, kwargs = map_tensors(given, copy.deepcopy(self.arguments), strict=False)
-        outputs: list[Tensor] = []
-
-        def collect(tensor: Tensor) -> Tensor:
-            if tensor.is_floating_point():
-                outputs.append(tensor.reshape(-1))
-            return tensor
-
-        map_tensors(collect, self.module(*args, **kwargs), strict=False)
+        outputs = floating(self.module(*args, **kwargs))
         if not outputs:
             raise TypeError("the module puts out no floating tensors")
-        return torch.cat([output.to(outputs[0].dtype) for output in outputs])[None]
+        return torch.cat([output.reshape(-1).to(outputs[0].dtype) for output in outputs])[None]
 
 
 def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
@@ -87,14 +82,27 @@ def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
 
 def _waves(like: Tensor) -> Tensor:
     """Numbers between -1 and 1 that all differ, one for each in a tensor."""
-    return torch.arange(1.0, like.numel() + 1, dtype=like.dtype, device=like.device).cos()
+    return torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device).cos()
+
+
+def floating(tree: Any) -> list[Tensor]:
+    """The tensors of numbers in a tree, in the order in which they are mapped."""
+    found: list[Tensor] = []
+
+    def look(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            found.append(tensor)
+        return tensor
+
+    map_tensors(look, tree, strict=False)
+    return found
 
 
 class StandIn(nn.Module):
     """What a module that calls another is given in its place: a smooth function without its cost.
 
-    It puts out what the other has put out, moved along a fixed direction, as far as a sine of a
-    sum over its inputs and of a parameter of its own says.
+    It puts out what the other has put out, moved by parameters of its own, and along a fixed
+    direction as far as a sine of a sum over its inputs says.
 
     Args:
         outputs: of the calls of the other.
@@ -104,30 +112,30 @@ class StandIn(nn.Module):
         nn.Module.__init__(self)
         self.outputs = list(outputs)
         self.called = 0
-        self.shift = nn.Parameter(torch.ones(()))
+        moved = floating(outputs)
+        each = sum(tensor.numel() for tensor in moved) <= MOVED
+        self.shifts = nn.ParameterList(
+            torch.zeros(tensor.shape if each else (), device=tensor.device) for tensor in moved
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        total = self.shift
-
-        def add(tensor: Tensor) -> Tensor:
-            nonlocal total
-            if tensor.is_floating_point() and not (tensor.abs() > FILL).any():
-                x = tensor.to(total.dtype).flatten()
-                total = total + (x @ _waves(x)) / max(1, x.numel()) ** 0.5
-            return tensor
-
-        map_tensors(add, [args, kwargs], strict=False)
+        call = self.called % len(self.outputs)
+        used = len(floating(self.outputs[:call]))
+        self.called += 1
+        inputs = [x for x in floating((args, kwargs)) if not (x.abs() > FILL).any()]
+        sums = [(x.double().flatten() @ _waves(x)) / max(1, x.numel()) ** 0.5 for x in inputs]
+        far = torch.stack(sums).sum().sin() if sums else 0.0
+        places = itertools.count(used)
 
         def moved(tensor: Tensor) -> Tensor:
             if not tensor.is_floating_point():
                 return tensor
-            there = tensor.to(total.dtype)
-            size = 0.1 * there.square().mean().sqrt().clamp(0.1, FILL) if there.numel() else 1.0
-            return there + size * _waves(there).view(there.shape) * total.sin()
+            there, wave = tensor.double(), _waves(tensor).view(tensor.shape)
+            size = 0.1 * there.square().mean().sqrt().clamp(0.1, FILL)
+            result: Tensor = there + self.shifts[next(places)] + size * far * wave
+            return result
 
-        self.called += 1
-        known = self.outputs[(self.called - 1) % len(self.outputs)]
-        return map_tensors(moved, copy.deepcopy(known), strict=False)
+        return map_tensors(moved, copy.deepcopy(self.outputs[call]), strict=False)
 
 
 def stripped(module: nn.Module, outputs: Mapping[nn.Module, Sequence[Any]]) -> nn.Module:

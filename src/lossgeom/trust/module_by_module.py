@@ -53,7 +53,10 @@ def examine_modules(
         if type(module) in kinds or not orders or (name not in leaves and inside):
             continue
         kinds.add(type(module))
-        problem = alone(small, module, *calls[name])
+        try:
+            problem = alone(small, module, *calls[name])
+        except (TypeError, ValueError):  # of what cannot be copied
+            continue
         if problem is None:
             continue
         try:

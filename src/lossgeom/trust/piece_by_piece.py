@@ -27,7 +27,7 @@ from lossgeom.batches import Batch, map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.evaluation import call_model
 from lossgeom.problem.isolation import measuring
-from lossgeom.trust.alone import acted, alone, frozen, stripped
+from lossgeom.trust.alone import acted, alone, floating, frozen, stripped
 from lossgeom.trust.finite_differences import Order, Point, examine
 
 LARGEST = 4 * 10**6  # numbers in the parameters and inputs of a piece
@@ -114,7 +114,7 @@ def _pieces(problem: Problem, batch: Batch) -> Iterator[_Piece]:
         module = smallest[kind]
         if module not in calls.outputs:
             raise LookupError("another module of this kind is called, and not the smallest")
-        if not _floats(calls.outputs[module]):
+        if not floating(calls.outputs[module]):
             continue
         part, arguments = _in_part(module, *calls.arguments[module])
         taken_out = alone(problem, stripped(part, calls.outputs), *arguments)
@@ -126,18 +126,6 @@ def _pieces(problem: Problem, batch: Batch) -> Iterator[_Piece]:
 
 def _numbers(module: nn.Module) -> int:
     return sum(p.numel() for p in module._parameters.values() if p is not None)
-
-
-def _floats(outputs: Any) -> bool:
-    """Whether there are numbers among outputs that can be differentiated."""
-    found: list[bool] = []
-
-    def look(tensor: Tensor) -> Tensor:
-        found.append(tensor.is_floating_point())
-        return tensor
-
-    map_tensors(look, outputs, strict=False)
-    return any(found)
 
 
 def _called_by(module: nn.Module) -> Iterator[nn.Module]:
