@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
 
-MOVED = 10**6  # numbers that a stand-in puts out, each of which has a parameter
+MOVED = 10**6  # numbers that are moved each, or looked at, and of more only some
 FILL = 1e30  # beyond which a number is no activation, but such as -inf in a mask
 
 
@@ -72,7 +72,8 @@ class _Alone(nn.Module):
         outputs = floating(self.module(*args, **kwargs))
         if not outputs:
             raise TypeError("the module puts out no floating tensors")
-        return torch.cat([output.reshape(-1).to(outputs[0].dtype) for output in outputs])[None]
+        parts = [output.reshape(-1)[:: 1 + output.numel() // MOVED] for output in outputs]
+        return torch.cat([part.to(parts[0].dtype) for part in parts])[None]
 
 
 def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
@@ -98,6 +99,32 @@ def floating(tree: Any) -> list[Tensor]:
     return found
 
 
+class _Outputs:
+    """What a call has put out, in float64, and a direction to move each part along.
+
+    Copies share it, for it is never written to.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self.tensors: list[Tensor] = []
+        self.directions: list[Tensor | None] = []
+        self.places = map_tensors(self._place, tree, strict=False)
+
+    def __deepcopy__(self, memo: Any) -> _Outputs:
+        return self
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        place = torch.tensor(len(self.tensors))
+        if tensor.is_floating_point():
+            tensor = tensor.double()
+            size = 0.1 * tensor.square().mean().sqrt().clamp(0.1, FILL)
+            self.directions.append(_waves(tensor).view(tensor.shape).mul_(size))
+        else:
+            self.directions.append(None)
+        self.tensors.append(tensor)
+        return place
+
+
 class StandIn(nn.Module):
     """What a module that calls another is given in its place: a smooth function without its cost.
 
@@ -110,32 +137,32 @@ class StandIn(nn.Module):
 
     def __init__(self, outputs: Sequence[Any]) -> None:
         nn.Module.__init__(self)
-        self.outputs = list(outputs)
+        self.calls = [_Outputs(tree) for tree in outputs]
         self.called = 0
-        moved = floating(outputs)
-        each = sum(tensor.numel() for tensor in moved) <= MOVED
-        self.shifts = nn.ParameterList(
-            torch.zeros(tensor.shape if each else (), device=tensor.device) for tensor in moved
-        )
+        shapes = [tensor.shape for tensor in floating(outputs)]
+        self.each = sum(shape.numel() for shape in shapes) <= MOVED
+        self.shifts = nn.ParameterList(torch.zeros(s if self.each else ()) for s in shapes)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        call = self.called % len(self.outputs)
-        used = len(floating(self.outputs[:call]))
+        call = self.calls[self.called % len(self.calls)]
+        before = self.calls[: self.called % len(self.calls)]
+        places = itertools.count(sum(d is not None for own in before for d in own.directions))
         self.called += 1
         inputs = [x for x in floating((args, kwargs)) if not (x.abs() > FILL).any()]
         sums = [(x.double().flatten() @ _waves(x)) / max(1, x.numel()) ** 0.5 for x in inputs]
         far = torch.stack(sums).sum().sin() if sums else 0.0
-        places = itertools.count(used)
 
-        def moved(tensor: Tensor) -> Tensor:
-            if not tensor.is_floating_point():
-                return tensor
-            there, wave = tensor.double(), _waves(tensor).view(tensor.shape)
-            size = 0.1 * there.square().mean().sqrt().clamp(0.1, FILL)
-            result: Tensor = there + self.shifts[next(places)] + size * far * wave
+        def moved(place: Tensor) -> Tensor:
+            there, direction = call.tensors[int(place)], call.directions[int(place)]
+            if direction is None:
+                return there.clone()
+            shift = self.shifts[next(places)]
+            result: Tensor = (
+                there + shift + far * direction if self.each else there + (shift + far) * direction
+            )
             return result
 
-        return map_tensors(moved, copy.deepcopy(self.outputs[call]), strict=False)
+        return map_tensors(moved, copy.deepcopy(call.places), strict=False)
 
 
 def stripped(module: nn.Module, outputs: Mapping[nn.Module, Sequence[Any]]) -> nn.Module:
