@@ -139,9 +139,11 @@ class StandIn(nn.Module):
         nn.Module.__init__(self)
         self.calls = [_Outputs(tree) for tree in outputs]
         self.called = 0
-        shapes = [tensor.shape for tensor in floating(outputs)]
-        self.each = sum(shape.numel() for shape in shapes) <= MOVED
-        self.shifts = nn.ParameterList(torch.zeros(s if self.each else ()) for s in shapes)
+        moved = floating(outputs)
+        self.each = sum(tensor.numel() for tensor in moved) <= MOVED
+        self.shifts = nn.ParameterList(
+            torch.zeros(tensor.shape if self.each else (), device=tensor.device) for tensor in moved
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         call = self.calls[self.called % len(self.calls)]
