@@ -29,12 +29,12 @@ class Linearization(Generic[Linear]):
     """What products with one batch, or a piece of it, are made from.
 
     Attributes:
-        linear: makes them.
+        linear: makes them; ``None`` where it is not worth keeping.
         count: the number of terms of the piece.
         storages: bytes that are held for it, by the memory that they are in.
     """
 
-    linear: Linear
+    linear: Linear | None
     count: float
     storages: dict[int, int]
 
@@ -48,6 +48,7 @@ class Kept(Generic[Linear]):
 
     Attributes:
         theta: the leaf that they start from.
+        memory_budget: bytes.
         terms: the number of terms in all pieces, known after the first pass.
     """
 
@@ -55,7 +56,7 @@ class Kept(Generic[Linear]):
         self.problem = checked_problem(problem)
         self.theta = problem.leaf()
         self.terms = math.nan
-        self._memory_budget = memory_budget
+        self.memory_budget = memory_budget
         self._linear: dict[tuple[int, int], Linear] = {}  # by batch and piece
         self._passed = self._complete = False
 
@@ -91,10 +92,9 @@ class Kept(Generic[Linear]):
                     result, made = first(piece)
                     take(result)
                     storages.update(made.storages)
-                    if (
-                        len(keeping) == len(counts)
-                        and sum(storages.values()) <= self._memory_budget
-                    ):
+                    first_ones = len(keeping) == len(counts)
+                    fit = sum(storages.values()) <= self.memory_budget
+                    if made.linear is not None and first_ones and fit:
                         keeping[key] = made.linear
                     counts.append(made.count)
 

@@ -32,7 +32,7 @@ from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.problem.network import check_differentiable_again
-from lossgeom.trust.trial import LARGEST, guard, on_few
+from lossgeom.trust.trial import WHOLE, guard, on_few
 
 Product = Callable[[Tensor], Tensor]
 
@@ -143,6 +143,8 @@ class ParameterMatrix(ProblemMatrix):
         theta = self._kept.theta
         if self._recordable(piece):
             with suppress(*CANNOT):
+                if not self._kept.memory_budget and len(rows) <= FEW:
+                    return self._unrecorded(piece, rows)
                 return self._recorded(self.problem, theta, piece, rows)
         (product, count), storages = with_bytes(self.linearize, self.problem, theta, piece)
         return each_row(rows, product), Linearization(product, count, storages)
@@ -154,9 +156,14 @@ class ParameterMatrix(ProblemMatrix):
         """
         if len(rows) <= FEW and self._recordable(piece):
             with suppress(*CANNOT):
-                found = [self.along(self.problem, self._kept.theta, piece, v)[0] for v in rows]
-                return torch.stack(found).detach()
+                return self._unrecorded(piece, rows)[0]
         return self._made(rows, piece)[0]
+
+    def _unrecorded(self, piece: Batch, rows: Tensor) -> tuple[Tensor, Linearization[Product]]:
+        """Take the product with each vector in forward mode, and keep nothing."""
+        found = [self.along(self.problem, self._kept.theta, piece, v) for v in rows]
+        products = torch.stack([product for product, _ in found]).detach()
+        return products, Linearization(None, found[0][1], {})
 
     def _recorded(
         self, problem: Problem, theta: Tensor, batch: Batch, rows: Tensor
@@ -183,7 +190,7 @@ class ParameterMatrix(ProblemMatrix):
         worth = size.convolutions and len(batch) * size.bytes_each >= TAPE_BYTES
         if self.sampled or not worth:
             return False
-        small = self.problem.theta.numel() <= LARGEST  # enough to be copied in float64
+        small = self.problem.theta.numel() <= WHOLE  # enough to be copied in float64
         return self.problem.evaluation.facts.known(
             Key(type(self), self.problem.network.names),
             lambda: on_few(self.problem, batch, self._forward_agrees, double=small),
