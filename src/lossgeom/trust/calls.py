@@ -18,7 +18,7 @@ from lossgeom.batches import Batch, map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.network import graph_nodes
 from lossgeom.problem.side_effects import OF_EVERY_MODULE
-from lossgeom.trust.alone import floating, frozen
+from lossgeom.trust.alone import floating
 
 SIZES = (
     "in_features", "out_features", "in_channels", "out_channels", "num_embeddings",
@@ -91,10 +91,9 @@ class Calls(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         of, name = getattr(func, "__self__", None), getattr(func, "__name__", "")
         if name == "__deepcopy__":  # of what an argument keeps in an object
-            if {vars(leaf).get("place") for leaf in _leaves([args[0]])} & {
-                call.place for call in self._open
-            }:
-                raise LookupError("an argument is hidden in an object")
+            places = {call.place for call in self._open}
+            if any(vars(leaf).get("place") in places for leaf in _leaves([args[0]])):
+                raise LookupError("what is passed on is hidden in an object")
             return args[0].detach() if args[0].requires_grad else func(*args)
         called = getattr(of, "__name__", ""), name, torch.is_grad_enabled()
         self._open[-1].functions.append(called)
@@ -102,16 +101,18 @@ class Calls(TorchFunctionMode):
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Note a call, and cut its arguments."""
+        call = Call(module, self._made, self._copied((args, kwargs)))
         with torch._C.DisableTorchFunction():
-            arguments = frozen((args, kwargs))
-        arguments = copy.deepcopy(arguments)
-        with torch._C.DisableTorchFunction():
-            return self._begun(Call(module, self._made, arguments), args, kwargs)
+            return self._begun(call, args, kwargs)
 
     def after(self, module: nn.Module, args: Any, outputs: Any) -> Any:  # noqa: ARG002
         """Look at what a call has made, and cut it."""
+        call = self._open.pop()
+        if call.module is not module:
+            raise LookupError("a call has ended by an error")
+        self._open[-1].outputs.setdefault(module, []).append(self._copied(outputs))
         with torch._C.DisableTorchFunction():
-            return self._ended(module, outputs)
+            return self._ended(call, outputs)
 
     def _begun(self, call: Call, args: Any, kwargs: Any) -> Any:
         if self._made == 1:
@@ -131,10 +132,8 @@ class Calls(TorchFunctionMode):
             {name: cut.get(id(value), value) for name, value in kwargs.items()},
         )
 
-    def _ended(self, module: nn.Module, outputs: Any) -> Any:
-        call = self._open.pop()
-        if call.module is not module:
-            raise LookupError("a call has ended by an error")
+    def _ended(self, call: Call, outputs: Any) -> Any:
+        module, within = call.module, self._open[-1].place
         found = floating(outputs)
         returned = {id(tensor) for tensor in found}
         if any(tensor._version and id(tensor) not in returned for tensor in call.inputs):
@@ -144,9 +143,15 @@ class Calls(TorchFunctionMode):
             fewest = self.alike.setdefault(kind, call)
             if _numbers(module) < _numbers(fewest.module):
                 self.alike[kind] = call
-        within = self._open[-1]
-        within.outputs.setdefault(module, []).append(frozen(outputs))
-        return map_tensors(lambda tensor: self._cut(tensor, within.place), outputs, strict=False)
+        return map_tensors(lambda tensor: self._cut(tensor, within), outputs, strict=False)
+
+    def _copied(self, tree: Any) -> Any:
+        """Arguments or outputs as they are now, also what objects among them keep."""
+        functions = self._open[-1].functions
+        count = len(functions)
+        tree = copy.deepcopy(map_tensors(torch.detach, tree, strict=False))
+        del functions[count:]
+        return tree
 
     def _cut(self, tensor: Tensor, place: int) -> Tensor:
         """The same numbers with a leaf of their own, which the call at a place may depend on."""
