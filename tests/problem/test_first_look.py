@@ -299,3 +299,31 @@ def test_of_outputs_that_are_nan_nothing_is_said_but_that(loss):
     assert problem.notes == ()
     with pytest.raises(lg.NonFiniteError):
         problem.loss()
+
+
+class Clamped(nn.Module):
+    """Keeps its weights small where it is called, and not where it is trained."""
+
+    def __init__(self, always):
+        super().__init__()
+        self.layer, self.always = nn.Linear(4, 3), always
+
+    def forward(self, x):
+        if self.always or self.training:
+            self.layer.weight.data.clamp_(-0.1, 0.1)
+        return self.layer(x)
+
+
+def test_a_model_that_writes_to_its_parameters_is_refused():
+    problem = lg.Problem(Clamped(always=True), "cross_entropy", [data()])
+    theta = problem.theta.clone()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="writes to its parameters when it is called"):
+            problem.loss()
+    assert torch.equal(problem.theta, theta)
+
+
+def test_a_look_at_the_other_mode_does_not_write_to_the_parameters():
+    model, (x, y) = Clamped(always=False).eval(), data()
+    problem = lg.Problem(model, "cross_entropy", [(x, y)])
+    assert problem.loss() == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-6)

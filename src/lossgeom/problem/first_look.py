@@ -30,6 +30,10 @@ CHECKPOINTING = (
     "activation checkpointing computes parts of the model again after the parameters have been "
     "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
 )
+WRITES = (
+    "the model writes to its parameters when it is called, so its loss is not a function of those "
+    "that it is given; bring them to where they belong after each step of training, not in forward"
+)
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
     "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
@@ -54,10 +58,15 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     untold = not known and len(batch) > 1  # of one example, nothing is seen
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
-    thetas, theta = [leaf_at(theta) for _ in range(2)], theta.detach()
+    with torch.inference_mode(False):
+        own, theta = theta, theta.detach().clone()  # which the model may write to
+    thetas = [leaf_at(theta) for _ in range(2)]
     with at.network.undone():
         if seen.model is None:
-            outputs, seen.model = _checked_outputs(at, thetas, batch, live)
+            outputs, notes = _checked_outputs(at, thetas, batch, live)
+            if ((theta != own) & ~own.isnan()).any():
+                raise ValueError(WRITES)
+            seen.model = notes
         else:
             outputs = at.outputs(theta, batch).detach()
         if outputs.isnan().any():  # of which nothing else can be seen

@@ -284,7 +284,7 @@ class Problem:
         return self.mean(partial(self.evaluation.gradient, self.leaf()))
 
     def leaf(self) -> Float[Tensor, " P"]:
-        """The parameters as a fresh leaf to differentiate in."""
+        """The parameters as a fresh leaf to differentiate in; it has theta's memory."""
         return leaf_at(self.theta)
 
     def unflatten(self, vector: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
