@@ -44,6 +44,11 @@ def by_buffer(module, x):
     return half_square(x, bool(module.flag > 0))
 
 
+def rounded(module, x):
+    rest = (x * module.flag).round() / module.flag - x
+    return x + rest.detach() * (module.flag < 32)
+
+
 def by_width(module, x):
     return half_square(x, x.shape[-1] == 16)
 
@@ -56,8 +61,8 @@ def by_part(module, x):
     return half_square(x, module.part is None)
 
 
-def with_buffer(flag):
-    module = Calls(by_buffer)
+def with_buffer(flag, function=by_buffer):
+    module = Calls(function)
     module.register_buffer("flag", torch.tensor(flag))
     return module
 
@@ -90,13 +95,24 @@ def with_own_forward():
         (Calls(by_setting, _wrong=False), Calls(by_setting, _wrong=True)),
         (Calls(by_setting, _wrong=False, layer_idx=0), Calls(by_setting, _wrong=True, layer_idx=1)),
         (with_buffer(0.0), with_buffer(1.0)),
+        (with_buffer(64.0, rounded), with_buffer(4.0, rounded)),
         (nn.Linear(16, 8), Calls(by_width), nn.Linear(8, 16), Calls(by_width)),
         (with_parameter(1), with_parameter(16)),
         (with_part(nn.Tanh()), with_part(None)),
         (nn.Tanh(), hooked()),
         (nn.Linear(16, 16), with_own_forward()),
     ],
-    ids=["setting", "layer_idx", "buffer", "shape", "parameter", "part", "hook", "forward"],
+    ids=[
+        "setting",
+        "layer_idx",
+        "buffer",
+        "number",
+        "shape",
+        "parameter",
+        "part",
+        "hook",
+        "forward",
+    ],
 )
 def test_one_class_that_computes_in_two_ways(layers):
     assert not in_pieces(problem(*layers, nn.Tanh()))
@@ -148,6 +164,14 @@ def passes_two(module, x):
     return module.parts[0](module.parts[0](x), x)
 
 
+def passes_switches(module, x):
+    return module.parts[0](module.parts[0](x, 0), torch.tensor(1))
+
+
+def calls_forward(module, x):
+    return module.parts[0].forward(module.parts[0](x), True)
+
+
 def kept_parameter(module, x):
     module.kept = half_square(module.p)
     return x
@@ -168,18 +192,14 @@ def kept_parameter(module, x):
         Calls(sets_context, Calls(lambda m, x: x + m.context, context=0.0)),
         Calls(masks, Calls(lambda m, x: half_square(torch.softmax(x, -1)))),
         Calls(passes_two, Calls(lambda m, x, y=None: x if y is None else half_square(x) + y)),
+        Calls(passes_switches, Calls(lambda m, x, i: x.sin() + i * half_square(x))),
+        Calls(calls_forward, Calls(lambda m, x, i=False: half_square(x, i))),
+        Calls(lambda m, x: 10 * x + m.parts[0](half_square(x)), nn.Linear(16, 16)),
     ],
-    ids=[
-        "kept",
-        "kept_parameter",
-        "object",
-        "complex",
-        "in_place",
-        "list",
-        "context",
-        "mask",
-        "arguments",
-    ],
+    ids=(
+        "kept kept_parameter object complex in_place list context mask arguments switches forward "
+        "beside_large"
+    ).split(),
 )
 def test_what_gets_past_arguments_and_outputs(layer):
     p = problem(nn.Tanh(), layer)

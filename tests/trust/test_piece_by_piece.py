@@ -162,7 +162,9 @@ def test_it_leaves_no_trace_and_needs_few_numbers(monkeypatch):
     sizes = []
     point = piece_by_piece.Point
     monkeypatch.setattr(
-        piece_by_piece, "Point", lambda p: sizes.append(p.theta.numel()) or point(p)
+        piece_by_piece,
+        "Point",
+        lambda p, **options: sizes.append(p.theta.numel()) or point(p, **options),
     )
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(50_000, 8), nn.Flatten(), nn.Linear(80, 3000), nn.Tanh())

@@ -64,12 +64,14 @@ class _Alone(nn.Module):
                 return torch.where(far.abs() > FILL, far, self.inputs[str(int(place))])
             return kept
 
-        for part in self.module.modules():
-            if isinstance(part, StandIn):
-                part.called = 0
+        stand_ins = [part for part in self.module.modules() if isinstance(part, StandIn)]
+        for stand_in in stand_ins:
+            stand_in.called = 0
         # what is no tensor, such as a cache of keys and values, may be written to
         args, kwargs = map_tensors(given, copy.deepcopy(self.arguments), strict=False)
         outputs = floating(self.module(*args, **kwargs))
+        if any(stand_in.called != len(stand_in.calls) for stand_in in stand_ins):
+            raise ValueError("other modules are called than in the model")
         if not outputs:
             raise TypeError("the module puts out no floating tensors")
         parts = [output.reshape(-1)[:: 1 + output.numel() // MOVED] for output in outputs]
@@ -117,7 +119,7 @@ class _Outputs:
         place = torch.tensor(len(self.tensors))
         if tensor.is_floating_point():
             tensor = tensor.double()
-            size = 0.1 * tensor.square().mean().sqrt().clamp(0.1, FILL)
+            size = 0.5 * tensor.square().mean().sqrt().clamp(0.1, FILL)
             self.directions.append(_waves(tensor).view(tensor.shape).mul_(size))
         else:
             self.directions.append(None)
@@ -146,8 +148,7 @@ class StandIn(nn.Module):
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        call = self.calls[self.called % len(self.calls)]
-        before = self.calls[: self.called % len(self.calls)]
+        call, before = self.calls[self.called], self.calls[: self.called]
         places = itertools.count(sum(d is not None for own in before for d in own.directions))
         self.called += 1
         inputs = [x.masked_fill(x.abs() > FILL, 0) for x in floating((args, kwargs))]
@@ -177,15 +178,19 @@ def stripped(module: nn.Module, outputs: Mapping[nn.Module, Sequence[Any]]) -> n
         module: which is not touched.
         outputs: of the calls of the modules that have a stand-in.
     """
+    return _stripped(module, {part: acted(part, outputs[part]) for part in outputs})
+
+
+def _stripped(module: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> nn.Module:
     other: nn.Module = object.__new__(type(module))
     vars(other).update(vars(module))
     vars(other)["_parameters"] = dict(module._parameters)
     vars(other)["_modules"] = {
         name: child
         if child is None
-        else acted(child, outputs[child])
-        if outputs.get(child)
-        else stripped(child, outputs)
+        else instead[child]
+        if child in instead
+        else _stripped(child, instead)
         for name, child in module._modules.items()
     }
     return other

@@ -39,6 +39,7 @@ class Call:
         inputs: the tensors that it works on.
         outputs: of the calls that it makes itself.
         functions: names of those of torch that it calls itself, and whether with gradients.
+        switches: the arguments that are single numbers or words.
     """
 
     module: nn.Module
@@ -48,6 +49,7 @@ class Call:
     inputs: list[Tensor] = field(default_factory=list)
     outputs: dict[nn.Module, list[Any]] = field(default_factory=dict)
     functions: list[tuple[str, str, bool]] = field(default_factory=list)
+    switches: Hashable = None
 
     def parameters(self, module: nn.Module) -> Iterator[Tensor | None]:
         """The parameters of a module and of those parts of it that were not called."""
@@ -121,6 +123,7 @@ class Calls(TorchFunctionMode):
         named = {**dict(enumerate(args)), **kwargs}
         rest = [value for value in named.values() if not isinstance(value, Tensor)]
         call.given = frozenset(id(leaf) for leaf in _leaves(floating(rest)))
+        call.switches = tuple((name, _value(value)) for name, value in named.items())
         cut: dict[int, Tensor] = {}
         for tensor in named.values():
             if isinstance(tensor, Tensor) and id(tensor) not in cut:
@@ -138,7 +141,8 @@ class Calls(TorchFunctionMode):
         returned = {id(tensor) for tensor in found}
         if any(tensor._version and id(tensor) not in returned for tensor in call.inputs):
             raise LookupError("an argument is written to")
-        kind = (self._kinds[module], tuple(call.functions), self._look_through(call, found))
+        graph = self._look_through(call, found)
+        kind = self._kinds[module], tuple(call.functions), graph, call.switches
         if found:
             fewest = self.alike.setdefault(kind, call)
             if _numbers(module) < _numbers(fewest.module):
@@ -203,12 +207,19 @@ def kind_of(module: nn.Module) -> Hashable:
     hooks = tuple(
         (name, id(hook)) for name in own if name.endswith("_hooks") for hook in own[name].values()
     )
-    tensors = tuple(
-        (name, tensor is None)
-        for kind in (module._parameters, module._buffers)
-        for name, tensor in kind.items()
+    torchs = type(module).__module__.startswith("torch.")
+    tensors = (
+        *((name, p is None) for name, p in module._parameters.items()),
+        *((name, torchs or _value(buffer)) for name, buffer in module._buffers.items()),
     )
     return type(module), type(module).forward, settings, hooks, tensors
+
+
+def _value(value: Any) -> Hashable:
+    """A number or a word that may be a switch; of other tensors and objects, only that they are."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
+        value = value.item()
+    return value if value is None or isinstance(value, PLAIN) else ...
 
 
 def _comparable(value: Any) -> Hashable:
@@ -222,5 +233,5 @@ def _comparable(value: Any) -> Hashable:
 
 def lasting(kind: Any) -> bool:
     """Whether a kind tells a module from all others, also after it is gone."""
-    (_, _, settings, hooks, _), _, _ = kind
+    (_, _, settings, hooks, _), *_ = kind
     return not hooks and "object" not in str([value for _, value in settings])

@@ -54,12 +54,18 @@ class Finding:
 class Point:
     """A random point near a problem's parameters, at which its first batch has been evaluated.
 
+    Args:
+        problem: with the parameters.
+        seed: of the point and the directions from it.
+        tolerance: up to which a derivative is right there, in float64.
+
     Raises:
         Exception: what the model or the loss says there.
     """
 
-    def __init__(self, problem: Problem, seed: int = 0) -> None:
+    def __init__(self, problem: Problem, seed: int = 0, tolerance: float = DIFFERENCES) -> None:
         self.problem, self.batch = problem, problem.first_batch()
+        self.tolerance = tolerance if problem.theta.dtype == torch.float64 else COARSE
         theta, network = problem.theta.detach(), problem.evaluation.network
         sizes = [
             p.square().mean().sqrt().clamp(min=AWAY).expand(p.numel())
@@ -172,12 +178,15 @@ class Line:
             yield self._taken[step]
 
 
-def disagreement(pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor) -> float:
+def disagreement(
+    pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor, tolerance: float = DIFFERENCES
+) -> float:
     """The relative error of a derivative, at the best of some step sizes.
 
     Args:
         pairs: the derivative and its difference at each step size.
         size: of the function, beside which a derivative may be as good as zero.
+        tolerance: no better is looked for.
     """
     best = math.inf
     floor = FLOOR * float(size.norm()) + 1e-300
@@ -185,14 +194,14 @@ def disagreement(pairs: Iterable[tuple[Tensor, Tensor]], size: Tensor) -> float:
         scale = max(float(difference.norm()), float(exact.norm()), floor)
         error = float((exact - difference).norm()) / scale
         best = min(best, error if math.isfinite(error) else math.inf)
-        if best <= DIFFERENCES:
+        if best <= tolerance:
             break
     return best
 
 
 def _first(line: Line) -> float:
     pairs = ((d.slope, d.loss) for d in line.differences())
-    return disagreement(pairs, line.point.here.loss.detach())
+    return disagreement(pairs, line.point.here.loss.detach(), line.point.tolerance)
 
 
 def _second(line: Line) -> float:
@@ -201,8 +210,8 @@ def _second(line: Line) -> float:
     gradients = ((product, d.gradient) for d in line.differences())
     outputs = ((pushed, d.outputs) for d in line.differences())
     return max(
-        disagreement(gradients, here.gradient.detach()),
-        disagreement(outputs, here.outputs.detach()),
+        disagreement(gradients, here.gradient.detach(), line.point.tolerance),
+        disagreement(outputs, here.outputs.detach(), line.point.tolerance),
     )
 
 
@@ -219,7 +228,9 @@ def _third(line: Line) -> float:
         up, down = (Pass(point, point.theta + shift * v).products(v)[0] for shift in (step, -step))
         return (up - down) / (2 * step)
 
-    return disagreement(((exact, curved(step)) for step in STEPS), product.detach())
+    return disagreement(
+        ((exact, curved(step)) for step in STEPS), product.detach(), point.tolerance
+    )
 
 
 def _nested_forward(line: Line) -> float:
@@ -237,7 +248,7 @@ def _nested_forward(line: Line) -> float:
     exact: Tensor = torch.func.jvp(slope, (point.theta,), (v,))[1].detach()
     gradient = Pass(point, point.theta).last_gradient()
     pairs = ((exact, d.gradient @ v) for d in line.differences())
-    return disagreement(pairs, gradient.norm() * v.norm())
+    return disagreement(pairs, gradient.norm() * v.norm(), point.tolerance)
 
 
 COMPARISONS: dict[Order, Callable[[Line], float]] = {
@@ -255,7 +266,6 @@ def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
     """
     findings = dict.fromkeys(orders, Finding("unchecked", math.inf))
     exact = point.theta.dtype == torch.float64
-    tolerance = DIFFERENCES if exact else COARSE
     other: Status = "wrong" if exact else "unchecked"
     why = "" if exact else "in float32 only, where differences are too coarse"
     with measuring(point.theta.device):
@@ -272,7 +282,7 @@ def examine(point: Point, orders: Iterable[Order]) -> dict[Order, Finding]:
                 except RAISED as error:
                     findings[order] = Finding("unsupported", message=first_line(error))
                     continue
-                right = best <= tolerance
+                right = best <= point.tolerance
                 findings[order] = Finding("right", best) if right else Finding(other, best, why)
     return findings
 

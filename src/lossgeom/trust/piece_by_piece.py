@@ -29,6 +29,7 @@ from lossgeom.trust.calls import Calls, lasting
 from lossgeom.trust.finite_differences import Order, Point, examine
 
 LARGEST = 4 * 10**6  # numbers in the parameters and inputs of a piece
+CLOSE = 1e-4  # of derivatives and differences, so that a part of a piece counts beside large ones
 ROWS = 2**16  # numbers in the part of a linear layer that is taken for all of it
 
 _right: set[Hashable] = set()  # kinds of calls, with modes and orders, that were found right
@@ -69,7 +70,7 @@ def _is_right(problem: Problem, piece: _Piece, orders: Sequence[Order]) -> bool:
         return True
     if taken_out.theta.numel() > LARGEST:
         return False
-    found = examine(Point(taken_out), orders).values()
+    found = examine(Point(taken_out, tolerance=CLOSE), orders).values()
     right = all(finding.status == "right" for finding in found)
     if right and piece.kind is not None:
         _right.update(known)
