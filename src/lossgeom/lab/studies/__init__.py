@@ -7,6 +7,7 @@ from lossgeom.lab.studies import (
     gauss_newton_outliers,
     generalisation_bound,
     input_smoothness,
+    jacobian_intervention,
     layerwise_structure,
     learning_rate,
     pac_bayes,
@@ -43,5 +44,6 @@ STUDIES = {
         weight_decay.STUDY,
         learning_rate.STUDY,
         batch_size.STUDY,
+        jacobian_intervention.STUDY,
     )
 }
