@@ -163,7 +163,8 @@ def as_predicted(seed: Seed, name: str) -> float:
     x, y = ([fall(seed, arm, of) for arm in lowered] for of in (MEAN[HELD[0]], GAP))
     slope = sum(a * b for a, b in zip(x, y, strict=True)) / sum(a * a for a in x)
     alone = "sharpness_0.4_alone"
-    return fall(seed, alone, GAP) / (slope * fall(seed, alone, MEAN[name]))
+    predicted = slope * fall(seed, alone, MEAN[name])
+    return fall(seed, alone, GAP) / predicted if predicted else math.nan
 
 
 def off_target(seed: Seed, of: Callable[[float | None], bool]) -> float:
