@@ -2,6 +2,7 @@
 
 from lossgeom.lab.studies import (
     batch_size,
+    batch_norm,
     edge_of_stability,
     eigenspace_overlap,
     gauss_newton_outliers,
@@ -45,5 +46,6 @@ STUDIES = {
         learning_rate.STUDY,
         batch_size.STUDY,
         jacobian_intervention.STUDY,
+        batch_norm.STUDY,
     )
 }
