@@ -1,8 +1,8 @@
 """Studies, one in each folder: the empirical statements of a paper, executed."""
 
 from lossgeom.lab.studies import (
-    batch_size,
     batch_norm,
+    batch_size,
     edge_of_stability,
     eigenspace_overlap,
     gauss_newton_outliers,

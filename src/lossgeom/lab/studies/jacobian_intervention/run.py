@@ -68,6 +68,8 @@ def run(run: SeedRun[Config], record: Record) -> None:
             return record.finish("diverged")
         curves = {name: free.series(name) for name in HELD}
     ended = _train(run, record, curves, factors)
+    at_end = (GAP, TEST_ERROR, *MEAN.values(), *(OFF.values() if factors else ()))
+    record.describe(ForReport(planned_at_end=at_end))
     if ended == "finished":
         append_missing(record, run.study.steps, _ends(run.study, record, curves, factors))
     record.describe(ForReport(left_out=_left_out(record, factors) or None))
