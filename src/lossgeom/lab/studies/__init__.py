@@ -6,6 +6,7 @@ from lossgeom.lab.studies import (
     eigenspace_overlap,
     gauss_newton_outliers,
     generalisation_bound,
+    input_scaling,
     input_smoothness,
     layerwise_structure,
     learning_rate,
@@ -19,6 +20,7 @@ from lossgeom.lab.studies import (
     sharpening_lower_bound,
     smoothness_bounds,
     weight_decay,
+    target_scaling,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -43,5 +45,7 @@ STUDIES = {
         weight_decay.STUDY,
         learning_rate.STUDY,
         batch_size.STUDY,
+        input_scaling.STUDY,
+        target_scaling.STUDY,
     )
 }
