@@ -21,6 +21,7 @@ from lossgeom.lab.studies import (
     smoothness_bounds,
     weight_decay,
     target_scaling,
+    width,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -47,5 +48,6 @@ STUDIES = {
         batch_size.STUDY,
         input_scaling.STUDY,
         target_scaling.STUDY,
+        width.STUDY,
     )
 }
