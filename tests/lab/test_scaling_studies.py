@@ -245,9 +245,9 @@ def test_paper_presets_on_files_of_the_published_format(tmp_path, study):
     write_cifar10(tmp_path / "data", images=4)
     paper = study.config.PAPER
     small = replace(
-        paper.network, folder=str(tmp_path / "data"), examples=20, channels=0.05, verify=False
+        paper.network, folder=str(tmp_path / "data"), examples=4, channels=0.02, verify=False
     )
-    run = study.STUDY.plan(replace(paper, network=small, batch_size=10, epochs=1, every=1), 1)[-1]
+    run = study.STUDY.plan(replace(paper, network=small, batch_size=2, epochs=1, every=1), 1)[-1]
     record = Record.create(tmp_path / "run", run.settings)
     with without_checks():
         study.run.run(run, record)

@@ -7,13 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Literal
 
-from lossgeom.lab.studies._solution import JACOBIAN_MAX
+from lossgeom.lab.studies._solution import JACOBIAN_MAX, LOSS, SHARPNESS, TRAIN
+from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 
 Numbers = Mapping[str, float]  # of a network, by their names in its record
 Part = Literal["tail", "layer", "root", "alignment"]
 Shortfall = Mapping[tuple[Part, int], float]
 PARTS: tuple[Part, ...] = ("tail", "layer", "root", "alignment")
+PANELS = (  # of what is measured along a run
+    Panel(TRAIN + LOSS, "loss", log=True),
+    Panel(SHARPNESS.name, "sharpness", log=True),
+    Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
+)
 FIRST, LAST = itemgetter(0), itemgetter(-1)  # of what was measured along a run; or max
 
 

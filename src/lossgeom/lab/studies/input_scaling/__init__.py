@@ -30,11 +30,12 @@ of the study. Seen there:
   steepness comes in with the first layers, and the last layer's part does not see it.
 """
 
+from lossgeom.lab.studies._growth import PANELS
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_scaling import claims, run
 from lossgeom.lab.studies.input_scaling.config import PAPER, Config
-from lossgeom.recording.metric_figures import Outcome, Panel, Strengths, Sweep, Trajectories
+from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep, Trajectories
 
 STUDY = Study(
     name="input_scaling",
@@ -50,19 +51,17 @@ STUDY = Study(
     summary=claims.summary,
     figure=Trajectories(
         colour="input_scale",
-        panels=(
-            Panel("train_loss", "loss", log=True),
-            Panel(SHARPNESS.name, "sharpness", log=True),
-            Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
-        ),
+        panels=PANELS,
     ),
     sweep=Sweep(
         columns=(Strengths("input_scale", "scale of the inputs", log=True),),
         rows=(
             Outcome(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
-            Outcome(SHARPNESS.name, "largest\nsharpness", log=True, of="largest"),
+            Outcome(SHARPNESS.name, "largest\nsharpness", of="largest"),
             Outcome("layer_jacobian_1", "norm of Df_1", log=True),
             Outcome("tail_jacobian_1", "norm of the tail\nJacobian of layer 1", log=True),
         ),
+        caption="Because of the biases, the norm of Df_1 is no less than the square root of the "
+        "number of examples.",
     ),
 )

@@ -26,11 +26,12 @@ of the study. Seen there, from the scale 1/4 to 4:
 - The Jacobian norm of the linear model is larger with a power of .72.
 """
 
+from lossgeom.lab.studies._growth import PANELS
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.target_scaling import claims, run
 from lossgeom.lab.studies.target_scaling.config import KINDS, PAPER, Config
-from lossgeom.recording.metric_figures import Outcome, Panel, Strengths, Sweep, Trajectories
+from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep, Trajectories
 
 STUDY = Study(
     name="target_scaling",
@@ -47,11 +48,7 @@ STUDY = Study(
     figure=Trajectories(
         columns="kind",
         colour="target_scale",
-        panels=(
-            Panel("train_loss", "loss", log=True),
-            Panel(SHARPNESS.name, "sharpness", log=True),
-            Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
-        ),
+        panels=PANELS,
     ),
     sweep=Sweep(
         columns=(Strengths("target_scale", "scale or length of the targets", log=True),),

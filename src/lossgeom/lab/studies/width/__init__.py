@@ -26,11 +26,12 @@ Seen there:
   the layers -.1, as it grows. At a width of 16 it is no different.
 """
 
+from lossgeom.lab.studies._growth import PANELS
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.width import claims, run
 from lossgeom.lab.studies.width.config import KINDS, PAPER, Config
-from lossgeom.recording.metric_figures import Outcome, Panel, Strengths, Sweep, Trajectories
+from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep, Trajectories
 
 STUDY = Study(
     name="width",
@@ -47,11 +48,7 @@ STUDY = Study(
     figure=Trajectories(
         columns="kind",
         colour="width",
-        panels=(
-            Panel("train_loss", "loss", log=True),
-            Panel(SHARPNESS.name, "sharpness", log=True),
-            Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
-        ),
+        panels=PANELS,
     ),
     sweep=Sweep(
         columns=(Strengths("width", "width", log=True),),

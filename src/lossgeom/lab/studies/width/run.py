@@ -35,7 +35,10 @@ class Linearised(nn.Module):
 
 
 def run(run: SeedRun[Config], record: Record) -> None:
-    """Train, and measure along training; of standard networks the mediators at both ends."""
+    """Train, and measure along training; of standard networks the mediators, too.
+
+    These are measured at both ends, and of a first chunk of examples.
+    """
     study, kind = run.study, run.place["kind"]
     network = replace(
         study.network, model="mlp", widths=(run.place["width"],) * len(study.network.widths),
@@ -46,13 +49,13 @@ def run(run: SeedRun[Config], record: Record) -> None:
         model = Linearised(model)
     if kind == FEATURES:
         nn.Sequential(*list(model.children())[:-1]).requires_grad_(False)
+    few = min(network.chunk, network.examples)
 
     def further(problem: Problem) -> dict[str, float]:
-        return mediators(problem, run.seed) if kind == STANDARD else {}
+        return mediators(problem.take(few), run.seed) if kind == STANDARD else {}
 
-    if not record.measured:
-        start = Problem(model, "squared_error", in_chunks(data.train, network.chunk), mode="train")
-        append_missing(record, 0, further(start))
+    start = Problem(model, "squared_error", in_chunks(data.train, network.chunk), mode="train")
+    append_missing(record, 0, further(start))
     solve(
         study.recipe(kind), model, data, record, seed=run.seed, chunk=network.chunk,
         every=study.every, loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX),
