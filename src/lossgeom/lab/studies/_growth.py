@@ -25,10 +25,10 @@ FIRST, LAST = itemgetter(0), itemgetter(-1)  # of what was measured along a run;
 
 def numbers(record: Record, of: Callable[[Sequence[float]], float]) -> dict[str, float]:
     """One of the values that each metric has along a run; nothing if it diverged."""
+    rows = [row for row in record.rows() if "metric" in row] if record.status != "diverged" else []
     found: dict[str, list[float]] = {}
-    for row in record.rows() if record.status != "diverged" else ():
-        if "metric" in row:
-            found.setdefault(row["metric"], []).append(row["value"])
+    for row in sorted(rows, key=itemgetter("step")):
+        found.setdefault(row["metric"], []).append(row["value"])
     return {name: of(values) for name, values in found.items()}
 
 

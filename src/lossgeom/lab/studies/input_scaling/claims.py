@@ -38,8 +38,10 @@ Seed = SeedRecords[Config]
 def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     """The verdicts."""
     small, large = config.input_scales[0], config.input_scales[-1]
-    yield from _growth(seeds, f"at the scale {small:g} than at {large:g}")
-    yield from _mediators(seeds, f"from the scale {large:g} to {small:g}, at the end of training")
+    yield from _growth(seeds, f"at the scale {small:g} than at {large:g}, if neither run diverges")
+    yield from _mediators(
+        seeds, f"from the scale {large:g} to {small:g}, at the end, if neither run diverges"
+    )
 
 
 def _growth(seeds: Sequence[Seed], where: str) -> Iterator[Claim]:

@@ -25,7 +25,7 @@ Seed = SeedRecords[Config]
 def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     """The verdicts."""
     small, large = config.target_scales[0], config.target_scales[-1]
-    to = f"from the scale {small:g} to {large:g}"
+    to = f"from the scale {small:g} to {large:g}, if neither run diverges"
     jacobian = partial(stats.claim_over_seeds, expected=LARGER)
     norm = f"power of {{}} with which the largest Jacobian norm at the end is larger {to}"
     yield jacobian(

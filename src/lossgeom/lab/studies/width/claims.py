@@ -43,7 +43,7 @@ def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
 
 def _widths(seeds: Sequence[Seed]) -> Iterator[Claim]:
     falls = partial(stats.claim_of_seeds, source=PAPER_A, inside=FALLS)
-    of = "rank correlation between width and {}"
+    of = "rank correlation between width and {}, if no run diverges"
     for kind, which in ((STANDARD, ""), (NTK, " in NTK parametrisation")):
         yield falls(
             f"wide_sharpen_less_{kind}",
@@ -71,20 +71,23 @@ def _by_width(seeds: Sequence[Seed], kind: str, change: Change) -> str:
 
 def _constant(seeds: Sequence[Seed]) -> Iterator[Claim]:
     constant = partial(stats.claim_of_all, expected=CONSTANT)
-    measured = "largest relative change of sharpness since the start, over all of training and all "
+    measured = (
+        "largest relative change of sharpness since the start, over all of training and all {} of "
+        "a seed, if none diverges"
+    )
     yield constant(
         "linear_do_not",
         statement="Models that are linear in their parameters do not sharpen: networks that are "
         "linearised, and those of which the last layer alone is trained.",
         source=PAPER_A,
-        measured=f"{measured}models of a seed",
+        measured=measured.format("models"),
         values=[changes(seed, (LINEARISED, FEATURES)) for seed in seeds],
     )
     yield stats.control(
         constant,
         "networks_do_not",
         statement="nor do networks.",
-        measured=f"{measured}networks of a seed, whose layers are all trained",
+        measured=measured.format("networks"),
         values=[changes(seed, (STANDARD,)) for seed in seeds],
     )
 
@@ -94,7 +97,7 @@ def _mediators(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     most = partial(stats.claim_over_seeds, expected=MOST)
     of = (
         "share that {} has in what keeps the layers' parts of the Gauss-Newton matrix from growing "
-        f"as |J|^2 does, from the start of training to its end, at a width of {widest}"
+        f"as |J|^2 does from the start to the end, at a width of {widest}, if it does not diverge"
     )
     parts: dict[str, list[float]] = {
         part: [breaks(seed, widest, part) for seed in seeds] for part in PARTS
