@@ -274,6 +274,10 @@ def test_paper_presets_on_files_of_the_published_format(tmp_path, study):
             "an mlp with hidden layers, in the standard",
         ),
         (width, {"every": 0}, "1 <= every <= steps"),
+        *(
+            (study, {"batch_size": 501}, "a batch_size of 1 to .*00 examples; got batch_size = 501")
+            for study in CONFIGS
+        ),
     ],
 )
 def test_bad_settings(study, settings, message):

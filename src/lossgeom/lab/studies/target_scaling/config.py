@@ -33,6 +33,9 @@ class Config:
         scales = self.target_scales
         increasing = len(scales) >= 3 and list(scales) == sorted(set(scales)) and scales[0] > 0
         require(self, increasing, "three or more increasing factors > 0", "target_scales")
+        most = self.network.examples
+        few = 1 <= self.batch_size <= most
+        require(self, few, f"a batch_size of 1 to {most} examples", "batch_size")
         require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
 
     @property

@@ -43,6 +43,9 @@ class Config:
             "an mlp with hidden layers, in the standard parametrisation as well as in the other"
         )
         require(network, bool(fits), expected, "model", "widths", "parametrization")
+        most = self.network.examples
+        few = 1 <= self.batch_size <= most
+        require(self, few, f"a batch_size of 1 to {most} examples", "batch_size")
         require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
 
     def recipe(self, kind: str) -> Recipe:
