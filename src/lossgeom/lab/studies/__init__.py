@@ -19,8 +19,8 @@ from lossgeom.lab.studies import (
     sgd_stability,
     sharpening_lower_bound,
     smoothness_bounds,
-    weight_decay,
     target_scaling,
+    weight_decay,
     width,
 )
 from lossgeom.lab.studies._study import SeedRun, Study

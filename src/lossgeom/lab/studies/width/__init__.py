@@ -35,7 +35,7 @@ from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep, Traject
 
 STUDY = Study(
     name="width",
-    title="Progressive sharpening of wide networks, and of models without any",
+    title="Progressive sharpening of wide networks and of linear models",
     source=claims.PAPER_A,
     Config=Config,
     paper=PAPER,
