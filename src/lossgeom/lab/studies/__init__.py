@@ -7,6 +7,7 @@ from lossgeom.lab.studies import (
     eigenspace_overlap,
     gauss_newton_outliers,
     generalisation_bound,
+    input_scaling,
     input_smoothness,
     jacobian_intervention,
     layerwise_structure,
@@ -20,7 +21,9 @@ from lossgeom.lab.studies import (
     sgd_stability,
     sharpening_lower_bound,
     smoothness_bounds,
+    target_scaling,
     weight_decay,
+    width,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -47,5 +50,8 @@ STUDIES = {
         batch_size.STUDY,
         jacobian_intervention.STUDY,
         batch_norm.STUDY,
+        input_scaling.STUDY,
+        target_scaling.STUDY,
+        width.STUDY,
     )
 }
