@@ -1,4 +1,4 @@
-r"""What lowers the gap: a smaller Jacobian norm, or less sharpness?
+r"""The gap, where one of Jacobian norm and sharpness is lowered and the other held.
 
 MacDonald, Valmadre and Lucey (arXiv:2305.14683) find that over trained networks the gap between
 test and training loss goes with the norm of the input-output Jacobian, and less with sharpness.
