@@ -50,13 +50,12 @@ class Ended:
     status: str
     of: dict
 
-    @property
-    def measured(self):
-        return {(step, name) for name, series in self.of.items() for step in series}
-
-    def series(self, name):
-        series = self.of.get(name, {})
-        return list(series), list(series.values())
+    def rows(self):
+        return [
+            {"metric": name, "value": value}
+            for name, series in self.of.items()
+            for value in series.values()
+        ]
 
 
 def claims_of(*, diverged=(), grows=True, jacobian=lambda at: 1.0):

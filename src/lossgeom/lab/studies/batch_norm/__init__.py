@@ -24,6 +24,11 @@ with gelu and batch normalisation sharpness did not rise. Seen there:
   normalisation and 0.91 with it. Over label smoothings it is 1 and 0.8.
 - At the edge, without batch normalisation, the mean softmax Jacobian norm grows by a third in the
   run in which it grows most, and that of logits by a tenth; with batch normalisation neither does.
+
+On the six seeds of the study the rank correlation along runs with batch normalisation is 0.33 to
+0.96, 0.7 or more in two of them, and the softmax Jacobian norm grows by 10 to 38 %: these two
+statements are left open, and all others are shown. Since then, a run that reaches the edge at its
+last measurement has no part in the correlation of the first control, which it had made unknown.
 """
 
 from lossgeom.lab.studies._study import Study

@@ -34,6 +34,7 @@ EDGE = "sharpness * lr / 2"
 Seed = SeedRecords[Config]
 Seeds = Sequence[Seed]
 Values = dict[str, list[float]]  # of a run, by the metric
+Found = dict[str, list[Values]]  # of a seed, by the kind of runs
 of_seeds = partial(stats.claim_of_seeds, source=PAPER_A)
 control_of_seeds = partial(stats.control, stats.claim_of_seeds)
 over_seeds = partial(stats.claim_over_seeds, source=PAPER_A)
@@ -42,12 +43,16 @@ control = partial(stats.control, stats.claim_over_seeds)
 
 def claims(config: Config, seeds: Seeds) -> Iterator[Claim]:
     """The verdicts."""
-    yield from _together(config, seeds)
-    yield from _modes(seeds)
-    yield from _at_the_edge(seeds)
+    found = [{kind: runs(seed, kind) for kind in KINDS} for seed in seeds]
+    orders = [np.random.default_rng(seed.seed) for seed in seeds]
+    yield from _together(config, found, orders)
+    yield from _modes(found)
+    yield from _at_the_edge(found)
 
 
-def _together(config: Config, seeds: Seeds) -> Iterator[Claim]:
+def _together(
+    config: Config, found: Sequence[Found], orders: Sequence[np.random.Generator]
+) -> Iterator[Claim]:
     pair = "the Jacobian norm in eval mode and sharpness in train mode"
     below = f"at lr = {config.small_lr:g}, where 2 / lr is not reached"
     along_a_run = f"rank correlation along a run of {pair}, mean over label smoothings, {below}"
@@ -55,26 +60,26 @@ def _together(config: Config, seeds: Seeds) -> Iterator[Claim]:
     shuffled = f"{over_runs}; those of sharpness in an order drawn by the seed"
     at_edge = "same since sharpness first was 2 / lr, in the runs that are held there"
     for make, name, of, values, statement in (
-        (of_seeds, "along_plain", along_a_run, [along(runs(seed, PLAIN)) for seed in seeds],
+        (of_seeds, "along_plain", along_a_run, [along(seed[PLAIN]) for seed in found],
          f"Without batch normalisation, {pair} rise together in training."),
-        (of_seeds, "along", along_a_run, [along(runs(seed, NORMED)) for seed in seeds],
+        (of_seeds, "along", along_a_run, [along(seed[NORMED]) for seed in found],
          "With batch normalisation they do, too."),
         (control_of_seeds, "along_at_edge", at_edge,
-         [along(held(seed, PLAIN_EDGE) + held(seed, NORMED_EDGE)) for seed in seeds],
+         [along(held(seed[PLAIN_EDGE] + seed[NORMED_EDGE])) for seed in found],
          "they rise together where sharpness is held at 2 / lr."),
-        (of_seeds, "over_runs_plain", over_runs, [over(runs(seed, PLAIN)) for seed in seeds],
+        (of_seeds, "over_runs_plain", over_runs, [over(seed[PLAIN]) for seed in found],
          f"Without batch normalisation, {pair} go together over runs."),
-        (of_seeds, "over_runs", over_runs, [over(runs(seed, NORMED)) for seed in seeds],
+        (of_seeds, "over_runs", over_runs, [over(seed[NORMED]) for seed in found],
          "With batch normalisation they do, too."),
         (control_of_seeds, "over_runs_shuffled", shuffled,
-         [over(runs(seed, NORMED), seed.seed) for seed in seeds],
+         [over(seed[NORMED], order) for seed, order in zip(found, orders, strict=True)],
          "they go together over runs of which sharpness is that of others."),
     ):  # fmt: skip
         yield make(name, statement=statement, of=of, values=values, inside=TOGETHER)
 
 
-def _modes(seeds: Seeds) -> Iterator[Claim]:
-    at_edge = [[run for run in runs(seed, NORMED_EDGE) if reached(run)] for seed in seeds]
+def _modes(found: Sequence[Found]) -> Iterator[Claim]:
+    at_edge = [[run for run in seed[NORMED_EDGE] if reached(run)] for seed in found]
     sharpness = [late(each, EVAL_SHARPNESS, SHARPNESS) for each in at_edge]
     jacobian = [late(each, JACOBIAN, BATCH_JACOBIAN) for each in at_edge]
     first = [
@@ -97,7 +102,7 @@ def _modes(seeds: Seeds) -> Iterator[Claim]:
         yield make(name, statement=statement, measured=measured, values=values, expected=expected)
 
 
-def _at_the_edge(seeds: Seeds) -> Iterator[Claim]:
+def _at_the_edge(found: Sequence[Found]) -> Iterator[Claim]:
     quarters = (
         "median over the last quarter of the measurements since sharpness first was 2 / lr, over "
         "that over their first quarter; the largest of the runs without batch normalisation that "
@@ -110,12 +115,12 @@ def _at_the_edge(seeds: Seeds) -> Iterator[Claim]:
         (control, "sharpness_grows", SHARPNESS, GROWS, "sharpness grows there as much, in the run "
          "in which the softmax Jacobian norm grows most."),
     ):  # fmt: skip
-        normed = [growth(held(seed, NORMED_EDGE), metric) for seed in seeds]
+        normed = [growth(held(seed[NORMED_EDGE]), metric) for seed in found]
         yield make(
             name,
             statement=statement,
             measured=f"{metric.name}: {quarters}",
-            values=[growth(held(seed, PLAIN_EDGE), metric) for seed in seeds],
+            values=[growth(held(seed[PLAIN_EDGE]), metric) for seed in found],
             expected=expected,
             note=stats.means({"with batch normalisation": normed}),
         )
@@ -140,13 +145,12 @@ S, J, B = SHARPNESS.name, JACOBIAN.name, BATCH_JACOBIAN.name
 def runs(seed: Seed, kind: str) -> list[Values]:
     """What is measured along the runs of all label smoothings, but for those that diverged."""
     found = []
-    for record in (seed.at(kind, a) for a in seed.study.label_smoothing):
-        if record.status != "diverged":
-            values = {
-                name: record.series(name)[1] for name in {name for _, name in record.measured}
-            }
-            edge = [each * seed.study.rate(kind) / 2 for each in values[S]]
-            found.append({**values, EDGE: edge})
+    for smoothing in seed.study.label_smoothing:
+        if not seed.diverged(kind, smoothing):
+            values: Values = {}
+            for row in seed.at(kind, smoothing).rows():
+                values.setdefault(row["metric"], []).append(row["value"])
+            found.append({**values, EDGE: [v * seed.study.rate(kind) / 2 for v in values[S]]})
     return found
 
 
@@ -155,27 +159,27 @@ def reached(run: Values) -> int | None:
     return next((i for i, ratio in enumerate(run[EDGE]) if i and ratio >= 1), None)
 
 
-def held(seed: Seed, kind: str) -> list[Values]:
-    """The runs whose median sharpness is near 2 / lr since it first was there, from then on."""
+def held(runs: Sequence[Values]) -> list[Values]:
+    """Those whose median sharpness is near 2 / lr since it first was there, from then on."""
     low, high = HELD
     found = [
         {name: values[first:] for name, values in run.items()}
-        for run in runs(seed, kind)
+        for run in runs
         if (first := reached(run)) is not None
     ]
     return [run for run in found if low <= statistics.median(run[EDGE]) <= high]
 
 
 def along(runs: Sequence[Values]) -> float:
-    """Mean rank correlation along runs between Jacobian norm and sharpness."""
-    return stats.mean(stats.rank_correlation(run[J], run[S]) for run in runs)
+    """Mean rank correlation between Jacobian norm and sharpness along runs that have one."""
+    return stats.mean(stats.known(stats.rank_correlation(run[J], run[S]) for run in runs))
 
 
-def over(runs: Sequence[Values], shuffled: int | None = None) -> float:
-    """Rank correlation over runs of the largest values, in an order drawn by a seed, if any."""
+def over(runs: Sequence[Values], order: np.random.Generator | None = None) -> float:
+    """Rank correlation over runs of the largest values, those of sharpness in another order."""
     jacobian, sharpness = ([max(run[name]) for run in runs] for name in (J, S))
-    if shuffled is not None:
-        sharpness = np.random.default_rng(shuffled).permutation(sharpness).tolist()
+    if order is not None:
+        sharpness = order.permutation(sharpness).tolist()
     return stats.rank_correlation(jacobian, sharpness)
 
 
