@@ -56,7 +56,7 @@ STUDY = Study(
         colour="kind",
         panels=(
             Panel(run.LOSS.name, "loss - label entropy", log=True),
-            Panel(run.SHARPNESS.name, "sharpness\n(train mode)", log=True),
+            Panel(run.SHARPNESS.name, "sharpness\n(train mode)", log=True, threshold="2/lr"),
             Panel(run.JACOBIAN.name, "mean Jacobian norm\n(eval mode)"),
             Panel(run.SOFTMAX_JACOBIAN.name, "mean softmax\nJacobian norm"),
         ),
