@@ -54,15 +54,16 @@ def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
 def _over_all(seeds: Sequence[Seed], ends: Sequence[Ends]) -> Iterator[Claim]:
     runs = ended([record for seed in seeds for record in seed.records.values()])
     for gap, name in GAPS.items():
+        found = [[correlation(each, x.name, gap) for each in ends] for x in (JACOBIAN, SHARPNESS)]
         yield stats.claim_of_seeds(
             f"jacobian_goes_with_{gap}",
-            statement=f"A smaller Jacobian norm goes with a smaller size of {name}.",
+            statement=f"A smaller Jacobian norm goes with a smaller value of {name}.",
             source=PAPER_A,
             of=f"rank correlation of the mean Jacobian norm and {name} over all runs",
-            values=[correlation(each, JACOBIAN.name, gap) for each in ends],
+            values=found[0],
             inside=GOES_ALONG,
+            note=stats.means({"Jacobian norm": found[0], "sharpness": found[1]}),
         )
-        sharpness = runs.correlation(SHARPNESS.name, gap)
         yield claim_of_correlation(
             f"jacobian_beats_sharpness_for_{gap}",
             statement=f"The Jacobian norm goes with {name} much better than sharpness does.",
@@ -71,8 +72,6 @@ def _over_all(seeds: Sequence[Seed], ends: Sequence[Ends]) -> Iterator[Claim]:
             "sharpness, over all runs",
             found=runs.difference(JACOBIAN.name, SHARPNESS.name, gap),
             expected=POSITIVE,
-            note=f"With the Jacobian norm it is {runs.correlation(JACOBIAN.name, gap)}, with "
-            f"sharpness {sharpness}.",
         )
         yield claim_of_correlation(
             f"jacobian_goes_with_{gap}_at_equal_loss",
@@ -82,7 +81,6 @@ def _over_all(seeds: Sequence[Seed], ends: Sequence[Ends]) -> Iterator[Claim]:
             "the training loss",
             found=runs.correlation(JACOBIAN.name, gap, given=TRAIN + LOSS),
             expected=POSITIVE,
-            note=f"Of sharpness it is {runs.correlation(SHARPNESS.name, gap, given=TRAIN + LOSS)}.",
         )
 
 
