@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +9,15 @@ from lossgeom.lab.regularizers import crop_and_flip, jacobian_norm, mixup
 from lossgeom.lab.studies._network import POINTS, Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
-from lossgeom.lab.training import sam
+from lossgeom.lab.training import Regularizer, sam
 from lossgeom.lab.training.schedules import step_decay
 
-NONE, BATCH_SIZE, WEIGHT_DECAY = "none", "batch_size", "weight_decay"
+NONE, BATCH, DECAY = "none", "batch_size", "weight_decay"
 REGULARISERS = (
-    "label_smoothing", "augmentation", "mixup", "sam", WEIGHT_DECAY, "jacobian_penalty"
+    "label_smoothing", "augmentation", "mixup", "sam", DECAY, "jacobian_penalty"
 )  # fmt: skip
-TECHNIQUES = (NONE, *REGULARISERS, BATCH_SIZE)
-POSITIVE = "lr", "mixup", "sam", BATCH_SIZE
+TECHNIQUES = (NONE, *REGULARISERS, BATCH)
+POSITIVE = "lr", "mixup", "sam", BATCH
 NETWORK = NetworkSettings(widths=(64, 64))
 
 
@@ -59,14 +57,14 @@ class Config:
     """Data and model."""
 
     def __post_init__(self) -> None:
-        most = {"label_smoothing": 0.99, "augmentation": 1.0, BATCH_SIZE: self.network.examples}
+        most = {"label_smoothing": 0.99, "augmentation": 1.0, BATCH: self.network.examples}
         for name in ("lr", *TECHNIQUES[1:]):
-            levels, high = getattr(self, name), most.get(name, math.inf)
-            increasing = len(levels) > 0 and list(levels) == sorted(set(levels))
-            require(self, increasing, "one or more increasing levels", name)
-            above = levels[0] > 0 if name in POSITIVE else levels[0] >= 0
-            said = f"{'more than' if name in POSITIVE else 'at least'} 0, and at most {high:g}"
-            require(self, above and levels[-1] <= high and levels[-1] < math.inf, said, name)
+            levels, high = getattr(self, name), most.get(name, 1e9)
+            increase = len(levels) > 0 and list(levels) == sorted(set(levels))
+            require(self, increase, "one or more increasing levels", name)
+            inside = levels[0] >= 0 and levels[-1] <= high
+            require(self, inside, f"0 to {high:g}", name)
+            require(self, levels[0] > 0 or name not in POSITIVE, "levels > 0", name)
         require(self, self.common_decay >= 0, "a weight decay >= 0", "common_decay")
         fits = 1 <= self.common_batch <= self.network.examples
         require(self, fits, f"1 to {self.network.examples} examples", "common_batch")
@@ -74,12 +72,6 @@ class Config:
         require(self, self.epochs >= 1, "at least 1", "epochs")
         images = self.network.data not in POINTS
         require(self.network, images, "images, which are augmented", "data")
-
-    @property
-    def grid(self) -> Mapping[str, tuple[Any, ...]]:
-        """What tells the runs of a seed apart."""
-        every = sorted({float(s) for name in TECHNIQUES for s in self.strengths(name)})
-        return {"lr": self.lr, "technique": TECHNIQUES, "strength": tuple(every)}
 
     def strengths(self, technique: str) -> tuple[float, ...]:
         """Of a technique; 0 for none."""
@@ -89,24 +81,23 @@ class Config:
     def recipe(self, lr: float, technique: str, strength: float) -> Recipe:
         """How a run is trained."""
         changes: dict[str, Any] = {}
-        match technique:
-            case "label_smoothing" | "weight_decay":
-                changes = {technique: strength}
-            case "batch_size":
-                changes = {technique: int(strength)}
-            case "sam":
-                changes = {"ascent": sam(strength)}
-            case "augmentation":
-                augment = crop_and_flip(self.shift, strength, flip=self.flip)
-                changes = {"regularizers": (augment,)}
-            case "mixup":
-                changes = {"regularizers": (mixup(strength),)}
-            case "jacobian_penalty":
-                changes = {"regularizers": (jacobian_norm(strength, probes=1),)}
+        if technique in ("label_smoothing", DECAY):
+            changes = {technique: strength}
+        elif technique == BATCH:
+            changes = {technique: int(strength)}
+        elif technique == "sam":
+            changes = {"ascent": sam(strength)}
+        elif technique != NONE:
+            changes = {"regularizers": (self._regularizer(technique, strength),)}
         plain = Recipe(lr, self.common_batch, self.epochs, weight_decay=self.common_decay)
         recipe = replace(plain, **changes)
         half = -(-recipe.steps(self.network.examples) // 2)
         return replace(recipe, schedule=step_decay(half, self.decay))
+
+    def _regularizer(self, technique: str, strength: float) -> Regularizer:
+        if technique == "augmentation":
+            return crop_and_flip(self.shift, strength, flip=self.flip)
+        return mixup(strength) if technique == "mixup" else jacobian_norm(strength, probes=1)
 
 
 # The main text of the paper gives the data, the model, batch normalisation and the weight decay of

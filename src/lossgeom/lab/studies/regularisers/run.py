@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lossgeom.lab.datasets import Dataset
 from lossgeom.lab.studies._network import build
-from lossgeom.lab.studies._solution import Recipe, solve
+from lossgeom.lab.studies._solution import solve
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.regularisers.config import Config
 from lossgeom.recording.record import Record
@@ -17,19 +17,14 @@ def run(run: SeedRun[Config], record: Record) -> None:
     network = run.study.network
     model, data = build(network, run.seed)
     solve(
-        recipe_of(run), model, as_images(data), record, seed=run.seed, chunk=network.chunk,
-        every=steps(run),
+        run.study.recipe(**run.place), model, as_images(data), record, seed=run.seed,
+        chunk=network.chunk, every=steps(run),
     )  # fmt: skip
 
 
-def recipe_of(run: SeedRun[Config]) -> Recipe:
-    """How it is trained."""
-    return run.study.recipe(**run.place)
-
-
 def steps(run: SeedRun[Config]) -> int:
-    """How many it has."""
-    return recipe_of(run).steps(run.study.network.examples)
+    """How many a run has."""
+    return run.study.recipe(**run.place).steps(run.study.network.examples)
 
 
 def as_images(data: Dataset) -> Dataset:
