@@ -77,6 +77,6 @@ STUDY = Study(
             Outcome(GAP, "gap", log=True),
         ),
         lines="objective",
-        caption="Losses have units of their own: compare along a line.",
+        caption="Losses have units of their own: compare points of one colour.",
     ),
 )

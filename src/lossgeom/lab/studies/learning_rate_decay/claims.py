@@ -116,11 +116,13 @@ def _bounds(seeds: Sequence[Ends]) -> Iterator[Claim]:
         values=[apart(each, JACOBIAN_MAX.name) for each in seeds],
         inside=TELLS,
     )
-    for name, promise in {run.TRACE: run.PROMISED_TRACE, run.G_X: run.PROMISED_G_X}.items():
+    for name, promise, what in (
+        (run.TRACE, run.PROMISED_TRACE, "the trace of the Gauss-Newton matrix"),
+        (run.G_X, run.PROMISED_G_X, "gradients in the input"),
+    ):
         yield stats.claim_of_all(
             promise,
-            statement=f"What the learning rate at the end promises of {name.replace('_', ' ')} "
-            "holds.",
+            statement=f"What the learning rate at the end promises of {what} holds.",
             source=PAPER_B,
             measured="what is measured over what is promised, the largest over the runs of a seed "
             "with the squared error",
