@@ -12,12 +12,14 @@ from lossgeom.lab.studies import (
     jacobian_intervention,
     layerwise_structure,
     learning_rate,
+    learning_rate_decay,
     pac_bayes,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
     random_quadratic,
     random_two_layer,
+    regularisers,
     sgd_stability,
     sharpening_lower_bound,
     smoothness_bounds,
@@ -53,5 +55,7 @@ STUDIES = {
         input_scaling.STUDY,
         target_scaling.STUDY,
         width.STUDY,
+        regularisers.STUDY,
+        learning_rate_decay.STUDY,
     )
 }
