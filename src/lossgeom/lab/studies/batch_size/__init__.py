@@ -28,7 +28,7 @@ seeds 10, 11, ... were run, which are those of the study. Seen there:
 """
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter
+from lossgeom.lab.studies._sweep import ROWS, scatter, steps
 from lossgeom.lab.studies.batch_size import claims, run
 from lossgeom.lab.studies.batch_size.config import EPOCHS, PAPER, UPDATES, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
@@ -46,7 +46,7 @@ STUDY = Study(
     },
     folder="equal-{equal}-lr{lr}-batch{batch_size}-seed{seed}",
     run=run.run,
-    steps=lambda run: run.study.recipe(run.place).steps(run.study.network.examples),
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
     sweep=Sweep(

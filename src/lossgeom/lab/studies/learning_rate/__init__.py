@@ -19,8 +19,8 @@ those of the study. Seen there:
 """
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter
-from lossgeom.lab.studies.learning_rate import claims, run
+from lossgeom.lab.studies._sweep import ROWS, scatter, steps, train_and_measure
+from lossgeom.lab.studies.learning_rate import claims
 from lossgeom.lab.studies.learning_rate.config import PAPER, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
 
@@ -32,8 +32,8 @@ STUDY = Study(
     paper=PAPER,
     grid=lambda config: {"batch_size": config.batch_size, "lr": config.lr},
     folder="batch{batch_size}-lr{lr}-seed{seed}",
-    run=run.run,
-    steps=lambda run: run.study.recipe(run.place).steps(run.study.network.examples),
+    run=train_and_measure,
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
     sweep=Sweep((Strengths("lr", "learning rate", log=True),), ROWS, lines="batch_size"),
