@@ -44,8 +44,8 @@ BEATS: Interval = (0.05, math.inf)  # what one rank correlation is larger by tha
 # What the report draws of the studies that are like figures 2 to 4 of the paper
 ROWS = (
     Outcome(SHARPNESS.name, "sharpness", log=True),
-    Outcome(JACOBIAN.name, "mean Jacobian norm"),
-    Outcome(GAP, "generalisation gap"),
+    Outcome(JACOBIAN.name, "mean Jacobian norm", log=True),
+    Outcome(GAP, "generalisation gap", log=True),
 )
 PAIRS = (Pair(COMPARED.first, COMPARED.outcome), Pair(COMPARED.second, COMPARED.outcome))
 
