@@ -55,7 +55,10 @@ def test_a_run_that_diverged_is_infinite(tmp_path):
     found = claims_of(tmp_path, STUDY, CONFIG, breaking)
     assert found["gap_falls"].verdict == "contradicted"
     assert found["gap_falls"].per_seed == pytest.approx([0.0] * 6)
-    assert found["gap_falls"].note == "12 runs diverged or learned nothing, and count as infinite."
+    assert (
+        found["gap_falls"].note
+        == "Runs that diverged or learned nothing, and count as infinite: 12."
+    )
     assert found["jacobian_beats_sharpness"].verdict == "shown"
 
 

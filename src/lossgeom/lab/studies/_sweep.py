@@ -127,7 +127,7 @@ def trends(
     Of those that may be asked for; a run that diverged or learned nothing counts as infinite.
     """
     failed = sum(run is None for seed in seeds for place, run in seed.runs.items() if where(place))
-    note = f"{failed} runs diverged or learned nothing, and count as infinite." if failed else ""
+    note = f"Runs that diverged or learned nothing, and count as infinite: {failed}."
     for metric, inside in expected.items():
         verb, size = ("rises", "larger") if inside[0] > 0 else ("falls", "smaller")
         name, label = NAMES[metric]
@@ -137,7 +137,7 @@ def trends(
             of=f"rank correlation of the {label} at the end with {of}",
             values=[seed.trend(metric, axis, where) for seed in seeds],
             inside=inside,
-            note=note,
+            note=note if failed else "",
             **parts,
         )
 
