@@ -11,7 +11,7 @@ those of the study. Seen there:
 
 - Sharpness, Jacobian norm and gap fall with the learning rate at batch sizes 25 and 50, with a rank
   correlation of -0.9 or -1 each. With batches of 125 or more, a hundred epochs at a learning rate
-  of 0.03 are too few: the training loss is 5 to 20 times that at 0.1, and the gap smaller.
+  of 0.03 are too few: the training loss is 4 to 10 times that at 0.1, and the gap smaller.
 - So both go with the gap: the rank correlation is 0.99 for either, and that of the Jacobian norm is
   not larger than that of sharpness. That is in the paper's figure, too, whose point about sharpness
   are weight decay and regularisers.
