@@ -39,14 +39,7 @@ from typing import Any
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies._sweep import ROWS, scatter
 from lossgeom.lab.studies.regularisers import claims, run
-from lossgeom.lab.studies.regularisers.config import (
-    BATCH,
-    DECAY,
-    NONE,
-    PAPER,
-    TECHNIQUES,
-    Config,
-)
+from lossgeom.lab.studies.regularisers.config import NONE, PAPER, TECHNIQUES, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
 
 
@@ -57,9 +50,8 @@ def grid(config: Config) -> dict[str, tuple[Any, ...]]:
 
 
 def column(name: str, label: str, log: bool = False) -> Strengths:
-    """That of a technique; runs with nothing have a strength of 0, but for two of the settings."""
-    techniques = (name,) if name in (BATCH, DECAY) else (NONE, name)
-    return Strengths("strength", label, log, where={"technique": techniques})
+    """That of a regulariser; runs with none have a strength of 0."""
+    return Strengths("strength", label, log, where={"technique": (NONE, name)})
 
 
 STUDY = Study(
@@ -82,13 +74,11 @@ STUDY = Study(
             column("mixup", "mixup, alpha", log=True),
             column("sam", "SAM, radius"),
             column("jacobian_penalty", "Jacobian penalty", log=True),
-            column(DECAY, "weight decay", log=True),
-            column(BATCH, "batch size", log=True),
         ),
         rows=ROWS,
         lines="lr",
-        caption="Lines are initial learning rates. Weight decay and batch size are those in the "
-        "place of what all other runs have.",
+        caption="Learning rates are the initial ones. Weight decay and batch size have studies of "
+        "their own.",
     ),
     scatter=scatter(colour="technique", size="lr"),
 )
