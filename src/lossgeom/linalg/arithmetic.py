@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 from typing import Any
 
@@ -15,27 +15,60 @@ from torch import Tensor
 EXACT = ("ieee", "none")
 TAG = 0x6C6F7373  # so that nothing else draws the same numbers from the same seed
 FEW = 32  # numbers of a vector across the memory
+LOWER = (
+    "Lower what is in memory at a time: give batches of fewer examples (the loss of all stays what "
+    "it is), matrices a smaller memory_budget= (0 keeps nothing between products), solvers fewer "
+    "vectors (k=, max_basis=)"
+)
 ONE_AT_A_TIME = RLock()  # of threads, because what a measurement switches belongs to the process
 
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Switch off autocast, inference tensors, TF32 and the like; let in one thread at a time."""
-    cudnn: Any = torch.backends.cudnn
-    mkldnn: Any = torch.backends.mkldnn
-    backends = (
-        (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
-        if device.type == "cuda"
-        else (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-    )
+    """Switch off autocast, inference tensors, TF32 and the like; let in one thread at a time.
+
+    Raises:
+        OutOfMemoryError: of torch, with what to lower, where the device has too little memory.
+    """
     with ONE_AT_A_TIME, ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        for backend in backends:
-            if backend.fp32_precision not in EXACT:
-                stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-                backend.fp32_precision = "ieee"
-        yield
+        _round_as_float32(device, stack)
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            if LOWER in str(error):
+                raise
+            what = ". ".join(str(error).split(". ")[:2])  # how much was asked for is the second
+            raise torch.OutOfMemoryError(f"{what}. {LOWER}") from error
+
+
+def _round_as_float32(device: torch.device, stack: ExitStack) -> None:
+    """Switch off TF32 and the like until a stack is closed.
+
+    Kernels and models that ask for a setting by its older name are refused by torch where it
+    contradicts the newer one, so both are switched. The older ones write the newer, too.
+    """
+    cuda: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    on_gpu = device.type == "cuda"
+    backends = (cuda, cudnn.conv, cudnn.rnn) if on_gpu else ()
+    backends += (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    found = [(backend, backend.fp32_precision) for backend in backends]
+    if all(precision in EXACT for _, precision in found):
+        return
+    for backend, precision in found:
+        stack.callback(setattr, backend, "fp32_precision", precision)
+    if on_gpu:
+        with suppress(RuntimeError):  # the caller has made the two contradict each other
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        with suppress(RuntimeError):
+            stack.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+            cudnn.allow_tf32 = False
+    for backend in backends:
+        backend.fp32_precision = "ieee"
 
 
 def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:

@@ -256,7 +256,9 @@ class Network:
         kept = [module._parameters[name] for module, name, _ in values]
         with ExitStack() as stack:
             if not self.cudnn:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+                backend: Any = torch.backends.cudnn
+                stack.callback(setattr, backend, "enabled", backend.enabled)
+                backend.enabled = False
             if any(module._buffers for module in self.module.modules()):
                 stack.enter_context(buffers_kept(self.module))
             try:

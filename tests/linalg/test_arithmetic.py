@@ -1,0 +1,69 @@
+"""The settings of the process that arithmetic is done under, those of a GPU without one."""
+
+import pytest
+import torch
+
+from lossgeom.linalg import plain_arithmetic
+
+pytestmark = pytest.mark.quick
+GPU = torch.device("cuda")
+BACKENDS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+
+
+def older():
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+def newer():
+    return [backend.fp32_precision for backend in BACKENDS]
+
+
+@pytest.fixture
+def precision(request):
+    """A precision of products in float32 as a user sets it, put back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"], indirect=True)
+def test_tf32_is_off_by_the_older_settings_and_by_the_newer(precision):
+    """Kernels and models may ask for either; torch refuses where the two contradict each other."""
+    before = older(), newer()
+    assert before[0] == (precision, True)
+    for _ in range(2):
+        with plain_arithmetic(GPU), plain_arithmetic(GPU):
+            assert older() == ("highest", False)
+            assert newer() == ["ieee"] * 3
+            with torch.backends.cudnn.flags(enabled=False):  # as models do for second derivatives
+                assert not torch.backends.cudnn.enabled
+        assert (older(), newer()) == before
+
+
+def test_settings_that_contradict_each_other_are_left_so():
+    """Where the newer one alone is set, the older cannot be read, and need not."""
+    matmul, before = torch.backends.cuda.matmul, newer()
+    matmul.fp32_precision = "tf32"
+    try:
+        with plain_arithmetic(GPU):
+            assert newer() == ["ieee"] * 3
+        assert newer() == ["tf32", *before[1:]]
+        with pytest.raises(RuntimeError, match="mix of the legacy and new"):
+            torch.get_float32_matmul_precision()
+    finally:
+        matmul.fp32_precision = before[0]
+
+
+def test_too_little_memory_says_what_to_lower():
+    said = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79 GiB."
+    with (
+        pytest.raises(
+            torch.OutOfMemoryError, match=r"Tried to allocate 20\.00 GiB\. Lower "
+        ) as own,
+        plain_arithmetic(GPU),
+        plain_arithmetic(GPU),
+    ):
+        raise torch.OutOfMemoryError(said)
+    assert str(own.value).count("memory_budget=") == 1
+    assert "GPU 0" not in str(own.value)
