@@ -28,6 +28,7 @@ class Check:
         at: makes what that is given, on a device.
         tolerance: on the error relative to the norm of what the CPU finds.
         repeats: whether it is computed again, to see whether it is the same bits.
+        may_refuse: whether the device may raise an error that says why it cannot compute it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Check:
     at: Callable[[str], Any] = str
     tolerance: float = EXACT
     repeats: bool = False
+    may_refuse: bool = False
 
     def run(self, device: str) -> Tensor:
         """All numbers that it consists of."""
