@@ -9,9 +9,10 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Time that is left."""
+class Share:
+    """Time that is left, and the part that is done of everything: from which on, of how many."""
 
     until: float
+    part: tuple[int, None, int]
 
     @property
     def over(self) -> bool:
@@ -77,8 +79,10 @@ def attempt(check: Check, device: str) -> Tensor | Exception:
 
 def compared(found: Tensor, expected: Tensor, tolerance: float) -> Row:
     """The error relative to the norm of what is right."""
-    if found.shape != expected.shape or not len(found):
+    if found.shape != expected.shape:
         return {"status": "wrong", "message": f"{len(found)} numbers, not {len(expected)}"}
+    if not len(found):
+        return {"status": "raises", "message": "not defined, nor on the CPU"}
     error = float((found - expected).norm() / expected.norm().clamp(min=1e-30))
     same = bool(((found == expected) | (found.isnan() & expected.isnan())).all())
     error = 0.0 if same else error
@@ -86,12 +90,12 @@ def compared(found: Tensor, expected: Tensor, tolerance: float) -> Row:
     return {"status": "right" if error <= tolerance else "wrong", "error": error, "ratio": ratio}
 
 
-def checked(device: str, groups: Iterable[Any], clock: Clock, write: Callable[[Row], None]) -> None:
-    """Judge everything, a group after the other, as long as there is time."""
+def checked(device: str, groups: Iterable[Any], share: Share, write: Callable[[Row], None]) -> None:
+    """Judge a part of all, a group after the other, as long as there is time."""
     for group in groups:
         start, rows = time.monotonic(), []
-        for check in group():
-            if clock.over:
+        for check in islice(group(), *share.part):
+            if share.over:
                 say(f"no time for {check.name} and what follows")
                 return
             row = judged(check, device)
@@ -126,11 +130,12 @@ def about(device: str) -> Row:
     return known
 
 
-def run(device: str, only: Sequence[str], seconds: float, quick: bool, out: Path) -> Path:
+def run(given: argparse.Namespace) -> Path:
     """Check and time; write what is known after every group, so that a stop loses little."""
-    known, start = about(device), time.monotonic()
+    known, start, device, quick = about(given.device), time.monotonic(), given.device, given.quick
+    first, parts = map(int, given.part.split("/"))
     name = re.sub(r"[^a-z0-9]+", "-", str(known.get("gpu", known["cpu"])).lower()).strip("-")
-    file = out / name / FILE
+    file: Path = given.out / name / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     record: Row = {"schema": SCHEMA, "machine": known, "date": now(), "commit": commit(),
                    "device": device, "quick": quick, "checks": [], "speed": []}  # fmt: skip
@@ -141,7 +146,7 @@ def run(device: str, only: Sequence[str], seconds: float, quick: bool, out: Path
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for what in only:
+        for what in given.only.split(","):
             if what in ("speed", *device_speed.CASES):
                 names = device_speed.CASES if what == "speed" else (what,)
                 for row in device_speed.times(torch.device(device), names, quick, say):
@@ -150,8 +155,8 @@ def run(device: str, only: Sequence[str], seconds: float, quick: bool, out: Path
                     write()
             else:
                 groups = [group for group in GROUPS if what in ("checks", group.__name__)]
-                clock = Clock(time.monotonic() + seconds)
-                checked(device, groups, clock, record["checks"].append)
+                share = Share(time.monotonic() + given.seconds, (first - 1, None, parts))
+                checked(device, groups, share, record["checks"].append)
                 write()
     return file
 
@@ -208,6 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", default="checks,speed", help="checks or speed, a group or a case of them"
     )
     parser.add_argument("--seconds", type=float, default=200.0, help="that checks may take")
+    parser.add_argument("--part", default="1/1", help="of the checks, for several processes")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try everything")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--into", type=Path, help="run nothing, put tables of --out into a page")
@@ -217,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.device == "cuda" and not torch.cuda.is_available():
         say("error: expected a GPU that torch can use, got none; try --device cpu --quick")
         return 2
-    file = run(given.device, given.only.split(","), given.seconds, given.quick, given.out)
+    file = run(given)
     record = json.loads(file.read_text())
     say(f"{table(record)}\n\nwrote {file}")
     return int(any(row["status"] in ("wrong", "error") for row in record["checks"]))

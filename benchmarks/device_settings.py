@@ -92,8 +92,8 @@ def of_settings() -> Iterator[Check]:
     for backend in (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION):
         name, at = f"attention/{backend.name.lower()}", partial(attending, backend=backend)
         yield Check(f"{name} around it", partial(_around, backend), tolerance=ROUNDED)
-        for kind, of in {"Hessian": HESSIAN, "Gauss-Newton": GAUSS_NEWTON}.items():
-            yield Check(f"{name} in the model, {kind}", of, at, ROUNDED, may_refuse=True)
+        for kind, products in {"Hessian": HESSIAN, "Gauss-Newton": GAUSS_NEWTON}.items():
+            yield Check(f"{name} in the model, {kind}", products, at, ROUNDED, may_refuse=True)
     for dtype in (torch.bfloat16, torch.float16):
         at = partial(perceptron, dtype=dtype)
         yield Check(f"dtypes/{dtype}", HESSIAN, at, ROUNDED)
