@@ -105,6 +105,7 @@ def of_settings() -> Iterator[Check]:
     yield Check("models/dropout with a seed, twice", _twice, _dropout)
     yield Check("data/DataLoader with pinned memory", HESSIAN, _loaded)
     yield Check("data/on the device", HESSIAN, perceptron)
+    yield Check("data/torch.set_default_device", _by_default, tolerance=TOLD)
     yield Check("traces/parameters, random numbers, gradients, settings", _traces)
     for name, made in {"ResNet18": in_float32, "language model": _language}.items():
         yield Check(f"repeats/{name}", _twice, made, ROUNDED)
@@ -191,11 +192,8 @@ def _around(backend: SDPBackend, device: str) -> Tensor:
         return HESSIAN(attending(device))
 
 
-FEW = 40, 6
-
-
 def _few() -> Any:
-    return [(draw(0, *FEW), torch.arange(FEW[0]) % 4)]
+    return [(draw(0, 40, 6), torch.arange(40) % 4)]
 
 
 def _autocast(device: str) -> lg.Problem:
@@ -237,6 +235,15 @@ def _twice_deterministic(problem: lg.Problem) -> float:
         return _twice(problem)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def _by_default(device: str) -> Any:
+    problem = perceptron(device)
+    torch.set_default_device(device)
+    try:
+        return lg.sharpness(problem), lg.trace(lg.Hessian(problem)), lg.lipschitz_global(problem)
+    finally:
+        torch.set_default_device(None)
 
 
 def _loaded(device: str) -> lg.Problem:

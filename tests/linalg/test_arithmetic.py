@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossgeom.linalg import plain_arithmetic
+from lossgeom.linalg import arithmetic, plain_arithmetic, random_numbers, some_direction
 from lossgeom.problem.network import Network
 
 pytestmark = pytest.mark.quick
@@ -79,3 +79,30 @@ def test_too_little_memory_says_what_to_lower():
         raise torch.OutOfMemoryError(said)
     assert str(own.value).count("memory_budget=") == 1
     assert "GPU 0" not in str(own.value)
+
+
+def test_a_direction_of_many_numbers_repeats_a_million(monkeypatch):
+    like = torch.zeros(5, 7, dtype=torch.float64)
+    whole = some_direction(like, random_numbers(0))
+    assert whole.shape == like.shape
+    assert whole.dtype == like.dtype
+    monkeypatch.setattr(arithmetic, "PERIOD", 11)
+    first, *others = some_direction(like, random_numbers(0)).flatten().split(11)
+    assert len(first) == len(first.unique()) == 11
+    assert all(torch.equal(other, first[: len(other)]) for other in others)
+    assert some_direction(like[:0], random_numbers(0)).shape == (0, 7)
+
+
+def test_a_default_device_holds_for_models_alone():
+    """What solvers make stays on the CPU; the meta device is one where nothing could be read."""
+    made = []
+    torch.set_default_device("meta")
+    try:
+        network = Network.of(nn.Linear(2, 1, device="cpu"))
+        with plain_arithmetic(network.theta.device):
+            assert torch.zeros(1).device.type == "cpu"
+            network(network.theta, lambda module: made.append(torch.zeros(1).device), "eval")
+        assert torch.zeros(1).device.type == "meta"
+    finally:
+        torch.set_default_device(None)
+    assert [device.type for device in made] == ["cpu"]  # where the model is
