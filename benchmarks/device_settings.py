@@ -48,7 +48,7 @@ TF32: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Any]] = {
 
 
 class Attending(nn.Module):
-    """Causal attention by PyTorch's function, by a back end that a user may ask for."""
+    """Causal attention, by a back end that a user may ask for."""
 
     def __init__(self, backend: SDPBackend | None) -> None:
         super().__init__()
@@ -107,18 +107,14 @@ def of_settings() -> Iterator[Check]:
     yield Check("data/on the device", HESSIAN, perceptron)
     yield Check("data/torch.set_default_device", _by_default, tolerance=TOLD)
     yield Check("traces/parameters, random numbers, gradients, settings", _traces)
-    for name, made in {"ResNet18": in_float32, "language model": _language}.items():
+    in_float32 = partial(images, dtype=torch.float32)
+    for name, made in (("ResNet18", in_float32), ("language model", _language)):
         yield Check(f"repeats/{name}", _twice, made, ROUNDED)
         yield Check(f"repeats/{name}, deterministic", _twice_deterministic, made, 0.0)
     yield Check("memory/what to lower", _short_of_memory)
     if find_spec("transformers") is not None:
         yield Check("models/GPT-2 of transformers", HESSIAN, _hugging, ROUNDED)
         yield Check("models/GPT-2 of transformers, sharpness", lg.sharpness, _hugging, TOLD)
-
-
-def in_float32(device: str) -> lg.Problem:
-    """Images in float32."""
-    return images(device, torch.float32)
 
 
 def _in_float32(make: Make, device: str) -> Tensor:
@@ -247,8 +243,8 @@ def _by_default(device: str) -> Any:
 
 
 def _loaded(device: str) -> lg.Problem:
-    ((x, y),) = _few()
-    loader = DataLoader(TensorDataset(x, y), batch_size=16, pin_memory=device == "cuda")
+    data = TensorDataset(*_few()[0])
+    loader = DataLoader(data, batch_size=16, pin_memory=device == "cuda")
     return lg.Problem(mlp(6, 4, [8], "tanh", 5).to(device).double(), "cross_entropy", loader)
 
 
