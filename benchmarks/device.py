@@ -38,10 +38,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Share:
-    """Time that is left, and the part that is done of everything: from which on, of how many."""
+    """Time that is left, and the part that is done of everything.
+
+    Attributes:
+        until: when it ends.
+        part: from which check on, and of how many one is done.
+        matching: what the names of those contain.
+    """
 
     until: float
     part: tuple[int, None, int]
+    matching: str
 
     @property
     def over(self) -> bool:
@@ -94,7 +101,8 @@ def checked(device: str, groups: Iterable[Any], share: Share, write: Callable[[R
     """Judge a part of all, a group after the other, as long as there is time."""
     for group in groups:
         start, rows = time.monotonic(), []
-        for check in islice(group(), *share.part):
+        some = (check for check in group() if share.matching in check.name)
+        for check in islice(some, *share.part):
             if share.over:
                 say(f"no time for {check.name} and what follows")
                 return
@@ -155,7 +163,9 @@ def run(given: argparse.Namespace) -> Path:
                     write()
             else:
                 groups = [group for group in GROUPS if what in ("checks", group.__name__)]
-                share = Share(time.monotonic() + given.seconds, (first - 1, None, parts))
+                share = Share(
+                    time.monotonic() + given.seconds, (first - 1, None, parts), given.matching
+                )
                 checked(device, groups, share, record["checks"].append)
                 write()
     return file
@@ -198,11 +208,28 @@ def table(record: Row) -> str:
 
 
 def tables(results: Path) -> str:
-    """The tables of every machine with a GPU."""
+    """What every machine found."""
     files = sorted(results.glob(f"*/{FILE}"))
     if not files:
         raise FileNotFoundError(f"expected results in {results}/MACHINE/{FILE}, got none")
-    return "\n\n".join(table(json.loads(file.read_text())) for file in files)
+    records = [json.loads(file.read_text()) for file in files]
+    return "\n\n".join(f"{title(record)}\n\n{table(record)}" for record in records)
+
+
+def title(record: Row) -> str:
+    """What was measured on, and of which sizes."""
+    known = record["machine"]
+    sizes = [
+        f"- `{row['case']}`: {row['title']}; P = {row['P']:,}, a gradient takes "
+        f"{1e3 * row['seconds']:.1f} ms"
+        for row in record["speed"]
+        if row["task"] == "gradient"
+    ]
+    about = (
+        f"{known.get('gpu', known['cpu'])}, {record['date'][:10]}, commit {record['commit']}, torch "
+        f"{known['versions']['torch']}, CUDA {known.get('cuda', 'none')}, float32 without TF32."
+    )
+    return "\n".join([about, "", *sizes])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -214,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=200.0, help="that checks may take")
     parser.add_argument("--part", default="1/1", help="of the checks, for several processes")
+    parser.add_argument("--matching", default="", help="what the names of checks contain")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try everything")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--into", type=Path, help="run nothing, put tables of --out into a page")
