@@ -226,8 +226,9 @@ def title(record: Row) -> str:
         if row["task"] == "gradient"
     ]
     about = (
-        f"{known.get('gpu', known['cpu'])}, {record['date'][:10]}, commit {record['commit']}, torch "
-        f"{known['versions']['torch']}, CUDA {known.get('cuda', 'none')}, float32 without TF32."
+        f"{known.get('gpu', known['cpu'])}, {record['date'][:10]}, commit {record['commit']}, "
+        f"torch {known['versions']['torch']}, CUDA {known.get('cuda', 'none')}, float32 without "
+        "TF32."
     )
     return "\n".join([about, "", *sizes])
 
