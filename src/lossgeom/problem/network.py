@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.batch_norm import buffers_kept
-from lossgeom.problem.isolation import ModuleState, hooks_undone, random_state, seeded
+from lossgeom.problem.isolation import ModuleState, at_home, hooks_undone, random_state, seeded
 from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
 
@@ -210,7 +210,7 @@ class Network:
                 seed that fixes them.
         """
         device = self.theta.device
-        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode), _at_home(device):
+        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode), at_home(device):
             if seed is not None:
                 with seeded(device, *seed):
                     return call(self.module)
@@ -269,12 +269,6 @@ class Network:
             finally:
                 for (module, name, _), parameter in zip(values, kept, strict=True):
                     module._parameters[name] = parameter
-
-
-def _at_home(device: torch.device) -> AbstractContextManager[Any]:
-    """Let a model that relies on ``torch.set_default_device`` make things where it is."""
-    chosen = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-    return nullcontext() if chosen is None else device
 
 
 def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
