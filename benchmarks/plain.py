@@ -65,7 +65,7 @@ def unit_vectors(case: Case, k: int) -> list[Tensor]:
     """Random directions, the same for all."""
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randn(k, case.P, generator=generator, dtype=torch.float64)
-    return list((drawn / drawn.norm(dim=1, keepdim=True)).to(case.dtype))
+    return list((drawn / drawn.norm(dim=1, keepdim=True)).to(case.parameters[0]))
 
 
 TRACE_PROBES = 12

@@ -16,6 +16,7 @@ from benchmarks import quadratic
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 OURS = "lossgeom"
+OF_DEVICE = "device.json"  # which has tables of its own
 TITLES = {
     "hvp": "One Hessian product, set-up shared by 30",
     "gauss_newton": "One Gauss-Newton product, set-up shared by 30",
@@ -179,14 +180,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def everything(results: Path) -> str:
     """The tables of every machine."""
-    folders = sorted({file.parent for file in results.glob("*/*.json")})
+    files = sorted(file for file in results.glob("*/*.json") if file.name != OF_DEVICE)
+    folders = sorted({file.parent for file in files})
     if not folders:
         raise FileNotFoundError(
             f"expected results in {results}/MACHINE/CASE.json, got none; run python -m "
             "benchmarks.run first"
         )
     return "\n\n".join(
-        tables([json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))])
+        tables([json.loads(file.read_text()) for file in files if file.parent == folder])
         + "".join(
             f"\n\n{quadratic.table(json.loads(file.read_text()))}"
             for file in folder.glob(f"{quadratic.FOLDER}/{quadratic.FILE}")

@@ -91,7 +91,7 @@ def _lap(lap: Lap, run: Run[T], gradient: Callable[[], None], check: Check[T]) -
     try:
         seconds, result = run()
     except Exception as error:  # of whatever a competitor is; its words are its result
-        lap.verdict = {"status": "error", "message": _said(error)}
+        lap.verdict = {"status": "error", "message": said(error)}
         return
     if not lap.verdict:
         lap.verdict = check(result)
@@ -99,7 +99,8 @@ def _lap(lap: Lap, run: Run[T], gradient: Callable[[], None], check: Check[T]) -
     lap.units.append(seconds / one)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """The first line of an error."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 

@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+import lossgeom as lg
 from benchmarks import (
     block_sharpness,
     checks,
+    device,
+    device_checks,
+    device_settings,
+    device_speed,
     kronecker,
     layers,
     lipschitz,
@@ -25,6 +30,7 @@ from benchmarks import (
     tracking,
 )
 from benchmarks.cases import CASES, LENGTH, VOCABULARY, Case, draw, text, trained
+from benchmarks.device_problems import Check, perceptron
 from benchmarks.input_output import InputOutput, wide
 from benchmarks.peers import PEERS, Choices, Pairs, Peer, Quadrature, Steps, jacobians
 from benchmarks.tasks import TASKS, Bench
@@ -437,3 +443,66 @@ def test_the_table_of_residual_networks(tmp_path, monkeypatch):
     cells = [cell.strip() for cell in page.read_text().splitlines()[4].strip("|").split("|")]
     numbers = dict(zip(residual.HEAD, cells, strict=True))
     assert float(numbers["largest found"]) <= float(numbers["local"]) <= float(numbers["global"])
+
+
+def wrong_there(device: str) -> list[float]:
+    return [1.0, 2.0 if device == "elsewhere" else 2.5]
+
+
+def missing_there(device: str) -> float:
+    if device == "elsewhere":
+        raise NotImplementedError("no such kernel\nthere")
+    return 1.0
+
+
+def test_what_a_device_computes_is_judged():
+    """Every kind of result, of checks as they are made for a GPU."""
+    solved = Check("a", lg.sharpness, lambda _: perceptron("cpu"), repeats=True)
+    row = device.judged(solved, "elsewhere")
+    assert (row["status"], row["error"], row["same_bits"]) == ("right", 0.0, True)
+    row = device.judged(Check("b", wrong_there), "elsewhere")
+    assert row["status"] == "wrong"
+    assert row["ratio"] == pytest.approx(0.5 / (1 + 2.5**2) ** 0.5 / 1e-9)
+    row = device.judged(Check("c", missing_there), "elsewhere")
+    assert (row["status"], row["on elsewhere"]) == ("error", "NotImplementedError: no such kernel")
+    assert device.judged(Check("d", lg.Problem), "elsewhere")["status"] == "raises"
+    assert device.compared(torch.ones(2), torch.ones(3), 1.0)["status"] == "wrong"
+
+
+def test_checks_of_a_device_have_names_of_their_own():
+    names = [check.name for group in device.GROUPS for check in group()]
+    assert len(names) == len(set(names)) > 700
+    assert {"matrices/NTK, lstm", "metrics/Loss, conv", "solvers/trace"} < set(names)
+
+
+def test_a_device_beside_the_cpu(tmp_path, monkeypatch, capsys):
+    """Some of all checks, and the times of one small case, of the CPU in place of a GPU."""
+    some = ("TF32/cuda.matmul.allow_tf32, put back", "traces/parameters", "memory/what to lower")
+
+    def few():
+        groups = (device_settings.of_settings, device_checks.of_solvers)
+        every = [check for group in groups for check in group()]
+        return (check for check in every if check.name.startswith((*some, "solvers/dense")))
+
+    monkeypatch.setattr(device, "GROUPS", (few,))
+    monkeypatch.setattr(device_speed, "PRODUCTS", ("lossgeom", "double_backward"))
+    monkeypatch.setattr(device_speed, "FOLLOWED", 2)
+    monkeypatch.setattr(device_speed, "LANCZOS_STEPS", (20,))
+    sizes = ["--device", "cpu", "--quick", "--only", "checks,mlp", "--out", str(tmp_path)]
+    assert device.main(sizes) == 0
+    (file,) = tmp_path.glob(f"*/{device.FILE}")
+    record = json.loads(file.read_text())
+    assert [row["status"] for row in record["checks"]] == ["right"] * 4
+    tasks = [row["task"] for row in record["speed"]]
+    assert {"hessian", "gauss_newton", "top1", "top10", "jacobian", "following"} < set(tasks)
+    assert all(row["status"] == "right" for row in record["speed"] if "peer" in row)
+    assert "solvers | 1 |" in capsys.readouterr().err
+    page = tmp_path / "page.md"
+    page.write_text(f"{device.BEGIN}\nold\n{device.END}\n")
+    assert device.main(["--into", str(page), "--out", str(tmp_path)]) == 0
+    assert "| mlp | hessian | lossgeom |" in page.read_text()
+    with pytest.raises(FileNotFoundError, match="run python -m"):
+        table.everything(tmp_path)  # of other tables than that of the device
+    if not torch.cuda.is_available():
+        assert device.main([]) == 2
+        assert "expected a GPU" in capsys.readouterr().err

@@ -33,10 +33,11 @@ def eigsh(case: Case, product: Product, k: int, threads: int | None) -> Pairs:
     def multiply(v: object) -> object:
         nonlocal taken
         taken += 1
-        return product(torch.as_tensor(v).reshape(-1)).numpy()
+        return product(torch.as_tensor(v).reshape(-1).to(device)).cpu().numpy()
 
+    device = case.parameters[0].device
     A = LinearOperator((case.P,) * 2, matvec=multiply, dtype="float32")
-    start = unit_vectors(case, 1)[0].numpy()
+    start = unit_vectors(case, 1)[0].cpu().numpy()
     with nullcontext() if threads is None else threadpool_limits(threads, user_api="blas"):
         values, vectors = solve(A, k, which="LA", tol=1e-3, v0=start)
     return Pairs(torch.tensor(values), torch.tensor(vectors), taken)

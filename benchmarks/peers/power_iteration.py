@@ -25,7 +25,7 @@ def one(case: Case, found: Tensor, v: Tensor, steps: int) -> tuple[Tensor, Tenso
 
 def top(case: Case, k: int, steps: int) -> Pairs:
     """Find pair by pair, with a given number of steps for each."""
-    values, vectors = [], torch.zeros(case.P, 0)
+    values, vectors = [], case.parameters[0].new_zeros(case.P, 0)
     for start in unit_vectors(case, k):
         value, vector = one(case, vectors, start, steps)
         values.append(value)

@@ -29,9 +29,10 @@ def computer(case: Case) -> Any:
     from pyhessian import hessian as Computer
 
     with seeded():
+        on_gpu = case.parameters[0].is_cuda
         if len(case.batches) == 1:
-            return Computer(case.model, case.criterion, data=case.batches[0], cuda=False)
-        return Computer(case.model, case.criterion, dataloader=case.batches, cuda=False)
+            return Computer(case.model, case.criterion, data=case.batches[0], cuda=on_gpu)
+        return Computer(case.model, case.criterion, dataloader=case.batches, cuda=on_gpu)
 
 
 def hessian(case: Case) -> Product:

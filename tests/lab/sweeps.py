@@ -3,6 +3,9 @@
 from lossgeom import Record
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, SHARPNESS
 from lossgeom.lab.studies._study import FIRST_SEED
+from lossgeom.lab.studies._sweep import SgdSettings
+
+ONCE = SgdSettings(epochs=1, measurements=1)
 
 
 def ended(folder, study, config, ends, seeds=6, **others):

@@ -1,12 +1,14 @@
 """What the models of the lab compute, and how many parameters they have."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.lab.models import gpt, resnet14, resnet18, vgg11
+from lossgeom.lab.models import gpt, mlp, resnet14, resnet18, vgg11
 
 
 def size(model):
@@ -121,3 +123,22 @@ def test_gpt_errors():
         gpt(width=8, heads=3)
     with pytest.raises(ValueError, match="expected layers of at least 1, got 0"):
         gpt(layers=0)
+
+
+def test_ntk_parametrisation():
+    """Outputs are about as large for any width, of numbers that are of deviation 1 for all."""
+    x = torch.randn(200, 50, generator=torch.Generator().manual_seed(0))
+    for width in (400, 1600):
+        model = mlp(50, 200, [width], seed=3, parametrization="ntk")
+        first, _, last = model
+        hidden = (math.sqrt(2 / 50) * x @ first.weight.T + 0.1 * first.bias).relu()
+        expected = math.sqrt(2 / width) * hidden @ last.weight.T + 0.1 * last.bias
+        torch.testing.assert_close(model(x), expected)
+        numbers = torch.cat([p.flatten() for p in model.parameters()])
+        assert abs(numbers.std().item() - 1) < 0.02
+        assert 1.2 < model(x).std().item() < 1.6  # the square root of 2
+    assert size(model) == size(mlp(50, 200, [width]))
+    with pytest.raises(
+        ValueError, match="parametrization to be one of ntk or standard, got 'other'"
+    ):
+        mlp(2, 2, parametrization="other")

@@ -49,7 +49,7 @@ def test_settings_that_are_of_no_use():
     assert idle_settings({"eps": 0.1}) == ()
     assert idle_settings(asdict(NetworkSettings(label_noise=0.1))) == (
         "folder", "channels", "batch_norm", "classes", "balanced", "input_scale", "target_scale",
-        "verify",
+        "verify", "parametrization",
     )  # fmt: skip
 
 

@@ -101,6 +101,12 @@ def test_crop_and_flip_shifts_and_reflects_each_image():
     windows = [padded[:, i : i + 3, j : j + 4] for i in range(3) for j in range(3)]
     possible = {tuple(w.flatten().tolist()) for v in windows for w in (v, v.flip(-1))}
     assert {tuple(each.flatten().tolist()) for each in moved} == possible
+    [augment] = of(crop_and_flip(1, 0.5, flip=False), model=nn.Flatten()).augmentations
+    moved = augment(Batch.of((image, torch.zeros(200))), found.numbers(0)).input
+    shifted = {tuple(window.flatten().tolist()) for window in windows}
+    assert {tuple(each.flatten().tolist()) for each in moved} == shifted
+    still = (moved == image).flatten(1).all(1).double().mean().item()
+    assert abs(still - (0.5 + 0.5 / 9)) < 4 * 0.5 / 200**0.5
 
 
 def test_dropout_has_the_models_parameters_and_its_mean():
@@ -210,6 +216,8 @@ def test_errors():
     ):  # fmt: skip
         with pytest.raises(ValueError, match="expected strength"):
             make(bad)
+    with pytest.raises(ValueError, match="expected a share from 0 to 1, got 2"):
+        crop_and_flip(1, 2)
     with pytest.raises(ValueError, match="expected probes of at least 1, got 0"):
         JacobianNorm(0)
     with pytest.raises(ValueError, match="expected probes of at least 1, got 0"):

@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import lossgeom as lg
+from lossgeom.problem import passes
+from lossgeom.problem.passes import MULTIPLIER, weighed
 
 X, Y = torch.arange(48.0).view(12, 4).sin(), torch.arange(12) % 3
 
@@ -183,3 +185,28 @@ def test_what_is_used_up_is_not_touched():
     with pytest.raises(TypeError, match="DataLoader with a list_iterator, which is used up"):
         problem(DataLoader(TensorDataset(X, Y), batch_sampler=indices))
     assert len(list(indices)) == 2
+
+
+def test_bytes_are_weighed_by_their_places():
+    """What stands for a hash on a GPU: in words, and another number where two bytes change."""
+
+    def signed(number):
+        return (number + 2**63) % 2**64 - 2**63
+
+    total = 0
+    numbers = torch.arange(3000).remainder(251).to(torch.uint8)
+    for place, number in enumerate(numbers.tolist(), 1):
+        weight = signed(place * MULTIPLIER)
+        weight = signed((weight ^ (weight >> 29)) * MULTIPLIER)
+        total += number * ((weight ^ (weight >> 32)) | 1)
+    assert weighed(numbers) == total % 2**64
+    swapped = numbers.clone()
+    swapped[[7, 2000]] = numbers[[2000, 7]]
+    assert weighed(swapped) != weighed(numbers)
+
+
+def test_bytes_are_weighed_a_piece_at_a_time(monkeypatch):
+    numbers = torch.arange(1000).remainder(256).to(torch.uint8)
+    whole = weighed(numbers)
+    monkeypatch.setattr(passes, "PIECE", 300)
+    assert weighed(numbers) == whole

@@ -155,3 +155,10 @@ def test_the_same_seed_draws_the_same():
     runs = runs_of(drawn(np.random.default_rng(10), 6, 7), 6, 7)
     again, other = runs.correlation("x", "y"), runs.correlation("x", "y", seed=1)
     assert again.interval() == runs.correlation("x", "y").interval() != other.interval()
+
+
+def test_a_metric_that_no_run_has():
+    for runs in (Runs([], [], {}), Runs([0, 1], "aa", {"x": [1.0, 2.0]})):
+        found = runs.difference("x", "y", "z", given="w")
+        assert math.isnan(found.value)
+        assert (found.runs, found.left_out) == (0, len(runs.seeds))

@@ -143,7 +143,7 @@ def _cells(
     check_number("epsilon", epsilon, 0, 1)
     points, others = (distribution.draw(fresh, random_numbers(seed, tag=FRESH + k)) for k in (0, 1))
     covered = covering_radius(inputs, points, confidence=1 - epsilon / 2, distribution=distribution)
-    tree = required("scipy.spatial").cKDTree(inputs.double().numpy())
+    tree = required("scipy.spatial").cKDTree(inputs.double().cpu().numpy())
     nearest = torch.as_tensor(tree.query(others.double().numpy())[1])
     masses = nearest.bincount(minlength=len(inputs)).double() / fresh
     deviation = math.sqrt(math.log(2 / epsilon) / (2 * fresh))

@@ -83,8 +83,8 @@ def covering_radius(
     check_number("confidence", confidence, 0, 1)
     if not len(fresh):
         raise ValueError("expected at least one fresh point, got none")
-    tree = required("scipy.spatial").cKDTree(points.detach().double().numpy())
-    distances = tree.query(fresh.detach().double().numpy())[0]
+    tree = required("scipy.spatial").cKDTree(points.detach().double().cpu().numpy())
+    distances = tree.query(fresh.detach().double().cpu().numpy())[0]
     if distribution is not None and not distances.all():
         raise ValueError(
             f"expected fresh points that were drawn apart from the sample, but "

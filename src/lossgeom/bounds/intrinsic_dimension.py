@@ -77,7 +77,7 @@ def intrinsic_dimension(points: Float[Tensor, "N D"]) -> IntrinsicDimension:
     >>> round(found.two_nearest_neighbours.value, 1), round(found.maximum_likelihood.value, 1)
     (2.0, 1.9)
     """
-    rows = points.double().numpy()
+    rows = points.double().cpu().numpy()
     different = len(np.unique(rows, axis=0))
     if len(rows) < FEWEST or different < len(rows):
         raise ValueError(

@@ -1,7 +1,12 @@
 """Linear algebra on matrices known only through their products."""
 
 from lossgeom.linalg._krylov import EigenPairs, Which
-from lossgeom.linalg.arithmetic import ONE_AT_A_TIME, plain_arithmetic, random_numbers
+from lossgeom.linalg.arithmetic import (
+    ONE_AT_A_TIME,
+    plain_arithmetic,
+    random_numbers,
+    some_direction,
+)
 from lossgeom.linalg.best_kronecker import best_kronecker_product
 from lossgeom.linalg.conjugate_gradients import Solution, conjugate_gradients
 from lossgeom.linalg.density import SpectralDensity, spectral_density
@@ -50,6 +55,7 @@ __all__ = [
     "random_overlap",
     "random_signs",
     "rank_one_energy",
+    "some_direction",
     "spectral_density",
     "spectral_norm",
     "top_eigenpairs",

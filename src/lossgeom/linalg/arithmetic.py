@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 from typing import Any
 
@@ -14,28 +14,67 @@ from torch import Tensor
 
 EXACT = ("ieee", "none")
 TAG = 0x6C6F7373  # so that nothing else draws the same numbers from the same seed
+PERIOD = 1_048_573  # of the numbers in a direction
 FEW = 32  # numbers of a vector across the memory
+LOWER = (
+    "Lower what is in memory at a time: give batches of fewer examples (the loss of all stays what "
+    "it is), matrices a smaller memory_budget= (0 keeps nothing between products), solvers fewer "
+    "vectors (k=, max_basis=)"
+)
+CPU = torch.device("cpu")
 ONE_AT_A_TIME = RLock()  # of threads, because what a measurement switches belongs to the process
 
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Switch off autocast, inference tensors, TF32 and the like; let in one thread at a time."""
-    cudnn: Any = torch.backends.cudnn
-    mkldnn: Any = torch.backends.mkldnn
-    backends = (
-        (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
-        if device.type == "cuda"
-        else (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-    )
+    """Switch off autocast, inference tensors, TF32 and the like; let in one thread at a time.
+
+    What is made without a device is made on the CPU, also after ``torch.set_default_device``.
+
+    Raises:
+        OutOfMemoryError: of torch, with what to lower, where the device has too little memory.
+    """
     with ONE_AT_A_TIME, ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        for backend in backends:
-            if backend.fp32_precision not in EXACT:
-                stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-                backend.fp32_precision = "ieee"
-        yield
+        if torch.get_default_device() != CPU:
+            stack.enter_context(CPU)
+        _round_as_float32(device, stack)
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            if LOWER in str(error):
+                raise
+            what = ". ".join(str(error).split(". ")[:2])  # how much was asked for is the second
+            raise torch.OutOfMemoryError(f"{what}. {LOWER}") from error
+
+
+def _round_as_float32(device: torch.device, stack: ExitStack) -> None:
+    """Switch off TF32 and the like until a stack is closed.
+
+    Kernels and models that ask for a setting by its older name are refused by torch where it
+    contradicts the newer one, so both are switched. The older ones write the newer, too.
+    """
+    cuda: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    on_gpu = device.type == "cuda"
+    backends = (cuda, cudnn.conv, cudnn.rnn) if on_gpu else ()
+    backends += (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    found = [(backend, backend.fp32_precision) for backend in backends]
+    if all(precision in EXACT for _, precision in found):
+        return
+    for backend, precision in found:
+        stack.callback(setattr, backend, "fp32_precision", precision)
+    if on_gpu:
+        with suppress(RuntimeError):  # the caller has made the two contradict each other
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        with suppress(RuntimeError):
+            stack.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+            cudnn.allow_tf32 = False
+    for backend in backends:
+        backend.fp32_precision = "ieee"
 
 
 def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:
@@ -47,6 +86,18 @@ def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:
         raise ValueError(f"expected a seed >= 0, got {min(seeds)}")
     state = np.random.SeedSequence([*seeds, tag]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
+
+
+def some_direction(like: Float[Tensor, ...], generator: torch.Generator) -> Float[Tensor, ...]:
+    """Draw normal numbers in the form of a tensor, beyond a million the same ones again.
+
+    A CPU takes as long for a hundred million numbers as a GPU for several products. For a direction
+    to compare derivatives along these do as well: their period is prime, so that it lines up with
+    no layer's shape.
+    """
+    n = min(like.numel(), PERIOD)
+    few = torch.randn(n, generator=generator, dtype=torch.float32, device="cpu").to(like)
+    return few.repeat(-(-like.numel() // max(n, 1)))[: like.numel()].view(like.shape)
 
 
 def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:

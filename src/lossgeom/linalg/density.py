@@ -199,15 +199,15 @@ def spectral_density(
                 found.append(quadrature(A, draw_signs(A, size, signs), steps, kept))
             nodes, weights = (torch.cat(parts) for parts in list(zip(*found, strict=True))[:2])
             matvecs = sum(spent for *_, spent in found)
-    return SpectralDensity(
-        nodes=nodes,
-        weights=weights,
-        size=n,
-        reorthogonalized=kept,
-        matvecs=matvecs,
-        rounding=eps,
-        **_smoothed(nodes, weights, grid, width),
-    )
+        return SpectralDensity(
+            nodes=nodes,
+            weights=weights,
+            size=n,
+            reorthogonalized=kept,
+            matvecs=matvecs,
+            rounding=eps,
+            **_smoothed(nodes, weights, grid, width),
+        )
 
 
 def _eigenvalues(A: LinearOperator) -> Float[Tensor, " n"]:

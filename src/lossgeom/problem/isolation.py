@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,12 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
             generator.set_state(state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def at_home(device: torch.device) -> AbstractContextManager[Any]:
+    """Let a model that relies on ``torch.set_default_device`` make things where it is."""
+    chosen = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    return nullcontext() if chosen is None else device
 
 
 def random_state(device: torch.device) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg import random_numbers
+from lossgeom.linalg import random_numbers, some_direction
 from lossgeom.losses import NonFiniteError
 
 NEARBY = 0.01  # relative distance of a point near theta
@@ -24,8 +23,7 @@ def nearby(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
 
 def drawn(like: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """Random numbers in the form of a tensor, the same ones at every call and on every device."""
-    generator = random_numbers(0)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
+    return some_direction(like, random_numbers(0))
 
 
 def near_or_at(theta: Float[Tensor, " P"], look: Callable[[Float[Tensor, " P"]], T]) -> T:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.batch_norm import buffers_kept
-from lossgeom.problem.isolation import ModuleState, hooks_undone, random_state, seeded
+from lossgeom.problem.isolation import ModuleState, at_home, hooks_undone, random_state, seeded
 from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
 
@@ -210,7 +210,7 @@ class Network:
                 seed that fixes them.
         """
         device = self.theta.device
-        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode):
+        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode), at_home(device):
             if seed is not None:
                 with seeded(device, *seed):
                     return call(self.module)
@@ -256,7 +256,9 @@ class Network:
         kept = [module._parameters[name] for module, name, _ in values]
         with ExitStack() as stack:
             if not self.cudnn:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+                backend: Any = torch.backends.cudnn
+                stack.callback(setattr, backend, "enabled", backend.enabled)
+                backend.enabled = False
             if any(module._buffers for module in self.module.modules()):
                 stack.enter_context(buffers_kept(self.module))
             try:

@@ -9,25 +9,51 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lossgeom.batches import Batch, Target, first_dimensions, tensors_of
 
+CPU = torch.device("cpu")
+PIECE = 2**24  # bytes that are weighed at a time
+MULTIPLIER = -0x61C8864680B583EB  # 2^64 by the golden ratio, odd, as a signed number
 Fingerprint = tuple[tuple[str, ...], ...]
 
 
-def fingerprint(raw: Any) -> Fingerprint:
-    """Shapes and hashes of all tensors in a batch, to tell whether two passes gave the same."""
-    return tuple((str(tuple(part.shape)), digest(part)) for part in tensors_of(raw))
+def fingerprint(raw: Any, device: torch.device = CPU) -> Fingerprint:
+    """Shapes and hashes of all tensors in a batch, to tell whether two passes gave the same.
+
+    They are found on a device: a CPU would take longer for them than a GPU for a product.
+    """
+    parts = ((part, part.to(device)) for part in tensors_of(raw))
+    return tuple((str(tuple(part.shape)), digest(there)) for part, there in parts)
 
 
 def digest(part: Tensor) -> str:
     """The hash of a tensor's numbers."""
     if part.layout != torch.strided:
         part = part.to_dense()
-    plain = part.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return hashlib.blake2b(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+    plain = part.detach().resolve_conj().resolve_neg().contiguous()
+    numbers = plain.reshape(-1).view(torch.uint8)
+    if part.is_cpu:
+        return hashlib.blake2b(numbers.numpy().tobytes()).hexdigest()
+    return f"{weighed(numbers):x}"
+
+
+def weighed(numbers: UInt8[Tensor, " n"]) -> int:
+    """The sum of bytes, each times an odd number of its place's own, modulo 2^64.
+
+    It is the same in any order of summation, and another one for bytes that changed places.
+    """
+    total = torch.zeros((), dtype=torch.int64, device=numbers.device)
+    for start in range(0, len(numbers), PIECE):
+        piece = numbers[start : start + PIECE].to(torch.int64)
+        places = torch.arange(start, start + len(piece), device=piece.device)
+        places = (places + 1) * MULTIPLIER
+        places = (places ^ (places >> 29)) * MULTIPLIER
+        total += (piece * ((places ^ (places >> 32)) | 1)).sum()
+    return int(total) % 2**64
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +88,7 @@ class Data:
         index = -1
         for index, raw in enumerate(self.batches):
             batch = Batch.of(raw, index, self.target)
-            first, now = first_dimensions(raw)[0], fingerprint(raw)
+            first, now = first_dimensions(raw)[0], fingerprint(raw, theta.device)
             if not len(first):
                 raise ValueError(
                     f"expected batch {index} to hold examples, got a tensor of shape "

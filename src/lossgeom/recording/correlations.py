@@ -142,7 +142,8 @@ class Runs:
 
     def finite(self, *names: str) -> Runs:
         """The runs in which these columns are finite."""
-        rows = zip(*(self.columns[name] for name in names), strict=True)
+        missing = [math.nan] * len(self.seeds)  # a metric that no run has
+        rows = zip(*(self.columns.get(name, missing) for name in names), strict=True)
         return self.where([all(map(math.isfinite, row)) for row in rows])
 
     def where(self, chosen: Sequence[bool]) -> Runs:
@@ -157,7 +158,7 @@ class Runs:
         """A statistic of the correlations of columns: of all runs, and of each resample."""
         names = names if given is None else (*names, given)
         runs = self.finite(*names)
-        values = np.array([runs.columns[name] for name in names], dtype=float)
+        values = np.array([runs.columns.get(name, ()) for name in names], dtype=float)
         groups = [_groups(labels) for labels in (runs.seeds, runs.settings)]
         of_seed = np.equal.outer(range(len(set(runs.seeds))), groups[0])
         rng = np.random.default_rng(seed)

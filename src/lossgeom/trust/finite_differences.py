@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.linalg import random_numbers
+from lossgeom.linalg import random_numbers, some_direction
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
@@ -83,9 +83,7 @@ class Point:
 
     def direction(self) -> Tensor:
         """Draw the next direction of the seed's sequence."""
-        # in float32, which is drawn seven times as fast and points as well in some direction
-        noise = torch.randn(self._scale.shape, generator=self._generator, dtype=torch.float32)
-        return noise.to(self._scale) * self._scale
+        return some_direction(self._scale, self._generator) * self._scale
 
     @cached_property
     def here(self) -> Pass:

@@ -1,24 +1,31 @@
 """Studies, one in each folder: the empirical statements of a paper, executed."""
 
 from lossgeom.lab.studies import (
+    batch_norm,
     batch_size,
     edge_of_stability,
     eigenspace_overlap,
     gauss_newton_outliers,
     generalisation_bound,
+    input_scaling,
     input_smoothness,
+    jacobian_intervention,
     layerwise_structure,
     learning_rate,
+    learning_rate_decay,
     pac_bayes,
     planar_quadratic,
     progressive_sharpening,
     quadratic_expansion,
     random_quadratic,
     random_two_layer,
+    regularisers,
     sgd_stability,
     sharpening_lower_bound,
     smoothness_bounds,
+    target_scaling,
     weight_decay,
+    width,
 )
 from lossgeom.lab.studies._study import SeedRun, Study
 
@@ -43,5 +50,12 @@ STUDIES = {
         weight_decay.STUDY,
         learning_rate.STUDY,
         batch_size.STUDY,
+        jacobian_intervention.STUDY,
+        batch_norm.STUDY,
+        input_scaling.STUDY,
+        target_scaling.STUDY,
+        width.STUDY,
+        regularisers.STUDY,
+        learning_rate_decay.STUDY,
     )
 }

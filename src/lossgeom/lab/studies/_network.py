@@ -23,7 +23,7 @@ FIRST_TWO = ("fashion_mnist", "cifar10", "cifar100", "hugging_face")  # classes,
 NOT_TEN = ("cifar100", "hugging_face", "two_moons", "chebyshev", "manifold")  # classes
 CHANGES = (
     "channels", "batch_norm", "classes", "balanced", "label_noise", "input_scale", "target_scale",
-    "verify",
+    "verify", "parametrization",
 )  # fmt: skip
 
 
@@ -49,6 +49,8 @@ class NetworkSettings:
     """Widths of the hidden layers of the mlp."""
     activation: Literal["relu", "leaky_relu", "tanh", "gelu", "elu"] = "relu"
     """Activation between the layers of the mlp."""
+    parametrization: Literal["standard", "ntk"] = "standard"
+    """Whether the numbers of the mlp are drawn as torch does, or with deviation 1."""
     channels: float = 1.0
     """Factor on the channels of vgg11, resnet14 and resnet18."""
     batch_norm: bool = False
@@ -95,7 +97,7 @@ def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
     default = {each.name: each.default for each in fields(NetworkSettings)}
     idle = {"folder": not files, "widths": layers, "activation": layers}
     without = {"channels": model in ("mlp", "lenet5"), "batch_norm": model == "lenet5"}
-    without |= {"verify": not files or data == "hugging_face"}
+    without |= {"parametrization": layers, "verify": not files or data == "hugging_face"}
     idle |= {
         name: name in flat and (flat[name] == default[name] or without.get(name, False))
         for name in CHANGES
@@ -147,12 +149,15 @@ def build_with_pixels(
     return _network(settings, data, _classes(settings, data), seed), data
 
 
-def build_with_indicators(settings: NetworkSettings, seed: int) -> tuple[nn.Module, Dataset]:
+def build_with_indicators(
+    settings: NetworkSettings, seed: int, centred: bool = False
+) -> tuple[nn.Module, Dataset]:
     """The model, and the data with one target for each class: 1 for that of the example, or 0.
 
-    The pixels of digits are not centred. Data without classes keep their numbers as targets.
+    The pixels of digits are centred if asked to be. Data without classes keep their numbers as
+    targets.
     """
-    data = load(settings, seed, targets="one_hot", centred=False)
+    data = load(settings, seed, targets="one_hot", centred=centred)
     return _network(settings, data, data.train[1].shape[1], seed), data
 
 
@@ -188,8 +193,9 @@ def _network(settings: NetworkSettings, data: Dataset, outputs: int, seed: int) 
         return lenet5(shape, outputs, seed)
     if settings.model == "mlp":
         layers = mlp(
-            image.numel(), outputs, settings.widths, settings.activation, seed, settings.batch_norm
-        )
+            image.numel(), outputs, settings.widths, settings.activation, seed,
+            settings.batch_norm, settings.parametrization,
+        )  # fmt: skip
         return nn.Sequential(nn.Flatten(), *layers)
     if settings.model == "vgg11":
         factor = {} if settings.channels == 1 else {"width": settings.channels}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, product
@@ -72,6 +71,11 @@ def _one_run(config: Any) -> Mapping[str, Sequence[Any]]:  # noqa: ARG001
     return {}
 
 
+def _all(config: Any, place: Mapping[str, Any]) -> bool:  # noqa: ARG001
+    """Plan every run of the grid."""
+    return True
+
+
 @dataclass(frozen=True)
 class Study:
     """One claim family of one paper.
@@ -88,6 +92,7 @@ class Study:
         summary: the result in a sentence or two.
         grid: what tells the runs of a seed apart for a config: names with their values, each of
             which is run with every other. Figures are arranged by these names.
+        planned: which of these runs there are, by the values of the grid; all by default.
         folder: of a run, such as ``"lr{lr}-seed{seed}"``.
         data: loads what ``network`` settings ask for with a seed, where that is not all classes.
         figure: what the report draws along training.
@@ -105,19 +110,25 @@ class Study:
     claims: Callable[[Any, Sequence[SeedRecords[Any]]], Iterable[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
     grid: Callable[[Any], Mapping[str, Sequence[Any]]] = _one_run
+    planned: Callable[[Any, Mapping[str, Any]], bool] = _all
     folder: str = "seed{seed}"
     data: Callable[[Any, int], object] | None = None
     figure: Trajectories = field(default_factory=Trajectories)
     scatter: Scatter | None = None
     sweep: Sweep | None = None
 
-    def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:
-        """All runs, seed by seed, for seeds that no statistic or threshold was chosen on."""
+    def places(self, config: Any) -> list[dict[str, Any]]:
+        """What tells the runs of a seed apart, of each of them."""
         grid = self.grid(config)
         for name, values in grid.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"expected different values of {name}, got {list(values)}")
-        places = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        every = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        return [place for place in every if self.planned(config, place)]
+
+    def plan(self, config: Any, seeds: int) -> list[SeedRun[Any]]:
+        """All runs, seed by seed, for seeds that no statistic or threshold was chosen on."""
+        places = self.places(config)
         runs = [
             SeedRun(self.folder.format(**place, seed=seed), seed, config, place)
             for seed in range(FIRST_SEED, FIRST_SEED + seeds)
@@ -137,7 +148,7 @@ class Study:
         for record in records:
             place = tuple(record.config[name] for name in grid)
             by_seed.setdefault(record.config["seed"], {})[place] = record
-        runs = math.prod(map(len, grid.values()))
+        runs = len(self.places(config))
         seeds = (SeedRecords(seed, config, of) for seed, of in sorted(by_seed.items()))
         return list(self.claims(config, [seed for seed in seeds if len(seed.records) == runs]))
 

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
-from lossgeom.lab.studies._solution import ACCURACY, COMPARED, GAP, JACOBIAN, SHARPNESS, TRAIN
-from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies._network import build
+from lossgeom.lab.studies._solution import (
+    ACCURACY,
+    COMPARED,
+    GAP,
+    JACOBIAN,
+    SHARPNESS,
+    TRAIN,
+    solve,
+)
+from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
+from lossgeom.problem import Problem
 from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
+from lossgeom.recording.record import Record
 
 Place = tuple[Any, ...]
 Where = Callable[[Place], bool]
+Further = Callable[[Problem], Mapping[str, float]]
 
-LABELS = {
-    SHARPNESS.name: "sharpness", JACOBIAN.name: "Jacobian norm", GAP: "generalisation gap",
-}  # fmt: skip
-IDS = {SHARPNESS.name: "sharpness", JACOBIAN.name: "jacobian", GAP: "gap"}
+NAMES = {  # in the names of claims, and in their statements
+    SHARPNESS.name: ("sharpness", "sharpness"),
+    JACOBIAN.name: ("jacobian", "Jacobian norm"),
+    GAP: ("gap", "generalisation gap"),
+    "variation_found": ("variation", "local variation of the Jacobian"),
+}
+ENDS = (SHARPNESS.name, JACOBIAN.name, GAP)
 LEARNED = 0.5  # accuracy on the examples to train on, below which a run has learned nothing
 BEATS: Interval = (0.05, math.inf)  # what one rank correlation is larger by than another
 
 # What the report draws of the studies that are like figures 2 to 4 of the paper
 ROWS = (
     Outcome(SHARPNESS.name, "sharpness", log=True),
-    Outcome(JACOBIAN.name, "mean Jacobian norm"),
-    Outcome(GAP, "generalisation gap"),
+    Outcome(JACOBIAN.name, "mean Jacobian norm", log=True),
+    Outcome(GAP, "generalisation gap", log=True),
 )
 PAIRS = (Pair(COMPARED.first, COMPARED.outcome), Pair(COMPARED.second, COMPARED.outcome))
 
@@ -38,6 +54,11 @@ def scatter(colour: str, size: str) -> Scatter:
     """The gap over sharpness, and over the Jacobian norm."""
     caption = "Seeds are drawn together; the claims compare the runs of one seed."
     return Scatter(PAIRS, colour, size, caption, compared=COMPARED)
+
+
+def always(place: Place) -> bool:  # noqa: ARG001
+    """All runs."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -66,7 +87,7 @@ class Ends:
         run = self.runs[place]
         return math.inf if run is None else run[metric]
 
-    def trend(self, metric: str, axis: int, where: Where = lambda place: True) -> float:  # noqa: ARG005
+    def trend(self, metric: str, axis: int, where: Where = always) -> float:
         """Rank correlation with a setting; its mean over the values of the other settings."""
         lines: dict[Place, list[Place]] = {}
         for place in filter(where, self.runs):
@@ -78,7 +99,7 @@ class Ends:
             for line in lines.values()
         )
 
-    def correlation(self, x: str, y: str, where: Where = lambda place: True) -> float:  # noqa: ARG005
+    def correlation(self, x: str, y: str, where: Where = always) -> float:
         """Rank correlation over the runs, without those that diverged or learned nothing."""
         runs = [run for place, run in self.runs.items() if run is not None and where(place)]
         return stats.rank_correlation([run[x] for run in runs], [run[y] for run in runs])
@@ -90,46 +111,115 @@ class Ends:
         return replace(self, runs=dict(zip(self.runs, (ends[i] for i in order), strict=True)))
 
 
-def claim_of_trend(
-    name: str,
-    *,
+def trends(
     seeds: Sequence[Ends],
-    metric: str,
     axis: int,
+    expected: Mapping[str, Interval],
+    *,
+    cause: str,
     of: str,
-    where: Where = lambda place: True,  # noqa: ARG005
+    ending: str = "",
+    where: Where = always,
     **parts: Any,
-) -> Claim:
-    """Make a claim about the direction in which what runs end with goes with a setting."""
+) -> Iterator[Claim]:
+    """Claim that what runs end with rises, or falls, with a setting.
+
+    Of those that may be asked for; a run that diverged or learned nothing counts as infinite.
+    """
     failed = sum(run is None for seed in seeds for place, run in seed.runs.items() if where(place))
-    note = f"{failed} runs diverged or learned nothing, and count as infinite." if failed else ""
-    return stats.claim_of_seeds(
-        name,
-        values=[seed.trend(metric, axis, where) for seed in seeds],
-        of=f"rank correlation of the {LABELS.get(metric, metric)} at the end with {of}",
-        note=note,
-        **parts,
+    note = f"Runs that diverged or learned nothing, and count as infinite: {failed}."
+    for metric, inside in expected.items():
+        verb, size = ("rises", "larger") if inside[0] > 0 else ("falls", "smaller")
+        name, label = NAMES[metric]
+        yield stats.claim_of_seeds(
+            f"{name}_{verb}{ending}",
+            statement=f"{cause} gives a {size} {label}.",
+            of=f"rank correlation of the {label} at the end with {of}",
+            values=[seed.trend(metric, axis, where) for seed in seeds],
+            inside=inside,
+            note=note if failed else "",
+            **parts,
+        )
+
+
+def shuffled(seeds: Sequence[Ends], axis: int, inside: Interval, *, cause: str, of: str) -> Claim:
+    """The negative control: the gap of another run goes with a setting, too."""
+    size = "larger" if inside[0] > 0 else "smaller"
+    return stats.control(
+        stats.claim_of_seeds,
+        "shuffled",
+        statement=f"{cause} gives a {size} gap of another run, drawn at random.",
+        of=f"rank correlation of the generalisation gap of another run with {of}",
+        values=[seed.shuffled().trend(GAP, axis) for seed in seeds],
+        inside=inside,
     )
 
 
-def claim_of_correlations(seeds: Sequence[Ends], source: str) -> Claim:
-    """Make the claim that the gap goes with the Jacobian norm more closely than with sharpness."""
-    found = {
-        metric.name: [seed.correlation(metric.name, GAP) for seed in seeds]
-        for metric in (JACOBIAN, SHARPNESS)
-    }
+def jacobian_beats_sharpness(seeds: Sequence[Ends], source: str) -> Claim:
+    """The claim that the gap goes with the Jacobian norm more closely than with sharpness."""
+    norm, sharp = ([seed.correlation(m.name, GAP) for seed in seeds] for m in (JACOBIAN, SHARPNESS))
     return stats.claim_of_seeds(
         "jacobian_beats_sharpness",
         statement="The gap goes with the Jacobian norm more closely than with sharpness.",
         source=source,
         of="rank correlation of the Jacobian norm with the gap over the runs of a seed, without "
         "those that diverged or learned nothing, less that of sharpness",
-        values=[a - b for a, b in zip(*found.values(), strict=True)],
+        values=[a - b for a, b in zip(norm, sharp, strict=True)],
         inside=BEATS,
-        note=stats.means({LABELS[name]: values for name, values in found.items()}, ".2f"),
+        note=stats.means({"Jacobian norm": norm, "sharpness": sharp}, ".2f"),
     )
 
 
-def increase(levels: Sequence[float]) -> bool:
-    """Whether there are three or more, each larger than those before it."""
-    return len(levels) >= 3 and list(levels) == sorted(set(levels))
+# How the networks of all runs are trained
+
+
+@dataclass(frozen=True)
+class SgdSettings:
+    """What all runs of a study have in common."""
+
+    epochs: int = 100
+    """How often all examples are gone through."""
+    momentum: float = 0.9
+    """How much of the last steps is kept in a step."""
+    measurements: int = 5
+    """Measurements along training."""
+
+    def __post_init__(self) -> None:
+        names = "epochs", "measurements"
+        require(self, min(self.epochs, self.measurements) >= 1, "1 or more", *names)
+
+
+SGD = SgdSettings()
+Sgd = Annotated[SgdSettings, tyro.conf.arg(name="")]  # whose flags have no prefix
+
+
+def train_and_measure(
+    run: SeedRun[Any],
+    record: Record,
+    further: Further = lambda problem: {},  # noqa: ARG005
+) -> None:
+    """Train by the recipe of a run, and measure the solution."""
+    study, network = run.study, run.study.network
+    model, data = build(network, run.seed)
+    recipe = study.recipe(run.place)
+    every = -(-recipe.steps(network.examples) // study.sgd.measurements)
+    solve(
+        recipe, model, data, record, seed=run.seed, chunk=network.chunk, every=every,
+        further=further,
+    )  # fmt: skip
+
+
+def steps(run: SeedRun[Any]) -> int:
+    """How many a run has."""
+    return int(run.study.recipe(run.place).steps(run.study.network.examples))
+
+
+def check_rates(study: Any) -> None:
+    """Raise unless the learning rates of a study are positive and increase."""
+    require(study, all(0 < lr < math.inf for lr in study.lr), "learning rates > 0", "lr")
+    require(study, increase(study.lr, 1), "increasing learning rates", "lr")
+
+
+def increase(levels: Sequence[float], fewest: int = 3) -> bool:
+    """Whether there are so many, each larger than those before it."""
+    return len(levels) >= fewest and list(levels) == sorted(set(levels))

@@ -93,7 +93,7 @@ def frozen_model(problem: Problem) -> FrozenModel:
     """
     model = FrozenModel(problem)
     few = model.batch.input[:FEW].double()
-    with measuring(few.device), torch.no_grad():
+    with measuring(few.device), torch.device(few.device), torch.no_grad():
         outputs = finite(model(few))
         alone = torch.cat([model(one) for one in torch.split(few, 1)])
     if not agree_everywhere(alone, outputs, EXACT):

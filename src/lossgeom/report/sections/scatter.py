@@ -113,6 +113,7 @@ def _legend(figure: Any, key: str, looks: dict[Any, tuple[Any, float]], place: s
         for value, (colour, area) in looks.items()
     ]  # fmt: skip
     figure.legend(
-        handles=handles, title=words(key), loc=f"outside upper {place}", ncols=len(handles),
+        handles=handles, title=words(key), loc=f"outside upper {place}",
+        ncols=min(4, len(handles)),
         columnspacing=1.2, handletextpad=0.3,
     )  # fmt: skip

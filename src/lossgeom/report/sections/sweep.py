@@ -137,7 +137,9 @@ def _placed(
     at, broken = places(sorted({value for value, _ in inside} - {None}), log=strengths.log)
     for axis in axes:
         axis.set_xlabel(literal(strengths.label))
-        if strengths.log or any(value != place for value, place in at.items()):
+        if len(at) > TICKS and all(isinstance(value, str) for value in at):
+            axis.set_xticks(list(at.values()), [literal(name) for name in at], rotation=90)
+        elif strengths.log or any(value != place for value, place in at.items()):
             axis.set_xticks(*_ticks(at))
         if broken is not None:
             axis.text(broken, 0, "//", transform=axis.get_xaxis_transform(), ha="center",

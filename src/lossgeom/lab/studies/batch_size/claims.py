@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -12,12 +13,12 @@ from lossgeom.lab.studies._solution import GAP, JACOBIAN
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies._sweep import (
     BEATS,
-    IDS,
-    LABELS,
+    ENDS,
     Ends,
     Place,
-    claim_of_correlations,
-    claim_of_trend,
+    jacobian_beats_sharpness,
+    shuffled,
+    trends,
 )
 from lossgeom.lab.studies.batch_size.config import EPOCHS, UPDATES, Config
 from lossgeom.lab.studies.batch_size.run import CERTIFIED, FOUND
@@ -38,49 +39,28 @@ EQUAL = {EPOCHS: PAPER_A, UPDATES: REVIEW}
 
 def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[Claim]:
     """The verdicts."""
-    seeds = [Ends.of(each) for each in records]
+    seeds, last = [Ends.of(each) for each in records], config.lr[-1]
     for equal, source in EQUAL.items():
-        yield from _at_small_rates(config, seeds, equal, source)
-    yield from _at_the_largest_rate(config, seeds)
-    yield from _variation(config, seeds)
-    yield claim_of_correlations(seeds, PAPER_A)
-    yield stats.control(
-        claim_of_trend,
-        "shuffled",
-        statement="a larger batch gives a larger gap of another run, drawn at random.",
-        seeds=[seed.shuffled() for seed in seeds], metric=GAP, axis=BATCH, inside=RISES,
-        of="the batch size, averaged over learning rates and what is equal",
-    )  # fmt: skip
-
-
-def _at_small_rates(
-    config: Config, seeds: Sequence[Ends], equal: str, source: str
-) -> Iterator[Claim]:
-    """All but the largest rate."""
-    small = config.lr[:-1]
-    for metric, label in LABELS.items():
-        yield claim_of_trend(
-            f"{IDS[metric]}_rises_at_equal_{equal}",
-            statement=f"At smaller learning rates and an equal number of {equal}, a larger batch "
-            f"gives a larger {label}.",
-            source=source, seeds=seeds, metric=metric, axis=BATCH, inside=RISES,
-            where=lambda place: place[0] == equal and place[1] in small,
+        yield from trends(
+            seeds, BATCH, dict.fromkeys(ENDS, RISES), ending=f"_at_equal_{equal}", source=source,
+            cause=f"At smaller learning rates and an equal number of {equal}, a larger batch",
             of=f"the batch size, averaged over all learning rates but the largest; {equal} equal",
+            where=partial(_is_small, equal, last),
         )  # fmt: skip
+    yield from trends(
+        seeds, BATCH, {JACOBIAN.name: FALLS, GAP: RISES}, ending="_at_largest_lr", source=PAPER_A,
+        cause="At the largest learning rate, a larger batch",
+        of=f"the batch size at lr = {last:g}; epochs equal",
+        where=lambda place: place[:2] == (EPOCHS, last),
+    )  # fmt: skip
+    yield from _variation(config, seeds)
+    yield jacobian_beats_sharpness(seeds, PAPER_A)
+    of = "the batch size, averaged over learning rates and what is equal"
+    yield shuffled(seeds, BATCH, RISES, cause="a larger batch", of=of)
 
 
-def _at_the_largest_rate(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
-    """What the paper saw on CIFAR-10 and CIFAR-100 with ResNet18, and not with VGG11."""
-    for metric, inside in ((JACOBIAN.name, FALLS), (GAP, RISES)):
-        verb, larger = ("rises", "larger") if inside is RISES else ("falls", "smaller")
-        yield claim_of_trend(
-            f"{IDS[metric]}_{verb}_at_largest_lr",
-            statement=f"At the largest learning rate, a larger batch gives a {larger} "
-            f"{LABELS[metric]}.",
-            source=PAPER_A, seeds=seeds, metric=metric, axis=BATCH, inside=inside,
-            where=lambda place: place[:2] == (EPOCHS, config.lr[-1]),
-            of=f"the batch size at lr = {config.lr[-1]:g}; epochs equal",
-        )  # fmt: skip
+def _is_small(equal: str, last: float, place: Place) -> bool:
+    return bool(place[0] == equal and place[1] < last)
 
 
 def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
@@ -92,12 +72,9 @@ def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
 
     pairs = [list(pairs_of(seed, last)) for seed in seeds]
     against = [[v > 0 for j, v, gap in each if j < 0 < gap] for each in pairs]
-    yield claim_of_trend(
-        "variation_rises_at_largest_lr",
-        statement="At the largest learning rate, a larger batch gives a larger local variation of "
-        "the Jacobian.",
-        source=READING, seeds=seeds, metric=FOUND, axis=BATCH, inside=RISES,
-        where=at_last,
+    yield from trends(
+        seeds, BATCH, {FOUND: RISES}, ending="_at_largest_lr", source=READING, where=at_last,
+        cause="At the largest learning rate, a larger batch",
         of=f"the batch size at lr = {last:g}, averaged over equal epochs and equal updates",
     )  # fmt: skip
     yield stats.claim_of_seeds(

@@ -10,7 +10,7 @@ from typing import Any
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
-from lossgeom.lab.studies._sweep import increase
+from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates, increase
 
 NETWORK = NetworkSettings(widths=(64, 64))
 EPOCHS, UPDATES = "epochs", "updates"  # what is equal for all batch sizes
@@ -24,40 +24,34 @@ class Config:
     """Learning rates, increasing; each with every batch size."""
     batch_size: tuple[int, ...] = (25, 50, 125, 250)
     """Batch sizes, increasing."""
-    epochs: int = 100
-    """How often all examples are gone through, where that is equal."""
     updates: int = 800
     """Steps, where these are equal, up to whole epochs."""
     weight_decay: float = 5e-4
     """Weight decay."""
-    momentum: float = 0.9
-    """How much of the last steps is kept in a step."""
-    measurements: int = 5
-    """Measurements along training."""
     radius: float = 0.1
     """Of the balls on which the variation of the Jacobian is bracketed."""
     varied: int = 100
     """Examples whose balls these are, the first of those to train on."""
+    sgd: Sgd = SGD
+    """How long training is where epochs are equal."""
     network: Network = NETWORK
     """Data and model."""
 
     def __post_init__(self) -> None:
-        rates, sizes, most = self.lr, self.batch_size, self.network.examples
-        require(self, all(0 < lr < math.inf for lr in rates), "learning rates > 0", "lr")
-        rise = len(rates) >= 2 and list(rates) == sorted(set(rates))
-        require(self, rise, "two or more increasing learning rates", "lr")
+        sizes, most = self.batch_size, self.network.examples
+        check_rates(self)
+        require(self, len(self.lr) >= 2, "two or more learning rates", "lr")
         require(self, increase(sizes), "three or more increasing batch sizes", "batch_size")
         fit = sizes[0] >= 1 and sizes[-1] <= most and 1 <= self.varied <= most
         require(self, fit, f"1 to {most} examples", "batch_size", "varied")
-        whole = min(self.epochs, self.updates, self.measurements) >= 1
-        require(self, whole, "1 or more", "epochs", "updates", "measurements")
+        require(self, self.updates >= 1, "1 or more", "updates")
         require(self, 0 < self.radius < math.inf, "radius > 0", "radius")
 
     def recipe(self, place: Mapping[str, Any]) -> Recipe:
         """How a run is trained."""
         recipe = Recipe(
-            place["lr"], place["batch_size"], self.epochs,
-            momentum=self.momentum, weight_decay=self.weight_decay,
+            place["lr"], place["batch_size"], self.sgd.epochs,
+            momentum=self.sgd.momentum, weight_decay=self.weight_decay,
         )  # fmt: skip
         if place["equal"] == EPOCHS:
             return recipe
@@ -71,10 +65,9 @@ class Config:
 PAPER = Config(
     lr=(0.01, 0.05, 0.1),
     batch_size=(32, 64, 128, 256, 512),
-    epochs=90,
     updates=35_000,
     weight_decay=1e-4,
-    measurements=90,
     varied=10,
+    sgd=replace(SGD, epochs=90, measurements=90),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
-from lossgeom.lab.studies._sweep import increase
+from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates, increase
 
 NETWORK = NetworkSettings(widths=(64, 64))
 
@@ -25,29 +24,23 @@ class Config:
     """Learning rates, increasing."""
     weight_decay: float = 5e-4
     """Weight decay."""
-    momentum: float = 0.9
-    """How much of the last steps is kept in a step."""
-    epochs: int = 100
-    """How often all examples are gone through."""
-    measurements: int = 5
-    """Measurements along training."""
+    sgd: Sgd = SGD
+    """How long training is."""
     network: Network = NETWORK
     """Data and model."""
 
     def __post_init__(self) -> None:
-        require(self, all(0 < lr < math.inf for lr in self.lr), "learning rates > 0", "lr")
-        require(self, increase(self.lr), "three or more increasing learning rates", "lr")
         most = self.network.examples
+        check_rates(self)
+        require(self, increase(self.lr), "three or more learning rates", "lr")
         fit = all(1 <= size <= most for size in self.batch_size)
         require(self, fit, f"batch sizes of 1 to {most} examples", "batch_size")
-        require(
-            self, min(self.epochs, self.measurements) >= 1, "1 or more", "epochs", "measurements"
-        )
 
     def recipe(self, place: Mapping[str, Any]) -> Recipe:
         """How a run is trained."""
+        sgd = self.sgd
         return Recipe(
-            **place, epochs=self.epochs, momentum=self.momentum, weight_decay=self.weight_decay
+            **place, epochs=sgd.epochs, momentum=sgd.momentum, weight_decay=self.weight_decay
         )
 
 
@@ -58,7 +51,6 @@ PAPER = Config(
     batch_size=(64, 128, 256),
     lr=(0.01, 0.02, 0.05, 0.1, 0.2),
     weight_decay=1e-4,
-    epochs=90,
-    measurements=90,
+    sgd=replace(SGD, epochs=90, measurements=90),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

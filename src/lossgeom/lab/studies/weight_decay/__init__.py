@@ -31,7 +31,7 @@ seeds 10, 11, ... were run, which are those of the study. Seen there:
 """
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter
+from lossgeom.lab.studies._sweep import ROWS, scatter, steps
 from lossgeom.lab.studies.weight_decay import claims, run
 from lossgeom.lab.studies.weight_decay.config import PAPER, Config
 from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep
@@ -45,7 +45,7 @@ STUDY = Study(
     grid=lambda config: {"lr": config.lr, "weight_decay": config.weight_decay},
     folder="lr{lr}-decay{weight_decay}-seed{seed}",
     run=run.run,
-    steps=lambda run: run.study.recipe(run.place).steps(run.study.network.examples),
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
     sweep=Sweep(

@@ -10,7 +10,7 @@ from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, LOSS, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
-from lossgeom.lab.studies._sweep import IDS, LABELS, Ends, claim_of_correlations, claim_of_trend
+from lossgeom.lab.studies._sweep import Ends, jacobian_beats_sharpness, shuffled, trends
 from lossgeom.lab.studies.weight_decay.config import Config
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 2"
@@ -25,7 +25,7 @@ POSITIVE: Interval = (0.0, math.inf)  # of changes of logarithms
 NEGATIVE: Interval = (-math.inf, 0.0)
 
 DECAY = 1  # the place of the weight decay among the settings
-OF = "the weight decay, averaged over learning rates"
+CAUSE, OF = "More weight decay", "the weight decay, averaged over learning rates"
 PARTS = ("summand", "root", "layer", "tail", "alignment")
 
 
@@ -33,22 +33,11 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
     """The verdicts."""
     seeds = [Ends.of(each) for each in records]
     directions = {SHARPNESS.name: RISES, JACOBIAN.name: FALLS, GAP: FALLS}
-    for metric, inside in directions.items():
-        verb, larger = ("rises", "larger") if inside is RISES else ("falls", "smaller")
-        yield claim_of_trend(
-            f"{IDS[metric]}_{verb}",
-            statement=f"More weight decay gives a {larger} {LABELS[metric]}.",
-            source=PAPER_A, seeds=seeds, metric=metric, axis=DECAY, of=OF, inside=inside,
-        )  # fmt: skip
+    yield from trends(seeds, DECAY, directions, cause=CAUSE, of=OF, source=PAPER_A)
     yield from _without(config, seeds)
     yield from _mediators(config, seeds)
-    yield claim_of_correlations(seeds, PAPER_A)
-    yield stats.control(
-        claim_of_trend,
-        "shuffled",
-        statement="more weight decay gives a smaller gap of another run, drawn at random.",
-        seeds=[seed.shuffled() for seed in seeds], metric=GAP, axis=DECAY, of=OF, inside=FALLS,
-    )  # fmt: skip
+    yield jacobian_beats_sharpness(seeds, PAPER_A)
+    yield shuffled(seeds, DECAY, FALLS, cause=CAUSE.lower(), of=OF)
 
 
 def _without(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:

@@ -10,7 +10,7 @@ from typing import Any
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
-from lossgeom.lab.studies._sweep import increase
+from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates, increase
 
 NETWORK = NetworkSettings(widths=(64, 64))
 
@@ -25,33 +25,25 @@ class Config:
     """Weight decays, increasing from 0."""
     batch_size: int = 50
     """Examples in a batch."""
-    momentum: float = 0.9
-    """How much of the last steps is kept in a step."""
-    epochs: int = 100
-    """How often all examples are gone through."""
-    measurements: int = 5
-    """Measurements along training."""
     mediated: int = 500
     """Examples on which the mediators are measured, the first of those to train on."""
+    sgd: Sgd = SGD
+    """How long training is."""
     network: Network = NETWORK
     """Data and model."""
 
     def __post_init__(self) -> None:
         decays, most = self.weight_decay, self.network.examples
-        require(self, all(0 < lr < math.inf for lr in self.lr), "learning rates > 0", "lr")
+        check_rates(self)
         rise = increase(decays) and decays[0] == 0 and math.isfinite(decays[-1])
         require(self, rise, "three or more weight decays, increasing from 0", "weight_decay")
         few = 1 <= self.batch_size <= most and 1 <= self.mediated <= most
         require(self, few, f"1 to {most} examples", "batch_size", "mediated")
-        require(
-            self, min(self.epochs, self.measurements) >= 1, "1 or more", "epochs", "measurements"
-        )
 
     def recipe(self, place: Mapping[str, Any]) -> Recipe:
         """How a run is trained."""
-        return Recipe(
-            **place, batch_size=self.batch_size, epochs=self.epochs, momentum=self.momentum
-        )
+        sgd = self.sgd
+        return Recipe(**place, batch_size=self.batch_size, epochs=sgd.epochs, momentum=sgd.momentum)
 
 
 # The main text of the paper gives the model and the number of epochs. The data are those of its
@@ -61,8 +53,7 @@ PAPER = Config(
     lr=(0.01, 0.05, 0.1),
     weight_decay=(0.0, 1e-5, 1e-4, 5e-4, 1e-3),
     batch_size=128,
-    epochs=90,
-    measurements=90,
     mediated=100,
+    sgd=replace(SGD, epochs=90, measurements=90),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

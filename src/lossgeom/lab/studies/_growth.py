@@ -1,0 +1,98 @@
+"""How numbers of networks grow, and why the curvature grows less than the Jacobian norm does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Literal
+
+from lossgeom.lab.studies._solution import JACOBIAN_MAX, LOSS, SHARPNESS, TRAIN
+from lossgeom.recording.metric_figures import Panel
+from lossgeom.recording.record import Record
+
+Numbers = Mapping[str, float]  # of a network, by their names in its record
+Part = Literal["tail", "layer", "root", "alignment"]
+Shortfall = Mapping[tuple[Part, int], float]
+PARTS: tuple[Part, ...] = ("tail", "layer", "root", "alignment")
+PANELS = (  # of what is measured along a run
+    Panel(TRAIN + LOSS, "loss", log=True),
+    Panel(SHARPNESS.name, "sharpness", log=True),
+    Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
+)
+FIRST, LAST = itemgetter(0), itemgetter(-1)  # of what was measured along a run; or max
+
+
+def numbers(record: Record, of: Callable[[Sequence[float]], float]) -> dict[str, float]:
+    """One of the values that each metric has along a run; nothing if it diverged."""
+    rows = [row for row in record.rows() if "metric" in row] if record.status != "diverged" else []
+    found: dict[str, list[float]] = {}
+    for row in sorted(rows, key=itemgetter("step")):
+        found.setdefault(row["metric"], []).append(row["value"])
+    return {name: of(values) for name, values in found.items()}
+
+
+def grown(before: Numbers, after: Numbers, name: str) -> float:
+    """The logarithm of how many times a number has grown; NaN where it is not known or positive."""
+    ratio = after.get(name, math.nan) / (before.get(name, math.nan) or math.nan)
+    return math.log(ratio) if ratio > 0 else math.nan
+
+
+def shortfall(before: Numbers, after: Numbers) -> Shortfall:
+    r"""How much less the layers' summands grow than the square of the Jacobian norm, and by what.
+
+    .. math:: \Delta \log \|J\|^2 - \sum_l w_l \Delta \log \lambda_l
+        = \sum_l w_l \Big( \Delta \log \frac{\|J\|^2}{\|T_l\|^2} - \Delta \log \|D_l\|^2
+        - \Delta \log \|C\|^2 - \Delta \log a_l \Big)
+
+    :math:`\lambda_l = a_l \|C\|^2 \|T_l\|^2 \|D_l\|^2` is the largest eigenvalue of what layer l
+    adds to the Gauss-Newton matrix, see :class:`lossgeom.Mediators`, and :math:`w_l` its share of
+    the sum over layers, the mean of those before and after. The terms are the explanations that
+    MacDonald et al. (arXiv:2305.14683) give for exceptions from their ansatz, and what is left:
+    the tail Jacobian :math:`T_l` lacks the layers up to l, so that no term holds that of the first;
+    :math:`D_l` shrinks; C vanishes; and a change of the alignment :math:`a_l`.
+
+    Args:
+        before: what ``mediators`` found, and the largest Jacobian norm.
+        after: the same, with another setting or of a later step.
+
+    Returns:
+        The terms, each with its weight, by their names in ``PARTS`` and layers from 1. Those of
+        which a number is not known or not positive are NaN.
+    """
+    layers = sorted(int(name[8:]) for name in before if name.startswith("summand_"))
+    sums = [sum(at.get(f"summand_{layer}", math.nan) for layer in layers) for at in (before, after)]
+    found: dict[tuple[Part, int], float] = {}
+    for layer in layers:
+        eigenvalue = f"summand_{layer}"
+        weight = (before[eigenvalue] / sums[0] + after.get(eigenvalue, math.nan) / sums[1]) / 2
+        whole, *factors = (
+            2 * grown(before, after, name)
+            for name in (
+                JACOBIAN_MAX.name, f"tail_jacobian_{layer}", f"layer_jacobian_{layer}", "root"
+            )
+        )  # fmt: skip
+        alignment = grown(before, after, eigenvalue) - sum(factors)
+        terms = (whole - factors[0], -factors[1], -factors[2], -alignment)
+        found |= {(part, layer): weight * term for part, term in zip(PARTS, terms, strict=True)}
+    return found
+
+
+def exponent(y: float, x: float) -> float:
+    """The power with which one quantity goes with another, of their growths; NaN if x has none."""
+    return y / x if x > 0 else math.nan
+
+
+def share(some: Shortfall, of: Shortfall) -> float:
+    """What share some terms have of a shortfall; NaN where nothing falls short."""
+    return exponent(sum(some.values()), sum(of.values()))
+
+
+def of_layer(found: Shortfall, layer: int) -> Shortfall:
+    """The terms of one layer."""
+    return {key: term for key, term in found.items() if key[1] == layer}
+
+
+def of_part(found: Shortfall, part: Part) -> Shortfall:
+    """The terms of one part, of all layers."""
+    return {key: term for key, term in found.items() if key[0] == part}

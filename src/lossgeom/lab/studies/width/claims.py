@@ -1,0 +1,177 @@
+"""What the records say of the statements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from lossgeom.claim import Claim, Interval
+from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._growth import (
+    FIRST,
+    LAST,
+    PARTS,
+    Part,
+    grown,
+    numbers,
+    of_part,
+    share,
+    shortfall,
+)
+from lossgeom.lab.studies._solution import SHARPNESS
+from lossgeom.lab.studies._study import SeedRecords
+from lossgeom.lab.studies.width.config import FEATURES, LINEARISED, NTK, STANDARD, Config
+
+PAPER_A = "MacDonald et al., arXiv:2305.14683, section 5"
+
+# What each statement expects of its statistic, fixed before the seeds of the study were run.
+FALLS: Interval = (-math.inf, -0.9)  # rank correlation with the width
+CONSTANT: Interval = (-math.inf, 1e-3)  # relative change of sharpness
+MOST: Interval = (0.5, math.inf)  # share of a shortfall
+
+Seed = SeedRecords[Config]
+Change = Callable[[Seed, str, int], float]  # of the sharpness of a network
+
+
+def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
+    """The verdicts."""
+    yield from _widths(seeds)
+    yield from _constant(seeds)
+    yield from _mediators(config, seeds)
+
+
+def _widths(seeds: Sequence[Seed]) -> Iterator[Claim]:
+    falls = partial(stats.claim_of_seeds, source=PAPER_A, inside=FALLS)
+    of = "rank correlation between width and {}, if no run diverges"
+    for kind, which in ((STANDARD, ""), (NTK, " in NTK parametrisation")):
+        yield falls(
+            f"wide_sharpen_less_{kind}",
+            statement=f"Wider networks{which} sharpen less.",
+            of=of.format("sharpness at the end over that at the start"),
+            values=[with_width(seed, kind, sharpened) for seed in seeds],
+            note=_by_width(seeds, kind, sharpened),
+        )
+    yield falls(
+        "wide_change_less_ntk",
+        statement="The sharpness of wider networks in NTK parametrisation changes less, after the "
+        "first quarter of training.",
+        of=of.format("how far the logarithm of sharpness goes since a quarter of training"),
+        values=[with_width(seed, NTK, drifts) for seed in seeds],
+        note=_by_width(seeds, NTK, drifts),
+    )
+
+
+def _by_width(seeds: Sequence[Seed], kind: str, change: Change) -> str:
+    widths = seeds[0].study.width if seeds else ()
+    return stats.means(
+        {f"width {width}": [change(seed, kind, width) for seed in seeds] for width in widths}
+    )
+
+
+def _constant(seeds: Sequence[Seed]) -> Iterator[Claim]:
+    constant = partial(stats.claim_of_all, expected=CONSTANT)
+    measured = (
+        "largest relative change of sharpness since the start, over all of training and all {} of "
+        "a seed, if none diverges"
+    )
+    yield constant(
+        "linear_do_not",
+        statement="Models that are linear in their parameters do not sharpen: networks that are "
+        "linearised, and those of which the last layer alone is trained.",
+        source=PAPER_A,
+        measured=measured.format("models"),
+        values=[changes(seed, (LINEARISED, FEATURES)) for seed in seeds],
+    )
+    yield stats.control(
+        constant,
+        "networks_do_not",
+        statement="nor do networks.",
+        measured=measured.format("networks"),
+        values=[changes(seed, (STANDARD,)) for seed in seeds],
+    )
+
+
+def _mediators(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
+    widest = config.width[-1]
+    most = partial(stats.claim_over_seeds, expected=MOST)
+    of = (
+        "share that {} has in what keeps the layers' parts of the Gauss-Newton matrix from growing "
+        f"as |J|^2 does from the start to the end, at a width of {widest}, if it does not diverge"
+    )
+    parts: dict[str, list[float]] = {
+        part: [breaks(seed, widest, part) for seed in seeds] for part in PARTS
+    }
+    narrow = (breaks(seed, config.width[0], "tail") for seed in seeds)
+    yield most(
+        "tail_breaks",
+        statement="What keeps the sharpness of the widest network from growing as the Jacobian "
+        "does is that the first layer's own Jacobian is in none of its parts, nor are those of "
+        "others in all.",
+        source=PAPER_A,
+        measured=of.format("the growth of tail Jacobians, less than that of the whole,"),
+        values=parts["tail"],
+        note=f"{stats.means(parts)} At a width of {config.width[0]} that of the tail is "
+        f"{stats.mean_known(narrow)}.",
+    )
+    yield stats.control(
+        most,
+        "df_breaks",
+        statement="it is Df of the layers, which shrinks.",
+        measured=of.format("Df"),
+        values=parts["layer"],
+    )
+
+
+def summary(config: Config, found: Sequence[Claim]) -> str:
+    """The result in a sentence or two."""
+    by_id = {claim.id: claim for claim in found}
+    return (
+        f"On {config.network.data}, {stats.counted(found)} That wider networks sharpen less is "
+        f"{by_id[f'wide_sharpen_less_{STANDARD}'].verdict}, and "
+        f"{by_id[f'wide_sharpen_less_{NTK}'].verdict} in NTK parametrisation; the sharpness of "
+        f"models that are linear in their parameters changes by "
+        f"{by_id['linear_do_not'].statistic:.1g} at most."
+    )
+
+
+# The statistics of a seed
+
+
+def sharpened(seed: Seed, kind: str, width: int) -> float:
+    """Sharpness at the end over that at the start."""
+    record = seed.at(kind, width)
+    return math.exp(grown(numbers(record, FIRST), numbers(record, LAST), SHARPNESS.name))
+
+
+def drifts(seed: Seed, kind: str, width: int) -> float:
+    """How far the logarithm of sharpness goes since a quarter of training."""
+    record = seed.at(kind, width)
+    then = numbers(record, lambda values: values[len(values) // 4])
+    return abs(grown(then, numbers(record, LAST), SHARPNESS.name))
+
+
+def with_width(seed: Seed, kind: str, change: Change) -> float:
+    """The rank correlation of width with a change; NaN if a network diverged."""
+    found = [change(seed, kind, width) for width in seed.study.width]
+    return (
+        math.nan if any(map(math.isnan, found)) else stats.rank_correlation(seed.study.width, found)
+    )
+
+
+def changes(seed: Seed, kinds: Sequence[str]) -> float:
+    """The largest relative change of sharpness along runs of some kinds; NaN if one diverged."""
+    found = []
+    for record in (seed.at(kind, width) for kind in kinds for width in seed.study.width):
+        first, *ends = (
+            numbers(record, of).get(SHARPNESS.name, math.nan) for of in (FIRST, min, max)
+        )
+        found += [abs(end / first - 1) for end in ends]
+    return math.nan if any(map(math.isnan, found)) else max(found)
+
+
+def breaks(seed: Seed, width: int, part: Part) -> float:
+    """The share of a part in the shortfall from start to end."""
+    record = seed.at(STANDARD, width)
+    found = shortfall(numbers(record, FIRST), numbers(record, LAST))
+    return share(of_part(found, part), found)

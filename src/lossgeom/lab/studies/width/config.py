@@ -1,0 +1,65 @@
+"""The settings of the study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lossgeom.lab.studies._network import Network, NetworkSettings
+from lossgeom.lab.studies._solution import Recipe
+from lossgeom.lab.studies._study import require
+
+NETWORK = NetworkSettings(examples=300)
+STANDARD, NTK, LINEARISED, FEATURES = KINDS = (
+    "standard", "ntk", "linearised", "features",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study; the defaults run in a minute and a half on two cores."""
+
+    width: tuple[int, ...] = (16, 64, 256)
+    """Widths of all hidden layers, increasing."""
+    lr: float = 0.02
+    """Learning rate, far below the edge of stability; the momentum is 0.9."""
+    ntk_lr: float = 0.2
+    """The same in NTK parametrisation, whose curvature is smaller."""
+    batch_size: int = 300
+    """Examples in a batch; all by default."""
+    epochs: int = 400
+    """How often all examples are gone through."""
+    every: int = 100
+    """Steps between measurements along training."""
+    network: Network = NETWORK
+    """Data, and an mlp with as many hidden layers, whatever their widths are here."""
+
+    def __post_init__(self) -> None:
+        widths = self.width
+        increasing = len(widths) >= 3 and list(widths) == sorted(set(widths)) and widths[0] >= 1
+        require(self, increasing, "three or more increasing widths of at least 1", "width")
+        network = self.network
+        fits = (network.model, network.parametrization) == ("mlp", "standard") and network.widths
+        expected = (
+            "an mlp with hidden layers, in the standard parametrisation as well as in the other"
+        )
+        require(network, bool(fits), expected, "model", "widths", "parametrization")
+        most = self.network.examples
+        few = 1 <= self.batch_size <= most
+        require(self, few, f"a batch_size of 1 to {most} examples", "batch_size")
+        require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
+
+    def recipe(self, kind: str) -> Recipe:
+        """How a network is trained."""
+        return Recipe(self.ntk_lr if kind == NTK else self.lr, self.batch_size, self.epochs)
+
+    @property
+    def steps(self) -> int:
+        """How many."""
+        return self.recipe(STANDARD).steps(self.network.examples)
+
+
+# The main text of the paper speaks of width without an experiment; all but CIFAR-10 is ours.
+PAPER = Config(
+    width=(64, 256, 1024), lr=0.001, ntk_lr=0.05, batch_size=100, epochs=90, every=450,
+    network=replace(NETWORK, data="cifar10", examples=5000),
+)  # fmt: skip
