@@ -109,6 +109,27 @@ class Kept(Generic[Linear]):
                 self._linear, self._complete = keeping, len(keeping) == len(counts)
 
 
+class Sum:
+    """A sum that does not need memory before it has parts, and changes none of them."""
+
+    def __init__(self) -> None:
+        self.value = torch.zeros(())
+        self._parts = 0
+
+    def add(self, part: Tensor) -> None:
+        """Add a part."""
+        if self._parts < 2:
+            self.value = self.value + part if self._parts else part
+        else:
+            self.value += part
+        self._parts += 1
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU; 0 for a CPU, of which the system gives more than there is."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 @dataclass(frozen=True)
 class GraphSize:
     """What a few examples show of the graph of a gradient.

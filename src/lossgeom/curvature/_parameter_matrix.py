@@ -20,6 +20,8 @@ from lossgeom.autodiff.memory_budget import (
     GraphSize,
     Kept,
     Linearization,
+    Sum,
+    free_memory,
     graph_size,
     with_bytes,
 )
@@ -36,7 +38,7 @@ from lossgeom.trust.trial import WHOLE, guard, on_few
 
 Product = Callable[[Tensor], Tensor]
 
-PIECE_BYTES = 512 * 2**20  # of saved tensors: larger pieces are no faster and need more memory
+PIECE_BYTES = 512 * 2**20  # of saved tensors: on a CPU, larger pieces are no faster
 TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: smaller ones are not worth a recording
 CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
@@ -124,7 +126,7 @@ class ParameterMatrix(ProblemMatrix):
             return torch.zeros_like(V)
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
-            total = _Sum()
+            total = Sum()
             self._kept.over_batches(
                 first=partial(self._made, rows),
                 again=partial(self._anew, rows),
@@ -212,23 +214,8 @@ class ParameterMatrix(ProblemMatrix):
         if self.sampled:
             return [batch]
         size = len(batch) * size_of_graph(self.problem, batch).bytes_each
-        return [batch] if size <= PIECE_BYTES else pieces(self.problem, batch, size / PIECE_BYTES)
-
-
-class _Sum:
-    """A sum that does not need memory before it has parts, and changes none of them."""
-
-    def __init__(self) -> None:
-        self.value = torch.zeros(())
-        self._parts = 0
-
-    def add(self, part: Tensor) -> None:
-        """Add a part."""
-        if self._parts < 2:
-            self.value = self.value + part if self._parts else part
-        else:
-            self.value += part
-        self._parts += 1
+        most = free_memory(self.device) // 4 or PIECE_BYTES
+        return [batch] if size <= most else pieces(self.problem, batch, size / most)
 
 
 def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:

@@ -22,7 +22,8 @@ from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.isolation import seeded
-from lossgeom.problem.network import leaf_at, leaves_of
+from lossgeom.problem.nearby import leaf_at
+from lossgeom.problem.network import leaves_of
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 
 OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
@@ -31,8 +32,8 @@ CHECKPOINTING = (
     "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
 )
 WRITES = (
-    "the model writes to its parameters when it is called, so its loss is not a function of those "
-    "that it is given; bring them to where they belong after each step of training, not in forward"
+    "the model writes to its parameters when it is called, so its loss is no function of them; "
+    "bring them to where they belong after each step of training, not in forward"
 )
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
@@ -184,8 +185,7 @@ def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
 
 def _names_among(live: nn.Module, leaves: list[Tensor]) -> str:
     """Names of the parameters of the user's model among some leaves."""
-    found = {id(leaf) for leaf in leaves}
-    names = [name for name, p in live.named_parameters() if id(p) in found]
+    names = [name for name, p in live.named_parameters() if any(p is leaf for leaf in leaves)]
     return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
@@ -195,10 +195,8 @@ def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch)
     The first half of the batch is tried alone; ``False`` also where that cannot be done.
     """
     known = at.mode == "train" and has_batch_statistics(at.network.module)
-    if known or at.seed is not None:
-        return False
     half = len(batch) // 2
-    if not half or outputs.ndim == 0 or len(outputs) != len(batch):
+    if known or at.seed is not None or not half or outputs.ndim == 0 or len(outputs) != len(batch):
         return False
     with suppress(Exception):  # of whatever a model says to half of a batch
         for rows_known in (False, True):  # where it seems so, it may be that too much was cut
@@ -298,8 +296,6 @@ def _computed(func: Any, args: Any) -> bool:
 def _in_own_function() -> bool:
     """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is OWN_FUNCTION:
-            return True
+    while frame is not None and frame.f_code is not OWN_FUNCTION:
         frame = frame.f_back
-    return False
+    return frame is not None

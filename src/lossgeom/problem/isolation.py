@@ -100,6 +100,18 @@ def hooks_undone(hooks: Iterable[Any] = ()) -> Iterator[None]:
             written.put_back()
 
 
+@contextmanager
+def cudnn_if(allowed: bool) -> Iterator[None]:
+    """Switch cuDNN off, unless it is allowed; the backward pass goes the way of the forward one."""
+    backend: Any = torch.backends.cudnn
+    before = backend.enabled
+    try:
+        backend.enabled = before and allowed
+        yield
+    finally:
+        backend.enabled = before
+
+
 class ModuleState:
     """What the modules of a private copy keep of a call, to be put back after it.
 

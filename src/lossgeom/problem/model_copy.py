@@ -15,6 +15,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from lossgeom.problem.plain_weight_norm import PlainWeightNorm, PlainWeightNormHook, dimension_of
+
 WRAPPERS = (DataParallel, DistributedDataParallel)
 COMPILED = "OptimizedModule"  # the type of what torch.compile makes of a module
 UNCOMPILED = "measured without torch.compile, which has no second derivatives"
@@ -93,12 +95,12 @@ def _repair(module: nn.Module, notes: list[str]) -> None:
                 part._modules[name] = cast(nn.Module, cast(Any, child)._orig_mod)
                 notes.append(f"{name} measured without torch.compile")
             elif (type(child).__module__, type(child).__name__) == PARAMETRIZED_NORM:
-                part._modules[name] = _PlainWeightNorm(_dimension(child))
+                part._modules[name] = PlainWeightNorm(dimension_of(child))
                 notes.append(PLAIN_WEIGHT_NORM)
         for number, hook in part._forward_pre_hooks.items():
             if (type(hook).__module__, type(hook).__name__) == HOOKED_NORM:
                 name = str(getattr(hook, "name", ""))
-                part._forward_pre_hooks[number] = _PlainWeightNormHook(name, _dimension(hook))
+                part._forward_pre_hooks[number] = PlainWeightNormHook(name, dimension_of(hook))
                 notes.append(PLAIN_WEIGHT_NORM)
         part._state_dict_hooks.clear()  # saved for its numbers, not for what they are called
         part._state_dict_pre_hooks.clear()
@@ -229,37 +231,6 @@ def _prepared_once(forward: Any) -> Any:
     while type(getattr(forward, "__wrapped__", None)).__name__ == "ConvertOutputsToFp32":
         forward = forward.__wrapped__.model_forward.__wrapped__
     return forward
-
-
-class _PlainWeightNorm(nn.Module):
-    """Weight norm from its definition: torch's own has a wrong second derivative.
-
-    In torch 2.13 the backward of ``torch._weight_norm`` takes the norms as constants when it is
-    differentiated itself.
-    """
-
-    def __init__(self, dim: int) -> None:
-        nn.Module.__init__(self)
-        self.dim = dim
-
-    def forward(self, g: Tensor, v: Tensor) -> Tensor:
-        return v * (g / torch.norm_except_dim(v, 2, self.dim))
-
-
-class _PlainWeightNormHook:
-    """The same for the hook of the older torch.nn.utils.weight_norm."""
-
-    def __init__(self, name: str, dim: int) -> None:
-        self.name = name
-        self.norm = _PlainWeightNorm(dim)
-
-    def __call__(self, module: nn.Module, inputs: Any) -> None:  # noqa: ARG002
-        g, v = getattr(module, f"{self.name}_g"), getattr(module, f"{self.name}_v")
-        setattr(module, self.name, self.norm(g, v))
-
-
-def _dimension(norm: Any) -> int:
-    return -1 if norm.dim is None else int(norm.dim)
 
 
 def _other_types(model: nn.Module, dtype: torch.dtype) -> list[str]:

@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.batch_norm import buffers_kept
-from lossgeom.problem.isolation import ModuleState, at_home, hooks_undone, random_state, seeded
+from lossgeom.problem.isolation import (
+    ModuleState,
+    at_home,
+    cudnn_if,
+    hooks_undone,
+    random_state,
+    seeded,
+)
 from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
 
 Call = Callable[[nn.Module], Any]
-NONE_TRAINABLE = (
-    "the model has no trainable parameters: expected at least one with requires_grad=True"
-)
 NO_CUDNN = "recurrent layers measured without cuDNN, which has no second derivatives"
 NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
@@ -89,7 +93,10 @@ class Network:
         state, modules = ModuleState(module), list(module.modules())
         trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if sum(p.numel() for p in trainable.values()) == 0:
-            raise ValueError(NONE_TRAINABLE)
+            raise ValueError(
+                "the model has no trainable parameters: expected at least one with "
+                "requires_grad=True"
+            )
         cudnn = not (theta.is_cuda and any(isinstance(m, nn.RNNBase) for m in modules))
         notes += [] if cudnn else [NO_CUDNN]
         place = {id(p): i for i, p in enumerate(trainable.values())}
@@ -123,11 +130,6 @@ class Network:
         held = [f"parameters held fixed: {len(self.frozen_names)}"] * bool(self.frozen_names)
         padding = "the padding row of an embedding has no gradient: what reads it sees a constant"
         return (*self._notes, *held, *[padding] * bool(self.without_gradient().any()))
-
-    @property
-    def hooked(self) -> bool:
-        """Whether there are hooks on the modules."""
-        return bool(self._state.hooks)
 
     def restricted(self, theta: Float[Tensor, " P"], patterns: str | Sequence[str]) -> Network:
         """The same function of some of the parameters, the others held where theta has them."""
@@ -232,8 +234,7 @@ class Network:
 
         Everything that is called inside still sees it, such as a loss of what a hook stores.
         """
-        state = self._state
-        if state.active:
+        if (state := self._state).active:
             yield
             return
         state.active = True
@@ -255,10 +256,7 @@ class Network:
         values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self.held]
         kept = [module._parameters[name] for module, name, _ in values]
         with ExitStack() as stack:
-            if not self.cudnn:
-                backend: Any = torch.backends.cudnn
-                stack.callback(setattr, backend, "enabled", backend.enabled)
-                backend.enabled = False
+            stack.enter_context(cudnn_if(self.cudnn))
             if any(module._buffers for module in self.module.modules()):
                 stack.enter_context(buffers_kept(self.module))
             try:
@@ -271,17 +269,10 @@ class Network:
                     module._parameters[name] = parameter
 
 
-def leaf_at(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """A leaf with the numbers of a vector, and in its memory, if autograd knows that."""
-    with torch.inference_mode(False):
-        leaf = theta.detach()
-        return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
-
-
 def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
     """The leaves that a tensor was computed from, by their ids."""
-    variables = (getattr(node, "variable", None) for node in graph_nodes(tensor))
-    return {id(leaf): leaf for leaf in variables if leaf is not None}
+    leaves = (getattr(node, "variable", None) for node in graph_nodes(tensor))
+    return {id(leaf): leaf for leaf in leaves if leaf is not None}
 
 
 def graph_nodes(tensor: Tensor) -> Iterator[Any]:

@@ -20,7 +20,8 @@ from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
-from lossgeom.problem.network import Network, leaf_at
+from lossgeom.problem.nearby import leaf_at
+from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, checked_target, generators_kept
 from lossgeom.problem.repeatable import check_repeatable

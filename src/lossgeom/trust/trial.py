@@ -101,11 +101,12 @@ def on_few(
     network, own = problem.evaluation.network, problem.theta.dtype
     names = [glob.escape(name) for name in network.names] if network.held else None
     dtypes = [torch.float64, own] if double and own != torch.float64 else [own]
+    as_it_is = not any(
+        part._forward_hooks or part._forward_pre_hooks for part in network.module.modules()
+    )
     copies, batches = (
         (
-            network
-            if dtype == own and not network.hooked
-            else Network.of(network.module, names, dtype)
+            network if as_it_is and dtype == own else Network.of(network.module, names, dtype)
             for dtype in dtypes
         ),
         [batch],

@@ -15,7 +15,7 @@ from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.agreement import EXACT, agree_everywhere
 from lossgeom.problem.double import in_double
 from lossgeom.problem.evaluation import call_model, squeezes
-from lossgeom.problem.isolation import measuring
+from lossgeom.problem.isolation import cudnn_if, measuring
 from lossgeom.problem.model_copy import deep_copy
 from lossgeom.problem.model_facts import InDouble
 from lossgeom.problem.nearby import drawn
@@ -52,6 +52,7 @@ class FrozenModel(nn.Module):
         batch: the batch whose input is replaced.
         forward_of: how the model is called, or ``None``.
         undone: puts back what its hooks write.
+        cudnn: whether it may be used.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -60,13 +61,14 @@ class FrozenModel(nn.Module):
         self.batch = problem.first_batch()
         self.forward_of = problem.evaluation.forward
         self.undone = problem.network.undone
+        self.cudnn = problem.network.cudnn
         self.training = False
         self._in_double = InDouble()
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
         n = len(inputs)
-        with self.undone():
+        with self.undone(), cudnn_if(self.cudnn):
             outputs = self._in_double(self._called, inputs)
             if n == 1 and outputs.shape[:1] != (1,):
                 twice = partial(self._in_double, self._called, torch.cat([inputs, inputs]))
