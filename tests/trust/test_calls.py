@@ -196,10 +196,20 @@ def kept_parameter(module, x):
         Calls(calls_forward, Calls(lambda m, x, i=False: half_square(x, i))),
         Calls(lambda m, x: 10 * x + m.parts[0](half_square(x)), nn.Linear(16, 16)),
     ],
-    ids=(
-        "kept kept_parameter object complex in_place list context mask arguments switches forward "
-        "beside_large"
-    ).split(),
+    ids=[
+        "kept",
+        "kept_parameter",
+        "object",
+        "complex",
+        "in_place",
+        "list",
+        "context",
+        "mask",
+        "arguments",
+        "switches",
+        "forward",
+        "beside_large",
+    ],
 )
 def test_what_gets_past_arguments_and_outputs(layer):
     p = problem(nn.Tanh(), layer)
