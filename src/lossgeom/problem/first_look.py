@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any
 
 import torch
@@ -297,9 +296,4 @@ def _computed(func: Any, args: Any) -> bool:
 
 def _in_own_function() -> bool:
     """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is OWN_FUNCTION:
-            return True
-        frame = frame.f_back
-    return False
+    return any(frame.f_code is OWN_FUNCTION for frame, _ in traceback.walk_stack(None))
