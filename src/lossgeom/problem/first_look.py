@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any
 
 import torch
@@ -295,7 +294,4 @@ def _computed(func: Any, args: Any) -> bool:
 
 def _in_own_function() -> bool:
     """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not OWN_FUNCTION:
-        frame = frame.f_back
-    return frame is not None
+    return any(frame.f_code is OWN_FUNCTION for frame, _ in traceback.walk_stack(None))

@@ -275,9 +275,9 @@ def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
     return {id(leaf): leaf for leaf in leaves if leaf is not None}
 
 
-def graph_nodes(tensor: Tensor) -> Iterator[Any]:
-    """The nodes of the graph that a tensor was computed by, each once."""
-    seen, todo = set(), [tensor.grad_fn]
+def graph_nodes(*tensors: Tensor) -> Iterator[Any]:
+    """The nodes of the graph that tensors were computed by, each once."""
+    seen, todo = set(), [tensor.grad_fn for tensor in tensors]
     while todo:
         node = todo.pop()
         if node is not None and node not in seen:

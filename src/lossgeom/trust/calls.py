@@ -177,7 +177,7 @@ class Calls(TorchFunctionMode):
 
     def _look_through(self, call: Call, results: list[Tensor]) -> frozenset[type]:
         """The types of the nodes of a call's graph, whose leaves are its own."""
-        nodes = [node for tensor in results for node in graph_nodes(tensor)]
+        nodes = list(graph_nodes(*results))
         if any(isinstance(node, BackwardCFunction) for node in nodes):
             raise LookupError("what a function of one's own depends on cannot be seen")
         own = {id(p) for p in call.parameters(call.module)} if call.place else set()
@@ -188,8 +188,7 @@ class Calls(TorchFunctionMode):
 
 
 def _leaves(tensors: list[Tensor]) -> list[Any]:
-    nodes = (node for tensor in tensors for node in graph_nodes(tensor))
-    return [node.variable for node in nodes if hasattr(node, "variable")]
+    return [node.variable for node in graph_nodes(*tensors) if hasattr(node, "variable")]
 
 
 def _numbers(module: nn.Module) -> int:
