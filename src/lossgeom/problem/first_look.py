@@ -20,8 +20,7 @@ from lossgeom.problem.agreement import ALONE, ROUNDED, agree_everywhere, of_sums
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.isolation import seeded
-from lossgeom.problem.nearby import leaf_at
+from lossgeom.problem.isolation import leaf_at, seeded
 from lossgeom.problem.network import leaves_of
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as all_modules
 
@@ -98,6 +99,13 @@ def hooks_undone(hooks: Iterable[Any] = ()) -> Iterator[None]:
     finally:
         if written is not None:
             written.put_back()
+
+
+def leaf_at(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """A leaf with the numbers of a vector, and in its memory, if autograd knows that."""
+    with torch.inference_mode(False):
+        leaf = theta.detach()
+        return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
 
 
 @contextmanager

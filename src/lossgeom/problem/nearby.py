@@ -1,11 +1,10 @@
-"""Theta as a leaf, and points near it, for trying what may be right by accident at theta."""
+"""A point near theta, and random numbers, for trying what may be right by accident at theta."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,10 +32,3 @@ def near_or_at(theta: Float[Tensor, " P"], look: Callable[[Float[Tensor, " P"]],
         return look(nearby(theta))
     except (NonFiniteError, RuntimeError):  # torch raises the latter for what is not there
         return look(theta)
-
-
-def leaf_at(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """A leaf with the numbers of a vector, and in its memory, if autograd knows that."""
-    with torch.inference_mode(False):
-        leaf = theta.detach()
-        return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()

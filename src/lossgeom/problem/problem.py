@@ -18,9 +18,8 @@ from lossgeom.losses import Loss, LossLike, as_loss
 from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
-from lossgeom.problem.isolation import measuring
+from lossgeom.problem.isolation import leaf_at, measuring
 from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
-from lossgeom.problem.nearby import leaf_at
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, checked_target, generators_kept
