@@ -88,7 +88,7 @@ def test_how_long_runs_are():
     }
     assert [steps["epochs", size] for size in Config().batch_size] == [2000, 1000, 400, 200]
     assert {steps["updates", size] for size in Config().batch_size} == {800}
-    assert Config(updates=1).recipe({"equal": "updates", "lr": 0.1, "batch_size": 50}).epochs == 1
+    assert Config(updates=1).recipe("updates", 0.1, 50).epochs == 1
     last = [each for each in STUDY.plan(PAPER, 1) if each.place["equal"] == "updates"]
     assert [STUDY.steps(each) for each in last] == pytest.approx([35_000] * 15, rel=0.02)
 

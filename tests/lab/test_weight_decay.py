@@ -53,8 +53,8 @@ def test_the_parts_of_a_change_add_up(tmp_path):
     root, layer, tail = 2 * math.log(6), math.log(0.8), math.log(0.7)
     assert found.statistic == pytest.approx(layer + tail, rel=1e-3)
     assert found.note == (
-        f"Means over seeds: summand {root + layer + tail:+.2f}, root {root:+.2f}, layer "
-        f"{layer:+.2f}, tail {tail:+.2f}, alignment +0.00."
+        f"Means over seeds: summand {root + layer + tail:+.2f}, tail {tail:+.2f}, layer "
+        f"{layer:+.2f}, root {root:+.2f}, alignment +0.00."
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lossgeom.extras import required
 from lossgeom.recording.crash_safety import write_atomically
-from lossgeom.recording.ended import last_values
+from lossgeom.recording.ended import series_of
 from lossgeom.recording.folder import RUNS_TABLE, TABLES, is_record, run_folder
 from lossgeom.recording.forms import number
 from lossgeom.recording.record import Record
@@ -133,7 +133,7 @@ def _run(record: Record, measured: Table) -> dict[str, Any]:
         f"config.{name}" if name in taken else name: value
         for name, value in _flat(record.config).items()
     }
-    last = {f"last.{metric}": value for metric, value in last_values(record).items()}
+    last = {f"last.{metric}": values[-1] for metric, values in series_of(measured).items()}
     return {**settings, **told, **last}
 
 

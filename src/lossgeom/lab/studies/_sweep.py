@@ -24,6 +24,7 @@ from lossgeom.lab.studies._solution import (
 )
 from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
 from lossgeom.problem import Problem
+from lossgeom.recording.ended import last_values
 from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
 from lossgeom.recording.record import Record
 
@@ -77,7 +78,7 @@ class Ends:
         """Read the records of a seed."""
         runs = dict[Place, Mapping[str, float] | None]()
         for place, record in seed.records.items():
-            last = {row["metric"]: row["value"] for row in record.rows()}
+            last = last_values(record)
             fails = record.status == "diverged" or last.get(TRAIN + ACCURACY, 1) < LEARNED
             runs[place] = None if fails else last
         return cls(seed.seed, runs)
@@ -86,6 +87,12 @@ class Ends:
         """What a run ends with."""
         run = self.runs[place]
         return math.inf if run is None else run[metric]
+
+    def change(self, metric: str, before: Place, after: Place) -> float:
+        """The logarithm of how many times a metric is as large in one run as in another."""
+        values = (self.at(place, metric) for place in (before, after))
+        low, high = (math.log(value) if value > 0 else -math.inf for value in values)
+        return high - low
 
     def trend(self, metric: str, axis: int, where: Where = always) -> float:
         """Rank correlation with a setting; its mean over the values of the other settings."""
@@ -201,7 +208,7 @@ def train_and_measure(
     """Train by the recipe of a run, and measure the solution."""
     study, network = run.study, run.study.network
     model, data = build(network, run.seed)
-    recipe = study.recipe(run.place)
+    recipe = study.recipe(**run.place)
     every = -(-recipe.steps(network.examples) // study.sgd.measurements)
     solve(
         recipe, model, data, record, seed=run.seed, chunk=network.chunk, every=every,
@@ -211,7 +218,7 @@ def train_and_measure(
 
 def steps(run: SeedRun[Any]) -> int:
     """How many a run has."""
-    return int(run.study.recipe(run.place).steps(run.study.network.examples))
+    return int(run.study.recipe(**run.place).steps(run.study.network.examples))
 
 
 def check_rates(study: Any) -> None:

@@ -144,14 +144,12 @@ S, J, B = SHARPNESS.name, JACOBIAN.name, BATCH_JACOBIAN.name
 
 def runs(seed: Seed, kind: str) -> list[Values]:
     """What is measured along the runs of all label smoothings, but for those that diverged."""
-    found = []
-    for smoothing in seed.study.label_smoothing:
-        if not seed.diverged(kind, smoothing):
-            values: Values = {}
-            for row in seed.at(kind, smoothing).rows():
-                values.setdefault(row["metric"], []).append(row["value"])
-            found.append({**values, EDGE: [v * seed.study.rate(kind) / 2 for v in values[S]]})
-    return found
+    rate = seed.study.rate(kind)
+    return [
+        {**seed.series[place], EDGE: [value * rate / 2 for value in seed.series[place][S]]}
+        for place in ((kind, smoothing) for smoothing in seed.study.label_smoothing)
+        if not seed.diverged(*place)
+    ]
 
 
 def reached(run: Values) -> int | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
@@ -47,13 +45,13 @@ class Config:
         require(self, self.updates >= 1, "1 or more", "updates")
         require(self, 0 < self.radius < math.inf, "radius > 0", "radius")
 
-    def recipe(self, place: Mapping[str, Any]) -> Recipe:
+    def recipe(self, equal: str, lr: float, batch_size: int) -> Recipe:
         """How a run is trained."""
         recipe = Recipe(
-            place["lr"], place["batch_size"], self.sgd.epochs,
+            lr, batch_size, self.sgd.epochs,
             momentum=self.sgd.momentum, weight_decay=self.weight_decay,
         )  # fmt: skip
-        if place["equal"] == EPOCHS:
+        if equal == EPOCHS:
             return recipe
         one = replace(recipe, epochs=1).steps(self.network.examples)
         return replace(recipe, epochs=max(1, round(self.updates / one)))

@@ -24,7 +24,6 @@ from lossgeom.lab.studies.jacobian_intervention.run import (
     MEAN,
     OFF,
     TEST_ERROR,
-    last_of,
 )  # fmt: skip
 
 OURS = "ours; MacDonald et al., arXiv:2305.14683, leave the question open"
@@ -142,8 +141,7 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def end(seed: Seed, arm: str, name: str) -> float:
     """What a run ends with; NaN if it is left out."""
-    record = seed.at(arm)
-    return math.nan if record.for_report.left_out else last_of(record, name)
+    return math.nan if seed.at(arm).for_report.left_out else seed.series[arm,][name][-1]
 
 
 def gone(seed: Seed, arm: str, of: str = GAP) -> float:
@@ -170,7 +168,7 @@ def as_predicted(seed: Seed, name: str) -> float:
 def off_target(seed: Seed, of: Callable[[float | None], bool]) -> float:
     """The largest error of quantities with some factors, in arms that hold or move any."""
     errors = [
-        abs(last_of(seed.at(arm), OFF[name]))
+        abs(seed.series[arm,].get(OFF[name], [math.nan])[-1])
         for arm, factors in ARMS.items()
         for name, factor in zip(HELD, factors, strict=True)
         if arm != FREE and of(factor)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
@@ -36,12 +34,12 @@ class Config:
         fit = all(1 <= size <= most for size in self.batch_size)
         require(self, fit, f"batch sizes of 1 to {most} examples", "batch_size")
 
-    def recipe(self, place: Mapping[str, Any]) -> Recipe:
+    def recipe(self, batch_size: int, lr: float) -> Recipe:
         """How a run is trained."""
-        sgd = self.sgd
         return Recipe(
-            **place, epochs=sgd.epochs, momentum=sgd.momentum, weight_decay=self.weight_decay
-        )
+            lr, batch_size, self.sgd.epochs,
+            momentum=self.sgd.momentum, weight_decay=self.weight_decay,
+        )  # fmt: skip
 
 
 # The main text of the paper gives the model, the data, and the weight decay. Learning rates, batch

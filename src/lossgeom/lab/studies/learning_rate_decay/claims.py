@@ -168,8 +168,8 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def logs(seed: Ends, metric: str, objective: str, *schedules: str) -> list[float]:
     """The logarithms of a metric's ratios to that at the small constant rate."""
-    small, *others = (seed.at((objective, s), metric) for s in (SMALL, *(schedules or DECAYED)))
-    return [math.log(other) - math.log(small) for other in others]
+    small = (objective, SMALL)
+    return [seed.change(metric, small, (objective, each)) for each in schedules or DECAYED]
 
 
 def ratio(seed: Ends, metric: str, objective: str) -> float:
@@ -205,16 +205,14 @@ def agreement(seed: Ends) -> float:
 
 def together(seed: Seed) -> float:
     """The mean over runs of the rank correlation of the two Jacobian norms along them."""
-    series = (
-        [record.series(metric.name)[1] for metric in (JACOBIAN, run.PARAMETER_JACOBIAN)]
-        for record in seed.records.values()
+    return stats.mean(
+        stats.rank_correlation(of[JACOBIAN.name], of[run.PARAMETER_JACOBIAN.name])
+        for of in seed.series.values()
     )
-    return stats.mean(stats.rank_correlation(*each) for each in series)
 
 
 def before(seed: Seed) -> float:
     """The larger over the smaller mean Jacobian norm, of a step and the large rate, half-way."""
     until = seed.study.steps // 2 // seed.study.every + 1
-    series = (seed.at(SQUARED, schedule).series(JACOBIAN.name)[1] for schedule in (STEP, LARGE))
-    norms = [values[:until][-1] for values in series]
+    norms = [seed.series[SQUARED, each][JACOBIAN.name][:until][-1] for each in (STEP, LARGE)]
     return max(norms) / min(norms)

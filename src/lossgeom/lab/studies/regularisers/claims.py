@@ -10,7 +10,7 @@ from lossgeom.lab import statistics as stats
 from lossgeom.lab.correlation_claims import claim_of_correlation
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, LABEL_GAP, LOSS, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
-from lossgeom.lab.studies._sweep import Ends, Place
+from lossgeom.lab.studies._sweep import ENDS, NAMES, Ends, Place
 from lossgeom.lab.studies.regularisers.config import BATCH, DECAY, NONE, REGULARISERS, Config
 from lossgeom.recording.ended import ended
 
@@ -29,7 +29,6 @@ LABELS = {
     GAP: "the gap",
     LABEL_GAP: "the gap of the loss without label smoothing",
 }
-OF = {SHARPNESS.name: "sharpness", JACOBIAN.name: "jacobian", GAP: "gap"}  # in names of claims
 Pairs = Sequence[tuple[Place, Place]]  # of a learning rate, a technique and a strength
 
 
@@ -101,10 +100,10 @@ def _regulariser(config: Config, seeds: Sequence[Ends], name: str) -> Iterator[C
         for s in config.strengths(name)
         if s > least
     ]
-    for metric, ending in OF.items():
+    for metric in ENDS:
         lowers = metric != SHARPNESS.name or name == "sam"
         yield stats.claim_over_seeds(
-            f"{name}_and_{ending}",
+            f"{name}_and_{NAMES[metric][0]}",
             statement=f"{said} {'lowers' if lowers else 'does not lower'} {LABELS[metric]}.",
             source=PAPER_A,
             measured=f"{LABELS[metric]} over that without it, geometric mean over learning rates "
@@ -163,8 +162,7 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def ratio(seed: Ends, metric: str, pairs: Pairs) -> float:
     """The geometric mean of a metric's ratios in pairs of runs; infinite where one diverged."""
-    logs = [math.log(seed.at(a, metric)) - math.log(seed.at(b, metric)) for a, b in pairs]
-    return math.exp(stats.mean(logs))
+    return math.exp(stats.mean(seed.change(metric, below, above) for above, below in pairs))
 
 
 def shuffled(seed: Ends) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from lossgeom.lab.studies._growth import (
     LAST,
     PARTS,
     Part,
-    grown,
+    along,
     numbers,
     of_part,
     share,
@@ -140,31 +141,28 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def sharpened(seed: Seed, kind: str, width: int) -> float:
     """Sharpness at the end over that at the start."""
-    record = seed.at(kind, width)
-    return math.exp(grown(numbers(record, FIRST), numbers(record, LAST), SHARPNESS.name))
+    return math.exp(along(seed, SHARPNESS.name, kind, width))
 
 
 def drifts(seed: Seed, kind: str, width: int) -> float:
     """How far the logarithm of sharpness goes since a quarter of training."""
-    record = seed.at(kind, width)
-    then = numbers(record, lambda values: values[len(values) // 4])
-    return abs(grown(then, numbers(record, LAST), SHARPNESS.name))
+    start = lambda values: values[len(values) // 4]  # noqa: E731
+    return abs(along(seed, SHARPNESS.name, kind, width, start=start))
 
 
 def with_width(seed: Seed, kind: str, change: Change) -> float:
     """The rank correlation of width with a change; NaN if a network diverged."""
-    found = [change(seed, kind, width) for width in seed.study.width]
-    return (
-        math.nan if any(map(math.isnan, found)) else stats.rank_correlation(seed.study.width, found)
-    )
+    widths = seed.study.width
+    found = [change(seed, kind, width) for width in widths]
+    return math.nan if any(map(math.isnan, found)) else stats.rank_correlation(widths, found)
 
 
 def changes(seed: Seed, kinds: Sequence[str]) -> float:
     """The largest relative change of sharpness along runs of some kinds; NaN if one diverged."""
     found = []
-    for record in (seed.at(kind, width) for kind in kinds for width in seed.study.width):
+    for place in itertools.product(kinds, seed.study.width):
         first, *ends = (
-            numbers(record, of).get(SHARPNESS.name, math.nan) for of in (FIRST, min, max)
+            numbers(seed, of, *place).get(SHARPNESS.name, math.nan) for of in (FIRST, min, max)
         )
         found += [abs(end / first - 1) for end in ends]
     return math.nan if any(map(math.isnan, found)) else max(found)
@@ -172,6 +170,5 @@ def changes(seed: Seed, kinds: Sequence[str]) -> float:
 
 def breaks(seed: Seed, width: int, part: Part) -> float:
     """The share of a part in the shortfall from start to end."""
-    record = seed.at(STANDARD, width)
-    found = shortfall(numbers(record, FIRST), numbers(record, LAST))
+    found = shortfall(*(numbers(seed, of, STANDARD, width) for of in (FIRST, LAST)))
     return share(of_part(found, part), found)
