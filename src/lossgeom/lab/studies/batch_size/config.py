@@ -23,13 +23,13 @@ class Config:
     batch_size: tuple[int, ...] = (25, 50, 125, 250)
     """Batch sizes, increasing."""
     updates: int = 800
-    """Steps, where these are equal, up to whole epochs."""
+    """Steps of the runs with an equal number of them, up to whole epochs."""
     weight_decay: float = 5e-4
     """Weight decay."""
     radius: float = 0.1
-    """Of the balls on which the variation of the Jacobian is bracketed."""
+    """Radius of the balls on which the variation of the Jacobian is bracketed."""
     varied: int = 100
-    """Examples whose balls these are, the first of those to train on."""
+    """Examples with such a ball, the first of those to train on."""
     sgd: Sgd = SGD
     """How long training is where epochs are equal."""
     network: Network = NETWORK
