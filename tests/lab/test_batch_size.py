@@ -96,9 +96,9 @@ def test_how_long_runs_are():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": (0.0, 0.1)}, r"learning rates > 0; got lr = \(0\.0, 0\.1\)$"),
-        ({"lr": (0.1,)}, "two or more learning rates"),
-        ({"lr": (0.2, 0.1)}, "expected increasing learning rates"),
+        ({"lr": (0.0, 0.1)}, r"learning rates > 0, increasing; got lr = \(0\.0, 0\.1\)$"),
+        ({"lr": (0.1,)}, "expected 2 or more learning rates"),
+        ({"lr": (0.2, 0.1)}, "expected 2 or more learning rates"),
         ({"batch_size": (10, 20)}, "three or more increasing batch sizes"),
         ({"batch_size": (0, 10, 20)}, "1 to 500 examples; got batch_size"),
         ({"batch_size": (5, 10, 501)}, "1 to 500 examples"),

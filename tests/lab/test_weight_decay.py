@@ -91,7 +91,7 @@ def test_nothing_is_known_where_the_runs_that_are_compared_diverge(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": (-0.1,)}, r"learning rates > 0; got lr = \(-0\.1,\)$"),
+        ({"lr": (-0.1,)}, r"learning rates > 0, increasing; got lr = \(-0\.1,\)$"),
         ({"weight_decay": (0.0, 1.0)}, "three or more weight decays, increasing from 0"),
         ({"weight_decay": (0.1, 0.2, 0.3)}, "three or more weight decays, increasing from 0"),
         ({"weight_decay": (0.0, 0.1, math.inf)}, "three or more weight decays, increasing from 0"),

@@ -27,6 +27,7 @@ from lossgeom.lab.training.schedules import Schedule
 from lossgeom.losses import as_loss
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
+from lossgeom.recording.ended import last_values
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.metric_figures import Comparison, Quantity
 from lossgeom.recording.record import Record
@@ -189,12 +190,12 @@ def solve(
 
 def gaps(record: Record) -> dict[str, float]:
     """The gaps between the last losses on the two sets of examples, of those that are recorded."""
-    ends = dict[str, float]()
-    for gap, loss in {GAP: LOSS, LABEL_GAP: LABEL_LOSS}.items():
-        on_train, on_test = (record.series(examples + loss)[1] for examples in (TRAIN, TEST))
-        if on_train:
-            ends[gap] = abs(on_test[-1] - on_train[-1])
-    return ends
+    ends = last_values(record)
+    return {
+        gap: abs(ends[TEST + loss] - ends[TRAIN + loss])
+        for gap, loss in {GAP: LOSS, LABEL_GAP: LABEL_LOSS}.items()
+        if TRAIN + loss in ends
+    }
 
 
 def mediators(problem: Problem, seed: int) -> dict[str, float]:

@@ -221,10 +221,10 @@ def steps(run: SeedRun[Any]) -> int:
     return int(run.study.recipe(**run.place).steps(run.study.network.examples))
 
 
-def check_rates(study: Any) -> None:
-    """Raise unless the learning rates of a study are positive and increase."""
-    require(study, all(0 < lr < math.inf for lr in study.lr), "learning rates > 0", "lr")
-    require(study, increase(study.lr, 1), "increasing learning rates", "lr")
+def check_rates(study: Any, fewest: int) -> None:
+    """Raise unless a study has so many learning rates, which are positive and increase."""
+    fine = increase(study.lr, fewest) and all(0 < lr < math.inf for lr in study.lr)
+    require(study, fine, f"{fewest} or more learning rates > 0, increasing", "lr")
 
 
 def increase(levels: Sequence[float], fewest: int = 3) -> bool:

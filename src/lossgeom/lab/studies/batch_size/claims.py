@@ -65,7 +65,7 @@ def _is_small(equal: str, last: float, place: Place) -> bool:
 
 def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     """Whether the local variation explains what the Jacobian norm does not."""
-    last = config.lr[-1]
+    last, sizes = config.lr[-1], config.batch_size
 
     def at_last(place: Place) -> bool:
         return bool(place[1] == last)
@@ -106,18 +106,10 @@ def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
         source=READING,
         measured=f"what is found of the variation with the largest batch at lr = {last:g}, divided "
         "by what is certified of it with the smallest; epochs equal",
-        values=[
-            _ratio(seed, config, config.batch_size[-1], config.batch_size[0]) for seed in seeds
-        ],
+        values=_ratios(seeds, last, sizes[-1], sizes[0]),
         expected=APART,
         note=stats.means(
-            {
-                f"found over certified, batch {size}": [
-                    _ratio(seed, config, size, size) for seed in seeds
-                ]
-                for size in config.batch_size
-            },
-            ".2f",
+            {f"found over certified, batch {n}": _ratios(seeds, last, n, n) for n in sizes}, ".2f"
         ),
     )
 
@@ -151,8 +143,9 @@ def pairs_of(seed: Ends, lr: float) -> Iterator[tuple[float, float, float]]:
             yield jacobian, found, gap
 
 
-def _ratio(seed: Ends, config: Config, size: int, other: int) -> float:
+def _ratios(seeds: Sequence[Ends], lr: float, size: int, other: int) -> list[float]:
     """What is found of the variation with one batch size, over what is certified with another."""
-    found, certified = ((EPOCHS, config.lr[-1], batch) for batch in (size, other))
-    ratio = seed.at(found, FOUND) / seed.at(certified, CERTIFIED)
-    return ratio if 0 < ratio < math.inf else math.nan  # else a run diverged or learned nothing
+    found, certified = ((EPOCHS, lr, batch) for batch in (size, other))
+    ratios = [seed.at(found, FOUND) / seed.at(certified, CERTIFIED) for seed in seeds]
+    # else a run diverged or learned nothing
+    return [ratio if 0 < ratio < math.inf else math.nan for ratio in ratios]

@@ -37,8 +37,7 @@ class Config:
 
     def __post_init__(self) -> None:
         sizes, most = self.batch_size, self.network.examples
-        check_rates(self)
-        require(self, len(self.lr) >= 2, "two or more learning rates", "lr")
+        check_rates(self, 2)
         require(self, increase(sizes), "three or more increasing batch sizes", "batch_size")
         fit = sizes[0] >= 1 and sizes[-1] <= most and 1 <= self.varied <= most
         require(self, fit, f"1 to {most} examples", "batch_size", "varied")

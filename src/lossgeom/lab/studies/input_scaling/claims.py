@@ -61,7 +61,7 @@ def _growth(seeds: Sequence[Seed], where: str) -> Iterator[Claim]:
     )
     yield stats.claim_over_seeds(
         "sharpness_does_not",
-        statement="Sharpness does not.",
+        statement="Sharpness hardly grows with the Jacobian norm there.",
         source=PAPER_A,
         measured="power of the largest Jacobian norm at the end with which the largest sharpness "
         f"along the run is larger {where}; it is 2 if both change as the ansatz has it",
@@ -102,7 +102,7 @@ def _mediators(seeds: Sequence[Seed], where: str) -> Iterator[Claim]:
     }
     yield most(
         "df_1_of_all",
-        statement="So it is with the curvature of all layers together.",
+        statement="Df_1 is also what keeps the curvature of all layers together from growing so.",
         source=PAPER_A,
         measured=of.format("first", "the parts of all layers"),
         values=[share_of_df(each, 1, each) for each in found],

@@ -88,19 +88,20 @@ def _mediated(seeds: Seeds) -> Iterator[Claim]:
         expected=UNCHANGED,
     )
     found = [gone(seed, "sharpness_0.4_alone") for seed in seeds]
-    for make, name, of, statement in (
-        (over_seeds, "mediated", HELD[0], "A penalty on sharpness with a free Jacobian norm lowers "
-         "the gap about as far as it lowers that norm."),
-        (control, "mediated_by_sharpness", HELD[1], "it lowers the gap as far as it lowers "
-         "sharpness."),
+    squared = "squared Jacobian norm"
+    for make, name, of, label, statement in (
+        (over_seeds, "mediated", HELD[0], squared, "A penalty on sharpness with a free Jacobian "
+         "norm lowers the gap about as far as it lowers that norm."),
+        (control, "mediated_by_sharpness", HELD[1], "sharpness", "it lowers the gap as far as it "
+         "lowers sharpness."),
     ):  # fmt: skip
         yield make(
             name,
             statement=statement,
             measured="fall of the logarithm of the gap where sharpness is lowered to 0.4 of its "
-            f"curve, over b times that of the {of}; b is the fall of the logarithm of the "
-            "gap for that of the squared Jacobian norm, by least squares over the arms that lower "
-            "this one at held sharpness",
+            f"curve, over b times that of the {label}; b is the fall of the logarithm of the gap "
+            f"for that of the {squared}, by least squares over the arms that lower it at held "
+            "sharpness",
             values=[as_predicted(seed, of) for seed in seeds],
             expected=AS_PREDICTED,
             note=stats.means({"part of the gap that is gone": found}),

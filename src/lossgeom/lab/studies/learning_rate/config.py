@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
-from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates, increase
+from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates
 
 NETWORK = NetworkSettings(widths=(64, 64))
 
@@ -29,8 +29,7 @@ class Config:
 
     def __post_init__(self) -> None:
         most = self.network.examples
-        check_rates(self)
-        require(self, increase(self.lr), "three or more learning rates", "lr")
+        check_rates(self, 3)
         fit = all(1 <= size <= most for size in self.batch_size)
         require(self, fit, f"batch sizes of 1 to {most} examples", "batch_size")
 

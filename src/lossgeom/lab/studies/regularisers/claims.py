@@ -39,7 +39,8 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
         yield from _over_all(records, seeds, gap)
     yield stats.claim_of_seeds(
         "jacobian_within_label_smoothing",
-        statement="It does so where only label smoothing differs, and the learning rate.",
+        statement=f"The Jacobian norm goes with {LABELS[LABEL_GAP]} where only label smoothing and "
+        "the learning rate differ.",
         source=OURS,
         of=f"rank correlation of the mean Jacobian norm and {LABELS[LABEL_GAP]} over the runs "
         "with label smoothing and those with nothing",
@@ -63,7 +64,7 @@ def _over_all(
     found = {LABELS[x]: [e.correlation(x, gap) for e in seeds] for x in (norm, SHARPNESS.name)}
     yield stats.claim_of_seeds(
         f"jacobian_goes_with_{gap}",
-        statement=f"A smaller Jacobian norm goes with a smaller value of {label}.",
+        statement=f"A smaller Jacobian norm goes with a smaller {label.removeprefix('the ')}.",
         source=PAPER_A,
         of=f"rank correlation of the mean Jacobian norm and {label} over all runs",
         values=found[LABELS[norm]],
@@ -72,7 +73,7 @@ def _over_all(
     )
     yield claim_of_correlation(
         f"jacobian_beats_sharpness_for_{gap}",
-        statement=f"The Jacobian norm goes with {label} much better than sharpness does.",
+        statement=f"The Jacobian norm goes with {label} better than sharpness does.",
         source=PAPER_A,
         measured=f"rank correlation of {label} with the mean Jacobian norm, less that with "
         "sharpness, over all runs",
@@ -81,7 +82,7 @@ def _over_all(
     )
     yield claim_of_correlation(
         f"jacobian_goes_with_{gap}_at_equal_loss",
-        statement=f"It goes with {label} at equal training loss, too.",
+        statement=f"The Jacobian norm goes with {label} at equal training loss, too.",
         source=OURS,
         measured=f"rank correlation of the mean Jacobian norm and {label} over all runs, given "
         "the training loss",
@@ -92,7 +93,9 @@ def _over_all(
 
 def _regulariser(config: Config, seeds: Sequence[Ends], name: str) -> Iterator[Claim]:
     """Whether it lowers each of three; of sharpness only SAM is to do so."""
-    said = "SAM" if name == "sam" else name.replace("_", " ").capitalize()
+    said = {"sam": "SAM", "jacobian_penalty": "A Jacobian penalty"}.get(
+        name, name.replace("_", " ").capitalize()
+    )
     least = config.common_decay if name == DECAY else -math.inf
     pairs = [
         ((lr, name, s), (lr, NONE, 0.0))

@@ -51,7 +51,8 @@ def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     yield stats.control(
         jacobian,
         "shifted",
-        statement="targets that are as long, but no further apart, make a larger one, too.",
+        statement="targets that are as long, but no further apart, make a larger Jacobian "
+        "norm, too.",
         measured=norm.format("their length"),
         values=[jacobian_is_larger(seed, SHIFTED) for seed in seeds],
     )

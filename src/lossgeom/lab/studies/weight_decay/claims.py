@@ -44,19 +44,19 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
 def _without(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     """What runs without weight decay are like."""
     made = partial(stats.claim_over_seeds, source=PAPER_A)
-    measured = "how many times {} with most weight decay what it is without; the smaller one of {}"
+    measured = "{} over that {}; the smallest ratio of both and of all learning rates"
     gone = [TRAIN + LOSS, SHARPNESS.name]
     yield made(
         "sharpness_vanishes",
         statement="Without weight decay, training loss and sharpness are next to nothing.",
-        measured=measured.format("as large it is", "loss and sharpness, and of learning rates"),
+        measured=measured.format("training loss, or sharpness, with most weight decay", "without"),
         values=[math.exp(min(_changes(config, seed, gone))) for seed in seeds],
         expected=TWICE,
     )
     yield made(
         "jacobian_and_gap_stay",
         statement="Without weight decay, the Jacobian norm and the gap are large all the same.",
-        measured=measured.format("as small it is", "norm and gap, and of learning rates"),
+        measured=measured.format("Jacobian norm, or gap, without weight decay", "with most"),
         values=[math.exp(-max(_changes(config, seed, [JACOBIAN.name, GAP]))) for seed in seeds],
         expected=LARGER,
     )
@@ -79,7 +79,7 @@ def _mediators(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     yield made(
         "root_breaks_the_ansatz",
         statement="Sharpness rises while Jacobians fall because C does: without its change, the "
-        "summands of all layers would fall, too.",
+        "summands of the layers would fall, too, on average.",
         measured=without.format("the square of the norm of C"),
         values=left("root"),
         expected=NEGATIVE,

@@ -32,7 +32,7 @@ class Config:
 
     def __post_init__(self) -> None:
         decays, most = self.weight_decay, self.network.examples
-        check_rates(self)
+        check_rates(self, 1)
         rise = increase(decays) and decays[0] == 0 and math.isfinite(decays[-1])
         require(self, rise, "three or more weight decays, increasing from 0", "weight_decay")
         few = 1 <= self.batch_size <= most and 1 <= self.mediated <= most

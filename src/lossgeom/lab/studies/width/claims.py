@@ -87,7 +87,7 @@ def _constant(seeds: Sequence[Seed]) -> Iterator[Claim]:
     yield stats.control(
         constant,
         "networks_do_not",
-        statement="nor do networks.",
+        statement="networks do not sharpen, either.",
         measured=measured.format("networks"),
         values=[changes(seed, (STANDARD,)) for seed in seeds],
     )
@@ -107,8 +107,7 @@ def _mediators(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     yield most(
         "tail_breaks",
         statement="What keeps the sharpness of the widest network from growing as the Jacobian "
-        "does is that the first layer's own Jacobian is in none of its parts, nor are those of "
-        "others in all.",
+        "does is that a layer's part has no factor for the Jacobians of the layers up to it.",
         source=PAPER_A,
         measured=of.format("the growth of tail Jacobians, less than that of the whole,"),
         values=parts["tail"],
