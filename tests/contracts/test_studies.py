@@ -63,6 +63,7 @@ def test_nothing_is_claimed_without_records(study):
     found = study.judge(study.Config(), [])
     assert all(claim.verdict == "inconclusive" for claim in found)
     assert len({claim.id for claim in found}) == len(found)
+    assert len({claim.statement for claim in found}) == len(found)  # by which two are compared
     assert study.summary(study.Config(), found)
 
 
