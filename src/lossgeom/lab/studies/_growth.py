@@ -45,7 +45,9 @@ def along(
 
 def layers(names: Iterable[str]) -> list[int]:
     """The layers of which there are mediators among some metrics."""
-    return sorted(int(name[8:]) for name in names if name.startswith("summand_"))
+    return sorted(
+        int(name.removeprefix("summand_")) for name in names if name.startswith("summand_")
+    )
 
 
 def changes(before: Numbers, after: Numbers, layer: int) -> dict[Part, float]:

@@ -16,6 +16,7 @@ from lossgeom.lab.studies._network import in_chunks
 from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.training import (
+    Objective,
     OptimizerSettings,
     Regularizer,
     batch_of_step,
@@ -179,13 +180,17 @@ def solve(
         optimizers=optimizers, steps=steps, schedule=recipe.schedule, ascent=recipe.ascent,
         clip=recipe.clip, regularizers=recipe.regularizers, seed=seed,
     )  # fmt: skip
-    penalties = objective_of(model, loss, (), recipe.regularizers).penalties
-    quantities: list[object] = [quantity for quantity, _ in penalties]
     ended = train(
         model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers,
-        others=[quantity for quantity in quantities if isinstance(quantity, Stateful)],
+        others=_with_state(objective_of(model, loss, (), recipe.regularizers)),
     )  # fmt: skip
     record.finish(ended)
+
+
+def _with_state(objective: Objective) -> list[Stateful]:
+    """The quantities of penalties that have a state."""
+    quantities: list[object] = [quantity for quantity, _ in objective.penalties]
+    return [quantity for quantity in quantities if isinstance(quantity, Stateful)]
 
 
 def gaps(record: Record) -> dict[str, float]:

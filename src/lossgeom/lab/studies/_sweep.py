@@ -129,9 +129,9 @@ def trends(
     where: Where = always,
     **parts: Any,
 ) -> Iterator[Claim]:
-    """Claim that what runs end with rises, or falls, with a setting.
+    """Claim that metrics of ``NAMES`` at the end of runs rise, or fall, with a setting.
 
-    Of those that may be asked for; a run that diverged or learned nothing counts as infinite.
+    In a run that diverged or learned nothing they count as infinite.
     """
     failed = sum(run is None for seed in seeds for place, run in seed.runs.items() if where(place))
     note = f"Runs that diverged or learned nothing, and count as infinite: {failed}."

@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from lossgeom.recording.correlations import RESAMPLES, Correlation, Runs
+from lossgeom.recording.correlations import NEEDED, RESAMPLES, Correlation, Runs
 from lossgeom.recording.ended import ended
 from lossgeom.recording.metric_figures import Comparison
 from lossgeom.report._section import Section
@@ -103,7 +103,7 @@ def _verdict(compared: Comparison, difference: Correlation) -> str:
     if math.isnan(low):
         return (
             f"Whether {second} or {first} goes together with {outcome} more closely cannot be "
-            "said: an interval needs 5 seeds and 5 settings, and values that differ."
+            f"said: {NEEDED}."
         )
     if low <= 0 <= high:
         return (

@@ -54,6 +54,7 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
         where=lambda place: place[:2] == (EPOCHS, last),
     )  # fmt: skip
     yield from _variation(config, seeds)
+    yield from _certified(config, seeds)
     yield jacobian_beats_sharpness(seeds, PAPER_A)
     of = "the batch size, averaged over learning rates and what is equal"
     yield shuffled(seeds, BATCH, RISES, cause="a larger batch", of=of)
@@ -65,7 +66,7 @@ def _is_small(equal: str, last: float, place: Place) -> bool:
 
 def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     """Whether the local variation explains what the Jacobian norm does not."""
-    last, sizes = config.lr[-1], config.batch_size
+    last = config.lr[-1]
 
     def at_last(place: Place) -> bool:
         return bool(place[1] == last)
@@ -100,6 +101,10 @@ def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
         ],
         inside=BEATS,
     )
+
+
+def _certified(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
+    last, sizes = config.lr[-1], config.batch_size
     yield stats.claim_over_seeds(
         "variation_certainly_rises",
         statement="What is certified of the local variation is enough to say that it rises.",
