@@ -18,13 +18,7 @@ from lossgeom.lab.studies.jacobian_intervention.config import (
     MOVED_OFF,
     Config,
 )  # fmt: skip
-from lossgeom.lab.studies.jacobian_intervention.run import (
-    GAP,
-    HELD,
-    MEAN,
-    OFF,
-    TEST_ERROR,
-)  # fmt: skip
+from lossgeom.lab.studies.jacobian_intervention.run import GAP, HELD, MEAN, OFF, TEST_ERROR
 
 OURS = "ours; MacDonald et al., arXiv:2305.14683, leave the question open"
 

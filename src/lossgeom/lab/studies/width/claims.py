@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lossgeom.claim import Claim, Interval
@@ -32,42 +32,36 @@ CONSTANT: Interval = (-math.inf, 1e-3)  # relative change of sharpness
 MOST: Interval = (0.5, math.inf)  # share of a shortfall
 
 Seed = SeedRecords[Config]
-Change = Callable[[Seed, str, int], float]  # of the sharpness of a network
 
 
 def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     """The verdicts."""
-    yield from _widths(seeds)
+    yield from _widths(config, seeds)
     yield from _constant(seeds)
     yield from _mediators(config, seeds)
 
 
-def _widths(seeds: Sequence[Seed]) -> Iterator[Claim]:
-    falls = partial(stats.claim_of_seeds, source=PAPER_A, inside=FALLS)
-    of = "rank correlation between width and {}, if no run diverges"
-    for kind, which in ((STANDARD, ""), (NTK, " in NTK parametrisation")):
-        yield falls(
-            f"wide_sharpen_less_{kind}",
-            statement=f"Wider networks{which} sharpen less.",
-            of=of.format("sharpness at the end over that at the start"),
-            values=[with_width(seed, kind, sharpened) for seed in seeds],
-            note=_by_width(seeds, kind, sharpened),
+def _widths(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
+    sharpens = "sharpness at the end over that at the start"
+    for name, kind, change, what, statement in (
+        ("sharpen_less_standard", STANDARD, sharpened, sharpens, "Wider networks sharpen less."),
+        ("sharpen_less_ntk", NTK, sharpened, sharpens,
+         "Wider networks in NTK parametrisation sharpen less."),
+        ("change_less_ntk", NTK, drifts,
+         "how far the logarithm of sharpness goes since a quarter of training",
+         "The sharpness of wider networks in NTK parametrisation changes less, after the first "
+         "quarter of training."),
+    ):  # fmt: skip
+        found = {width: [change(seed, kind, width) for seed in seeds] for width in config.width}
+        yield stats.claim_of_seeds(
+            f"wide_{name}",
+            statement=statement,
+            source=PAPER_A,
+            of=f"rank correlation between width and {what}, if no run diverges",
+            values=[with_width(config.width, of) for of in zip(*found.values(), strict=True)],
+            inside=FALLS,
+            note=stats.means({f"width {width}": values for width, values in found.items()}),
         )
-    yield falls(
-        "wide_change_less_ntk",
-        statement="The sharpness of wider networks in NTK parametrisation changes less, after the "
-        "first quarter of training.",
-        of=of.format("how far the logarithm of sharpness goes since a quarter of training"),
-        values=[with_width(seed, NTK, drifts) for seed in seeds],
-        note=_by_width(seeds, NTK, drifts),
-    )
-
-
-def _by_width(seeds: Sequence[Seed], kind: str, change: Change) -> str:
-    widths = seeds[0].study.width if seeds else ()
-    return stats.means(
-        {f"width {width}": [change(seed, kind, width) for seed in seeds] for width in widths}
-    )
 
 
 def _constant(seeds: Sequence[Seed]) -> Iterator[Claim]:
@@ -149,10 +143,8 @@ def drifts(seed: Seed, kind: str, width: int) -> float:
     return abs(along(seed, SHARPNESS.name, kind, width, start=start))
 
 
-def with_width(seed: Seed, kind: str, change: Change) -> float:
-    """The rank correlation of width with a change; NaN if a network diverged."""
-    widths = seed.study.width
-    found = [change(seed, kind, width) for width in widths]
+def with_width(widths: Sequence[int], found: Sequence[float]) -> float:
+    """The rank correlation of width with what was found; NaN if a network diverged."""
     return math.nan if any(map(math.isnan, found)) else stats.rank_correlation(widths, found)
 
 
