@@ -84,7 +84,7 @@ def test_lines_are_of_one_value_of_the_other_settings():
     }
     found = Ends(0, ends)
     assert found.trend("gap", 1) == 0
-    assert found.trend("gap", 1, lambda place: place[0] == 2) == 1
+    assert found.only({0: (2,)}).trend("gap", 1) == 1
     assert sorted(map(str, found.shuffled().runs.values())) == sorted(map(str, ends.values()))
     assert list(found.shuffled().runs) == list(ends)
     assert found.shuffled() == found.shuffled() != replace(found, seed=1).shuffled()

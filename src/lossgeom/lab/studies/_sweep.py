@@ -29,7 +29,6 @@ from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
 from lossgeom.recording.record import Record
 
 Place = tuple[Any, ...]
-Where = Callable[[Place], bool]
 Further = Callable[[Problem], Mapping[str, float]]
 
 NAMES = {  # in the names of claims, and in their statements
@@ -55,11 +54,6 @@ def scatter(colour: str, size: str) -> Scatter:
     """The gap over sharpness, and over the Jacobian norm."""
     caption = "Seeds are drawn together; the claims compare the runs of one seed."
     return Scatter(PAIRS, colour, size, caption, compared=COMPARED)
-
-
-def always(place: Place) -> bool:  # noqa: ARG001
-    """All runs."""
-    return True
 
 
 @dataclass(frozen=True)
@@ -94,10 +88,21 @@ class Ends:
         low, high = (math.log(value) if value > 0 else -math.inf for value in values)
         return high - low
 
-    def trend(self, metric: str, axis: int, where: Where = always) -> float:
+    def only(self, chosen: Mapping[int, Sequence[Any]]) -> Ends:
+        """The runs that have one of some values in places of their settings."""
+        return replace(
+            self,
+            runs={
+                place: run
+                for place, run in self.runs.items()
+                if all(place[axis] in values for axis, values in chosen.items())
+            },
+        )
+
+    def trend(self, metric: str, axis: int) -> float:
         """Rank correlation with a setting; its mean over the values of the other settings."""
         lines: dict[Place, list[Place]] = {}
-        for place in filter(where, self.runs):
+        for place in self.runs:
             lines.setdefault((*place[:axis], *place[axis + 1 :]), []).append(place)
         return stats.mean(
             stats.rank_correlation(
@@ -106,9 +111,9 @@ class Ends:
             for line in lines.values()
         )
 
-    def correlation(self, x: str, y: str, where: Where = always) -> float:
+    def correlation(self, x: str, y: str) -> float:
         """Rank correlation over the runs, without those that diverged or learned nothing."""
-        runs = [run for place, run in self.runs.items() if run is not None and where(place)]
+        runs = [run for run in self.runs.values() if run is not None]
         return stats.rank_correlation([run[x] for run in runs], [run[y] for run in runs])
 
     def shuffled(self) -> Ends:
@@ -126,14 +131,13 @@ def trends(
     cause: str,
     of: str,
     ending: str = "",
-    where: Where = always,
     **parts: Any,
 ) -> Iterator[Claim]:
     """Claim that metrics of ``NAMES`` at the end of runs rise, or fall, with a setting.
 
     In a run that diverged or learned nothing they count as infinite.
     """
-    failed = sum(run is None for seed in seeds for place, run in seed.runs.items() if where(place))
+    failed = sum(run is None for seed in seeds for run in seed.runs.values())
     note = f"Runs that diverged or learned nothing, and count as infinite: {failed}."
     for metric, inside in expected.items():
         verb, size = ("rises", "larger") if inside[0] > 0 else ("falls", "smaller")
@@ -142,7 +146,7 @@ def trends(
             f"{name}_{verb}{ending}",
             statement=f"{cause} gives a {size} {label}.",
             of=f"rank correlation of the {label} at the end with {of}",
-            values=[seed.trend(metric, axis, where) for seed in seeds],
+            values=[seed.trend(metric, axis) for seed in seeds],
             inside=inside,
             note=note if failed else "",
             **parts,

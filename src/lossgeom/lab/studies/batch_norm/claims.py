@@ -55,38 +55,34 @@ def _together(
 ) -> Iterator[Claim]:
     pair = "the Jacobian norm in eval mode and sharpness in train mode"
     below = f"at lr = {config.small_lr:g}, where 2 / lr is not reached"
-    along_a_run, over_runs = (
-        "rank correlation along a run",
-        "rank correlation over label smoothings",
-    )
+    largest = f"rank correlation over label smoothings of the largest values of {pair} along a run"
     for kind, ending, which in ((PLAIN, "_plain", "Without"), (NORMED, "", "With")):
         yield of_seeds(
             f"along{ending}",
             statement=f"{which} batch normalisation, {pair} rise together in training.",
-            of=f"{along_a_run} of {pair}, mean over label smoothings, {below}",
+            of=f"rank correlation along a run of {pair}, mean over label smoothings, {below}",
             values=[along(seed[kind]) for seed in found],
             inside=TOGETHER,
         )
         yield of_seeds(
             f"over_runs{ending}",
             statement=f"{which} batch normalisation, {pair} go together over runs.",
-            of=f"{over_runs} of the largest values of {pair} along a run, {below}",
+            of=f"{largest}, {below}",
             values=[over(seed[kind]) for seed in found],
             inside=TOGETHER,
         )
     yield control_of_seeds(
         "along_at_edge",
         statement="they rise together where sharpness is held at 2 / lr.",
-        of=f"{along_a_run} of {pair} since the latter first was 2 / lr, mean over the runs "
-        "that are held there",
+        of=f"rank correlation along a run of {pair} since the latter first was 2 / lr, mean over "
+        "the runs that are held there",
         values=[along(held(seed[PLAIN_EDGE] + seed[NORMED_EDGE])) for seed in found],
         inside=TOGETHER,
     )
     yield control_of_seeds(
         "over_runs_shuffled",
         statement="with batch normalisation, the Jacobian norm goes with sharpness of other runs.",
-        of=f"{over_runs} of the largest values of {pair} along a run, in an order drawn by the "
-        f"seed, {below}",
+        of=f"{largest}, those of sharpness in an order drawn by the seed, {below}",
         values=[over(seed[NORMED], order) for seed, order in zip(found, orders, strict=True)],
         inside=TOGETHER,
     )

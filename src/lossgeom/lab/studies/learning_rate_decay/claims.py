@@ -164,10 +164,9 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 # The statistics of a seed
 
 
-def logs(seed: Ends, metric: str, objective: str, *schedules: str) -> list[float]:
-    """The logarithms of a metric's ratios to that at the small constant rate."""
-    small = (objective, SMALL)
-    return [seed.change(metric, small, (objective, each)) for each in schedules or DECAYED]
+def logs(seed: Ends, metric: str, objective: str) -> list[float]:
+    """The logarithms of a metric's ratios to that at the small rate, of both that decay."""
+    return [seed.change(metric, (objective, SMALL), (objective, each)) for each in DECAYED]
 
 
 def ratio(seed: Ends, metric: str, objective: str) -> float:
@@ -188,7 +187,7 @@ def worst(seed: Ends, name: str, promise: str) -> float:
 
 def kept(seed: Ends) -> float:
     """The share of what the large rate gains that is left; NaN where it gains nothing."""
-    gained = logs(seed, GAP, WITH, LARGE)[0]
+    gained = seed.change(GAP, (WITH, SMALL), (WITH, LARGE))
     return stats.mean(logs(seed, GAP, WITH)) / gained if gained < 0 else math.nan
 
 

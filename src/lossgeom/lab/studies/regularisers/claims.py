@@ -45,7 +45,7 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
         of=f"rank correlation of the mean Jacobian norm and {LABELS[LABEL_GAP]} over the runs "
         "with label smoothing and those with nothing",
         values=[
-            each.correlation(JACOBIAN.name, LABEL_GAP, lambda p: p[1] in (NONE, "label_smoothing"))
+            each.only({1: (NONE, "label_smoothing")}).correlation(JACOBIAN.name, LABEL_GAP)
             for each in seeds
         ],
         inside=GOES_ALONG,
