@@ -69,7 +69,7 @@ def test_two_folders_of_a_study_side_by_side(tmp_path):
     assert rows(page, "Claims that differ")[1:] == [
         ["one is large.", "✓ shown: 2, [1.9, 2.1]", "✗ contradicted: 0.5, [0.4, 0.6]"]
     ]
-    assert "1 claims and controls have the same verdict and numbers" in page
+    assert "Claims and controls with the same verdict and numbers: 1." in page
     other = Record.create(tmp_path / "other", {"study": "t"}, kind="study")
     other.close()
     assert "Settings that differ" not in render([here, other.path]).read_text()
