@@ -79,6 +79,7 @@ def test_a_folder_is_named_with_its_place_where_both_have_one_name(tmp_path):
     pair = [make_study(tmp_path / place / "s", lr=1) for place in "ab"]
     page = render(pair, tmp_path / "both.html").read_text()
     assert f"<h1>{pair[0]} and {pair[1]}</h1>" in page
+    assert all(f"<h1>S: {folder}</h1>" in page for folder in pair)
     assert "<p>None.</p>" in page
 
 

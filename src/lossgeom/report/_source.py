@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,12 +118,11 @@ def _study(folder: Path, study: Record) -> Source:
 
 def _told_apart(studies: list[Source]) -> list[Source]:
     """Add the folder to the titles that several have."""
-    often = Counter(source.told.title for source in studies)
+    titles = [source.told.title for source in studies]
+    told = [replace(s.told, title=f"{s.told.title}: {s.folder}") for s in studies]
     return [
-        source
-        if often[source.told.title] == 1
-        else replace(source, told=replace(source.told, title=f"{source.told.title}: {source.folder}"))
-        for source in studies
+        replace(source, told=apart) if titles.count(source.told.title) > 1 else source
+        for source, apart in zip(studies, told, strict=True)
     ]
 
 
