@@ -31,8 +31,9 @@ def hold(
         metric: a positive quantity, such as ``JacobianNorm()`` or ``WarmSharpness()``.
         curve: steps and values of that very quantity, as ``record.series(name)`` gives them;
             straight lines in between, and the first and last value outside. ``JacobianNorm()`` is
-            the square of ``lossgeom.metrics.SobolevSeminorm()``, and ``WarmSharpness()`` is
-            ``lossgeom.metrics.Sharpness()``, of a problem with the data and the mode of training.
+            the square of ``lossgeom.metrics.SobolevSeminorm()``, and ``WarmSharpness()`` follows
+            ``lossgeom.metrics.Sharpness()``; both of a problem with the data and the mode of
+            training. Where a negative eigenvalue is the largest in size, it finds that one.
         strength: s.
         factor: from the step to :math:`\phi_t`, such as ``ramp(0.4, steps)``.
 
@@ -69,7 +70,10 @@ def hold(
 
     def weigh(mean: Tensor, step: int) -> Tensor:
         if mean <= 0:
-            raise ValueError(f"expected a positive quantity to hold, got {mean.item()} at {step}")
+            raise ValueError(
+                f"expected a positive quantity to hold, got {mean.item()} at {step} of "
+                f"{type(metric).__name__}; hold one that stays positive"
+            )
         target = float(np.interp(step, steps, values)) * factor(step)
         if not target > 0:
             raise ValueError(f"expected a factor > 0 on the curve, got {factor(step)} at {step}")
