@@ -204,7 +204,7 @@ def test_errors():
         hold(*good, factor=0.5)
     model = nn.Sequential(nn.Linear(4, 3)).double()
     nn.init.zeros_(model[0].weight)
-    with pytest.raises(ValueError, match="quantity to hold, got 0.0 at 2 of JacobianNorm; hold"):
+    with pytest.raises(ValueError, match=r"to hold, got 0\.0 at 2 of JacobianNorm; hold"):
         of(hold(*good), model=model).at(2)
     with pytest.raises(TypeError, match=r"expected an nn.Sequential with activations.*got Linear"):
         of(dropout(0.1), model=nn.Linear(4, 3))
