@@ -84,6 +84,8 @@ class Correlation:
 
     def __str__(self) -> str:
         """The value and its interval."""
+        if math.isnan(self.value):
+            return "not defined"
         low, high = self.interval()
         known = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
         return f"{self.value:.2f} ({known})"

@@ -123,12 +123,14 @@ def _on_target(seeds: Seeds) -> Iterator[Claim]:
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
     by_id = {claim.id: statistics.median(claim.per_seed or [math.nan]) for claim in found}
-    return (
-        f"On {config.network.data}, {stats.counted(found)} A squared Jacobian norm of 0.4 times "
-        f"that of a free run, at the same sharpness, lowers the gap by {by_id['jacobian_0.4']:.0%};"
-        f" a sharpness of 0.4 times that, at the same Jacobian norm, by "
-        f"{by_id['sharpness_0.4']:.1%}."
-    )
+    lowers = {
+        "jacobian_0.4": " A squared Jacobian norm of 0.4 times that of a free run, at the same "
+        "sharpness, lowers the gap by {:.0%}.",
+        "sharpness_0.4": " A sharpness of 0.4 times that of a free run, at the same Jacobian norm, "
+        "lowers it by {:.1%}.",
+    }
+    said = "".join(stats.note(text, by_id[name]) for name, text in lowers.items())
+    return f"On {config.network.data}, {stats.counted(found)}{said}"
 
 
 # The statistics of a seed

@@ -63,7 +63,7 @@ class Config:
             levels, high = getattr(self, name), most.get(name, 1e9)
             require(self, increase(levels, 1), "one or more increasing levels", name)
             inside = levels[0] >= 0 and levels[-1] <= high
-            require(self, inside, f"0 to {high:g}", name)
+            require(self, inside, f"levels from 0 to {high:g}", name)
             require(self, levels[0] > 0 or name not in POSITIVE, "levels > 0", name)
         require(self, self.common_decay >= 0, "a weight decay >= 0", "common_decay")
         fits = 1 <= self.common_batch <= self.network.examples
