@@ -1,9 +1,10 @@
 """What holds of every study."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from lossgeom.cli import main
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._study import FIRST_SEED
 
@@ -22,6 +23,17 @@ def test_its_settings_are_frozen_and_have_two_presets(study):
     assert isinstance(study.paper, study.Config)
     assert study.paper != study.Config()
     assert replace(study.paper) == study.paper
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_its_settings_are_flags_of_their_own(study, preset, capsys):
+    """No setting has the name of another one, of those of a network, or of an option."""
+    with pytest.raises(SystemExit) as ended:
+        main(["run", study.name, "--preset", preset, "--help"])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    own = {field.name for field in fields(study.Config)} - {"network", "sgd"}
+    assert all(f"--{name.replace('_', '-')}" in said.out for name in own)
 
 
 def test_its_runs_have_folders_of_their_own_and_fresh_seeds(study):
@@ -51,6 +63,7 @@ def test_nothing_is_claimed_without_records(study):
     found = study.judge(study.Config(), [])
     assert all(claim.verdict == "inconclusive" for claim in found)
     assert len({claim.id for claim in found}) == len(found)
+    assert len({claim.statement for claim in found}) == len(found)  # by which two are compared
     assert study.summary(study.Config(), found)
 
 

@@ -52,9 +52,9 @@ class Ended:
 
     def rows(self):
         return [
-            {"metric": name, "value": value}
+            {"metric": name, "step": step, "value": value}
             for name, series in self.of.items()
-            for value in series.values()
+            for step, value in series.items()
         ]
 
 

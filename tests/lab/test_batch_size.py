@@ -88,7 +88,7 @@ def test_how_long_runs_are():
     }
     assert [steps["epochs", size] for size in Config().batch_size] == [2000, 1000, 400, 200]
     assert {steps["updates", size] for size in Config().batch_size} == {800}
-    assert Config(updates=1).recipe({"equal": "updates", "lr": 0.1, "batch_size": 50}).epochs == 1
+    assert Config(updates=1).recipe("updates", 0.1, 50).epochs == 1
     last = [each for each in STUDY.plan(PAPER, 1) if each.place["equal"] == "updates"]
     assert [STUDY.steps(each) for each in last] == pytest.approx([35_000] * 15, rel=0.02)
 
@@ -96,9 +96,9 @@ def test_how_long_runs_are():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": (0.0, 0.1)}, r"learning rates > 0; got lr = \(0\.0, 0\.1\)$"),
-        ({"lr": (0.1,)}, "two or more learning rates"),
-        ({"lr": (0.2, 0.1)}, "expected increasing learning rates"),
+        ({"lr": (0.0, 0.1)}, r"learning rates > 0, increasing; got lr = \(0\.0, 0\.1\)$"),
+        ({"lr": (0.1,)}, "expected 2 or more learning rates"),
+        ({"lr": (0.2, 0.1)}, "expected 2 or more learning rates"),
         ({"batch_size": (10, 20)}, "three or more increasing batch sizes"),
         ({"batch_size": (0, 10, 20)}, "1 to 500 examples; got batch_size"),
         ({"batch_size": (5, 10, 501)}, "1 to 500 examples"),

@@ -11,6 +11,7 @@ from lossgeom.lab.studies._growth import (
     FIRST,
     LAST,
     PARTS,
+    along,
     exponent,
     grown,
     numbers,
@@ -20,6 +21,7 @@ from lossgeom.lab.studies._growth import (
     shortfall,
 )
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, mediators
+from lossgeom.lab.studies._study import SeedRecords
 
 BEFORE = {JACOBIAN_MAX.name: 1.0, "root": 1.0}
 BEFORE |= {
@@ -61,11 +63,14 @@ def test_numbers_of_a_record(tmp_path):
     for step, value in enumerate((2.0, 5.0, 3.0)):
         record.append({"step": step, "metric": "a", "value": value})
     record.finish()
-    assert [numbers(record, of) for of in (FIRST, LAST, max)] == [{"a": 2}, {"a": 3}, {"a": 5}]
-    record = Record.create(tmp_path / "other", {})
-    record.append({"step": 0, "metric": "a", "value": 2.0})
-    record.finish("diverged")
-    assert numbers(record, LAST) == {}
+    other = Record.create(tmp_path / "other", {})
+    other.append({"step": 0, "metric": "a", "value": 2.0})
+    other.finish("diverged")
+    seed = SeedRecords(0, None, {("run",): record, ("other",): other})
+    found = [numbers(seed, of, "run") for of in (FIRST, LAST, max)]
+    assert found == [{"a": 2}, {"a": 3}, {"a": 5}]
+    assert along(seed, "a", "run", end=max) == pytest.approx(math.log(2.5))
+    assert numbers(seed, LAST, "other") == {}
 
 
 def test_the_shortfall_of_a_network():

@@ -200,9 +200,11 @@ def test_errors():
             hold(good[0], (steps, values))
     with pytest.raises(ValueError, match="expected strength > 0"):
         hold(*good, strength=0)
+    with pytest.raises(TypeError, match=r"function of the step, such as ramp\(0.4, 200\), got 0.5"):
+        hold(*good, factor=0.5)
     model = nn.Sequential(nn.Linear(4, 3)).double()
     nn.init.zeros_(model[0].weight)
-    with pytest.raises(ValueError, match=r"expected a positive quantity to hold, got 0.0 at 2"):
+    with pytest.raises(ValueError, match=r"to hold, got 0\.0 at 2 of JacobianNorm; hold"):
         of(hold(*good), model=model).at(2)
     with pytest.raises(TypeError, match=r"expected an nn.Sequential with activations.*got Linear"):
         of(dropout(0.1), model=nn.Linear(4, 3))

@@ -267,7 +267,7 @@ def test_paper_presets_on_files_of_the_published_format(tmp_path, study):
         (
             width,
             {"network": NetworkSettings(widths=())},
-            "an mlp with hidden layers, in the standard",
+            "an mlp with hidden layers, and parametrization standard",
         ),
         (width, {"every": 0}, "1 <= every <= steps"),
         *(

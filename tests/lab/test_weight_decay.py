@@ -53,8 +53,8 @@ def test_the_parts_of_a_change_add_up(tmp_path):
     root, layer, tail = 2 * math.log(6), math.log(0.8), math.log(0.7)
     assert found.statistic == pytest.approx(layer + tail, rel=1e-3)
     assert found.note == (
-        f"Means over seeds: summand {root + layer + tail:+.2f}, root {root:+.2f}, layer "
-        f"{layer:+.2f}, tail {tail:+.2f}, alignment +0.00."
+        f"Means over seeds: summand {root + layer + tail:+.2f}, tail {tail:+.2f}, layer "
+        f"{layer:+.2f}, root {root:+.2f}, alignment +0.00."
     )
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_known_where_the_runs_that_are_compared_diverge(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": (-0.1,)}, r"learning rates > 0; got lr = \(-0\.1,\)$"),
+        ({"lr": (-0.1,)}, r"learning rates > 0, increasing; got lr = \(-0\.1,\)$"),
         ({"weight_decay": (0.0, 1.0)}, "three or more weight decays, increasing from 0"),
         ({"weight_decay": (0.1, 0.2, 0.3)}, "three or more weight decays, increasing from 0"),
         ({"weight_decay": (0.0, 0.1, math.inf)}, "three or more weight decays, increasing from 0"),

@@ -30,6 +30,20 @@ def test_refuses_what_is_not_its_own(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.quick
+def test_names_few_of_many_settings_that_differ(tmp_path):
+    with Record.create(tmp_path / "a", {"study": "a", "network": {"model": "mlp", "widths": [8]}}):
+        pass
+    other = {"study": "a", "network": {"model": "mlp", "widths": [4]}}
+    told = r"\(network.widths: there \[8\], asked \[4\]\); choose another folder"
+    with pytest.raises(RecordError, match=told):
+        Record.create(tmp_path / "a", other, resume=True)
+    other = {"study": "b", "lr": 1, "momentum": 0, "steps": 2, "network": {"widths": [8]}}
+    told = r"\(study: there 'a', asked 'b'; .*; lr: there None, asked 1; and 2 more\);"
+    with pytest.raises(RecordError, match=told):
+        Record.create(tmp_path / "a", other, resume=True)
+
+
 def snapshot(folder: Path):
     return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*") if p.is_file()}
 

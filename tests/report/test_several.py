@@ -69,7 +69,7 @@ def test_two_folders_of_a_study_side_by_side(tmp_path):
     assert rows(page, "Claims that differ")[1:] == [
         ["one is large.", "✓ shown: 2, [1.9, 2.1]", "✗ contradicted: 0.5, [0.4, 0.6]"]
     ]
-    assert "1 claims and controls have the same verdict and numbers" in page
+    assert "Claims and controls with the same verdict and numbers: 1." in page
     other = Record.create(tmp_path / "other", {"study": "t"}, kind="study")
     other.close()
     assert "Settings that differ" not in render([here, other.path]).read_text()
@@ -79,6 +79,7 @@ def test_a_folder_is_named_with_its_place_where_both_have_one_name(tmp_path):
     pair = [make_study(tmp_path / place / "s", lr=1) for place in "ab"]
     page = render(pair, tmp_path / "both.html").read_text()
     assert f"<h1>{pair[0]} and {pair[1]}</h1>" in page
+    assert all(f"<h1>S: {folder}</h1>" in page for folder in pair)
     assert "<p>None.</p>" in page
 
 

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from lossgeom import Record, cli
+from lossgeom.recording.for_report import ForReport
+from lossgeom.recording.metric_figures import Trajectories
 from lossgeom.report import render
 
 SGD = {"optimizers": ["SGD"], "formula": "2/lr", "matrix": "Hessian", "full_batch": True}
@@ -52,6 +54,19 @@ def test_many_verdicts_are_counted_before_they_are_told(tmp_path):
     counted = "Of 9 runs, 1 is <strong>below</strong>, 8 are <strong>at the edge</strong>."
     assert page.index(counted) < page.index("<summary>Run by run</summary>")
     assert page.count("is <strong>at the edge</strong>:") == 8
+
+
+def test_a_study_of_whose_runs_none_has_a_verdict_says_nothing(tmp_path):
+    folder = tmp_path / "study"
+    with Record.create(folder, {"study": "s"}, kind="study") as study:
+        study.describe(ForReport(title="S", planned_runs=("a", "b"), figure=Trajectories()))
+    for name in "ab":
+        with Record.create(folder / "runs" / name) as record:
+            record.describe(ForReport(thresholds={"sharpness": 2.0}))
+            record.append({"step": 0, "metric": "sharpness", "value": 1.0})
+    assert "Edge of stability" not in render([folder]).read_text()
+    runs = render([folder / "runs" / name for name in "ab"]).read_text()
+    assert runs.count("is <strong>without a verdict</strong>: it is not known whether") == 2
 
 
 def test_a_threshold_out_of_sight_does_not_flatten_the_curve(tmp_path):

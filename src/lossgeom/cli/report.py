@@ -28,7 +28,7 @@ Of several, those that are no records, such as the report itself, are left out."
 class ReportOptions:
     """What to report on."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, named("RUN")]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, named("RUN [RUN ...]")]
     """Folders of studies or of single runs."""
     out: Annotated[Path | None, optional("FILE", "report.html in RUN, or beside several")] = None
     """The HTML file. Only reports are replaced."""

@@ -155,11 +155,9 @@ def _together(
 
 
 def _check(options: RunOptions) -> None:
-    if options.seeds < 1 or (options.workers is not None and options.workers < 1):
-        raise ValueError(
-            f"expected --seeds and --workers of at least 1, got --seeds {options.seeds} and "
-            f"--workers {options.workers}"
-        )
+    for name, number in (("--seeds", options.seeds), ("--workers", options.workers)):
+        if number is not None and number < 1:
+            raise ValueError(f"expected {name} of at least 1, got {number}")
     require_lab()
     if options.table == "parquet":
         require_tables()

@@ -5,9 +5,7 @@ from typing import Any
 
 from lossgeom.claim import Claim
 from lossgeom.lab.statistics import claim_of
-from lossgeom.recording.correlations import Correlation
-
-TOO_FEW = "An interval needs 5 seeds and 5 settings, and values that differ."
+from lossgeom.recording.correlations import NEEDED, Correlation
 
 
 def claim_of_correlation(name: str, *, found: Correlation, note: str = "", **parts: Any) -> Claim:
@@ -35,5 +33,5 @@ def claim_of_correlation(name: str, *, found: Correlation, note: str = "", **par
     said = f"Over {found.runs} runs."
     if found.left_out:
         said = f"Over {found.runs} runs, without {found.left_out} that have no finite values."
-    reason = TOO_FEW if math.isnan(found.interval()[0]) else ""
+    reason = f"{NEEDED.capitalize()}." if math.isnan(found.interval()[0]) else ""
     return claim_of(name, found.value, found.interval, found.of_seeds, said, reason, note, **parts)

@@ -108,19 +108,25 @@ def run_study(
             (out / name).unlink(missing_ok=True)  # it may speak of fewer runs
         failed = _run_missing(study, runs, out, executor or Processes(), on_progress)
         write_tables(out, [record], parquet=parquet)
-        try:
-            over = [path for run in runs if _is_over(path := run_folder(out, run.name))]
-            found = study.judge(config, [Record.open(path) for path in over])
-            write_json(out / CLAIMS_FILE, [claim.to_json() for claim in found])
-            record.describe(ForReport(summary=study.summary(config, found)))
-        except Exception as error:
-            told = f"The claims could not be judged: {message(error)}"
-            record.describe(ForReport(summary=told))
-            record.finish("failed")
-            raise
+        found = _judge(study, config, runs, record)
         record.finish("failed" if failed else "finished")
     if failed:
         raise FailedRunsError(_told(failed, len(runs))) from next(iter(failed.values()))
+    return found
+
+
+def _judge(study: Study, config: Any, runs: Sequence[SeedRun[Any]], record: Record) -> list[Claim]:
+    """Write the claims and what they say in short, or that they could not be judged."""
+    try:
+        over = [path for run in runs if _is_over(path := run_folder(record.path, run.name))]
+        found = study.judge(config, [Record.open(path) for path in over])
+        write_json(record.path / CLAIMS_FILE, [claim.to_json() for claim in found])
+        record.describe(ForReport(summary=study.summary(config, found)))
+    except Exception as error:
+        told = f"The claims could not be judged: {message(error)}"
+        record.describe(ForReport(summary=told))
+        record.finish("failed")
+        raise
     return found
 
 

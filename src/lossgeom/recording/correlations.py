@@ -33,6 +33,7 @@ from lossgeom.claim import LEVEL, Interval
 from lossgeom.extras import required
 
 RESAMPLES = 10_000
+NEEDED = "an interval needs 5 seeds and 5 settings, and values that differ"
 FEWEST_BEYOND = 5  # resamples beyond an end of an interval, which is not known with fewer
 AT_ONCE = 500  # resamples
 ROUNDING = 1e-20  # what the variance of something constant may be, of its mean square
@@ -83,6 +84,8 @@ class Correlation:
 
     def __str__(self) -> str:
         """The value and its interval."""
+        if math.isnan(self.value):
+            return "not defined"
         low, high = self.interval()
         known = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
         return f"{self.value:.2f} ({known})"
@@ -147,6 +150,7 @@ class Runs:
         return self.where([all(map(math.isfinite, row)) for row in rows])
 
     def where(self, chosen: Sequence[bool]) -> Runs:
+        """The runs that are chosen, of all in their order."""
         columns = {name: tuple(compress(of, chosen)) for name, of in self.columns.items()}
         seeds, settings = (tuple(compress(of, chosen)) for of in (self.seeds, self.settings))
         return Runs(seeds, settings, columns)

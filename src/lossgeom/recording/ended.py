@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lossgeom.recording.correlations import Runs
 from lossgeom.recording.record import Record
@@ -30,5 +31,13 @@ def ended(*studies: Iterable[Record]) -> Runs:
 
 def last_values(record: Record) -> dict[str, float]:
     """The last value of every metric."""
-    rows = sorted((row for row in record.rows() if "metric" in row), key=lambda row: row["step"])
-    return {row["metric"]: row["value"] for row in rows}
+    return {metric: values[-1] for metric, values in series_of(record.rows()).items()}
+
+
+def series_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The values of every metric, by step."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if "metric" in row:
+            found.setdefault(row["metric"], {})[row["step"]] = row["value"]
+    return {metric: [of[step] for step in sorted(of)] for metric, of in found.items()}

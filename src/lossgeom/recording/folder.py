@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lossgeom.recording.record_format import SCHEMA, RecordError, check_manifest
 MANIFEST_FILE, ROWS, CLAIMS_FILE = "manifest.json", "rows.jsonl", "claims.json"
 RUNS_TABLE = "runs.csv"
 TABLES = (RUNS_TABLE, "runs.parquet", "rows.parquet")
+TOLD = 3  # settings in which a folder is another one
 
 
 def new_manifest(kind: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +116,24 @@ def _is_ours(path: Path) -> bool:
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    old, new = flat(old), flat(new)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{k}: there {old.get(k)!r}, asked {new.get(k)!r}" for k in keys) or "its kind"
+    told = [f"{k}: there {old.get(k)!r}, asked {new.get(k)!r}" for k in keys[:TOLD]]
+    more = [f"and {len(keys) - TOLD} more"] if len(keys) > TOLD else []
+    return "; ".join(told + more) or "its kind"
+
+
+def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by name, those within others with a dot.
+
+    >>> flat({"lr": 0.1, "network": {"widths": [8, 8]}})
+    {'lr': 0.1, 'network.widths': [8, 8]}
+    """
+    found = dict[str, Any]()
+    for name, value in settings.items():
+        inside = isinstance(value, Mapping)
+        found |= flat(value, f"{before}{name}.") if inside else {before + name: value}
+    return found
 
 
 def contents_of(folder: Path, rows: int) -> dict[str, Any]:

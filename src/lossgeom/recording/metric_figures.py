@@ -76,6 +76,11 @@ class Comparison:
     outcome: Quantity
     given: Quantity
 
+    @property
+    def metrics(self) -> tuple[str, str, str]:
+        """The names of the three."""
+        return self.first.metric, self.second.metric, self.outcome.metric
+
 
 @dataclass(frozen=True)
 class Scatter:

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lossgeom.extras import required
 from lossgeom.recording.crash_safety import write_atomically
-from lossgeom.recording.ended import last_values
-from lossgeom.recording.folder import RUNS_TABLE, TABLES, is_record, run_folder
+from lossgeom.recording.ended import series_of
+from lossgeom.recording.folder import RUNS_TABLE, TABLES, flat, is_record, run_folder
 from lossgeom.recording.forms import number
 from lossgeom.recording.record import Record
 
@@ -130,20 +130,11 @@ def _run(record: Record, measured: Table) -> dict[str, Any]:
     }
     taken = {"run", "study", *told}
     settings = {
-        f"config.{name}" if name in taken else name: value
-        for name, value in _flat(record.config).items()
+        f"config.{name}" if name in taken else name: _cell(value)
+        for name, value in flat(record.config).items()
     }
-    last = {f"last.{metric}": value for metric, value in last_values(record).items()}
+    last = {f"last.{metric}": values[-1] for metric, values in series_of(measured).items()}
     return {**settings, **told, **last}
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by name, those within others with a dot."""
-    found = dict[str, Any]()
-    for name, value in settings.items():
-        inside = isinstance(value, Mapping)
-        found |= _flat(value, f"{before}{name}.") if inside else {before + name: _cell(value)}
-    return found
 
 
 def _cell(value: Any) -> Any:

@@ -64,7 +64,7 @@ def read_sources(folders: Sequence[Path]) -> list[Source]:
 
     studies, alone = of("study"), of(*ALONE)
     runs = {f: record for f, record in found.items() if f not in studies and f not in alone}
-    sources = [_study(folder, record) for folder, record in studies.items()]
+    sources = _told_apart([_study(folder, record) for folder, record in studies.items()])
     sources += [_single_runs({folder: record}) for folder, record in alone.items()]
     sources += [_single_runs(runs)] if runs else []
     for source in sources:
@@ -114,6 +114,16 @@ def _study(folder: Path, study: Record) -> Source:
     claims = read_claims(folder / CLAIMS_FILE) if there else ()
     source = Source(folder, study.manifest, told, records, told.planned_runs, claims)
     return source if source.complete else replace(source, claims=())  # they are of fewer runs
+
+
+def _told_apart(studies: list[Source]) -> list[Source]:
+    """Add the folder to the titles that several have."""
+    titles = [source.told.title for source in studies]
+    told = [replace(s.told, title=f"{s.told.title}: {s.folder}") for s in studies]
+    return [
+        replace(source, told=apart) if titles.count(source.told.title) > 1 else source
+        for source, apart in zip(studies, told, strict=True)
+    ]
 
 
 def _check_settings(source: Source) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lossgeom.recording.ended import last_values
+from lossgeom.recording.folder import flat
 from lossgeom.report._source import Source
 from lossgeom.report.sections.claims import number, told
 from lossgeom.report.sections.setup import as_text, used
@@ -40,7 +41,7 @@ def compared(sources: Sequence[Source]) -> dict[str, Any] | None:
     same = first.name == second.name
     return {
         "names": [str(source.folder) for source in sources] if same else [first.name, second.name],
-        "settings": _differing(_flat(first.config), _flat(second.config)),
+        "settings": _differing(*(_in_words(side.config) for side in sides)),
         "ends": _ends(first.ends, second.ends),
         "claims": _differing(first.claims, second.claims),
         "agree": sum(second.claims.get(key) == said for key, said in first.claims.items()),
@@ -67,13 +68,8 @@ def _sides(source: Source) -> list[Side]:
     ]
 
 
-def _flat(config: Mapping[str, Any], start: str = "") -> dict[str, str]:
-    """Settings in words, those within others with the names of both."""
-    found: dict[str, str] = {}
-    for key, value in config.items():
-        inside = isinstance(value, dict)
-        found |= _flat(value, f"{start}{key}.") if inside else {f"{start}{key}": as_text(value)}
-    return found
+def _in_words(config: Mapping[str, Any]) -> dict[str, str]:
+    return {name: as_text(value) for name, value in flat(config).items()}
 
 
 def _differing(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, list[str]]]:

@@ -29,12 +29,16 @@ def hold(
 
     Args:
         metric: a positive quantity, such as ``JacobianNorm()`` or ``WarmSharpness()``.
-        curve: steps and values, as ``record.series(name)`` gives them; straight lines in between,
-            and the first and last value outside.
+        curve: steps and values of that very quantity, as ``record.series(name)`` gives them;
+            straight lines in between, and the first and last value outside. ``JacobianNorm()`` is
+            the square of ``lossgeom.metrics.SobolevSeminorm()``, and ``WarmSharpness()`` follows
+            ``lossgeom.metrics.Sharpness()``; both of a problem with the data and the mode of
+            training. Where a negative eigenvalue is the largest in size, it finds that one.
         strength: s.
         factor: from the step to :math:`\phi_t`, such as ``ramp(0.4, steps)``.
 
     Raises:
+        TypeError: if the factor is no function.
         ValueError: if the strength is not positive, the curve has other steps than values, steps
             that do not increase or a value that is not positive and finite; or, in training, if
             the quantity or the factor is not positive.
@@ -51,6 +55,11 @@ def hold(
     """
     steps, values = curve
     check_number("strength", strength, 0)
+    if not callable(factor):
+        raise TypeError(
+            "expected a factor that is a function of the step, such as ramp(0.4, 200), got "
+            f"{factor!r}"
+        )
     increasing = all(a < b for a, b in pairwise(steps))
     positive = all(0 < value < math.inf for value in values)
     if not steps or len(steps) != len(values) or not increasing or not positive:
@@ -61,7 +70,10 @@ def hold(
 
     def weigh(mean: Tensor, step: int) -> Tensor:
         if mean <= 0:
-            raise ValueError(f"expected a positive quantity to hold, got {mean.item()} at {step}")
+            raise ValueError(
+                f"expected a positive quantity to hold, got {mean.item()} at {step} of "
+                f"{type(metric).__name__}; hold one that stays positive"
+            )
         target = float(np.interp(step, steps, values)) * factor(step)
         if not target > 0:
             raise ValueError(f"expected a factor > 0 on the curve, got {factor(step)} at {step}")

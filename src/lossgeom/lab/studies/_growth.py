@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, LOSS, SHARPNESS, TRAIN
+from lossgeom.lab.studies._study import SeedRecords, require
 from lossgeom.recording.metric_figures import Panel
-from lossgeom.recording.record import Record
 
+Of = Callable[[Sequence[float]], float]  # one of what was measured along a run
 Numbers = Mapping[str, float]  # of a network, by their names in its record
-Part = Literal["tail", "layer", "root", "alignment"]
+Part = Literal["tail", "layer", "root", "alignment"]  # what a layer's eigenvalue is made of
 Shortfall = Mapping[tuple[Part, int], float]
 PARTS: tuple[Part, ...] = ("tail", "layer", "root", "alignment")
 PANELS = (  # of what is measured along a run
@@ -20,22 +21,41 @@ PANELS = (  # of what is measured along a run
     Panel(SHARPNESS.name, "sharpness", log=True),
     Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
 )
-FIRST, LAST = itemgetter(0), itemgetter(-1)  # of what was measured along a run; or max
+FIRST, LAST = itemgetter(0), itemgetter(-1)
 
 
-def numbers(record: Record, of: Callable[[Sequence[float]], float]) -> dict[str, float]:
+def numbers(seed: SeedRecords[Any], of: Of, *place: Any) -> dict[str, float]:
     """One of the values that each metric has along a run; nothing if it diverged."""
-    rows = [row for row in record.rows() if "metric" in row] if record.status != "diverged" else []
-    found: dict[str, list[float]] = {}
-    for row in sorted(rows, key=itemgetter("step")):
-        found.setdefault(row["metric"], []).append(row["value"])
-    return {name: of(values) for name, values in found.items()}
+    series = {} if seed.diverged(*place) else seed.series[place]
+    return {name: of(values) for name, values in series.items()}
 
 
 def grown(before: Numbers, after: Numbers, name: str) -> float:
     """The logarithm of how many times a number has grown; NaN where it is not known or positive."""
     ratio = after.get(name, math.nan) / (before.get(name, math.nan) or math.nan)
     return math.log(ratio) if ratio > 0 else math.nan
+
+
+def along(
+    seed: SeedRecords[Any], name: str, *place: Any, start: Of = FIRST, end: Of = LAST
+) -> float:
+    """The logarithm of how many times a number grows along a run."""
+    return grown(numbers(seed, start, *place), numbers(seed, end, *place), name)
+
+
+def layers(names: Iterable[str]) -> list[int]:
+    """The layers of which there are mediators among some metrics."""
+    return sorted(
+        int(name.removeprefix("summand_")) for name in names if name.startswith("summand_")
+    )
+
+
+def changes(before: Numbers, after: Numbers, layer: int) -> dict[Part, float]:
+    """What the terms of ``shortfall`` add to the logarithm of a layer's eigenvalue."""
+    norms = (f"tail_jacobian_{layer}", f"layer_jacobian_{layer}", "root")
+    factors = [2 * grown(before, after, name) for name in norms]
+    alignment = grown(before, after, f"summand_{layer}") - sum(factors)
+    return dict(zip(PARTS, (*factors, alignment), strict=True))
 
 
 def shortfall(before: Numbers, after: Numbers) -> Shortfall:
@@ -60,21 +80,16 @@ def shortfall(before: Numbers, after: Numbers) -> Shortfall:
         The terms, each with its weight, by their names in ``PARTS`` and layers from 1. Those of
         which a number is not known or not positive are NaN.
     """
-    layers = sorted(int(name[8:]) for name in before if name.startswith("summand_"))
-    sums = [sum(at.get(f"summand_{layer}", math.nan) for layer in layers) for at in (before, after)]
+    eigenvalues = [
+        {layer: at.get(f"summand_{layer}", math.nan) for layer in layers(before)}
+        for at in (before, after)
+    ]
     found: dict[tuple[Part, int], float] = {}
-    for layer in layers:
-        eigenvalue = f"summand_{layer}"
-        weight = (before[eigenvalue] / sums[0] + after.get(eigenvalue, math.nan) / sums[1]) / 2
-        whole, *factors = (
-            2 * grown(before, after, name)
-            for name in (
-                JACOBIAN_MAX.name, f"tail_jacobian_{layer}", f"layer_jacobian_{layer}", "root"
-            )
-        )  # fmt: skip
-        alignment = grown(before, after, eigenvalue) - sum(factors)
-        terms = (whole - factors[0], -factors[1], -factors[2], -alignment)
-        found |= {(part, layer): weight * term for part, term in zip(PARTS, terms, strict=True)}
+    for layer in layers(before):
+        weight = sum(of[layer] / sum(of.values()) for of in eigenvalues) / 2
+        for part, change in changes(before, after, layer).items():
+            whole = 2 * grown(before, after, JACOBIAN_MAX.name) if part == "tail" else 0.0
+            found[part, layer] = weight * (whole - change)
     return found
 
 
@@ -96,3 +111,10 @@ def of_layer(found: Shortfall, layer: int) -> Shortfall:
 def of_part(found: Shortfall, part: Part) -> Shortfall:
     """The terms of one part, of all layers."""
     return {key: term for key, term in found.items() if key[0] == part}
+
+
+def check_batches(study: Any) -> None:
+    """Raise unless batches have no more examples than there are, and a run some measurements."""
+    few, most = 1 <= study.batch_size <= study.network.examples, study.network.examples
+    require(study, few, f"a batch_size of 1 to {most} examples", "batch_size")
+    require(study, 1 <= study.every <= study.steps, "1 <= every <= steps", "every", "steps")

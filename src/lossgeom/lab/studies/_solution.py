@@ -16,6 +16,7 @@ from lossgeom.lab.studies._network import in_chunks
 from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.training import (
+    Objective,
     OptimizerSettings,
     Regularizer,
     batch_of_step,
@@ -27,6 +28,7 @@ from lossgeom.lab.training.schedules import Schedule
 from lossgeom.losses import as_loss
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
+from lossgeom.recording.ended import last_values
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.metric_figures import Comparison, Quantity
 from lossgeom.recording.record import Record
@@ -178,23 +180,27 @@ def solve(
         optimizers=optimizers, steps=steps, schedule=recipe.schedule, ascent=recipe.ascent,
         clip=recipe.clip, regularizers=recipe.regularizers, seed=seed,
     )  # fmt: skip
-    penalties = objective_of(model, loss, (), recipe.regularizers).penalties
-    quantities: list[object] = [quantity for quantity, _ in penalties]
     ended = train(
         model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers,
-        others=[quantity for quantity in quantities if isinstance(quantity, Stateful)],
+        others=_with_state(objective_of(model, loss, (), recipe.regularizers)),
     )  # fmt: skip
     record.finish(ended)
 
 
+def _with_state(objective: Objective) -> list[Stateful]:
+    """The quantities of penalties that have a state."""
+    quantities: list[object] = [quantity for quantity, _ in objective.penalties]
+    return [quantity for quantity in quantities if isinstance(quantity, Stateful)]
+
+
 def gaps(record: Record) -> dict[str, float]:
     """The gaps between the last losses on the two sets of examples, of those that are recorded."""
-    ends = dict[str, float]()
-    for gap, loss in {GAP: LOSS, LABEL_GAP: LABEL_LOSS}.items():
-        on_train, on_test = (record.series(examples + loss)[1] for examples in (TRAIN, TEST))
-        if on_train:
-            ends[gap] = abs(on_test[-1] - on_train[-1])
-    return ends
+    ends = last_values(record)
+    return {
+        gap: abs(ends[TEST + loss] - ends[TRAIN + loss])
+        for gap, loss in {GAP: LOSS, LABEL_GAP: LABEL_LOSS}.items()
+        if TRAIN + loss in ends
+    }
 
 
 def mediators(problem: Problem, seed: int) -> dict[str, float]:

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import cycle, product
 from typing import Any, Generic, TypeVar
 
 from lossgeom.claim import Claim
+from lossgeom.recording.ended import series_of
 from lossgeom.recording.json_files import plain
 from lossgeom.recording.metric_figures import Scatter, Sweep, Trajectories
 from lossgeom.recording.record import Record
@@ -56,6 +58,11 @@ class SeedRecords(Generic[Config]):
     seed: int
     study: Config
     records: dict[tuple[Any, ...], Record]
+
+    @cached_property
+    def series(self) -> dict[tuple[Any, ...], dict[str, list[float]]]:
+        """The values along each run of every metric, which are read once."""
+        return {place: series_of(record.rows()) for place, record in self.records.items()}
 
     def at(self, *place: Any) -> Record:
         """The record of a run."""

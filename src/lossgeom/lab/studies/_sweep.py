@@ -24,11 +24,11 @@ from lossgeom.lab.studies._solution import (
 )
 from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
 from lossgeom.problem import Problem
+from lossgeom.recording.ended import last_values
 from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
 from lossgeom.recording.record import Record
 
 Place = tuple[Any, ...]
-Where = Callable[[Place], bool]
 Further = Callable[[Problem], Mapping[str, float]]
 
 NAMES = {  # in the names of claims, and in their statements
@@ -56,11 +56,6 @@ def scatter(colour: str, size: str) -> Scatter:
     return Scatter(PAIRS, colour, size, caption, compared=COMPARED)
 
 
-def always(place: Place) -> bool:  # noqa: ARG001
-    """All runs."""
-    return True
-
-
 @dataclass(frozen=True)
 class Ends:
     """The last value of every metric, in the runs of one seed.
@@ -77,7 +72,7 @@ class Ends:
         """Read the records of a seed."""
         runs = dict[Place, Mapping[str, float] | None]()
         for place, record in seed.records.items():
-            last = {row["metric"]: row["value"] for row in record.rows()}
+            last = last_values(record)
             fails = record.status == "diverged" or last.get(TRAIN + ACCURACY, 1) < LEARNED
             runs[place] = None if fails else last
         return cls(seed.seed, runs)
@@ -87,10 +82,27 @@ class Ends:
         run = self.runs[place]
         return math.inf if run is None else run[metric]
 
-    def trend(self, metric: str, axis: int, where: Where = always) -> float:
+    def change(self, metric: str, before: Place, after: Place) -> float:
+        """The logarithm of how many times a metric is as large in one run as in another."""
+        values = (self.at(place, metric) for place in (before, after))
+        low, high = (math.log(value) if value > 0 else -math.inf for value in values)
+        return high - low
+
+    def only(self, chosen: Mapping[int, Sequence[Any]]) -> Ends:
+        """The runs that have one of some values in places of their settings."""
+        return replace(
+            self,
+            runs={
+                place: run
+                for place, run in self.runs.items()
+                if all(place[axis] in values for axis, values in chosen.items())
+            },
+        )
+
+    def trend(self, metric: str, axis: int) -> float:
         """Rank correlation with a setting; its mean over the values of the other settings."""
         lines: dict[Place, list[Place]] = {}
-        for place in filter(where, self.runs):
+        for place in self.runs:
             lines.setdefault((*place[:axis], *place[axis + 1 :]), []).append(place)
         return stats.mean(
             stats.rank_correlation(
@@ -99,9 +111,9 @@ class Ends:
             for line in lines.values()
         )
 
-    def correlation(self, x: str, y: str, where: Where = always) -> float:
+    def correlation(self, x: str, y: str) -> float:
         """Rank correlation over the runs, without those that diverged or learned nothing."""
-        runs = [run for place, run in self.runs.items() if run is not None and where(place)]
+        runs = [run for run in self.runs.values() if run is not None]
         return stats.rank_correlation([run[x] for run in runs], [run[y] for run in runs])
 
     def shuffled(self) -> Ends:
@@ -119,14 +131,13 @@ def trends(
     cause: str,
     of: str,
     ending: str = "",
-    where: Where = always,
     **parts: Any,
 ) -> Iterator[Claim]:
-    """Claim that what runs end with rises, or falls, with a setting.
+    """Claim that metrics of ``NAMES`` at the end of runs rise, or fall, with a setting.
 
-    Of those that may be asked for; a run that diverged or learned nothing counts as infinite.
+    In a run that diverged or learned nothing they count as infinite.
     """
-    failed = sum(run is None for seed in seeds for place, run in seed.runs.items() if where(place))
+    failed = sum(run is None for seed in seeds for run in seed.runs.values())
     note = f"Runs that diverged or learned nothing, and count as infinite: {failed}."
     for metric, inside in expected.items():
         verb, size = ("rises", "larger") if inside[0] > 0 else ("falls", "smaller")
@@ -135,7 +146,7 @@ def trends(
             f"{name}_{verb}{ending}",
             statement=f"{cause} gives a {size} {label}.",
             of=f"rank correlation of the {label} at the end with {of}",
-            values=[seed.trend(metric, axis, where) for seed in seeds],
+            values=[seed.trend(metric, axis) for seed in seeds],
             inside=inside,
             note=note if failed else "",
             **parts,
@@ -201,7 +212,7 @@ def train_and_measure(
     """Train by the recipe of a run, and measure the solution."""
     study, network = run.study, run.study.network
     model, data = build(network, run.seed)
-    recipe = study.recipe(run.place)
+    recipe = study.recipe(**run.place)
     every = -(-recipe.steps(network.examples) // study.sgd.measurements)
     solve(
         recipe, model, data, record, seed=run.seed, chunk=network.chunk, every=every,
@@ -211,13 +222,13 @@ def train_and_measure(
 
 def steps(run: SeedRun[Any]) -> int:
     """How many a run has."""
-    return int(run.study.recipe(run.place).steps(run.study.network.examples))
+    return int(run.study.recipe(**run.place).steps(run.study.network.examples))
 
 
-def check_rates(study: Any) -> None:
-    """Raise unless the learning rates of a study are positive and increase."""
-    require(study, all(0 < lr < math.inf for lr in study.lr), "learning rates > 0", "lr")
-    require(study, increase(study.lr, 1), "increasing learning rates", "lr")
+def check_rates(study: Any, fewest: int) -> None:
+    """Raise unless a study has so many learning rates, which are positive and increase."""
+    fine = increase(study.lr, fewest) and all(0 < lr < math.inf for lr in study.lr)
+    require(study, fine, f"{fewest} or more learning rates > 0, increasing", "lr")
 
 
 def increase(levels: Sequence[float], fewest: int = 3) -> bool:

@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from lossgeom.recording.correlations import RESAMPLES, Correlation, Runs
+from lossgeom.recording.correlations import NEEDED, RESAMPLES, Correlation, Runs
 from lossgeom.recording.ended import ended
 from lossgeom.recording.metric_figures import Comparison
 from lossgeom.report._section import Section
@@ -52,9 +52,7 @@ def _runs(sources: Sequence[Source], compared: Comparison) -> Runs | None:
             for source in sources
         )
     )
-    names = [
-        of.metric for of in (compared.first, compared.second, compared.outcome, compared.given)
-    ]
+    names = (*compared.metrics, compared.given.metric)
     if not set(names) <= runs.columns.keys():
         return None
     runs = runs.finite(*names)
@@ -72,23 +70,21 @@ def _section(
         for more, given in (("", None), (f", given the {compared.given.label}", compared.given)):
             said = f"{'all: ' if each else ''}{name}{more}"
             rows.append(_row(said, compared, runs, given=given and given.metric, ranks=ranks))
-    metrics = (compared.second.metric, compared.first.metric, compared.outcome.metric)
+    first, second, outcome = compared.metrics
     values = {
         "compared": compared,
         "rows": rows,
         "runs": len(runs.seeds),
         "resamples": RESAMPLES,
         "svg": svg,
-        "verdict": _verdict(compared, runs.difference(*metrics)),
+        "verdict": _verdict(compared, runs.difference(second, first, outcome)),
     }
     title = f"What goes together with the {compared.outcome.label}"
     return Section(title, "correlations.html", values)
 
 
 def _row(name: str, compared: Comparison, runs: Runs, **settings: Any) -> dict[str, Any]:
-    first, second, outcome = (
-        of.metric for of in (compared.first, compared.second, compared.outcome)
-    )
+    first, second, outcome = compared.metrics
     return {
         "name": name,
         "runs": len(runs.seeds),
@@ -107,7 +103,7 @@ def _verdict(compared: Comparison, difference: Correlation) -> str:
     if math.isnan(low):
         return (
             f"Whether {second} or {first} goes together with {outcome} more closely cannot be "
-            "said: an interval needs 5 seeds and 5 settings, and values that differ."
+            f"said: {NEEDED}."
         )
     if low <= 0 <= high:
         return (

@@ -11,6 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from lossgeom.recording.ended import series_of
 from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
@@ -49,12 +50,9 @@ class Run:
     @classmethod
     def of(cls, record: Record) -> Run:
         """Read the rows of a record once, for all panels."""
-        series: dict[str, list[float]] = {}
-        rows = (row for row in record.rows() if "metric" in row)
-        for row in sorted(rows, key=lambda row: row["step"]):
-            series.setdefault(row["metric"], []).append(row["value"])
         kind = "counted" if record.for_report.left_out is None else "left out"
-        return cls(record.config, series, "diverged" if record.status == "diverged" else kind)
+        kind = "diverged" if record.status == "diverged" else kind
+        return cls(record.config, series_of(record.rows()), kind)
 
     def strength(self, setting: str) -> Any:
         """The value of a setting, or else the last one of a metric; None without a finite one."""

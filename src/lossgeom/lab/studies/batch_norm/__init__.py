@@ -42,10 +42,7 @@ STUDY = Study(
     source=claims.PAPER_A,
     Config=Config,
     paper=PAPER,
-    grid=lambda config: {
-        "kind": tuple(KINDS),
-        "label_smoothing": config.label_smoothing,
-    },
+    grid=lambda config: {"kind": tuple(KINDS), "label_smoothing": config.label_smoothing},
     folder="{kind}-smoothing{label_smoothing}-seed{seed}",
     run=run.run,
     steps=lambda run: run.study.steps,

@@ -55,27 +55,37 @@ def _together(
 ) -> Iterator[Claim]:
     pair = "the Jacobian norm in eval mode and sharpness in train mode"
     below = f"at lr = {config.small_lr:g}, where 2 / lr is not reached"
-    along_a_run = f"rank correlation along a run of {pair}, mean over label smoothings, {below}"
-    over_runs = f"rank correlation over label smoothings of the largest values along a run, {below}"
-    shuffled = f"{over_runs}; those of sharpness in an order drawn by the seed"
-    at_edge = "same since sharpness first was 2 / lr, in the runs that are held there"
-    for make, name, of, values, statement in (
-        (of_seeds, "along_plain", along_a_run, [along(seed[PLAIN]) for seed in found],
-         f"Without batch normalisation, {pair} rise together in training."),
-        (of_seeds, "along", along_a_run, [along(seed[NORMED]) for seed in found],
-         "With batch normalisation they do, too."),
-        (control_of_seeds, "along_at_edge", at_edge,
-         [along(held(seed[PLAIN_EDGE] + seed[NORMED_EDGE])) for seed in found],
-         "they rise together where sharpness is held at 2 / lr."),
-        (of_seeds, "over_runs_plain", over_runs, [over(seed[PLAIN]) for seed in found],
-         f"Without batch normalisation, {pair} go together over runs."),
-        (of_seeds, "over_runs", over_runs, [over(seed[NORMED]) for seed in found],
-         "With batch normalisation they do, too."),
-        (control_of_seeds, "over_runs_shuffled", shuffled,
-         [over(seed[NORMED], order) for seed, order in zip(found, orders, strict=True)],
-         "they go together over runs of which sharpness is that of others."),
-    ):  # fmt: skip
-        yield make(name, statement=statement, of=of, values=values, inside=TOGETHER)
+    largest = f"rank correlation over label smoothings of the largest values of {pair} along a run"
+    for kind, ending, which in ((PLAIN, "_plain", "Without"), (NORMED, "", "With")):
+        yield of_seeds(
+            f"along{ending}",
+            statement=f"{which} batch normalisation, {pair} rise together in training.",
+            of=f"rank correlation along a run of {pair}, mean over label smoothings, {below}",
+            values=[along(seed[kind]) for seed in found],
+            inside=TOGETHER,
+        )
+        yield of_seeds(
+            f"over_runs{ending}",
+            statement=f"{which} batch normalisation, {pair} go together over runs.",
+            of=f"{largest}, {below}",
+            values=[over(seed[kind]) for seed in found],
+            inside=TOGETHER,
+        )
+    yield control_of_seeds(
+        "along_at_edge",
+        statement="they rise together where sharpness is held at 2 / lr.",
+        of=f"rank correlation along a run of {pair} since the latter first was 2 / lr, mean over "
+        "the runs that are held there",
+        values=[along(held(seed[PLAIN_EDGE] + seed[NORMED_EDGE])) for seed in found],
+        inside=TOGETHER,
+    )
+    yield control_of_seeds(
+        "over_runs_shuffled",
+        statement="with batch normalisation, the Jacobian norm goes with sharpness of other runs.",
+        of=f"{largest}, those of sharpness in an order drawn by the seed, {below}",
+        values=[over(seed[NORMED], order) for seed, order in zip(found, orders, strict=True)],
+        inside=TOGETHER,
+    )
 
 
 def _modes(found: Sequence[Found]) -> Iterator[Claim]:
@@ -88,13 +98,13 @@ def _modes(found: Sequence[Found]) -> Iterator[Claim]:
     ]
     of_sharpness = "sharpness in eval mode over that in train mode"
     of_jacobian = "mean Jacobian norm in eval mode over that with the statistics of all batches"
-    late_ = "{}; median over the second half of training, of the runs that reach 2 / lr"
+    second_half = "{}; median over the second half of training, of the runs that reach 2 / lr"
     for make, name, measured, values, expected, statement in (
-        (over_seeds, "sharper_in_eval_mode", late_.format(of_sharpness), sharpness, ABOVE,
+        (over_seeds, "sharper_in_eval_mode", second_half.format(of_sharpness), sharpness, ABOVE,
          "With batch normalisation, sharpness in eval mode is above that in train mode."),
-        (control, "jacobian_above", late_.format(of_jacobian), jacobian, ABOVE,
+        (control, "jacobian_above", second_half.format(of_jacobian), jacobian, ABOVE,
          "the Jacobian norm in eval mode is above that in train mode by as much."),
-        (over_seeds, "same_jacobian", late_.format(of_jacobian), jacobian, SAME,
+        (over_seeds, "same_jacobian", second_half.format(of_jacobian), jacobian, SAME,
          "The Jacobian norm in eval mode becomes the same as that in train mode."),
         (control, "same_jacobian_at_first", f"{of_jacobian}; the smallest along a run", first, SAME,
          "it is the same from the beginning."),
@@ -105,21 +115,26 @@ def _modes(found: Sequence[Found]) -> Iterator[Claim]:
 def _at_the_edge(found: Sequence[Found]) -> Iterator[Claim]:
     quarters = (
         "median over the last quarter of the measurements since sharpness first was 2 / lr, over "
-        "that over their first quarter; the largest of the runs without batch normalisation that "
-        "are held there"
+        "that over their first quarter;"
     )
-    grows = "The {} Jacobian norm need not stop growing where sharpness is held at 2 / lr."
-    for make, name, metric, expected, statement in (
-        (over_seeds, "softmax_grows", SOFTMAX_JACOBIAN, GROWS, grows.format("softmax")),
-        (over_seeds, "logits_grow", JACOBIAN, GROWS_A_LITTLE, grows.format("logit")),
-        (control, "sharpness_grows", SHARPNESS, GROWS, "sharpness grows there as much, in the run "
-         "in which the softmax Jacobian norm grows most."),
+    held_there = "of the runs without batch normalisation that are held there"
+    grows = "The {} need not stop growing where sharpness is held at 2 / lr."
+    softmax, logits = "softmax Jacobian norm", "Jacobian norm of the logits"
+    for make, name, metric, measured, expected, statement in (
+        (over_seeds, "softmax_grows", SOFTMAX_JACOBIAN,
+         f"mean {softmax}: {quarters} the largest {held_there}", GROWS, grows.format(softmax)),
+        (over_seeds, "logits_grow", JACOBIAN,
+         f"mean {logits}: {quarters} the largest {held_there}", GROWS_A_LITTLE,
+         grows.format(logits)),
+        (control, "sharpness_grows", SHARPNESS,
+         f"sharpness: {quarters} {held_there}, that in which the {softmax} grows most", GROWS,
+         f"sharpness grows there as much, in the run in which the {softmax} grows most."),
     ):  # fmt: skip
         normed = [growth(held(seed[NORMED_EDGE]), metric) for seed in found]
         yield make(
             name,
             statement=statement,
-            measured=f"{metric.name}: {quarters}",
+            measured=measured,
             values=[growth(held(seed[PLAIN_EDGE]), metric) for seed in found],
             expected=expected,
             note=stats.means({"with batch normalisation": normed}),
@@ -144,14 +159,12 @@ S, J, B = SHARPNESS.name, JACOBIAN.name, BATCH_JACOBIAN.name
 
 def runs(seed: Seed, kind: str) -> list[Values]:
     """What is measured along the runs of all label smoothings, but for those that diverged."""
-    found = []
-    for smoothing in seed.study.label_smoothing:
-        if not seed.diverged(kind, smoothing):
-            values: Values = {}
-            for row in seed.at(kind, smoothing).rows():
-                values.setdefault(row["metric"], []).append(row["value"])
-            found.append({**values, EDGE: [v * seed.study.rate(kind) / 2 for v in values[S]]})
-    return found
+    rate = seed.study.rate(kind)
+    return [
+        {**seed.series[place], EDGE: [value * rate / 2 for value in seed.series[place][S]]}
+        for place in ((kind, smoothing) for smoothing in seed.study.label_smoothing)
+        if not seed.diverged(*place)
+    ]
 
 
 def reached(run: Values) -> int | None:

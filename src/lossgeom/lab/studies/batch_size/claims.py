@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
@@ -15,7 +14,6 @@ from lossgeom.lab.studies._sweep import (
     BEATS,
     ENDS,
     Ends,
-    Place,
     jacobian_beats_sharpness,
     shuffled,
     trends,
@@ -41,39 +39,32 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
     """The verdicts."""
     seeds, last = [Ends.of(each) for each in records], config.lr[-1]
     for equal, source in EQUAL.items():
+        small = [seed.only({0: (equal,), 1: config.lr[:-1]}) for seed in seeds]
         yield from trends(
-            seeds, BATCH, dict.fromkeys(ENDS, RISES), ending=f"_at_equal_{equal}", source=source,
+            small, BATCH, dict.fromkeys(ENDS, RISES), ending=f"_at_equal_{equal}", source=source,
             cause=f"At smaller learning rates and an equal number of {equal}, a larger batch",
             of=f"the batch size, averaged over all learning rates but the largest; {equal} equal",
-            where=partial(_is_small, equal, last),
         )  # fmt: skip
+    at_last = [seed.only({1: config.lr[-1:]}) for seed in seeds]
     yield from trends(
-        seeds, BATCH, {JACOBIAN.name: FALLS, GAP: RISES}, ending="_at_largest_lr", source=PAPER_A,
+        [seed.only({0: (EPOCHS,)}) for seed in at_last], BATCH,
+        {JACOBIAN.name: FALLS, GAP: RISES}, ending="_at_largest_lr", source=PAPER_A,
         cause="At the largest learning rate, a larger batch",
         of=f"the batch size at lr = {last:g}; epochs equal",
-        where=lambda place: place[:2] == (EPOCHS, last),
     )  # fmt: skip
-    yield from _variation(config, seeds)
+    yield from _variation(last, at_last)
+    yield from _certified(config, seeds)
     yield jacobian_beats_sharpness(seeds, PAPER_A)
     of = "the batch size, averaged over learning rates and what is equal"
     yield shuffled(seeds, BATCH, RISES, cause="a larger batch", of=of)
 
 
-def _is_small(equal: str, last: float, place: Place) -> bool:
-    return bool(place[0] == equal and place[1] < last)
-
-
-def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
-    """Whether the local variation explains what the Jacobian norm does not."""
-    last = config.lr[-1]
-
-    def at_last(place: Place) -> bool:
-        return bool(place[1] == last)
-
-    pairs = [list(pairs_of(seed, last)) for seed in seeds]
+def _variation(last: float, seeds: Sequence[Ends]) -> Iterator[Claim]:
+    """Whether the local variation explains what the Jacobian norm at the last rate does not."""
+    pairs = [list(pairs_of(seed)) for seed in seeds]
     against = [[v > 0 for j, v, gap in each if j < 0 < gap] for each in pairs]
     yield from trends(
-        seeds, BATCH, {FOUND: RISES}, ending="_at_largest_lr", source=READING, where=at_last,
+        seeds, BATCH, {FOUND: RISES}, ending="_at_largest_lr", source=READING,
         cause="At the largest learning rate, a larger batch",
         of=f"the batch size at lr = {last:g}, averaged over equal epochs and equal updates",
     )  # fmt: skip
@@ -95,29 +86,24 @@ def _variation(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
         of=f"rank correlation of the local variation with the gap over the runs at lr = {last:g}, "
         "without those that diverged or learned nothing, less that of the Jacobian norm",
         values=[
-            seed.correlation(FOUND, GAP, at_last) - seed.correlation(JACOBIAN.name, GAP, at_last)
-            for seed in seeds
+            seed.correlation(FOUND, GAP) - seed.correlation(JACOBIAN.name, GAP) for seed in seeds
         ],
         inside=BEATS,
     )
+
+
+def _certified(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
+    last, sizes = config.lr[-1], config.batch_size
     yield stats.claim_over_seeds(
         "variation_certainly_rises",
         statement="What is certified of the local variation is enough to say that it rises.",
         source=READING,
         measured=f"what is found of the variation with the largest batch at lr = {last:g}, divided "
         "by what is certified of it with the smallest; epochs equal",
-        values=[
-            _ratio(seed, config, config.batch_size[-1], config.batch_size[0]) for seed in seeds
-        ],
+        values=_ratios(seeds, last, sizes[-1], sizes[0]),
         expected=APART,
         note=stats.means(
-            {
-                f"found over certified, batch {size}": [
-                    _ratio(seed, config, size, size) for seed in seeds
-                ]
-                for size in config.batch_size
-            },
-            ".2f",
+            {f"found over certified, batch {n}": _ratios(seeds, last, n, n) for n in sizes}, ".2f"
         ),
     )
 
@@ -135,13 +121,13 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 # The statistics of a seed
 
 
-def pairs_of(seed: Ends, lr: float) -> Iterator[tuple[float, float, float]]:
+def pairs_of(seed: Ends) -> Iterator[tuple[float, float, float]]:
     """How Jacobian norm, local variation and gap differ, with a larger batch less a smaller.
 
-    Over all pairs of runs at a learning rate with the same number of epochs, or of updates, but for
-    those that diverged or learned nothing.
+    Over all pairs of runs with the same number of epochs, or of updates, but for those that
+    diverged or learned nothing.
     """
-    places = [place for place, run in seed.runs.items() if place[1] == lr and run is not None]
+    places = [place for place, run in seed.runs.items() if run is not None]
     for small, large in itertools.combinations(sorted(places), 2):
         if small[0] == large[0]:
             jacobian, found, gap = (
@@ -151,8 +137,9 @@ def pairs_of(seed: Ends, lr: float) -> Iterator[tuple[float, float, float]]:
             yield jacobian, found, gap
 
 
-def _ratio(seed: Ends, config: Config, size: int, other: int) -> float:
+def _ratios(seeds: Sequence[Ends], lr: float, size: int, other: int) -> list[float]:
     """What is found of the variation with one batch size, over what is certified with another."""
-    found, certified = ((EPOCHS, config.lr[-1], batch) for batch in (size, other))
-    ratio = seed.at(found, FOUND) / seed.at(certified, CERTIFIED)
-    return ratio if 0 < ratio < math.inf else math.nan  # else a run diverged or learned nothing
+    found, certified = ((EPOCHS, lr, batch) for batch in (size, other))
+    ratios = [seed.at(found, FOUND) / seed.at(certified, CERTIFIED) for seed in seeds]
+    # else a run diverged or learned nothing
+    return [ratio if 0 < ratio < math.inf else math.nan for ratio in ratios]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
@@ -25,13 +23,13 @@ class Config:
     batch_size: tuple[int, ...] = (25, 50, 125, 250)
     """Batch sizes, increasing."""
     updates: int = 800
-    """Steps, where these are equal, up to whole epochs."""
+    """Steps of the runs with an equal number of them, up to whole epochs."""
     weight_decay: float = 5e-4
     """Weight decay."""
     radius: float = 0.1
-    """Of the balls on which the variation of the Jacobian is bracketed."""
+    """Radius of the balls on which the variation of the Jacobian is bracketed."""
     varied: int = 100
-    """Examples whose balls these are, the first of those to train on."""
+    """Examples with such a ball, the first of those to train on."""
     sgd: Sgd = SGD
     """How long training is where epochs are equal."""
     network: Network = NETWORK
@@ -39,21 +37,20 @@ class Config:
 
     def __post_init__(self) -> None:
         sizes, most = self.batch_size, self.network.examples
-        check_rates(self)
-        require(self, len(self.lr) >= 2, "two or more learning rates", "lr")
+        check_rates(self, 2)
         require(self, increase(sizes), "three or more increasing batch sizes", "batch_size")
         fit = sizes[0] >= 1 and sizes[-1] <= most and 1 <= self.varied <= most
         require(self, fit, f"1 to {most} examples", "batch_size", "varied")
         require(self, self.updates >= 1, "1 or more", "updates")
         require(self, 0 < self.radius < math.inf, "radius > 0", "radius")
 
-    def recipe(self, place: Mapping[str, Any]) -> Recipe:
+    def recipe(self, equal: str, lr: float, batch_size: int) -> Recipe:
         """How a run is trained."""
         recipe = Recipe(
-            place["lr"], place["batch_size"], self.sgd.epochs,
+            lr, batch_size, self.sgd.epochs,
             momentum=self.sgd.momentum, weight_decay=self.weight_decay,
         )  # fmt: skip
-        if place["equal"] == EPOCHS:
+        if equal == EPOCHS:
             return recipe
         one = replace(recipe, epochs=1).steps(self.network.examples)
         return replace(recipe, epochs=max(1, round(self.updates / one)))

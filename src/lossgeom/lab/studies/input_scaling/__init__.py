@@ -49,10 +49,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
-    figure=Trajectories(
-        colour="input_scale",
-        panels=PANELS,
-    ),
+    figure=Trajectories(colour="input_scale", panels=PANELS),
     sweep=Sweep(
         columns=(Strengths("input_scale", "scale of the inputs", log=True),),
         rows=(

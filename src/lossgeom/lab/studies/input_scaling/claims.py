@@ -12,7 +12,9 @@ from lossgeom.lab.studies._growth import (
     FIRST,
     LAST,
     PARTS,
+    Of,
     Shortfall,
+    along,
     exponent,
     grown,
     numbers,
@@ -59,7 +61,7 @@ def _growth(seeds: Sequence[Seed], where: str) -> Iterator[Claim]:
     )
     yield stats.claim_over_seeds(
         "sharpness_does_not",
-        statement="Sharpness does not.",
+        statement="Sharpness hardly grows with the Jacobian norm there.",
         source=PAPER_A,
         measured="power of the largest Jacobian norm at the end with which the largest sharpness "
         f"along the run is larger {where}; it is 2 if both change as the ansatz has it",
@@ -100,7 +102,7 @@ def _mediators(seeds: Sequence[Seed], where: str) -> Iterator[Claim]:
     }
     yield most(
         "df_1_of_all",
-        statement="So it is with the curvature of all layers together.",
+        statement="Df_1 is also what keeps the curvature of all layers together from growing so.",
         source=PAPER_A,
         measured=of.format("first", "the parts of all layers"),
         values=[share_of_df(each, 1, each) for each in found],
@@ -135,28 +137,30 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def jacobian_grows_more(seed: Seed) -> float:
     """The power of 1 / scale with which the growth of the Jacobian norm is larger."""
-    scales = seed.study.input_scales
-    small, large = (
-        grown(numbers(seed.at(scale), FIRST), numbers(seed.at(scale), LAST), JACOBIAN_MAX.name)
-        for scale in (scales[0], scales[-1])
-    )
-    return exponent(small - large, math.log(scales[-1] / scales[0]))
+    large, small = ends_of(seed)
+    more = along(seed, JACOBIAN_MAX.name, small) - along(seed, JACOBIAN_MAX.name, large)
+    return exponent(more, math.log(large / small))
 
 
 def sharpness_is_larger(seed: Seed, over_start: bool = False) -> float:
     """The power of the Jacobian norm with which sharpness is larger at the smallest scale."""
-    small, large = seed.at(seed.study.input_scales[0]), seed.at(seed.study.input_scales[-1])
-    larger = grown(numbers(large, max), numbers(small, max), SHARPNESS.name)
-    if over_start:
-        larger -= grown(numbers(large, FIRST), numbers(small, FIRST), SHARPNESS.name)
-    jacobian = grown(numbers(large, LAST), numbers(small, LAST), JACOBIAN_MAX.name)
-    return exponent(larger, jacobian)
+
+    def larger(of: Of, name: str) -> float:
+        large, small = (numbers(seed, of, scale) for scale in ends_of(seed))
+        return grown(large, small, name)
+
+    start = larger(FIRST, SHARPNESS.name) if over_start else 0.0
+    return exponent(larger(max, SHARPNESS.name) - start, larger(LAST, JACOBIAN_MAX.name))
 
 
 def breaks(seed: Seed) -> Shortfall:
     """What breaks the ansatz from the largest scale to the smallest."""
-    small, large = seed.at(seed.study.input_scales[0]), seed.at(seed.study.input_scales[-1])
-    return shortfall(numbers(large, LAST), numbers(small, LAST))
+    return shortfall(*(numbers(seed, LAST, scale) for scale in ends_of(seed)))
+
+
+def ends_of(seed: Seed) -> tuple[float, float]:
+    """The largest and the smallest scale."""
+    return seed.study.input_scales[-1], seed.study.input_scales[0]
 
 
 def share_of_df(found: Shortfall, layer: int, of: Shortfall) -> float:

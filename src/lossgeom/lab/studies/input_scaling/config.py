@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lossgeom.lab.studies._growth import check_batches
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
+from lossgeom.lab.studies._sweep import increase
 
 NETWORK = NetworkSettings(widths=(64, 64))
 
@@ -29,13 +31,9 @@ class Config:
     """Data and model."""
 
     def __post_init__(self) -> None:
-        scales = self.input_scales
-        increasing = len(scales) >= 3 and list(scales) == sorted(set(scales)) and scales[0] > 0
-        require(self, increasing, "three or more increasing factors > 0", "input_scales")
-        most = self.network.examples
-        few = 1 <= self.batch_size <= most
-        require(self, few, f"a batch_size of 1 to {most} examples", "batch_size")
-        require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
+        rise = increase(self.input_scales) and self.input_scales[0] > 0
+        require(self, rise, "three or more increasing factors > 0", "input_scales")
+        check_batches(self)
 
     @property
     def recipe(self) -> Recipe:

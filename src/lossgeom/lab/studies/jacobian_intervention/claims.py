@@ -18,14 +18,7 @@ from lossgeom.lab.studies.jacobian_intervention.config import (
     MOVED_OFF,
     Config,
 )  # fmt: skip
-from lossgeom.lab.studies.jacobian_intervention.run import (
-    GAP,
-    HELD,
-    MEAN,
-    OFF,
-    TEST_ERROR,
-    last_of,
-)  # fmt: skip
+from lossgeom.lab.studies.jacobian_intervention.run import GAP, HELD, MEAN, OFF, TEST_ERROR
 
 OURS = "ours; MacDonald et al., arXiv:2305.14683, leave the question open"
 
@@ -89,19 +82,20 @@ def _mediated(seeds: Seeds) -> Iterator[Claim]:
         expected=UNCHANGED,
     )
     found = [gone(seed, "sharpness_0.4_alone") for seed in seeds]
-    for make, name, of, statement in (
-        (over_seeds, "mediated", HELD[0], "A penalty on sharpness with a free Jacobian norm lowers "
-         "the gap about as far as it lowers that norm."),
-        (control, "mediated_by_sharpness", HELD[1], "it lowers the gap as far as it lowers "
-         "sharpness."),
+    squared = "squared Jacobian norm"
+    for make, name, of, label, statement in (
+        (over_seeds, "mediated", HELD[0], squared, "A penalty on sharpness with a free Jacobian "
+         "norm lowers the gap about as far as it lowers that norm."),
+        (control, "mediated_by_sharpness", HELD[1], "sharpness", "it lowers the gap as far as it "
+         "lowers sharpness."),
     ):  # fmt: skip
         yield make(
             name,
             statement=statement,
             measured="fall of the logarithm of the gap where sharpness is lowered to 0.4 of its "
-            f"curve, over b times that of the {of}; b is the fall of the logarithm of the "
-            "gap for that of the squared Jacobian norm, by least squares over the arms that lower "
-            "this one at held sharpness",
+            f"curve, over b times that of the {label}; b is the fall of the logarithm of the gap "
+            f"for that of the {squared}, by least squares over the arms that lower it at held "
+            "sharpness",
             values=[as_predicted(seed, of) for seed in seeds],
             expected=AS_PREDICTED,
             note=stats.means({"part of the gap that is gone": found}),
@@ -129,12 +123,14 @@ def _on_target(seeds: Seeds) -> Iterator[Claim]:
 def summary(config: Config, found: Sequence[Claim]) -> str:
     """The result in a sentence or two."""
     by_id = {claim.id: statistics.median(claim.per_seed or [math.nan]) for claim in found}
-    return (
-        f"On {config.network.data}, {stats.counted(found)} A squared Jacobian norm of 0.4 times "
-        f"that of a free run, at the same sharpness, lowers the gap by {by_id['jacobian_0.4']:.0%};"
-        f" a sharpness of 0.4 times that, at the same Jacobian norm, by "
-        f"{by_id['sharpness_0.4']:.1%}."
-    )
+    lowers = {
+        "jacobian_0.4": " A squared Jacobian norm of 0.4 times that of a free run, at the same "
+        "sharpness, lowers the gap by {:.0%}.",
+        "sharpness_0.4": " A sharpness of 0.4 times that of a free run, at the same Jacobian norm, "
+        "lowers it by {:.1%}.",
+    }
+    said = "".join(stats.note(text, by_id[name]) for name, text in lowers.items())
+    return f"On {config.network.data}, {stats.counted(found)}{said}"
 
 
 # The statistics of a seed
@@ -142,8 +138,7 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def end(seed: Seed, arm: str, name: str) -> float:
     """What a run ends with; NaN if it is left out."""
-    record = seed.at(arm)
-    return math.nan if record.for_report.left_out else last_of(record, name)
+    return math.nan if seed.at(arm).for_report.left_out else seed.series[arm,][name][-1]
 
 
 def gone(seed: Seed, arm: str, of: str = GAP) -> float:
@@ -170,7 +165,7 @@ def as_predicted(seed: Seed, name: str) -> float:
 def off_target(seed: Seed, of: Callable[[float | None], bool]) -> float:
     """The largest error of quantities with some factors, in arms that hold or move any."""
     errors = [
-        abs(last_of(seed.at(arm), OFF[name]))
+        abs(seed.series[arm,].get(OFF[name], [math.nan])[-1])
         for arm, factors in ARMS.items()
         for name, factor in zip(HELD, factors, strict=True)
         if arm != FREE and of(factor)

@@ -39,7 +39,7 @@ class Config:
     clip: float = 1.0
     """The largest norm of a gradient; a longer one is shortened to it."""
     strength: float = 0.02
-    """Of the penalties that hold a quantity on its curve."""
+    """Factor of the penalties that hold a quantity on its curve."""
     steps: int = 400
     """Steps of each run; a factor on a curve is reached after half of them."""
     every: int = 40

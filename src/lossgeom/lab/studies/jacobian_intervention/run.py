@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from lossgeom.lab.studies.jacobian_intervention.config import (
 from lossgeom.lab.training import OptimizerSettings, Quantity, optimize, ramp
 from lossgeom.metrics import Accuracy, Loss, Metric, SobolevSeminorm
 from lossgeom.problem import Problem
+from lossgeom.recording.ended import last_values, series_of
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
@@ -120,8 +120,7 @@ def _ends(
     What is not held has the free run as its target.
     """
     means = {
-        name: mean(record.series(name)[1][-study.averaged :])
-        for name in (metric.name for metric in (*ON_TRAIN, *ON_TEST))
+        name: mean(values[-study.averaged :]) for name, values in series_of(record.rows()).items()
     }
     aims = {
         name: factors.get(name, 1.0) * mean(values[-study.averaged :])
@@ -139,12 +138,10 @@ def _left_out(record: Record, factors: Mapping[str, float]) -> str:
     """Say why a run that is over does not count; empty if it does."""
     if "diverged_at" in record.manifest:
         return f"diverged at step {record.manifest['diverged_at']}"
-    off = {name: last_of(record, OFF[name]) for name in factors}
-    most = {name: HELD_OFF if factor == 1 else MOVED_OFF for name, factor in factors.items()}
-    missed = [f"{name} is {value:+.0%}" for name, value in off.items() if abs(value) > most[name]]
+    ends = last_values(record)
+    missed = [
+        f"{name} is {off:+.0%}"
+        for name, factor in factors.items()
+        if abs(off := ends[OFF[name]]) > (HELD_OFF if factor == 1 else MOVED_OFF)
+    ]
     return f"{' and '.join(missed)} off its target" if missed else ""
-
-
-def last_of(record: Record, name: str) -> float:
-    """The last value of a metric; NaN if there is none."""
-    return (record.series(name)[1] or [math.nan])[-1]

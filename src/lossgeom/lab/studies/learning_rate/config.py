@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
-from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates, increase
+from lossgeom.lab.studies._sweep import SGD, Sgd, check_rates
 
 NETWORK = NetworkSettings(widths=(64, 64))
 
@@ -31,17 +29,16 @@ class Config:
 
     def __post_init__(self) -> None:
         most = self.network.examples
-        check_rates(self)
-        require(self, increase(self.lr), "three or more learning rates", "lr")
+        check_rates(self, 3)
         fit = all(1 <= size <= most for size in self.batch_size)
         require(self, fit, f"batch sizes of 1 to {most} examples", "batch_size")
 
-    def recipe(self, place: Mapping[str, Any]) -> Recipe:
+    def recipe(self, batch_size: int, lr: float) -> Recipe:
         """How a run is trained."""
-        sgd = self.sgd
         return Recipe(
-            **place, epochs=sgd.epochs, momentum=sgd.momentum, weight_decay=self.weight_decay
-        )
+            lr, batch_size, self.sgd.epochs,
+            momentum=self.sgd.momentum, weight_decay=self.weight_decay,
+        )  # fmt: skip
 
 
 # The main text of the paper gives the model, the data, and the weight decay. Learning rates, batch

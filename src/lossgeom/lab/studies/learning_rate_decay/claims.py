@@ -36,7 +36,6 @@ TELLS: Interval = (1.1, math.inf)  # ratio of the larger to the smaller
 HOLDS: Interval = (-math.inf, 1.0)  # left side over right side
 
 Seed = SeedRecords[Config]
-OVER_SMALL = "of the runs whose rate decays over that at the small rate, geometric mean of both"
 OF_G_X = "promise of g_x, with the first layer as measured,"
 APART = "{} of the runs whose rate decays, with the squared error, and of that at the small rate"
 
@@ -52,33 +51,32 @@ def claims(config: Config, records: Sequence[Seed]) -> Iterator[Claim]:  # noqa:
 
 def _lower(seeds: Sequence[Ends]) -> Iterator[Claim]:
     """What a large rate that decays ends with, against a small one."""
-    ends = {GAP: "gap", JACOBIAN.name: "mean Jacobian norm in the input"}
-    parameters = run.PARAMETER_JACOBIAN.name
-    for metric, what in {**ends, parameters: "mean Jacobian norm in the parameters"}.items():
-        yield stats.claim_over_seeds(
-            {GAP: "gap", JACOBIAN.name: "jacobian"}.get(metric, "parameter_jacobian"),
-            statement=f"A large learning rate that decays ends with a smaller {what} than a small "
-            "constant one.",
-            source=LEE if metric == parameters else PAPER_A,
-            measured=f"{what} {OVER_SMALL}",
-            values=[ratio(each, metric, WITH) for each in seeds],
-            expected=LOWER,
-        )
-    for metric, what in ends.items():
-        yield stats.claim_over_seeds(
-            f"{'gap' if metric == GAP else 'jacobian'}_without_weight_decay",
-            statement=f"Without weight decay, too, it ends with a smaller {what}.",
-            source=PAPER_A,
-            measured=f"{what} {OVER_SMALL}",
-            values=[ratio(each, metric, WITHOUT) for each in seeds],
-            expected=LOWER,
-        )
+    norm = "mean Jacobian norm in the"
+    ends = [
+        ("gap", GAP, "gap", PAPER_A),
+        ("jacobian", JACOBIAN.name, f"{norm} input", PAPER_A),
+        ("parameter_jacobian", run.PARAMETER_JACOBIAN.name, f"{norm} parameters", LEE),
+    ]
+    for objective, rows, which, start in (
+        (WITH, ends, "with", "A"), (WITHOUT, ends[:2], "without", "Without weight decay, too, a")
+    ):  # fmt: skip
+        for name, metric, what, source in rows:
+            yield stats.claim_over_seeds(
+                name if objective == WITH else f"{name}_without_weight_decay",
+                statement=f"{start} large learning rate that decays ends with a smaller {what} "
+                "than a small constant one.",
+                source=source,
+                measured=f"{what} of the runs whose rate decays over that at the small rate, "
+                f"geometric mean of both, {which} weight decay",
+                values=[ratio(each, metric, objective) for each in seeds],
+                expected=LOWER,
+            )
 
 
 def _gains(seeds: Sequence[Ends], records: Sequence[Seed]) -> Iterator[Claim]:
     yield stats.claim_of_seeds(
         "keeps_the_gain",
-        statement="It keeps most of what the large learning rate gains.",
+        statement="A learning rate that decays keeps most of what the large one gains.",
         source=PAPER_A,
         of="logarithm of the gap's ratio to that at the small rate, over the same of the large "
         "constant rate; of a seed in which this one gains",
@@ -118,14 +116,14 @@ def _bounds(seeds: Sequence[Ends]) -> Iterator[Claim]:
     )
     for name, promise, what in (
         (run.TRACE, run.PROMISED_TRACE, "the trace of the Gauss-Newton matrix"),
-        (run.G_X, run.PROMISED_G_X, "gradients in the input"),
+        (run.G_X, run.PROMISED_G_X, "the size of gradients in the input"),
     ):
         yield stats.claim_of_all(
             promise,
             statement=f"What the learning rate at the end promises of {what} holds.",
             source=PAPER_B,
-            measured="what is measured over what is promised, the largest over the runs of a seed "
-            "with the squared error",
+            measured=f"{what} over what is promised of it, the largest of the runs of a seed with "
+            "the squared error",
             values=[worst(each, name, promise) for each in seeds],
             expected=HOLDS,
         )
@@ -166,10 +164,9 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 # The statistics of a seed
 
 
-def logs(seed: Ends, metric: str, objective: str, *schedules: str) -> list[float]:
-    """The logarithms of a metric's ratios to that at the small constant rate."""
-    small, *others = (seed.at((objective, s), metric) for s in (SMALL, *(schedules or DECAYED)))
-    return [math.log(other) - math.log(small) for other in others]
+def logs(seed: Ends, metric: str, objective: str) -> list[float]:
+    """The logarithms of a metric's ratios to that at the small rate, of both that decay."""
+    return [seed.change(metric, (objective, SMALL), (objective, each)) for each in DECAYED]
 
 
 def ratio(seed: Ends, metric: str, objective: str) -> float:
@@ -190,7 +187,7 @@ def worst(seed: Ends, name: str, promise: str) -> float:
 
 def kept(seed: Ends) -> float:
     """The share of what the large rate gains that is left; NaN where it gains nothing."""
-    gained = logs(seed, GAP, WITH, LARGE)[0]
+    gained = seed.change(GAP, (WITH, SMALL), (WITH, LARGE))
     return stats.mean(logs(seed, GAP, WITH)) / gained if gained < 0 else math.nan
 
 
@@ -205,16 +202,14 @@ def agreement(seed: Ends) -> float:
 
 def together(seed: Seed) -> float:
     """The mean over runs of the rank correlation of the two Jacobian norms along them."""
-    series = (
-        [record.series(metric.name)[1] for metric in (JACOBIAN, run.PARAMETER_JACOBIAN)]
-        for record in seed.records.values()
+    return stats.mean(
+        stats.rank_correlation(of[JACOBIAN.name], of[run.PARAMETER_JACOBIAN.name])
+        for of in seed.series.values()
     )
-    return stats.mean(stats.rank_correlation(*each) for each in series)
 
 
 def before(seed: Seed) -> float:
     """The larger over the smaller mean Jacobian norm, of a step and the large rate, half-way."""
     until = seed.study.steps // 2 // seed.study.every + 1
-    series = (seed.at(SQUARED, schedule).series(JACOBIAN.name)[1] for schedule in (STEP, LARGE))
-    norms = [values[:until][-1] for values in series]
+    norms = [seed.series[SQUARED, each][JACOBIAN.name][:until][-1] for each in (STEP, LARGE)]
     return max(norms) / min(norms)

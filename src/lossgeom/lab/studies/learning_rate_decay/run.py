@@ -8,12 +8,7 @@ from lossgeom.bounds import input_gradient_bounds, stable_trace
 from lossgeom.lab.studies._network import build, build_with_indicators
 from lossgeom.lab.studies._solution import JACOBIAN, solve
 from lossgeom.lab.studies._study import SeedRun
-from lossgeom.lab.studies.learning_rate_decay.config import (
-    CONSTANT,
-    MOMENTUM,
-    SQUARED,
-    Config,
-)
+from lossgeom.lab.studies.learning_rate_decay.config import CONSTANT, MOMENTUM, SQUARED, Config
 from lossgeom.metrics import ParameterJacobianNorm
 from lossgeom.problem import Problem
 from lossgeom.recording.record import Record
@@ -56,10 +51,7 @@ def promised(problem: Problem, lr: float, study: Config) -> dict[str, float]:
     trace = stable_trace(
         lr, study.batch_size, study.network.examples, outputs=outputs, momentum=MOMENTUM
     ).value
-    found = {
-        PROMISED_TRACE: trace,
-        G_X: sobolev_seminorms(problem, "input", [1]).elementwise[1],
-    }
+    found = {PROMISED_TRACE: trace, G_X: sobolev_seminorms(problem, "input", [1]).elementwise[1]}
     if study.network.model == "mlp":
         g_w = sobolev_seminorms(problem, "parameters", [1]).elementwise[1]
         by_flatness = input_gradient_bounds(problem)["flatness"].value

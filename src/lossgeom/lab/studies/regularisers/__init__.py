@@ -38,7 +38,7 @@ size of 125 for 250 and a penalty of 0.001 for 0.003, which were not tried befor
 from typing import Any
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter
+from lossgeom.lab.studies._sweep import ROWS, scatter, steps
 from lossgeom.lab.studies.regularisers import claims, run
 from lossgeom.lab.studies.regularisers.config import NONE, PAPER, TECHNIQUES, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
@@ -65,7 +65,7 @@ STUDY = Study(
     planned=lambda config, place: place["strength"] in config.strengths(place["technique"]),
     folder="lr{lr:g}-{technique}{strength:g}-seed{seed}",
     run=run.run,
-    steps=run.steps,
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
     sweep=Sweep(

@@ -10,7 +10,7 @@ from lossgeom.lab import statistics as stats
 from lossgeom.lab.correlation_claims import claim_of_correlation
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, LABEL_GAP, LOSS, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
-from lossgeom.lab.studies._sweep import Ends, Place
+from lossgeom.lab.studies._sweep import ENDS, NAMES, Ends, Place
 from lossgeom.lab.studies.regularisers.config import BATCH, DECAY, NONE, REGULARISERS, Config
 from lossgeom.recording.ended import ended
 
@@ -29,7 +29,6 @@ LABELS = {
     GAP: "the gap",
     LABEL_GAP: "the gap of the loss without label smoothing",
 }
-OF = {SHARPNESS.name: "sharpness", JACOBIAN.name: "jacobian", GAP: "gap"}  # in names of claims
 Pairs = Sequence[tuple[Place, Place]]  # of a learning rate, a technique and a strength
 
 
@@ -40,12 +39,13 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
         yield from _over_all(records, seeds, gap)
     yield stats.claim_of_seeds(
         "jacobian_within_label_smoothing",
-        statement="It does so where only label smoothing differs, and the learning rate.",
+        statement=f"The Jacobian norm goes with {LABELS[LABEL_GAP]} where only label smoothing and "
+        "the learning rate differ.",
         source=OURS,
         of=f"rank correlation of the mean Jacobian norm and {LABELS[LABEL_GAP]} over the runs "
         "with label smoothing and those with nothing",
         values=[
-            each.correlation(JACOBIAN.name, LABEL_GAP, lambda p: p[1] in (NONE, "label_smoothing"))
+            each.only({1: (NONE, "label_smoothing")}).correlation(JACOBIAN.name, LABEL_GAP)
             for each in seeds
         ],
         inside=GOES_ALONG,
@@ -64,7 +64,7 @@ def _over_all(
     found = {LABELS[x]: [e.correlation(x, gap) for e in seeds] for x in (norm, SHARPNESS.name)}
     yield stats.claim_of_seeds(
         f"jacobian_goes_with_{gap}",
-        statement=f"A smaller Jacobian norm goes with a smaller value of {label}.",
+        statement=f"A smaller Jacobian norm goes with a smaller {label.removeprefix('the ')}.",
         source=PAPER_A,
         of=f"rank correlation of the mean Jacobian norm and {label} over all runs",
         values=found[LABELS[norm]],
@@ -73,7 +73,7 @@ def _over_all(
     )
     yield claim_of_correlation(
         f"jacobian_beats_sharpness_for_{gap}",
-        statement=f"The Jacobian norm goes with {label} much better than sharpness does.",
+        statement=f"The Jacobian norm goes with {label} better than sharpness does.",
         source=PAPER_A,
         measured=f"rank correlation of {label} with the mean Jacobian norm, less that with "
         "sharpness, over all runs",
@@ -82,7 +82,7 @@ def _over_all(
     )
     yield claim_of_correlation(
         f"jacobian_goes_with_{gap}_at_equal_loss",
-        statement=f"It goes with {label} at equal training loss, too.",
+        statement=f"The Jacobian norm goes with {label} at equal training loss, too.",
         source=OURS,
         measured=f"rank correlation of the mean Jacobian norm and {label} over all runs, given "
         "the training loss",
@@ -93,7 +93,9 @@ def _over_all(
 
 def _regulariser(config: Config, seeds: Sequence[Ends], name: str) -> Iterator[Claim]:
     """Whether it lowers each of three; of sharpness only SAM is to do so."""
-    said = "SAM" if name == "sam" else name.replace("_", " ").capitalize()
+    said = {"sam": "SAM", "jacobian_penalty": "A Jacobian penalty"}.get(
+        name, name.replace("_", " ").capitalize()
+    )
     least = config.common_decay if name == DECAY else -math.inf
     pairs = [
         ((lr, name, s), (lr, NONE, 0.0))
@@ -101,10 +103,10 @@ def _regulariser(config: Config, seeds: Sequence[Ends], name: str) -> Iterator[C
         for s in config.strengths(name)
         if s > least
     ]
-    for metric, ending in OF.items():
+    for metric in ENDS:
         lowers = metric != SHARPNESS.name or name == "sam"
         yield stats.claim_over_seeds(
-            f"{name}_and_{ending}",
+            f"{name}_and_{NAMES[metric][0]}",
             statement=f"{said} {'lowers' if lowers else 'does not lower'} {LABELS[metric]}.",
             source=PAPER_A,
             measured=f"{LABELS[metric]} over that without it, geometric mean over learning rates "
@@ -163,8 +165,7 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def ratio(seed: Ends, metric: str, pairs: Pairs) -> float:
     """The geometric mean of a metric's ratios in pairs of runs; infinite where one diverged."""
-    logs = [math.log(seed.at(a, metric)) - math.log(seed.at(b, metric)) for a, b in pairs]
-    return math.exp(stats.mean(logs))
+    return math.exp(stats.mean(seed.change(metric, below, above) for above, below in pairs))
 
 
 def shuffled(seed: Ends) -> float:

@@ -9,6 +9,7 @@ from lossgeom.lab.regularizers import crop_and_flip, jacobian_norm, mixup
 from lossgeom.lab.studies._network import POINTS, Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
+from lossgeom.lab.studies._sweep import increase
 from lossgeom.lab.training import Regularizer, sam
 from lossgeom.lab.training.schedules import step_decay
 
@@ -60,10 +61,9 @@ class Config:
         most = {"label_smoothing": 0.99, "augmentation": 1.0, BATCH: self.network.examples}
         for name in ("lr", *TECHNIQUES[1:]):
             levels, high = getattr(self, name), most.get(name, 1e9)
-            increase = len(levels) > 0 and list(levels) == sorted(set(levels))
-            require(self, increase, "one or more increasing levels", name)
+            require(self, increase(levels, 1), "one or more increasing levels", name)
             inside = levels[0] >= 0 and levels[-1] <= high
-            require(self, inside, f"0 to {high:g}", name)
+            require(self, inside, f"levels from 0 to {high:g}", name)
             require(self, levels[0] > 0 or name not in POSITIVE, "levels > 0", name)
         require(self, self.common_decay >= 0, "a weight decay >= 0", "common_decay")
         fits = 1 <= self.common_batch <= self.network.examples

@@ -8,6 +8,7 @@ from lossgeom.lab.datasets import Dataset
 from lossgeom.lab.studies._network import build
 from lossgeom.lab.studies._solution import solve
 from lossgeom.lab.studies._study import SeedRun
+from lossgeom.lab.studies._sweep import steps
 from lossgeom.lab.studies.regularisers.config import Config
 from lossgeom.recording.record import Record
 
@@ -18,13 +19,8 @@ def run(run: SeedRun[Config], record: Record) -> None:
     model, data = build(network, run.seed)
     solve(
         run.study.recipe(**run.place), model, as_images(data), record, seed=run.seed,
-        chunk=network.chunk, every=steps(run),
+        chunk=network.chunk, every=steps(run),  # at both ends
     )  # fmt: skip
-
-
-def steps(run: SeedRun[Config]) -> int:
-    """How many a run has."""
-    return run.study.recipe(**run.place).steps(run.study.network.examples)
 
 
 def as_images(data: Dataset) -> Dataset:

@@ -45,11 +45,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
-    figure=Trajectories(
-        columns="kind",
-        colour="target_scale",
-        panels=PANELS,
-    ),
+    figure=Trajectories(columns="kind", colour="target_scale", panels=PANELS),
     sweep=Sweep(
         columns=(Strengths("target_scale", "scale or length of the targets", log=True),),
         lines="kind",

@@ -8,7 +8,7 @@ from functools import partial
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
-from lossgeom.lab.studies._growth import FIRST, LAST, exponent, grown, numbers
+from lossgeom.lab.studies._growth import LAST, along, exponent, grown, numbers
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.target_scaling.config import LINEAR, SCALED, SHIFTED, Config
@@ -51,7 +51,8 @@ def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     yield stats.control(
         jacobian,
         "shifted",
-        statement="targets that are as long, but no further apart, make a larger one, too.",
+        statement="targets that are as long, but no further apart, make a larger Jacobian "
+        "norm, too.",
         measured=norm.format("their length"),
         values=[jacobian_is_larger(seed, SHIFTED) for seed in seeds],
     )
@@ -84,14 +85,13 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def jacobian_is_larger(seed: Seed, kind: str) -> float:
     """The power of the scale with which the Jacobian norm at the end is larger."""
-    small, large = (numbers(seed.at(kind, scale), LAST) for scale in ends_of(seed))
+    small, large = (numbers(seed, LAST, kind, scale) for scale in ends_of(seed))
     return exponent(grown(small, large, JACOBIAN_MAX.name), scales_apart(seed))
 
 
 def sharpens_more(seed: Seed, kind: str) -> float:
     """The power of the scale with which sharpening, the largest over the first, is larger."""
-    runs = (seed.at(kind, scale) for scale in ends_of(seed))
-    small, large = (grown(numbers(run, FIRST), numbers(run, max), SHARPNESS.name) for run in runs)
+    small, large = (along(seed, SHARPNESS.name, kind, s, end=max) for s in ends_of(seed))
     return exponent(large - small, scales_apart(seed))
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
+from lossgeom.lab.studies._growth import PARTS, changes, layers
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, LOSS, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies._sweep import Ends, jacobian_beats_sharpness, shuffled, trends
@@ -26,7 +27,7 @@ NEGATIVE: Interval = (-math.inf, 0.0)
 
 DECAY = 1  # the place of the weight decay among the settings
 CAUSE, OF = "More weight decay", "the weight decay, averaged over learning rates"
-PARTS = ("summand", "root", "layer", "tail", "alignment")
+OTHERS = ("tail", "layer", "alignment")  # of what changes, beside the root
 
 
 def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[Claim]:
@@ -43,19 +44,19 @@ def claims(config: Config, records: Sequence[SeedRecords[Config]]) -> Iterator[C
 def _without(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     """What runs without weight decay are like."""
     made = partial(stats.claim_over_seeds, source=PAPER_A)
-    measured = "how many times {} with most weight decay what it is without; the smaller one of {}"
+    measured = "{} over that {}; the smallest ratio of both and of all learning rates"
     gone = [TRAIN + LOSS, SHARPNESS.name]
     yield made(
         "sharpness_vanishes",
         statement="Without weight decay, training loss and sharpness are next to nothing.",
-        measured=measured.format("as large it is", "loss and sharpness, and of learning rates"),
+        measured=measured.format("training loss, or sharpness, with most weight decay", "without"),
         values=[math.exp(min(_changes(config, seed, gone))) for seed in seeds],
         expected=TWICE,
     )
     yield made(
         "jacobian_and_gap_stay",
         statement="Without weight decay, the Jacobian norm and the gap are large all the same.",
-        measured=measured.format("as small it is", "norm and gap, and of learning rates"),
+        measured=measured.format("Jacobian norm, or gap, without weight decay", "with most"),
         values=[math.exp(-max(_changes(config, seed, [JACOBIAN.name, GAP]))) for seed in seeds],
         expected=LARGER,
     )
@@ -64,6 +65,7 @@ def _without(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
 def _mediators(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     """Which of the mediators makes summands rise while Jacobians fall."""
     found = [parts(config, seed) for seed in seeds]
+    each = {name: [of[name] for of in found] for name in ("summand", *PARTS)}
     log = "from no to most weight decay, averaged over layers and learning rates"
     without = (
         f"mean change of the logarithm of the largest eigenvalue of a layer's summand {log}, less "
@@ -71,17 +73,17 @@ def _mediators(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
     )
 
     def left(name: str) -> list[float]:
-        return [each["summand"] - each[name] for each in found]
+        return [of["summand"] - of[name] for of in found]
 
     made = partial(stats.claim_over_seeds, source=MEDIATORS)
     yield made(
         "root_breaks_the_ansatz",
         statement="Sharpness rises while Jacobians fall because C does: without its change, the "
-        "summands of all layers would fall, too.",
+        "summands of the layers would fall, too, on average.",
         measured=without.format("the square of the norm of C"),
         values=left("root"),
         expected=NEGATIVE,
-        note=stats.means({name: [each[name] for each in found] for name in PARTS}, "+.2f"),
+        note=stats.means(each, "+.2f"),
     )
     yield made(
         "root_changes_most",
@@ -89,7 +91,7 @@ def _mediators(config: Config, seeds: Sequence[Ends]) -> Iterator[Claim]:
         "aligned changes the summands as much as C.",
         measured=f"change of the logarithm of the square of the norm of C {log}, less the largest "
         "of the changes, up or down, of the others",
-        values=[each["root"] - max(abs(each[name]) for name in PARTS[2:]) for each in found],
+        values=[of["root"] - max(abs(of[name]) for name in OTHERS) for of in found],
         expected=POSITIVE,
     )
     for name, label in (("layer", "Df_l"), ("tail", "the later layers' Jacobian")):
@@ -124,28 +126,17 @@ def parts(config: Config, seed: Ends) -> dict[str, float]:
 
     from no weight decay to most, in the mean over layers and learning rates.
     """
-    some = next((run for run in seed.runs.values() if run is not None), {})
-    layers = [name.removeprefix("summand") for name in some if name.startswith("summand_")]
-
-    def mean(name: str) -> float:
-        return stats.mean(_changes(config, seed, [name + layer for layer in layers]))
-
-    found = {
-        "summand": mean("summand"),
-        "root": 2 * stats.mean(_changes(config, seed, ["root"])),
-        "layer": 2 * mean("layer_jacobian"),
-        "tail": 2 * mean("tail_jacobian"),
-    }
-    factors = found["root"] + found["layer"] + found["tail"]
-    return {**found, "alignment": found["summand"] - factors}
+    none, most = config.weight_decay[0], config.weight_decay[-1]
+    each = [
+        changes(seed.runs[lr, none] or {}, seed.runs[lr, most] or {}, layer)
+        for lr in config.lr
+        for layer in layers({name for run in seed.runs.values() for name in run or ()})
+    ]
+    found: dict[str, float] = {part: stats.mean(change[part] for change in each) for part in PARTS}
+    return {"summand": sum(found.values()), **found}
 
 
 def _changes(config: Config, seed: Ends, metrics: Sequence[str]) -> list[float]:
     """Changes of the logarithms of metrics from no to most weight decay, at each learning rate."""
     none, most = config.weight_decay[0], config.weight_decay[-1]
-    ratios = [(seed.at((lr, most), m), seed.at((lr, none), m)) for lr in config.lr for m in metrics]
-    return [_log(high) - _log(low) for high, low in ratios]
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else -math.inf
+    return [seed.change(m, (lr, none), (lr, most)) for lr in config.lr for m in metrics]

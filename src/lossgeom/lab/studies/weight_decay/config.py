@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
@@ -34,16 +32,18 @@ class Config:
 
     def __post_init__(self) -> None:
         decays, most = self.weight_decay, self.network.examples
-        check_rates(self)
+        check_rates(self, 1)
         rise = increase(decays) and decays[0] == 0 and math.isfinite(decays[-1])
         require(self, rise, "three or more weight decays, increasing from 0", "weight_decay")
         few = 1 <= self.batch_size <= most and 1 <= self.mediated <= most
         require(self, few, f"1 to {most} examples", "batch_size", "mediated")
 
-    def recipe(self, place: Mapping[str, Any]) -> Recipe:
+    def recipe(self, lr: float, weight_decay: float) -> Recipe:
         """How a run is trained."""
-        sgd = self.sgd
-        return Recipe(**place, batch_size=self.batch_size, epochs=sgd.epochs, momentum=sgd.momentum)
+        return Recipe(
+            lr, self.batch_size, self.sgd.epochs,
+            momentum=self.sgd.momentum, weight_decay=weight_decay,
+        )  # fmt: skip
 
 
 # The main text of the paper gives the model and the number of epochs. The data are those of its

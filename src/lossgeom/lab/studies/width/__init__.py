@@ -45,11 +45,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
-    figure=Trajectories(
-        columns="kind",
-        colour="width",
-        panels=PANELS,
-    ),
+    figure=Trajectories(columns="kind", colour="width", panels=PANELS),
     sweep=Sweep(
         columns=(Strengths("width", "width", log=True),),
         lines="kind",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lossgeom.claim import Claim, Interval
@@ -13,7 +14,7 @@ from lossgeom.lab.studies._growth import (
     LAST,
     PARTS,
     Part,
-    grown,
+    along,
     numbers,
     of_part,
     share,
@@ -31,42 +32,36 @@ CONSTANT: Interval = (-math.inf, 1e-3)  # relative change of sharpness
 MOST: Interval = (0.5, math.inf)  # share of a shortfall
 
 Seed = SeedRecords[Config]
-Change = Callable[[Seed, str, int], float]  # of the sharpness of a network
 
 
 def claims(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     """The verdicts."""
-    yield from _widths(seeds)
+    yield from _widths(config, seeds)
     yield from _constant(seeds)
     yield from _mediators(config, seeds)
 
 
-def _widths(seeds: Sequence[Seed]) -> Iterator[Claim]:
-    falls = partial(stats.claim_of_seeds, source=PAPER_A, inside=FALLS)
-    of = "rank correlation between width and {}, if no run diverges"
-    for kind, which in ((STANDARD, ""), (NTK, " in NTK parametrisation")):
-        yield falls(
-            f"wide_sharpen_less_{kind}",
-            statement=f"Wider networks{which} sharpen less.",
-            of=of.format("sharpness at the end over that at the start"),
-            values=[with_width(seed, kind, sharpened) for seed in seeds],
-            note=_by_width(seeds, kind, sharpened),
+def _widths(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
+    sharpens = "sharpness at the end over that at the start"
+    for name, kind, change, what, statement in (
+        ("sharpen_less_standard", STANDARD, sharpened, sharpens, "Wider networks sharpen less."),
+        ("sharpen_less_ntk", NTK, sharpened, sharpens,
+         "Wider networks in NTK parametrisation sharpen less."),
+        ("change_less_ntk", NTK, drifts,
+         "how far the logarithm of sharpness goes since a quarter of training",
+         "The sharpness of wider networks in NTK parametrisation changes less, after the first "
+         "quarter of training."),
+    ):  # fmt: skip
+        found = {width: [change(seed, kind, width) for seed in seeds] for width in config.width}
+        yield stats.claim_of_seeds(
+            f"wide_{name}",
+            statement=statement,
+            source=PAPER_A,
+            of=f"rank correlation between width and {what}, if no run diverges",
+            values=[with_width(config.width, of) for of in zip(*found.values(), strict=True)],
+            inside=FALLS,
+            note=stats.means({f"width {width}": values for width, values in found.items()}),
         )
-    yield falls(
-        "wide_change_less_ntk",
-        statement="The sharpness of wider networks in NTK parametrisation changes less, after the "
-        "first quarter of training.",
-        of=of.format("how far the logarithm of sharpness goes since a quarter of training"),
-        values=[with_width(seed, NTK, drifts) for seed in seeds],
-        note=_by_width(seeds, NTK, drifts),
-    )
-
-
-def _by_width(seeds: Sequence[Seed], kind: str, change: Change) -> str:
-    widths = seeds[0].study.width if seeds else ()
-    return stats.means(
-        {f"width {width}": [change(seed, kind, width) for seed in seeds] for width in widths}
-    )
 
 
 def _constant(seeds: Sequence[Seed]) -> Iterator[Claim]:
@@ -86,7 +81,7 @@ def _constant(seeds: Sequence[Seed]) -> Iterator[Claim]:
     yield stats.control(
         constant,
         "networks_do_not",
-        statement="nor do networks.",
+        statement="networks do not sharpen, either.",
         measured=measured.format("networks"),
         values=[changes(seed, (STANDARD,)) for seed in seeds],
     )
@@ -106,8 +101,7 @@ def _mediators(config: Config, seeds: Sequence[Seed]) -> Iterator[Claim]:
     yield most(
         "tail_breaks",
         statement="What keeps the sharpness of the widest network from growing as the Jacobian "
-        "does is that the first layer's own Jacobian is in none of its parts, nor are those of "
-        "others in all.",
+        "does is that a layer's part has no factor for the Jacobians of the layers up to it.",
         source=PAPER_A,
         measured=of.format("the growth of tail Jacobians, less than that of the whole,"),
         values=parts["tail"],
@@ -140,31 +134,26 @@ def summary(config: Config, found: Sequence[Claim]) -> str:
 
 def sharpened(seed: Seed, kind: str, width: int) -> float:
     """Sharpness at the end over that at the start."""
-    record = seed.at(kind, width)
-    return math.exp(grown(numbers(record, FIRST), numbers(record, LAST), SHARPNESS.name))
+    return math.exp(along(seed, SHARPNESS.name, kind, width))
 
 
 def drifts(seed: Seed, kind: str, width: int) -> float:
     """How far the logarithm of sharpness goes since a quarter of training."""
-    record = seed.at(kind, width)
-    then = numbers(record, lambda values: values[len(values) // 4])
-    return abs(grown(then, numbers(record, LAST), SHARPNESS.name))
+    start = lambda values: values[len(values) // 4]  # noqa: E731
+    return abs(along(seed, SHARPNESS.name, kind, width, start=start))
 
 
-def with_width(seed: Seed, kind: str, change: Change) -> float:
-    """The rank correlation of width with a change; NaN if a network diverged."""
-    found = [change(seed, kind, width) for width in seed.study.width]
-    return (
-        math.nan if any(map(math.isnan, found)) else stats.rank_correlation(seed.study.width, found)
-    )
+def with_width(widths: Sequence[int], found: Sequence[float]) -> float:
+    """The rank correlation of width with what was found; NaN if a network diverged."""
+    return math.nan if any(map(math.isnan, found)) else stats.rank_correlation(widths, found)
 
 
 def changes(seed: Seed, kinds: Sequence[str]) -> float:
     """The largest relative change of sharpness along runs of some kinds; NaN if one diverged."""
     found = []
-    for record in (seed.at(kind, width) for kind in kinds for width in seed.study.width):
+    for place in itertools.product(kinds, seed.study.width):
         first, *ends = (
-            numbers(record, of).get(SHARPNESS.name, math.nan) for of in (FIRST, min, max)
+            numbers(seed, of, *place).get(SHARPNESS.name, math.nan) for of in (FIRST, min, max)
         )
         found += [abs(end / first - 1) for end in ends]
     return math.nan if any(map(math.isnan, found)) else max(found)
@@ -172,6 +161,5 @@ def changes(seed: Seed, kinds: Sequence[str]) -> float:
 
 def breaks(seed: Seed, width: int, part: Part) -> float:
     """The share of a part in the shortfall from start to end."""
-    record = seed.at(STANDARD, width)
-    found = shortfall(numbers(record, FIRST), numbers(record, LAST))
+    found = shortfall(*(numbers(seed, of, STANDARD, width) for of in (FIRST, LAST)))
     return share(of_part(found, part), found)

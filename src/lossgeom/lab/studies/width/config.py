@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lossgeom.lab.studies._growth import check_batches
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
+from lossgeom.lab.studies._sweep import increase
 
 NETWORK = NetworkSettings(examples=300)
 STANDARD, NTK, LINEARISED, FEATURES = KINDS = (
@@ -34,19 +36,14 @@ class Config:
     """Data, and an mlp with as many hidden layers, whatever their widths are here."""
 
     def __post_init__(self) -> None:
-        widths = self.width
-        increasing = len(widths) >= 3 and list(widths) == sorted(set(widths)) and widths[0] >= 1
-        require(self, increasing, "three or more increasing widths of at least 1", "width")
-        network = self.network
+        rise, network = increase(self.width) and self.width[0] >= 1, self.network
+        require(self, rise, "three or more increasing widths of at least 1", "width")
         fits = (network.model, network.parametrization) == ("mlp", "standard") and network.widths
         expected = (
-            "an mlp with hidden layers, in the standard parametrisation as well as in the other"
+            "an mlp with hidden layers, and parametrization standard, beside which ntk is run"
         )
         require(network, bool(fits), expected, "model", "widths", "parametrization")
-        most = self.network.examples
-        few = 1 <= self.batch_size <= most
-        require(self, few, f"a batch_size of 1 to {most} examples", "batch_size")
-        require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
+        check_batches(self)
 
     def recipe(self, kind: str) -> Recipe:
         """How a network is trained."""
