@@ -109,25 +109,14 @@ class Kept(Generic[Linear]):
                 self._linear, self._complete = keeping, len(keeping) == len(counts)
 
 
-class Sum:
-    """A sum that does not need memory before it has parts, and changes none of them."""
-
-    def __init__(self) -> None:
-        self.value = torch.zeros(())
-        self._parts = 0
-
-    def add(self, part: Tensor) -> None:
-        """Add a part."""
-        if self._parts < 2:
-            self.value = self.value + part if self._parts else part
-        else:
-            self.value += part
-        self._parts += 1
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU; 0 for a CPU, of which the system gives more than there is."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+def accumulate(total: list[Tensor], part: Tensor) -> None:
+    """Add a part to a sum, which needs no memory before there are two, and changes none of them."""
+    if not total:
+        total.append(part)
+    elif len(total) == 1:
+        total[:] = [total[0] + part, part.new_empty(0)]  # a sum of its own from here on
+    else:
+        total[0] += part
 
 
 @dataclass(frozen=True)
@@ -150,9 +139,10 @@ def graph_size(small: Problem) -> GraphSize:
     """
     at, few, theta = small.evaluation, small.first_batch(), small.leaf()
     with at.network.undone():
-        (total, _), storages = with_bytes(lambda: at.terms(at.outputs(theta, few), few))
+        outputs, storages = with_bytes(at.outputs, theta, few)
+        (total, _), of_loss = with_bytes(at.terms, outputs, few)
     return GraphSize(
-        2 * max(sum(storages.values()) - theta.nbytes, 0) / len(few),
+        2 * max(sum({**storages, **of_loss}.values()) - theta.nbytes, 0) / len(few),
         any("Convolution" in node.name() for node in graph_nodes(total)),
     )
 

@@ -20,8 +20,7 @@ from lossgeom.autodiff.memory_budget import (
     GraphSize,
     Kept,
     Linearization,
-    Sum,
-    free_memory,
+    accumulate,
     graph_size,
     with_bytes,
 )
@@ -126,15 +125,15 @@ class ParameterMatrix(ProblemMatrix):
             return torch.zeros_like(V)
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
-            total = Sum()
+            total: list[Tensor] = []
             self._kept.over_batches(
                 first=partial(self._made, rows),
                 again=partial(self._anew, rows),
                 use=partial(each_row, rows),
-                take=total.add,
+                take=partial(accumulate, total),
                 pieces=self._pieces,
             )
-            found, divisor = self.problem.reduced([(total.value, self._kept.terms)])
+            found, divisor = self.problem.reduced([(total[0], self._kept.terms)])
             return (found / divisor).T
 
     def _made(self, rows: Tensor, piece: Batch) -> tuple[Tensor, Linearization[Product]]:
@@ -214,7 +213,8 @@ class ParameterMatrix(ProblemMatrix):
         if self.sampled:
             return [batch]
         size = len(batch) * size_of_graph(self.problem, batch).bytes_each
-        most = free_memory(self.device) // 4 or PIECE_BYTES
+        on_gpu = self.device.type == "cuda"  # where larger pieces are faster
+        most = torch.cuda.mem_get_info(self.device)[0] // 4 if on_gpu else PIECE_BYTES
         return [batch] if size <= most else pieces(self.problem, batch, size / most)
 
 

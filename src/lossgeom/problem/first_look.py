@@ -20,7 +20,7 @@ from lossgeom.problem.agreement import ALONE, ROUNDED, agree_everywhere, of_sums
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.isolation import leaf_at, seeded
+from lossgeom.problem.isolation import seeded
 from lossgeom.problem.network import leaves_of
 from lossgeom.problem.sum_and_count import is_sum_of_terms
 
@@ -59,7 +59,7 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
         return
     with torch.inference_mode(False):
         own, theta = theta, theta.detach().clone()  # which the model may write to
-    thetas = [leaf_at(theta) for _ in range(2)]
+    thetas = [theta.detach().requires_grad_() for _ in range(2)]
     with at.network.undone():
         if seen.model is None:
             outputs, notes = _checked_outputs(at, thetas, batch, live)

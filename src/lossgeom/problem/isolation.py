@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as all_modules
 
@@ -68,12 +67,6 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def at_home(device: torch.device) -> AbstractContextManager[Any]:
-    """Let a model that relies on ``torch.set_default_device`` make things where it is."""
-    chosen = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-    return nullcontext() if chosen is None else device
-
-
 def random_state(device: torch.device) -> Any:
     """The state of every generator that a forward pass on a device can draw from, to compare."""
     states = [generator.get_state().numpy().tobytes() for generator in _generators(device)]
@@ -101,21 +94,19 @@ def hooks_undone(hooks: Iterable[Any] = ()) -> Iterator[None]:
             written.put_back()
 
 
-def leaf_at(theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """A leaf with the numbers of a vector, and in its memory, if autograd knows that."""
-    with torch.inference_mode(False):
-        leaf = theta.detach()
-        return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
-
-
 @contextmanager
-def cudnn_if(allowed: bool) -> Iterator[None]:
-    """Switch cuDNN off, unless it is allowed; the backward pass goes the way of the forward one."""
+def at_home(device: torch.device, cudnn: bool) -> Iterator[None]:
+    """Let a model that relies on ``torch.set_default_device`` make things where it is.
+
+    Without cuDNN, unless that is allowed; the backward pass goes the way of the forward one.
+    """
+    chosen = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     backend: Any = torch.backends.cudnn
     before = backend.enabled
     try:
-        backend.enabled = before and allowed
-        yield
+        backend.enabled = before and cudnn
+        with nullcontext() if chosen is None else device:
+            yield
     finally:
         backend.enabled = before
 

@@ -57,7 +57,12 @@ def private_copy(
     module = deep_copy(inner, pieces)
     _repair(module, notes)
     _convert(module, wanted)
-    if types := _other_types(inner, wanted):
+    tensors = [
+        t
+        for t in (*inner.parameters(), *inner.buffers())
+        if t.is_floating_point() or t.is_complex()
+    ]
+    if types := sorted({str(t.dtype) for t in tensors} - {str(wanted), str(wanted.to_complex())}):
         notes.append(f"measured in {wanted}, in a copy of a model in {', '.join(types)}")
     trained = [p for p in module.parameters() if p.requires_grad]
     if [id(p) for p in trained] != [id(p) for p in pieces.values()]:  # copied in a way of its own
@@ -231,13 +236,6 @@ def _prepared_once(forward: Any) -> Any:
     while type(getattr(forward, "__wrapped__", None)).__name__ == "ConvertOutputsToFp32":
         forward = forward.__wrapped__.model_forward.__wrapped__
     return forward
-
-
-def _other_types(model: nn.Module, dtype: torch.dtype) -> list[str]:
-    """Names of the types of a model's numbers that are measured in another one."""
-    tensors = [*model.parameters(), *model.buffers()]
-    types = {t.dtype for t in tensors if t.is_floating_point() or t.is_complex()}
-    return sorted(map(str, types - {dtype, dtype.to_complex()}))
 
 
 def _convert(module: nn.Module, dtype: torch.dtype) -> None:

@@ -17,7 +17,6 @@ from lossgeom.problem.batch_norm import buffers_kept
 from lossgeom.problem.isolation import (
     ModuleState,
     at_home,
-    cudnn_if,
     hooks_undone,
     random_state,
     seeded,
@@ -212,7 +211,7 @@ class Network:
                 seed that fixes them.
         """
         device = self.theta.device
-        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode), at_home(device):
+        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode), at_home(device, self.cudnn):
             if seed is not None:
                 with seeded(device, *seed):
                     return call(self.module)
@@ -256,7 +255,6 @@ class Network:
         values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self.held]
         kept = [module._parameters[name] for module, name, _ in values]
         with ExitStack() as stack:
-            stack.enter_context(cudnn_if(self.cudnn))
             if any(module._buffers for module in self.module.modules()):
                 stack.enter_context(buffers_kept(self.module))
             try:

@@ -18,7 +18,7 @@ from lossgeom.losses import Loss, LossLike, as_loss
 from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
-from lossgeom.problem.isolation import leaf_at, measuring
+from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
@@ -251,13 +251,13 @@ class Problem:
         for part, terms in parts:
             total = part if total is None else total + part
             counts.append(terms)
-        count = math.fsum(counts)
-        if self.criterion.average and not count > 0:
+        count, loss = math.fsum(counts), self.evaluation.criterion
+        if loss.average and not count > 0:
             raise ValueError(
-                f"expected the loss {self.criterion.name!r} to have terms, got a count of {count}; "
-                "are all targets ignored?"
+                f"expected the loss {loss.name!r} to have terms, got a count of {count}; are all "
+                "targets ignored?"
             )
-        return total, count if self.criterion.average else 1.0
+        return total, count if loss.average else 1.0
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""
@@ -285,7 +285,9 @@ class Problem:
 
     def leaf(self) -> Float[Tensor, " P"]:
         """The parameters as a fresh leaf to differentiate in; it has theta's memory."""
-        return leaf_at(self.theta)
+        with torch.inference_mode(False):
+            leaf = self.theta.clone() if self.theta.is_inference() else self.theta.detach()
+            return leaf.requires_grad_()
 
     def unflatten(self, vector: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""

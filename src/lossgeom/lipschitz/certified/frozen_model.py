@@ -15,7 +15,7 @@ from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.problem.agreement import EXACT, agree_everywhere
 from lossgeom.problem.double import in_double
 from lossgeom.problem.evaluation import call_model, squeezes
-from lossgeom.problem.isolation import cudnn_if, measuring
+from lossgeom.problem.isolation import at_home, measuring
 from lossgeom.problem.model_copy import deep_copy
 from lossgeom.problem.model_facts import InDouble
 from lossgeom.problem.nearby import drawn
@@ -68,7 +68,7 @@ class FrozenModel(nn.Module):
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """The outputs of the model."""
         n = len(inputs)
-        with self.undone(), cudnn_if(self.cudnn):
+        with self.undone(), at_home(inputs.device, self.cudnn):
             outputs = self._in_double(self._called, inputs)
             if n == 1 and outputs.shape[:1] != (1,):
                 twice = partial(self._in_double, self._called, torch.cat([inputs, inputs]))
