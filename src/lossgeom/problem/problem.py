@@ -193,8 +193,9 @@ class Problem:
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
         if theta.shape != self.theta.shape:
-            here, there = tuple(self.theta.shape), tuple(theta.shape)
-            raise ValueError(f"expected theta of shape {here}, got {there}")
+            raise ValueError(
+                f"expected theta of shape {(*self.theta.shape,)}, got {(*theta.shape,)}"
+            )
         return self._with(theta=theta.detach().to(self.theta).clone())
 
     def in_mode(self, mode: Mode) -> Problem:
