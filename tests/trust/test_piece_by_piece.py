@@ -178,3 +178,10 @@ def test_it_leaves_no_trace_and_needs_few_numbers(monkeypatch):
     assert max(sizes) < p.theta.numel() / 10
     assert [len(module._forward_hooks) for module in p.network.module.modules()] == hooks
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_deep_chain_of_stand_ins_is_smooth():
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(32, 32), nn.Tanh()) for _ in range(24)]
+    data = [(torch.randn(64, 32), torch.randint(32, (64,)))]
+    assert in_pieces(lg.Problem(nn.Sequential(*layers), "cross_entropy", data))

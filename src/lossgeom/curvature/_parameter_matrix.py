@@ -215,6 +215,7 @@ class ParameterMatrix(ProblemMatrix):
         size = len(batch) * size_of_graph(self.problem, batch).bytes_each
         on_gpu = self.device.type == "cuda"  # where larger pieces are faster
         most = torch.cuda.mem_get_info(self.device)[0] // 4 if on_gpu else PIECE_BYTES
+        most = max(most, 2 * self.problem.theta.nbytes)  # below which vectors take more than graphs
         return [batch] if size <= most else pieces(self.problem, batch, size / most)
 
 

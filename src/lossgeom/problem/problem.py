@@ -38,8 +38,7 @@ class Problem:
     with the sum of terms s and their number n of each batch b. In train mode BatchNorm uses the
     statistics of each batch, and its running averages stay as they are. Parameters and buffers are
     copied: training can go on meanwhile, and ``refreshed()`` is the same problem where the model is
-    then. Measuring changes neither model nor gradients, mode or random state. ``notes`` say what is
-    measured differently from how the model runs in training.
+    then. Measuring leaves model, gradients, mode and random state alone. ``notes`` say what differs.
 
     Args:
         model: any module with trainable parameters; its copy has narrow ones in float32.
@@ -193,9 +192,8 @@ class Problem:
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
         if theta.shape != self.theta.shape:
-            raise ValueError(
-                f"expected theta of shape {(*self.theta.shape,)}, got {(*theta.shape,)}"
-            )
+            here, there = tuple(self.theta.shape), tuple(theta.shape)
+            raise ValueError(f"expected theta of shape {here}, got {there}")
         return self._with(theta=theta.detach().to(self.theta).clone())
 
     def in_mode(self, mode: Mode) -> Problem:
@@ -255,8 +253,8 @@ class Problem:
         count, loss = math.fsum(counts), self.evaluation.criterion
         if loss.average and not count > 0:
             raise ValueError(
-                f"expected the loss {loss.name!r} to have terms, got a count of {count}; are all "
-                "targets ignored?"
+                f"expected the loss {loss.name!r} to have terms, got a count of {count}; are "
+                "all targets ignored?"
             )
         return total, count if loss.average else 1.0
 
@@ -287,8 +285,8 @@ class Problem:
     def leaf(self) -> Float[Tensor, " P"]:
         """The parameters as a fresh leaf to differentiate in; it has theta's memory."""
         with torch.inference_mode(False):
-            leaf = self.theta.clone() if self.theta.is_inference() else self.theta.detach()
-            return leaf.requires_grad_()
+            own = self.theta.clone() if self.theta.is_inference() else self.theta
+            return own.detach().requires_grad_()
 
     def unflatten(self, vector: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
         """A flat vector as tensors by parameter name."""

@@ -83,9 +83,10 @@ def _uneven(outputs: Tensor, batch: Any) -> tuple[Tensor, int]:  # noqa: ARG001
     return (outputs.flatten() @ _waves(outputs)) + 0.5 * outputs.square().sum(), 1
 
 
-def _waves(like: Tensor) -> Tensor:
+def _waves(like: Tensor, pace: int = 1) -> Tensor:
     """Numbers between -1 and 1 that all differ, one for each in a tensor."""
-    return torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device).cos()
+    places = torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device)
+    return (pace * places).cos()
 
 
 def floating(tree: Any) -> list[Tensor]:
@@ -152,7 +153,8 @@ class StandIn(nn.Module):
         places = itertools.count(sum(d is not None for own in before for d in own.directions))
         self.called += 1
         inputs = [x.masked_fill(x.abs() > FILL, 0) for x in floating((args, kwargs))]
-        sums = [(x.double().flatten() @ _waves(x)) / max(1, x.numel()) ** 0.5 for x in inputs]
+        # at another pace than that of the directions, or what goes from one to the next would grow
+        sums = [(x.double().flatten() @ _waves(x, 2)) / max(1, x.numel()) ** 0.5 for x in inputs]
         far = torch.stack(sums).sum().sin() if sums else 0.0
 
         def moved(place: Tensor) -> Tensor:
