@@ -38,7 +38,7 @@ class Problem:
     with the sum of terms s and their number n of each batch b. In train mode BatchNorm uses the
     statistics of each batch, and its running averages stay as they are. Parameters and buffers are
     copied: training can go on meanwhile, and ``refreshed()`` is the same problem where the model is
-    then. Measuring leaves model, gradients, mode and random state alone. ``notes`` say what differs.
+    then. Measuring leaves model, gradients, mode and random state be; ``notes`` say what differs.
 
     Args:
         model: any module with trainable parameters; its copy has narrow ones in float32.
