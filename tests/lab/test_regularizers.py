@@ -193,6 +193,12 @@ def test_hold_moves_a_quantity_to_its_curve():
     assert ends["held"] == pytest.approx(0.3, rel=0.15)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_factor_that_is_no_function():
+    with pytest.raises(TypeError, match=r"function of the step, such as ramp\(0.4, 200\), got 0.5"):
+        hold(JacobianNorm(), ([0, 5], [1.0, 2.0]), factor=0.5)
+
+
 def test_errors():
     good = JacobianNorm(), ([0, 5], [1.0, 2.0])
     for steps, values in (([], []), ([0, 0], [1.0, 1.0]), ([0, 1], [1.0]), ([0, 1], [1.0, 0.0])):
@@ -200,8 +206,6 @@ def test_errors():
             hold(good[0], (steps, values))
     with pytest.raises(ValueError, match="expected strength > 0"):
         hold(*good, strength=0)
-    with pytest.raises(TypeError, match=r"function of the step, such as ramp\(0.4, 200\), got 0.5"):
-        hold(*good, factor=0.5)
     model = nn.Sequential(nn.Linear(4, 3)).double()
     nn.init.zeros_(model[0].weight)
     with pytest.raises(ValueError, match=r"to hold, got 0\.0 at 2 of JacobianNorm; hold"):

@@ -89,8 +89,8 @@ def _waves(like: Tensor, pace: int = 1) -> Tensor:
     return (pace * places).cos()
 
 
-def floating(tree: Any) -> list[Tensor]:
-    """The tensors of numbers in a tree, in the order in which they are mapped."""
+def floating(tree: Any) -> Any:  # who checks the types in a list looks at a random place of it
+    """A list of the tensors of numbers in a tree, in the order in which they are mapped."""
     found: list[Tensor] = []
 
     def look(tensor: Tensor) -> Tensor:
