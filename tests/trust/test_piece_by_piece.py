@@ -22,7 +22,7 @@ def nothing_known(monkeypatch):
 
 
 def in_pieces(problem, orders=SECOND):
-    return right_in_pieces(problem, problem.first_batch(), orders)
+    return right_in_pieces(problem, orders)
 
 
 def on_images(*layers, **options):
@@ -110,6 +110,20 @@ def test_what_cannot_be_taken_out_is_looked_at_as_a_whole():
     p = problem(nn.Tanh(), Borrowed(torch.sin))
     assert not in_pieces(p)
     assert (lg.Hessian(p) @ torch.ones_like(p.theta)).isfinite().all()
+
+
+def test_a_model_too_large_for_float64_says_where_pieces_do_not_do(monkeypatch):
+    monkeypatch.setattr(trial, "LARGEST", 4)
+    taken_out, not_taken_out = problem(nn.Tanh()), problem(nn.Tanh(), Borrowed(torch.sin))
+    for p in (taken_out, not_taken_out):
+        assert (lg.Hessian(p) @ torch.ones_like(p.theta)).isfinite().all()
+    said = "derivatives not compared with differences"
+    assert not any(note.startswith(said) for note in taken_out.notes)
+    assert [note.startswith(said) for note in not_taken_out.refreshed().notes].count(True) == 1
+    wrong = problem(nn.Tanh(), Borrowed(Sine.apply))
+    lg.Hessian(wrong) @ torch.ones_like(wrong.theta)
+    with pytest.raises(lg.DerivativeError, match="the second derivative"):
+        lg.check_derivatives(wrong)
 
 
 def test_the_loss_and_how_the_model_is_called_are_looked_at():

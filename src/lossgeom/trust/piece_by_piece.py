@@ -43,19 +43,13 @@ class _Piece(NamedTuple):
     arguments: tuple[Any, Any]
 
 
-def right_in_pieces(problem: Problem, batch: Batch, orders: Sequence[Order]) -> bool:
-    """Whether all pieces of a model are found to have right derivatives.
-
-    Args:
-        problem: the model.
-        batch: a few examples.
-        orders: of derivatives.
-    """
-    if problem.autocast is not None:  # whose rounding hides what a difference shows
+def right_in_pieces(small: Problem, orders: Sequence[Order]) -> bool:
+    """Whether all pieces of a model are found to have right derivatives, on a few examples."""
+    if small.autocast is not None:  # whose rounding hides what a difference shows
         return False
     try:
-        with measuring(problem.theta.device):
-            return all(_is_right(problem, piece, orders) for piece in _pieces(problem, batch))
+        with measuring(small.theta.device):
+            return all(_is_right(small, piece, orders) for piece in _pieces(small))
     except Exception:  # of whatever a module is, out of its place
         return False
 
@@ -77,8 +71,9 @@ def _is_right(problem: Problem, piece: _Piece, orders: Sequence[Order]) -> bool:
     return right
 
 
-def _pieces(problem: Problem, batch: Batch) -> Iterator[_Piece]:
+def _pieces(problem: Problem) -> Iterator[_Piece]:
     """Yield each kind of call of a module, and what is around the model."""
+    batch = problem.first_batch()
     root, evaluation = problem.network.module, problem.evaluation
     calls = Calls(root)
     outside = calls.of(problem, batch)

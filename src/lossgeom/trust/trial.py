@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +24,11 @@ from lossgeom.trust.piece_by_piece import right_in_pieces
 
 EXAMPLES = 4
 WHOLE = 10**6  # parameters of a model that is looked at in pieces only if it is larger
-LARGEST = 2 * 10**8  # parameters that are copied in float64
+LARGEST = 2 * 10**8  # parameters that are copied in float64 without being asked to
+UNCHECKED = (
+    "derivatives not compared with differences: the model is too large for a copy in float64, and "
+    "could not be looked at in pieces; lossgeom.check_derivatives(problem) does it all the same"
+)
 
 ORDERS: dict[int, tuple[Order, ...]] = {
     1: ("first",),
@@ -104,13 +108,11 @@ def on_few(
     as_it_is = not any(
         part._forward_hooks or part._forward_pre_hooks for part in network.module.modules()
     )
-    copies, batches = (
-        (
-            network if as_it_is and dtype == own else Network.of(network.module, names, dtype)
-            for dtype in dtypes
-        ),
-        [batch],
+    copies = (
+        network if as_it_is and dtype == own else Network.of(network.module, names, dtype)
+        for dtype in dtypes
     )
+    batches = [batch]
     if len(batch) > EXAMPLES:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
             batches.insert(0, batch.examples(0, EXAMPLES))
@@ -140,6 +142,9 @@ def examined(
 def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = False) -> None:
     """Compare derivatives on a batch, once for a model, unless the problem was told not to.
 
+    A model that is too large to be copied in float64 is looked at in pieces alone; where that does
+    not do, ``problem.notes`` say so.
+
     Args:
         problem: the loss and where to take it.
         batch: of which some examples are taken.
@@ -147,11 +152,18 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
         rows_will_do: whether gradients of the outputs one by one take the place of a second
             derivative that does not exist.
     """
-    if problem.check:
-        names, facts = frozenset(problem.evaluation.network.names), problem.evaluation.facts
-        checked: list[tuple[frozenset[str], bool]] = facts.known(Key(guard, order), list)
-        if not any(names <= others and (there or rows_will_do) for others, there in checked):
-            checked.append((names, check_order(problem, batch, order, rows_will_do)))
+    if not problem.check:
+        return
+    names, facts = frozenset(problem.evaluation.network.names), problem.evaluation.facts
+    checked: list[tuple[frozenset[str], bool]] = facts.known(Key(guard, order), list)
+    if any(names <= others and (there or rows_will_do) for others, there in checked):
+        return
+    if problem.theta.numel() <= LARGEST:
+        checked.append((names, check_order(problem, batch, order, rows_will_do)))
+        return
+    if not on_few(problem, batch, right_in_pieces, ORDERS[order]):
+        facts.first_look.model = [*(facts.first_look.model or []), UNCHECKED]
+    checked.append((names, True))
 
 
 def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> bool:
@@ -160,10 +172,8 @@ def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool =
     Returns:
         Whether all of them are there.
     """
-    all_there, numbers = True, problem.theta.numel()
-    if numbers > WHOLE and on_few(problem, batch, _right_in_pieces, ORDERS[order]):
-        return True
-    if numbers > LARGEST:
+    all_there, in_pieces = True, problem.theta.numel() > WHOLE
+    if in_pieces and on_few(problem, batch, right_in_pieces, ORDERS[order]):
         return True
     small, findings = examined(problem, batch, ORDERS[order])
     for name, finding in findings.items():
@@ -178,10 +188,6 @@ def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool =
                 "lossgeom.doctor(problem) says more"
             )
     return all_there
-
-
-def _right_in_pieces(small: Problem, orders: Sequence[Order]) -> bool:
-    return right_in_pieces(small, small.first_batch(), orders)
 
 
 def _said(order: Order, finding: Finding) -> str:

@@ -147,7 +147,7 @@ def _placed(
 
 
 def places(levels: Sequence[Any], *, log: bool) -> tuple[dict[Any, float], float | None]:
-    """Where the ascending values of a setting are on an axis, and where that is broken.
+    """Place the ascending values of a setting on an axis; tell where that is broken.
 
     Text is in order, and 0 before the logarithms of the others.
 

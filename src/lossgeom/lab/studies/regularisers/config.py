@@ -74,7 +74,7 @@ class Config:
         require(self.network, images, "images, which are augmented", "data")
 
     def strengths(self, technique: str) -> tuple[float, ...]:
-        """Of a technique; 0 for none."""
+        """The strengths of a technique; 0 where there is none."""
         levels: tuple[float, ...] = (0.0,) if technique == NONE else getattr(self, technique)
         return levels
 
