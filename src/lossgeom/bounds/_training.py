@@ -115,8 +115,7 @@ def trained(
     both, log_prior_std = _beginning(problem.theta, prior, basis, complexity)
     steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
     mean, log_std = both
-    # memory that is used in every step: to be given it anew takes longer than to compute
-    whole, (std, offset) = torch.empty_like(both), torch.empty_like(both)
+    whole, (std, offset) = torch.empty_like(both), torch.empty_like(both)  # kept, for speed
     normal = torch.empty_like(mean, device="cpu")
     generator, history = random_numbers(training.seed), list[Epoch]()
 

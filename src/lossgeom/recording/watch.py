@@ -105,14 +105,13 @@ class Watch:
         self.due = due
         self.optimizers = tuple(map(unwrapped_optimizer, optimizers))
         self.last: dict[str, Estimate] = {}
-        self.skipped = 0
+        self.skipped = self._left_out = 0  # in all, and since the last one that was measured
         self._measured = first_step  # the step of what was measured last
         self._budget = budget or Budget(None)
         self._full_batch = full_batch
         self._live = live
         self._memory = Memory() if memory is None else memory
         self._cosines = record.series(GradientCosine.name)[1]
-        self._left_out = 0  # steps since the last one that was measured
         self._size = problem.theta.numel()
         self._kinds = [type(each).__name__ for each in self.optimizers]
         state = optimizer_state(problem, *self.optimizers)  # raises what it would at every step

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
+from torch.optim import Optimizer
 
 from lossgeom.curvature import layer_summands
 from lossgeom.estimate import Estimate
@@ -25,7 +26,7 @@ from lossgeom.lab.training import (
 )
 from lossgeom.lab.training.ascents import Ascent
 from lossgeom.lab.training.schedules import Schedule
-from lossgeom.losses import as_loss
+from lossgeom.losses import LossLike, as_loss
 from lossgeom.metrics import Accuracy, JacobianNorm, Loss, Metric, Sharpness
 from lossgeom.problem import Problem
 from lossgeom.recording.ended import last_values
@@ -68,6 +69,24 @@ class Recipe:
     def steps(self, examples: int) -> int:
         """How many steps the epochs are."""
         return self.epochs * -(-examples // self.batch_size)
+
+    def training(
+        self,
+        model: nn.Module,
+        loss: LossLike,
+        data: Dataset,
+        *,
+        optimizers: Sequence[Optimizer],
+        seed: int,
+        first: int = 0,
+    ) -> Iterator[int]:
+        """Train a model in place; see :func:`lossgeom.lab.training.optimize`."""
+        return optimize(
+            model, loss, batch_of_step(data.train, self.batch_size, seed=seed),
+            optimizers=optimizers, steps=self.steps(len(data.train[0])), first=first,
+            schedule=self.schedule, ascent=self.ascent, clip=self.clip,
+            regularizers=self.regularizers, seed=seed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,10 +195,8 @@ def solve(
         recipe.optimizer, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
     ).made_for(model)
     training = partial(
-        optimize, model, trained.criterion, batch_of_step(data.train, recipe.batch_size, seed=seed),
-        optimizers=optimizers, steps=steps, schedule=recipe.schedule, ascent=recipe.ascent,
-        clip=recipe.clip, regularizers=recipe.regularizers, seed=seed,
-    )  # fmt: skip
+        recipe.training, model, trained.criterion, data, optimizers=optimizers, seed=seed
+    )
     ended = train(
         model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers,
         others=_with_state(objective_of(model, loss, (), recipe.regularizers)),
