@@ -30,30 +30,11 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
     """Switch off autocast, inference tensors, TF32 and the like; let in one thread at a time.
 
     What is made without a device is made on the CPU, also after ``torch.set_default_device``.
+    Kernels and models that ask for TF32 by the older name of its setting are refused by torch where
+    it contradicts the newer one, so both are switched. The older ones write the newer, too.
 
     Raises:
         OutOfMemoryError: of torch, with what to lower, where the device has too little memory.
-    """
-    with ONE_AT_A_TIME, ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        if torch.get_default_device() != CPU:
-            stack.enter_context(CPU)
-        _round_as_float32(device, stack)
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            if LOWER in str(error):
-                raise
-            what = ". ".join(str(error).split(". ")[:2])  # how much was asked for is the second
-            raise torch.OutOfMemoryError(f"{what}. {LOWER}") from error
-
-
-def _round_as_float32(device: torch.device, stack: ExitStack) -> None:
-    """Switch off TF32 and the like until a stack is closed.
-
-    Kernels and models that ask for a setting by its older name are refused by torch where it
-    contradicts the newer one, so both are switched. The older ones write the newer, too.
     """
     cuda: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
@@ -61,20 +42,32 @@ def _round_as_float32(device: torch.device, stack: ExitStack) -> None:
     on_gpu = device.type == "cuda"
     backends = (cuda, cudnn.conv, cudnn.rnn) if on_gpu else ()
     backends += (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-    found = [(backend, backend.fp32_precision) for backend in backends]
-    if all(precision in EXACT for _, precision in found):
-        return
-    for backend, precision in found:
-        stack.callback(setattr, backend, "fp32_precision", precision)
-    if on_gpu:
-        with suppress(RuntimeError):  # the caller has made the two contradict each other
-            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-            torch.set_float32_matmul_precision("highest")
-        with suppress(RuntimeError):
-            stack.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
-            cudnn.allow_tf32 = False
-    for backend in backends:
-        backend.fp32_precision = "ieee"
+    with ONE_AT_A_TIME, ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if torch.get_default_device() != CPU:
+            stack.enter_context(CPU)
+        found = [(backend, backend.fp32_precision) for backend in backends]
+        if any(precision not in EXACT for _, precision in found):
+            for backend, precision in found:
+                stack.callback(setattr, backend, "fp32_precision", precision)
+            if on_gpu:
+                with suppress(RuntimeError):  # the caller has made the two contradict each other
+                    before = torch.get_float32_matmul_precision()
+                    stack.callback(torch.set_float32_matmul_precision, before)
+                    torch.set_float32_matmul_precision("highest")
+                with suppress(RuntimeError):
+                    stack.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+                    cudnn.allow_tf32 = False
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            if LOWER in str(error):
+                raise
+            what = ". ".join(str(error).split(". ")[:2])  # how much was asked for is the second
+            raise torch.OutOfMemoryError(f"{what}. {LOWER}") from error
 
 
 def random_numbers(*seeds: int, tag: int = TAG) -> torch.Generator:

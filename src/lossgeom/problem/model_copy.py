@@ -53,7 +53,17 @@ def private_copy(
     wanted = _measured_type(inner, dtype)
     if any(module._compiled_call_impl is not None for module in inner.modules()):
         notes.append(UNCOMPILED)  # a copy does not have what module.compile() has made
-    theta, pieces = _in_one_piece(inner, wanted)
+    own = [p for p in inner.parameters() if p.requires_grad]
+    devices = sorted({str(p.device) for p in own})
+    if len(devices) > 1:
+        raise TypeError(f"expected all parameters on one device, got {devices}")
+    with torch.inference_mode(False), torch.no_grad():
+        sizes, device = [p.numel() for p in own], devices[0] if devices else None
+        theta, pieces = torch.empty(sum(sizes), dtype=wanted, device=device), {}
+        for p, piece in zip(own, torch.split(theta, sizes), strict=True):
+            piece.copy_(p.detach().reshape(-1))
+            if type(p) is nn.Parameter:  # its copy has no memory of its own
+                pieces[id(p)] = nn.Parameter(piece.view(p.shape))
     module = deep_copy(inner, pieces)
     _repair(module, notes)
     _convert(module, wanted)
@@ -68,26 +78,6 @@ def private_copy(
     if [id(p) for p in trained] != [id(p) for p in pieces.values()]:  # copied in a way of its own
         theta = torch.cat([p.detach().reshape(-1) for p in trained] or [theta])
     return module, theta, list(dict.fromkeys(notes))
-
-
-def _in_one_piece(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, dict[int, nn.Parameter]]:
-    """A vector of all trainable parameters, and parts of it by the ids of those they stand for.
-
-    A copy that has these in the place of parameters has no memory of its own for them.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    devices = sorted({str(p.device) for p in trained})
-    if len(devices) > 1:
-        raise TypeError(f"expected all parameters on one device, got {devices}")
-    with torch.inference_mode(False), torch.no_grad():
-        sizes = [p.numel() for p in trained]
-        theta = torch.empty(sum(sizes), dtype=dtype, device=devices[0] if devices else None)
-        pieces = dict[int, nn.Parameter]()
-        for p, piece in zip(trained, torch.split(theta, sizes), strict=True):
-            piece.copy_(p.detach().reshape(-1))
-            if type(p) is nn.Parameter:
-                pieces[id(p)] = nn.Parameter(piece.view(p.shape))
-    return theta, pieces
 
 
 def _repair(module: nn.Module, notes: list[str]) -> None:
