@@ -26,6 +26,8 @@ LAYERS = [
     {"bounds"},
     {"metrics"},
     {"recording"},
+    {"mirrors", "plot"},
+    {"integrations"},
     {"_public"},
     {"lab"},
     {"report"},
@@ -33,7 +35,7 @@ LAYERS = [
     {"__main__"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"claim", "estimate", "extras", "recording", "report", "wording"}
+REPORT_MAY_IMPORT = {"claim", "estimate", "extras", "plot", "recording", "report", "wording"}
 LONGEST = 300  # lines of a file
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/generators", "lab/models",
