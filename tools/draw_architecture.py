@@ -50,6 +50,11 @@ FLOORS = [
     {"bounds": "what theorems promise: a value and all that it rests on"},
     {"metrics": "one quantity a file: a Problem in, an Estimate out"},
     {"recording": "a run's folder: what is written to it, when, safe from crashes"},
+    {
+        "plot": "figures, of records and of results",
+        "mirrors": "where else rows are written",
+    },
+    {"integrations": "Lightning, Trainer, Accelerate"},
     {"lab": "data sets, models, training, and the studies that judge papers"},
     {"report": "pages, from records alone"},
     {"cli": "the commands: list, run, report, measure, doctor"},
