@@ -1,6 +1,7 @@
 # make demo: install, run the main study, say where its report is.
 # make test: install with the tools of development, then check everything.
 # make check: linters, types and the quick tests, for the inner loop.
+# make test-slow: what needs heavy libraries beside those of development, which it installs.
 # make test-other-kernels: the numerical tests once more, with the arithmetic of another processor.
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ WITH_SHAPES := --jaxtyping-packages=lossgeom,tests.check
 # Workers, and the processes that tests start, would compile all that they import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint check test test-other-kernels format clean
+.PHONY: demo lint check test test-slow test-other-kernels format clean
 
 demo: $(VENV)/installed-lab
 	$(BIN)/lossgeom run progressive_sharpening --out $(OUT)
@@ -30,7 +31,10 @@ check: lint
 
 test: lint
 	$(PYTEST) $(WITH_SHAPES) -m "quick or doctest"
-	$(PYTEST) -m "not quick" tests
+	$(PYTEST) -m "not quick and not slow" tests
+
+test-slow: $(VENV)/installed-slow
+	$(PYTEST) -m slow tests
 
 # What rests on the last bit or on one processor's kernels shows itself here, on any processor.
 test-other-kernels: $(VENV)/installed-dev
@@ -56,3 +60,7 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing lossgeom and its development tools into $(VENV); the first time takes some minutes"
 	$(PIP) --editable '.[dev]'
 	touch $(VENV)/installed-lab $@
+
+$(VENV)/installed-slow: $(VENV)/installed-dev
+	$(PIP) --editable '.[slow]'
+	touch $@

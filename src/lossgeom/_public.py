@@ -2,7 +2,7 @@
 
 from importlib import metadata as _metadata
 
-from lossgeom import bounds, metrics, quadratic
+from lossgeom import bounds, metrics, mirrors, quadratic
 from lossgeom.adversarial import (
     LogitChange,
     Robustness,
@@ -251,6 +251,7 @@ __all__ = [
     "mean_square_threshold",
     "measure",
     "metrics",
+    "mirrors",
     "multiplicative_inequality",
     "noise_along",
     "off_block_mass",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -134,18 +133,3 @@ def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         inside = isinstance(value, Mapping)
         found |= flat(value, f"{before}{name}.") if inside else {before + name: value}
     return found
-
-
-def contents_of(folder: Path, rows: int) -> dict[str, Any]:
-    """What a record that is over says that it holds, by which damage is seen."""
-    files = [name for name in (ROWS, CLAIMS_FILE) if (folder / name).exists()]
-    return {
-        "rows": rows,
-        "sha256": {name: sha256(folder / name) for name in files},
-        "arrays": sorted(path.stem for path in folder.glob("arrays/*.safetensors")),
-    }
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -34,6 +34,7 @@ from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
 from lossgeom.recording.going_on import give_back
 from lossgeom.recording.measuring import OnError
+from lossgeom.recording.mirror import Mirror, checked_mirrors
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
@@ -44,7 +45,8 @@ from lossgeom.recording.watched import check_settings
 from lossgeom.wording import unknown
 
 OF_PROBLEM = {p.name for p in signature(Problem).parameters.values() if p.kind == p.KEYWORD_ONLY}
-OF_WATCH = {"metrics", "on_error", "budget", "full_batch", "first_step", *OF_PROBLEM}
+OWN = {"metrics", "on_error", "budget", "full_batch", "first_step", "mirrors"}
+OF_WATCH = OWN | OF_PROBLEM
 LARGE = 10_000_000  # parameters, beyond which no eigenvalues are measured unless asked for
 
 
@@ -61,6 +63,7 @@ def watch(
     budget: float | None = 0.05,
     full_batch: bool | None = None,
     first_step: int = 0,
+    mirrors: Sequence[Mirror] = (),
     **problem: Any,
 ) -> Watch:
     """Watch a training run: measure its steps as they are made, in any loop, with one line.
@@ -102,6 +105,8 @@ def watch(
             is told from the gradients where it is not said.
         first_step: the number of the next step, where training goes on from a checkpoint. What the
             record holds of that step and later ones is superseded.
+        mirrors: where else each row goes, such as ``lossgeom.mirrors.TensorBoard(folder)``. One
+            that fails ends no training: it is left out from then on, with a warning.
         problem: settings of :class:`Problem`, such as ``target``, ``forward`` or ``dtype``.
 
     Returns:
@@ -126,7 +131,7 @@ def watch(
     [(0, 0.625), (1, 0.625), (2, 0.625)]
     """
     check_settings(full_batch, first_step)
-    due = as_schedule(every)
+    due, copies = as_schedule(every), checked_mirrors(mirrors)
     if wrong := set(problem) - OF_PROBLEM:
         raise TypeError(f"lossgeom.watch: {unknown('argument', min(wrong), OF_WATCH)}")
     measured, evaluated = _trained(model, loss, batches, problem)
@@ -135,7 +140,7 @@ def watch(
     try:
         _check_start(held, first_step)
         tracker = Tracker(measured, chosen, held, due)
-        return Watch(
+        run = Watch(
             measured,
             tracker.metrics,
             held,
@@ -147,6 +152,8 @@ def watch(
             first_step=first_step,
             live=LiveLine(sys.stderr) if sys.stderr.isatty() else None,
         )
+        held.mirrors.add(copies)
+        return run
     except BaseException:
         if held is not record:
             give_back(held)

@@ -13,6 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from lossgeom.recording import arrays as array_files
+from lossgeom.recording.contents import check_file, check_rows, contents_of
 from lossgeom.recording.crash_safety import (
     append_line,
     drop_incomplete_line,
@@ -25,15 +26,14 @@ from lossgeom.recording.folder import (
     ROWS,
     TABLES,
     check_may_write,
-    contents_of,
     new_manifest,
     now,
     read_manifest,
-    sha256,
 )
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain, write_json
+from lossgeom.recording.mirror import Mirrors
 from lossgeom.recording.record_format import RecordError, check_manifest
 from lossgeom.recording.rows import SUPERSEDES, checked_row, measured_in, read_rows
 
@@ -66,9 +66,9 @@ class Record:
         self._writing = threading.RLock()
         rows = self.rows()
         self._size = (path / ROWS).stat().st_size
-        if self._contents:
-            self._check_contents(len(rows))
+        check_rows(path / ROWS, len(rows), self._contents)
         self.measured = measured_in(rows)
+        self.mirrors = Mirrors()
         self.reopened: str | None = None  # the status it had, where a run that was over goes on
 
     # Making and opening
@@ -129,7 +129,8 @@ class Record:
         return cls(Path(path), manifest, None)
 
     def close(self) -> None:
-        """Let other processes write."""
+        """Let other processes write, and close the mirrors."""
+        self.mirrors.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -217,20 +218,7 @@ class Record:
 
     def check(self, name: str) -> None:
         """Raise a RecordError if a file is not what it was when the run ended."""
-        path, expected = self.path / name, self._contents.get("sha256", {})
-        if name in expected and not path.exists():
-            raise RecordError(f"{path} is missing, which was there when this had ended")
-        if name in expected and sha256(path) != expected[name]:
-            raise RecordError(f"{path} is damaged: it is not what it was when this had ended")
-
-    def _check_contents(self, rows: int) -> None:
-        expected = self._contents["rows"]
-        if rows != expected:
-            raise RecordError(
-                f"{self.path / ROWS} is damaged: it holds {rows} rows, and {expected} when the run "
-                "had ended"
-            )
-        self.check(ROWS)
+        check_file(self.path / name, self._contents)
 
     # Rows
 
@@ -247,13 +235,15 @@ class Record:
         if "metric" in row and not {"step", "value"} <= row.keys():
             raise ValueError(f"expected a row with step, metric and value, got {dict(row)}")
         content = plain(dict(row))
-        checked_row(content, self.manifest["kind"])
+        checked = checked_row(content, self.manifest["kind"])
         line = (json.dumps(content, allow_nan=False) + "\n").encode()
         with self._writing:
             self._size = append_line(self.path / ROWS, line, self._size)
             self.measured |= measured_in([content])
             if SUPERSEDES in content:
                 self.measured = measured_in(self.rows())
+        if "metric" in content:
+            self.mirrors.write(checked)
 
     def rows(self) -> list[dict[str, Any]]:
         """All complete rows that stand, in the order of writing.

@@ -19,6 +19,7 @@ from lossgeom.recording.measuring import (
     unmeasured,
     warn_of_mode,
 )
+from lossgeom.recording.mirror import Mirror, checked_mirrors
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
@@ -49,9 +50,12 @@ class Tracker:
         every: when: a number of steps, a list of steps, or a schedule such as
             :class:`lossgeom.recording.schedule.Logarithmic`. For another rhythm, use a second
             tracker on the same record.
+        mirrors: where else to write each row of the record from now on, see
+            :mod:`lossgeom.mirrors`. One that fails is left out from then on, with a warning. They
+            are closed with the record.
 
     Raises:
-        TypeError: if record, metrics or a step are of another type.
+        TypeError: if record, metrics, mirrors or a step are of another type.
         ValueError: if two metrics have one name, or a threshold is of another one, or of another
             matrix, or unknown.
         RecordError: if the record holds measurements of another problem: another loss, mode, number
@@ -77,6 +81,7 @@ class Tracker:
         record: Record,
         every: int | Collection[int] | Schedule = 1,
         thresholds: Mapping[str, float] | None = None,
+        mirrors: Sequence[Mirror] = (),
     ) -> None:
         if not isinstance(record, Record):
             raise TypeError(
@@ -91,7 +96,9 @@ class Tracker:
         self.problem = problem
         self.record = record
         self.due = as_schedule(every)
+        copies = checked_mirrors(mirrors)
         self._describe(thresholds)
+        record.mirrors.add(copies)
 
     def __repr__(self) -> str:
         names = ", ".join(metric.name for metric in self.metrics)

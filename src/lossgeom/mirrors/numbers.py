@@ -1,0 +1,36 @@
+"""What a dashboard shows of a row: finite numbers, by key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+PREFIX = "lossgeom/"
+DETAILS = ("residual", "stderr", "seconds")  # that verbose adds
+OTHER = re.compile(r"[^A-Za-z0-9_.-]+")  # what not every dashboard takes in a key
+
+
+def logged(row: Mapping[str, Any], *, verbose: bool = False) -> dict[str, float]:
+    """The finite numbers of a row of a record, by the keys that dashboards show.
+
+    Args:
+        row: of a measurement.
+        verbose: add the residual, the standard error and the seconds that it took.
+
+    Returns:
+        ``lossgeom/METRIC``, and ``lossgeom/METRIC/residual`` and so on; nothing for what is not
+        finite, and what is not there.
+
+    >>> row = {"step": 3, "metric": "loss (eval)", "value": 0.5, "stderr": None, "seconds": 0.25}
+    >>> logged(row)
+    {'lossgeom/loss_eval': 0.5}
+    >>> logged(row, verbose=True)
+    {'lossgeom/loss_eval': 0.5, 'lossgeom/loss_eval/seconds': 0.25}
+    """
+    key = PREFIX + OTHER.sub("_", row["metric"]).strip("_")
+    found = {key: row["value"]}
+    if verbose:
+        found |= {f"{key}/{name}": row.get(name) for name in DETAILS}
+    return {key: float(x) for key, x in found.items() if x is not None and math.isfinite(x)}
