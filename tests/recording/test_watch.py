@@ -205,6 +205,33 @@ def test_a_closure_of_which_all_is_known_gives_the_gradient(tmp_path):
     torch.testing.assert_close(taken.steps[1].gradient, taken.steps[1].before.gradient())
 
 
+def test_running_averages_are_those_after_the_forward_pass_that_a_closure_makes(tmp_path):
+    """As they are in a loop without a closure, where it is over before the step begins."""
+    told = []
+    for closure in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        optimizer, x = torch.optim.SGD(model.parameters(), lr=0.1), torch.randn(8, 4)
+
+        def forward_and_backward(model=model, optimizer=optimizer, x=x):
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            return loss
+
+        problem = lg.Problem(model, "squared_error", [(x, torch.ones(8, 3))], mode="eval")
+        record = lg.Record.create(tmp_path / str(closure))
+        with lg.Tracker(problem, [lg.metrics.Loss()], record).attach(optimizer):
+            for _ in range(2):
+                if closure:
+                    optimizer.step(forward_and_backward)
+                else:
+                    forward_and_backward()
+                    optimizer.step()
+        told.append(record.series("loss"))
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize("kind", ["LBFGS", "own"])
 def test_a_closure_that_may_be_called_anywhere_gives_no_gradient(tmp_path, kind):
     class Own(torch.optim.SGD):

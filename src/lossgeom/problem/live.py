@@ -38,3 +38,13 @@ def flat_gradient(problem: Problem, gradients: Mapping[int, Tensor]) -> Float[Te
             zero = problem.theta.new_zeros(p.numel())
             pieces.append(zero if gradient is None else gradient.reshape(-1).to(problem.theta))
         return torch.cat(pieces)
+
+
+@torch.no_grad()
+def take_live_buffers(problem: Problem) -> None:
+    """Give a copy of the user's model the buffers that this has now, such as running averages."""
+    model, _ = unwrapped(problem.model)
+    theirs = {name.replace("_orig_mod.", ""): b for name, b in model.named_buffers()}
+    for name, buffer in problem.network.module.named_buffers():
+        if name in theirs and buffer.shape == theirs[name].shape:
+            buffer.copy_(theirs[name])

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import GradientCosine, Memory, Metric, Step, StepMetric
 from lossgeom.problem import Problem
-from lossgeom.problem.live import flat_gradient, live_theta
+from lossgeom.problem.live import flat_gradient, live_theta, take_live_buffers
 from lossgeom.recording.budget import BUDGET, Budget
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.going_on import GoingOn, give_back
@@ -233,6 +233,7 @@ class Watch:
                     "step ends with the last of them; pass optimisers in the order in which they "
                     "step",
                 )
+            take_live_buffers(begun)  # of the step's forward pass, which a closure makes in it
             taken = Step(
                 before=begun,
                 update=live_theta(begun) - begun.theta,

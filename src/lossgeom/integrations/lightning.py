@@ -1,0 +1,113 @@
+"""A callback for the Trainer of Lightning, of either of its packages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lossgeom.extras import required
+from lossgeom.integrations.watched_runs import WatchedRuns
+from lossgeom.losses import LossLike
+from lossgeom.recording.record import Record
+from lossgeom.recording.schedule import Schedule
+from lossgeom.recording.watch import Watch
+
+ONLY_OLD = find_spec("lightning") is None and find_spec("pytorch_lightning") is not None
+pl = required("pytorch_lightning" if ONLY_OLD else "lightning.pytorch", "lightning")
+
+
+class LossGeometry(pl.Callback):  # type: ignore[misc]
+    """Watches the optimisers of a fit as :func:`lossgeom.watch` does: ``Trainer(callbacks=[...])``.
+
+    It begins where training does, after the sanity check, with the optimisers that
+    ``configure_optimizers`` has made, in their order; a step is one of the last of them, also in
+    manual optimisation. A fit that goes on from a checkpoint, or after another fit of the same
+    trainer, goes on in the record. Where a fit raises an error, its record ends as ``"failed"``.
+
+    What was measured goes to every logger of the trainer, at the step that it is of, as
+    ``lossgeom/sharpness`` and so on, and into ``trainer.callback_metrics``, for other callbacks.
+
+    In data-parallel training the first process measures, and the others wait for it.
+
+    Args:
+        loss: that the module trains by, where its ``forward`` gives outputs; otherwise with
+            ``forward=``, which may call its ``training_step``.
+        batches, record, every, settings: see :func:`lossgeom.watch`.
+
+    Raises:
+        ImportError: where Lightning is not installed, with the extra that brings it.
+
+    Errors of settings are raised where training begins, as :func:`lossgeom.watch` does.
+
+    >>> import tempfile, torch
+    >>> class Line(pl.LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = torch.nn.Linear(1, 1, bias=False)
+    ...     def forward(self, x):
+    ...         return self.layer(x)
+    ...     def training_step(self, batch, index):
+    ...         x, y = batch
+    ...         return 0.5 * (self(x) - y).square().mean()
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), lr=0.5)
+    >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))]
+    >>> geometry = LossGeometry("squared_error", data, tempfile.mkdtemp(), every=1, budget=None)
+    >>> trainer = pl.Trainer(
+    ...     max_epochs=3, callbacks=[geometry], accelerator="cpu", logger=False,
+    ...     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    >>> trainer.fit(Line(), data)
+    >>> geometry.run.record.series("sharpness")
+    ([0, 1, 2], [2.5, 2.5, 2.5])
+    """
+
+    def __init__(
+        self,
+        loss: LossLike,
+        batches: Iterable[Any],
+        record: Record | str | Path,
+        every: int | Collection[int] | Schedule = 100,
+        **settings: Any,
+    ) -> None:
+        self._runs = WatchedRuns(loss, batches, record, every, settings)
+        self._step: int | None = None
+
+    @property
+    def run(self) -> Watch | None:
+        """What watches, or has watched the last fit; ``None`` in other processes than the first."""
+        return self._runs.run
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            # The trainer's own count is of the steps of all optimisers.
+            went_on = trainer.global_step if self._step is None else self._step
+            first_step = went_on if trainer.global_step else 0
+            self._runs.begin(pl_module, trainer.optimizers, first_step)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if self.run is None:
+            return
+        self._step = self.run.step
+        if news := self._runs.news():
+            pl_module.log_dict(news, logger=False, rank_zero_only=True)
+            for logger in trainer.loggers:  # log_dict leaves out steps at which nothing is logged
+                logger.log_metrics(news, step=self._step - 1)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        self._runs.end()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+        self._runs.end(type(exception))
+
+    @property
+    def state_key(self) -> str:
+        """Tells callbacks with different records from each other, in checkpoints."""
+        return str(self._generate_state_key(record=str(self._runs.folder)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._step = state_dict["step"]
