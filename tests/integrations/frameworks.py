@@ -1,5 +1,6 @@
 """The frameworks, which take seconds to import, for the tests that train with them alone."""
 
+import doctest
 import functools
 import importlib
 import importlib.metadata
@@ -28,3 +29,11 @@ def framework(name: str) -> ModuleType:
         patch.setattr(importlib.metadata, "version", version)
         found: ModuleType = pytest.importorskip(name, reason=f"{name} is not installed")
         return found
+
+
+def assert_examples_run(module: ModuleType) -> None:
+    """Those of a module that imports a framework, so that no collection of tests has to."""
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    found = doctest.testmod(module, optionflags=flags)
+    assert found.attempted
+    assert not found.failed

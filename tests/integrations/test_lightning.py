@@ -1,12 +1,20 @@
 """The callback of Lightning, in fits."""
 
-import pytest
-import torch
+import sys
 
-from tests.integrations.frameworks import framework
+import pytest
+
+from tests.integrations.frameworks import assert_examples_run, framework
 from tests.integrations.runs import (
-    FEW, STEPS, WATCHED, Broken, Classifier, assert_thresholds, bits, loader, optimizer_of,
-    plain_run, told,
+    STEPS,
+    WATCHED,
+    Classifier,
+    assert_thresholds,
+    bits,
+    loader,
+    optimizer_of,
+    plain_run,
+    told,
 )  # fmt: skip
 
 pytestmark = [
@@ -57,6 +65,10 @@ def trainer_of(pl, *callbacks, **settings):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     asked = {"max_steps": STEPS, "enable_model_summary": False, "accelerator": "cpu", **quiet}
     return pl.Trainer(callbacks=list(callbacks), **{**asked, **settings})
+
+
+def test_the_examples_run(geometry):
+    assert_examples_run(sys.modules[geometry.__module__])
 
 
 @pytest.mark.parametrize("rounded", [False, True])

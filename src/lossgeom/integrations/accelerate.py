@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 
 from lossgeom.extras import required
 from lossgeom.losses import LossLike
-from lossgeom.recording.mirror import Mirror
+from lossgeom.mirrors import Mirror, logged
 from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
@@ -24,14 +23,14 @@ required("accelerate", "transformers")
 
 
 @dataclass(frozen=True)
-class _Trackers:
+class _Trackers(Mirror):
     """Writes rows to the trackers of an accelerator."""
 
     accelerator: Any
 
     def write(self, row: Mapping[str, Any]) -> None:
-        if math.isfinite(row["value"]):
-            self.accelerator.log({f"lossgeom/{row['metric']}": row["value"]}, step=row["step"])
+        if numbers := logged(row):
+            self.accelerator.log(numbers, step=row["step"])
 
     def close(self) -> None:
         """They are the accelerator's."""
@@ -58,7 +57,12 @@ def monitor(
         accelerator: an ``accelerate.Accelerator``.
         model: as ``prepare`` returns it, or as it was before.
         optimizers: likewise.
-        loss, batches, record, every, mirrors, settings: see :func:`lossgeom.watch`.
+        loss: that it trains by, see :func:`lossgeom.watch`.
+        batches: to measure on, in the main process alone.
+        record: a folder, or a record.
+        every: which steps are due.
+        mirrors: where else rows go.
+        settings: others of :func:`lossgeom.watch`.
 
     Returns:
         What watches; in other processes than the main one, which wait for it, an empty context.

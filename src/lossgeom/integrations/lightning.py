@@ -16,9 +16,10 @@ from lossgeom.recording.watch import Watch
 
 ONLY_OLD = find_spec("lightning") is None and find_spec("pytorch_lightning") is not None
 pl = required("pytorch_lightning" if ONLY_OLD else "lightning.pytorch", "lightning")
+Callback: Any = pl.Callback
 
 
-class LossGeometry(pl.Callback):  # type: ignore[misc]
+class LossGeometry(Callback):  # type: ignore[misc]
     """Watches the optimisers of a fit as :func:`lossgeom.watch` does: ``Trainer(callbacks=[...])``.
 
     It begins where training does, after the sanity check, with the optimisers that
@@ -34,7 +35,10 @@ class LossGeometry(pl.Callback):  # type: ignore[misc]
     Args:
         loss: that the module trains by, where its ``forward`` gives outputs; otherwise with
             ``forward=``, which may call its ``training_step``.
-        batches, record, every, settings: see :func:`lossgeom.watch`.
+        batches: to measure on, see :func:`lossgeom.watch`.
+        record: a folder, or a record.
+        every: which steps are due.
+        settings: others of :func:`lossgeom.watch`.
 
     Raises:
         ImportError: where Lightning is not installed, with the extra that brings it.
@@ -53,7 +57,8 @@ class LossGeometry(pl.Callback):  # type: ignore[misc]
     ...         return 0.5 * (self(x) - y).square().mean()
     ...     def configure_optimizers(self):
     ...         return torch.optim.SGD(self.parameters(), lr=0.5)
-    >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))]
+    >>> x = torch.tensor([[1.0], [2.0]])
+    >>> data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x), batch_size=2)
     >>> geometry = LossGeometry("squared_error", data, tempfile.mkdtemp(), every=1, budget=None)
     >>> trainer = pl.Trainer(
     ...     max_epochs=3, callbacks=[geometry], accelerator="cpu", logger=False,

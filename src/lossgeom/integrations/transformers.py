@@ -14,9 +14,10 @@ from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.watch import Watch
 
 hf = required("transformers", "transformers")
+TrainerCallback: Any = hf.TrainerCallback
 
 
-class LossGeometryCallback(hf.TrainerCallback):  # type: ignore[misc]
+class LossGeometryCallback(TrainerCallback):  # type: ignore[misc]
     """Watches the optimiser of a Trainer as :func:`lossgeom.watch` does.
 
     Give it to a Trainer, ``Trainer(callbacks=[...])``, or let :func:`monitor` do so, with which the
@@ -31,7 +32,10 @@ class LossGeometryCallback(hf.TrainerCallback):  # type: ignore[misc]
     Args:
         loss: that the model trains by, with the ``label_smoothing_factor`` of the arguments: the
             model's own, such as ``"next_token_cross_entropy"``.
-        batches, record, every, settings: see :func:`lossgeom.watch`.
+        batches: to measure on, see :func:`lossgeom.watch`.
+        record: a folder, or a record.
+        every: which steps are due.
+        settings: others of :func:`lossgeom.watch`.
 
     Attributes:
         trainer: that logs what is measured; ``None`` where only the record has it.
@@ -95,7 +99,11 @@ def monitor(
 
     Args:
         trainer: a ``transformers.Trainer``; this adds a callback to it.
-        loss, batches, record, every, settings: see :class:`LossGeometryCallback`.
+        loss: see :class:`LossGeometryCallback`.
+        batches: to measure on, see :func:`lossgeom.watch`.
+        record: a folder, or a record.
+        every: which steps are due.
+        settings: others of :func:`lossgeom.watch`.
 
     Returns:
         The callback. ``run`` is what watches, with ``run.verdict()``.
@@ -118,6 +126,7 @@ def monitor(
     >>> folder = tempfile.mkdtemp()
     >>> geometry = monitor(trainer, "squared_error", [batch], folder, 1, budget=None)
     >>> _ = trainer.train()
+    {'lossgeom/loss': '...', 'lossgeom/sharpness': '2.5', ...}
     >>> geometry.run.record.series("sharpness")
     ([0, 1, 2], [2.5, 2.5, 2.5])
     >>> [row["step"] for row in trainer.state.log_history if "lossgeom/sharpness" in row]

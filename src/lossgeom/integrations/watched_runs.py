@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,22 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.estimate import Estimate
 from lossgeom.losses import LossLike
+from lossgeom.mirrors import Mirror, logged
 from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.watch import Watch
 
 
-class WatchedRuns:
+class WatchedRuns(Mirror):
     """Watches runs, one after another, with the same settings.
 
     What is made of it by ``copy`` or ``pickle`` has the settings, and no run that goes on.
 
     Args:
-        loss, batches, record, every, settings: see :func:`lossgeom.watch`.
+        loss, batches, record, every: see :func:`lossgeom.watch`.
+        settings: its others.
 
     Attributes:
         run: the last one; ``None`` before the first.
@@ -43,24 +43,27 @@ class WatchedRuns:
         self.folder = record.path if isinstance(record, Record) else Path(record)
         self._asked = (loss, batches, record, every)
         self._settings = dict(settings)
-        self._told: Mapping[str, Estimate] = {}
+        self._news: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "run": None, "_told": {}}
+        return {**vars(self), "run": None}
 
     def begin(self, model: nn.Module, optimizers: Sequence[Optimizer], first_step: int) -> None:
         """Watch a run that begins, at this step unless the settings say another one."""
-        settings = {"first_step": first_step, **self._settings}
+        mirrors = [*self._settings.get("mirrors", ()), self]
+        settings = {"first_step": first_step, **self._settings, "mirrors": mirrors}
         self.run = watch(model, optimizers, *self._asked, **settings)
-        self._told = self.run.last
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._news |= logged(row)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def news(self) -> dict[str, float]:
-        """The finite numbers of a step that was measured since this was asked, by their names."""
-        if self.run is None or self.run.last is self._told:
-            return {}
-        self._told = self.run.last
-        numbers = {f"lossgeom/{name}": float(each) for name, each in self._told.items()}
-        return {name: number for name, number in numbers.items() if math.isfinite(number)}
+        """What was measured since this was asked, by the names under which it is logged."""
+        news, self._news = self._news, {}
+        return news
 
     def end(self, error: type[BaseException] | None = None) -> None:
         """Take the hooks off the optimisers, and finish the record as what the run has become."""
