@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.problem import first_look
 from lossgeom.report import render
 from tests import reference
 
@@ -327,3 +328,49 @@ def test_a_look_at_the_other_mode_does_not_write_to_the_parameters():
     model, (x, y) = Clamped(always=False).eval(), data()
     problem = lg.Problem(model, "cross_entropy", [(x, y)])
     assert problem.loss() == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-6)
+
+
+# Large models, which are looked at on a few examples
+
+
+class Keeping(nn.Module):
+    """Goes on from where it was, as long as batches have one size."""
+
+    before = None
+
+    def forward(self, x):
+        if self.before is None or len(self.before) != len(x):
+            self.before = torch.zeros_like(x)
+        self.before = self.before.detach() + x
+        return self.before
+
+
+class Sixes(nn.Module):
+    """Runs on batches of six alone."""
+
+    def forward(self, x):
+        return x.view(6, -1, *x.shape[1:]).flatten(0, 1) if len(x) % 6 == 0 else x.view(6, 1)
+
+
+@pytest.mark.parametrize("batches", [[data()], [data(2)]], ids=["12", "2"])
+def test_large_models_are_looked_at_on_few_examples(batches, monkeypatch):
+    monkeypatch.setattr(first_look, "LARGE", 0)
+    sizes = []
+    noting = nn.Identity()
+    noting.forward = lambda x: sizes.append(len(x)) or x
+    for layer in (Centred(), nn.Dropout(0.5)):
+        problem = lg.Problem(mlp(layer, noting), "cross_entropy", batches)
+        problem.first_batch()
+        seen = problem.evaluation.facts.first_look
+        assert seen.mixed == isinstance(layer, Centred)
+        assert ("in mode='train'" in seen.training) == isinstance(layer, nn.Dropout)
+    assert max(sizes) <= first_look.FEW
+    with pytest.raises(ValueError, match="two evaluations of the model"):
+        lg.Problem(mlp(Keeping()), "cross_entropy", batches).loss()
+
+
+def test_a_large_model_that_runs_on_whole_batches_only(monkeypatch):
+    monkeypatch.setattr(first_look, "LARGE", 0)
+    assert lg.Problem(mlp(Sixes()), "cross_entropy", [data()]).loss() > 0
+    with pytest.raises(ValueError, match="returns a mean with a count of 12"):
+        lg.Problem(mlp(nn.Tanh()), mean, [data()]).loss()

@@ -1,5 +1,7 @@
 """Derivatives of models that are looked at in pieces."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -165,11 +167,58 @@ def test_what_was_found_right_is_known_in_other_models(monkeypatch):
     monkeypatch.setattr(piece_by_piece, "examine", lambda *a: examined.append(a) or examine(*a))
     assert in_pieces(problem(nn.Tanh()))
     once = len(examined)
-    assert once == 3  # the sequence, the layers, the activation
+    assert once == 2  # the layers, the activation; the sequence computes nothing
     assert in_pieces(problem(nn.Tanh(), nn.Linear(16, 16), nn.Tanh()))
     assert len(examined) == once
     assert in_pieces(problem(nn.Tanh(), mode="train"))
     assert len(examined) == 2 * once
+
+
+class Passing(nn.Module):
+    """Hands on what others put out, changed by a function."""
+
+    def __init__(self, function, **settings):
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(16, 16), nn.Tanh(), function
+        vars(self).update(settings)
+
+    def forward(self, x):
+        return self.second(self.function(self.first(x)))
+
+
+def passed_on(x):
+    return x[:, None].view(x.shape)
+
+
+def without_gradient(x):
+    with torch.no_grad():
+        return x.view(x.shape)
+
+
+def test_a_module_that_computes_nothing_is_not_examined(monkeypatch):
+    examined = []
+    examine = piece_by_piece.examine
+    monkeypatch.setattr(piece_by_piece, "examine", lambda *a: examined.append(a) or examine(*a))
+    assert in_pieces(problem(Passing(passed_on)))
+    assert len(examined) == 2  # the layers, the activation
+    for function in (torch.detach, without_gradient):
+        assert not in_pieces(problem(Passing(function)))
+    hooked = Passing(passed_on)
+    hooked.register_full_backward_hook(lambda module, gradients, _: (2 * gradients[0],))
+    assert not in_pieces(problem(hooked))
+
+
+def test_settings_in_an_object_are_remembered(monkeypatch):
+    def made(names):
+        config = SimpleNamespace(sizes={"in": 16}, names=names)
+        return problem(Passing(torch.sin, config=config, ignored={"a", "b"}))
+
+    examined = []
+    examine = piece_by_piece.examine
+    monkeypatch.setattr(piece_by_piece, "examine", lambda *a: examined.append(a) or examine(*a))
+    for names, times in ((["a"], 3), (["a"], 3), (["b"], 4), ([object()], 5), ([object()], 6)):
+        assert in_pieces(made(names))
+        assert len(examined) == times
 
 
 def test_it_leaves_no_trace_and_needs_few_numbers(monkeypatch):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
 from lossgeom.problem.agreement import ALONE, ROUNDED, agree_everywhere, of_sums
@@ -23,8 +19,8 @@ from lossgeom.problem.examples import in_examples
 from lossgeom.problem.isolation import seeded
 from lossgeom.problem.network import leaves_of
 from lossgeom.problem.sum_and_count import is_sum_of_terms
+from lossgeom.problem.watch import Watch
 
-OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 CHECKPOINTING = (
     "activation checkpointing computes parts of the model again after the parameters have been "
     "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
@@ -33,6 +29,8 @@ WRITES = (
     "the model writes to its parameters when it is called, so its loss is no function of them; "
     "bring them to where they belong after each step of training, not in forward"
 )
+LARGE = 10**6  # parameters of a model that is looked at on a few examples
+FEW = 4  # such examples, or half of the batch where these are all
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
     "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
@@ -42,6 +40,8 @@ BESIDE_OUTPUTS = (
 
 def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.Module) -> None:
     """Look at what is not known yet of a model in a mode, and of its loss.
+
+    Of a large model, a few examples are enough where it runs on these.
 
     Args:
         at: the model and its loss.
@@ -57,30 +57,47 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     untold = not known and len(batch) > 1  # of one example, nothing is seen
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
+    if theta.numel() > LARGE and len(batch) > 1:
+        with suppress(Exception):  # whatever the model says to fewer examples
+            few = batch.examples(0, FEW)
+            _look(at, theta, few, few.examples(0, len(few) // 2), live)
+            return
+    _look(at, theta, batch, batch, live)
+
+
+def _look(
+    at: Evaluation, own: Float[Tensor, " P"], batch: Batch, part: Batch, live: nn.Module
+) -> None:
+    """Look at a model on a part of a batch, and at its loss on all of it."""
+    seen = at.facts.first_look
     with torch.inference_mode(False):
-        own, theta = theta, theta.detach().clone()  # which the model may write to
+        theta = own.detach().clone()  # which the model may write to
     thetas = [theta.detach().requires_grad_() for _ in range(2)]
     with at.network.undone():
         if seen.model is None:
-            outputs, notes = _checked_outputs(at, thetas, batch, live)
-            if ((theta != own) & ~own.isnan()).any():
+            alone, notes = _checked_outputs(at, thetas, part, live)
+            if not torch.equal(theta, own) and ((theta != own) & ~own.isnan()).any():
                 raise ValueError(WRITES)
             seen.model = notes
         else:
-            outputs = at.outputs(theta, batch).detach()
-        if outputs.isnan().any():  # of which nothing else can be seen
+            alone = at.outputs(theta, part).detach()
+        if alone.isnan().any():  # of which nothing else can be seen
             return
+        more = part is not batch and not (at.criterion.known and seen.mixed is not None)
+        outputs = at.outputs(theta, batch).detach() if more else alone
         if seen.loss is None and at.criterion.known:
             seen.loss = []
         elif seen.loss is None:
             _look_at_loss(at, thetas, outputs, batch, live)
+        untold = not at.criterion.known and seen.is_sum is None and len(batch) > 1
         if untold and seen.loss is not None and not seen.loss_beside_outputs:
             adds = is_sum_of_terms(at, outputs, batch)
             seen.is_sum = "cannot tell" if adds is None else adds
     if seen.mixed is None:
-        seen.mixed = mixes_examples(at, theta, outputs, batch)
+        seen.mixed = mixes_examples(at, theta, outputs, batch, alone if more else None)
     if seen.training is None:
-        seen.training = training_note(at, theta, outputs, batch)
+        which = "the first batch" if part is batch else f"{len(part)} examples"
+        seen.training = training_note(at, theta, alone, part, which)
 
 
 def _look_at_loss(
@@ -138,7 +155,7 @@ def _checked_outputs(
     """
     with disable_saved_tensors_hooks(CHECKPOINTING):
         try:
-            with _Watch(thetas[0].device.type, at.autocast) as watch:
+            with Watch(thetas[0].device.type, at.autocast) as watch:
                 first, second = (at.outputs(theta, batch) for theta in thetas)
         except RuntimeError as error:
             if CHECKPOINTING in str(error):
@@ -187,14 +204,23 @@ def _names_among(live: nn.Module, leaves: list[Tensor]) -> str:
     return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
-def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> bool:
+def mixes_examples(
+    at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, first: Tensor | None = None
+) -> bool:
     """Whether an example's outputs depend on its batch, in a way that is not known anyway.
 
-    The first half of the batch is tried alone; ``False`` also where that cannot be done.
+    The first half of the batch is tried alone, of which the outputs may be known; ``False`` also
+    where that cannot be done.
     """
     known = at.mode == "train" and has_batch_statistics(at.network.module)
     half = len(batch) // 2
     if known or at.seed is not None or not half or outputs.ndim == 0 or len(outputs) != len(batch):
+        return False
+    if (
+        first is not None
+        and first.shape == outputs[:half].shape
+        and _same(first, outputs[:half], at)
+    ):
         return False
     with suppress(Exception):  # of whatever a model says to half of a batch
         for rows_known in (False, True):  # where it seems so, it may be that too much was cut
@@ -206,7 +232,7 @@ def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch)
     return False
 
 
-def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> str:
+def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, which: str) -> str:
     """What to say where no mode was asked for, if the model is another one in train mode."""
     if at.mode == "train":
         return ""
@@ -220,18 +246,22 @@ def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) 
     if others.shape == outputs.shape and _same(others, outputs, at):
         return ""
     try:
-        here, there = (_loss(mode, theta, batch) for mode in (at, training))
+        here, there = (
+            _loss(mode, theta, found, batch) for mode, found in ((at, outputs), (training, others))
+        )
     except Exception:  # which the measurement raises again
         return f"{said}; in mode='train', in which models are trained, the outputs are others"
     return (
-        f"{said}; on the first batch the loss is {here:.4g} in it, and {there:.4g} in "
+        f"{said}; on {which} the loss is {here:.4g} in it, and {there:.4g} in "
         "mode='train', in which models are trained"
     )
 
 
-def _loss(at: Evaluation, theta: Tensor, batch: Batch) -> float:
-    with at.network.undone():  # what hooks store, for the loss
-        total, count = at.terms(at.outputs(theta, batch), batch)
+def _loss(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> float:
+    with at.network.undone():
+        if not at.criterion.known:  # but may read what hooks store
+            outputs = at.outputs(theta, batch)
+        total, count = at.terms(outputs, batch)
     return total.item() / (count if at.criterion.average else 1.0)
 
 
@@ -240,57 +270,3 @@ def _same(a: Tensor, b: Tensor, at: Evaluation) -> bool:
     tolerance = ALONE if at.autocast is None else ROUNDED
     difference = (a - b).double().norm()
     return bool(difference <= tolerance * b.double().norm() or (a == b).all())
-
-
-@dataclass(eq=False)
-class _Watch(TorchFunctionMode):
-    """Notices attention, and contexts that a model opens around what depends on its parameters.
-
-    Attributes:
-        kind: of the parameters' device.
-        autocast: the type that is asked for.
-        notes: what was noticed.
-    """
-
-    kind: str
-    autocast: torch.dtype | None
-    notes: list[str] = field(default_factory=list)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        inside = func is F.multi_head_attention_forward and not (kwargs or {}).get("need_weights")
-        if inside or func is F.scaled_dot_product_attention:
-            self._note(
-                "scaled_dot_product_attention switched to its math back end, which has second "
-                "derivatives"
-            )
-        if torch.is_autocast_enabled(self.kind):
-            dtype = torch.get_autocast_dtype(self.kind)
-            if dtype != self.autocast:
-                self._note(
-                    f"the model opens torch.autocast itself: what is in it is rounded to {dtype}"
-                )
-        if not torch.is_grad_enabled() and _computed(func, args):
-            self._note(
-                "the model opens torch.no_grad itself: what it computes of its parameters in there "
-                "counts as a constant"
-            )
-        return result
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-
-def _computed(func: Any, args: Any) -> bool:
-    """Whether numbers are computed from something that autograd would differentiate."""
-    if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
-        return False
-    parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
-    return differentiable and not _in_own_function()
-
-
-def _in_own_function() -> bool:
-    """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
-    return any(frame.f_code is OWN_FUNCTION for frame, _ in traceback.walk_stack(None))

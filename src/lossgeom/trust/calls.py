@@ -24,6 +24,8 @@ SIZES = (
     "in_features", "out_features", "in_channels", "out_channels", "num_embeddings",
     "embedding_dim", "num_features", "num_channels", "normalized_shape", "nx", "nf", "layer_idx",
 )  # fmt: skip
+PASSING = ("__getitem__", "size", "dim", "view", "reshape", "flatten", "transpose", "unsqueeze")
+SHAPE = ("shape", "ndim", "dtype", "device")
 PLAIN = (str, bool, int, float, torch.dtype, torch.device)
 
 
@@ -221,16 +223,39 @@ def _value(value: Any) -> Hashable:
     return value if value is None or isinstance(value, PLAIN) else ...
 
 
-def _comparable(value: Any) -> Hashable:
-    """A setting, or which object it is."""
+def _comparable(value: Any, depth: int = 3) -> Hashable:
+    """A setting, such as an object that holds settings and no more, or which object it is."""
     if value is None or isinstance(value, (*PLAIN, FunctionType, BuiltinFunctionType)):
         return type(value), value
     if isinstance(value, (tuple, list)):
-        return tuple(map(_comparable, value))
+        return tuple(_comparable(part, depth) for part in value)
+    if isinstance(value, (set, frozenset)):
+        return frozenset(_comparable(part, depth) for part in value)
+    if type(value) is dict and depth:
+        return dict, tuple((key, _comparable(part, depth - 1)) for key, part in value.items())
+    if type(value).__basicsize__ == Call.__basicsize__ and depth:  # all of it is in its attributes
+        held = type(value), _comparable(vars(value), depth - 1)
+        if not _has_object(held):
+            return held
     return "object", id(value)
+
+
+def _has_object(value: Hashable) -> bool:
+    return value == "object" or (
+        isinstance(value, (tuple, frozenset)) and any(map(_has_object, value))
+    )
+
+
+def passes_on(kind: Any) -> bool:
+    """Whether calls hand on what they get and what others put out, and compute nothing."""
+    (*_, hooks, _), functions, *_ = kind
+    return not hooks and all(
+        gradients and (name in PASSING if name != "__get__" else of in SHAPE)
+        for of, name, gradients in functions
+    )
 
 
 def lasting(kind: Any) -> bool:
     """Whether a kind tells a module from all others, also after it is gone."""
     (_, _, settings, hooks, _), *_ = kind
-    return not hooks and "object" not in str([value for _, value in settings])
+    return not hooks and not _has_object(settings)

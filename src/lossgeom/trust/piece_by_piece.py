@@ -25,7 +25,7 @@ from lossgeom.problem import Problem
 from lossgeom.problem.evaluation import call_model
 from lossgeom.problem.isolation import measuring
 from lossgeom.trust.alone import acted, alone, stripped
-from lossgeom.trust.calls import Calls, lasting
+from lossgeom.trust.calls import Calls, lasting, passes_on
 from lossgeom.trust.finite_differences import Order, Point, examine
 
 LARGEST = 4 * 10**6  # numbers in the parameters and inputs of a piece
@@ -78,6 +78,8 @@ def _pieces(problem: Problem) -> Iterator[_Piece]:
     calls = Calls(root)
     outside = calls.of(problem, batch)
     for kind, call in calls.alike.items():
+        if passes_on(kind):
+            continue
         part, arguments = _in_part(call.module, *call.arguments)
         yield _Piece(kind if lasting(kind) else None, stripped(part, call.outputs), arguments)
     if not evaluation.criterion.known or evaluation.forward is not None:

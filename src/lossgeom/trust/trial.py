@@ -14,6 +14,7 @@ from torch import Tensor
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import agree, of_examples
+from lossgeom.problem.first_look import LARGE
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import near_or_at
@@ -23,7 +24,7 @@ from lossgeom.trust.module_by_module import examine_modules
 from lossgeom.trust.piece_by_piece import right_in_pieces
 
 EXAMPLES = 4
-WHOLE = 10**6  # parameters of a model that is looked at in pieces only if it is larger
+WHOLE = LARGE  # parameters of a model that is looked at in pieces only if it is larger
 LARGEST = 2 * 10**8  # parameters that are copied in float64 without being asked to
 UNCHECKED = (
     "derivatives not compared with differences: the model is too large for a copy in float64, and "
@@ -112,10 +113,12 @@ def on_few(
         network if as_it_is and dtype == own else Network.of(network.module, names, dtype)
         for dtype in dtypes
     )
-    batches = [batch]
-    if len(batch) > EXAMPLES:
+    batches, most = [batch], EXAMPLES
+    if problem.theta.numel() > WHOLE:
+        most = min(most, (len(batch) + 1) // 2)
+    if len(batch) > most:
         with suppress(TypeError, ValueError):  # of tensors that are no rows of examples
-            batches.insert(0, batch.examples(0, EXAMPLES))
+            batches.insert(0, batch.examples(0, most))
     with measuring(problem.theta.device):
         for copied in copies:
             for few in batches:
