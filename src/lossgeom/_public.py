@@ -3,6 +3,7 @@
 from importlib import metadata as _metadata
 
 from lossgeom import bounds, metrics, mirrors, quadratic
+from lossgeom import bounds, metrics, plot, quadratic
 from lossgeom.adversarial import (
     LogitChange,
     Robustness,
@@ -259,6 +260,7 @@ __all__ = [
     "pac_bayes",
     "parameter_jacobian_norms",
     "plateau_gap",
+    "plot",
     "preconditioner",
     "quadratic",
     "random_overlap",

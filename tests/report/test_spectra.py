@@ -7,8 +7,8 @@ import torch
 from matplotlib.figure import Figure
 
 from lossgeom import Record
+from lossgeom.plot.densities import draw_density
 from lossgeom.report import render
-from lossgeom.report.density import draw_density
 
 
 def make_run(folder, labels, densities, rows=("start", "end")):

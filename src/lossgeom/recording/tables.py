@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,19 +69,30 @@ def frames(records: Record | str | Path | Iterable[Record | str | Path]) -> Fram
     0  0.1  finished     1        1.9
     """
     pandas = required("pandas", EXTRA)
-    given = [records] if isinstance(records, (Record, str, Path)) else records
-    runs, rows = tables(each if isinstance(each, Record) else Record.open(each) for each in given)
+    runs, rows = tables(opened(records))
     return Frames(pandas.DataFrame(runs), pandas.DataFrame(rows))
+
+
+def opened(records: Record | str | Path | Iterable[Record | str | Path]) -> list[Record]:
+    """Records and folders of records, or a single one, as records."""
+    given = [records] if isinstance(records, (Record, str, Path)) else records
+    return [each if isinstance(each, Record) else Record.open(each) for each in given]
+
+
+def names_of(runs: Sequence[Record]) -> list[str]:
+    """The name of each run's folder, or its path where several have that name."""
+    names = [run.path.resolve().name for run in runs]
+    alike = Counter(names)
+    return [n if alike[n] == 1 else str(run.path) for n, run in zip(names, runs, strict=True)]
 
 
 def tables(records: Iterable[Record]) -> tuple[Table, Table]:
     """A row for each run of some records, and a row for each measurement, as dicts."""
-    found = [pair for record in records for pair in _runs_of(record)]
-    alike = Counter(record.path.resolve().name for record, _ in found)
+    found = [pair for record in records for pair in with_study(record)]
     runs, rows = Table(), Table()
-    for record, study in found:
-        name = record.path.resolve().name
-        key = {"run": name if alike[name] == 1 else str(record.path), "study": study}
+    names = names_of([record for record, _ in found])
+    for (record, study), name in zip(found, names, strict=True):
+        key = {"run": name, "study": study}
         measured = [row for row in record.rows() if "metric" in row]
         runs.append({**key, **_run(record, measured)})
         rows += ({**key, **{name: _cell(value) for name, value in row.items()}} for row in measured)
@@ -112,7 +123,7 @@ def write_tables(folder: Path, records: Iterable[Record], *, parquet: bool = Fal
         write_atomically(folder / name, _parquet(table))
 
 
-def _runs_of(record: Record) -> Iterator[tuple[Record, str | None]]:
+def with_study(record: Record) -> Iterator[tuple[Record, str | None]]:
     """The runs of a study with its name, or a run alone."""
     if record.manifest["kind"] != "study":
         yield record, None

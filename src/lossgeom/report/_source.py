@@ -13,7 +13,7 @@ from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.metric_figures import Sweep
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import BOUND, MEASUREMENT, RecordError, read_claims
-from lossgeom.recording.tables import runs_of
+from lossgeom.recording.tables import names_of, runs_of
 
 NAMED = 6  # single runs in a title
 ALONE = (MEASUREMENT, BOUND)  # kinds of records that have a page of their own
@@ -73,9 +73,7 @@ def read_sources(folders: Sequence[Path]) -> list[Source]:
 
 
 def _single_runs(runs: dict[Path, Record]) -> Source:
-    names = [folder.resolve().name for folder in runs]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in runs]
+    names = names_of(list(runs.values()))
     records = dict(zip(names, runs.values(), strict=True))
     folder, first = next(iter(runs.items()))
     title = first.for_report.title if first.manifest["kind"] in ALONE else None

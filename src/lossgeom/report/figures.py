@@ -8,11 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lossgeom.extras import required
 from lossgeom.recording.crash_safety import write_atomically
-from lossgeom.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,67 +18,6 @@ FILES: dict[str, Any] = {  # besides the picture in the page, with what is said 
     "pdf": {"CreationDate": None, "Creator": MARK},
     "png": {"Software": MARK},
 }
-STYLE = {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": "medium",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 3,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "lossgeom",
-}
-DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-SHORT_DASHES = (0, (2, 2))
-THRESHOLD: dict[str, Any] = {"color": "black", "linestyle": SHORT_DASHES, "linewidth": 1}
-
-
-def panels(
-    width: float, height: float, *, rows: int = 1, columns: int = 1, **sharing: Any
-) -> tuple[Figure, np.ndarray]:
-    """Make a figure of a width and a height in inches, with axes (rows, columns)."""
-    figure = required("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
-
-
-def label(axis: Any, drawing: Any) -> None:
-    """Write the title and the labels of a drawing around its panel."""
-    axis.set_title(words(drawing.title))
-    axis.set_xlabel(words(drawing.x_label))
-    axis.set_ylabel(words(drawing.y_label))
-
-
-def colours(n: int) -> list[Any]:
-    """Colours of increasing lightness, distinct in grey and for colour-blind readers."""
-    viridis = required("matplotlib").colormaps["viridis"]
-    return [viridis(0.85 * i / max(n - 1, 1)) for i in range(n)]
-
-
-def words(key: object) -> str:
-    """Write a key as people read it, with nothing left that matplotlib would typeset."""
-    return literal({"lr": "learning rate"}.get(str(key), str(key).replace("_", " ")))
-
-
-def literal(text: str) -> str:
-    """Escape what matplotlib would typeset or could not write."""
-    return printable(text, keep="\n").replace("$", r"\$")
-
-
-def level(value: object) -> str:
-    """Write the value of a setting as a legend shows it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def threshold(formula: str, value: float) -> str:
-    """Name a threshold and its value.
-
-    >>> threshold("2/lr", 2.857142)
-    '2/lr = 2.86'
-    """
-    return f"{formula} = {value:.3g}"
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
+from lossgeom.plot.style import STYLE
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.folder import is_record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.compared import compared
 from lossgeom.report.correction import correction
-from lossgeom.report.figures import MARK, STYLE, check_ours
+from lossgeom.report.figures import MARK, check_ours
 from lossgeom.report.sections import SECTIONS
 from lossgeom.report.sections.claims import overview
 from lossgeom.report.sections.correlations import pooled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lossgeom.report.figures import threshold
+from lossgeom.plot.style import threshold
 
 NOT_CONVERGED = (
     "Values that have not converged are known no better than their residuals say; --max-matvecs "

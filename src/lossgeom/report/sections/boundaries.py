@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
+from lossgeom.plot.style import DASHES, colours, label, panels, words
 from lossgeom.recording.for_report import Boundary
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import DASHES, colours, label, panels, save, words
+from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Saved, saved_by
 
 COLUMNS = 3

@@ -7,11 +7,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from lossgeom.plot.style import literal, panels
 from lossgeom.recording.forms import parse
 from lossgeom.recording.record_format import Row
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import literal, panels, save
+from lossgeom.report.figures import save
 from lossgeom.report.sections.bound import STATUSES
 
 TELLING, VACUOUS = "#00508a", "#b3541e"

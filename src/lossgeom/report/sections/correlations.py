@@ -8,12 +8,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from lossgeom.plot.style import colours, literal, panels, words
 from lossgeom.recording.correlations import NEEDED, RESAMPLES, Correlation, Runs
 from lossgeom.recording.ended import ended
 from lossgeom.recording.metric_figures import Comparison
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import colours, literal, panels, save, words
+from lossgeom.report.figures import save
 
 MARKERS = "osD^vPX<>"
 WIDE = 100.0  # the largest value over the smallest, from which an axis is logarithmic

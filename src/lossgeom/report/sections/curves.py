@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.plot.style import THRESHOLD, colours, label, panels, words
 from lossgeom.recording.for_report import Curves
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import THRESHOLD, colours, label, panels, save, words
+from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Saved, saved
 
 ABOVE = 1.6  # times the level, up to which a panel reaches

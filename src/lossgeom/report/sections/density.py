@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lossgeom.plot.densities import draw_density
+from lossgeom.plot.style import THRESHOLD, colours, panels
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.density import draw_density
-from lossgeom.report.figures import THRESHOLD, colours, panels, save
+from lossgeom.report.figures import save
 from lossgeom.report.summary import summary
 from lossgeom.report.wording import named_threshold
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lossgeom.plot.style import colours, panels
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import colours, panels, save
+from lossgeom.report.figures import save
 from lossgeom.report.summary import summary
 from lossgeom.report.wording import rounded
 

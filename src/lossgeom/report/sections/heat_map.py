@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.plot.style import label, panels, words
 from lossgeom.recording.for_report import HeatMap
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import label, panels, save, words
+from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Saved, saved
 
 MARKERS = ("o", "x", "^")

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.plot.style import THRESHOLD, colours, label, panels, words
 from lossgeom.recording.for_report import PhasePlane
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import THRESHOLD, colours, label, panels, save, words
+from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Arrays, Saved, saved
 
 FLOW = "0.72"

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.plot.style import colours, label, panels, words
 from lossgeom.recording.for_report import Prediction
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import colours, label, panels, save, words
+from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Saved, saved
 
 COLUMNS, WIDEST = 3, 11.8  # inches, which a page holds

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from lossgeom.extras import required
+from lossgeom.plot.style import colours, level, literal, panels, words
 from lossgeom.recording.correlations import Runs
 from lossgeom.recording.ended import ended, last_values
 from lossgeom.recording.metric_figures import Pair, Scatter
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import colours, level, literal, panels, save, words
+from lossgeom.report.figures import save
 
 SMALLEST, LARGEST = 10.0, 80.0  # areas of points, in square points
 MOST = 3  # panels side by side

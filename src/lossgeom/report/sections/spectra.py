@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.plot.densities import draw_density
+from lossgeom.plot.style import DASHES, SHORT_DASHES, colours, panels, words
 from lossgeom.recording.for_report import Spectra
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.density import draw_density
-from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save, words
+from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Saved, saved_by
 
 MARKERS = ("o", "x", "+")

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from lossgeom.plot.style import DASHES, SHORT_DASHES, colours, panels
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import DASHES, SHORT_DASHES, colours, panels, save
+from lossgeom.report.figures import save
 from lossgeom.report.layers import LEGEND, errors_table, layers_table
 from lossgeom.report.summary import layers_of, summary
 

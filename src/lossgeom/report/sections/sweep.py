@@ -11,12 +11,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from lossgeom.plot.style import DASHES, colours, level, literal, panels, words
 from lossgeom.recording.ended import series_of
 from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep
 from lossgeom.recording.record import Record
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
-from lossgeom.report.figures import DASHES, colours, level, literal, panels, save, words
+from lossgeom.report.figures import save
 
 OF: dict[str, Callable[[list[float]], float]] = {
     "last": lambda values: values[-1],

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lossgeom.plot.style import THRESHOLD, colours, threshold
 from lossgeom.recording.edge_lines import EdgeLine, edge_line
 from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
-from lossgeom.report.figures import THRESHOLD, colours, threshold
 
 PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 LINE = 0.11  # of text, as a part of a panel
@@ -60,6 +60,13 @@ def lines_of(records: dict[str, Record], names: Sequence[str], panel: Panel) -> 
     ]
 
 
+def show(axis: Any, lines: Sequence[Line], reach: float) -> None:
+    """Raise the end of an axis to the largest threshold, or so many times as high at most."""
+    known = [value for line in lines for value in _known(line)]
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, max(high, min(1.02 * max(known, default=high), reach * high)))
+
+
 def make_room(axis: Any, columns: Sequence[Sequence[Line]]) -> None:
     """Lengthen an axis where words about lines out of its view would stand on its curves."""
     scale, view = axis.yaxis.get_transform(), axis.get_ylim()
@@ -93,10 +100,14 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
 
 def _side(line: Line, view: tuple[float, float]) -> int:
     """Return 0 for a line in view, 1 for one above it, -1 for one below."""
-    known = [value for value in line.values or (line.value,) if not math.isnan(value)]
+    known = _known(line)
     if any(view[0] <= value <= view[1] for value in known):
         return 0
     return 1 if max(known) > view[1] else -1
+
+
+def _known(line: Line) -> list[float]:
+    return [value for value in line.values or (line.value,) if not math.isnan(value)]
 
 
 def _draw(

@@ -1,0 +1,185 @@
+"""Metrics along training: what the lines, the bars and the words of a figure are."""
+
+import math
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import lossgeom as lg
+from lossgeom import Record
+from lossgeom.plot.trajectories import REACH
+from lossgeom.plot.units import with_unit
+from lossgeom.recording.metric_figures import Panel
+
+pytestmark = pytest.mark.quick
+
+
+def make_run(folder, values, lr=0.5, *, metric="sharpness", config=None, **row):
+    with Record.create(folder, {"lr": lr, "seed": 0} | (config or {})) as record:
+        for step, value in enumerate(values):
+            record.append({"step": step, "metric": metric, "value": value, "lr": lr} | row)
+        record.finish()
+    return record
+
+
+def shown(figure):
+    """Every line of the first panel with its points, and every word in it."""
+    (axis, *_) = figure.axes
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines]
+    return lines, [text.get_text() for text in axis.texts]
+
+
+def test_a_metric_with_its_threshold_and_errors(tmp_path):
+    make_run(tmp_path / "a", [3.0, 3.5, 4.1], threshold=4.0, stderr=0.25)
+    figure = lg.plot.trajectory(tmp_path / "a", "sharpness")
+    lines, words = shown(figure)
+    assert lines[0] == ([0, 1, 2], [3.0, 3.5, 4.1])
+    assert lines[-1][1] == [4.0, 4.0]
+    assert words == ["2/lr = 4"] or words == ["threshold = 4"]
+    (axis,) = figure.axes
+    (bars,) = (bars for bars in axis.collections if bars.get_segments())
+    assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [
+        [value - 0.25, value + 0.25] for value in (3.0, 3.5, 4.1)
+    ]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", "sharpness\n(loss / θ²)")
+    assert axis.get_legend() is None
+    assert figure.legends == []
+
+
+def test_thresholds_of_a_schedule_row_by_row(tmp_path):
+    with Record.create(tmp_path) as record:
+        for step, (value, edge) in enumerate([(3.0, 2.0), (3.5, 4.0), (3.2, 6.0)]):
+            row = {"step": step, "metric": "sharpness", "value": value, "threshold": edge}
+            record.append({**row, "residual": 0.1 * step})
+    lines, words = shown(lg.plot.trajectory(record, "sharpness"))
+    assert ([0, 1, 2], [2.0, 4.0, 6.0]) in lines
+    assert words == ["threshold"]
+
+
+def test_values_that_are_not_there_are_marked(tmp_path):
+    with Record.create(tmp_path) as record:
+        record.update(planned_steps=[0, 1, 2, 3])
+        for step, value in ((0, 1.0), (1, math.nan), (3, math.inf)):
+            status = "failed" if math.isnan(value) else "nonfinite"
+            record.append({"step": step, "metric": "loss", "value": value, "status": status})
+    (curve, missing, nonfinite), _ = shown(lg.plot.trajectory(record, "loss"))
+    np.testing.assert_equal(curve, ([0, 1, 2, 3], [1.0, math.nan, math.nan, math.nan]))
+    assert (missing[0], nonfinite[0]) == ([2], [1, 3])
+
+
+def test_runs_are_named_by_what_differs(tmp_path):
+    runs = [make_run(tmp_path / f"run{lr}", [1.0, 2.0], lr) for lr in (0.1, 0.2)]
+    figure = lg.plot.trajectory(runs, "sharpness")
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "learning rate"
+    assert [text.get_text() for text in legend.get_texts()] == ["0.1", "0.2"]
+    alike = [make_run(tmp_path / name / "run", [1.0, 2.0]) for name in "ab"]
+    (legend,) = lg.plot.trajectory(alike, "sharpness").legends
+    assert [text.get_text() for text in legend.get_texts()] == [str(run.path) for run in alike]
+    lines = figure.axes[0].get_legend_handles_labels()[0]
+    assert len({line.get_linestyle() for line in lines}) == 2
+    lightness = [np.dot(mpl.colors.to_rgb(line.get_color()), (0.3, 0.6, 0.1)) for line in lines]
+    assert lightness[1] - lightness[0] > 0.4
+
+
+def test_the_runs_of_a_study(tmp_path):
+    with Record.create(tmp_path, {"study": "s"}, kind="study") as study:
+        study.update(planned_runs=["a", "b", "never_started"])
+    for lr, name in ((0.1, "a"), (0.2, "b")):
+        make_run(tmp_path / "runs" / name, [lr, 2 * lr], lr)
+    (legend,) = lg.plot.trajectory(tmp_path, "sharpness").legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0.1", "0.2"]
+
+
+def test_axes_of_ones_own(tmp_path):
+    runs = [make_run(tmp_path / f"run{lr}", [1.0, 2.0], lr, threshold=2.0) for lr in (0.1, 0.2)]
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert lg.plot.trajectory(runs, "sharpness", ax=right) is figure
+    assert lg.plot.edge(runs[0], ax=left) is figure
+    assert len(figure.axes) == 2
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["0.1", "0.2"]
+    assert left.lines
+    assert figure.legends == []
+
+
+def test_an_edge_says_its_verdict(tmp_path):
+    make_run(tmp_path / "a", [2.0, 3.8, 4.1, 4.0, 4.2, 4.1], threshold=4.0)
+    verdict = lg.verdict_of(tmp_path / "a")
+    figure = lg.plot.edge(tmp_path / "a")
+    assert figure.axes[0].get_title().replace("\n", " ") == str(verdict)
+    assert figure.axes[0].get_ylabel() == "sharpness\n(loss / θ²)"
+    make_run(tmp_path / "b", [1.0, 1.0], 0.25, threshold=8.0)
+    (legend,) = lg.plot.edge([tmp_path / "a", tmp_path / "b"]).legends
+    told = [
+        f"{name}: {lg.verdict_of(tmp_path / run).kind}"
+        for name, run in (("0.5", "a"), ("0.25", "b"))
+    ]
+    assert [text.get_text() for text in legend.get_texts()] == told
+
+
+def test_an_edge_is_shown_where_it_is_in_reach(tmp_path):
+    for name, edge in (("near", 6.0), ("far", 40.0)):
+        make_run(tmp_path / name, [3.0, 4.0], threshold=edge)
+    near, far = (lg.plot.edge(tmp_path / name).axes[0] for name in ("near", "far"))
+    assert near.get_ylim()[1] > 6.0
+    assert 4.0 < far.get_ylim()[1] < 2 * REACH * 4.0
+    assert [text.get_text() for text in far.texts] == ["threshold = 40 is above this range"]
+
+
+def test_the_gauge_that_all_runs_have(tmp_path):
+    first = make_run(tmp_path / "a", [1.0, 2.0], threshold=4.0)
+    with Record.create(tmp_path / "a", first.config, resume=True) as record:
+        record.append({"step": 0, "metric": "edge_ratio", "value": 0.25})
+    make_run(tmp_path / "b", [0.5, 0.6], metric="edge_ratio")
+    figure = lg.plot.edge([tmp_path / "a", tmp_path / "b"])
+    assert figure.axes[0].get_ylabel() == "edge ratio"
+    (tmp_path / "c").mkdir()
+    make_run(tmp_path / "c/run", [0.5, 0.6], metric="loss")
+    with pytest.raises(ValueError, match="expected runs that have measured batch_sharpness, "):
+        lg.plot.edge([tmp_path / "a", tmp_path / "c/run"])
+
+
+def test_a_metric_that_no_run_has(tmp_path):
+    make_run(tmp_path / "a", [1.0])
+    with pytest.raises(
+        ValueError, match="expected a metric that was measured, got 'los'; the runs"
+    ):
+        lg.plot.trajectory(tmp_path / "a", "los")
+
+
+def test_units_are_those_of_the_loss(tmp_path):
+    record = make_run(tmp_path / "a", [1.0])
+    with Record.create(tmp_path / "a", record.config, resume=True) as record:
+        record.update(loss="cross_entropy")
+    names = {
+        "loss": "loss\n(nats)",
+        "sharpness (eval)": "sharpness (eval)\n(nats / θ²)",
+        "gradient_norm": "gradient norm\n(nats / θ)",
+        "logits_jacobian_norm_max": "logits jacobian norm max\n(output / input)",
+        "edge_ratio": "edge ratio",
+    }
+    for name, expected in names.items():
+        assert with_unit(Panel(name, name.replace("_", " ")), [record]) == expected
+    assert with_unit(Panel("loss", "objective"), [record]) == "objective"
+
+
+def test_nothing_of_matplotlib_is_changed(tmp_path):
+    make_run(tmp_path / "a", [1.0, 2.0], threshold=2.0)
+    code = (
+        "import sys, matplotlib, lossgeom as lg; before = matplotlib.rcParams.copy(); "
+        "figure = lg.plot.edge(sys.argv[1]); figure.savefig(sys.argv[2]); "
+        "assert matplotlib.rcParams.copy() == before; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a", tmp_path / "a.png"], check=True)
+
+
+def test_a_figure_shows_itself_and_always_the_same(tmp_path):
+    make_run(tmp_path / "a", [1.0, 2.0], threshold=2.0)
+    first, second = (lg.plot.edge(tmp_path / "a")._repr_png_() for _ in range(2))
+    assert first == second
+    assert first[0].startswith(b"\x89PNG")
