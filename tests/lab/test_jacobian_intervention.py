@@ -97,11 +97,14 @@ def straight(tmp_path_factory):
 
 
 def test_a_run_and_its_free_run(straight, tmp_path):
-    """The free one inside is the free arm, and its curves are the targets."""
+    """The free one inside is the free arm, which takes its place, and its curves the targets."""
     free = Record.open(straight.path / FREE)
     with without_checks():
-        arm = a_run(tmp_path / "free", SeedRun("free", 0, TINY, {"arm": FREE}))
+        arm = a_run(tmp_path / "free-seed0", SeedRun("free", 0, TINY, {"arm": FREE}))
+        beside = a_run(tmp_path / "run")
     assert rows(arm)[: len(rows(free))] == rows(free)
+    assert rows(beside) == rows(straight)
+    assert not (beside.path / FREE).exists()
     assert straight.series(GAP)[0] == [40]
     last = {name: straight.series(name)[1][-3:] for name in ("test_loss", "train_loss", JACOBIAN)}
     gap = (sum(last["test_loss"]) - sum(last["train_loss"])) / 3

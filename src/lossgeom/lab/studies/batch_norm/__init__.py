@@ -7,10 +7,11 @@ Jacobian norm need not stop growing where sharpness is held at the edge of stabi
 
 Here networks are trained by full-batch gradient descent with batch normalisation and without, each
 at a learning rate at which no run reaches 2 / lr and at one at which runs do, for several label
-smoothings. Sharpness is also measured in eval mode, and the Jacobian norm with the statistics of
-the batches in place of running ones: that of train mode, but for what a single example changes of
-the statistics. Runs that diverge are left out; those that count as held at the edge have, since
-sharpness first was 2 / lr, a median within a quarter of it.
+smoothings. Of runs at the edge, sharpness is also measured in eval mode, in the second half of
+training, and the Jacobian norm with the statistics of the batches in place of running ones: that of
+train mode, but for what a single example changes of the statistics. Runs that diverge are left out;
+those that count as held at the edge have, since sharpness first was 2 / lr, a median within a
+quarter of it.
 
 The configuration was chosen on seed 100, and all that follows was fixed on it, and on seed 101 for
 the edge, before seeds 10, 11, ... were run, which are those of the study. It is a tanh network, for

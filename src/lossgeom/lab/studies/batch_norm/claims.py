@@ -198,10 +198,12 @@ def over(runs: Sequence[Values], order: np.random.Generator | None = None) -> fl
 
 def late(runs: Sequence[Values], above: Metric, below: Metric) -> float:
     """Median over the second half of training of a ratio; mean over runs."""
-    return stats.mean(
-        statistics.median(list(map(truediv, run[above.name], run[below.name]))[len(run[S]) // 2 :])
-        for run in runs
-    )
+
+    def ratio(run: Values) -> float:
+        half = -(-len(run[S]) // 2)
+        return statistics.median(map(truediv, run[above.name][-half:], run[below.name][-half:]))
+
+    return stats.mean(ratio(run) for run in runs)
 
 
 def growth(runs: Sequence[Values], metric: Metric) -> float:

@@ -54,6 +54,11 @@ class Config:
         large = self.lr_batch_norm if batch_norm else self.lr
         return large if at_edge else self.small_lr
 
+    @property
+    def early(self) -> int:
+        """How many measurements are in the first half of training."""
+        return (self.steps // self.every + 1) // 2
+
 
 # Data, model and method are those of the paper's figure 1, and so is lr. The other learning rates,
 # levels, steps and the network without batch normalisation are ours.

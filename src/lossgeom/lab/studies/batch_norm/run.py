@@ -18,6 +18,7 @@ from lossgeom.lab.studies.batch_norm.config import KINDS, Config
 from lossgeom.lab.training import gradient_descent
 from lossgeom.metrics import InMode, Loss, Metric
 from lossgeom.problem import Problem
+from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
 
@@ -40,15 +41,20 @@ def run(run: SeedRun[Config], record: Record) -> None:
         )
         for each in (model, twin)
     )  # fmt: skip
-    metrics: list[Metric] = [LOSS, SHARPNESS, JACOBIAN, SOFTMAX_JACOBIAN]
-    metrics += [EVAL_SHARPNESS] if normed and at_edge else []
+    metrics: list[Metric] = [LOSS, SHARPNESS, JACOBIAN]
+    metrics += [SOFTMAX_JACOBIAN] if at_edge else []
     tracker = Tracker(here, metrics, record, study.every, {SHARPNESS.name: 2 / lr})
+    two_modes = normed and at_edge  # which statements compare there
+    late = range(0, study.steps + 1, study.every)[study.early :]
+    in_eval_mode = Tracker(here, [EVAL_SHARPNESS], record, late)
     of_batches = Tracker(there, [BATCH_JACOBIAN], record, study.every)
     record.update(data=data.scaling)
+    record.describe(ForReport(planned_at_end=(EVAL_SHARPNESS.name,) * two_modes))
 
     def at_step(step: int) -> None:
         tracker(step)
-        if normed and step % study.every == 0:
+        if two_modes and step % study.every == 0:
+            in_eval_mode(step)
             take_statistics(twin, model, batches)
             of_batches(step)
 

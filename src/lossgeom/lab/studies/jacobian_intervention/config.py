@@ -10,8 +10,8 @@ from lossgeom.lab.studies._study import require
 
 HELD_OFF, MOVED_OFF = 0.1, 0.25  # relative errors on a target beyond which a run is left out
 
+FOLDER = "{arm}-seed{seed}"  # of a run
 NETWORK = NetworkSettings(examples=300, chunk=2_000, activation="tanh")
-
 
 # What the curves of the squared Jacobian norm and of sharpness are multiplied by in the end; None
 # where that quantity is free.

@@ -17,6 +17,7 @@ from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.jacobian_intervention.config import (
     ARMS,
+    FOLDER,
     FREE,
     HELD_OFF,
     MOVED_OFF,
@@ -26,6 +27,7 @@ from lossgeom.lab.training import OptimizerSettings, Quantity, optimize, ramp
 from lossgeom.metrics import Accuracy, Loss, Metric, SobolevSeminorm
 from lossgeom.problem import Problem
 from lossgeom.recording.ended import last_values, series_of
+from lossgeom.recording.folder import is_record
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 from lossgeom.recording.tracker import Tracker
@@ -61,8 +63,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
     factors = {k: f for k, f in zip(HELD, ARMS[arm], strict=True) if f is not None}
     curves: Curves = {}
     if factors:
-        with Record.create(record.path / FREE, {**run.settings, "arm": FREE}, resume=True) as free:
-            free.finish(_train(run, free, {}, {}))
+        free = _free(run, record)
         if free.status == "diverged":
             record.describe(ForReport(left_out="the free run diverged, so there are no curves"))
             return record.finish("diverged")
@@ -74,6 +75,16 @@ def run(run: SeedRun[Config], record: Record) -> None:
         append_missing(record, run.study.steps, _ends(run.study, record, curves, factors))
     record.describe(ForReport(left_out=_left_out(record, factors) or None))
     return record.finish(ended)
+
+
+def _free(run: SeedRun[Config], record: Record) -> Record:
+    """The record of the free arm where that is over, or of the same run, trained here."""
+    beside = record.path.with_name(FOLDER.format(arm=FREE, seed=run.seed))
+    if is_record(beside) and (arm := Record.open(beside)).status in ("finished", "diverged"):
+        return arm
+    with Record.create(record.path / FREE, {**run.settings, "arm": FREE}, resume=True) as free:
+        free.finish(_train(run, free, {}, {}))
+    return free
 
 
 def _train(
