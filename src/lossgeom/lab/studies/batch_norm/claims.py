@@ -201,7 +201,8 @@ def late(runs: Sequence[Values], above: Metric, below: Metric) -> float:
 
     def ratio(run: Values) -> float:
         half = -(-len(run[S]) // 2)
-        return statistics.median(map(truediv, run[above.name][-half:], run[below.name][-half:]))
+        ratios = map(truediv, run[above.name][-half:], run[below.name][-half:])
+        return float(statistics.median(ratios))
 
     return stats.mean(ratio(run) for run in runs)
 
