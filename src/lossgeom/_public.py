@@ -2,8 +2,7 @@
 
 from importlib import metadata as _metadata
 
-from lossgeom import bounds, metrics, mirrors, quadratic
-from lossgeom import bounds, metrics, plot, quadratic
+from lossgeom import bounds, metrics, mirrors, plot, quadratic
 from lossgeom.adversarial import (
     LogitChange,
     Robustness,
