@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lossgeom import Record
-from lossgeom.plot.densities import draw_density
+from lossgeom.plot.spectra import draw_density
 from lossgeom.report import render
 
 

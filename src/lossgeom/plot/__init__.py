@@ -7,6 +7,9 @@ differ in lightness, and lines in their dashes, so that figures can be read in p
 colour-blind readers. Matplotlib comes with the extra ``plot``.
 """
 
+from lossgeom.plot.jacobians import jacobians
+from lossgeom.plot.layers import layers
+from lossgeom.plot.spectra import density, spectrum
 from lossgeom.plot.trajectories import edge, trajectory
 
-__all__ = ["edge", "trajectory"]
+__all__ = ["density", "edge", "jacobians", "layers", "spectrum", "trajectory"]

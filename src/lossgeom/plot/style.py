@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from lossgeom.extras import required
 from lossgeom.wording import printable
@@ -28,9 +30,14 @@ STYLE = {
     "svg.hashsalt": "lossgeom",
 }
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+MARKERS = ("o", "s", "^", "D", "v")
 SHORT_DASHES = (0, (2, 2))
 THRESHOLD: dict[str, Any] = {"color": "black", "linestyle": SHORT_DASHES, "linewidth": 1}
+PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+BEHIND: dict[str, Any] = {"zorder": 1.5, "bbox": PAPER}  # curves, and before the lines
 LEGEND, LINE = 16, 0.18  # characters of a legend to an inch, and inches of a line of it
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -94,6 +101,23 @@ def colours(n: int) -> list[Any]:
     """Colours of increasing lightness, distinct in grey and for colour-blind readers."""
     viridis = required("matplotlib", "plot").colormaps["viridis"]
     return [viridis(0.85 * i / max(n - 1, 1)) for i in range(n)]
+
+
+def looks(n: int) -> list[tuple[Any, Any, str]]:
+    """A colour, dashes and a marker for each of some things."""
+    shades = colours(max(n, 3))  # of two, the lighter one is not too light for points
+    return [(shades[i], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i in range(n)]
+
+
+def named(things: T | Mapping[str, T]) -> dict[str, T]:
+    """Things by name; a single one without."""
+    return dict(things) if isinstance(things, Mapping) else {"": things}
+
+
+def numbers(values: ArrayLike | Tensor) -> np.ndarray:
+    """Numbers as matplotlib takes them, from any device and of any type."""
+    found = values.detach().cpu().double() if isinstance(values, Tensor) else values
+    return np.asarray(found, dtype=float)
 
 
 def words(key: object) -> str:

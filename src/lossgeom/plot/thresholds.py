@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lossgeom.plot.style import THRESHOLD, colours, threshold
+from lossgeom.plot.style import BEHIND, THRESHOLD, colours, threshold
 from lossgeom.recording.edge_lines import EdgeLine, edge_line
 from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 
-PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 LINE = 0.11  # of text, as a part of a panel
-BEHIND: dict[str, Any] = {"zorder": 1.5, "bbox": PAPER}  # curves, and before the lines
 
 
 @dataclass(frozen=True)

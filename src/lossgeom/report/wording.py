@@ -61,7 +61,12 @@ def notes_of(found: dict[str, Any]) -> list[str]:
 
 def named_threshold(stability: dict[str, Any]) -> str:
     """Name the edge of stability, by its formula where the record has it."""
-    return threshold(stability.get("formula") or "the edge of stability", stability["threshold"])
+    return threshold(formula_of(stability), stability["threshold"])
+
+
+def formula_of(stability: dict[str, Any]) -> str:
+    """The formula of the edge of stability, where the record has it."""
+    return stability.get("formula") or "the edge of stability"
 
 
 def rounded(value: float, error: float | None = None) -> str:

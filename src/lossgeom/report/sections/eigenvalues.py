@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from lossgeom.plot.style import colours, panels
+from lossgeom.plot.spectra import draw_spectra
+from lossgeom.plot.style import panels
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import save
 from lossgeom.report.summary import summary
 from lossgeom.report.wording import rounded
-
-SHIFTS = {"hessian": ("o", -0.06), "gauss_newton": ("s", 0.06)}  # with markers
-DECADE = 10.0  # beyond which values are shown on a logarithmic axis
 
 Pairs = dict[str, list[Any]]
 
@@ -34,7 +33,7 @@ def eigenvalues(source: Source, figures: Path) -> Section | None:
     values = {
         "matrices": [MATRICES[matrix] for matrix in found],
         "rows": [[_cell(pairs, i) for pairs in found.values()] for i in range(rows)],
-        "svg": _figure(found, every, figures) if drawn else None,
+        "svg": _figure(found, figures) if drawn else None,
     }
     return Section("Largest eigenvalues", "eigenvalues.html", values)
 
@@ -51,20 +50,10 @@ def _cell(pairs: Pairs, i: int) -> dict[str, Any]:
     return {"value": rounded(value, residual), "residual": said, "good": good}
 
 
-def _figure(found: dict[str, Pairs], every: list[float], figures: Path) -> str:
+def _figure(found: dict[str, Pairs], figures: Path) -> str:
     figure, ((axis,),) = panels(8, 2.8)
-    for (matrix, pairs), colour in zip(found.items(), colours(3), strict=False):
-        marker, shift = SHIFTS[matrix]
-        for i, (value, residual, good) in enumerate(_each(pairs)):
-            axis.errorbar(
-                i + 1 + shift, value, residual, fmt=marker, color=colour, markersize=5,
-                markerfacecolor=colour if good else "none", linewidth=1,
-                label=MATRICES[matrix] if i == 0 else None,
-            )  # fmt: skip
-    if min(every) > 0 and max(every) > DECADE * min(every):
-        axis.set_yscale("log")
-    axis.set_xlabel("number")
-    axis.set_ylabel("eigenvalue")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    draw_spectra(
+        axis, {MATRICES[matrix]: SimpleNamespace(**pairs) for matrix, pairs in found.items()}
+    )
     axis.legend()
     return save(figure, figures, "eigenvalues")

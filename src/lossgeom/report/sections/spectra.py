@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lossgeom.plot.densities import draw_density
+from lossgeom.plot.spectra import draw_density
 from lossgeom.plot.style import DASHES, SHORT_DASHES, colours, panels, words
 from lossgeom.recording.for_report import Spectra
 from lossgeom.report._section import Section
