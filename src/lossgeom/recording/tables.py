@@ -76,16 +76,27 @@ def frames(records: Record | str | Path | Iterable[Record | str | Path]) -> Fram
 
 def tables(records: Iterable[Record]) -> tuple[Table, Table]:
     """A row for each run of some records, and a row for each measurement, as dicts."""
-    found = [pair for record in records for pair in _runs_of(record)]
-    alike = Counter(record.path.resolve().name for record, _ in found)
     runs, rows = Table(), Table()
-    for record, study in found:
-        name = record.path.resolve().name
-        key = {"run": name if alike[name] == 1 else str(record.path), "study": study}
+    for name, study, record in named_runs(records):
+        key = {"run": name, "study": study}
         measured = [row for row in record.rows() if "metric" in row]
         runs.append({**key, **_run(record, measured)})
         rows += ({**key, **{name: _cell(value) for name, value in row.items()}} for row in measured)
     return runs, rows
+
+
+def named_runs(records: Iterable[Record]) -> list[tuple[str, str | None, Record]]:
+    """The runs of some records that have been started, with names that tell them apart.
+
+    And the name of the study of each, where it is of one.
+    """
+    found = [
+        (record.path.resolve().name, study, record)
+        for each in records
+        for record, study in _runs_of(each)
+    ]
+    alike = Counter(name for name, _, _ in found)
+    return [(n if alike[n] == 1 else str(record.path), study, record) for n, study, record in found]
 
 
 def runs_of(study: Record) -> dict[str, Record]:
