@@ -1,8 +1,13 @@
+import io
 import math
+import re
 
 import pytest
+import torch
+from torch import nn
 
 import lossgeom as lg
+from lossgeom.mirrors import Console
 from lossgeom.recording.mirror import Mirrors
 
 pytestmark = pytest.mark.quick
@@ -59,3 +64,51 @@ def test_one_that_cannot_be_closed_warns():
     with pytest.warns(UserWarning, match="ZeroDivisionError"):
         mirrors.close()
     mirrors.close()
+
+
+def watched(folder, mirrors):
+    """The parameters at the end of a short training that is watched, and its record."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    data = [(torch.ones(4, 2), torch.zeros(4, 1))]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    metrics = [lg.metrics.Loss(), lg.metrics.EdgeRatio(), lg.metrics.UpdateNorm()]
+    with lg.watch(
+        model, optimizer, "squared_error", data, folder, 2, metrics=metrics, mirrors=mirrors
+    ) as run:
+        for x, y in data * 3:
+            optimizer.zero_grad()
+            (0.5 * (model(x) - y).square().mean()).backward()
+            optimizer.step()
+    return model.weight.detach().clone(), run.record
+
+
+def test_training_goes_on_where_mirrors_fail_and_is_the_same(tmp_path):
+    plain, _ = watched(tmp_path / "plain", [])
+    kept, text = Kept(), io.StringIO()
+    with pytest.warns(UserWarning, match="Kept gets no more rows") as warned:
+        found, record = watched(tmp_path / "a", [Kept(fails_at=1), kept, Console(text)])
+    assert len(warned) == 1
+    assert torch.equal(plain, found)
+    assert kept.rows == [row for row in record.rows() if "metric" in row]
+    assert kept.closed == 1
+    assert re.fullmatch(
+        r"step 0: loss \S+, edge ratio 0.15, update norm \S+, gradient cosine \S+\n"
+        r"step 2: loss \S+, edge ratio 0.15, update norm \S+, gradient cosine \S+\n",
+        text.getvalue(),
+    )
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("mirrors", "message"),
+    [
+        (Kept(), r"expected a list of mirrors, got .*; put it into \[\]"),
+        ([Console], r"expected mirrors such as mirrors.Console\(\), got .*; add \(\) to make one"),
+        (["console"], "got 'console'"),
+    ],
+)
+def test_what_is_no_mirror_is_refused_before_anything_is_written(tmp_path, mirrors, message):
+    with pytest.raises(TypeError, match=message):
+        watched(tmp_path / "new", mirrors)
+    assert not (tmp_path / "new").exists()

@@ -117,3 +117,27 @@ def test_without_pandas(tmp_path, monkeypatch):
         lg.frames(record)
     with pytest.raises(ImportError, match=told):
         write_tables(tmp_path, [record], parquet=True)
+
+
+def test_the_frame_of_a_record_has_the_series_of_each_metric(tmp_path):
+    record = lg.Record.create(tmp_path)
+    for step, metric, value in [
+        (4, "loss", 0.25), (0, "loss", 3.0), (4, "gap", math.nan), (4, "loss", math.inf),
+    ]:  # fmt: skip
+        record.append({"step": step, "metric": metric, "value": value, "lr": 0.1})
+    record.append({"step": 3, "skipped": 1})
+    long, wide = record.frame(), record.frame(wide=True)
+    assert [*long] == ["step", "metric", "value", "lr"]
+    assert [*zip(long["step"], long["metric"], strict=True)] == [
+        (0, "loss"), (4, "loss"), (4, "gap"),
+    ]  # fmt: skip
+    assert long["value"].dtype == wide["gap"].dtype == float
+    assert [*wide] == ["loss", "gap"]
+    assert (wide.index.tolist(), wide["loss"].tolist()) == record.series("loss")
+    assert wide["gap"].isna().all()
+
+
+def test_the_frame_of_an_empty_record_is_empty(tmp_path):
+    record = lg.Record.create(tmp_path)
+    assert [*record.frame()] == ["step", "metric", "value"]
+    assert record.frame(wide=True).empty

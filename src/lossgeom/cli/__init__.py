@@ -1,4 +1,4 @@
-"""The command line: ``lossgeom list``, ``run``, ``report``, ``measure``, ``bound``, ``doctor``."""
+"""The command line: ``lossgeom list``, ``run``, ``report``, ``measure``, ``bound``, and more."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ commands:
   report RUN [RUN ...]  write the report of records again, or of several together
   measure MODEL [DATA]  a checkpoint's geometry: eigenvalues, traces, spectral densities
   bound NAME MODEL ...  what a theorem promises of a model on data that it has not seen
+  mirror RUN --to NAME  write what is recorded into TensorBoard, W&B, MLflow or Trackio
   doctor MODEL [DATA]   which derivatives of your own model can be trusted, and which cannot
 
 examples:
@@ -43,6 +44,7 @@ COMMANDS = {
     "report": "report",
     "measure": "measure",
     "bound": "bound",
+    "mirror": "mirror",
     "doctor": "doctor",
 }
 RESUMED = ("run", "measure")

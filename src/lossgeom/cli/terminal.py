@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lossgeom.lab.runner import Progress as StudyProgress
     from lossgeom.metrics.geometry import Part
     from lossgeom.recording.record import Record
+
+Row = TypeVar("Row")
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
@@ -108,6 +110,18 @@ def _seconds_per_product(record: Record) -> float | None:
             return float(row["seconds"] / row["matvecs"])
     gradients = [2 * row["seconds"] for row in rows if row["metric"] == "gradient_norm"]
     return gradients[-1] if gradients else None
+
+
+def through(rows: Sequence[Row], name: str) -> Iterator[Row]:
+    """Go through the rows of a run, with a bar on a terminal."""
+    bar = _bar(
+        BarColumn(20),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} rows"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with bar:
+        yield from bar.track(rows, description=name)
 
 
 @contextmanager

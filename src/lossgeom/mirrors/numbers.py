@@ -29,8 +29,17 @@ def logged(row: Mapping[str, Any], *, verbose: bool = False) -> dict[str, float]
     >>> logged(row, verbose=True)
     {'lossgeom/loss_eval': 0.5, 'lossgeom/loss_eval/seconds': 0.25}
     """
-    key = PREFIX + OTHER.sub("_", row["metric"]).strip("_")
-    found = {key: row["value"]}
+    name = PREFIX + key(row["metric"])
+    found = {name: row["value"]}
     if verbose:
-        found |= {f"{key}/{name}": row.get(name) for name in DETAILS}
-    return {key: float(x) for key, x in found.items() if x is not None and math.isfinite(x)}
+        found |= {f"{name}/{detail}": row.get(detail) for detail in DETAILS}
+    return {name: float(x) for name, x in found.items() if x is not None and math.isfinite(x)}
+
+
+def key(name: str) -> str:
+    """A name without what not every dashboard, or file system, takes.
+
+    >>> key("sharpness (eval)")
+    'sharpness_eval'
+    """
+    return OTHER.sub("_", name).strip("_")

@@ -30,9 +30,9 @@ class Trackio(Mirror):
         start: Mapping[str, Any] | None = None,
         verbose: bool = False,
     ) -> None:
-        trackio = required("trackio")
-        current = trackio.context_vars.current_run.get()
-        self.run = trackio.init(**start) if start is not None else run or current
+        self._trackio = required("trackio")
+        current = self._trackio.context_vars.current_run.get()
+        self.run = self._trackio.init(**start) if start is not None else run or current
         if self.run is None:
             raise ValueError(
                 "expected a run of Trackio to log to: call trackio.init(...) first, pass "
@@ -48,4 +48,4 @@ class Trackio(Mirror):
     def close(self) -> None:
         """End the run that was started here; another one goes on."""
         if self._own:
-            self.run.finish()
+            self._trackio.finish()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lossgeom.plot.style import level, literal, words
 from lossgeom.recording.record import Record
-from lossgeom.recording.tables import names_of, opened, with_study
+from lossgeom.recording.tables import named_runs, opened
 
 LONG = 60  # characters, beyond which a legend had better name folders
 
@@ -17,8 +17,7 @@ Runs = Record | str | Path | Iterable[Record | str | Path]
 
 def runs_of(records: Runs) -> dict[str, Record]:
     """Runs by name, those of studies among them."""
-    runs = [run for record in opened(records) for run, _ in with_study(record)]
-    return dict(zip(names_of(runs), runs, strict=True))
+    return {name: run for name, _, run in named_runs(opened(records))}
 
 
 def groups_of(records: dict[str, Record], colour: str | None) -> tuple[str, Groups]:

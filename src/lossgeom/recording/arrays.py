@@ -46,12 +46,14 @@ def save(path: Path, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
-def load(path: Path) -> Arrays | None:
+def load(path: Path, *, expected: bool) -> Arrays | None:
     """The tensors of a file and the facts about them; None if there is no file.
 
     Raises:
-        RecordError: if it is damaged.
+        RecordError: if it is damaged, or is expected and is not there.
     """
+    if expected and not path.exists():
+        raise RecordError(f"{path} is missing, which was there when this had ended")
     if not path.exists():
         return None
     try:

@@ -7,8 +7,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from lossgeom.recording.crash_safety import LOCK, is_temporary
+from lossgeom.recording.crash_safety import (
+    LOCK,
+    drop_incomplete_line,
+    is_temporary,
+    remove_temporaries,
+)
 from lossgeom.recording.environment import environment
+from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record_format import SCHEMA, RecordError, check_manifest, read_json
 
 MANIFEST_FILE, ROWS, CLAIMS_FILE = "manifest.json", "rows.jsonl", "claims.json"
@@ -17,8 +23,19 @@ TABLES = (RUNS_TABLE, "runs.parquet", "rows.parquet")
 TOLD = 3  # settings in which a folder is another one
 
 
-def new_manifest(kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a record that is begun now, here."""
+def begun(path: Path, config: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The manifest of a record that is begun, or gone on with, in a folder that is locked."""
+    remove_temporaries(path, (MANIFEST_FILE, CLAIMS_FILE, *TABLES, "arrays/*"))
+    manifest = read_manifest(path)
+    if manifest is None:
+        manifest = _new_manifest(kind, config)
+        (path / ROWS).touch()  # first, so that a record without this file is damaged
+        write_json(path / MANIFEST_FILE, manifest)
+    drop_incomplete_line(path / ROWS)
+    return manifest
+
+
+def _new_manifest(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": kind,

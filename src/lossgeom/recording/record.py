@@ -14,19 +14,12 @@ from torch import Tensor
 
 from lossgeom.recording import arrays as array_files
 from lossgeom.recording.contents import check_file, check_rows, contents_of
-from lossgeom.recording.crash_safety import (
-    append_line,
-    drop_incomplete_line,
-    lock,
-    remove_temporaries,
-)
+from lossgeom.recording.crash_safety import append_line, lock
 from lossgeom.recording.folder import (
-    CLAIMS_FILE,
     MANIFEST_FILE,
     ROWS,
-    TABLES,
+    begun,
     check_may_write,
-    new_manifest,
     now,
     read_manifest,
 )
@@ -35,7 +28,15 @@ from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain, write_json
 from lossgeom.recording.mirror import Mirrors
 from lossgeom.recording.record_format import RecordError, check_manifest
-from lossgeom.recording.rows import SUPERSEDES, checked_row, measured_in, read_rows
+from lossgeom.recording.rows import (
+    MEASURED,
+    SUPERSEDES,
+    checked_row,
+    frame_of,
+    latest,
+    measured_in,
+    read_rows,
+)
 
 
 class Record:
@@ -99,14 +100,7 @@ class Record:
         held = lock(path)
         try:
             check_may_write(path, asked, kind, resume)  # again, now that nobody else can write
-            remove_temporaries(path, (MANIFEST_FILE, CLAIMS_FILE, *TABLES, "arrays/*"))
-            manifest = read_manifest(path)
-            if manifest is None:
-                manifest = new_manifest(kind, asked)
-                (path / ROWS).touch()  # first, so that a record without this file is damaged
-                write_json(path / MANIFEST_FILE, manifest)
-            drop_incomplete_line(path / ROWS)
-            record = cls(path, manifest, held)
+            record = cls(path, begun(path, asked, kind), held)
             if record.is_over:
                 record.reopened = record.status
                 del record.manifest["contents"]
@@ -232,7 +226,7 @@ class Record:
             OSError: if the disk is full; the file ends with the last complete row then.
         """
         self._check_writable()
-        if "metric" in row and not {"step", "value"} <= row.keys():
+        if "metric" in row and not row.keys() >= set(MEASURED):
             raise ValueError(f"expected a row with step, metric and value, got {dict(row)}")
         content = plain(dict(row))
         checked = checked_row(content, self.manifest["kind"])
@@ -258,9 +252,26 @@ class Record:
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, by step."""
-        points = {row["step"]: row["value"] for row in self.rows() if row.get("metric") == metric}
-        steps = sorted(points)
-        return steps, [points[step] for step in steps]
+        rows = [row for row in latest(self.rows()) if row["metric"] == metric]
+        return [row["step"] for row in rows], [row["value"] for row in rows]
+
+    def frame(self, *, wide: bool = False) -> Any:
+        """The measurements by step, as a data frame of pandas; those of :meth:`series`.
+
+        Args:
+            wide: a row for each step and a column of values for each metric, in place of a row for
+                each measurement with all that the record holds of it.
+
+        Raises:
+            ImportError: without pandas, which the extra ``tables`` brings.
+
+        >>> import tempfile
+        >>> with Record.create(tempfile.mkdtemp()) as record:
+        ...     record.append({"step": 5, "metric": "loss", "value": 2.0})
+        >>> record.frame(wide=True).to_dict()
+        {'loss': {5: 2.0}}
+        """
+        return frame_of(latest(self.rows()), wide)
 
     # Arrays
 
@@ -277,9 +288,7 @@ class Record:
                 any more.
         """
         path = array_files.array_path(self.path, name)
-        if not path.exists() and name in self._contents.get("arrays", ()):
-            raise RecordError(f"{path} is missing, which was there when this had ended")
-        return array_files.load(path)
+        return array_files.load(path, expected=name in self._contents.get("arrays", ()))
 
     def _check_writable(self) -> None:
         if self._lock is None:

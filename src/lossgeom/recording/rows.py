@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossgeom.extras import required
 from lossgeom.recording.forms import number, parse
 from lossgeom.recording.record_format import MEASUREMENT, Estimated, Measured, RecordError
 
+MEASURED = ("step", "metric", "value")  # what a row of a measurement has
 SUPERSEDES = "supersedes_lines"  # in a row that says which ones stand no longer
 
 
@@ -54,6 +56,28 @@ def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{path} is damaged in line {i + 1}: {error}") from error
     return _standing(rows)
+
+
+def latest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The measurements in rows, by step; of several of a metric at a step, the last one.
+
+    >>> rows = [{"step": step, "metric": "loss", "value": value} for step, value in
+    ...         [(1, 2.0), (0, 3.0), (1, 1.0)]]
+    >>> [(row["step"], row["value"]) for row in latest(rows)]
+    [(0, 3.0), (1, 1.0)]
+    """
+    found = {(row["step"], row["metric"]): row for row in rows if "metric" in row}
+    return sorted(found.values(), key=lambda row: row["step"])
+
+
+def frame_of(rows: list[dict[str, Any]], wide: bool) -> Any:
+    """Measurements as a data frame of pandas, ``wide`` with a column for each metric."""
+    pandas = required("pandas")
+    frame = pandas.DataFrame(rows, columns=None if rows else MEASURED)
+    if not wide:
+        return frame
+    metrics = frame["metric"].unique()  # in the order in which they were measured
+    return frame.pivot(index="step", columns="metric", values="value")[metrics]
 
 
 def measured_in(rows: list[dict[str, Any]]) -> set[tuple[int, str]]:

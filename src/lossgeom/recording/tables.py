@@ -88,15 +88,23 @@ def names_of(runs: Sequence[Record]) -> list[str]:
 
 def tables(records: Iterable[Record]) -> tuple[Table, Table]:
     """A row for each run of some records, and a row for each measurement, as dicts."""
-    found = [pair for record in records for pair in with_study(record)]
     runs, rows = Table(), Table()
-    names = names_of([record for record, _ in found])
-    for (record, study), name in zip(found, names, strict=True):
+    for name, study, record in named_runs(records):
         key = {"run": name, "study": study}
         measured = [row for row in record.rows() if "metric" in row]
         runs.append({**key, **_run(record, measured)})
         rows += ({**key, **{name: _cell(value) for name, value in row.items()}} for row in measured)
     return runs, rows
+
+
+def named_runs(records: Iterable[Record]) -> list[tuple[str, str | None, Record]]:
+    """The runs of some records that have been started, with names that tell them apart.
+
+    And the name of the study of each, where it is of one.
+    """
+    found = [pair for record in records for pair in with_study(record)]
+    names = names_of([record for record, _ in found])
+    return [(name, study, run) for name, (run, study) in zip(names, found, strict=True)]
 
 
 def runs_of(study: Record) -> dict[str, Record]:
