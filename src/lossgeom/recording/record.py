@@ -36,6 +36,7 @@ from lossgeom.recording.json_files import plain, write_json
 from lossgeom.recording.mirror import Mirrors
 from lossgeom.recording.record_format import RecordError, check_manifest
 from lossgeom.recording.rows import SUPERSEDES, checked_row, measured_in, read_rows
+from lossgeom.recording.shown import shown
 
 
 class Record:
@@ -145,6 +146,9 @@ class Record:
 
     def __repr__(self) -> str:
         return f"Record({str(self.path)!r}, status={self.status!r}, rows={len(self.rows())})"
+
+    def _repr_html_(self) -> str:
+        return shown(self.path, self.manifest, self.rows())
 
     # The manifest
 
