@@ -15,7 +15,9 @@ from tools.draw_architecture import FLOORS
 pytestmark = pytest.mark.quick
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
-    {"estimate", "claim", "extras", "wording", "checks", "reprs", "batches"},
+    {"extras", "wording", "checks"},
+    {"reprs"},
+    {"estimate", "claim", "batches"},
     {"linalg", "losses"},
     {"problem"},
     {"checkpoints", "autodiff"},

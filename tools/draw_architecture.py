@@ -25,11 +25,12 @@ FLOW = [
 
 # The floors of the house. A room imports only from floors above its own.
 FLOORS = [
+    {"checks, extras, wording": "what all share"},
+    {"reprs": "results in a line, and in a notebook"},
     {
         "estimate": "a number and how good it is",
         "claim": "a statement and its verdict",
         "batches": "data in any form",
-        "checks, extras, reprs, wording": "what all share",
     },
     {"linalg": "matrices, and no networks", "losses": "a sum and a count"},
     {"problem": "model, loss and data at one point; leaves no trace"},

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lossgeom.reprs import in_table
+
 Status = Literal["ok", "not_converged", "nonfinite"]
 
 
@@ -40,6 +42,8 @@ class Estimate:
     matvecs: int = 0
     verified: bool | None = None
     predicted: bool = False
+
+    _repr_html_ = in_table
 
     def __float__(self) -> float:
         return self.value

@@ -13,7 +13,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric
 from lossgeom.linalg.probes import BLOCK
-from lossgeom.reprs import short
+from lossgeom.reprs import html_table, short
 
 Which = Literal["largest", "smallest", "magnitude"]
 WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
@@ -265,6 +265,15 @@ class EigenPairs:
     verified: bool
 
     __repr__ = short
+
+    def _repr_html_(self) -> str:
+        numbers = zip(self.values.tolist(), self.residuals.tolist(), strict=True)
+        rows = [
+            (str(i + 1), f"{value:.6g}", f"{residual:.2g}", "yes" if self.converged[i] else "no")
+            for i, (value, residual) in enumerate(numbers)
+        ]
+        title = f"EigenPairs, of {self.matvecs} products"
+        return html_table(title, [("number", "eigenvalue", "residual", "converged"), *rows])
 
     @property
     def top(self) -> Estimate:

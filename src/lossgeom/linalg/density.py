@@ -25,7 +25,7 @@ from lossgeom.linalg.probes import (
     groups,
     mean_estimate,
 )
-from lossgeom.reprs import short
+from lossgeom.reprs import html_table, short, sparkline
 
 GRID_POINTS = 1_001
 MOST_GRID_POINTS = 100_001
@@ -65,6 +65,19 @@ class SpectralDensity:
     rounding: float
 
     __repr__ = short
+
+    def _repr_html_(self) -> str:
+        points = (self.grid.tolist(), self.density.clamp(min=1e-3 / self.size).tolist())
+        rows = [
+            ("eigenvalues", str(self.size)),
+            ("from", f"{self.nodes.min().item():.6g}"),
+            ("to", f"{self.nodes.max().item():.6g}"),
+            ("density, logarithmic", sparkline(*points, log=True)),
+            ("width", f"{self.width:.3g}"),
+            ("mass on the grid", f"{self.mass:.4g}"),
+            ("products", str(self.matvecs)),
+        ]
+        return html_table(type(self).__name__, rows)
 
     @property
     def exact(self) -> bool:

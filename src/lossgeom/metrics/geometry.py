@@ -23,6 +23,7 @@ from lossgeom.linalg import (
     trace,
 )
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.reprs import in_table
 
 Labels = dict[str, str]
 
@@ -132,6 +133,8 @@ class Geometry:
     probes: int = 10
     steps: int = 60
     seed: int = 0
+
+    _repr_html_ = in_table
 
     def __post_init__(self) -> None:
         check_at_least(0, seed=self.seed)

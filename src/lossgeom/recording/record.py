@@ -37,6 +37,7 @@ from lossgeom.recording.rows import (
     measured_in,
     read_rows,
 )
+from lossgeom.recording.shown import shown
 
 
 class Record:
@@ -139,6 +140,9 @@ class Record:
 
     def __repr__(self) -> str:
         return f"Record({str(self.path)!r}, status={self.status!r}, rows={len(self.rows())})"
+
+    def _repr_html_(self) -> str:
+        return shown(self.path, self.manifest, self.rows())
 
     # The manifest
 

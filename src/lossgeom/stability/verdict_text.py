@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
+from lossgeom.reprs import in_table
 from lossgeom.stability.edge_series import Points
 
 Kind = Literal[
@@ -46,6 +47,8 @@ class Verdict:
     low: float = math.nan
     high: float = math.nan
     quantity: str | None = None
+
+    _repr_html_ = in_table
 
     def __str__(self) -> str:
         since = "" if self.since is None else f" since step {self.since}"
