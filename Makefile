@@ -2,6 +2,7 @@
 # make test: install with the tools of development, then check everything.
 # make check: linters, types and the quick tests, for the inner loop.
 # make test-slow: what needs heavy libraries beside those of development, which it installs.
+# make docs: build the documentation site, run its notebooks, and say where it is.
 # make test-other-kernels: the numerical tests once more, with the arithmetic of another processor.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ WITH_SHAPES := --jaxtyping-packages=lossgeom,tests.check
 # Workers, and the processes that tests start, would compile all that they import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint check test test-slow test-other-kernels format clean
+.PHONY: demo lint check test test-slow test-other-kernels docs format clean
 
 demo: $(VENV)/installed-lab
 	$(BIN)/lossgeom run progressive_sharpening --out $(OUT)
@@ -40,12 +41,17 @@ test-slow: $(VENV)/installed-slow
 test-other-kernels: $(VENV)/installed-dev
 	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default $(PYTEST) tests/linalg tests/curvature
 
+# Warnings are errors, links that lead nowhere among them; a second build runs no notebook again.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+	@echo "the site is in docs/_build/html/index.html"
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs docs/_build docs/reference/names
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,3 +70,8 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/installed-slow: $(VENV)/installed-dev
 	$(PIP) --editable '.[slow]'
 	touch $@
+
+$(VENV)/installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing lossgeom and what its site needs into $(VENV); the first time takes some minutes"
+	$(PIP) --editable '.[docs]'
+	touch $(VENV)/installed-lab $@

@@ -28,7 +28,7 @@ def edge_limit_at(J: Float[Tensor, "R D P"], Q: SecondDerivative) -> Float[Tenso
 
     Derivation: steps of size x along v go to and fro and grow by
     :math:`\ddot x = 2 x (s - C x^2)` in two steps, with s the eigenvalue's excess over 2 and C from
-    the derivatives of the loss up to the fourth, :math:`L_v'''^2/4 - L_v''''/6 + \sum_j
+    the derivatives of the loss up to the fourth, :math:`(L_v''')^2/4 - L_v''''/6 + \sum_j
     (\partial_j L_v'')^2 / 2 \sigma_j^2`; along the minima they drift against the gradient of the
     eigenvalue, :math:`\dot s = -8 \|p_0\|^2 x^2`. A run that has forgotten its start is left with
     :math:`s = -2 \|p_0\|^2 / C`. That is to leading order in the result; the second term of C is of

@@ -29,7 +29,7 @@ def student(
 
     Levenberg-Marquardt steps, with the residuals r and their Jacobian J in the parameters,
 
-    .. math:: \theta \leftarrow \theta - \arg\min_s \; \|r - J s\|^2 + \lambda \|s\|^2,
+    .. math:: \theta \leftarrow \theta - \mathrm{argmin}_s \; \|r - J s\|^2 + \lambda \|s\|^2,
 
     each taken only if it lowers the sum of squares, until
 
