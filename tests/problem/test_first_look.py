@@ -117,6 +117,32 @@ def test_outputs_that_depend_on_other_examples():
     assert spoken(lg.Problem(mlp(nn.LayerNorm(5)), "cross_entropy", batches)) == ()
 
 
+class InPairs(nn.Module):
+    """Adds a neighbour, of which an even number of examples has all."""
+
+    def forward(self, x):
+        return x + x[(torch.arange(len(x)) ^ 1).clamp(max=len(x) - 1)]
+
+
+class Steps(nn.Module):
+    """Counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0.0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+def test_a_second_evaluation_takes_pairs_apart():
+    (note,) = spoken(lg.Problem(mlp(InPairs()), "cross_entropy", [data()]))
+    assert "an example depend on the others in its batch" in note
+    with pytest.raises(ValueError, match=r"two evaluations of the model .* differ"):
+        lg.Problem(mlp(Steps()), "cross_entropy", [data()]).loss()
+
+
 class Within(nn.Module):
     def __init__(self, context, inner):
         super().__init__()

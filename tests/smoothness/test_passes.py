@@ -25,8 +25,18 @@ def test_a_second_measurement_looks_at_the_model_no_more(mode, monkeypatch):
         monkeypatch.setattr(Counted, "examples", 0)
         lg.jacobian_norms(problem)
         spent.append(Counted.examples)
-    looks = 2 * 6 + 3 + (6 + 4) + 4  # two probes, half; all beside four alone; is input reached
+    looks = 6 + 2 * 3 + (4 + 4)  # all, and half twice; the ends beside each alone
     assert spent == [looks + 4 + 6, 4 + 6]  # a few, and all
+
+
+def test_a_few_examples_are_looked_at_once_for_a_shape(monkeypatch):
+    x, y = torch.randn(22, 3), torch.zeros(22).long()
+    batches = [*zip(x.split(6), y.split(6), strict=True)]  # the last one of four
+    problem = lg.Problem(Counted(3, 2), "cross_entropy", batches)
+    lg.jacobian_norms(problem)
+    monkeypatch.setattr(Counted, "examples", 0)
+    lg.jacobian_norms(problem)
+    assert Counted.examples == 4 + 22
 
 
 def test_a_problem_in_its_own_mode_is_itself():

@@ -109,6 +109,11 @@ class Kept(Generic[Linear]):
                 self._linear, self._complete = keeping, len(keeping) == len(counts)
 
 
+def worth_holding(device: torch.device, on_cpu: int) -> int:
+    """Bytes to work on at a time: on a GPU, where more is faster, a part of what is free."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else on_cpu
+
+
 def accumulate(total: list[Tensor], part: Tensor) -> None:
     """Add a part to a sum, which needs no memory before there are two, and changes none of them."""
     if not total:

@@ -23,6 +23,7 @@ from lossgeom.autodiff.memory_budget import (
     accumulate,
     graph_size,
     with_bytes,
+    worth_holding,
 )
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
@@ -213,9 +214,9 @@ class ParameterMatrix(ProblemMatrix):
         if self.sampled:
             return [batch]
         size = len(batch) * size_of_graph(self.problem, batch).bytes_each
-        on_gpu = self.device.type == "cuda"  # where larger pieces are faster
-        most = torch.cuda.mem_get_info(self.device)[0] // 4 if on_gpu else PIECE_BYTES
-        most = max(most, 2 * self.problem.theta.nbytes)  # below which vectors take more than graphs
+        most = max(
+            worth_holding(self.device, PIECE_BYTES), 2 * self.problem.theta.nbytes
+        )  # below which vectors take more than graphs
         return [batch] if size <= most else pieces(self.problem, batch, size / most)
 
 

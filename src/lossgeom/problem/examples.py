@@ -81,6 +81,11 @@ class Alone:
             for i in self.places(len(self.whole))
         )
 
+    def told_apart(self, rows: tuple[bool, ...]) -> tuple[bool, ...] | None:
+        """The tensors to cut so that examples are apart, of those that have as many rows."""
+        choices = _choices(self.batch, rows)
+        return next((one for one in choices if _or_none(partial(self.apart, one))), None)
+
     def second_dimension(self) -> Tensor | None:
         """The input that has its examples along the second dimension, if that is so."""
         inputs = [t for t in tensors_of(self.batch.inputs) if t.ndim > 1]
@@ -157,11 +162,12 @@ def _in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False
     Raises:
         ValueError: if examples cannot be taken out of it, with the tensors and what to do.
     """
+    if (ends := _or_none(partial(_apart_at_ends, call, batch, tolerance))) is not None:
+        return replace(batch, rows=ends)
     trial = Alone.of(call, batch, tolerance)
     rows = tuple(t.ndim > 0 and len(t) == len(trial.whole) for t in tensors_of(batch.raw))
-    for choice in _choices(batch, rows):
-        if _or_none(partial(trial.apart, choice)):
-            return replace(batch, rows=choice)
+    if (found := trial.told_apart(rows)) is not None:
+        return replace(batch, rows=found)
     if (column := trial.second_dimension()) is not None:
         raise SecondDimensionError(
             f"the examples of batch {batch.index} lie along the second dimension of the tensor of "
@@ -169,9 +175,9 @@ def _in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False
             "and permute back in Problem(..., forward=lambda model, batch: "
             "model(batch[0].transpose(0, 1))), which puts out one row for each example"
         )
-    found = _or_none(lambda: call(replace(batch, rows=rows).examples(0, 1)))
-    if found is None or found.shape != trial.whole[:1].shape:
-        got = "it does not run" if found is None else f"it puts out {tuple(found.shape)}"
+    alone = _or_none(lambda: call(replace(batch, rows=rows).examples(0, 1)))
+    if alone is None or alone.shape != trial.whole[:1].shape:
+        got = "it does not run" if alone is None else f"it puts out {tuple(alone.shape)}"
         raise ValueError(
             f"expected the model to put out one row of outputs per example, also for the first one "
             f"alone, but {got}; it was cut out of every tensor of {len(trial.whole)} rows in batch "
@@ -186,6 +192,18 @@ def _in_examples(call: Call, batch: Batch, tolerance: float, mixed: bool = False
             f"depend on other examples in the batch, of {_listed(batch)}"
         )
     return replace(batch, rows=rows)
+
+
+def _apart_at_ends(call: Call, batch: Batch, tolerance: float) -> tuple[bool, ...] | None:
+    """The tensors to cut, as a few examples from both ends of a longer batch tell."""
+    n = len(batch)
+    if n <= 2 * FEW:
+        return None
+    ends = batch.each_row(lambda row: torch.cat([row[:FEW], row[-FEW:]]))
+    trial = Alone.of(call, ends, tolerance)
+    if len(trial.whole) != 2 * FEW:
+        return None
+    return trial.told_apart(tuple(t.ndim > 0 and len(t) == n for t in tensors_of(batch.raw)))
 
 
 def _choices(batch: Batch, rows: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:

@@ -31,6 +31,7 @@ WRITES = (
 )
 LARGE = 10**6  # parameters of a model that is looked at on a few examples
 FEW = 4  # such examples, or half of the batch where these are all
+AGAIN = 5  # examples that are evaluated twice: an odd number, which tears pairs apart
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
     "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
@@ -139,6 +140,8 @@ def _checked_outputs(
 ) -> tuple[Tensor, list[str]]:
     """Evaluate a model twice, to find what makes it something else than a function of theta.
 
+    Again on a few examples, where these have the outputs that they have in the batch.
+
     Args:
         at: the model.
         thetas: two leaves with the same numbers.
@@ -156,7 +159,8 @@ def _checked_outputs(
     with disable_saved_tensors_hooks(CHECKPOINTING):
         try:
             with Watch(thetas[0].device.type, at.autocast) as watch:
-                first, second = (at.outputs(theta, batch) for theta in thetas)
+                first = at.outputs(thetas[0], batch)
+                second, same = _again(at, thetas[1], batch, first)
         except RuntimeError as error:
             if CHECKPOINTING in str(error):
                 raise ValueError(CHECKPOINTING) from None
@@ -169,7 +173,6 @@ def _checked_outputs(
     # what a call makes for itself, such as coordinates to differentiate in, is another each time
     beside = [leaf for key, leaf in leaves.items() if key in before]
     kept = id(thetas[0]) in leaves  # of the first call, in the second one
-    same = torch.equal(first, second) or agree_everywhere(second, first, of_sums(at.autocast))
     if kept or not same:
         raise ValueError(
             "two evaluations of the model at the same parameters and inputs differ, so its loss is "
@@ -187,6 +190,28 @@ def _checked_outputs(
     if made := [leaf for leaf in leaves.values() if leaf is not thetas[1]]:
         _check_backward(second, made)
     return first.detach(), watch.notes
+
+
+def _again(at: Evaluation, theta: Tensor, batch: Batch, first: Tensor) -> tuple[Tensor, bool]:
+    """Evaluate a model a second time, and tell whether the outputs are those of the first."""
+    tolerance, n = of_sums(at.autocast), min(AGAIN, len(batch) // 2)
+    if len(batch) > FEW and _alone_should_agree(at, first, batch):
+        with suppress(Exception):  # of whatever a model says to a part of a batch
+            part = batch.examples(0, n)
+            few = at.outputs(theta, part)
+            if agree_everywhere(few, first[:n], tolerance, among=first) and not few.isnan().any():
+                at.facts.first_look.mixed = False
+                second = at.outputs(theta, part)  # what is kept may be told by its size
+                return second, agree_everywhere(second, few, tolerance, among=first)
+    second = at.outputs(theta, batch)
+    return second, torch.equal(first, second) or agree_everywhere(second, first, tolerance)
+
+
+def _alone_should_agree(at: Evaluation, outputs: Tensor, batch: Batch) -> bool:
+    """Whether examples alone have their outputs in the batch, unless the model mixes examples."""
+    mixed = at.mode == "train" and has_batch_statistics(at.network.module)
+    rows = outputs.ndim > 0 and len(outputs) == len(batch) > 1
+    return rows and not mixed and at.seed is None
 
 
 def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
@@ -209,12 +234,11 @@ def mixes_examples(
 ) -> bool:
     """Whether an example's outputs depend on its batch, in a way that is not known anyway.
 
-    The first half of the batch is tried alone, of which the outputs may be known; ``False`` also
-    where that cannot be done.
+    A few examples are tried alone, or the first half, of which the outputs may be known; ``False``
+    also where that cannot be done.
     """
-    known = at.mode == "train" and has_batch_statistics(at.network.module)
     half = len(batch) // 2
-    if known or at.seed is not None or not half or outputs.ndim == 0 or len(outputs) != len(batch):
+    if not _alone_should_agree(at, outputs, batch):
         return False
     if (
         first is not None
@@ -222,13 +246,14 @@ def mixes_examples(
         and _same(first, outputs[:half], at)
     ):
         return False
-    with suppress(Exception):  # of whatever a model says to half of a batch
-        for rows_known in (False, True):  # where it seems so, it may be that too much was cut
-            whole = in_examples(at, theta, batch, mixed=True) if rows_known else batch
-            alone = at.outputs(theta, whole.examples(0, half)).detach()
-            if alone.shape != outputs[:half].shape or _same(alone, outputs[:half], at):
-                return False
-        return True
+    for n in (min(AGAIN, half), half):
+        with suppress(Exception):  # of whatever a model says to a part of a batch
+            for rows_known in (False, True):  # where it seems so, it may be that too much was cut
+                whole = in_examples(at, theta, batch, mixed=True) if rows_known else batch
+                alone = at.outputs(theta, whole.examples(0, n)).detach()
+                if alone.shape != outputs[:n].shape or _same(alone, outputs[:n], at):
+                    return False
+            return True
     return False
 
 

@@ -141,13 +141,14 @@ def linearized_in(problem: Problem, outputs: Outputs, batch: Batch, tensor: Tens
         return problem.outputs(problem.theta, batch.with_tensor(tensor, other))
 
     def reached() -> bool:
-        here = run(leaf)
-        if any(getattr(node, "variable", None) is leaf for node in graph_nodes(here)):
+        if any(getattr(node, "variable", None) is leaf for node in graph_nodes(found)):
             return True
         with torch.no_grad():  # as is right for a model that does not depend on it
-            return torch.equal(run(0.9 * tensor + 0.1 * tensor.flip(0) + 0.01), here)
+            there = run(0.9 * tensor + 0.1 * tensor.flip(0) + 0.01)
+            return torch.equal(there, found)
 
     leaf = tensor.detach().requires_grad_()
+    found = run(leaf)
     place = tuple(part is tensor for part in tensors_of(batch.inputs))
     if not problem.evaluation.facts.known(Key(linearized_in, (tensor.shape[1:], place)), reached):
         raise ValueError(
@@ -156,4 +157,4 @@ def linearized_in(problem: Problem, outputs: Outputs, batch: Batch, tensor: Tens
             "tensor made of its numbers). A model that differentiates in its own input can do so "
             "in x.clone() under torch.enable_grad()"
         )
-    return Linearized.of(leaf, chosen(problem, outputs, run(leaf), batch))
+    return Linearized.of(leaf, chosen(problem, outputs, found, batch))

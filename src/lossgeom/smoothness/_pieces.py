@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.autodiff.memory_budget import with_sizes
-from lossgeom.batches import Batch
+from lossgeom.autodiff.memory_budget import with_sizes, worth_holding
+from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import Problem
 from lossgeom.smoothness.norms import Method
 from lossgeom.smoothness.search import Search
 
 FEW = 4  # examples that show whether they depend on each other, and how large they are
-PIECE_BYTES = 32 * 2**20  # about what is worked on at a time: more is no faster
+PIECE_BYTES = 32 * 2**20  # about what is worked on at a time: on a CPU, more is no faster
 AGAIN = 3  # times what a forward pass saves is saved with the graph of a backward pass
 
 Linearize = Callable[[Batch], Linearized]  # the outputs of a batch with their graph
@@ -24,13 +24,23 @@ def pieces(
 ) -> Iterator[tuple[Linearized, Method]]:
     """Yield the linearised outputs of equal parts of a batch, with the method for them."""
     batch = problem.in_examples(batch)
-    few, sizes = look(problem, linearize, batch.examples(0, FEW))
-    method = search.choice(few)
-    each = sum(sizes) * (AGAIN if method == "lanczos" else 1)
-    each += search.numbers(few, method) * few.outputs.element_size()
-    del few
-    for part in parts(batch, PIECE_BYTES / max(each, 1)):
+    few = batch.examples(0, FEW)
+    shapes = tuple(tensor.shape for tensor in tensors_of(few.raw))
+    if shapes not in search.seen:
+        search.seen[shapes] = _seen(problem, linearize, few, search)
+    method, each = search.seen[shapes]
+    for part in parts(batch, worth_holding(problem.theta.device, PIECE_BYTES) / max(each, 1)):
         yield linearize(part), method
+
+
+def _seen(
+    problem: Problem, linearize: Linearize, few: Batch, search: Search
+) -> tuple[Method, float]:
+    """The method for a few examples, and the bytes that it holds for each."""
+    point, sizes = look(problem, linearize, few)
+    method = search.choice(point)
+    each = sum(sizes) * (AGAIN if method == "lanczos" else 1)
+    return method, each + search.numbers(point, method) * point.outputs.element_size()
 
 
 def look(problem: Problem, linearize: Linearize, few: Batch) -> tuple[Linearized, list[float]]:

@@ -90,10 +90,10 @@ def largest_jacobian_norm(
     """
     problem = checked_problem(problem).in_mode("eval")
     function = InputFunction(problem, outputs, wrt, embedding)
-    running = _Running()
+    running, every_row = _Running(), Search(method="exact")
 
     def of_batch(batch: Batch) -> None:
-        for point, _ in pieces(problem, function.at, batch, Search(method="exact")):
+        for point, _ in pieces(problem, function.at, batch, every_row):
             running.see(point)
 
     problem.over_batches(of_batch)

@@ -19,7 +19,11 @@ ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made fr
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Settings of the norms to find, with the random numbers of one pass over the data."""
+    """Settings of the norms to find, with what belongs to one pass over the data.
+
+    Attributes:
+        seen: the method for examples of some shapes, and the bytes that it holds for each.
+    """
 
     norm: Norm = "spectral"
     method: Method | None = None
@@ -27,6 +31,7 @@ class Search:
     max_steps: int = 100
     probes: int = 30
     seed: int = 0
+    seen: dict[tuple[torch.Size, ...], tuple[Method, float]] = field(default_factory=dict)
     _generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
