@@ -277,8 +277,6 @@ class Record:
         """
         return frame_of(latest(self.rows()), wide)
 
-    # Arrays
-
     def save_arrays(self, name: str, arrays: Mapping[str, Tensor], **facts: Any) -> None:
         """Write tensors and facts about them under a name, replacing what it held."""
         self._check_writable()
