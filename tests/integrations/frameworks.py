@@ -4,10 +4,15 @@ import doctest
 import functools
 import importlib
 import importlib.metadata
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
+
+from lossgeom.stability.verdict_text import Kind
 
 
 @functools.cache
@@ -37,3 +42,14 @@ def assert_examples_run(module: ModuleType) -> None:
     found = doctest.testmod(module, optionflags=flags)
     assert found.attempted
     assert not found.failed
+
+
+def assert_page_runs(title: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The part of the how-to page under this title, which ends with a verdict."""
+    page = Path(__file__).parent.parent.parent / "docs/how-to/in-your-framework.md"
+    (part,) = re.findall(rf"^## {title}\n(.*?)^## ", page.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {"__name__": title})
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.partition(":")[0].partition(" since")[0] in get_args(Kind)

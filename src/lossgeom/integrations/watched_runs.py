@@ -50,6 +50,7 @@ class WatchedRuns(Mirror):
 
     def begin(self, model: nn.Module, optimizers: Sequence[Optimizer], first_step: int) -> None:
         """Watch a run that begins, at this step unless the settings say another one."""
+        self.end(BaseException)  # a run that nobody has ended; its record stays open
         mirrors = [*self._settings.get("mirrors", ()), self]
         settings = {"first_step": first_step, **self._settings, "mirrors": mirrors}
         self.run = watch(model, optimizers, *self._asked, **settings)

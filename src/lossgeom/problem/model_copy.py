@@ -22,6 +22,7 @@ COMPILED = "OptimizedModule"  # the type of what torch.compile makes of a module
 UNCOMPILED = "measured without torch.compile, which has no second derivatives"
 PARAMETRIZED_NORM = ("torch.nn.utils.parametrizations", "_WeightNorm")
 HOOKED_NORM = ("torch.nn.utils.weight_norm", "WeightNorm")
+UNCHECKPOINTED = "measured without activation checkpointing, which gives the same in less memory"
 PLAIN_WEIGHT_NORM = "weight norm computed from its definition; torch's second derivative is wrong"
 MEASURED = (torch.float32, torch.float64)
 
@@ -85,6 +86,9 @@ def _repair(module: nn.Module, notes: list[str]) -> None:
     for part in list(module.modules()):
         if "_original_forward" in vars(part):
             _take_off_autocast(part, notes)
+        if vars(part).get("gradient_checkpointing"):  # the flag of transformers
+            cast(Any, part).gradient_checkpointing = False
+            notes.append(UNCHECKPOINTED)
         for name, child in part._modules.items():
             if type(child).__name__ == COMPILED:
                 part._modules[name] = cast(nn.Module, cast(Any, child)._orig_mod)

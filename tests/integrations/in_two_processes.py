@@ -1,0 +1,98 @@
+"""One process of two that train data-parallel, as they are started by torchrun: FRAMEWORK FOLDER."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed
+
+from tests.integrations.frameworks import framework
+from tests.integrations.runs import FEW, Classifier, bits, examples, loader, optimizer_of
+
+MOST = 2  # steps of each process
+
+
+def lightning(folder):
+    pl = framework("lightning.pytorch")
+    from lossgeom.integrations.lightning import LossGeometry
+
+    class Lit(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Classifier()
+
+        def forward(self, x, labels=None):
+            return self.net(x, labels)
+
+        def training_step(self, batch, index):
+            return self(**batch)["loss"]
+
+        def configure_optimizers(self):
+            return optimizer_of(self)[0]
+
+    module = Lit()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        max_steps=MOST,
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        callbacks=[LossGeometry(record=folder, **FEW)] if folder else [],
+        enable_model_summary=False,
+        **quiet,
+    )
+    trainer.fit(module, loader(4))
+    if folder and trainer.is_global_zero:
+        assert "lossgeom/loss" in trainer.callback_metrics
+    return module
+
+
+def transformers(folder):
+    framework("transformers.trainer")
+    import transformers as hf
+
+    from lossgeom.integrations.transformers import monitor
+
+    model = Classifier()
+    arguments = hf.TrainingArguments(
+        str(Path(sys.argv[2]) / "hf"),
+        max_steps=MOST,
+        per_device_train_batch_size=4,
+        use_cpu=True,
+        ddp_backend="gloo",
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    trainer = hf.Trainer(model, arguments, train_dataset=examples(), optimizers=optimizer_of(model))
+    if folder:
+        monitor(trainer, record=folder, **FEW)
+    trainer.train()
+    return model
+
+
+def accelerate(folder):
+    mine = framework("accelerate").Accelerator(cpu=True)
+    from lossgeom.integrations.accelerate import monitor
+
+    inner = Classifier()
+    model, optimizer, data = mine.prepare(inner, optimizer_of(inner)[0], loader(4))
+    with monitor(mine, model, optimizer, record=folder or sys.argv[2] + "/plain", **FEW) as run:
+        if not folder:
+            run.close()  # nothing is watched
+        for _, batch in zip(range(MOST), data, strict=False):
+            optimizer.zero_grad()
+            mine.backward(model(**batch)["loss"])
+            optimizer.step()
+    return inner
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    train = {"lightning": lightning, "transformers": transformers, "accelerate": accelerate}
+    own, watched = (train[sys.argv[1]](folder) for folder in (None, sys.argv[2] + "/record"))
+    assert bits(own) == bits(watched)
+    assert bits(own) != bits(Classifier())
