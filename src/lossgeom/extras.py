@@ -4,15 +4,35 @@ import importlib
 import importlib.util
 from typing import Any
 
-LAB = ("jinja2", "matplotlib", "scipy", "sklearn")  # what the extra brings, as it is imported
+# What is imported where it is used, and the smallest extra that brings it.
+EXTRAS = {
+    "PIL": "datasets",
+    "accelerate": "accelerate",
+    "datasets": "datasets",
+    "jinja2": "report",
+    "lightning": "lightning",
+    "matplotlib": "plot",
+    "mlflow": "mlflow",
+    "pandas": "tables",
+    "pyarrow": "tables",
+    "scipy": "numerics",
+    "skdim": "dimension",
+    "sklearn": "lab",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "transformers": "transformers",
+    "wandb": "wandb",
+}
+LAB = ("jinja2", "matplotlib", "scipy", "sklearn")  # what that extra brings, as it is imported
 
 
-def required(module: str, extra: str = "lab") -> Any:
+def required(module: str) -> Any:
     """Import a module of an extra, or say how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(_missing(module, extra)) from error
+        name = module.partition(".")[0]
+        raise ImportError(_missing(module, EXTRAS[name])) from error
 
 
 def require_lab() -> None:

@@ -155,7 +155,7 @@ def test_without_the_libraries_of_the_page(here, capsys, monkeypatch):  # noqa: 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     printed = measured(capsys, "net.py:model", "net.py:data", *FEW, "--out", "a")
     assert "sharpness" in printed.out
-    assert "no report: matplotlib is needed here and comes with the extra 'lab'" in printed.out
+    assert "no report: matplotlib is needed here and comes with the extra 'plot'" in printed.out
     assert "lossgeom report a writes it" in printed.out
 
 

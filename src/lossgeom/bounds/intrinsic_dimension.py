@@ -84,6 +84,6 @@ def intrinsic_dimension(points: Float[Tensor, "N D"]) -> IntrinsicDimension:
             f"expected at least {FEWEST} points, all different, got {len(rows)}, of which "
             f"{different} are different: points.unique(dim=0) leaves each once"
         )
-    methods = required("skdim.id", "dimension")
+    methods = required("skdim.id")
     two, likeliest = (float(m.fit(rows).dimension_) for m in (methods.TwoNN(), methods.MLE()))
     return IntrinsicDimension(Estimate(two), Estimate(likeliest), len(rows))

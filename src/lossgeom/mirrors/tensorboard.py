@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class TensorBoard(Mirror):
         self._own = isinstance(folder, (str, Path))
         self.writer: Any = folder
         if self._own:
-            self.writer = required("torch.utils.tensorboard").SummaryWriter(folder)
+            required("tensorboard")
+            self.writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(folder)
 
     def write(self, row: Mapping[str, Any]) -> None:
         for key, value in logged(row, verbose=self.verbose).items():

@@ -17,7 +17,6 @@ from lossgeom.recording.folder import RUNS_TABLE, TABLES, flat, is_record, run_f
 from lossgeom.recording.forms import number
 from lossgeom.recording.record import Record
 
-EXTRA = "tables"
 OF_STUDY = "study."  # before the names of settings that all runs of a study have in common
 Table = list[dict[str, Any]]
 
@@ -68,7 +67,7 @@ def frames(records: Record | str | Path | Iterable[Record | str | Path]) -> Fram
         lr    status  step  last.loss
     0  0.1  finished     1        1.9
     """
-    pandas = required("pandas", EXTRA)
+    pandas = required("pandas")
     runs, rows = tables(opened(records))
     return Frames(pandas.DataFrame(runs), pandas.DataFrame(rows))
 
@@ -171,7 +170,7 @@ def _csv(table: Table) -> str:
 
 
 def _parquet(table: Table) -> bytes:
-    pandas = required("pandas", EXTRA)
+    pandas = required("pandas")
     frame = pandas.DataFrame(table)
     for name in frame:
         kind = pandas.api.types.infer_dtype(frame[name], skipna=True)
@@ -184,4 +183,4 @@ def _parquet(table: Table) -> bytes:
 def require_tables() -> None:
     """Raise unless there is what writes Parquet."""
     for module in ("pandas", "pyarrow"):
-        required(module, EXTRA)
+        required(module)

@@ -36,7 +36,7 @@ def hugging_face(
     arXiv:2109.02846.
     """
     chosen = Options(**options)
-    splits = required("datasets", "datasets").load_dataset(str(folder))
+    splits = required("datasets").load_dataset(str(folder))
     missing = {"train", "test"} - set(splits)
     if missing:
         raise ValueError(f"expected the splits train and test in {folder}, got {', '.join(splits)}")
