@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 import lossgeom as lg
@@ -71,6 +72,23 @@ def test_blocks_and_their_decoupling(problem):
     ]
     assert places["decoupling"][1][0] == pytest.approx(found[1].decoupled.values[0].item())
     assert axis.get_xlabel() == "largest eigenvalue (loss / θ²)"
+
+
+def test_a_layer_in_eight_panels(problem):
+    (own, _) = lg.layer_structure(problem, 3, errors=False)
+    figure = lg.plot.layers(own)
+    assert len(figure.axes) == 8
+    of_blocks, overlap = figure.axes[1:3]
+    np.testing.assert_allclose(of_blocks.lines[0].get_ydata(), own.eigenpairs.values)
+    np.testing.assert_allclose(overlap.lines[0].get_ydata(), own.overlap)
+    theirs = Figure()
+    left, right = theirs.subplots(1, 2)
+    assert lg.plot.layers(own, ax=right) is theirs
+    assert len(theirs.axes) == 9
+    place = left.get_position().x1
+    assert all(axis.get_position().x0 > place for axis in theirs.axes if axis is not left)
+    with pytest.raises(ValueError, match=r"expected axes of figure\.subplots, whose place"):
+        lg.plot.layers(own, ax=Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_parts_with_standard_errors():

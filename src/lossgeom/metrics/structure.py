@@ -72,7 +72,7 @@ class Structure:
 
     def _found(self, blocks: LayerBlocks, layer: Layer, name: str) -> Found:
         found = structure_of(blocks, layer, self.k, errors=True, tol=self.tol, seed=self.seed)
-        return Found({name: found.eigenpairs.top}, _arrays(found), facts=_facts(found))
+        return Found({name: found.eigenpairs.top}, arrays_of(found), facts=_facts(found))
 
 
 def _blocks(problem: Problem) -> LayerBlocks:
@@ -96,7 +96,8 @@ def _not_finite(error: NonFiniteError) -> Part:
     return Part("layer_0", title, "layers", labels, 0, measure)
 
 
-def _arrays(found: LayerStructure) -> dict[str, Tensor]:
+def arrays_of(found: LayerStructure) -> dict[str, Tensor]:
+    """What is kept of a layer to draw it: spectra, overlap, shares, maps and eigenvectors."""
     pairs, (outputs, inputs) = found.eigenpairs, found.maps
     vectors = pairs.vectors[:, :IMAGES].T.reshape(-1, *found.shape)
     names = ("overlap", "baseline", "rank_one_energy", "mean_input_energy")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lossgeom.curvature import BlockSharpness, LayerStructure, LayerSummand, Mediators
 from lossgeom.estimate import Estimate
-from lossgeom.plot.style import colours, drawing, literal
+from lossgeom.extras import required
+from lossgeom.metrics.structure import arrays_of
+from lossgeom.plot.structure import draw_structure
+from lossgeom.plot.style import STYLE, colours, drawing, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +23,8 @@ WIDTH, HEIGHT, LINE = 6.4, 1.1, 0.32  # inches of a figure, of it without layers
 MARKERS = ("o", "|", "^", "s", "x")
 
 Layers = (
-    Sequence[LayerSummand | LayerStructure]
+    LayerStructure
+    | Sequence[LayerSummand | LayerStructure]
     | Mapping[str, LayerSummand | LayerStructure | Mediators | BlockSharpness]
 )
 
@@ -34,6 +39,10 @@ def layers(found: Layers, *, ax: Axes | None = None) -> Figure:
     - Of :func:`lossgeom.layer_structure`: the largest eigenvalue of each layer's block of the
       Hessian, and of its decoupling.
     - Of :func:`lossgeom.block_sharpness`: the average sharpness of each part.
+    - Of a single layer of ``layer_structure``: eight panels with the spectra of both factors, the
+      largest eigenvalues of block and decoupling, the overlap of their top eigenspaces beside that
+      of random ones, the shares of the block's eigenvectors that are of rank one and along the mean
+      input, how each divides among the eigenvectors of both factors, and the first two as matrices.
 
     What is not positive has no place on the logarithmic axis. Estimates that have not converged are
     hollow.
@@ -42,15 +51,16 @@ def layers(found: Layers, *, ax: Axes | None = None) -> Figure:
     anything else, nothing is measured.
 
     Args:
-        found: as it was returned, or by the names of layers.
-        ax: matplotlib's axes to draw on, which keep their style; a new figure by default.
+        found: as it was returned, or by the names of layers; or one of ``layer_structure``.
+        ax: matplotlib's axes to draw on, which keep their style; a new figure by default. The place
+            of axes made by ``subplots`` is divided among the panels of a single layer.
 
     Returns:
         The figure, with the layers on the y axis, the first at the top.
 
     Raises:
         ImportError: without matplotlib, which the extra ``plot`` brings.
-        ValueError: if there are no layers.
+        ValueError: if there are no layers, or the axes for a single one are not of a grid.
         TypeError: if they are anything else.
 
     >>> import torch, lossgeom as lg
@@ -60,6 +70,8 @@ def layers(found: Layers, *, ax: Axes | None = None) -> Figure:
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['0', '2']
     """
+    if isinstance(found, LayerStructure):
+        return _alone(found, ax)
     if isinstance(found, Mapping):
         rows = {name: _numbers(each) for name, each in found.items()}
     else:
@@ -76,6 +88,22 @@ def layers(found: Layers, *, ax: Axes | None = None) -> Figure:
         axis.set_axisbelow(True)
     figure: Figure = axis.figure
     return figure
+
+
+def _alone(layer: LayerStructure, ax: Any) -> Figure:
+    """A figure of one layer, or its panels in place of a user's axes."""
+    outliers = None if layer.outliers is None else asdict(layer.outliers)
+    if ax is None:
+        with required("matplotlib", "plot").rc_context(STYLE):
+            return draw_structure(arrays_of(layer), outliers)
+    if ax.get_subplotspec() is None:
+        raise ValueError(
+            "expected axes of figure.subplots, whose place is divided among the panels of a layer, "
+            "got axes without a place in a grid"
+        )
+    axes = ax.get_subplotspec().subgridspec(2, 4).subplots(squeeze=False)
+    ax.remove()
+    return draw_structure(arrays_of(layer), outliers, axes)
 
 
 def _numbers(layer: LayerSummand | LayerStructure | Mediators | BlockSharpness) -> dict[str, Any]:

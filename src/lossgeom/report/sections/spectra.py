@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lossgeom.plot.spectra import draw_density
-from lossgeom.plot.style import DASHES, SHORT_DASHES, colours, panels, words
+from lossgeom.plot.spectra import draw_density, draw_spectra
+from lossgeom.plot.style import SHORT_DASHES, looks, panels, words
 from lossgeom.recording.for_report import Spectra
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 from lossgeom.report.figures import save
 from lossgeom.report.sections._saved import Saved, saved_by
-
-MARKERS = ("o", "x", "+")
 
 Cell = Saved[Spectra]
 Cells = dict[tuple[int, str], Cell]  # by row and column
@@ -79,22 +77,18 @@ X_LABELS = {"spectra": "eigenvalue", "eigenvalues": "place in the list, from the
 Y_LABELS = {"spectra": "spectral density", "eigenvalues": "eigenvalue"}
 
 
-def _styles(cell: Cell) -> Iterator[tuple[str, str, Any, str, Any]]:
-    """Key, name, colour, marker and dashes of each matrix."""
-    matrices = cell.drawing.matrices
-    palette = colours(len(matrices) + 1)
-    for i, (key, name) in enumerate(matrices.items()):
-        yield key, words(name), palette[i], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]
-
-
 def _density_panel(axis: Any, cell: Cell) -> None:
-    for i, (key, name, colour, marker, dashes) in enumerate(_styles(cell)):
+    matrices = cell.drawing.matrices
+    for i, ((key, name), look) in enumerate(
+        zip(matrices.items(), looks(len(matrices)), strict=True)
+    ):
+        colour, dashes, marker = look
         draw_density(
             axis,
             *(cell.first[f"{key}_{part}"] for part in ("grid", "density", "stderr")),
             outliers=cell.first[f"{key}_values"][: cell.drawing.marked],
             one_eigenvalue=float(cell.first[f"{key}_one_eigenvalue"]),
-            label=name,
+            label=words(name),
             marker=marker,
             mark_height=0.03 + 0.05 * i,
             color=colour,
@@ -104,16 +98,12 @@ def _density_panel(axis: Any, cell: Cell) -> None:
 
 def _eigenvalue_panel(axis: Any, cell: Cell) -> None:
     marked = cell.drawing.marked
-    for key, name, colour, marker, _ in _styles(cell):
-        values = cell.first[f"{key}_values"]
-        shown = np.where(values > 0, values, np.nan)
-        axis.plot(
-            np.arange(1, len(values) + 1), shown, marker, color=colour, label=name,
-            markersize=5, fillstyle="none",
-        )  # fmt: skip
-    axis.set_yscale("log")
+    values = {
+        words(name): cell.first[f"{key}_values"] for key, name in cell.drawing.matrices.items()
+    }
+    draw_spectra(axis, {name: np.where(of > 0, of, np.nan) for name, of in values.items()})
+    axis.set(yscale="log", xlabel="", ylabel="")
     axis.axvline(marked + 0.5, color="0.4", linestyle=SHORT_DASHES, linewidth=1)
     text = f" {words(cell.drawing.marked_as)} = {marked}"
     axis.text(marked + 0.5, 0.03, text, ha="left", va="bottom", color="0.3",
               transform=axis.get_xaxis_transform())  # fmt: skip
-    axis.xaxis.get_major_locator().set_params(integer=True)
