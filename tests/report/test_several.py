@@ -105,6 +105,7 @@ def test_contents_name_what_is_not_complete_or_failed(tmp_path, capsys):
         "1 of 1 claims shown",
         "not complete: 1 of 3 runs are over",
     ]
-    assert "<h1>Claims of 2 studies</h1>" in page
+    assert "<h1>All claims</h1>" in page
+    assert "claims and controls from 2 folders" in page
     anchors = set(re.findall(r'id="(\w+)"', page))
     assert set(re.findall(r'href="#(\w+)"', page.replace("xlink:href", ""))) <= anchors
