@@ -54,6 +54,7 @@ def test_two_runs_side_by_side(tmp_path):
     assert rows(page, "Metrics at the end")[1:] == [
         ["loss", "0.333", "0.5", "1.5"], ["gap", "not there", "2", "no value"]
     ]  # fmt: skip
+    assert "Not drawn: gap is measured at step 1 alone: 2." in page
     assert "Claims that differ" not in page
     three = render([a, b, make_run(tmp_path, "c", config={"lr": 2})]).read_text()
     assert "Settings that differ" not in three

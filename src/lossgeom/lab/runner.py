@@ -96,7 +96,7 @@ def run_study(
             ForReport(
                 title=study.title,
                 source=study.source,
-                terms=study.terms,
+                glossary=study.glossary,
                 command=command,
                 figure=study.figure,
                 scatter=study.scatter,

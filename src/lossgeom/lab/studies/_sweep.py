@@ -41,7 +41,7 @@ ENDS = (SHARPNESS.name, JACOBIAN.name, GAP)
 LEARNED = 0.5  # accuracy on the examples to train on, below which a run has learned nothing
 BEATS: Interval = (0.05, math.inf)  # what one rank correlation is larger by than another
 
-TERMS = (
+GLOSSARY = (
     "The gap is the difference between the losses on the examples to test on and on those to train "
     "on. The Jacobian norm is the spectral norm of the Jacobian of the outputs in the inputs, in "
     "the mean over the examples to train on; sharpness is the largest eigenvalue of the Hessian of "

@@ -137,7 +137,7 @@ def _in_blocks(rows: int, columns: int) -> tuple[Any, Any]:
     for (i, j), axis in np.ndenumerate(found[:, :columns]):
         axis.sharex(found[-1, j])
         axis.sharey(found[i, 0])
-        axis.tick_params(labelbottom=i == rows - 1, labelleft=j % wide == 0)
+        axis.tick_params(which="both", labelbottom=i == rows - 1, labelleft=j % wide == 0)
         axis.xaxis.label.set_visible(i == rows - 1)
         axis.yaxis.label.set_visible(j % wide == 0)
     return figure, found[:, :columns]

@@ -38,7 +38,7 @@ size of 125 for 250 and a penalty of 0.001 for 0.003, which were not tried befor
 from typing import Any
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, TERMS, scatter, steps
+from lossgeom.lab.studies._sweep import GLOSSARY, ROWS, scatter, steps
 from lossgeom.lab.studies.regularisers import claims, run
 from lossgeom.lab.studies.regularisers.config import NONE, PAPER, TECHNIQUES, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
@@ -68,7 +68,7 @@ STUDY = Study(
     steps=steps,
     claims=claims.claims,
     summary=claims.summary,
-    terms=TERMS,
+    glossary=GLOSSARY,
     sweep=Sweep(
         columns=(
             column("label_smoothing", "label smoothing"),
