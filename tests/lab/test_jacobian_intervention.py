@@ -144,6 +144,19 @@ def test_a_free_run_that_diverges(tmp_path):
     assert record.for_report.left_out == "the free run diverged, so there are no curves"
 
 
+def test_a_quantity_that_turns_negative(tmp_path):
+    """It cannot be held, which is a result."""
+    with Record.create(tmp_path / "free-seed0", {}) as free:
+        for name, value in zip(HELD, (1.0, -1.0), strict=True):
+            free.append({"step": 0, "metric": name, "value": value})
+        free.finish()
+    record = a_run(tmp_path / "run", SeedRun("run", 0, TINY, {"arm": "both_held"}))
+    assert record.status == "diverged"
+    assert (
+        "a positive value at each, got 1 steps and 1 values, [-1.0]" in record.for_report.left_out
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

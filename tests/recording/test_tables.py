@@ -76,6 +76,10 @@ def test_the_file_of_runs(tmp_path):
     both = [record, study(tmp_path / "b", "another", ("linear", 2.0))]
     write_tables(tmp_path, both)
     assert [row["study"] for row in read(tmp_path / "runs.csv")] == ["of_lr"] * 2 + ["another"] * 2
+    assert read(tmp_path / "settings.csv")[:2] == [
+        {"study": "of_lr", "setting": "steps", "value": "8"},
+        {"study": "of_lr", "setting": "network.widths", "value": "[4, 4]"},
+    ]
     assert not list(tmp_path.rglob("*.tmp"))
 
 

@@ -54,6 +54,7 @@ def test_two_runs_side_by_side(tmp_path):
     assert rows(page, "Metrics at the end")[1:] == [
         ["loss", "0.333", "0.5", "1.5"], ["gap", "not there", "2", "no value"]
     ]  # fmt: skip
+    assert "Not drawn: gap is measured at step 1 alone: 2." in page
     assert "Claims that differ" not in page
     three = render([a, b, make_run(tmp_path, "c", config={"lr": 2})]).read_text()
     assert "Settings that differ" not in three
@@ -105,6 +106,7 @@ def test_contents_name_what_is_not_complete_or_failed(tmp_path, capsys):
         "1 of 1 claims shown",
         "not complete: 1 of 3 runs are over",
     ]
-    assert "<h1>Claims of 2 studies</h1>" in page
+    assert "<h1>All claims</h1>" in page
+    assert "claims and controls from 2 folders" in page
     anchors = set(re.findall(r'id="(\w+)"', page))
     assert set(re.findall(r'href="#(\w+)"', page.replace("xlink:href", ""))) <= anchors

@@ -118,3 +118,16 @@ def test_settings_of_one_kind(tmp_path):
     folder = make_study(tmp_path, [run(0), run("much")])
     with pytest.raises(RecordError, match="arranges its figures by the setting 'decay'"):
         render([folder])
+
+
+def test_many_columns_are_wrapped(tmp_path):
+    """Five are three and two, each with its own axis and the same heights as the others."""
+    names = ["a", "b", "c", "d", "e"]
+    columns = tuple(Strengths(name, f"strength {name}") for name in names)
+    runs = [run(0.1, **dict.fromkeys(names, at)) for at in (1.0, 2.0)]
+    shown = section(make_study(tmp_path, runs, Sweep(columns, ROWS)))
+    width, height = (
+        float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', shown)[:2]
+    )
+    assert width < 72 * 10 < height * 1.2
+    assert all(f">strength {name}</text>" in shown for name in names)

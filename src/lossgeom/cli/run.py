@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -44,6 +45,7 @@ examples:
 What is finished is not repeated: a command that was stopped goes on when it is given again. A study
 that fails does not keep the others from running; it is named at the end."""
 ALL = "all"
+STATEMENT = 100  # characters of one that are printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class RunOptions:
     preset: Literal["quick", "paper"] = "quick"
     """Defaults of the settings below: quick, or the paper's own."""
     table: Literal["csv", "parquet"] = "csv"
-    """Tables of the results: runs.csv, or runs.parquet and rows.parquet beside it."""
+    """Tables of the results: runs.csv and settings.csv, or runs.parquet and rows.parquet, too."""
     strict: tyro.conf.FlagCreatePairsOff[bool] = False
     """Exit with 1 unless every claim is shown and every control contradicted."""
 
@@ -195,7 +197,7 @@ def _print_claims(found: Sequence[Claim]) -> None:
     for claim in found:
         low, high = claim.interval
         interval = "no interval" if math.isnan(low) else f"[{low:6.3f}, {high:6.3f}]"
-        control = " (control)" if claim.control else ""
-        show(f"{claim.verdict:<13} {claim.statistic:6.3f} {interval:<16}  {claim.id}{control}")
+        statement = shorten(claim.statement, STATEMENT, placeholder=" ...")
+        show(f"{claim.verdict:<13} {claim.statistic:6.3f} {interval:<16}  {statement}")
         if claim.verdict == "inconclusive" and claim.note:
             show(f"              {claim.note}")

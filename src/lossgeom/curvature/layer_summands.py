@@ -6,7 +6,7 @@ import glob
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -32,27 +32,28 @@ from lossgeom.reprs import short
 from lossgeom.trust.trial import guard
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mediators:
     r"""Numbers that say why a layer's summand is as large as it is.
 
     .. math:: \lambda_{\max}(K_l) \le \|C\|_2^2 \, \|T_l\|_2^2 \, \|D_l\|_2^2
 
+    Each is measured when it is asked for first. Those of factors that the layer does not have are
+    NaN.
+
     Attributes:
-        eigenvalue: the largest eigenvalue of the summand :math:`K_l`.
-        trace: its trace.
-        root: :math:`\|C\|_2`, which vanishes where cross-entropy saturates.
-        tail_jacobian: :math:`\|T_l\|_2`, of the layers after l.
-        layer_jacobian: :math:`\|D_l\|_2`, of the layer's outputs in its parameters.
-        alignment: the eigenvalue divided by the bound, between 0 and 1.
+        summand: what is measured.
+        tol: on the residuals of eigenvalues and squared norms, relative.
+        max_matvecs: products to spend on each.
+        seed: of random starts and probes.
     """
 
-    eigenvalue: Estimate
-    trace: Estimate
-    root: Estimate
-    tail_jacobian: Estimate
-    layer_jacobian: Estimate
-    alignment: float
+    summand: LayerSummand
+    tol: float
+    max_matvecs: int
+    seed: int
+
+    __repr__ = short
 
     def __str__(self) -> str:
         return (
@@ -60,6 +61,46 @@ class Mediators:
             f"{self.root.value:.3g}, tail {self.tail_jacobian.value:.3g}, layer "
             f"{self.layer_jacobian.value:.3g}; alignment {self.alignment:.3g}"
         )
+
+    @cached_property
+    def eigenvalue(self) -> Estimate:
+        """The largest eigenvalue of the summand :math:`K_l`."""
+        return top_eigenpairs(
+            self.summand.matrix, tol=self.tol, max_matvecs=self.max_matvecs, seed=self.seed
+        ).top
+
+    @cached_property
+    def trace(self) -> Estimate:
+        """The trace of the summand."""
+        return trace(self.summand.matrix, matvecs=max(self.max_matvecs, 2), seed=self.seed)
+
+    @cached_property
+    def root(self) -> Estimate:
+        r""":math:`\|C\|_2`, which vanishes where cross-entropy saturates."""
+        return self._norm(self.summand.root)
+
+    @cached_property
+    def tail_jacobian(self) -> Estimate:
+        r""":math:`\|T_l\|_2`, of the layers after l."""
+        return self._norm(self.summand.tail_jacobian)
+
+    @cached_property
+    def layer_jacobian(self) -> Estimate:
+        r""":math:`\|D_l\|_2`, of the layer's outputs in its parameters."""
+        return self._norm(self.summand.layer_jacobian)
+
+    @property
+    def alignment(self) -> float:
+        """The eigenvalue divided by the bound, between 0 and 1."""
+        bound = (self.root.value * self.tail_jacobian.value * self.layer_jacobian.value) ** 2
+        return self.eigenvalue.value / bound if bound else 0.0
+
+    def _norm(self, factor: LinearOperator | None) -> Estimate:
+        if factor is None:
+            return Estimate(math.nan, converged=False)
+        if not min(factor.shape):
+            return Estimate(0.0)
+        return spectral_norm(factor, tol=self.tol, max_matvecs=self.max_matvecs, seed=self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,39 +132,16 @@ class LayerSummand:
     __repr__ = short
 
     def mediators(self, *, tol: float = 1e-3, max_matvecs: int = 100, seed: int = 0) -> Mediators:
-        """Measure the summand and its factors.
+        """The sizes of the summand and of its factors, each measured when it is asked for.
 
-        Cost: some 10 to 30 products with each of the four matrices.
+        Cost: some 10 to 30 products for each of the four norms, ``max_matvecs`` for the trace.
 
         Args:
             tol: on the residuals of eigenvalues and squared norms, relative.
             max_matvecs: products to spend on each.
             seed: of random starts and probes.
-
-        Returns:
-            The mediators; NaN for factors that this layer does not have.
         """
-        settings = {"tol": tol, "max_matvecs": max_matvecs, "seed": seed}
-        eigenvalue = top_eigenpairs(self.matrix, **settings).top  # type: ignore[arg-type]
-        root, tail, layer = (
-            _norm(factor, settings)
-            for factor in (self.root, self.tail_jacobian, self.layer_jacobian)
-        )
-        bound = (root.value * tail.value * layer.value) ** 2
-        return Mediators(
-            eigenvalue,
-            trace(self.matrix, matvecs=max(max_matvecs, 2), seed=seed),
-            root,
-            tail,
-            layer,
-            alignment=eigenvalue.value / bound if bound else 0.0,
-        )
-
-
-def _norm(factor: LinearOperator | None, settings: Any) -> Estimate:
-    if factor is None:
-        return Estimate(math.nan, converged=False)
-    return spectral_norm(factor, **settings) if min(factor.shape) else Estimate(0.0)
+        return Mediators(self, tol, max_matvecs, seed)
 
 
 def layer_summands(

@@ -96,6 +96,7 @@ def run_study(
             ForReport(
                 title=study.title,
                 source=study.source,
+                glossary=study.glossary,
                 command=command,
                 figure=study.figure,
                 scatter=study.scatter,

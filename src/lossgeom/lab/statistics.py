@@ -118,7 +118,7 @@ def claim_of_seeds(
     hits = sum(inside[0] <= value <= inside[1] for value in given)
     low, high = inside
     some = f"at least {low:g}" if math.isinf(high) else f"at most {high:g}"
-    said = measured or f"share of seeds with {some} of what is given for each seed, the {of}"
+    said = measured or f"share of seeds in which this is {some}: the {of}"
     parts = {**parts, "measured": said, "expected": MOST}
     return _claim_of_share(name, hits, len(given), values, note, **parts)
 

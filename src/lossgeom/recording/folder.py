@@ -18,8 +18,8 @@ from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record_format import SCHEMA, RecordError, check_manifest, read_json
 
 MANIFEST_FILE, ROWS, CLAIMS_FILE = "manifest.json", "rows.jsonl", "claims.json"
-RUNS_TABLE = "runs.csv"
-TABLES = (RUNS_TABLE, "runs.parquet", "rows.parquet")
+RUNS_TABLE, SETTINGS_TABLE = "runs.csv", "settings.csv"
+TABLES = (RUNS_TABLE, "runs.parquet", "rows.parquet", SETTINGS_TABLE)
 TOLD = 3  # settings in which a folder is another one
 
 

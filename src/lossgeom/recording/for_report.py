@@ -183,6 +183,7 @@ class ForReport:
         title: over the page.
         source: the paper and the part of it.
         summary: the result in a sentence or two.
+        glossary: what words and symbols mean.
         command: what repeats the run on a command line.
         notes: how measurements differ from how the model runs.
         figure: metrics to draw along training; by default, every metric.
@@ -203,6 +204,7 @@ class ForReport:
     title: str | None = None
     source: str | None = None
     summary: str | None = None
+    glossary: str | None = None
     command: str | None = None
     notes: tuple[str, ...] = ()
     figure: Trajectories | None = None

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 from lossgeom.extras import required
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.ended import series_of
-from lossgeom.recording.folder import RUNS_TABLE, TABLES, flat, is_record, run_folder
+from lossgeom.recording.folder import (
+    RUNS_TABLE,
+    SETTINGS_TABLE,
+    TABLES,
+    flat,
+    is_record,
+    run_folder,
+)
 from lossgeom.recording.forms import number
 from lossgeom.recording.record import Record
 
@@ -114,7 +121,7 @@ def runs_of(study: Record) -> dict[str, Record]:
 
 
 def write_tables(folder: Path, records: Iterable[Record], *, parquet: bool = False) -> None:
-    """Write ``runs.csv``, without the settings that all runs of a study have in common.
+    """Write ``runs.csv``, and ``settings.csv`` with what all runs of a study have in common.
 
     Args:
         folder: where to.
@@ -126,7 +133,9 @@ def write_tables(folder: Path, records: Iterable[Record], *, parquet: bool = Fal
     """
     found = tables(records)
     write_atomically(folder / RUNS_TABLE, _csv(found[0]).encode(errors="backslashreplace"))
-    for table, name in zip(found, TABLES[1:], strict=True) if parquet else ():
+    if common := _common(found[0]):
+        write_atomically(folder / SETTINGS_TABLE, _csv(common).encode(errors="backslashreplace"))
+    for table, name in zip(found, TABLES[1:3], strict=True) if parquet else ():
         write_atomically(folder / name, _parquet(table))
 
 
@@ -153,6 +162,16 @@ def _run(record: Record, measured: Table) -> dict[str, Any]:
     }
     last = {f"last.{metric}": values[-1] for metric, values in series_of(measured).items()}
     return {**settings, **told, **last}
+
+
+def _common(runs: Table) -> Table:
+    """A row for each setting that all runs of a study have in common."""
+    return [
+        {"study": study, "setting": name.removeprefix(OF_STUDY), "value": value}
+        for study, run in {row["study"]: row for row in runs}.items()
+        for name, value in run.items()
+        if name.startswith(OF_STUDY)
+    ]
 
 
 def _cell(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from lossgeom.lab.regularizers.crop_and_flip import crop_and_flip
 from lossgeom.lab.regularizers.dropout import dropout
 from lossgeom.lab.regularizers.hessian_trace import HessianTrace, hessian_trace
-from lossgeom.lab.regularizers.hold import hold
+from lossgeom.lab.regularizers.hold import NotPositiveError, hold
 from lossgeom.lab.regularizers.input_gradient import input_gradient
 from lossgeom.lab.regularizers.jacobian_norm import JacobianNorm, jacobian_norm
 from lossgeom.lab.regularizers.label_smoothing import label_smoothing

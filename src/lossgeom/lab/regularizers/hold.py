@@ -14,6 +14,10 @@ from lossgeom.lab.regularizers._penalty import add
 from lossgeom.lab.training import Quantity, Regularizer
 
 
+class NotPositiveError(ValueError):
+    """A quantity to hold, or its curve, is not positive, and has no logarithm."""
+
+
 def hold(
     metric: Quantity,
     curve: tuple[Sequence[int], Sequence[float]],
@@ -39,9 +43,10 @@ def hold(
 
     Raises:
         TypeError: if the factor is no function.
-        ValueError: if the strength is not positive, the curve has other steps than values, steps
-            that do not increase or a value that is not positive and finite; or, in training, if
-            the quantity or the factor is not positive.
+        ValueError: if the strength is not positive, or the curve has other steps than values or
+            steps that do not increase; or, in training, if the factor is not positive.
+        NotPositiveError: if a value of the curve is not positive and finite; or, in training, if
+            the quantity is not positive.
 
     >>> from lossgeom.lab.regularizers import JacobianNorm
     >>> from lossgeom.losses import as_loss
@@ -63,14 +68,14 @@ def hold(
     increasing = all(a < b for a, b in pairwise(steps))
     positive = all(0 < value < math.inf for value in values)
     if not steps or len(steps) != len(values) or not increasing or not positive:
-        raise ValueError(
+        raise (ValueError if positive else NotPositiveError)(
             "expected a curve of increasing steps and a positive value at each, got "
             f"{len(steps)} steps and {len(values)} values, {list(values)[:5]} first"
         )
 
     def weigh(mean: Tensor, step: int) -> Tensor:
         if mean <= 0:
-            raise ValueError(
+            raise NotPositiveError(
                 f"expected a positive quantity to hold, got {mean.item()} at {step} of "
                 f"{type(metric).__name__}; hold one that stays positive"
             )

@@ -21,6 +21,13 @@ PANELS = (  # of what is measured along a run
     Panel(SHARPNESS.name, "sharpness", log=True),
     Panel(JACOBIAN_MAX.name, "largest\nJacobian norm", log=True),
 )
+GLOSSARY = (
+    "The Gauss-Newton matrix is a sum over layers (equation 4). A layer's summand, or part, is "
+    "C T_l Df_l Df_l^T T_l^T C^T: C is the root of the curvature of the loss in the outputs, which "
+    "vanishes where a cross-entropy saturates, Df_l the Jacobian of the layer's outputs in its "
+    "parameters, and T_l, the later or tail Jacobian, that of the model's outputs in the layer's. "
+    "The ansatz is that sharpness goes with the square of the Jacobian norm |J|."
+)
 FIRST, LAST = itemgetter(0), itemgetter(-1)
 
 

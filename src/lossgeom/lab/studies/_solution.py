@@ -227,13 +227,14 @@ def mediators(problem: Problem, seed: int) -> dict[str, float]:
     eigenvalue of its part of the Gauss-Newton matrix), ``tail_jacobian_1`` and
     ``layer_jacobian_1`` (the norms of what it is made of).
     """
-    found = dict[str, float]()
-    for number, layer in enumerate(layer_summands(problem), 1):
-        each = layer.mediators(tol=0.01, max_matvecs=50, seed=seed)
+    layers = [
+        layer.mediators(tol=0.01, max_matvecs=50, seed=seed) for layer in layer_summands(problem)
+    ]
+    found = {"root": layers[0].root.value}
+    for number, layer in enumerate(layers, 1):
         found |= {
-            "root": each.root.value,
-            f"summand_{number}": each.eigenvalue.value,
-            f"tail_jacobian_{number}": each.tail_jacobian.value,
-            f"layer_jacobian_{number}": each.layer_jacobian.value,
+            f"summand_{number}": layer.eigenvalue.value,
+            f"tail_jacobian_{number}": layer.tail_jacobian.value,
+            f"layer_jacobian_{number}": layer.layer_jacobian.value,
         }
     return found

@@ -97,6 +97,7 @@ class Study:
         steps: how many a run has, for the progress bar.
         claims: verdicts from the records of the seeds all of whose runs are over.
         summary: the result in a sentence or two.
+        glossary: what the words and symbols of its statements mean.
         grid: what tells the runs of a seed apart for a config: names with their values, each of
             which is run with every other. Figures are arranged by these names.
         planned: which of these runs there are, by the values of the grid; all by default.
@@ -116,6 +117,7 @@ class Study:
     steps: Callable[[SeedRun[Any]], int]
     claims: Callable[[Any, Sequence[SeedRecords[Any]]], Iterable[Claim]]
     summary: Callable[[Any, Sequence[Claim]], str]
+    glossary: str | None = None
     grid: Callable[[Any], Mapping[str, Sequence[Any]]] = _one_run
     planned: Callable[[Any, Mapping[str, Any]], bool] = _all
     folder: str = "seed{seed}"

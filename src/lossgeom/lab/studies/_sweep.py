@@ -34,18 +34,25 @@ Further = Callable[[Problem], Mapping[str, float]]
 NAMES = {  # in the names of claims, and in their statements
     SHARPNESS.name: ("sharpness", "sharpness"),
     JACOBIAN.name: ("jacobian", "Jacobian norm"),
-    GAP: ("gap", "generalisation gap"),
+    GAP: ("gap", "gap"),
     "variation_found": ("variation", "local variation of the Jacobian"),
 }
 ENDS = (SHARPNESS.name, JACOBIAN.name, GAP)
 LEARNED = 0.5  # accuracy on the examples to train on, below which a run has learned nothing
 BEATS: Interval = (0.05, math.inf)  # what one rank correlation is larger by than another
 
+GLOSSARY = (
+    "The gap is the difference between the losses on the examples to test on and on those to train "
+    "on. The Jacobian norm is the spectral norm of the Jacobian of the outputs in the inputs, in "
+    "the mean over the examples to train on; sharpness is the largest eigenvalue of the Hessian of "
+    "the loss in the parameters."
+)
+
 # What the report draws of the studies that are like figures 2 to 4 of the paper
 ROWS = (
     Outcome(SHARPNESS.name, "sharpness", log=True),
     Outcome(JACOBIAN.name, "mean Jacobian norm", log=True),
-    Outcome(GAP, "generalisation gap", log=True),
+    Outcome(GAP, "gap", log=True),
 )
 PAIRS = (Pair(COMPARED.first, COMPARED.outcome), Pair(COMPARED.second, COMPARED.outcome))
 
@@ -160,7 +167,7 @@ def shuffled(seeds: Sequence[Ends], axis: int, inside: Interval, *, cause: str, 
         stats.claim_of_seeds,
         "shuffled",
         statement=f"{cause} gives a {size} gap of another run, drawn at random.",
-        of=f"rank correlation of the generalisation gap of another run with {of}",
+        of=f"rank correlation of the gap of another run with {of}",
         values=[seed.shuffled().trend(GAP, axis) for seed in seeds],
         inside=inside,
     )

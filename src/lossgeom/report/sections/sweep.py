@@ -11,6 +11,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lossgeom.plot.style import DASHES, colours, level, literal, panels, words
 from lossgeom.recording.ended import series_of
 from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep
@@ -35,7 +37,8 @@ AT_AN_END = {"diverged": 1.02, "no value": 0.03}  # heights of a panel, beside v
 STACKED = 0.06  # of a panel, from the marks of one line to those of the next
 BREAK = 1.6  # mean distances between levels, from 0 to the first level on a logarithmic axis
 GAP = {"facecolor": "white", "edgecolor": "none", "pad": 0}
-SIDE_BY_SIDE = 3  # panels
+SIDE_BY_SIDE = 3  # panels of a single column
+WIDEST = 4  # columns of panels
 TICKS = 7
 NEAR = 0.15  # of an axis, to the label before
 
@@ -104,8 +107,6 @@ def _figure(layout: Sweep, runs: Sequence[Run]) -> tuple[Any, Counter[str]]:
                         if key is None or run.config[key] == value]  # fmt: skip
                 counts += _draw(axis, line, place, color=colour, label=words(level(value)),
                                 linestyle=dashes if ordered else "")  # fmt: skip
-    for axis in axes.flat if len(layout.columns) > 1 else ():
-        axis.label_outer()
     if key:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, title=words(key), loc="outside upper center", ncols=6)
@@ -115,14 +116,31 @@ def _figure(layout: Sweep, runs: Sequence[Run]) -> tuple[Any, Counter[str]]:
 def _panels(rows: int, columns: int) -> tuple[Any, Any]:
     """A figure with panels (rows, columns); those of a single column are side by side."""
     if columns > 1:
-        return panels(1.3 + 2.3 * max(2, columns), 0.8 + 2.1 * rows,
-                      rows=rows, columns=columns, sharex="col", sharey="row")  # fmt: skip
+        return _in_blocks(rows, columns)
     high = -(-rows // SIDE_BY_SIDE)
     wide = -(-rows // high)
     figure, axes = panels(max(6.3, 0.6 + 3.4 * wide), 0.8 + 2.5 * high, rows=high, columns=wide)
     for axis in axes.flat[rows:]:
         axis.remove()
     return figure, axes.reshape(-1, 1)[:rows]
+
+
+def _in_blocks(rows: int, columns: int) -> tuple[Any, Any]:
+    """The same of several columns, the last of which are below the others where they are many."""
+    blocks = -(-columns // WIDEST)
+    wide = -(-columns // blocks)
+    figure, grid = panels(1.3 + 2.3 * wide, 0.8 + 2.1 * rows * blocks, rows=rows * blocks,
+                          columns=wide)  # fmt: skip
+    found = np.concatenate(np.split(grid, blocks), axis=1)
+    for axis in found[:, columns:].flat:
+        axis.remove()
+    for (i, j), axis in np.ndenumerate(found[:, :columns]):
+        axis.sharex(found[-1, j])
+        axis.sharey(found[i, 0])
+        axis.tick_params(which="both", labelbottom=i == rows - 1, labelleft=j % wide == 0)
+        axis.xaxis.label.set_visible(i == rows - 1)
+        axis.yaxis.label.set_visible(j % wide == 0)
+    return figure, found[:, :columns]
 
 
 def _placed(

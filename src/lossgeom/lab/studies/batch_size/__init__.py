@@ -30,7 +30,7 @@ seeds 10, 11, ... were run, which are those of the study. Seen there:
 """
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter, steps
+from lossgeom.lab.studies._sweep import GLOSSARY, ROWS, scatter, steps
 from lossgeom.lab.studies.batch_size import claims, run
 from lossgeom.lab.studies.batch_size.config import EPOCHS, PAPER, UPDATES, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
@@ -51,6 +51,7 @@ STUDY = Study(
     steps=steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=GLOSSARY,
     sweep=Sweep(
         tuple(
             Strengths(

@@ -30,7 +30,7 @@ of the study. Seen there:
   steepness comes in with the first layers, and the last layer's part does not see it.
 """
 
-from lossgeom.lab.studies._growth import PANELS
+from lossgeom.lab.studies._growth import GLOSSARY, PANELS
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_scaling import claims, run
@@ -49,6 +49,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=GLOSSARY,
     figure=Trajectories(colour="input_scale", panels=PANELS),
     sweep=Sweep(
         columns=(Strengths("input_scale", "scale of the inputs", log=True),),

@@ -58,7 +58,6 @@ from lossgeom.recording.metric_figures import (
 )
 
 JACOBIAN, SHARPNESS = (run.MEAN[name] for name in run.HELD)
-GAP = "gap of test and\ntraining loss"
 AVERAGED = "Means over the last fifth of training."
 
 STUDY = Study(
@@ -73,6 +72,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary="The gap is the loss on the examples to test on, less that on those to train on.",
     figure=Trajectories(
         colour="arm",
         panels=(
@@ -84,7 +84,7 @@ STUDY = Study(
     sweep=Sweep(
         columns=(Strengths("arm", "what is held, and what is moved"),),
         rows=(
-            Outcome(run.GAP, GAP),
+            Outcome(run.GAP, "gap"),
             Outcome(JACOBIAN, "squared\nJacobian norm"),
             Outcome(SHARPNESS, "sharpness"),
         ),
@@ -94,8 +94,8 @@ STUDY = Study(
         colour="arm",
         caption=AVERAGED,
         panels=(
-            Pair(Quantity(JACOBIAN, "squared Jacobian norm"), Quantity(run.GAP, GAP)),
-            Pair(Quantity(SHARPNESS, "sharpness"), Quantity(run.GAP, GAP)),
+            Pair(Quantity(JACOBIAN, "squared Jacobian norm"), Quantity(run.GAP, "gap")),
+            Pair(Quantity(SHARPNESS, "sharpness"), Quantity(run.GAP, "gap")),
         ),
     ),
 )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from lossgeom.estimate import Estimate
-from lossgeom.lab.regularizers import JacobianNorm, WarmSharpness, hold
+from lossgeom.lab.regularizers import JacobianNorm, NotPositiveError, WarmSharpness, hold
 from lossgeom.lab.statistics import mean
 from lossgeom.lab.studies._network import build_with_indicators, in_chunks
 from lossgeom.lab.studies._solution import ACCURACY, LOSS, SHARPNESS, TEST, TRAIN, InUse
@@ -68,7 +68,11 @@ def run(run: SeedRun[Config], record: Record) -> None:
             record.describe(ForReport(left_out="the free run diverged, so there are no curves"))
             return record.finish("diverged")
         curves = {name: free.series(name) for name in HELD}
-    ended = _train(run, record, curves, factors)
+    try:
+        ended = _train(run, record, curves, factors)
+    except NotPositiveError as error:  # of data on which sharpness turns negative
+        record.describe(ForReport(left_out=str(error)))
+        return record.finish("diverged")
     at_end = (GAP, TEST_ERROR, *MEAN.values(), *(OFF.values() if factors else ()))
     record.describe(ForReport(planned_at_end=at_end))
     if ended == "finished":

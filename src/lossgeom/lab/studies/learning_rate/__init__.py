@@ -19,7 +19,7 @@ those of the study. Seen there:
 """
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter, steps, train_and_measure
+from lossgeom.lab.studies._sweep import GLOSSARY, ROWS, scatter, steps, train_and_measure
 from lossgeom.lab.studies.learning_rate import claims
 from lossgeom.lab.studies.learning_rate.config import PAPER, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
@@ -36,6 +36,7 @@ STUDY = Study(
     steps=steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=GLOSSARY,
     sweep=Sweep((Strengths("lr", "learning rate", log=True),), ROWS, lines="batch_size"),
     scatter=scatter(colour="lr", size="batch_size"),
 )

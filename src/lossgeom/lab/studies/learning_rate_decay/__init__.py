@@ -37,6 +37,7 @@ study. Seen there:
 
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, JACOBIAN_MAX, LOSS, SHARPNESS, TEST, TRAIN
 from lossgeom.lab.studies._study import Study
+from lossgeom.lab.studies._sweep import GLOSSARY
 from lossgeom.lab.studies.learning_rate_decay import claims, run
 from lossgeom.lab.studies.learning_rate_decay.config import (
     CONSTANT,
@@ -59,6 +60,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=GLOSSARY,
     figure=Trajectories(
         columns="objective",
         colour="schedule",

@@ -38,7 +38,7 @@ size of 125 for 250 and a penalty of 0.001 for 0.003, which were not tried befor
 from typing import Any
 
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter, steps
+from lossgeom.lab.studies._sweep import GLOSSARY, ROWS, scatter, steps
 from lossgeom.lab.studies.regularisers import claims, run
 from lossgeom.lab.studies.regularisers.config import NONE, PAPER, TECHNIQUES, Config
 from lossgeom.recording.metric_figures import Strengths, Sweep
@@ -57,7 +57,7 @@ def column(name: str, label: str, log: bool = False) -> Strengths:
 
 STUDY = Study(
     name="regularisers",
-    title="Regularisers, the Jacobian norm, sharpness and the generalisation gap",
+    title="Regularisers, the Jacobian norm, sharpness and the gap",
     source=claims.PAPER_A,
     Config=Config,
     paper=PAPER,
@@ -68,6 +68,7 @@ STUDY = Study(
     steps=steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=GLOSSARY,
     sweep=Sweep(
         columns=(
             column("label_smoothing", "label smoothing"),

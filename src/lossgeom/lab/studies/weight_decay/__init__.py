@@ -30,8 +30,9 @@ seeds 10, 11, ... were run, which are those of the study. Seen there:
 - The gap has a rank correlation of 0.99 with the Jacobian norm and of -0.94 with sharpness.
 """
 
+from lossgeom.lab.studies import _growth
 from lossgeom.lab.studies._study import Study
-from lossgeom.lab.studies._sweep import ROWS, scatter, steps
+from lossgeom.lab.studies._sweep import GLOSSARY, ROWS, scatter, steps
 from lossgeom.lab.studies.weight_decay import claims, run
 from lossgeom.lab.studies.weight_decay.config import PAPER, Config
 from lossgeom.recording.metric_figures import Outcome, Strengths, Sweep
@@ -48,6 +49,7 @@ STUDY = Study(
     steps=steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=f"{GLOSSARY} {_growth.GLOSSARY}",
     sweep=Sweep(
         (Strengths("weight_decay", "weight decay", log=True),),
         (Outcome(claims.TRAIN + claims.LOSS, "training loss", log=True), *ROWS),

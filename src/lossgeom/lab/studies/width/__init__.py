@@ -26,7 +26,7 @@ Seen there:
   the layers -.1, as it grows. At a width of 16 it is no different.
 """
 
-from lossgeom.lab.studies._growth import PANELS
+from lossgeom.lab.studies._growth import GLOSSARY, PANELS
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.width import claims, run
@@ -45,6 +45,7 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary=GLOSSARY,
     figure=Trajectories(columns="kind", colour="width", panels=PANELS),
     sweep=Sweep(
         columns=(Strengths("width", "width", log=True),),
