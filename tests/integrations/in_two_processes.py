@@ -1,4 +1,4 @@
-"""One process of two that train data-parallel, as they are started by torchrun: FRAMEWORK FOLDER."""
+"""One process of two that train data-parallel, as torchrun starts them: FRAMEWORK FOLDER."""
 
 import sys
 import warnings
