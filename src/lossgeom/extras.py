@@ -11,6 +11,7 @@ EXTRAS = {
     "datasets": "datasets",
     "jinja2": "report",
     "lightning": "lightning",
+    "pytorch_lightning": "lightning",
     "matplotlib": "plot",
     "mlflow": "mlflow",
     "pandas": "tables",

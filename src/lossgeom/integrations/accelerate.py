@@ -19,7 +19,7 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.watch import Watch
 
-required("accelerate", "transformers")
+required("accelerate")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.watch import Watch
 
 ONLY_OLD = find_spec("lightning") is None and find_spec("pytorch_lightning") is not None
-pl = required("pytorch_lightning" if ONLY_OLD else "lightning.pytorch", "lightning")
+pl = required("pytorch_lightning" if ONLY_OLD else "lightning.pytorch")
 Callback: Any = pl.Callback
 
 

@@ -13,7 +13,7 @@ from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.watch import Watch
 
-hf = required("transformers", "transformers")
+hf = required("transformers")
 TrainerCallback: Any = hf.TrainerCallback
 
 

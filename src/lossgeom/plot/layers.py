@@ -94,7 +94,7 @@ def _alone(layer: LayerStructure, ax: Any) -> Figure:
     """A figure of one layer, or its panels in place of a user's axes."""
     outliers = None if layer.outliers is None else asdict(layer.outliers)
     if ax is None:
-        with required("matplotlib", "plot").rc_context(STYLE):
+        with required("matplotlib").rc_context(STYLE):
             return draw_structure(arrays_of(layer), outliers)
     if ax.get_subplotspec() is None:
         raise ValueError(

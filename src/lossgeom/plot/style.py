@@ -57,7 +57,7 @@ def drawing(ax: Any, width: float, height: float, title: str = "") -> Iterator[A
         if len(labels) > 1:
             ax.legend(handles, labels, title=title)
         return
-    with required("matplotlib", "plot").rc_context(STYLE):
+    with required("matplotlib").rc_context(STYLE):
         figure, axes = panels(width, height)
         yield axes[0, 0]
         if len(axes[0, 0].get_legend_handles_labels()[1]) > 1:
@@ -68,7 +68,7 @@ def panels(
     width: float, height: float, *, rows: int = 1, columns: int = 1, **sharing: Any
 ) -> tuple[Figure, np.ndarray]:
     """Make a figure of a width and a height in inches, with axes (rows, columns)."""
-    required("matplotlib", "plot")
+    required("matplotlib")
     from lossgeom.plot._shown import Shown
 
     figure = Shown(figsize=(width, height), layout="constrained")
@@ -99,7 +99,7 @@ def label(axis: Any, drawing: Any) -> None:
 
 def colours(n: int) -> list[Any]:
     """Colours of increasing lightness, distinct in grey and for colour-blind readers."""
-    viridis = required("matplotlib", "plot").colormaps["viridis"]
+    viridis = required("matplotlib").colormaps["viridis"]
     return [viridis(0.85 * i / max(n - 1, 1)) for i in range(n)]
 
 
