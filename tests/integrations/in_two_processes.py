@@ -1,4 +1,4 @@
-"""One process of two that train data-parallel, as torchrun starts them: FRAMEWORK FOLDER."""
+"""One of two processes that train data-parallel, as torchrun starts them: FRAMEWORK FOLDER."""
 
 import sys
 import warnings

@@ -1,6 +1,8 @@
 """The same small run for every framework, and its plain loop."""
 
+import gc
 import math
+import tracemalloc
 from contextlib import nullcontext
 
 import torch
@@ -103,3 +105,34 @@ class Broken:
 
     def __call__(self, problem):
         raise ArithmeticError("no")
+
+
+class Heap:
+    """A metric of what the process holds: the number of tensors, and what its last steps leave."""
+
+    name, looks = "heap", (500, 2499, 2999)
+
+    def __init__(self):
+        self.step, self.tensors, self.left = -1, [], None
+
+    def __call__(self, problem):
+        self.step += 1
+        if self.step not in self.looks:
+            return lg.Estimate(math.nan)
+        gc.collect()
+        self.tensors.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
+        if self.step == self.looks[1]:
+            tracemalloc.start()  # which makes all slower from here on
+        elif self.step == self.looks[2]:
+            self.left = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+        return lg.Estimate(float(self.tensors[-1]))
+
+    def check(self):
+        """The record's index of what it holds grows by some bytes a step, and nothing else."""
+        assert self.tensors[0] >= max(self.tensors[1:])
+        assert self.left < 2000 * (self.looks[2] - self.looks[1])
+
+
+def of_memory(heap):
+    return {**FEW, "metrics": [lg.metrics.Loss(), heap], "full_batch": False}

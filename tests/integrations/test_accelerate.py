@@ -12,9 +12,11 @@ from tests.integrations.runs import (
     WATCHED,
     Broken,
     Classifier,
+    Heap,
     assert_thresholds,
     batches,
     bits,
+    of_memory,
     optimizer_of,
     plain_run,
     told,
@@ -121,3 +123,15 @@ def test_other_processes_have_an_empty_context(tmp_path, monitor):
         optimizer.step()
     monitor(other, model, optimizer, record=tmp_path / "record", **FEW).close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_3000_watched_steps(tmp_path, accelerator, monitor):
+    mine, model, heap = accelerator(), Classifier(), Heap()
+    model, optimizer = mine.prepare(model, optimizer_of(model)[0])
+    with monitor(mine, model, optimizer, record=tmp_path, **of_memory(heap)):
+        for batch in batches(3000):
+            optimizer.zero_grad()
+            mine.backward(model(**batch)["loss"])
+            optimizer.step()
+    heap.check()

@@ -16,9 +16,11 @@ from tests.integrations.runs import (
     WATCHED,
     Broken,
     Classifier,
+    Heap,
     assert_thresholds,
     bits,
     loader,
+    of_memory,
     optimizer_of,
     plain_run,
     told,
@@ -246,3 +248,11 @@ def test_the_training_step_can_be_the_loss(tmp_path, pl, geometry, lit):
         trainer_of(pl, callback, max_steps=2).fit(lit(), loader())
         losses.append(callback.run.record.series("loss"))
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_3000_watched_steps(tmp_path, pl, geometry, lit):
+    heap = Heap()
+    callback = geometry(record=tmp_path, **of_memory(heap))
+    trainer_of(pl, callback, max_steps=3000).fit(lit(), loader())
+    heap.check()

@@ -15,9 +15,11 @@ from tests.integrations.runs import (
     WATCHED,
     Broken,
     Classifier,
+    Heap,
     assert_thresholds,
     bits,
     examples,
+    of_memory,
     optimizer_of,
     plain_run,
     told,
@@ -248,3 +250,13 @@ def test_a_callback_alone_writes_a_record(tmp_path, hf, monitor):
     assert copy.deepcopy(callback).run is None
     with pytest.raises(lg.RecordError, match="holds a run that is over"):
         trainer.train()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_3000_watched_steps(tmp_path, hf, monitor):
+    """But by what the Trainer keeps itself, its history."""
+    heap = Heap()
+    trainer = trainer_of(hf, Classifier(), tmp_path, max_steps=3000, logging_steps=10000)
+    monitor(trainer, record=tmp_path / "record", **of_memory(heap))
+    trainer.train()
+    heap.check()
