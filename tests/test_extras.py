@@ -12,7 +12,12 @@ from lossgeom.extras import EXTRAS, LAB, required
 
 pytestmark = pytest.mark.quick
 ROOT = Path(__file__).parent.parent
-NAMED = {"PIL": "pillow", "skdim": "scikit-dimension", "sklearn": "scikit-learn"}
+NAMED = {
+    "PIL": "pillow",
+    "pytorch_lightning": "lightning",  # which has come after it
+    "skdim": "scikit-dimension",
+    "sklearn": "scikit-learn",
+}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.quick
 EXTRAS = {
     "lightning": ("lightning", "lightning.pytorch", "lightning"),
     "transformers": ("transformers", "transformers", "transformers"),
-    "accelerate": ("accelerate", "accelerate", "transformers"),
+    "accelerate": ("accelerate", "accelerate", "accelerate"),
 }
 
 
