@@ -213,4 +213,13 @@ def test_tests_stand_in_the_room_that_they_are_about():
     rooms = {name for name in ORDER if (ROOT / name).is_dir()}
     assert folders == rooms | {"contracts", "real_models"}
     about = {path.stem.removeprefix("test_") for path in here.glob("test_*.py")}
-    assert about <= {*ORDER, "benchmarks", "layers", "path", "public_face", "readme", "site"}
+    assert about <= {
+        *ORDER,
+        "benchmarks",
+        "distribution",
+        "layers",
+        "path",
+        "public_face",
+        "readme",
+        "site",
+    }

@@ -16,6 +16,7 @@ EXTRAS = {
     "mlflow": "mlflow",
     "pandas": "tables",
     "pyarrow": "tables",
+    "pytorch_lightning": "lightning",
     "scipy": "numerics",
     "skdim": "dimension",
     "sklearn": "lab",

@@ -97,6 +97,10 @@ def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         show(HELP)
         return 0 if arguments else USAGE_ERROR
+    if arguments[0].startswith("--tyro-"):
+        from lossgeom.cli import completion
+
+        return completion.main(arguments)
     name, *rest = arguments
     if name not in COMMANDS:
         from lossgeom.wording import unknown
