@@ -16,7 +16,6 @@ EXTRAS = {
     "mlflow": "mlflow",
     "pandas": "tables",
     "pyarrow": "tables",
-    "pytorch_lightning": "lightning",
     "scipy": "numerics",
     "skdim": "dimension",
     "sklearn": "lab",
