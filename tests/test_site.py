@@ -14,6 +14,7 @@ ROOMS = [
     "lossgeom.bounds",
     "lossgeom.metrics",
     "lossgeom.mirrors",
+    "lossgeom.plot",
     "lossgeom.quadratic",
 ]
 LISTS = {

@@ -131,6 +131,31 @@ def test_an_edge_is_shown_where_it_is_in_reach(tmp_path):
     assert [text.get_text() for text in far.texts] == ["threshold = 40 is above this range"]
 
 
+def test_wide_values_have_a_logarithmic_axis_and_any_axis_can_get_one(tmp_path):
+    wide = make_run(tmp_path / "a", [1.0, 1e-2, 1e-4], metric="loss")
+    assert lg.plot.trajectory(wide, "loss").axes[0].get_yscale() == "log"
+    (axis,) = lg.plot.trajectory(make_run(tmp_path / "b", [1.0, 0.1], metric="loss"), "loss").axes
+    assert axis.get_yscale() == "linear"
+    axis.set_yscale("log")
+    assert 0 < axis.get_ylim()[0] < 0.1
+    assert 1.0 < axis.get_ylim()[1] < 2.0
+
+
+def test_hostile_names_are_words(tmp_path):
+    evil = "$\\frac{x$ \x1b[2J\u202e<script>"
+    runs = [
+        make_run(tmp_path / name, [1.0, 2.0], config={evil: name + evil}, threshold=1.5)
+        for name in "ab"
+    ]
+    for figure in (lg.plot.edge(runs), lg.plot.trajectory(runs, "sharpness")):
+        assert figure._repr_png_()
+        (legend,) = figure.legends
+        words = [legend.get_title().get_text(), *(text.get_text() for text in legend.get_texts())]
+        assert all(word.isprintable() and r"\$" in word for word in words)
+    metric = make_run(tmp_path / "c", [1.0], metric=evil)
+    assert lg.plot.trajectory(metric, evil)._repr_png_()
+
+
 def test_the_gauge_that_all_runs_have(tmp_path):
     first = make_run(tmp_path / "a", [1.0, 2.0], threshold=4.0)
     with Record.create(tmp_path / "a", first.config, resume=True) as record:
@@ -176,6 +201,18 @@ def test_nothing_of_matplotlib_is_changed(tmp_path):
         "assert matplotlib.rcParams.copy() == before; assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "a", tmp_path / "a.png"], check=True)
+
+
+def test_a_style_of_ones_own_is_for_axes_of_ones_own(tmp_path):
+    record = make_run(tmp_path / "a", [1.0, 2.0])
+    with mpl.rc_context({"axes.facecolor": "black", "axes.titlesize": 30.0}):
+        ours = lg.plot.trajectory(record, "sharpness").axes[0]
+        theirs = Figure().subplots()
+        theirs.set_title("mine")
+        lg.plot.trajectory(record, "sharpness", ax=theirs)
+        assert mpl.rcParams["axes.facecolor"] == "black"
+    assert (ours.get_facecolor(), theirs.get_facecolor()) == ((1, 1, 1, 1), (0, 0, 0, 1))
+    assert theirs.get_title() == "mine"
 
 
 def test_a_figure_shows_itself_and_always_the_same(tmp_path):

@@ -10,10 +10,9 @@ import numpy as np
 
 from lossgeom.curvature import BlockSharpness, LayerStructure, LayerSummand, Mediators
 from lossgeom.estimate import Estimate
-from lossgeom.extras import required
 from lossgeom.metrics.structure import arrays_of
 from lossgeom.plot.structure import draw_structure
-from lossgeom.plot.style import STYLE, colours, drawing, literal
+from lossgeom.plot.style import colours, drawing, literal, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +93,7 @@ def _alone(layer: LayerStructure, ax: Any) -> Figure:
     """A figure of one layer, or its panels in place of a user's axes."""
     outliers = None if layer.outliers is None else asdict(layer.outliers)
     if ax is None:
-        with required("matplotlib").rc_context(STYLE):
+        with plain():
             return draw_structure(arrays_of(layer), outliers)
     if ax.get_subplotspec() is None:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -40,6 +40,14 @@ LEGEND, LINE = 16, 0.18  # characters of a legend to an inch, and inches of a li
 T = TypeVar("T")
 
 
+def plain() -> AbstractContextManager[None]:
+    """Draw in a style of our own, whatever the user's is, which is the same again afterwards."""
+    context: AbstractContextManager[None] = required("matplotlib.style", "plot").context(
+        ["default", STYLE]
+    )
+    return context
+
+
 @contextmanager
 def drawing(ax: Any, width: float, height: float, title: str = "") -> Iterator[Any]:
     """Give axes to draw on, and name what has a label in the end, where it is more than one thing.
@@ -57,7 +65,7 @@ def drawing(ax: Any, width: float, height: float, title: str = "") -> Iterator[A
         if len(labels) > 1:
             ax.legend(handles, labels, title=title)
         return
-    with required("matplotlib").rc_context(STYLE):
+    with plain():
         figure, axes = panels(width, height)
         yield axes[0, 0]
         if len(axes[0, 0].get_legend_handles_labels()[1]) > 1:

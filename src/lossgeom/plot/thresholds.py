@@ -12,6 +12,7 @@ from lossgeom.recording.edge_lines import EdgeLine, edge_line
 from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 
+ROOM = 1.08  # times a threshold, for its name above it
 LINE = 0.11  # of text, as a part of a panel
 
 
@@ -62,11 +63,14 @@ def show(axis: Any, lines: Sequence[Line], reach: float) -> None:
     """Raise the end of an axis to the largest threshold, or so many times as high at most."""
     known = [value for line in lines for value in _known(line)]
     low, high = axis.get_ylim()
-    axis.set_ylim(low, max(high, min(1.02 * max(known, default=high), reach * high)))
+    if known and max(known) > high:
+        axis.set_ylim(low, max(high, min(ROOM * max(known), reach * high)))
 
 
 def make_room(axis: Any, columns: Sequence[Sequence[Line]]) -> None:
     """Lengthen an axis where words about lines out of its view would stand on its curves."""
+    if not any(columns):
+        return
     scale, view = axis.yaxis.get_transform(), axis.get_ylim()
     sides = [[_side(line, view) for line in lines] for lines in columns]
     low, high = scale.transform(view)
@@ -93,7 +97,8 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
         axis.text(x, 0.98 - shift if side > 0 else 0.02 + shift, ha=align, **BEHIND,
                   s=f"{text} is {'above' if side > 0 else 'below'} this range",
                   va="top" if side > 0 else "bottom", transform=axis.transAxes)  # fmt: skip
-    axis.set_ylim(view)
+    if lines:
+        axis.set_ylim(view)
 
 
 def _side(line: Line, view: tuple[float, float]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lossgeom.plot.curves import draw_metric
@@ -14,6 +16,7 @@ from lossgeom.recording.edge_lines import LOGARITHMIC
 from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 from lossgeom.recording.verdicts import verdict_of
+from lossgeom.stability import Verdict
 from lossgeom.wording import one_of
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (6.4, 3.4)  # inches
+WIDE = 1e3  # times its least value, from which on a metric is drawn with logarithms
 REACH = 2.0  # times as high as its values a panel may be, to show their threshold
 LINE = 90  # characters of a title
 GAUGES = ("sharpness", "effective_sharpness", "edge_ratio", "batch_sharpness")  # the best first
@@ -32,7 +36,8 @@ def trajectory(records: Runs, metric: str, *, ax: Axes | None = None) -> Figure:
 
     Bars are standard errors, or residuals of eigenvalues. A cross at the top is a step at which the
     metric failed, or was NaN or infinite; a tick at the bottom, one at which it was planned and is
-    not there. Values that are few and far away from the others are out of sight, and counted.
+    not there. Where values are positive and span three decades, and have no threshold, the axis is
+    logarithmic. Else, those that are few and far away from others are out of sight, and counted.
 
     Several runs are named by the settings that they differ in, or else by their folders.
 
@@ -57,9 +62,7 @@ def trajectory(records: Runs, metric: str, *, ax: Axes | None = None) -> Figure:
     >>> [[float(y) for y in line.get_ydata()] for line in figure.axes[0].lines]
     [[5.0, 7.8, 8.2], [8.0, 8.0]]
     """
-    runs = runs_of(records)
-    title, groups = groups_of(runs, None)
-    return _figure(runs, metric, title, groups, (), ax)
+    return _figure(runs_of(records), metric, {}, ax)
 
 
 def edge(records: Runs, *, ax: Axes | None = None) -> Figure:
@@ -96,7 +99,7 @@ def edge(records: Runs, *, ax: Axes | None = None) -> Figure:
         metric
         for metric in dict.fromkeys((*rests_on, *GAUGES, *OF_STEPS))
         if all(
-            metric in _measured(run) and lines_of(runs, [name], _panel(metric))
+            metric in _measured(run) and lines_of(runs, [name], Panel(metric, metric))
             for name, run in runs.items()
         )
     ]
@@ -106,33 +109,42 @@ def edge(records: Runs, *, ax: Axes | None = None) -> Figure:
             f"is known, and all the same one, got {_all_measured(runs)}; "
             "trajectory draws any metric"
         )
-    title, groups = groups_of(runs, None)
-    if len(runs) == 1:
-        return _figure(runs, known[0], title, groups, list(map(str, verdicts.values())), ax)
-    groups = {f"{name}: {verdicts[run].kind}": [run] for name, (run,) in groups.items()}
-    return _figure(runs, known[0], title, groups, (), ax)
+    return _figure(runs, known[0], verdicts, ax)
 
 
 def _figure(
-    runs: dict[str, Record], metric: str, title: str, groups: Groups, said: Sequence[str], ax: Any
+    runs: dict[str, Record], metric: str, verdicts: Mapping[str, Verdict], ax: Any
 ) -> Figure:
-    """A figure of one panel, with remarks above it."""
+    """A figure of one panel, with remarks above it; verdicts are remarks on single runs."""
     if not any(metric in _measured(run) for run in runs.values()):
         raise ValueError(
             f"expected a metric that was measured, got {metric!r}; the runs have "
             f"{_all_measured(runs)}"
         )
+    title, groups = groups_of(runs, None)
+    kinds = {name: verdicts[run].kind for name, (run,) in groups.items()} if verdicts else {}
     with drawing(ax, *SIZE, title) as axis:
-        _, off = draw_metric([axis], _panel(metric), groups, {"": list(runs)}, runs, REACH)
+        _, off = draw_metric([axis], _panel(metric, runs), groups, {"": list(runs)}, runs, REACH)
         axis.set_xlabel("step")
-        remarks = [*said, *([off] if off else []), *(f"edge: {c}" for c in cautions_of(runs))]
-        axis.set_title("\n".join(textwrap.fill(literal(each), LINE) for each in remarks))
+        remarks = [*([off] if off else []), *(f"edge: {each}" for each in cautions_of(runs))]
+        if len(runs) == 1:
+            remarks = [*map(str, verdicts.values()), *remarks]
+        if remarks:
+            axis.set_title("\n".join(textwrap.fill(literal(each), LINE) for each in remarks))
+        for line in axis.lines:
+            if line.get_label() in kinds:
+                line.set_label(f"{line.get_label()}: {kinds[line.get_label()]}")
     figure: Figure = axis.figure
     return figure
 
 
-def _panel(metric: str) -> Panel:
-    return Panel(metric, metric.replace("_", " "), log=metric in LOGARITHMIC)
+def _panel(metric: str, runs: dict[str, Record]) -> Panel:
+    """How to draw a metric: with logarithms where it is positive, wide, and has no edge."""
+    panel = Panel(metric, metric.replace("_", " "), log=metric in LOGARITHMIC)
+    values = [value for run in runs.values() for value in run.series(metric)[1]]
+    known = [value for value in values if math.isfinite(value)]
+    wide = bool(known) and max(known) > WIDE * min(known) > 0
+    return replace(panel, log=True) if wide and not lines_of(runs, [*runs], panel) else panel
 
 
 def _measured(record: Record) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.extras import required
-from lossgeom.plot.style import STYLE
+from lossgeom.plot.style import plain
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.folder import is_record
 from lossgeom.report._section import Section
@@ -44,12 +44,13 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
             a record and these are others, or would replace a file that is not a report.
         ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
     """
-    template, matplotlib = _environment().get_template("page.html"), required("matplotlib")
+    template = _environment().get_template("page.html")
+    required("matplotlib")  # which reports have by their own extra
     out = _out(folders, out)
     figures = out.with_name("figures" if out.name == NAME else f"{out.stem}-figures")
     check_ours(out)
     sources = read_sources(folders)
-    with matplotlib.rc_context(STYLE):
+    with plain():
         parts = [
             {"source": source, "sections": _sections(source, figures / number)}
             for i, source in enumerate(sources)
