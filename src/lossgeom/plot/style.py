@@ -42,9 +42,7 @@ T = TypeVar("T")
 
 def plain() -> AbstractContextManager[None]:
     """Draw in a style of our own, whatever the user's is, which is the same again afterwards."""
-    context: AbstractContextManager[None] = required("matplotlib.style", "plot").context(
-        ["default", STYLE]
-    )
+    context: AbstractContextManager[None] = required("matplotlib.style").context(["default", STYLE])
     return context
 
 

@@ -45,7 +45,6 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
         ImportError: without matplotlib and jinja2, which the extra ``lab`` brings.
     """
     template = _environment().get_template("page.html")
-    required("matplotlib")  # which reports have by their own extra
     out = _out(folders, out)
     figures = out.with_name("figures" if out.name == NAME else f"{out.stem}-figures")
     check_ours(out)
