@@ -9,6 +9,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom import Record
+from lossgeom.report import render
 from lossgeom.report._source import read_sources
 
 pytestmark = pytest.mark.quick
@@ -51,12 +52,13 @@ def assert_same(axis, other):
         np.testing.assert_allclose(of_page, of_user, rtol=1e-9)
 
 
-def test_a_metric_along_a_run(monkeypatch, tmp_path):
+def test_a_metric_along_a_run(pages_alone, monkeypatch, tmp_path):
     with Record.create(tmp_path / "run") as record:
         for step, value in enumerate([3.0, 3.5, 4.5]):
             row = {"step": step, "metric": "sharpness", "value": value, "threshold": 4.0}
             record.append({**row, "stderr": 0.1})
         record.finish()
+    assert "Bars are standard errors, or residuals" in render([record.path]).read_text()
     page = drawn("trajectories", record, monkeypatch, tmp_path).axes[0]
     user = lg.plot.trajectory(record, "sharpness").axes[0]
     assert_same(page, user)

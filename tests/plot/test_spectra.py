@@ -52,6 +52,8 @@ def test_several_densities_keep_all_in_sight(density):
     assert high > narrow.density.max()
     assert low < 1 / (200 * density.width * math.sqrt(2 * math.pi)) / 9
     words = [text.get_text() for text in axis.texts]
+    heights = [text.get_position()[1] for text in axis.texts[1:]]
+    assert heights[0] - heights[1] > 0.05
     assert words == [
         "one eigenvalue", "far = 99 is above this range", "low = -99 is below this range"
     ]  # fmt: skip
@@ -93,3 +95,8 @@ def test_axes_of_ones_own(density, pairs):
     assert lg.plot.density(density, ax=left) is figure
     assert lg.plot.spectrum({"a": pairs, "b": [1.0]}, ax=right) is figure
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_a_level_that_is_not_known(density):
+    with pytest.raises(ValueError, match="expected levels that are numbers, got NaN for '2/lr'"):
+        lg.plot.density(density, levels={"2/lr": math.nan})

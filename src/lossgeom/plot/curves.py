@@ -59,6 +59,11 @@ class Curve:
         nonfinite = np.isnan(values) & measured
         return cls(np.array(steps), values, errors, planned & ~measured, nonfinite)
 
+    @property
+    def bars(self) -> bool:
+        """Whether it is drawn with its errors: those of one run, where they are known."""
+        return len(self.values) == 1 and bool(self.errors.any())
+
 
 def draw_metric(
     axes: Sequence[Any],
@@ -134,7 +139,7 @@ def _draw_curve(axis: Any, curve: Curve, colour: Any, log: bool, **style: Any) -
     middle: np.ma.MaskedArray[Any, Any] = np.ma.median(values, axis=0)  # type: ignore[no-untyped-call]
     marker = "o" if len(curve.steps) <= FEW_STEPS else None
     axis.plot(curve.steps, middle.filled(np.nan), color=colour, marker=marker, **style)
-    if len(curve.values) == 1 and curve.errors.any():
+    if curve.bars:
         errors = np.where(curve.errors[0] > 0, curve.errors[0], math.nan)
         axis.errorbar(curve.steps, middle.filled(np.nan), errors, fmt="none", ecolor=colour,
                       elinewidth=1, capsize=0)  # fmt: skip

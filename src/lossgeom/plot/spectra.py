@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DECADES_BELOW_ONE_EIGENVALUE = 1.0
 ABOVE = 3.0  # times the highest density
 DECADE = 10.0  # beyond which eigenvalues are shown on a logarithmic axis
+LINE = 0.09  # of words, as a part of a panel
 WIDE = 0.5  # of an axis, beyond its end, up to where it is lengthened to show a level
 SIZE = (6.4, 3.2)  # inches
 
@@ -59,6 +60,7 @@ def density(
 
     Raises:
         ImportError: without matplotlib, which the extra ``plot`` brings.
+        ValueError: for a level that is NaN.
 
     >>> import torch, lossgeom as lg
     >>> A = torch.diag(torch.linspace(0.0, 4.0, 50))
@@ -66,6 +68,11 @@ def density(
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['one eigenvalue', '2/lr = 3']
     """
+    unknown = [name for name, value in (levels or {}).items() if math.isnan(value)]
+    if unknown:
+        raise ValueError(
+            f"expected levels that are numbers, got NaN for {unknown[0]!r}; leave it out"
+        )
     densities, marked = named(density), named(eigenvalues)
     with drawing(ax, *SIZE) as axis:
         for (name, each), look in zip(densities.items(), looks(len(densities)), strict=True):
@@ -121,11 +128,13 @@ def draw_spectra(axis: Any, spectra: Mapping[str, Any]) -> None:
         good = np.isfinite(values) if plain else numbers(found.converged) > 0
         places = np.arange(1, len(values) + 1) + apart * (i - (len(spectra) - 1) / 2)
         for some, face in ((good, colour), (~good, "none")):
+            if not some.any():
+                continue
             axis.errorbar(
                 places[some], values[some], residuals[some], fmt=marker, color=colour, linewidth=1,
-                markersize=5, markerfacecolor=face,
-                label=name if name and some.any() and (face == colour or not good.any()) else None,
+                markersize=5, markerfacecolor=face, label=name or None,
             )  # fmt: skip
+            name = ""  # is named once
         every += values[np.isfinite(values)].tolist()
     if every and min(every) > 0 and max(every) > DECADE * min(every):
         axis.set_yscale("log")
@@ -168,13 +177,14 @@ def draw_measured(
 def draw_levels(axis: Any, levels: Mapping[str, float]) -> None:
     """Draw lines across eigenvalues, or say in words which are far above or below all of them."""
     low, high = axis.get_xlim()
-    near = WIDE * (high - low)
+    near, line = WIDE * (high - low), 0.98
     for name, value in levels.items():
         text = literal(threshold(name, value))
         if not low - near <= value <= high + near:
             where = "above" if value > high else "below"
-            axis.text(0.99, 0.98, f"{text} is {where} this range", ha="right", va="top",
+            axis.text(0.99, line, f"{text} is {where} this range", ha="right", va="top",
                       transform=axis.transAxes)  # fmt: skip
+            line -= LINE
             continue
         axis.axvline(value, **THRESHOLD)
         axis.annotate(

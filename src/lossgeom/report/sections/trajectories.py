@@ -45,6 +45,7 @@ def trajectories(source: Source, figures: Path) -> Section | None:
         "svg": save(figure, figures, "trajectories"),
         "missing": sum(int(curve.missing.sum()) for curve in every),
         "nonfinite": sum(int(curve.nonfinite.sum()) for curve in every),
+        "bars": any(curve.bars for curve in every),
         "off": off,
         "left_out": left_out,
         "runs": max(len(names) for names in groups.values()),
