@@ -11,7 +11,6 @@ EXTRAS = {
     "datasets": "datasets",
     "jinja2": "report",
     "lightning": "lightning",
-    "pytorch_lightning": "lightning",
     "matplotlib": "plot",
     "mlflow": "mlflow",
     "pandas": "tables",

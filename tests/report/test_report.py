@@ -1,6 +1,9 @@
 """What the page of a report says."""
 
+import base64
+import csv
 import html
+import io
 import re
 
 import pytest
@@ -55,6 +58,18 @@ def test_a_single_run_of_ones_own(tmp_path, whole_files):
     assert all(MARK.encode() in content for content in files.values())
     assert page_of(tmp_path / "run") == page  # the same page from the same records
     assert {p.name: p.read_bytes() for p in (tmp_path / "run/figures").iterdir()} == files
+
+
+def test_all_numbers_are_a_file_in_the_page(tmp_path):
+    folder = make_run(tmp_path)
+    (content,) = re.findall(
+        r'<a download="rows.csv" href="data:text/csv;base64,(.*)">', page_of(folder)
+    )
+    found = list(csv.DictReader(io.StringIO(base64.b64decode(content).decode())))
+    rows = [row for row in Record.open(folder).rows() if "metric" in row]
+    assert [
+        (row["run"], int(row["step"]), row["metric"], float(row["value"])) for row in found
+    ] == [("run", row["step"], row["metric"], row["value"]) for row in rows]
 
 
 def test_single_runs_are_shown_in_one_figure(tmp_path):
@@ -186,7 +201,7 @@ def test_nothing_is_asked_from_anywhere(tmp_path):
     page = page_of(make_run(tmp_path))
     assert "<script" not in page
     assert "default-src 'none'" in page
-    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", page)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)  # which asks no host
     assert not re.findall(r"url\(\s*['\"]?(?!#)", page)
     assert "@import" not in page
     assert "<!DOCTYPE svg" not in page

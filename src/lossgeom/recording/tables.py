@@ -132,9 +132,9 @@ def write_tables(folder: Path, records: Iterable[Record], *, parquet: bool = Fal
         ImportError: with ``parquet``, without what the extra ``tables`` brings.
     """
     found = tables(records)
-    write_atomically(folder / RUNS_TABLE, _csv(found[0]).encode(errors="backslashreplace"))
+    write_atomically(folder / RUNS_TABLE, as_csv(found[0]))
     if common := _common(found[0]):
-        write_atomically(folder / SETTINGS_TABLE, _csv(common).encode(errors="backslashreplace"))
+        write_atomically(folder / SETTINGS_TABLE, as_csv(common))
     for table, name in zip(found, TABLES[1:3], strict=True) if parquet else ():
         write_atomically(folder / name, _parquet(table))
 
@@ -179,13 +179,14 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, dict)) else number(value)
 
 
-def _csv(table: Table) -> str:
+def as_csv(table: Table) -> bytes:
+    """A table as CSV, without the settings that all runs of a study have in common."""
     columns = {name: None for row in table for name in row if not name.startswith(OF_STUDY)}
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    return text.getvalue()
+    return text.getvalue().encode(errors="backslashreplace")
 
 
 def _parquet(table: Table) -> bytes:

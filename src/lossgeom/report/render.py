@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lossgeom.extras import required
 from lossgeom.plot.style import plain
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.folder import is_record
+from lossgeom.recording.tables import as_csv, tables
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source, read_sources
 from lossgeom.report.compared import compared
@@ -51,7 +53,11 @@ def render(folders: Sequence[Path], out: Path | None = None) -> Path:
     sources = read_sources(folders)
     with plain():
         parts = [
-            {"source": source, "sections": _sections(source, figures / number)}
+            {
+                "source": source,
+                "sections": _sections(source, figures / number),
+                "rows": _rows(source),
+            }
             for i, source in enumerate(sources)
             for number in [str(i + 1) if len(sources) > 1 else ""]
         ]
@@ -88,6 +94,12 @@ def _out(folders: Sequence[Path], out: Path | None) -> Path:
 def _sections(source: Source, figures: Path) -> list[Section]:
     made = [section(source, figures) for section in SECTIONS]
     return [section for section in made if section is not None]
+
+
+def _rows(source: Source) -> str:
+    """All numbers as CSV, for a link that asks no host; nothing where there are none."""
+    rows = tables(source.records.values())[1]
+    return b64encode(as_csv(rows)).decode() if rows else ""
 
 
 def _shown(value: Any) -> Any:
