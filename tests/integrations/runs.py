@@ -49,7 +49,9 @@ FEW = {**WATCHED, "metrics": [lg.metrics.Loss(), lg.metrics.Sharpness()]}
 
 def optimizer_of(model):
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (STEPS - 1))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: max(1 - step / (STEPS - 1), 0)
+    )
     return optimizer, schedule
 
 
