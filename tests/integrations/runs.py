@@ -49,7 +49,9 @@ FEW = {**WATCHED, "metrics": [lg.metrics.Loss(), lg.metrics.Sharpness()]}
 
 def optimizer_of(model):
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / (STEPS - 1))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: max(1 - step / (STEPS - 1), 0)
+    )
     return optimizer, schedule
 
 
@@ -110,7 +112,7 @@ class Broken:
 class Heap:
     """A metric of what the process holds: the number of tensors, and what its last steps leave."""
 
-    name, looks = "heap", (500, 2499, 2999)
+    name, looks = "heap", (500, 2498, 2999)  # with the same place among three batches
 
     def __init__(self):
         self.step, self.tensors, self.left = -1, [], None
