@@ -33,8 +33,8 @@ def edge_limit(eps: float, E: float = 0.0) -> float:
     reached at :math:`s = -\kappa/4`. Valid for small eps and an overshoot of several kappa that
     does not make the run catapult; see :func:`edge_limit_from` for smaller ones. Measured, the
     distance from 2 is within 5% of the formula for eps <= 0.01 and -4 <= E <= 1.5, and for E = 0
-    within 7% up to eps = 0.1 from a start at (0.05, 2.2). It needs ``eps |E|`` well below 1, too: at
-    eps = 0.01 and E = -60 the distance is 0.097, and not 0.155. With momentum the limit is
+    within 7% up to eps = 0.1 from a start at (0.05, 2.2). It needs ``eps |E|`` well below 1, too:
+    at eps = 0.01 and E = -60 the distance is 0.097, and not 0.155. With momentum the limit is
     ``Descent.edge / 2`` times this, for z and E in units of (1 + beta) / lr, and for a smaller eps
     the closer beta is to 1. For other Q see :func:`edge_limit_at`.
 
