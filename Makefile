@@ -41,8 +41,12 @@ test-slow: $(VENV)/installed-slow
 test-other-kernels: $(VENV)/installed-dev
 	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default $(PYTEST) tests/linalg tests/curvature
 
+# Their reports, of a few seeds, are the gallery of the site; a run that is finished is kept.
+GALLERY := planar_quadratic quadratic_expansion
+
 # Warnings are errors, links that lead nowhere among them; a second build runs no notebook again.
 docs: $(VENV)/installed-docs
+	for study in $(GALLERY); do $(BIN)/lossgeom run $$study --seeds 2 --out docs/_build/gallery/$$study || exit 1; done
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
 	@echo "the site is in docs/_build/html/index.html"
 

@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "gallery",
     "mathml",
     "public_names",
     "short_sidebar",
@@ -37,6 +38,7 @@ highlight_language = "python"
 copybutton_exclude = ".linenos, .gp, .go"
 
 autosummary_generate = [str(page) for page in HERE.glob("reference/*.rst")]
+autodoc_mock_imports = ["accelerate", "lightning", "transformers"]  # seconds each, for a docstring
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -45,6 +47,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+myst_enable_extensions = ["attrs_block"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # tables that benchmarks write have headings of their own level
 nb_execution_mode = "cache"

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and its commands are those of the Makefile."""
+"""The Python of README and front pages runs as it stands; commands and links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -10,22 +10,41 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_python(tmp_path, monkeypatch, capsys, pages_alone):
+def python(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def test_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 6
+    (block,) = python(ROOT / "README.md")
+    exec(block, {})
+    assert capsys.readouterr().out.startswith("at the edge since step 80: sharpness 1.09 to 1.19")
+    assert verdict_of(Record.open("runs/watched")).kind == "at the edge"
+
+
+def test_python_of_first_numbers(tmp_path, monkeypatch, capsys, pages_alone):
+    monkeypatch.chdir(tmp_path)
+    blocks = python(ROOT / "docs/how-to/first-numbers.md")
+    assert len(blocks) == 5
     exec("\n".join(blocks), {})
     assert len(capsys.readouterr().out.splitlines()) >= 10
     assert Record.open("runs/mine").series("sharpness")[0] == [0, 5, 10, 15]
     assert render([Path("runs/mine")]).exists()
-    assert verdict_of(Record.open("runs/watched")).kind == "at the edge"
+
+
+def test_the_front_page_has_the_example_of_the_readme():
+    assert python(ROOT / "docs/index.md") == python(ROOT / "README.md")
 
 
 def test_commands():
     assert "make demo" in README
     assert "make test" in README
     ci = (ROOT / ".ci/run").read_text()
-    assert re.findall(r"^make \w+$", ci, flags=re.MULTILINE) == ["make demo", "make test"]
+    assert re.findall(r"^make \w+$", ci, flags=re.MULTILINE) == [
+        "make demo",
+        "make test",
+        "make docs",
+    ]
 
 
 def test_links_and_pictures_exist():

@@ -33,8 +33,8 @@ def edge_limit(eps: float, E: float = 0.0) -> float:
     reached at :math:`s = -\kappa/4`. Valid for small eps and an overshoot of several kappa that
     does not make the run catapult; see :func:`edge_limit_from` for smaller ones. Measured, the
     distance from 2 is within 5% of the formula for eps <= 0.01 and -4 <= E <= 1.5, and for E = 0
-    within 7% up to eps = 0.1 from a start at (0.05, 2.2). It needs eps |E| well below 1, too: at
-    eps = 0.01 and E = -60 the distance is 0.097, and not 0.155. With momentum the limit is
+    within 7% up to eps = 0.1 from a start at (0.05, 2.2). It needs ``eps |E|`` well below 1, too:
+    at eps = 0.01 and E = -60 the distance is 0.097, and not 0.155. With momentum the limit is
     ``Descent.edge / 2`` times this, for z and E in units of (1 + beta) / lr, and for a smaller eps
     the closer beta is to 1. For other Q see :func:`edge_limit_at`.
 
@@ -96,9 +96,9 @@ class Basins:
     Attributes:
         limit: T(0) after the last step; NaN where the run has diverged.
         highest: the largest T(0) on the way.
-        largest: the largest |z| on the way.
-        settled: whether |z| had come below the tolerance.
-        diverged: whether |z| had passed the bound.
+        largest: the largest ``|z|`` on the way.
+        settled: whether ``|z|`` had come below the tolerance.
+        diverged: whether ``|z|`` had passed the bound.
         edge: whether it settled as :func:`edge_limit` predicts, its distance from 2 within a
             quarter of the predicted one.
         catapulted: whether it was above 2 and settled further below it than
@@ -135,8 +135,8 @@ def basins(
         z: starts.
         T: starts, of the same shape.
         steps: at most.
-        tol: of |z|, rescaled.
-        bound: of |z|, rescaled.
+        tol: of ``|z|``, rescaled.
+        bound: of ``|z|``, rescaled.
 
     Raises:
         ValueError: if E is out of its range, at the edge or at a start.

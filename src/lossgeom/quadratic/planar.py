@@ -145,7 +145,7 @@ class Planar:
     def descend(
         self, z: Float[Tensor, " R"], T: Float[Tensor, " R"], steps: int, bound: float = 1e6
     ) -> tuple[Float[Tensor, "S R"], Float[Tensor, "S R"]]:
-        """Every step of gradient descent, S = steps + 1; constant once |z| is above the bound.
+        """Every step of gradient descent, S = steps + 1; constant once ``|z|`` is above the bound.
 
         Raises:
             ValueError: if steps are negative, or E is out of its range at a start.
