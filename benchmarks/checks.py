@@ -17,7 +17,7 @@ RESIDUAL = 1.01e-3  # of 1e-3 asked for, and room for rounding
 MASS = 1e-3
 TOP_NODE = 2e-2  # relative to the largest eigenvalue
 TRACE = 5.0  # standard errors
-TAIL = 0.3  # the standard error of the number of the largest eigenvalues, relative
+TAIL = 0.15  # the standard error of the number of the largest eigenvalues, relative
 
 
 def _verdict(right: bool, **numbers: float) -> dict[str, object]:
