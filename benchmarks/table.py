@@ -23,7 +23,7 @@ TITLES = {
     "block": "One Hessian product of a block of 8, and one of a single vector, after the set-up",
     "top1": "The largest eigenvalue, to a relative residual of 1e-3",
     "top10": "The ten largest eigenvalues, to a relative residual of 1e-3",
-    "density": "The spectral density, from 4 probes of 10 steps",
+    "density": "The spectral density, as accurate as the number of outliers to 15 %",
     "jacobian": "The spectral norms of the Jacobians of all examples",
     "jacobian_wide": "The same of 1,000 outputs, at a few examples",
     "profile": "Where the time of lossgeom's Hessian products goes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,8 +33,8 @@ from benchmarks.timing import Lap, race, steady, timed
 ACCOUNT_FOR = 30  # products that pay for the set-up
 BLOCK = 8
 SINGLES = 4
-PROBES, STEPS = 4, 10  # of a density
-REPEAT_WITHIN = 4.0  # times the fastest; whose eigenpairs take longer is timed once
+PILOT, STEPS = 8, 20  # probes of a trial of a density, and steps of each
+REPEAT_WITHIN = 4.0  # times the fastest; who takes longer for a solution is timed once
 
 Offer = Callable[[Peer], Any]
 Laps = dict[str, Lap]
@@ -164,19 +165,32 @@ def _top(case: Case, peer: Peer, k: int, setting: Any) -> tuple[float, Any]:
 
 
 def density(bench: Bench) -> Laps:
-    """The spectral density by stochastic Lanczos quadrature, set-up included."""
-    largest = bench.reference.values[0].item()
-    check = partial(checks.density, bench.case.P, largest, bench.reference.quadratic_forms)
+    """The spectral density by stochastic Lanczos quadrature, set-up included.
+
+    Each takes as many probes as a trial of its own says that it needs to be as accurate as the
+    others.
+    """
+    P, values = bench.case.P, bench.reference.values
+    check = partial(checks.density, P, values, bench.reference.quadratic_forms)
     peers = bench.offering(lambda peer: peer.density)
-    runs = {
-        key: partial(_density, bench.case, peer, (-largest, largest)) for key, peer in peers.items()
-    }
-    return bench.race(runs, check)
+    attempts = {key: partial(_density, bench.case, peer, values) for key, peer in peers.items()}
+    probes = {key: _probes(P, values, attempt) for key, attempt in attempts.items()}
+    runs = {key: partial(attempts[key], probes[key]) for key in peers}
+    laps = bench.race(runs, check, REPEAT_WITHIN)
+    for key, lap in laps.items():
+        lap.verdict["setting"] = f"{probes[key]} probes of {STEPS} steps"
+    return laps
 
 
-def _density(case: Case, peer: Peer, spectrum: tuple[float, float]) -> tuple[float, Any]:
-    case, estimate = case.copy(), peer.density
-    return timed(lambda: estimate(case, PROBES, STEPS, spectrum))  # type: ignore[misc]
+def _density(case: Case, peer: Peer, values: Tensor, probes: int) -> tuple[float, Any]:
+    case, estimate, largest = case.copy(), peer.density, values[0].item()
+    return timed(lambda: estimate(case, probes, STEPS, (-largest, largest)))  # type: ignore[misc]
+
+
+def _probes(P: int, values: Tensor, attempt: Callable[[int], tuple[float, Any]]) -> int:
+    with suppress(Exception):  # it will raise again in the race, where that is recorded
+        return checks.probes_for(P, values, attempt(PILOT)[1])
+    return PILOT
 
 
 def jacobian(bench: Bench) -> Laps:

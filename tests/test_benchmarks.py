@@ -184,7 +184,8 @@ def test_densities_are_checked():
         torch.stack([plain.hessian_product(H, e) for e in torch.eye(57).double()])
     )
     exact = Quadrature(eigenvalues[None], torch.full((1, 57), 1 / 57).double())
-    check = partial(checks.density, 57, eigenvalues.max().item(), forms)
+    largest = eigenvalues.flip(0)[:10]
+    check = partial(checks.density, 57, largest, forms)
     assert check(exact)["status"] == "right"
     for nodes, weights in (
         (1.1 * exact.nodes, exact.weights),
@@ -193,6 +194,10 @@ def test_densities_are_checked():
         (exact.nodes * torch.nan, exact.weights),
     ):
         assert check(Quadrature(nodes, weights))["status"] == "wrong"
+    nodes, weights = exact.nodes.expand(4, -1), exact.weights.expand(4, -1)
+    uneven = Quadrature(nodes, weights * torch.tensor([[0.7], [1], [1], [1.3]]))
+    assert checks.probes_for(57, largest, uneven) == 3  # of a standard deviation of .245
+    assert checks.probes_for(57, largest, Quadrature(nodes, weights)) == 2
 
 
 def test_the_fewest_steps():

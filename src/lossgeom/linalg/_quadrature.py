@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,29 @@ from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric
 
 
+@dataclass(frozen=True)
+class Quadrature:
+    """What iterations from some vectors have found.
+
+    Attributes:
+        nodes: Ritz values.
+        weights: of the nodes.
+        residuals: of the Ritz pairs; infinite where an iteration has ended early.
+        vectors: of the pairs, in the basis.
+        matvecs: products spent.
+    """
+
+    nodes: Float[Tensor, "k m"]
+    weights: Float[Tensor, "k m"]
+    residuals: Float[Tensor, "k m"]
+    vectors: Float[Tensor, "k m m"]
+    matvecs: int
+
+
 def quadrature(
     A: LinearOperator, Z: Float[Tensor, "n k"], steps: int, keep: bool
-) -> tuple[Float[Tensor, "k m"], Float[Tensor, "k m"], int]:
-    """Nodes, weights and products of an iteration from each column, in the operator's own type.
+) -> tuple[Quadrature, Float[Tensor, "k j n"]]:
+    """Iterate from each column, and return what is found with the bases, if they are to be kept.
 
     One product with a block for each step. Against a kept basis a vector is made orthogonal once:
     that is enough after the recurrence. Weights are 0 where an iteration has ended before the last
@@ -58,6 +78,8 @@ def quadrature(
     T += torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
     if not T.isfinite().all():
         nan = torch.full_like(diagonal, math.nan)
-        return nan, nan, matvecs
+        return Quadrature(nan, nan, nan, T, matvecs), basis
     nodes, vectors = torch.linalg.eigh(T)
-    return nodes, vectors[:, 0, :].square(), matvecs
+    last = beta.where(going, math.inf).cpu()
+    residuals = last[:, None] * vectors[:, -1].abs()
+    return Quadrature(nodes, vectors[:, 0].square(), residuals, vectors, matvecs), basis

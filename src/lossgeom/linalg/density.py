@@ -13,23 +13,15 @@ from torch import Tensor
 
 from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
-from lossgeom.linalg._quadrature import quadrature
+from lossgeom.linalg._krylov import EigenPairs
+from lossgeom.linalg._sampled_spectrum import Sampled, resolution, sample
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric, square_operator
-from lossgeom.linalg.probes import (
-    BLOCK,
-    VANISHING_PRODUCTS,
-    columns,
-    draw_signs,
-    exact_estimate,
-    groups,
-    mean_estimate,
-)
+from lossgeom.linalg.probes import VANISHING_PRODUCTS, columns, exact_estimate, mean_estimate
 from lossgeom.reprs import html_table, short, sparkline
 
 GRID_POINTS = 1_001
 MOST_GRID_POINTS = 100_001
-WORKING_VECTORS = 6  # of one iteration, besides its basis
 
 
 @dataclass(frozen=True)
@@ -39,6 +31,7 @@ class SpectralDensity:
     Attributes:
         nodes: Ritz values, a row for each probe; one row, of eigenvalues, where they are exact.
         weights: of the nodes; each row is positive and sums to 1.
+        outliers: how many nodes, the first of every row, are eigenvalues that were taken out.
         grid: points, ascending.
         density: at these points, the mean over probes; its integral over the real line is 1.
         stderr: standard error of the density over probes; 0 where it is exact, and where no probe
@@ -54,6 +47,7 @@ class SpectralDensity:
 
     nodes: Float[Tensor, "r m"]
     weights: Float[Tensor, "r m"]
+    outliers: int
     grid: Float[Tensor, " g"]
     density: Float[Tensor, " g"]
     stderr: Float[Tensor, " g"]
@@ -100,10 +94,10 @@ class SpectralDensity:
         1.5
         """
         parts = self.weights * function(self.nodes)
-        values = parts.sum(1)
         if self.exact:
-            return exact_estimate(values.item(), self.matvecs)
-        return mean_estimate(values, self.rounding * parts.abs().sum(1), self.matvecs)
+            return exact_estimate(parts.sum().item(), self.matvecs)
+        known, rest = parts[0, : self.outliers].sum().item(), parts[:, self.outliers :]
+        return mean_estimate(rest.sum(1), self.rounding * parts.abs().sum(1), self.matvecs, known)
 
     def moment(self, k: int) -> Estimate:
         """The mean of the k-th powers of the eigenvalues: ``tr(A^k) / n``."""
@@ -120,16 +114,22 @@ class SpectralDensity:
         >>> spectral_density(torch.diag(torch.arange(-1.0, 3.0))).fraction(-math.inf, 0).value
         0.5
         """
-        inside = self.mean(lambda nodes: ((low <= nodes) & (nodes <= high)) + 0 * nodes)
+
+        def within(nodes: Tensor) -> Tensor:
+            return ((low <= nodes) & (nodes <= high)) + 0 * nodes
+
+        inside = self.mean(within)
         if self.exact or inside.stderr != math.inf:
             return inside
-        return replace(inside, stderr=self._unseen(inside.value))
+        known = within(self.nodes[0, : self.outliers]).sum().item() / self.size
+        return replace(inside, stderr=self._unseen(inside.value - known))
 
     def _unseen(self, share: float) -> float:
-        """What a share may be wrong by where all of too few probes agree on it."""
-        if math.isclose(share, round(share), abs_tol=self.rounding):
+        """What a sampled share may be wrong by where all of too few probes agree on it."""
+        whole = 1 - self.outliers / self.size
+        if any(math.isclose(share, end, abs_tol=self.rounding) for end in (0, whole)):
             return ((VANISHING_PRODUCTS - 1) // len(self.nodes)) / self.size
-        return max(share, 1 - share)
+        return max(share, whole - share)
 
     def count(self, low: float, high: float) -> Estimate:
         """How many eigenvalues are from low to high, with the reservation of :meth:`fraction`."""
@@ -145,6 +145,7 @@ def spectral_density(
     steps: int = 60,
     grid: Tensor | None = None,
     width: float | None = None,
+    known: EigenPairs | None = None,
     memory_budget: int = 2 * 2**30,
     seed: int = 0,
 ) -> SpectralDensity:
@@ -162,10 +163,23 @@ def spectral_density(
     groups, and at last without. The quadrature stays right then, because copies of a Ritz value
     share its weight (Greenbaum; Cullum and Willoughby), but the copies are steps lost.
 
+    Outliers are counted exactly and taken out of the probes, where they would have most of the
+    variance: the ``known`` eigenpairs, or else those to which a first iteration has converged,
+    where there are enough of them and memory for a basis. With q of them and the projection P
+    beside them, probes go on with q steps fewer:
+
+    .. math:: \phi_\sigma(t) = \frac1n \sum_{j \le q} g_\sigma(t - \lambda_j)
+        + \frac{n - q}n \, E \, \frac{z^\top P g_\sigma(t I - A) P z}{z^\top P z}
+
+    Without knowing them, a number of k outliers to within a relative e takes 2 / (k e^2) probes or
+    more, because each has a weight of variance 2 in all but special directions.
+
     Where ``probes`` times ``steps`` products would be n or more, all columns of A are taken
     instead, and its eigenvalues are exact.
 
-    Cost: probes x steps products, in blocks of at most 8.
+    Cost: probes x steps products, in blocks of at most 8; with q known outliers, 1 + probes x
+    (steps - q); with q that the first iteration finds, which is no probe then, ``steps`` + probes x
+    (steps - q), at most ``steps / 2`` more than without.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -176,6 +190,8 @@ def spectral_density(
             nodes to five above.
         width: of the Gaussian; by default the range of the nodes divided by the number of them in
             a row; if they are all the same, 1 % of their size, and 1 at zero.
+        known: eigenpairs to take out, such as those of :func:`top_eigenpairs`, as far as they have
+            converged; the steps count them.
         memory_budget: bytes that the vectors of a group may take; 2 GiB.
         seed: of the probes, drawn on the CPU from a generator of its own.
 
@@ -185,7 +201,7 @@ def spectral_density(
     Raises:
         TypeError: if A is no matrix, or not in float32 or float64.
         ValueError: if A is not square or not symmetric, probes < 2, steps < 1, the width is not
-            positive, or the grid is no ascending vector.
+            positive, the grid is no ascending vector, or known eigenpairs are not those of A.
 
     Source: Lin, Saad and Yang, Approximating spectral densities of large matrices (2016), section
     3.2.2; Ghorbani, Krishnan and Xiao, arXiv:1901.10159.
@@ -201,25 +217,15 @@ def spectral_density(
     n, eps = A.shape[0], torch.finfo(A.dtype).eps
     with plain_arithmetic(A.device), torch.no_grad():
         if probes * steps >= n:
-            nodes, kept, matvecs = _eigenvalues(A)[None], True, n
-            weights = torch.full_like(nodes, 1 / n)
+            nodes = _eigenvalues(A)[None]
+            sampled = Sampled(nodes, torch.full_like(nodes, 1 / n), 0, True, n)
         else:
-            working = n * WORKING_VECTORS * A.dtype.itemsize
-            with_basis = memory_budget // (working + n * steps * A.dtype.itemsize)
-            kept, together = with_basis > 0, max(1, with_basis or memory_budget // working)
-            signs, found = random_numbers(seed), []
-            for size in groups(probes, min(BLOCK, together)):
-                found.append(quadrature(A, draw_signs(A, size, signs), steps, kept))
-            nodes, weights = (torch.cat(parts) for parts in list(zip(*found, strict=True))[:2])
-            matvecs = sum(spent for *_, spent in found)
+            sampled = sample(A, probes, steps, memory_budget, random_numbers(seed), known)
         return SpectralDensity(
-            nodes=nodes,
-            weights=weights,
+            **vars(sampled),
             size=n,
-            reorthogonalized=kept,
-            matvecs=matvecs,
             rounding=eps,
-            **_smoothed(nodes, weights, grid, width),
+            **_smoothed(sampled.nodes, sampled.weights, grid, width),
         )
 
 
@@ -239,7 +245,7 @@ def _smoothed(
     width: float | None,
 ) -> dict[str, Any]:
     """The curve of a density, the error of which is that of the mean of independent rows."""
-    width = _width(nodes) if width is None else float(width)
+    width = resolution(nodes) if width is None else float(width)
     grid = _grid(nodes, width) if grid is None else grid.detach().double().cpu()
     rows = torch.stack([_kernel(grid, *row, width) for row in zip(nodes, weights, strict=True)])
     density, r = rows.mean(0), len(rows)
@@ -255,14 +261,6 @@ def _smoothed(
 def _kernel(grid: Tensor, nodes: Tensor, weights: Tensor, width: float) -> Float[Tensor, " g"]:
     heights = torch.exp(-0.5 * ((grid[:, None] - nodes) / width).square())
     return heights @ weights / (width * math.sqrt(2 * math.pi))
-
-
-def _width(nodes: Float[Tensor, "r m"]) -> float:
-    low, high = nodes.min().item(), nodes.max().item()
-    size = max(abs(low), abs(high))
-    if high - low > 1e-5 * size:
-        return (high - low) / nodes.shape[1]
-    return 0.01 * size or 1.0
 
 
 def _grid(nodes: Float[Tensor, "r m"], width: float) -> Float[Tensor, " g"]:
