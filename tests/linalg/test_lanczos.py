@@ -178,6 +178,21 @@ def test_restarts_where_memory_is_short(monkeypatch, which):
     torch.testing.assert_close(short.values, plenty.values, rtol=1e-10, atol=0)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("seed", range(3))
+def test_four_vectors_take_hardly_more_products_than_any_number(seed):
+    """A restart keeps what matters, and what the start has shown stays known."""
+    bulk = 0.3 * torch.arange(1.0, 591) ** -0.4
+    bulk[::5] *= -0.5
+    values = torch.cat([0.8 ** torch.arange(10.0), bulk]).double()
+    A = rotated(values)
+    plenty, few = top_eigenpairs(A, seed=seed), top_eigenpairs(A, max_basis=4, seed=seed)
+    assert few.converged.all()
+    assert few.verified == plenty.verified
+    assert few.matvecs <= 1.3 * plenty.matvecs
+    check_pairs(A, few, 1e-3)
+
+
 def test_says_when_it_has_not_converged():
     A = rotated(torch.linspace(0, 1, 300))
     pairs = top_eigenpairs(A, 2, tol=1e-8, max_matvecs=10)

@@ -1,6 +1,6 @@
 """Linear algebra on matrices known only through their products."""
 
-from lossgeom.linalg._krylov import EigenPairs, Which
+from lossgeom.linalg._ritz import EigenPairs, Which
 from lossgeom.linalg.arithmetic import (
     ONE_AT_A_TIME,
     plain_arithmetic,

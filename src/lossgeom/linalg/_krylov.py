@@ -1,26 +1,21 @@
-"""The Krylov basis of a symmetric operator, and the eigenpairs that it holds."""
+"""The Krylov basis of a symmetric operator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.estimate import Estimate
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric
 from lossgeom.linalg.probes import BLOCK
-from lossgeom.reprs import html_table, short
 
-Which = Literal["largest", "smallest", "magnitude"]
-WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
 ROWS = 16  # of memory taken at a time
+PIECE = 2**18  # numbers of each row that are combined at a time
 AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
 NEW = 100  # units of rounding by which a vector has to differ from the span of others
-SAFETY = 0.9  # of the tolerance, in a search: rounding is in the residual of what it has found
 
 
 @dataclass
@@ -66,13 +61,14 @@ class Krylov:
         coupling: C.
         rows: V, and F below it.
         locked: orthonormal rows that all others are orthogonal to.
-        of_one_vector: whether V is the Krylov space of its first row.
+        of_one_vector: whether V is in the Krylov space of the vector that it began with.
+        followed: the combination of V that was grown by last.
 
     Args:
         products: with A.
         start: rows to begin with; a random one where they span nothing.
         locked: orthonormal rows.
-        capacity: about how many rows there will be.
+        capacity: how many rows there may be, or about so many.
         generator: of random vectors.
     """
 
@@ -86,6 +82,8 @@ class Krylov:
     ) -> None:
         self.products, self.locked, self.generator = products, locked, generator
         self.projection, self._capacity = torch.zeros(0, 0).double(), capacity
+        self.followed, self.of_one_vector = torch.zeros(0).double(), len(start) <= 1
+        self._steps: list[tuple[int, Tensor]] = []
         self.rows = self._memory = start[:0]
         self._checked = products.A.T is products.A
         for vector in start:
@@ -95,18 +93,21 @@ class Krylov:
         if count:
             self._expand(count)
         else:
-            self.grow(torch.zeros(0))
-        self.of_one_vector = count <= 1
+            self.grow(self.followed)
 
     @property
     def room(self) -> int:
         """How many directions there are outside V and the locked rows."""
         return self._memory.shape[1] - len(self.locked) - len(self.projection)
 
-    def grow(self, direction: Float[Tensor, " f"]) -> None:
-        """Move a vector from the span of F to V, or a random one where its direction is zero."""
+    def grow(self, weights: Float[Tensor, " v"]) -> None:
+        """Move the residual of a combination of V from F to V, or a random vector if it has none.
+
+        The combination is kept in the next restart, together with what it has become by then.
+        """
+        self.followed, direction = weights, self.coupling @ weights
         if not direction.any():
-            self.of_one_vector = False
+            self.of_one_vector = self.of_one_vector and not len(weights)
             if self.room > len(self.coupling):  # there is more than F
                 n = self._memory.shape[1]
                 while not self._append(torch.randn(n, generator=self.generator).to(self._memory)):
@@ -117,19 +118,53 @@ class Krylov:
         if len(direction) > 1:  # turn F so that the direction comes first, up to its sign
             eye = torch.eye(len(direction)).to(direction)
             turn = torch.linalg.qr(torch.cat([direction[:, None], eye], 1))[0]
-            F = self.rows[len(self.projection) :]
-            F[:] = turn.T.to(F) @ F
+            self._combine(len(self.projection), turn)
             self.coupling = turn.T @ self.coupling
         self._expand(1)
 
-    def restart(self, weights: Float[Tensor, "v j"]) -> None:
-        """Keep only some orthonormal combinations of V, and F."""
-        v, self.of_one_vector = len(self.projection), False
-        kept = torch.cat([weights.T.to(self.rows) @ self.rows[:v], self.rows[v:]])
-        T = weights.T @ self.projection @ weights
-        self.projection, self.coupling = (T + T.T) / 2, self.coupling @ weights
-        self.rows = self._memory[: len(kept)]
-        self.rows[:] = kept
+    def restart(self, weights: Float[Tensor, "v j"]) -> Float[Tensor, "v i"]:
+        """Keep only some Ritz vectors, and the one followed last, as it was then.
+
+        Together they hold nearly all of what the whole basis knew of the one that is followed, as
+        the last two vectors of conjugate gradients do. What A adds to them goes to F. Returns the
+        weights of what is kept.
+        """
+        v = len(self.projection)
+        before = weights.new_zeros(v, 1)
+        before[: len(self.followed), 0] = self.followed
+        weights = torch.linalg.qr(torch.cat([weights, before], 1))[0]
+        j, beyond = weights.shape[1], self.projection @ weights[:, -1:]  # that of others is not
+        both = torch.linalg.qr(torch.cat([weights, beyond], 1))[0]
+        weights, image = both[:, :j], self.projection @ both[:, :j]
+        kept = torch.eye(v + len(self.coupling)).double()[:, v - both.shape[1] :]
+        kept[:v, : both.shape[1]] = both
+        coupling = torch.cat([both[:, j:].T @ image, self.coupling @ weights])
+        if len(coupling) > j:
+            turn, sizes, right = torch.linalg.svd(coupling, full_matrices=False)
+            kept, coupling = torch.cat([kept[:, :j], kept[:, j:] @ turn], 1), sizes[:, None] * right
+        self._combine(0, kept)
+        T = weights.T @ image
+        self.projection, self.coupling = (T + T.T) / 2, coupling
+        return weights
+
+    def _combine(self, first: int, weights: Float[Tensor, "r s"]) -> None:
+        """Replace the rows from the first on by combinations of them, a piece at a time."""
+        turn = weights.T.to(self.rows)
+        for piece in torch.split(self.rows[first:], PIECE, dim=1):
+            piece[: len(turn)] = turn @ piece
+        self.rows = self._memory[: first + len(turn)]
+        self._steps.append((first, weights))
+
+    def at(self, place: float) -> Float[Tensor, " v"]:
+        """Evaluate the polynomials in A that made V of one vector, with another number for A."""
+        values = torch.ones(1).double()
+        for first, step in self._steps:
+            if step.ndim == 1:  # A times a row is this combination of the rows and a new one
+                new = (place * values[first] - step[:-1] @ values) / step[-1]
+                values = torch.cat([values, new[None]])
+            else:
+                values = torch.cat([values[:first], step.T @ values[first:]])
+        return values[: len(self.projection)]
 
     def _expand(self, b: int) -> None:
         """Move the first b rows of F to V, and what is new in their images to F."""
@@ -159,6 +194,8 @@ class Krylov:
         new = (self.rows[since:] @ residuals.T).double().cpu()
         rest = torch.cat([C[b:], along[:, v + b :].T], 1)
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
+        if len(new):
+            self._steps.append((v, torch.cat([along[0], new[:, 0]])))
 
     def _split(
         self, vectors: Float[Tensor, "j n"], rows: Float[Tensor, "m n"], rounding: float
@@ -188,100 +225,9 @@ class Krylov:
         count = len(self.rows)
         if count == len(self._memory):  # on a CPU memory is taken when it is written to
             size = count + ROWS
-            size = max(self._capacity, size) if new.device.type == "cpu" else size
+            size = self._capacity if new.device.type == "cpu" and count < self._capacity else size
             self._memory = new.new_empty(size, len(new))
             self._memory[:count] = self.rows
         self._memory[count] = new / length
         self.rows = self._memory[: count + 1]
         return True
-
-
-def preference(values: Tensor, which: Which) -> Tensor:
-    """Numbers that are larger for the eigenvalues that are wanted more."""
-    if which == "magnitude":
-        return values.abs()
-    return values if which == "largest" else -values
-
-
-@dataclass(frozen=True)
-class Ritz:
-    """Eigenpairs of the projection on a basis as it is, the most wanted first.
-
-    Attributes:
-        values: of T.
-        weights: its eigenvectors, as columns.
-        residuals: lengths of A v - value v.
-        scales: what tolerances are relative to: the eigenvalue, or the spread of the spectrum as
-            far as it has been seen if that is less. Where the spectrum is far from zero, a random
-            vector has a small residual relative to any eigenvalue.
-    """
-
-    basis: Krylov
-    values: Float[Tensor, " v"]
-    weights: Float[Tensor, "v v"]
-    residuals: Float[Tensor, " v"]
-    scales: Float[Tensor, " v"]
-
-    @classmethod
-    def of(cls, basis: Krylov, which: Which) -> Ritz:
-        """Diagonalise the projection on a basis."""
-        values, weights = torch.linalg.eigh(basis.projection)
-        scales = torch.minimum(values.abs(), values[-1:] - values[:1])
-        order = preference(values, which).argsort(descending=True, stable=True)
-        weights = weights[:, order]
-        residuals = lengths((basis.coupling @ weights).T)
-        return cls(basis, values[order], weights, residuals, scales[order])
-
-    def vectors(self, k: int) -> Float[Tensor, "k n"]:
-        """The k most wanted Ritz vectors, as rows."""
-        rows = self.basis.rows[: len(self.values)]
-        vectors: Tensor = self.weights[:, :k].T.to(rows) @ rows
-        return vectors
-
-    def converged(self, tol: float) -> Bool[Tensor, " v"]:
-        """Which pairs have a residual within the tolerance or rounding error."""
-        goals = (SAFETY * tol * self.scales).clamp(min=self.basis.products.rounding)
-        return self.residuals <= goals
-
-
-@dataclass(frozen=True)
-class EigenPairs:
-    """Eigenvalues and eigenvectors with their true residuals.
-
-    Attributes:
-        values: eigenvalues, the most wanted first.
-        vectors: orthonormal eigenvectors as columns.
-        residuals: at least ``||A v - lambda v||`` of each pair, with what rounding may add.
-        converged: which pairs meet the tolerance.
-        matvecs: matrix-vector products spent.
-        verified: whether better pairs were looked for, and none was found.
-    """
-
-    values: Float[Tensor, " k"]
-    vectors: Float[Tensor, "n k"]
-    residuals: Float[Tensor, " k"]
-    converged: Bool[Tensor, " k"]
-    matvecs: int
-    verified: bool
-
-    __repr__ = short
-
-    def _repr_html_(self) -> str:
-        numbers = zip(self.values.tolist(), self.residuals.tolist(), strict=True)
-        rows = [
-            (str(i + 1), f"{value:.6g}", f"{residual:.2g}", "yes" if self.converged[i] else "no")
-            for i, (value, residual) in enumerate(numbers)
-        ]
-        title = f"EigenPairs, of {self.matvecs} products"
-        return html_table(title, [("number", "eigenvalue", "residual", "converged"), *rows])
-
-    @property
-    def top(self) -> Estimate:
-        """The most wanted eigenvalue."""
-        return Estimate(
-            self.values[0].item(),
-            residual=self.residuals[0].item(),
-            converged=bool(self.converged[0]),
-            matvecs=self.matvecs,
-            verified=self.verified,
-        )

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.checks import check_at_least
-from lossgeom.linalg._krylov import EigenPairs, Krylov, Products, Ritz
+from lossgeom.linalg._krylov import Krylov, Products
+from lossgeom.linalg._ritz import EigenPairs, Ritz
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import LinearOperator
 
@@ -71,7 +72,7 @@ def followed_pairs(
             converged = error_of(ritz, next_value) <= tol * abs(float(ritz.values[0]))
             if converged or products.spent >= max_matvecs or not basis.room:
                 return _pairs(ritz, len(rows), converged)
-            basis.grow((basis.coupling @ ritz.weights[:, :1]).sum(1))
+            basis.grow(ritz.weights[:, 0])
     nan, nothing = torch.full((1,), math.nan, dtype=A.dtype), torch.zeros(1).bool()
     vectors = torch.full((A.shape[0], 1), math.nan, dtype=A.dtype, device=A.device)
     return EigenPairs(nan, vectors, nan, nothing, products.spent, verified=False)

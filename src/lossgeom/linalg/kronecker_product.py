@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._krylov import EigenPairs
+from lossgeom.linalg._ritz import EigenPairs
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.operator import (
     ASYMMETRY,

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._krylov import WHICH, EigenPairs, Krylov, Products, Ritz, Which, preference
+from lossgeom.linalg._krylov import Krylov, Products
+from lossgeom.linalg._ritz import WHICH, EigenPairs, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
 from lossgeom.wording import one_of
@@ -43,20 +44,19 @@ def top_eigenpairs(
     Rayleigh-Ritz on a basis that grows by the residual of the first wanted pair that has not
     converged. From a single start vector that is Lanczos iteration with full
     reorthogonalisation, because all residuals are then parallel to the next Lanczos vector; the
-    same rule also goes on after a restart and from any start block. What residuals span is carried
-    along in place of the images of the basis. The projected matrix is held and diagonalised in
-    float64.
+    same rule also goes on from any start block and after a restart, which keeps the best Ritz
+    vectors and the one followed last as it was before. What residuals span is carried along in
+    place of the images of the basis. The projected matrix is diagonalised in float64.
 
     A Krylov space holds one vector of each eigenspace, so copies of a multiple eigenvalue can be
     missed, and a good start can hide a better pair. The result is therefore *verified*: a second
     iteration, from a random vector orthogonal to the pairs found, looks for a rival until the best
-    that it sees has settled below them; a rival joins the start block and the search goes on. Like
-    every Krylov method this finds what a random vector sees of, and can miss a pair in a large
-    cluster; it proves nothing.
+    that it sees has settled below them; a rival joins the start block and the search goes on. This
+    finds what a random vector sees of, and can miss a pair in a large cluster; it proves nothing.
 
     For a single pair from a random start b the first iteration knows itself what it can have
-    missed. The Ritz vector y with value theta and residual r is a polynomial in A times b that has
-    its zeros among the other Ritz values, and so is larger at any eigenvalue lambda beyond theta:
+    missed. The Ritz vector y with value theta and residual r is a polynomial in A times b, known
+    also after restarts, and is larger at any eigenvalue lambda beyond theta:
     of a unit eigenvector u there,
 
     .. math:: |u \cdot b| \, / \, |y \cdot b| \le |u \cdot y| \le \|r\| / |\lambda - \theta|,
@@ -78,9 +78,8 @@ def top_eigenpairs(
             ``|lambda|`` and the spread of the spectrum, or is rounding error of ``||A||``.
         max_matvecs: products to spend at most, though never fewer than 2 k; default
             ``max(100, 20 k)``. What has not converged by then says so.
-        max_basis: basis vectors to hold at most, though never fewer than 2 k + 2; beyond it the
-            method restarts from the best of them. By default as many as take 2 GiB, but no more
-            than 60.
+        max_basis: basis vectors to hold before a restart, though never fewer than 2 k + 2, and one
+            more. By default as many as take 2 GiB, but no more than 60.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
         verify: whether to look for pairs that were missed with a second iteration; by default when
             ``k > 1`` or ``start`` is given, while a single pair from a random start gets 3 products
@@ -99,7 +98,7 @@ def top_eigenpairs(
             limit is not positive, or start does not fit or is not finite.
 
     Source: Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11-13; Wu and Simon, Thick-
-    restart Lanczos (2000).
+    restart Lanczos (2000); Stathopoulos, Nearly optimal methods under limited memory (2007).
 
     >>> pairs = top_eigenpairs(torch.diag(torch.tensor([3.0, -5.0, 1.0, 3.0])), k=2)
     >>> [round(value, 5) for value in pairs.values.tolist()], pairs.converged.all().item()
@@ -131,7 +130,7 @@ def top_eigenpairs(
             products=Products(A, max(limit - k, k)),  # k more are for the residuals
             which=which,
             tol=tol,
-            capacity=min(n, max(room if max_basis is None else max_basis, 2 * k + 2)),
+            capacity=max(room if max_basis is None else max_basis, 2 * k + 2) + 1,
             generator=random_numbers(seed),
         )
         rows = torch.empty(0, n) if start is None else start.reshape(n, -1).T
@@ -166,8 +165,8 @@ class _Search:
 
         Then go on for some products further, as long as a better pair may not have shown itself.
         """
-        settings = self.capacity + 1, self.generator
-        basis, worst = Krylov(self.products, start[: self.capacity], start[:0], *settings), 0
+        start = start[: (self.capacity - 1) // 2]
+        basis, worst = Krylov(self.products, start, start[:0], self.capacity, self.generator), 0
         while True:
             ritz = Ritz.of(basis, self.which)
             converged = ritz.converged(self.tol)[:k].tolist()
@@ -187,11 +186,11 @@ class _Search:
         spent = self.products.spent >= self.products.limit and found >= keep
         if spent or not basis.room or not self.products.finite:
             return False
-        there = basis.coupling @ ritz.weights[:, follow : follow + 1]
-        direction = there.sum(1)  # zero where the pair is not there
-        if found == self.capacity:
-            basis.restart(ritz.weights[:, : keep + (self.capacity - keep) // 2])
-        basis.grow(direction)
+        weights = ritz.weights[:, follow] if follow < found else torch.zeros(found).double()
+        if len(basis.rows) >= self.capacity:  # of which each vector kept takes two, one in F
+            kept = min(keep + (found - keep) // 2, (self.capacity - 1) // 2 - 1)
+            weights = basis.restart(ritz.weights[:, :kept]).T @ weights
+        basis.grow(weights)
         return True
 
     def _shown(self, ritz: Ritz) -> bool:
@@ -204,13 +203,14 @@ class _Search:
             return True
         if not (self.products.finite and ritz.basis.of_one_vector and ritz.converged(self.tol)[0]):
             return False
-        best, others = float(ritz.values[0]), ritz.values[1:]
-        share = float(ritz.weights[0, 0].abs()) * GROWTH * math.sqrt(self.products.A.shape[0])
-        hidden = share * max(float(ritz.residuals[0]), self.products.rounding)
+        best, residual = float(ritz.values[0]), float(ritz.residuals[0])
+        hidden = (
+            max(residual, self.products.rounding) * GROWTH * math.sqrt(self.products.A.shape[0])
+        )
         sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[self.which]
         place = best + sign * MARGIN * self.tol * abs(best)
         return all(
-            abs(place - best) * float(((place - others) / (best - others)).abs().prod()) >= hidden
+            abs((place - best) * float(ritz.basis.at(place) @ ritz.weights[:, 0])) >= hidden
             for place in ([place, -place] if self.which == "magnitude" else [place])
         )
 
@@ -221,7 +221,7 @@ class _Search:
             return None, not ritz.basis.room
         edge = float(preference(ritz.values[k - 1], self.which))
         place = edge + max(self.tol * abs(edge), products.rounding)  # rivals are beyond it
-        basis = Krylov(products, locked[:0], locked, self.capacity + 1, self.generator)
+        basis = Krylov(products, locked[:0], locked, self.capacity, self.generator)
         while products.finite:
             outside = Ritz.of(basis, self.which)
             best = float(preference(outside.values[0], self.which))
