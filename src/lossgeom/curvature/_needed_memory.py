@@ -21,6 +21,7 @@ LARGE_TAPE = 256 * 2**20  # from which on forward mode is not what takes the lea
 VECTORS = 5  # of P numbers: gradients and products, and their pieces while autograd adds them up
 OF_BLOCK = 3  # of P numbers for each further vector of a block
 GRAPH, FORWARD, RECORDED = 2.8, 3.5, 4.2  # times what a graph saves, with what is made on the way
+TWICE = 1.2  # the same of two evaluations, without a gradient
 OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
 WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
 
@@ -96,7 +97,7 @@ class NeededMemory:
         problem, n, times = self.problem, len(self.batch), self.times(memory, parts)
         seen = min(FEW, n) / 2 if problem.theta.numel() > LARGE else n
         steps = {
-            "the look at the model": problem.theta.nbytes + GRAPH * seen * self.graph.bytes_each,
+            "the look at the model": problem.theta.nbytes + TWICE * seen * self.graph.bytes_each,
             "the comparison of derivatives": bytes_of_guard(
                 problem, self.batch, self.graph.bytes_each
             ),
