@@ -16,6 +16,8 @@ from benchmarks import (
     device_checks,
     device_settings,
     device_speed,
+    first,
+    first_cases,
     kronecker,
     layers,
     lipschitz,
@@ -511,3 +513,36 @@ def test_a_device_beside_the_cpu(tmp_path, monkeypatch, capsys):
     if not torch.cuda.is_available():
         assert device.main([]) == 2
         assert "expected a GPU" in capsys.readouterr().err
+
+
+def test_a_first_number_has_tables_and_notes(tmp_path, monkeypatch):
+    def measured(line, name, quick):
+        if name == "curvlinops":
+            return {"status": "error", "message": "RuntimeError: no"}
+        found = {"status": "right" if quick else "wrong", "first": 4.0, "next": 2.0}
+        size = {"size": name, "parameters": 10**6, "gradient_seconds": 0.5, "products": 12}
+        return {**found, **size, "title": f"a {line}", "megabytes": 100.0, "announced": 200.0}
+
+    monkeypatch.setattr(first, "measured", measured)
+    page = tmp_path / "page.md"
+    page.write_text(f"{first.BEGIN}\n{first.END}\n")
+    assert (
+        first.main(["first", "memory", "scale", "--quick", f"--out={tmp_path}", f"--into={page}"])
+        == 0
+    )
+    (file,) = tmp_path.glob("*/first/first.json")
+    assert "gpt2, curvlinops: RuntimeError: no" in json.loads(file.read_text())["notes"]
+    text = page.read_text()
+    assert "| lossgeom | 4.0, 2.0 | 4.0, 2.0 | 4.0, 2.0 |" in text
+    assert "| curvlinops | raises | raises | raises |" in text
+    assert "| 100 of 200 |" in text
+    assert "| 1,000,000 | 0.5 | 4 | 2 | 100 |" in text
+    assert first.main(["none"]) == 2
+
+
+def test_a_first_number_is_right():
+    found = first_cases.of_line("mlp", "lossgeom, memory_budget=0", quick=True)
+    assert found["status"] == "right"
+    assert found["announced"] > 0
+    assert first_cases.of_line("resnet18", "plain double backward", quick=True)["error"] == 0
+    assert pytest.approx(1e6, rel=0.2) == first_cases.transformer("1M").P

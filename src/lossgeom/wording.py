@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def one_of(choices: Iterable[object]) -> str:
@@ -49,3 +50,14 @@ def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def way_to_a_matrix(A: Any) -> str:
+    """What to do with a thing that is close to a matrix."""
+    kind = type(A).__module__.partition(".")[0]
+    known = {
+        "numpy": ", which torch.from_numpy makes a tensor",
+        "scipy": ", which scipy.sparse.linalg.aslinearoperator makes an operator",
+        "torch": f" of {getattr(A, 'ndim', '?')} dimensions",
+    }
+    return known.get(kind, "")

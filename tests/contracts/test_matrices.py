@@ -343,8 +343,11 @@ def spectrum_or_product(name, A):
 @pytest.mark.parametrize("memory_budget", [0, 2000, 2**30])
 @every(keeps_graphs, SOME_CASES)
 def test_does_not_depend_on_the_memory_budget(name, case, memory_budget):
-    A = make(name, problem_of(case), memory_budget=memory_budget)
+    A = make(name, problem_of(case), memory_budget=memory_budget if memory_budget != 2000 else None)
     V = block(A.shape[1])
+    if memory_budget == 2000:  # besides what is needed at least
+        A @ V
+        A = make(name, problem_of(case), memory_budget=A.memory.least + 2000)
     for _ in range(3):  # the first product linearises, the later ones use what was kept
         close(A @ V, matrix_of(name, case) @ V, 1e-12)
 

@@ -13,12 +13,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossgeom.batches import Batch
-from lossgeom.linalg import plain_arithmetic
+from lossgeom.linalg import Memory, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import hooks_undone
 from lossgeom.problem.network import graph_nodes
 
-MEMORY_BUDGET = 2 * 2**30  # bytes of a matrix, unless it is told otherwise
+GRAPHS = "graphs and recordings, kept between products"
 
 Linear = TypeVar("Linear")
 Result = TypeVar("Result")
@@ -42,21 +42,21 @@ class Linearization(Generic[Linear]):
 class Kept(Generic[Linear]):
     """Linearisations of pieces of batches, kept between passes as far as a budget goes.
 
-    The first pass makes one for every piece. The first of them are kept, as many as fit; the rest
-    are made anew in every pass. It holds no function of its owner, which would then outlive its
-    last user.
+    The first pass makes one for every piece. The first of them are kept, as many as there is room
+    for; the rest are made anew in every pass. It holds no function of its owner, which would then
+    outlive its last user.
 
     Attributes:
         theta: the leaf that they start from.
-        memory_budget: bytes.
+        memory: the account, of which the budget decides.
         terms: the number of terms in all pieces, known after the first pass.
     """
 
-    def __init__(self, problem: Problem, memory_budget: int) -> None:
+    def __init__(self, problem: Problem, memory_budget: int | None) -> None:
         self.problem = checked_problem(problem)
         self.theta = problem.leaf()
         self.terms = math.nan
-        self.memory_budget = memory_budget
+        self.memory = Memory(memory_budget, self.theta.device)
         self._linear: dict[tuple[int, int], Linear] = {}  # by batch and piece
         self._passed = self._complete = False
 
@@ -80,6 +80,7 @@ class Kept(Generic[Linear]):
         counts: list[float] = []
         storages: dict[int, int] = {}
         keeping: dict[tuple[int, int], Linear] = {}
+        held: dict[int, int] = {}  # of what is kept
 
         def on_batch(batch: Batch) -> None:
             for place, piece in enumerate(pieces(batch)):
@@ -93,9 +94,10 @@ class Kept(Generic[Linear]):
                     take(result)
                     storages.update(made.storages)
                     first_ones = len(keeping) == len(counts)
-                    fit = sum(storages.values()) <= self.memory_budget
+                    fit = sum(storages.values()) <= self.memory.room
                     if made.linear is not None and first_ones and fit:
                         keeping[key] = made.linear
+                        held.update(made.storages)
                     counts.append(made.count)
 
         with plain_arithmetic(self.theta.device), hooks_undone():
@@ -107,6 +109,8 @@ class Kept(Generic[Linear]):
             if not self._passed:
                 self.terms, self._passed = math.fsum(counts), True
                 self._linear, self._complete = keeping, len(keeping) == len(counts)
+                if keeping:
+                    self.memory.besides[GRAPHS] = sum(held.values())
 
 
 def worth_holding(device: torch.device, on_cpu: int) -> int:

@@ -16,19 +16,16 @@ from torch import Tensor
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
 from lossgeom.autodiff.memory_budget import (
-    MEMORY_BUDGET,
-    GraphSize,
     Kept,
     Linearization,
     accumulate,
-    graph_size,
     with_bytes,
-    worth_holding,
 )
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
-from lossgeom.linalg import LinearOperator, plain_arithmetic
+from lossgeom.curvature._needed_memory import NeededMemory, size_of_graph
+from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
@@ -36,10 +33,8 @@ from lossgeom.problem.nearby import drawn
 from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.trial import WHOLE, guard, on_few
 
-Product = Callable[[Tensor], Tensor]
+Product = Callable[..., Tensor]  # of a vector, and whether it is the last one
 
-PIECE_BYTES = 512 * 2**20  # of saved tensors: on a CPU, larger pieces are no faster
-TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: smaller ones are not worth a recording
 CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
 
@@ -101,19 +96,30 @@ class ParameterMatrix(ProblemMatrix):
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
     """
 
     sampled: ClassVar[bool] = False
     rows_will_do: ClassVar[bool] = False  # as of lossgeom.trust.trial.guard
 
-    def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
+    def __init__(self, problem: Problem, *, memory_budget: int | None = None) -> None:
         self.problem = problem
         self._kept: Kept[Product] = Kept(problem, memory_budget)
+        self._forward = False  # whether forward mode pays, of the batch at hand
+
+    @property
+    def memory(self) -> Memory:
+        """What a product holds at most, as the first batch shows it."""
+        if not self._kept.memory.steps:
+            self._put_down(1, self.problem.first_batch())
+        return self._kept.memory
 
     @abstractmethod
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        """Make the product with one batch's summed matrix at theta; also its number of terms."""
+        """Make the product with one batch's summed matrix at theta; also its number of terms.
+
+        A graph may be freed by a product that is said to be the last one.
+        """
 
     @abstractmethod
     def along(
@@ -128,16 +134,18 @@ class ParameterMatrix(ProblemMatrix):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
             total: list[Tensor] = []
             self._kept.over_batches(
-                first=partial(self._made, rows),
-                again=partial(self._anew, rows),
+                first=partial(self._made, rows, self._kept.memory.budget != 0),
+                again=lambda piece: self._made(rows, False, piece)[0],
                 use=partial(each_row, rows),
                 take=partial(accumulate, total),
-                pieces=self._pieces,
+                pieces=partial(self._pieces, len(rows)),
             )
             found, divisor = self.problem.reduced([(total[0], self._kept.terms)])
             return (found / divisor).T
 
-    def _made(self, rows: Tensor, piece: Batch) -> tuple[Tensor, Linearization[Product]]:
+    def _made(
+        self, rows: Tensor, keeps: bool, piece: Batch
+    ) -> tuple[Tensor, Linearization[Product]]:
         """Multiply some vectors by a piece's matrix; also return what makes further products.
 
         That is a recording, where it pays and can be trusted, or the graph of a gradient.
@@ -145,21 +153,14 @@ class ParameterMatrix(ProblemMatrix):
         theta = self._kept.theta
         if self._recordable(piece):
             with suppress(*CANNOT):
-                if not self._kept.memory_budget and len(rows) <= FEW:
+                if not keeps and len(rows) <= FEW:
                     return self._unrecorded(piece, rows)
                 return self._recorded(self.problem, theta, piece, rows)
+        if not keeps:
+            product, count = self.linearize(self.problem, theta, piece)
+            return each_row(rows, product, last=True), Linearization(None, count, {})
         (product, count), storages = with_bytes(self.linearize, self.problem, theta, piece)
         return each_row(rows, product), Linearization(product, count, storages)
-
-    def _anew(self, rows: Tensor, piece: Batch) -> Tensor:
-        """Multiply some vectors by the matrix of a piece of which nothing was kept.
-
-        A few vectors do without a recording.
-        """
-        if len(rows) <= FEW and self._recordable(piece):
-            with suppress(*CANNOT):
-                return self._unrecorded(piece, rows)[0]
-        return self._made(rows, piece)[0]
 
     def _unrecorded(self, piece: Batch, rows: Tensor) -> tuple[Tensor, Linearization[Product]]:
         """Take the product with each vector in forward mode, and keep nothing."""
@@ -188,12 +189,8 @@ class ParameterMatrix(ProblemMatrix):
         Graphs are expensive to differentiate again where there are convolutions. Where there are
         none, arithmetic sets the price of both. It has to agree with graphs on a few examples, too.
         """
-        size = size_of_graph(self.problem, batch)
-        worth = size.convolutions and len(batch) * size.bytes_each >= TAPE_BYTES
-        if self.sampled or not worth:
-            return False
         small = self.problem.theta.numel() <= WHOLE  # enough to be copied in float64
-        return self.problem.evaluation.facts.known(
+        return self._forward and self.problem.evaluation.facts.known(
             Key(type(self), self.problem.network.names),
             lambda: on_few(self.problem, batch, self._forward_agrees, double=small),
         )
@@ -208,28 +205,32 @@ class ParameterMatrix(ProblemMatrix):
             return False
         return agree(recorded[1], by_graphs, REORDERED)
 
-    def _pieces(self, batch: Batch) -> Sequence[Batch]:
+    def _pieces(self, k: int, batch: Batch) -> Sequence[Batch]:
         """Compare derivatives on a batch, and cut it where its graphs would be too large."""
+        parts = self._put_down(k, batch)
+        self._kept.memory.check()
         guard(self.problem, batch, rows_will_do=self.rows_will_do)
-        if self.sampled:
-            return [batch]
-        size = len(batch) * size_of_graph(self.problem, batch).bytes_each
-        most = max(
-            worth_holding(self.device, PIECE_BYTES), 2 * self.problem.theta.nbytes
-        )  # below which vectors take more than graphs
-        return [batch] if size <= most else pieces(self.problem, batch, size / most)
+        cut = pieces(self.problem, batch, parts) if parts > 1 else [batch]
+        if len(cut) < parts:  # which cannot be done
+            self._put_down(k, batch, parts=1)
+            self._kept.memory.check()
+        return cut
+
+    def _put_down(self, k: int, batch: Batch, parts: float | None = None) -> float:
+        """Put down what a product with k vectors needs; return in how many parts it is made."""
+        size = size_of_graph(self.problem, batch)
+        needed = NeededMemory(self.problem, batch, size, k, self.sampled)
+        if parts is None:
+            parts = needed.parts(self._kept.memory)
+        self._forward = needed.forward(self._kept.memory, parts)
+        needed.put_down(self._kept.memory, parts)
+        return parts
 
 
-def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
-    """Estimate what the graph of an example's gradient saves, once for a model."""
-    return problem.evaluation.facts.known(
-        Key(graph_size), partial(on_few, problem, batch, graph_size)
-    )
-
-
-def each_row(rows: Float[Tensor, "k P"], product: Product) -> Float[Tensor, "k P"]:
-    """Multiply the rows of a block one by one."""
-    results = [product(v) for v in rows]
+def each_row(rows: Tensor, product: Product, *, last: bool = False) -> Float[Tensor, "k P"]:
+    """Multiply the rows of a block one by one; none will follow the last one, if that is said."""
+    results = [product(v) for v in rows[:-1]]
+    results.append(product(rows[-1], last=True) if last else product(rows[-1]))
     return torch.stack(results) if len(results) > 1 else results[0][None]
 
 
@@ -246,11 +247,11 @@ class GradientDerivative(ParameterMatrix):
         gradient, count = self.gradient(problem, theta, batch, create_graph=True)
         check_differentiable_again(gradient)
 
-        def product(v: Tensor) -> Tensor:
+        def product(v: Tensor, *, last: bool = False) -> Tensor:
             if not gradient.requires_grad:  # it does not depend on theta
                 return torch.zeros_like(v)
             (result,) = torch.autograd.grad(
-                gradient, theta, v, retain_graph=True, materialize_grads=True
+                gradient, theta, v, retain_graph=not last, materialize_grads=True
             )
             return result
 
@@ -281,7 +282,11 @@ class OutputSandwich(ParameterMatrix):
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
         J = BatchJacobian(problem.outputs(theta, batch), theta, by_rows=True).prepared()
         weigh, count = self.weighting(problem, J.outputs, batch)
-        return lambda v: J.pull(weigh(J.push(v))), count
+
+        def product(v: Tensor, *, last: bool = False) -> Tensor:  # noqa: ARG001
+            return J.pull(weigh(J.push(v)))
+
+        return product, count
 
     def along(
         self, problem: Problem, theta: Tensor, batch: Batch, v: Tensor

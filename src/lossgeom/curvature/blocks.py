@@ -52,6 +52,7 @@ class BlockDiagonal(ProblemMatrix):
 
     def __init__(self, matrix: ProblemMatrix, patterns: Patterns = None) -> None:
         self.matrix = _on_parameters(matrix)
+        self.made_of = matrix
         self.problem = matrix.problem
         self.blocks = parameter_blocks(matrix.problem, patterns)
 

@@ -28,7 +28,7 @@ class EmpiricalFisher(OutputSandwich):
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
 
     Raises:
         ValueError: from a product, if the loss of one example depends on the outputs of others, or

@@ -35,7 +35,7 @@ class GaussNewton(OutputSandwich):
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
 
     Raises:
         NonFiniteError: from a product, where the loss is NaN or infinite.

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.empirical_fisher import EmpiricalFisher
@@ -33,7 +32,7 @@ class GradientCovariance(ProblemMatrix):
 
     Args:
         problem: the loss and where to take it.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
 
     Raises:
         ValueError: from a product, if the loss of one example depends on the outputs of others.
@@ -49,9 +48,9 @@ class GradientCovariance(ProblemMatrix):
 
     degree = 2.0
 
-    def __init__(self, problem: Problem, *, memory_budget: int = MEMORY_BUDGET) -> None:
+    def __init__(self, problem: Problem, *, memory_budget: int | None = None) -> None:
         self._second_moment = EmpiricalFisher(problem, memory_budget=memory_budget)
-        self.problem = problem
+        self.problem, self.made_of = problem, self._second_moment
 
     def matmat(self, V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         scale = self.problem.cached(_observations_per_term)

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_at_least, check_whole
 from lossgeom.curvature._block_norms import block_norms
 from lossgeom.curvature.best_kronecker import (
@@ -25,6 +24,7 @@ from lossgeom.curvature.kronecker import Block, KroneckerFactors, Sharing, krone
 from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import KroneckerProduct, plain_arithmetic
+from lossgeom.linalg.memory import MEMORY_BUDGET
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.wording import in_columns
 

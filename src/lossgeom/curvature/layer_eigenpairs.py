@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import pulled
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_at_least, check_whole
 from lossgeom.curvature._layers import Layer, layers_on
 from lossgeom.curvature.hessian import Hessian
@@ -28,6 +27,7 @@ from lossgeom.linalg import (
     top_eigenpairs,
 )
 from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.memory import MEMORY_BUDGET
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.nearby import drawn

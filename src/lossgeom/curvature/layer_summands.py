@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian, both_ways
 from lossgeom.autodiff.hooks import Calls, Shift, detach_inputs, hooked, size_of_calls
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
 from lossgeom.curvature._kept_jacobians import Jacobians
 from lossgeom.curvature._parameter_matrix import output_sizes
@@ -25,6 +24,7 @@ from lossgeom.linalg import (
     top_eigenpairs,
     trace,
 )
+from lossgeom.linalg.memory import MEMORY_BUDGET
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import ALONE, agree
 from lossgeom.problem.nearby import drawn

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
 from lossgeom.checks import check_at_least
 from lossgeom.curvature._parameter_matrix import OutputSandwich, ParameterMatrix, Product
@@ -35,7 +34,7 @@ class MonteCarloFisher(OutputSandwich):
         problem: the loss and where to take it.
         seed: of the targets.
         samples: S, targets drawn for each observation.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
 
     Raises:
         ValueError: for a loss whose likelihood is not known, or samples < 1.
@@ -60,7 +59,7 @@ class MonteCarloFisher(OutputSandwich):
         *,
         seed: int = 0,
         samples: int = 1,
-        memory_budget: int = MEMORY_BUDGET,
+        memory_budget: int | None = None,
     ) -> None:
         ParameterMatrix.__init__(self, problem, memory_budget=memory_budget)
         self.scores = SampledScores(problem, seed, samples)

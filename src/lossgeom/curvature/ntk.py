@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.curvature._kernel import Kernel
 from lossgeom.curvature.parameter_jacobian import ParameterJacobian
 from lossgeom.linalg import LinearOperator
+from lossgeom.linalg.memory import MEMORY_BUDGET
 from lossgeom.problem import Problem
 
 

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.optimizers import (
@@ -37,7 +36,7 @@ class ObjectiveHessian(ProblemMatrix):
         weight_decay: w, one for all parameters, or (P,); or the optimiser (``torch.optim.SGD``,
             ``RMSprop``, ``Adam``, ``NAdam`` or ``Adagrad``) that has one for each of its groups.
             Of an optimiser that maximises, w is taken from the loss: it is added negatively.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
 
     Raises:
         TypeError: for another optimiser.
@@ -58,9 +57,9 @@ class ObjectiveHessian(ProblemMatrix):
         problem: Problem,
         weight_decay: float | Float[Tensor, " P"] | Optimizer,
         *,
-        memory_budget: int = MEMORY_BUDGET,
+        memory_budget: int | None = None,
     ) -> None:
-        self._hessian = Hessian(problem, memory_budget=memory_budget)
+        self.made_of = self._hessian = Hessian(problem, memory_budget=memory_budget)
         self.problem = problem
         self.weight_decay = _decay(problem, weight_decay)[:, None]
 

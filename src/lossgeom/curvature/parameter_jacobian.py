@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.batches import Batch
 from lossgeom.curvature._kept_jacobians import Jacobians
 from lossgeom.curvature._parameter_matrix import ProblemMatrix, output_sizes
 from lossgeom.linalg import LinearOperator, MatrixFree
+from lossgeom.linalg.memory import MEMORY_BUDGET
 from lossgeom.problem import Problem
 
 

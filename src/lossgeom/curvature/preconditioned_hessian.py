@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
-from lossgeom.autodiff.memory_budget import MEMORY_BUDGET
 from lossgeom.checks import check_number
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.hessian import Hessian
@@ -90,7 +89,7 @@ class PreconditionedHessian(ProblemMatrix):
             ``NAdam`` or ``Adagrad``, also inside those of Accelerate or Lightning; their state is
             read once, now. Or a ``Preconditioning`` that was read before.
         hessian: the matrix to see in these coordinates, in place of the Hessian of the objective.
-        memory_budget: bytes to keep between products; 2 GiB.
+        memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
 
     Cost of a product: as of the Hessian.
 
@@ -116,12 +115,13 @@ class PreconditionedHessian(ProblemMatrix):
         problem: Problem,
         *optimizers: Optimizer | Preconditioning,
         hessian: LinearOperator | None = None,
-        memory_budget: int = MEMORY_BUDGET,
+        memory_budget: int | None = None,
     ) -> None:
         read = _read(checked_problem(problem), *optimizers)
         if hessian is None and read.weight_decay.any():
             hessian = ObjectiveHessian(problem, read.weight_decay, memory_budget=memory_budget)
         self._hessian = hessian or Hessian(problem, memory_budget=memory_budget)
+        self.made_of = self._hessian
         self.problem = problem
         if self._hessian.shape != self.shape:
             raise ValueError(

@@ -23,6 +23,7 @@ from lossgeom.linalg.followed import followed_pairs
 from lossgeom.linalg.frobenius_norm import frobenius_norm
 from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
 from lossgeom.linalg.lanczos import top_eigenpairs
+from lossgeom.linalg.memory import Memory, MemoryBudgetError
 from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree, as_operator
 from lossgeom.linalg.probes import random_signs
 from lossgeom.linalg.spectral_norm import spectral_norm
@@ -37,6 +38,8 @@ __all__ = [
     "KroneckerProduct",
     "LinearOperator",
     "MatrixFree",
+    "Memory",
+    "MemoryBudgetError",
     "Solution",
     "SpectralDensity",
     "Which",

@@ -6,11 +6,15 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lossgeom.linalg.memory import Memory
+from lossgeom.wording import way_to_a_matrix
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
@@ -29,6 +33,8 @@ class LinearOperator(ABC):
     >>> ((2 * A - A) @ torch.tensor([1.0, 1.0])).tolist()
     [2.0, 3.0]
     """
+
+    made_of: LinearOperator | None = None
 
     @property
     @abstractmethod
@@ -53,6 +59,11 @@ class LinearOperator(ABC):
     @abstractmethod
     def matmat(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
         """The product A V with a block of k vectors."""
+
+    @property
+    def memory(self) -> Memory:
+        """The account of what it holds, in which solvers put down what they hold beside it."""
+        return self.made_of.memory if self.made_of else Memory(device=self.device)
 
     def __repr__(self) -> str:
         m, n = self.shape
@@ -115,18 +126,16 @@ class LinearOperator(ABC):
         """The same matrix for SciPy's solvers; products cross to NumPy and back."""
         from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
-        def product(operator: LinearOperator) -> Callable[[Any], Any]:
-            def multiply(V: Any) -> Any:
-                block = torch.as_tensor(V, dtype=operator.dtype, device=operator.device)
-                return (operator @ block).cpu().numpy()
-
-            return multiply
-
         dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
-        forward, backward = product(self), product(self.T)
+        forward, backward = partial(_in_numpy, self), partial(_in_numpy, self.T)
         return ScipyOperator(
             self.shape, matvec=forward, matmat=forward, rmatvec=backward, dtype=dtype
         )
+
+
+def _in_numpy(operator: LinearOperator, V: Any) -> Any:
+    block = torch.as_tensor(V, dtype=operator.dtype, device=operator.device)
+    return (operator @ block).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,6 +183,7 @@ class MatrixFree(LinearOperator):
     vector_device: torch.device
     product: Callable[[Tensor], Tensor]
     transpose: Callable[[], LinearOperator]
+    made_of: LinearOperator | None = None
 
     @classmethod
     def like(
@@ -184,7 +194,7 @@ class MatrixFree(LinearOperator):
         size: tuple[int, int] | None = None,
     ) -> MatrixFree:
         """Make an operator with the dtype, the device and (unless given) the shape of another."""
-        return cls(size or other.shape, other.dtype, other.device, product, transpose)
+        return cls(size or other.shape, other.dtype, other.device, product, transpose, other)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -234,7 +244,7 @@ def as_operator(A: Any) -> LinearOperator:
     except (AttributeError, IndexError):
         raise TypeError(
             "expected a matrix: a LinearOperator of lossgeom, SciPy or curvlinops, or a 2-d "
-            f"tensor; got {type(A).__name__}{_way_out(A)}"
+            f"tensor; got {type(A).__name__}{way_to_a_matrix(A)}"
         ) from None
 
 
@@ -274,21 +284,12 @@ def check_symmetric(above: Tensor, below: Tensor, tolerance: Tensor | float) -> 
         )
 
 
-def _way_out(A: Any) -> str:
-    """What to do with a thing that is close to a matrix."""
-    kind = type(A).__module__.partition(".")[0]
-    known = {
-        "numpy": ", which torch.from_numpy makes a tensor",
-        "scipy": ", which scipy.sparse.linalg.aslinearoperator makes an operator",
-        "torch": f" of {getattr(A, 'ndim', '?')} dimensions",
-    }
-    return known.get(kind, "")
-
-
 def _from_scipy(A: Any) -> LinearOperator:
     dtype = torch.from_numpy(A.dtype.type([0])).dtype
+
+    device = torch.device("cpu")
 
     def product(V: Tensor) -> Tensor:
         return torch.as_tensor(A.matmat(V.numpy()), dtype=dtype)
 
-    return MatrixFree(A.shape, dtype, torch.device("cpu"), product, lambda: as_operator(A.H))
+    return MatrixFree(A.shape, dtype, device, product, lambda: as_operator(A.H))

@@ -54,6 +54,19 @@ def right_in_pieces(small: Problem, orders: Sequence[Order]) -> bool:
         return False
 
 
+def largest_piece(problem: Problem) -> int:
+    """About how many parameters the largest piece has."""
+    return max(
+        (
+            min(p.numel(), ROWS if type(module) in (nn.Linear, nn.Embedding) else LARGEST)
+            for module in problem.network.module.modules()
+            for p in module._parameters.values()
+            if p is not None
+        ),
+        default=0,
+    )
+
+
 def _is_right(problem: Problem, piece: _Piece, orders: Sequence[Order]) -> bool:
     """Whether a piece has right derivatives; one in which nothing is differentiated has."""
     known = {(piece.kind, problem.mode, order) for order in orders}

@@ -21,9 +21,10 @@ from lossgeom.problem.nearby import near_or_at
 from lossgeom.problem.network import Network
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
-from lossgeom.trust.piece_by_piece import right_in_pieces
+from lossgeom.trust.piece_by_piece import largest_piece, right_in_pieces
 
 EXAMPLES = 4
+IN_DOUBLE = 14  # vectors in float64 that are held while derivatives are compared
 WHOLE = LARGE  # parameters of a model that is looked at in pieces only if it is larger
 LARGEST = 2 * 10**8  # parameters that are copied in float64 without being asked to
 UNCHECKED = (
@@ -167,6 +168,16 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     if not on_few(problem, batch, right_in_pieces, ORDERS[order]):
         facts.first_look.model = [*(facts.first_look.model or []), UNCHECKED]
     checked.append((names, True))
+
+
+def bytes_of_guard(problem: Problem, batch: Batch, each: float) -> float:
+    """About what a comparison with differences takes, from what the graph of an example saves."""
+    P, few = problem.theta.numel(), min(EXAMPLES, len(batch))
+    if not problem.check:
+        return 0.0
+    if P <= WHOLE:
+        return IN_DOUBLE * 8 * P + 4 * few * each
+    return IN_DOUBLE * 8 * largest_piece(problem) + 4 * few * each
 
 
 def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> bool:
