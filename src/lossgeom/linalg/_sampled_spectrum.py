@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg._krylov import EigenPairs
 from lossgeom.linalg._quadrature import Quadrature, quadrature
+from lossgeom.linalg._ritz import EigenPairs
 from lossgeom.linalg._sketch import without
 from lossgeom.linalg.operator import LinearOperator, MatrixFree
 from lossgeom.linalg.probes import BLOCK, draw_signs, groups

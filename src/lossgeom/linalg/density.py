@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
-from lossgeom.linalg._krylov import EigenPairs
+from lossgeom.linalg._ritz import EigenPairs
 from lossgeom.linalg._sampled_spectrum import Sampled, resolution, sample
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric, square_operator
