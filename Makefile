@@ -48,6 +48,7 @@ GALLERY := planar_quadratic quadratic_expansion
 docs: $(VENV)/installed-docs
 	for study in $(GALLERY); do $(BIN)/lossgeom run $$study --seeds 2 --out docs/_build/gallery/$$study || exit 1; done
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+	$(BIN)/python tools/check_site.py docs/_build/html
 	@echo "the site is in docs/_build/html/index.html"
 
 format: $(VENV)/installed-dev

@@ -32,6 +32,7 @@ html_theme = "furo"
 html_title = "lossgeom"
 html_static_path = ["_static"]
 html_css_files = ["lossgeom.css"]
+html_show_copyright = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 highlight_language = "python"
