@@ -97,3 +97,13 @@ def test_what_is_made_of_a_matrix_has_its_account():
     assert lg.ObjectiveHessian(problem(), 0.1, memory_budget=2**26).memory.budget == 2**26
     assert "a copy of the model: " in str(hessian.memory)
     assert hessian.memory.announced == 2**26
+
+
+def test_a_basis_is_put_down_and_has_to_fit():
+    p = problem()
+    least = lg.Hessian(p).memory.least
+    hessian = lg.Hessian(p, memory_budget=least + 20 * p.theta.nbytes)
+    assert lg.top_eigenpairs(hessian).converged.all()
+    assert not any("basis" in what for what in hessian.memory.besides)
+    with pytest.raises(lg.MemoryBudgetError, match="for a basis, of which 32 MB"):
+        lg.top_eigenpairs(hessian, max_basis=40)

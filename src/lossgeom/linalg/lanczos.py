@@ -24,7 +24,6 @@ PROBES = 4  # products that show how all products of a search have rounded
 FURTHER = 3  # products that a single pair from a random start is verified with
 MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
 MAX_BASIS = 60
-MEMORY_BUDGET = 2 * 2**30  # bytes of a basis
 
 
 def top_eigenpairs(
@@ -79,7 +78,7 @@ def top_eigenpairs(
         max_matvecs: products to spend at most, though never fewer than 2 k; default
             ``max(100, 20 k)``. What has not converged by then says so.
         max_basis: basis vectors to hold before a restart, though never fewer than 2 k + 2, and one
-            more. By default as many as take 2 GiB, but no more than 60.
+            more. By default what the matrix's budget or half of the free memory holds, up to 60.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
         verify: whether to look for pairs that were missed with a second iteration; by default when
             ``k > 1`` or ``start`` is given, while a single pair from a random start gets 3 products
@@ -123,14 +122,15 @@ def top_eigenpairs(
     for name, most in (("max_matvecs", max_matvecs), ("max_basis", max_basis)):
         if most is not None and most < 1:
             raise ValueError(f"expected {name} of at least 1, got {most}")
-    limit = max(100, 20 * k) if max_matvecs is None else max_matvecs
-    room = min(MAX_BASIS, MEMORY_BUDGET // (n * A.dtype.itemsize))
-    with plain_arithmetic(A.device), torch.no_grad():
+    limit, vector = max_matvecs or max(100, 20 * k), n * A.dtype.itemsize
+    capacity = max(max_basis or A.memory.vectors(vector, MAX_BASIS + 1) - 1, 2 * k + 2) + 1
+    held = A.memory.holding("a basis", min(capacity, n) * vector)
+    with held, plain_arithmetic(A.device), torch.no_grad():
         search = _Search(
             products=Products(A, max(limit - k, k)),  # k more are for the residuals
             which=which,
             tol=tol,
-            capacity=max(room if max_basis is None else max_basis, 2 * k + 2) + 1,
+            capacity=capacity,
             generator=random_numbers(seed),
         )
         rows = torch.empty(0, n) if start is None else start.reshape(n, -1).T
