@@ -22,6 +22,7 @@ GROWTH = 100.0  # so that a hundredth of a random vector's typical share would b
 RIVAL_STEPS = 4  # to take before one may be ruled out
 PROBES = 4  # products that show how all products of a search have rounded
 FURTHER = 3  # products that a single pair from a random start is verified with
+DOUBLINGS = 12  # of a distance, over which a polynomial is to grow
 MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
 MAX_BASIS = 60
 
@@ -64,10 +65,10 @@ def top_eigenpairs(
     default the iteration goes on, for up to 3 products, until that rules out a lambda beyond theta
     by ten tolerances; where these do not suffice, ``verified`` is False.
 
-    Cost: one product per basis vector, and about 4 n m flops per vector for a basis of m; memory
-    n m numbers. Verification typically adds 5 to 10 products, and for a single pair from a random
-    start at most 3. The residuals take k more; of more than 8 pairs 4, where these show that what
-    the basis knows of residuals, with all rounding in it, is within the tolerance.
+    Cost: one product per basis vector, and about 4 n m flops per vector for a basis of m, and
+    memory for n m numbers. Verification typically adds 5 to 10 products, and for a single pair from
+    a random start at most 3. The residuals take k more; of more than 8 pairs 4, if these show that
+    what the basis knows of them, with all rounding in it, is within the tolerance.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -161,10 +162,7 @@ class _Search:
             ritz = self._run(k, torch.cat([ritz.vectors(k), rival]))
 
     def _run(self, k: int, start: Float[Tensor, "j n"], further: int = 0) -> Ritz:
-        """Iterate until k pairs have converged or the budget is spent.
-
-        Then go on for some products further, as long as a better pair may not have shown itself.
-        """
+        """Iterate until k pairs have converged, and further while a better one may be hidden."""
         start = start[: (self.capacity - 1) // 2]
         basis, worst = Krylov(self.products, start, start[:0], self.capacity, self.generator), 0
         while True:
@@ -196,8 +194,8 @@ class _Search:
     def _shown(self, ritz: Ritz) -> bool:
         """Whether the start would have shown any eigenvalue beyond the best by ten tolerances.
 
-        Of an eigenvector there the Ritz vector has at least what its polynomial makes of a
-        hundredth of the start's typical share, and at most what its residual allows.
+        Of an eigenvector there the Ritz vector has what its polynomial, if that grows from there
+        on, makes of a hundredth of the start's typical share, and what its residual allows at most.
         """
         if not ritz.basis.room:
             return True
@@ -208,11 +206,13 @@ class _Search:
             max(residual, self.products.rounding) * GROWTH * math.sqrt(self.products.A.shape[0])
         )
         sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[self.which]
-        place = best + sign * MARGIN * self.tol * abs(best)
-        return all(
-            abs((place - best) * float(ritz.basis.at(place) @ ritz.weights[:, 0])) >= hidden
-            for place in ([place, -place] if self.which == "magnitude" else [place])
-        )
+        near = sign * MARGIN * self.tol * abs(best)
+        for step in [near, -2 * best - near] if self.which == "magnitude" else [near]:
+            far = [ritz.basis.at(best + step * 2.0**i) for i in range(DOUBLINGS)]
+            grown = torch.stack(far) @ ritz.weights[:, 0] * abs(step)
+            if grown[0].abs() < hidden or (grown.abs().diff() < 0).any():
+                return False
+        return True
 
     def _rival(self, ritz: Ritz, k: int) -> tuple[Float[Tensor, "1 n"] | None, bool]:
         """Look outside k pairs for a better one: the rival if any, and whether that is certain."""
