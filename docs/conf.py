@@ -56,6 +56,8 @@ nb_execution_cache_path = str(HERE / "_build/cache")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
+nb_merge_streams = True
+nb_output_stderr = "remove"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # notebooks run as they do in tests
 
 
