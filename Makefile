@@ -42,7 +42,7 @@ test-other-kernels: $(VENV)/installed-dev
 	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default $(PYTEST) tests/linalg tests/curvature
 
 # Their reports, of a few seeds, are the gallery of the site; a run that is finished is kept.
-GALLERY := planar_quadratic quadratic_expansion
+GALLERY := planar_quadratic random_quadratic
 
 # Warnings are errors, links that lead nowhere among them; a second build runs no notebook again.
 docs: $(VENV)/installed-docs

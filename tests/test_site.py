@@ -87,4 +87,4 @@ def test_every_page_is_in_the_sidebar():
     index = (docs / "index.md").read_text()
     for room in ("tutorials", "how-to", "explanation", "studies"):
         for page in (docs / room).iterdir():
-            assert f"\n{room}/{page.stem}\n" in index
+            assert index.count(f"\n{room}/{page.stem}\n") == 1, page.name
