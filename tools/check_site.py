@@ -55,5 +55,4 @@ def complaints(site: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    found = complaints(Path(sys.argv[1]))
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(complaints(Path(sys.argv[1]))) or None)
