@@ -182,6 +182,51 @@ def test_a_step_is_one_of_the_last_of_several_optimisers(tmp_path, pl, geometry,
     assert again.run.record.series("loss")[1][:2] == losses[:2]  # then other batches come
 
 
+def test_each_of_several_steps_of_a_batch_reaches_loggers(tmp_path, pl, geometry, gan):
+    class Reversed(gan):
+        """Steps its last optimiser twice a batch."""
+
+        def configure_optimizers(self):
+            return super().configure_optimizers()[::-1]
+
+        def optimizers(self):
+            return super().optimizers()[::-1]
+
+    logger = pl.loggers.CSVLogger(tmp_path / "csv")
+    callback = geometry(record=tmp_path / "record", **FEW)
+    trainer = trainer_of(pl, callback, logger=logger, log_every_n_steps=1, max_steps=9)
+    with pytest.warns(UserWarning, match="ended without a step of each"):
+        trainer.fit(Reversed(), loader())
+    with open(logger.experiment.metrics_file_path, newline="") as file:
+        logged = [(int(row["step"]), float(row["lossgeom/loss"])) for row in csv.DictReader(file)]
+    assert logged == list(zip(*callback.run.record.series("loss"), strict=True))
+    assert len(logged) == STEPS
+
+
+def test_a_checkpoint_of_an_earlier_callback_has_the_step(tmp_path, pl, geometry, lit):
+    class Saver(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    trainer_of(pl, Saver(), geometry(record=tmp_path / "record", **FEW)).fit(lit(), loader())
+    callback = geometry(record=tmp_path / "record", **FEW)
+    trainer_of(pl, callback).fit(lit(), loader(), ckpt_path=tmp_path / "3.ckpt", weights_only=False)
+    told = [row for row in callback.run.record.rows() if "supersedes_lines" in row]
+    assert [row["step"] for row in told] == [3]
+    assert callback.run.record.series("loss")[0] == list(range(STEPS))
+
+
+def test_a_compiled_module_is_measured_as_it_is_without(tmp_path, pl, geometry, lit):
+    losses = []
+    for compiled in (False, True):
+        callback, module = geometry(record=tmp_path / str(compiled), **FEW), lit()
+        given = torch.compile(module, backend="eager") if compiled else module
+        trainer_of(pl, callback, max_steps=2).fit(given, loader())
+        losses.append(callback.run.record.series("loss"))
+        assert (module._compiler_ctx is not None) is compiled
+    assert losses[0] == losses[1]
+
+
 def test_fits_of_a_trainer_go_on_in_the_record(tmp_path, pl, geometry, lit):
     callback, module = geometry(record=tmp_path, **FEW), lit()
     trainer = trainer_of(pl, callback, max_steps=2)

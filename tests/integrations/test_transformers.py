@@ -161,7 +161,6 @@ def test_the_loss_of_a_language_model_is_the_one_that_is_trained(tmp_path, hf, m
                 every=1,
                 budget=None,
                 metrics=FEW["metrics"],
-                label_smoothing=settings.get("label_smoothing_factor", 0.0),
             )
         trainer.train()
         left.append(bits(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,16 +90,16 @@ class LossGeometry(Callback):  # type: ignore[misc]
             # The trainer's own count is of the steps of all optimisers.
             went_on = trainer.global_step if self._step is None else self._step
             first_step = went_on if trainer.global_step else 0
-            self._runs.begin(pl_module, trainer.optimizers, first_step)
+            self._runs.begin(_uncompiled(pl_module), trainer.optimizers, first_step=first_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if self.run is None:
             return
         self._step = self.run.step
-        if news := self._runs.news():
-            pl_module.log_dict(news, logger=False, rank_zero_only=True)
+        for step, numbers in self._runs.news().items():
+            pl_module.log_dict(numbers, logger=False, rank_zero_only=True)
             for logger in trainer.loggers:  # log_dict leaves out steps at which nothing is logged
-                logger.log_metrics(news, step=self._step - 1)
+                logger.log_metrics(numbers, step=step)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         self._runs.end()
@@ -112,7 +113,17 @@ class LossGeometry(Callback):  # type: ignore[misc]
         return str(self._generate_state_key(record=str(self._runs.folder)))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step}
+        return {"step": self._step if self.run is None else self.run.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._step = state_dict["step"]
+
+
+def _uncompiled(module: Any) -> Any:
+    """A module with the methods of its class, in whose place Lightning puts compiled ones."""
+    if module._compiler_ctx is None:
+        return module
+    plain = copy.copy(module)  # of the same parameters and modules
+    for name in module._compiler_ctx:
+        vars(plain).pop(name.removeprefix("original_"), None)
+    return plain

@@ -30,8 +30,9 @@ class LossGeometryCallback(TrainerCallback):  # type: ignore[misc]
     gone on with otherwise.
 
     Args:
-        loss: that the model trains by, with the ``label_smoothing_factor`` of the arguments: the
-            model's own, such as ``"next_token_cross_entropy"``.
+        loss: that the model trains by: its own, such as ``"next_token_cross_entropy"``. One that is
+            given by its name has the ``label_smoothing_factor`` of the arguments, unless
+            ``label_smoothing=`` says another one.
         batches: to measure on, see :func:`lossgeom.watch`.
         record: a folder, or a record.
         every: which steps are due.
@@ -69,16 +70,20 @@ class LossGeometryCallback(TrainerCallback):  # type: ignore[misc]
         self._runs.end(error)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **of_run: Any) -> None:  # noqa: ARG002
-        if state.is_world_process_zero:
-            self._runs.begin(of_run["model"], [of_run["optimizer"]], state.global_step)
+        if not state.is_world_process_zero:
+            return
+        known = {"first_step": state.global_step}
+        if isinstance(self._runs.loss, str):  # others have their own
+            known["label_smoothing"] = args.label_smoothing_factor
+        self._runs.begin(of_run["model"], [of_run["optimizer"]], **known)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        news = self._runs.news()
-        if news and self.trainer is not None:
-            asked = control.should_log
-            # That of a subclass may have more to log, which it takes an average of until then.
-            hf.Trainer.log(self.trainer, news)
-            control.should_log = asked
+        asked = control.should_log
+        for numbers in self._runs.news().values():
+            if self.trainer is not None:
+                # That of a subclass may have more to log, which it takes an average of until then.
+                hf.Trainer.log(self.trainer, numbers)
+        control.should_log = asked
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self._runs.end()

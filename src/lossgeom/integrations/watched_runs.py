@@ -28,6 +28,7 @@ class WatchedRuns(Mirror):
 
     Attributes:
         run: the last one; ``None`` before the first.
+        loss: that is measured.
         folder: of the record.
     """
 
@@ -41,28 +42,29 @@ class WatchedRuns(Mirror):
     ) -> None:
         self.run: Watch | None = None
         self.folder = record.path if isinstance(record, Record) else Path(record)
-        self._asked = (loss, batches, record, every)
+        self.loss, self._asked = loss, (batches, record, every)
         self._settings = dict(settings)
-        self._news: dict[str, float] = {}
+        self._news: dict[int, dict[str, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "run": None}
 
-    def begin(self, model: nn.Module, optimizers: Sequence[Optimizer], first_step: int) -> None:
-        """Watch a run that begins, at this step unless the settings say another one."""
+    def begin(self, model: nn.Module, optimizers: Sequence[Optimizer], **known: Any) -> None:
+        """Watch a run that begins, with what is known of it unless the settings say otherwise."""
         self.end(BaseException)  # a run that nobody has ended; its record stays open
         mirrors = [*self._settings.get("mirrors", ()), self]
-        settings = {"first_step": first_step, **self._settings, "mirrors": mirrors}
-        self.run = watch(model, optimizers, *self._asked, **settings)
+        settings = {**known, **self._settings, "mirrors": mirrors}
+        self.run = watch(model, optimizers, self.loss, *self._asked, **settings)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._news |= logged(row)
+        if numbers := logged(row):
+            self._news.setdefault(row["step"], {}).update(numbers)
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def news(self) -> dict[str, float]:
-        """What was measured since this was asked, by the names under which it is logged."""
+    def news(self) -> dict[int, dict[str, float]]:
+        """What was measured since this was asked, by step and the names it is logged under."""
         news, self._news = self._news, {}
         return news
 
