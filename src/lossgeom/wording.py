@@ -42,6 +42,20 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def spelled(text: str, encoding: str, keep: str = "") -> str:
+    r"""Text in which characters that a terminal or its encoding cannot show are escaped.
+
+    >>> spelled("4.60 ± 0.20 in caf\udce9", "ascii")
+    '4.60 +- 0.20 in caf\\udce9'
+    """
+    text = printable(text, keep)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-").encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Write rows of a table below each other.
 

@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 import lossgeom as lg
+from lossgeom.cli.mirror import main
 from tests.recording.test_tables import study
 
 
@@ -47,6 +48,21 @@ def test_tensorboard(runs, command, tmp_path):
         "lossgeom/loss": [(0, 2.0), (5, 1.0)],
         "lossgeom/loss/seconds": [(0, 0.5), (5, 0.5)],
     }
+
+
+def test_tensorboard_keeps_runs_apart_and_shows_the_last_ones(command, tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tests.mirrors.test_tensorboard import scalars
+
+    names = ("a b", "a_b", "\N{GREEK SMALL LETTER ALPHA}", "\N{RIGHTWARDS ARROW}")
+    for value, name in enumerate(names):
+        with lg.Record.create(tmp_path / name) as record:
+            record.append({"step": 3, "metric": "loss", "value": value})
+    for _ in range(2):
+        done = command("mirror", *names, "--to", "tensorboard", "--folder", "t", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    found = [scalars(tmp_path / "t" / name) for name in ("a_b-1", "a_b-2", names[2], "-4")]
+    assert found == [{"lossgeom/loss": [(3, value)]} for value in range(4)]
 
 
 @pytest.mark.slow
@@ -109,6 +125,15 @@ def test_what_it_refuses(command, tmp_path, arguments, message):
     done = command("mirror", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_pipe_that_is_closed_is_no_error_of_another_library(runs, tmp_path, monkeypatch):
+    def closed(self, row):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(lg.mirrors.Console, "write", closed)
+    with pytest.raises(BrokenPipeError):
+        main([str(tmp_path / "study"), "--to", "console"])
 
 
 def test_what_another_library_refuses(runs, command, tmp_path, monkeypatch):

@@ -112,3 +112,11 @@ def test_what_is_no_mirror_is_refused_before_anything_is_written(tmp_path, mirro
     with pytest.raises(TypeError, match=message):
         watched(tmp_path / "new", mirrors)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_console_of_another_encoding_escapes_names():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console = Console(stream)
+    console.write(row(0, "\N{GREEK SMALL LETTER LAMDA}", 2.0))
+    console.close()
+    assert stream.buffer.getvalue() == b"step 0: \\u03bb 2\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lossgeom.wording import printable
+from lossgeom.wording import spelled
 
 
 def show(text: str) -> None:
@@ -16,17 +16,3 @@ def say(text: str) -> None:
     """Print a message of one line, to standard error."""
     message = spelled(f"lossgeom: {text}", sys.stderr.encoding or "utf-8")
     print(message, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def spelled(text: str, encoding: str, keep: str = "") -> str:
-    r"""Text in which characters that a terminal or its encoding cannot show are escaped.
-
-    >>> spelled("4.60 ± 0.20 in caf\udce9", "ascii")
-    '4.60 +- 0.20 in caf\\udce9'
-    """
-    text = printable(text, keep)
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.replace("±", "+-").encode(encoding, "backslashreplace").decode(encoding)
-    return text

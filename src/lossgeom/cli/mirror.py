@@ -24,7 +24,8 @@ examples:
   lossgeom mirror runs/* --to wandb --project p   of a study, each of its runs
   lossgeom mirror runs/mine --to console          as text
 
-W&B, MLflow and Trackio get new runs each time. Where MLflow has them, MLFLOW_TRACKING_URI says."""
+W&B, MLflow and Trackio get new runs each time; TensorBoard shows the last ones. Where MLflow has
+them, MLFLOW_TRACKING_URI says."""
 WITH_FOLDER = ("tensorboard", "wandb")
 
 
@@ -51,18 +52,22 @@ def main(arguments: list[str]) -> int:
         raise ValueError("expected at least one folder: lossgeom mirror RUN [RUN ...] --to WHERE")
     if options.folder and options.to not in WITH_FOLDER:
         raise ValueError(f"expected --folder with tensorboard or wandb, got it with {options.to}")
+    from lossgeom.mirrors import key
     from lossgeom.recording.record import Record
     from lossgeom.recording.rows import latest
     from lossgeom.recording.tables import named_runs
 
-    for name, _, record in named_runs(map(Record.open, options.runs)):
+    runs = named_runs(map(Record.open, options.runs))
+    keys = [key(name) for name, _, _ in runs]
+    for i, (name, _, record) in enumerate(runs):
         rows = latest(record.rows())
+        folder = keys[i] if keys[i] and keys.count(keys[i]) == 1 else f"{keys[i]}-{i + 1}"
         try:
-            mirror = _mirror(options, name, record.config)
+            mirror = _mirror(options, name, folder, record.config)
             for row in through(rows, name):
                 mirror.write(row)
             mirror.close()
-        except ImportError:
+        except (ImportError, BrokenPipeError):
             raise
         except Exception as error:  # of any kind, which other libraries have
             raise RuntimeError(f"{options.to} did not take {record.path}: {error}") from error
@@ -70,8 +75,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _mirror(options: MirrorOptions, name: str, config: dict[str, Any]) -> Mirror:
-    """What writes one run, which is begun where there are such."""
+def _mirror(options: MirrorOptions, name: str, folder: str, config: dict[str, Any]) -> Mirror:
+    """What writes one run, which is begun where there are such, or else has a folder."""
     from lossgeom import mirrors
     from lossgeom.recording.folder import flat
 
@@ -79,8 +84,8 @@ def _mirror(options: MirrorOptions, name: str, config: dict[str, Any]) -> Mirror
     if options.to == "console":
         return mirrors.Console()
     if options.to == "tensorboard":
-        folder = options.folder or Path("tensorboard")
-        return mirrors.TensorBoard(folder / mirrors.key(name), verbose=options.verbose)
+        path = (options.folder or Path("tensorboard")) / folder
+        return mirrors.TensorBoard(path, verbose=options.verbose, purge_step=0)
     if options.to == "wandb":
         return mirrors.WandB(start={**start, "dir": options.folder}, verbose=options.verbose)
     if options.to == "trackio":

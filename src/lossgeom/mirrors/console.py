@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from lossgeom.recording.mirror import Mirror
-from lossgeom.wording import printable
+from lossgeom.wording import spelled
 
 
 class Console(Mirror):
@@ -38,6 +38,7 @@ class Console(Mirror):
         """Print the line of the last step."""
         if self._values:
             values = [f"{name.replace('_', ' ')} {x:.3g}" for name, x in self._values.items()]
-            line = printable(f"step {self._step}: {', '.join(values)}")
-            print(line, file=self.stream or sys.stdout, flush=True)
+            stream = self.stream or sys.stdout
+            line = spelled(f"step {self._step}: {', '.join(values)}", stream.encoding or "utf-8")
+            print(line, file=stream, flush=True)
             self._values.clear()

@@ -9,7 +9,7 @@ from typing import Any
 
 PREFIX = "lossgeom/"
 DETAILS = ("residual", "stderr", "seconds")  # that verbose adds
-OTHER = re.compile(r"[^A-Za-z0-9_.-]+")  # what not every dashboard takes in a key
+OTHER = re.compile(r"[^\w.-]+")  # what not every dashboard takes in a key
 
 
 def logged(row: Mapping[str, Any], *, verbose: bool = False) -> dict[str, float]:
@@ -39,7 +39,7 @@ def logged(row: Mapping[str, Any], *, verbose: bool = False) -> dict[str, float]
 def key(name: str) -> str:
     """A name without what not every dashboard, or file system, takes.
 
-    >>> key("sharpness (eval)")
-    'sharpness_eval'
+    >>> key("sharpness (eval)"), key("λ_max")
+    ('sharpness_eval', 'λ_max')
     """
     return OTHER.sub("_", name).strip("_")

@@ -18,6 +18,8 @@ class TensorBoard(Mirror):
     Args:
         folder: where to; or a ``SummaryWriter`` of yours, which stays open.
         verbose: write residuals, standard errors and seconds, too.
+        purge_step: from which step on what the folder holds already is not shown any more, of a
+            writer that is made here; such as the step at which a run goes on.
 
     Raises:
         ImportError: without tensorboard, which the extra ``tensorboard`` brings.
@@ -28,13 +30,16 @@ class TensorBoard(Mirror):
     >>> mirror.close()
     """
 
-    def __init__(self, folder: str | Path | Any, *, verbose: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path | Any, *, verbose: bool = False, purge_step: int | None = None
+    ) -> None:
         self.verbose = verbose
         self._own = isinstance(folder, (str, Path))
         self.writer: Any = folder
         if self._own:
             required("tensorboard")
-            self.writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(folder)
+            made = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+            self.writer = made(folder, purge_step=purge_step)
 
     def write(self, row: Mapping[str, Any]) -> None:
         for key, value in logged(row, verbose=self.verbose).items():
