@@ -128,6 +128,34 @@ def test_a_record_shows_its_metrics(tmp_path):
     assert Record.create(tmp_path / "empty")._repr_html_()
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda rows: rows.unlink(), lambda rows: rows.write_text("<\n")]
+)
+def test_a_record_that_cannot_be_read_says_so(tmp_path, damage):
+    record = Record.create(tmp_path / "run")
+    damage(tmp_path / "run" / "rows.jsonl")
+    ((heading, told),) = rows_of(record)
+    assert heading == "not readable"
+    assert re.search("rows.jsonl (cannot be read: No such file|is damaged in line 1)", told)
+    assert repr(record) == f"Record({str(record.path)!r}, status='running', {told})"
+
+
+def test_a_long_curve_takes_as_long_as_many_short_ones():
+    """Each point is looked at a few times, and not once for each other one."""
+
+    class Counted(float):
+        looked = 0
+
+        def __eq__(self, other):
+            Counted.looked += 1
+            return float(self) == float(other)
+
+        __hash__ = float.__hash__
+
+    sparkline([Counted(i) for i in range(9_000)], [float(i % 7) for i in range(9_000)])
+    assert Counted.looked < 9_000
+
+
 def test_names_are_escaped_once():
     shown = html_table("<i>", [("a&b", Svg("<svg></svg>"))])
     assert shown.partition(">")[2].startswith("<strong><bdi>&lt;i&gt;</bdi></strong>")
@@ -163,6 +191,7 @@ def test_a_sparkline_has_gaps_and_keeps_extremes():
     ended = points(sparkline([0, 1, 2], [0.0, 10.0, math.nan]))
     assert ended == [(left, low), (middle, high)]  # at their steps, of all
     assert {y for _, y in points(sparkline([0, 1], [1.0, 1.0 + 1e-8]))} == {HEIGHT / 2}
+    assert [y for _, y in points(sparkline([0, 1], [-1.5e308, 1.5e308]))] == [low, high]
 
 
 def test_notebooks_need_no_matplotlib():

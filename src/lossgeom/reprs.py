@@ -160,13 +160,13 @@ def _extremes(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         part = points[start : start + size]
         finite = [point for point in part if math.isfinite(point[1])]
         ends = {end(finite, key=lambda point: point[1]) for end in (min, max) if finite}
-        gap = {point for point in part if point not in finite}
-        kept += sorted({*ends, *list(gap)[:1]}, key=lambda point: point[0])
+        gap = [point for point in part if not math.isfinite(point[1])]
+        kept += sorted({*ends, *gap[:1]}, key=lambda point: point[0])
     return kept
 
 
 def _part_of(value: float, span: tuple[float, float]) -> float:
     """Where a value is from the start of a span, 0, to its end, 1; or .5 if it is rounding."""
-    low, high = span
+    value, low, high = value / 2, span[0] / 2, span[1] / 2  # of which no difference is infinite
     wide = high - low > ROUNDING * max(abs(low), abs(high))
     return (value - low) / (high - low) if wide else 0.5

@@ -37,7 +37,7 @@ from lossgeom.recording.rows import (
     measured_in,
     read_rows,
 )
-from lossgeom.recording.shown import shown
+from lossgeom.recording.shown import in_line, shown
 
 
 class Record:
@@ -139,10 +139,10 @@ class Record:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Record({str(self.path)!r}, status={self.status!r}, rows={len(self.rows())})"
+        return in_line(self.path, self.manifest, self.rows)
 
     def _repr_html_(self) -> str:
-        return shown(self.path, self.manifest, self.rows())
+        return shown(self.path, self.manifest, self.rows)
 
     # The manifest
 
