@@ -155,3 +155,12 @@ def test_an_unknown_matrix_and_no_pair(unchecked):
         lg.layer_eigenpairs(problem, seed=-1)
     with pytest.raises(ValueError, match="expected memory_budget of at least 0"):
         lg.layer_eigenpairs(problem, memory_budget=-1)
+
+
+def test_a_block_may_need_more_than_is_kept_by_default(monkeypatch):
+    monkeypatch.setattr("lossgeom.curvature._needed_memory.WORKSPACE", 3 * 2**30)
+    problem = problem_of("tanh")
+    assert lg.Hessian(problem).memory.least > MODULE.MEMORY_BUDGET
+    assert all(pairs.converged.all() for pairs in lg.layer_eigenpairs(problem, 1).values())
+    with pytest.raises(lg.MemoryBudgetError, match="needs at least 3,"):
+        lg.layer_eigenpairs(problem, 1, memory_budget=MODULE.MEMORY_BUDGET)

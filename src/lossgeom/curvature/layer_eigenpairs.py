@@ -48,7 +48,7 @@ def layer_eigenpairs(
     matrix: Matrix = "hessian",
     tol: float = 1e-3,
     seed: int = 0,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
 ) -> dict[str, EigenPairs]:
     r"""The k largest eigenpairs of each layer's exact block of a curvature matrix.
 
@@ -78,7 +78,8 @@ def layer_eigenpairs(
         matrix: ``"hessian"`` or ``"gauss_newton"``.
         tol: on residuals, see :func:`top_eigenpairs`.
         seed: of random starts and probes.
-        memory_budget: bytes of inputs and gradients to keep, and for each block by itself; 2 GiB.
+        memory_budget: bytes of inputs and gradients to keep, and for each block by itself all that
+            is held, see :class:`lossgeom.Memory`; None for 2 GiB besides what blocks need.
 
     Returns:
         The pairs of each layer, by its name, in the order of the modules. Other parameters, and
@@ -115,11 +116,10 @@ class LayerBlocks:
         layers: that have one, in the order of the modules.
     """
 
-    def __init__(
-        self, problem: Problem, matrix: Matrix, memory_budget: int = MEMORY_BUDGET
-    ) -> None:
+    def __init__(self, problem: Problem, matrix: Matrix, memory_budget: int | None = None) -> None:
         self._kind = named_matrix(matrix)
-        check_at_least(0, memory_budget=memory_budget)
+        self._room = MEMORY_BUDGET if memory_budget is None else memory_budget
+        check_at_least(0, memory_budget=self._room)
         self.problem, self._budget = checked_problem(problem), memory_budget
         batch = problem.first_batch()
         guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
@@ -148,7 +148,7 @@ class LayerBlocks:
     @cached_property
     def _products(self) -> Mapping[str, Product]:
         """Products with blocks made from the rows of layers; none where there are none to keep."""
-        problem, pieces, room = self.problem, dict[str, list[Product]](), self._budget
+        problem, pieces, room = self.problem, dict[str, list[Product]](), self._room
         names = on_few(problem, problem.first_batch(), self._piecewise_linear)
 
         def keep(rows: LayerRows) -> None:
