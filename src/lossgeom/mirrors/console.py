@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from io import TextIOBase
+from typing import Any
 
 from lossgeom.recording.mirror import Mirror
 from lossgeom.wording import spelled
@@ -23,7 +24,7 @@ class Console(Mirror):
     step 50: sharpness 17.3, edge ratio nan
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIOBase | None = None) -> None:
         self.stream = stream
         self._step: int | None = None
         self._values = dict[str, float]()

@@ -66,7 +66,7 @@ class Curve:
 
 
 def draw_metric(
-    axes: Sequence[Any],
+    axes: Sequence[Any] | np.ndarray,
     panel: Panel,
     groups: Groups,
     columns: Groups,

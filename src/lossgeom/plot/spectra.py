@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lossgeom.linalg import EigenPairs, SpectralDensity
 from lossgeom.plot.style import (
     BEHIND,
     THRESHOLD,
+    Numbers,
     drawing,
     literal,
     looks,
@@ -195,11 +195,11 @@ def draw_levels(axis: Any, levels: Mapping[str, float]) -> None:
 
 def draw_density(
     axes: Any,
-    grid: ArrayLike,
-    density: ArrayLike,
-    stderr: ArrayLike,
+    grid: Numbers,
+    density: Numbers,
+    stderr: Numbers,
     *,
-    outliers: ArrayLike = (),
+    outliers: Numbers = (),
     errors: float = 2.0,
     one_eigenvalue: float | None = None,
     label: str | None = None,

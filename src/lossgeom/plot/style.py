@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lossgeom.extras import required
@@ -37,6 +36,7 @@ PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 BEHIND: dict[str, Any] = {"zorder": 1.5, "bbox": PAPER}  # curves, and before the lines
 LEGEND, LINE = 16, 0.18  # characters of a legend to an inch, and inches of a line of it
 
+Numbers = Tensor | np.ndarray | Sequence[Any]
 T = TypeVar("T")
 
 
@@ -120,7 +120,7 @@ def named(things: T | Mapping[str, T]) -> dict[str, T]:
     return dict(things) if isinstance(things, Mapping) else {"": things}
 
 
-def numbers(values: ArrayLike | Tensor) -> np.ndarray:
+def numbers(values: Numbers) -> np.ndarray:
     """Numbers as matplotlib takes them, from any device and of any type."""
     found = values.detach().cpu().double() if isinstance(values, Tensor) else values
     return np.asarray(found, dtype=float)
