@@ -7,10 +7,11 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import lossgeom as lg
-from lossgeom import Record
+from lossgeom import Record, Verdict
 from lossgeom.plot.trajectories import REACH
 from lossgeom.plot.units import with_unit
 from lossgeom.recording.metric_figures import Panel
@@ -120,6 +121,18 @@ def test_an_edge_says_its_verdict(tmp_path):
         for name, run in (("0.5", "a"), ("0.25", "b"))
     ]
     assert [text.get_text() for text in legend.get_texts()] == told
+
+
+def test_a_long_verdict_stays_in_the_figure(tmp_path, monkeypatch):
+    said = Verdict("not stated", "steps are on mini-batches, and have another edge; " * 12)
+    monkeypatch.setattr("lossgeom.plot.trajectories.verdict_of", lambda _: said)
+    figure = lg.plot.edge(make_run(tmp_path, [2.0, 3.8, 4.1], threshold=4.0))
+    FigureCanvasAgg(figure).draw()
+    title = figure.axes[0].title
+    box = title.get_window_extent()
+    assert 0 < box.x0 < box.x1 < figure.bbox.width
+    assert title.get_text().count("\n") == 3
+    assert title.get_text().endswith(" ...")
 
 
 def test_an_edge_is_shown_where_it_is_in_reach(tmp_path):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SIZE = (6.4, 3.4)  # inches
 WIDE = 1e3  # times its least value, from which on a metric is drawn with logarithms
 REACH = 2.0  # times as high as its values a panel may be, to show their threshold
-LINE = 90  # characters of a title
+LINE, LINES = 82, 4  # characters of a title, and lines of a remark in it
 GAUGES = ("sharpness", "effective_sharpness", "edge_ratio", "batch_sharpness")  # the best first
 OF_STEPS = ("realised_edge", "update_curvature", "critical_step")
 
@@ -130,12 +130,19 @@ def _figure(
         if len(runs) == 1:
             remarks = [*map(str, verdicts.values()), *remarks]
         if remarks:
-            axis.set_title("\n".join(textwrap.fill(literal(each), LINE) for each in remarks))
+            axis.set_title("\n".join(map(_folded, remarks)))
         for line in axis.lines:
             if line.get_label() in kinds:
                 line.set_label(f"{line.get_label()}: {kinds[line.get_label()]}")
     figure: Figure = axis.figure
     return figure
+
+
+def _folded(remark: str) -> str:
+    """A remark as wide as a figure is, with its end left out where it would be half as high."""
+    return textwrap.fill(
+        literal(remark), LINE, max_lines=LINES, placeholder=" ...", break_on_hyphens=False
+    )
 
 
 def _panel(metric: str, runs: dict[str, Record]) -> Panel:
