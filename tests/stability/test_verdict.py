@@ -227,6 +227,7 @@ def test_what_is_left_of_mini_batches_where_no_gauge_tells():
     )
     plain = edge_verdict(replace(series, full_batch=False, formula="2/lr")).reason
     assert "measured, and have another edge; batch sharpness would tell, of SGD with" in plain
+    assert "momentum: metrics=[lossgeom.metrics.BatchSharpness(batch_size)]. Dropout" in plain
     assert all(cause in plain for cause in ("Dropout", "mode='eval'", "a part", "full_batch=True"))
 
 

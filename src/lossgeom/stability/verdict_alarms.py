@@ -144,7 +144,8 @@ def _other_steps(series: EdgeSeries) -> str:
 def _remedies(series: EdgeSeries) -> str:
     """What would tell instead."""
     if series.status != "unknown" and series.formula == PLAIN_SGD:
-        return f"batch sharpness would tell, of SGD without momentum. {CAUSES}"
+        gauge = "batch sharpness would tell, of SGD without momentum"
+        return f"{gauge}: metrics=[lossgeom.metrics.BatchSharpness(batch_size)]. {CAUSES}"
     full = "effective_sharpness at a checkpoint tells of full-batch steps, and "
     known = "" if series.status == "unknown" else full
     return (
