@@ -111,6 +111,16 @@ def test_trackio(runs, command, tmp_path, monkeypatch):
     assert {run for run, _, _ in found} == {"lr0.1-seed10", "lr1.0-seed10", "mine (2)"}
 
 
+def test_what_is_no_record_is_left_out(runs, command, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    done = command("mirror", "checkpoints", "mine (2)", "--to", "console", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        0,
+        "lossgeom: no records, and left out: checkpoints\n",
+    )
+    assert done.stdout.endswith("mine (2): 2 measurements to console\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -30,6 +30,7 @@ examples:
   lossgeom run progressive_sharpening --help             all of its settings
   lossgeom run all                                       every study, into one page of claims
   lossgeom report runs/progressive_sharpening            from what is recorded so far
+  lossgeom mirror runs/mine --to tensorboard             into tensorboard/mine
   lossgeom measure net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom bound pac-bayes net.py:model net.py:data --checkpoint trained.safetensors
   lossgeom doctor net.py:model net.py:data               functions that return them

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from lossgeom.cli.messages import say
 from lossgeom.wording import unknown
 
 REGISTRY = ConstructorRegistry()
@@ -39,6 +41,17 @@ def optional(metavar: str, default: str = "none") -> Any:
 def named(metavar: str) -> Any:
     """Describe an argument that has no flag."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def records_among(paths: Sequence[Path]) -> Sequence[Path]:
+    """Leave out what else a pattern such as ``runs/*`` has matched, and say so."""
+    from lossgeom.recording.folder import is_record
+
+    others = [path for path in paths if path.exists() and not is_record(path)]
+    if not others or len(others) == len(paths):
+        return paths
+    say(f"no records, and left out: {', '.join(map(str, others))}")
+    return [path for path in paths if path not in others]
 
 
 def choices(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lossgeom.cli.arguments import named, optional, parsed
+from lossgeom.cli.arguments import named, optional, parsed, records_among
 from lossgeom.cli.messages import show
 from lossgeom.cli.terminal import through
 from lossgeom.extras import required
@@ -21,11 +21,11 @@ Write what records hold into TensorBoard, W&B, MLflow or Trackio, a run for each
 
 examples:
   lossgeom mirror runs/mine --to tensorboard      into tensorboard/mine
-  lossgeom mirror runs/* --to wandb --project p   of a study, each of its runs
+  lossgeom mirror runs/* --to wandb --project p   all records; of a study, each of its runs
   lossgeom mirror runs/mine --to console          as text
 
-W&B, MLflow and Trackio get new runs each time; TensorBoard shows the last ones. Where MLflow has
-them, MLFLOW_TRACKING_URI says."""
+W&B, MLflow and Trackio get new runs each time; in TensorBoard they take the place of the last ones.
+Where MLflow has them, MLFLOW_TRACKING_URI says. Of several, what is no record is left out."""
 WITH_FOLDER = ("tensorboard", "wandb")
 
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     from lossgeom.recording.rows import latest
     from lossgeom.recording.tables import named_runs
 
-    runs = named_runs(map(Record.open, options.runs))
+    runs = named_runs(map(Record.open, records_among(options.runs)))
     keys = [key(name) for name, _, _ in runs]
     for i, (name, _, record) in enumerate(runs):
         rows = latest(record.rows())

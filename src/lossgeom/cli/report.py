@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from lossgeom.cli.arguments import named, optional, parsed
+from lossgeom.cli.arguments import named, optional, parsed, records_among
 from lossgeom.cli.messages import say, show
 from lossgeom.recording.json_files import plain, write_json
 
@@ -54,15 +54,11 @@ def main(arguments: list[str]) -> int:
     options = parsed(ReportOptions, arguments, "report", HELP)
     if not options.runs:
         raise ValueError("expected at least one folder: lossgeom report RUN [RUN ...]")
-    from lossgeom.recording.folder import is_record
     from lossgeom.recording.record import Record
     from lossgeom.recording.verdicts import is_about_the_edge, verdict_of
     from lossgeom.report import render
 
-    others = [path for path in options.runs if path.exists() and not is_record(path)]
-    runs = [path for path in options.runs if path not in others] or options.runs
-    if len(runs) < len(options.runs):
-        say(f"no records, and left out: {', '.join(map(str, others))}")
+    runs = records_among(options.runs)
     page = render(runs, options.out)
     for path in runs:
         record = Record.open(path)
