@@ -75,7 +75,10 @@ def test_nothing_is_said_of_a_reader_who_leaves(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["walk"], "unknown command 'walk'; expected bound, doctor, list, measure, report or run"),
+        (
+            ["walk"],
+            "unknown command 'walk'; expected bound, doctor, list, measure, mirror, report or run",
+        ),
         (["Measure"], "unknown command 'Measure': did you mean measure? expected bound, "),
         (["run"], "expected the name of a study"),
         (["run", "sharpness"], "unknown study 'sharpness'; expected batch_norm, batch_size, edge"),
