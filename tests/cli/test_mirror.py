@@ -14,7 +14,8 @@ from tests.recording.test_tables import study
 def runs(tmp_path):
     """A study of two runs, and a run alone."""
     study(tmp_path / "study")
-    with lg.Record.create(tmp_path / "mine (2)", {"lr": 0.1, "network": {"width": 4}}) as record:
+    config = {"lr (max)": 0.1, "network": {"width": 4}}
+    with lg.Record.create(tmp_path / "mine (2)", config) as record:
         for step, value in ((0, 3.0), (5, 1.0), (0, 2.0)):
             record.append({"step": step, "metric": "loss", "value": value, "seconds": 0.5})
     return ["study", "mine (2)"]
@@ -93,7 +94,7 @@ def test_mlflow(runs, command, tmp_path, monkeypatch):
         experiment_names=["mine"], output_format="list")}  # fmt: skip
     mlflow.set_tracking_uri(before)
     assert set(found) == {"lr0.1-seed10", "lr1.0-seed10", "mine (2)"}
-    assert found["mine (2)"].data.params == {"lr": "0.1", "network.width": "4"}
+    assert found["mine (2)"].data.params == {"lr_max": "0.1", "network.width": "4"}
     assert found["mine (2)"].data.metrics == {"lossgeom/loss": 1.0}
 
 

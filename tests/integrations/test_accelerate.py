@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lossgeom.mirrors import Console
 from tests.integrations.frameworks import assert_examples_run, assert_page_runs, framework
 from tests.integrations.runs import (
     FEW,
@@ -123,6 +124,13 @@ def test_other_processes_have_an_empty_context(tmp_path, monitor):
         optimizer.step()
     monitor(other, model, optimizer, record=tmp_path / "record", **FEW).close()
     assert not list(tmp_path.iterdir())
+
+
+def test_mirrors_are_a_list(tmp_path, monitor, accelerator):
+    model, mirror = Classifier(), Console()
+    with pytest.raises(TypeError, match="expected a list of mirrors"):
+        monitor(accelerator(), model, optimizer_of(model)[0], "cross_entropy", [], tmp_path,
+                mirrors=mirror)  # fmt: skip
 
 
 @pytest.mark.slow

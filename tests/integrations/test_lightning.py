@@ -260,6 +260,9 @@ def test_what_cannot_be_measured_is_said_before_anything_is_trained(tmp_path, pl
     before = bits(module)
     with pytest.raises(TypeError, match="unknown argument 'evry'"):
         trainer_of(pl, geometry(record=tmp_path, evry=3, **FEW)).fit(module, loader())
+    one = geometry(record=tmp_path, mirrors=lg.mirrors.Console(), **FEW)
+    with pytest.raises(TypeError, match="expected a list of mirrors"):
+        trainer_of(pl, one).fit(module, loader())
     assert bits(module) == before
 
 

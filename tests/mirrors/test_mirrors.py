@@ -66,6 +66,18 @@ def test_one_that_cannot_be_closed_warns():
     mirrors.close()
 
 
+def test_a_folder_is_let_go_of_where_closing_a_mirror_is_interrupted(tmp_path):
+    class Slow(Kept):
+        def close(self):
+            raise KeyboardInterrupt
+
+    record = lg.Record.create(tmp_path)
+    record.mirrors.add([Slow()])
+    with pytest.raises(KeyboardInterrupt):
+        record.finish()
+    assert lg.Record.create(tmp_path, resume=True).reopened == "finished"
+
+
 def watched(folder, mirrors):
     """The parameters at the end of a short training that is watched, and its record."""
     torch.manual_seed(0)

@@ -101,8 +101,9 @@ def test_parts_with_standard_errors():
 def test_what_is_no_layer(problem, unchecked):
     with pytest.raises(ValueError, match="expected some layers to draw, got none"):
         lg.plot.layers([])
-    with pytest.raises(TypeError, match="expected layers of layer_summands, "):
-        lg.plot.layers({"a": 2.0})
+    for wrong in ({"a": 2.0}, [2.0]):
+        with pytest.raises(TypeError, match="expected layers of layer_summands, "):
+            lg.plot.layers(wrong)
 
 
 def test_norms_of_examples(problem):

@@ -100,3 +100,21 @@ def test_axes_of_ones_own(density, pairs):
 def test_a_level_that_is_not_known(density):
     with pytest.raises(ValueError, match="expected levels that are numbers, got NaN for '2/lr'"):
         lg.plot.density(density, levels={"2/lr": math.nan})
+
+
+def test_eigenvalues_of_no_density(density, pairs):
+    for several, others in (({"a": density, "b": density}, pairs), (density, {"c": pairs})):
+        with pytest.raises(ValueError, match="expected eigenvalues by the names of the densities"):
+            lg.plot.density(several, eigenvalues=others)
+
+
+def test_complex_eigenvalues():
+    with pytest.raises(ValueError, match="expected real numbers to draw, got complex ones"):
+        lg.plot.spectrum(torch.tensor([1.0 + 1.0j]))
+
+
+@pytest.mark.parametrize("name", ["W" * 9, "x" * 14, "y" * 35, "a"])
+def test_a_legend_is_within_its_figure(name):
+    figure = lg.plot.spectrum({f"{name}{i}": [2.0, 1.0] for i in range(8)})
+    figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width

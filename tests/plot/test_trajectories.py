@@ -169,6 +169,31 @@ def test_hostile_names_are_words(tmp_path):
     assert lg.plot.trajectory(metric, evil)._repr_png_()
 
 
+def test_many_thresholds_are_not_named_and_values_stay_in_sight(tmp_path):
+    for i in range(40):
+        with Record.create(tmp_path / f"{i:02}", {"seed": i}) as record:
+            for step in range(2):
+                row = {"step": step, "metric": "sharpness", "value": 1.0 + step}
+                record.append({**row, "threshold": 2.0 + i + step * (i % 2)})
+    figure = lg.plot.edge([tmp_path / f"{i:02}" for i in range(40)])
+    (axis,) = figure.axes
+    assert axis.get_ylim()[1] < 10
+    assert len(axis.texts) == 1
+    hidden, _, rest = axis.texts[0].get_text().partition(" of ")
+    assert rest == "40 thresholds are out of this range"
+    assert 30 < int(hidden) < 40
+    dashed = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+    assert len(dashed) >= 40
+
+
+@pytest.mark.parametrize(
+    "ax", [Figure(), Figure().subplots(1, 2), Figure().add_subplot(projection="3d")]
+)
+def test_what_cannot_be_drawn_on(tmp_path, ax):
+    with pytest.raises(TypeError, match="expected axes of matplotlib in a plane"):
+        lg.plot.trajectory(make_run(tmp_path / "a", [1.0]), "sharpness", ax=ax)
+
+
 def test_the_gauge_that_all_runs_have(tmp_path):
     first = make_run(tmp_path / "a", [1.0, 2.0], threshold=4.0)
     with Record.create(tmp_path / "a", first.config, resume=True) as record:

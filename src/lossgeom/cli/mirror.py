@@ -93,5 +93,5 @@ def _mirror(options: MirrorOptions, name: str, folder: str, config: dict[str, An
     mlflow = required("mlflow")
     mlflow.set_experiment(options.project)
     mirror = mirrors.MLflow(start={"run_name": name}, verbose=options.verbose)
-    mlflow.log_params(flat(config))
+    mlflow.log_params({mirrors.key(name): value for name, value in flat(config).items()})
     return mirror

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lossgeom.extras import required
 from lossgeom.losses import LossLike
 from lossgeom.mirrors import Mirror, logged
+from lossgeom.recording.mirror import checked_mirrors
 from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
@@ -90,5 +91,5 @@ def monitor(
     """
     if not accelerator.is_main_process:
         return ExitStack()
-    mirrors = [*mirrors, _Trackers(accelerator)]
+    mirrors = [*checked_mirrors(mirrors), _Trackers(accelerator)]
     return watch(model, optimizers, loss, batches, record, every, mirrors=mirrors, **settings)

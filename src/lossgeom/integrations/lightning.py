@@ -30,6 +30,7 @@ class LossGeometry(Callback):  # type: ignore[misc]
 
     What was measured goes to every logger of the trainer, at the step that it is of, as
     ``lossgeom/sharpness`` and so on, and into ``trainer.callback_metrics``, for other callbacks.
+    The numbers of several of these have the same names there; their records tell them apart.
 
     In data-parallel training the first process measures, and the others wait for it.
 

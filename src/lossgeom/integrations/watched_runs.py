@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lossgeom.losses import LossLike
 from lossgeom.mirrors import Mirror, logged
+from lossgeom.recording.mirror import checked_mirrors
 from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
@@ -52,7 +53,7 @@ class WatchedRuns(Mirror):
     def begin(self, model: nn.Module, optimizers: Sequence[Optimizer], **known: Any) -> None:
         """Watch a run that begins, with what is known of it unless the settings say otherwise."""
         self.end(BaseException)  # a run that nobody has ended; its record stays open
-        mirrors = [*self._settings.get("mirrors", ()), self]
+        mirrors = [*checked_mirrors(self._settings.get("mirrors", ())), self]
         settings = {**known, **self._settings, "mirrors": mirrors}
         self.run = watch(model, optimizers, self.loss, *self._asked, **settings)
 

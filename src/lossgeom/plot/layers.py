@@ -12,7 +12,7 @@ from lossgeom.curvature import BlockSharpness, LayerStructure, LayerSummand, Med
 from lossgeom.estimate import Estimate
 from lossgeom.metrics.structure import arrays_of
 from lossgeom.plot.structure import draw_structure
-from lossgeom.plot.style import colours, drawing, literal, plain
+from lossgeom.plot.style import checked_axes, colours, drawing, literal, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def layers(found: Layers, *, ax: Axes | None = None) -> Figure:
     if isinstance(found, Mapping):
         rows = {name: _numbers(each) for name, each in found.items()}
     else:
-        rows = {each.name: _numbers(each) for each in found}
+        rows = {each.name: row for each, row in [(each, _numbers(each)) for each in found]}
     if not rows:
         raise ValueError("expected some layers to draw, got none")
     kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
@@ -95,7 +95,7 @@ def _alone(layer: LayerStructure, ax: Any) -> Figure:
     if ax is None:
         with plain():
             return draw_structure(arrays_of(layer), outliers)
-    if ax.get_subplotspec() is None:
+    if checked_axes(ax).get_subplotspec() is None:
         raise ValueError(
             "expected axes of figure.subplots, whose place is divided among the panels of a layer, "
             "got axes without a place in a grid"

@@ -73,7 +73,12 @@ def density(
         raise ValueError(
             f"expected levels that are numbers, got NaN for {unknown[0]!r}; leave it out"
         )
-    densities, marked = named(density), named(eigenvalues)
+    densities, marked = named(density), {} if eigenvalues is None else named(eigenvalues)
+    if not marked.keys() <= densities.keys():
+        raise ValueError(
+            f"expected eigenvalues by the names of the densities, {list(densities)}, got those of "
+            f"{list(marked)}"
+        )
     with drawing(ax, *SIZE) as axis:
         for (name, each), look in zip(densities.items(), looks(len(densities)), strict=True):
             colour, dashes, _ = look

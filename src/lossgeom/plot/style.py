@@ -58,7 +58,7 @@ def drawing(ax: Any, width: float, height: float, title: str = "") -> Iterator[A
         title: of the legend.
     """
     if ax is not None:
-        yield ax
+        yield checked_axes(ax)
         handles, labels = ax.get_legend_handles_labels()
         if len(labels) > 1:
             ax.legend(handles, labels, title=title)
@@ -68,6 +68,15 @@ def drawing(ax: Any, width: float, height: float, title: str = "") -> Iterator[A
         yield axes[0, 0]
         if len(axes[0, 0].get_legend_handles_labels()[1]) > 1:
             legend(figure, axes, title)
+
+
+def checked_axes(ax: Any) -> Any:
+    """Return axes that can be drawn on, or raise a TypeError for anything else."""
+    if not isinstance(ax, required("matplotlib.axes").Axes) or ax.name == "3d":
+        raise TypeError(
+            f"expected axes of matplotlib in a plane, as of figure.subplots(), for ax, got {ax!r}"
+        )
+    return ax
 
 
 def panels(
@@ -92,8 +101,13 @@ def legend(figure: Any, axes: np.ndarray, title: str) -> None:
             found.setdefault(text, handle)
     room = int(LEGEND * figure.get_figwidth())
     columns = max(1, min(6, len(found), room // (5 + max(map(len, found), default=0))))
+    place = {"title": title, "loc": "outside upper center"}
+    made = figure.legend(found.values(), found, ncols=columns, **place)
+    while columns > 1 and made.get_window_extent().width > figure.bbox.width:
+        made.remove()
+        columns -= 1
+        made = figure.legend(found.values(), found, ncols=columns, **place)
     figure.set_figheight(figure.get_figheight() + LINE * (-(-len(found) // columns) - 1))
-    figure.legend(found.values(), found, title=title, loc="outside upper center", ncols=columns)
 
 
 def label(axis: Any, drawing: Any) -> None:
@@ -121,7 +135,9 @@ def named(things: T | Mapping[str, T]) -> dict[str, T]:
 
 
 def numbers(values: Numbers) -> np.ndarray:
-    """Numbers as matplotlib takes them, from any device and of any type."""
+    """Numbers as matplotlib takes them, from any device and of any real type."""
+    if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
+        raise ValueError("expected real numbers to draw, got complex ones; take .real or .abs()")
     found = values.detach().cpu().double() if isinstance(values, Tensor) else values
     return np.asarray(found, dtype=float)
 

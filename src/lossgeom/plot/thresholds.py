@@ -14,6 +14,7 @@ from lossgeom.recording.record import Record
 
 ROOM = 1.08  # times a threshold, for its name above it
 LINE = 0.11  # of text, as a part of a panel
+MANY = 8  # thresholds, beyond which none is named any more
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def make_room(axis: Any, columns: Sequence[Sequence[Line]]) -> None:
     scale, view = axis.yaxis.get_transform(), axis.get_ylim()
     sides = [[_side(line, view) for line in lines] for lines in columns]
     low, high = scale.transform(view)
-    most = {side: max((of.count(side) for of in sides), default=0) for side in (-1, 1)}
+    counts = {side: [of.count(side) for of in sides if len(of) <= MANY] for side in (-1, 1)}
+    most = {side: max(of, default=0) for side, of in counts.items()}
     down, up = ((most[side] + 1) // 2 * 1.2 * LINE * (high - low) for side in (-1, 1))
     axis.set_ylim(*scale.inverted().transform((low - down, high + up)))
 
@@ -82,9 +84,12 @@ def make_room(axis: Any, columns: Sequence[Sequence[Line]]) -> None:
 def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -> None:
     """Draw a line for all runs in black, and others in the colour and with the name of their runs.
 
-    What is outside of the panel is said in words at the edge next to it.
+    What is outside of the panel is said in words at the edge next to it. Many are not named.
     """
     view = axis.get_ylim()
+    if len(lines) > MANY:
+        _draw_many(axis, lines, groups, view)
+        return
     sides = ((0.01, "left"), (0.99, "right"))  # by turns, first where curves have yet to rise
     for i, line in enumerate(lines):
         (x, align), (name, colour) = sides[i % 2], _whose(line, groups)
@@ -99,6 +104,22 @@ def draw_lines(axis: Any, lines: Sequence[Line], groups: dict[str, list[str]]) -
                   va="top" if side > 0 else "bottom", transform=axis.transAxes)  # fmt: skip
     if lines:
         axis.set_ylim(view)
+
+
+def _draw_many(
+    axis: Any, lines: Sequence[Line], groups: dict[str, list[str]], view: tuple[float, float]
+) -> None:
+    """Draw lines without their names, and say how many are not in view."""
+    hidden = 0
+    for line in lines:
+        steps = line.steps or axis.get_xlim()
+        values = line.values or (line.value, line.value)
+        hidden += bool(_side(line, view))
+        axis.plot(steps, values, **{**THRESHOLD, "color": _whose(line, groups)[1]})
+    if hidden:
+        text = f"{hidden} of {len(lines)} thresholds are out of this range"
+        axis.text(0.99, 0.98, text, ha="right", va="top", transform=axis.transAxes, **BEHIND)
+    axis.set_ylim(view)
 
 
 def _side(line: Line, view: tuple[float, float]) -> int:

@@ -125,10 +125,10 @@ class Record:
 
     def close(self) -> None:
         """Let other processes write, and close the mirrors."""
-        self.mirrors.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        self.mirrors.close()
 
     def __enter__(self) -> Record:
         return self
