@@ -197,7 +197,7 @@ class _Search:
         Of an eigenvector there the Ritz vector has what its polynomial, if that grows from there
         on, makes of a hundredth of the start's typical share, and what its residual allows at most.
         """
-        if not ritz.basis.room:
+        if not (ritz.basis.room and self.products.norm):
             return True
         if not (self.products.finite and ritz.basis.of_one_vector and ritz.converged(self.tol)[0]):
             return False
