@@ -107,3 +107,31 @@ def test_a_basis_is_put_down_and_has_to_fit():
     assert not any("basis" in what for what in hessian.memory.besides)
     with pytest.raises(lg.MemoryBudgetError, match="for a basis, of which 32 MB"):
         lg.top_eigenpairs(hessian, max_basis=40)
+
+
+def test_what_is_kept_gives_way_to_what_is_needed_later():
+    """To a larger batch, to a block of vectors, and to a basis."""
+    p, v = problem(), torch.ones_like(problem().theta)
+    least = lg.Hessian(p).memory.least
+    hessian = lg.Hessian(p, memory_budget=least + 20 * v.nbytes)
+    expected = hessian @ v
+    kept = hessian.memory.besides["graphs and recordings, kept between products"]
+    assert 0 < kept <= 20 * v.nbytes
+    assert lg.top_eigenpairs(hessian, max_basis=20 - kept // v.nbytes // 2).converged.all()
+    assert not any(hessian.memory.besides.values())
+    torch.testing.assert_close(hessian @ v, expected)
+
+    hessian = lg.Hessian(p, memory_budget=least + kept)
+    hessian @ v
+    hessian @ torch.ones(len(v), 2)
+    assert hessian.memory.least > least
+    assert hessian.memory.announced == least + kept
+
+    raws = list(p.batches)
+    larger = [raws[0], (raws[0][0].repeat(40, 1), raws[0][1].repeat(40))]
+    p = lg.Problem(p.model, "cross_entropy", larger, check=False)
+    needed = lg.Hessian(p, memory_budget=0)
+    expected = needed @ v
+    hessian = lg.Hessian(p, memory_budget=needed.memory.least + kept // 2)
+    torch.testing.assert_close(hessian @ v, expected)
+    assert hessian.memory.announced == needed.memory.least + kept // 2

@@ -191,6 +191,19 @@ def test_outliers_are_taken_out():
     assert known.count(-math.inf, -1).value == pytest.approx(1, abs=20 * known.count(-9, -1).stderr)
 
 
+def test_many_known_pairs_leave_half_of_the_steps():
+    """Otherwise one node would stand for all that is not known, outliers included."""
+    values = outliers_and_bulk()
+    A = rotated(values)
+    pairs = lg.top_eigenpairs(A, k=30, which="smallest", max_matvecs=2000)
+    density = lg.spectral_density(A, probes=4, steps=24, known=pairs)
+    assert density.outliers >= 24
+    assert density.matvecs == 1 + 4 * 12
+    moment, exact = density.moment(2), values.square().mean().item()
+    assert abs(moment.value - exact) <= 5 * moment.stderr
+    assert density.count(1, math.inf).stderr > 0.1
+
+
 def test_the_error_beside_outliers_is_honest(unchecked):
     """Of the bulk and of the trace, also with eigenvalues of which a probe sees one combination."""
     values = outliers_and_bulk()
@@ -318,6 +331,17 @@ def test_bad_input(unchecked):
     for other in (rotated(LARGE + 0.1), rotated(LARGE[:500])):
         with pytest.raises(ValueError, match="expected known= to be eigenpairs of this matrix"):
             lg.spectral_density(other, probes=2, steps=5, known=pairs)
+    same, V = pairs.vectors[:, [0, 0]], pairs.vectors
+    for changes in (
+        {"values": pairs.values[[0, 0]], "vectors": same, "residuals": pairs.residuals[[0, 0]]},
+        {"vectors": 2 * V, "residuals": pairs.residuals + 1},
+        {"vectors": V / 2},
+        {"vectors": V.flip(1), "residuals": torch.full((2,), math.nan)},
+        {"vectors": V.flip(1), "residuals": torch.full((2,), math.inf)},
+    ):
+        known = dataclasses.replace(pairs, **changes)
+        with pytest.raises(ValueError, match="expected known= to be eigenpairs of this matrix"):
+            lg.spectral_density(rotated(LARGE), probes=2, steps=5, known=known)
     for n in (6, 600):
         with pytest.raises(ValueError, match="expected a symmetric operator"):
             lg.spectral_density(torch.triu(torch.ones(n, n)), probes=2, steps=5)

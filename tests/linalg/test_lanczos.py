@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh
 
 from lossgeom import conjugate_gradients, top_eigenpairs
-from lossgeom.linalg import Dense, LinearOperator, MatrixFree, Memory
+from lossgeom.linalg import Dense, LinearOperator, MatrixFree, Memory, random_numbers
 from tests.linalg.spectra import FORMS, SPECTRA, check_pairs, rotated, wanted
 
 
@@ -38,6 +38,7 @@ def test_float32(name):
 
 
 def test_zero_operator():
+    assert top_eigenpairs(torch.zeros(60, 60)).verified
     pairs = top_eigenpairs(torch.zeros(5, 5), 3)
     assert pairs.values.tolist() == [0, 0, 0]
     assert pairs.converged.all()
@@ -191,6 +192,23 @@ def test_four_vectors_take_hardly_more_products_than_any_number(seed):
     assert few.verified == plenty.verified
     assert few.matvecs <= 1.3 * plenty.matvecs
     check_pairs(A, few, 1e-3)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("seed", [13, 27, 61, 71, 78])
+def test_what_the_start_has_of_a_pair_is_not_lost_beyond_it_after_restarts(seed):
+    """There a polynomial may be zero close to the other end of the spectrum, and large farther."""
+    n, share = 300, 0.02  # of what a random vector has typically
+    bulk = 0.3 * torch.linspace(-2, 2, n - 6)
+    values = torch.cat([torch.tensor([10.0, 9, 7, 5, 4]), bulk, torch.zeros(1)]).double()
+    b, u = (torch.randn(n, generator=random_numbers(seed + i)).double() for i in range(2))
+    b /= b.norm()  # what the search starts from
+    u -= b * (b @ u)
+    u = share / n**0.5 * b + (1 - share**2 / n) ** 0.5 * u / u.norm()
+    P = torch.eye(n).double() - torch.outer(u, u)
+    A = P @ torch.diag(values) @ P - 12 * torch.outer(u, u)
+    pairs = top_eigenpairs((A + A.T) / 2, which="magnitude", tol=0.01, max_basis=4, seed=seed)
+    assert pairs.values[0] < 0 or not pairs.verified
 
 
 def test_says_when_it_has_not_converged():

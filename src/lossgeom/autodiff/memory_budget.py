@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -56,9 +57,9 @@ class Kept(Generic[Linear]):
         self.problem = checked_problem(problem)
         self.theta = problem.leaf()
         self.terms = math.nan
-        self.memory = Memory(memory_budget, self.theta.device)
-        self._linear: dict[tuple[int, int], Linear] = {}  # by batch and piece
-        self._passed = self._complete = False
+        self.memory = Memory(memory_budget, self.theta.device, gives_way=WeakMethod(self.give_way))
+        self._linear: dict[tuple[int, int], tuple[Linear, dict[int, int]]] = {}  # by place
+        self._pieces = -1  # their number, after the first pass
 
     def over_batches(
         self,
@@ -78,39 +79,55 @@ class Kept(Generic[Linear]):
             pieces: cuts a batch.
         """
         counts: list[float] = []
-        storages: dict[int, int] = {}
-        keeping: dict[tuple[int, int], Linear] = {}
-        held: dict[int, int] = {}  # of what is kept
+        keeping: dict[tuple[int, int], tuple[Linear, dict[int, int]]] = {}
+        passed = self._pieces >= 0
+        self.give_way()
 
         def on_batch(batch: Batch) -> None:
-            for place, piece in enumerate(pieces(batch)):
-                key = batch.index, place
+            for place, piece in enumerate(pieces(batch)):  # which may need more than those before
+                self.give_way()
+                held, key = self._fitting(keeping), (batch.index, place)
                 if key in self._linear:
-                    take(use(self._linear[key]))
-                elif self._passed:
+                    take(use(self._linear[key][0]))
+                elif passed:
                     take(again(piece))
                 else:
                     result, made = first(piece)
                     take(result)
-                    storages.update(made.storages)
                     first_ones = len(keeping) == len(counts)
-                    fit = sum(storages.values()) <= self.memory.room
+                    fit = sum({**held, **made.storages}.values()) <= self.memory.room
                     if made.linear is not None and first_ones and fit:
-                        keeping[key] = made.linear
-                        held.update(made.storages)
+                        keeping[key] = made.linear, made.storages
                     counts.append(made.count)
 
         with plain_arithmetic(self.theta.device), hooks_undone():
-            if self._complete:
-                for linear in self._linear.values():
+            if len(self._linear) == self._pieces:
+                for linear, _ in self._linear.values():
                     take(use(linear))
                 return
             self.problem.over_batches(on_batch)
-            if not self._passed:
-                self.terms, self._passed = math.fsum(counts), True
-                self._linear, self._complete = keeping, len(keeping) == len(counts)
+            if not passed:
+                self.terms, self._pieces, self._linear = math.fsum(counts), len(counts), keeping
                 if keeping:
-                    self.memory.besides[GRAPHS] = sum(held.values())
+                    self.memory.besides[GRAPHS] = sum(_storages(keeping).values())
+
+    def give_way(self) -> None:
+        """Let go of the last that are kept, where a budget has no room for them any more."""
+        if GRAPHS in self.memory.besides:
+            self.memory.besides[GRAPHS] = sum(self._fitting(self._linear).values())
+
+    def _fitting(self, kept: dict[Any, tuple[Linear, dict[int, int]]]) -> dict[int, int]:
+        """Let go of what does not fit, from the last one on; return what the rest holds."""
+        memory, held = self.memory, _storages(kept)
+        besides = sum(memory.besides.values()) - memory.besides.get(GRAPHS, 0) + memory.least
+        while kept and memory.budget and besides + sum(held.values()) > memory.budget:
+            kept.popitem()
+            held = _storages(kept)
+        return held
+
+
+def _storages(kept: Mapping[Any, tuple[Any, dict[int, int]]]) -> dict[int, int]:
+    return {key: size for _, storages in kept.values() for key, size in storages.items()}
 
 
 def worth_holding(device: torch.device, on_cpu: int) -> int:

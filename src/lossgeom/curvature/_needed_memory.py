@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from jaxtyping import Float
+from torch import Tensor
+
 from lossgeom.autodiff.memory_budget import GraphSize, graph_size, worth_holding
 from lossgeom.batches import Batch
 from lossgeom.linalg import Memory
@@ -21,6 +24,7 @@ LARGE_TAPE = 256 * 2**20  # from which on forward mode is not what takes the lea
 VECTORS = 5  # of P numbers: gradients and products, and their pieces while autograd adds them up
 OF_BLOCK = 3  # of P numbers for each further vector of a block
 GRAPH, FORWARD, RECORDED = 2.8, 3.5, 4.2  # times what a graph saves, with what is made on the way
+BLOCK = "further vectors of a block"
 TWICE = 1.2  # the same of two evaluations, without a gradient
 OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
 WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
@@ -34,14 +38,12 @@ class NeededMemory:
         problem: the model.
         batch: that it is made with.
         graph: of the gradient of an example.
-        k: how many vectors are multiplied.
         whole: whether the batch must not be cut, and no product be recorded.
     """
 
     problem: Problem
     batch: Batch
     graph: GraphSize
-    k: int
     whole: bool
 
     @property
@@ -51,8 +53,8 @@ class NeededMemory:
 
     @property
     def vectors(self) -> int:
-        """Bytes of what has P numbers."""
-        return (VECTORS + OF_BLOCK * (self.k - 1)) * self.problem.theta.nbytes
+        """Bytes of what has P numbers, for one vector."""
+        return VECTORS * self.problem.theta.nbytes
 
     @property
     def copy(self) -> int:
@@ -74,7 +76,8 @@ class NeededMemory:
 
     def _left(self, memory: Memory) -> float:
         """What a budget leaves for graphs; zero where there is none, or too little."""
-        return max(0, (memory.budget or 0) - self.copy - self.vectors - WORKSPACE)
+        needed = self.copy + self.vectors + WORKSPACE + memory.all_along.get(BLOCK, 0)
+        return max(0, (memory.budget or 0) - needed)
 
     def forward(self, memory: Memory, parts: float) -> bool:
         """Whether there is room for forward mode, where it pays."""
@@ -116,3 +119,10 @@ def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
     return problem.evaluation.facts.known(
         Key(graph_size), partial(on_few, problem, batch, graph_size)
     )
+
+
+def put_down_block(memory: Memory, rows: Float[Tensor, "k P"]) -> None:
+    """Put down what is held for vectors that are multiplied together, beside that for one."""
+    further = OF_BLOCK * (rows.nbytes - rows[0].nbytes)
+    if further > memory.all_along.get(BLOCK, 0):
+        memory.all_along[BLOCK] = further

@@ -24,7 +24,7 @@ from lossgeom.autodiff.memory_budget import (
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
-from lossgeom.curvature._needed_memory import NeededMemory, size_of_graph
+from lossgeom.curvature._needed_memory import NeededMemory, put_down_block, size_of_graph
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import REORDERED, agree
@@ -111,7 +111,7 @@ class ParameterMatrix(ProblemMatrix):
     def memory(self) -> Memory:
         """What a product holds at most, as the first batch shows it."""
         if not self._kept.memory.steps:
-            self._put_down(1, self.problem.first_batch())
+            self._put_down(self.problem.first_batch())
         return self._kept.memory
 
     @abstractmethod
@@ -132,13 +132,14 @@ class ParameterMatrix(ProblemMatrix):
             return torch.zeros_like(V)
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
+            put_down_block(self._kept.memory, rows)
             total: list[Tensor] = []
             self._kept.over_batches(
                 first=partial(self._made, rows, self._kept.memory.budget != 0),
                 again=lambda piece: self._made(rows, False, piece)[0],
                 use=partial(each_row, rows),
                 take=partial(accumulate, total),
-                pieces=partial(self._pieces, len(rows)),
+                pieces=self._pieces,
             )
             found, divisor = self.problem.reduced([(total[0], self._kept.terms)])
             return (found / divisor).T
@@ -205,21 +206,21 @@ class ParameterMatrix(ProblemMatrix):
             return False
         return agree(recorded[1], by_graphs, REORDERED)
 
-    def _pieces(self, k: int, batch: Batch) -> Sequence[Batch]:
+    def _pieces(self, batch: Batch) -> Sequence[Batch]:
         """Compare derivatives on a batch, and cut it where its graphs would be too large."""
-        parts = self._put_down(k, batch)
+        parts = self._put_down(batch)
         self._kept.memory.check()
         guard(self.problem, batch, rows_will_do=self.rows_will_do)
         cut = pieces(self.problem, batch, parts) if parts > 1 else [batch]
         if len(cut) < parts:  # which cannot be done
-            self._put_down(k, batch, parts=1)
+            self._put_down(batch, parts=1)
             self._kept.memory.check()
         return cut
 
-    def _put_down(self, k: int, batch: Batch, parts: float | None = None) -> float:
-        """Put down what a product with k vectors needs; return in how many parts it is made."""
+    def _put_down(self, batch: Batch, parts: float | None = None) -> float:
+        """Put down what a product needs; return in how many parts it is made."""
         size = size_of_graph(self.problem, batch)
-        needed = NeededMemory(self.problem, batch, size, k, self.sampled)
+        needed = NeededMemory(self.problem, batch, size, self.sampled)
         if parts is None:
             parts = needed.parts(self._kept.memory)
         self._forward = needed.forward(self._kept.memory, parts)

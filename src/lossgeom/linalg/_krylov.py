@@ -155,16 +155,25 @@ class Krylov:
         self.rows = self._memory[: first + len(turn)]
         self._steps.append((first, weights))
 
-    def at(self, place: float) -> Float[Tensor, " v"]:
-        """Evaluate the polynomials in A that made V of one vector, with another number for A."""
-        values = torch.ones(1).double()
+    def sizes_at(
+        self, places: Float[Tensor, " p"], weights: Float[Tensor, " v"]
+    ) -> Float[Tensor, " p"]:
+        """Logarithms of a polynomial in A, with other numbers for A.
+
+        It is what made a combination of V of the one vector. What cancels but for rounding is zero.
+        """
+        values, logs = torch.ones(len(places), 1).double(), torch.zeros(len(places)).double()
         for first, step in self._steps:
             if step.ndim == 1:  # A times a row is this combination of the rows and a new one
-                new = (place * values[first] - step[:-1] @ values) / step[-1]
-                values = torch.cat([values, new[None]])
+                new = (places * values[:, first] - values @ step[:-1]) / step[-1]
+                values = torch.cat([values, new[:, None]], 1)
             else:
-                values = torch.cat([values[:first], step.T @ values[first:]])
-        return values[: len(self.projection)]
+                values = torch.cat([values[:, :first], values[:, first:] @ step], 1)
+            largest = values.abs().amax(1)
+            values, logs = values / largest[:, None], logs + largest.log()
+        values, rounding = values[:, : len(weights)], NEW * torch.finfo(self.rows.dtype).eps
+        found = (values @ weights).abs() - rounding * (values.abs() @ weights.abs())
+        return logs + found.clamp(min=0).log()
 
     def _expand(self, b: int) -> None:
         """Move the first b rows of F to V, and what is new in their images to F."""

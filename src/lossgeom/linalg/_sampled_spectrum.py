@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from lossgeom.linalg.operator import LinearOperator, MatrixFree
 from lossgeom.linalg.probes import BLOCK, draw_signs, groups
 
 WORKING_VECTORS = 6  # of one iteration, besides its basis
+PARALLEL = 1e-3  # what orthonormal vectors may have in common by rounding
 SEARCH = 0.5  # iterations more than probes, that outliers may cost
 CONVERGED = 1e-3  # of the resolution: the residual of an eigenpair that is taken out
 
@@ -64,7 +66,7 @@ def sample(
         A.shape, A.dtype, A.device, lambda V: without(Q, A.matmat(V)), lambda: beside
     )
     q = len(values)
-    rest = _joined(rows(beside, probes, max(steps - q, 1), Q), kept)
+    rest = _joined(rows(beside, probes, steps - min(q, steps // 2), Q), kept)
     outliers = values.double().cpu().expand(probes, q)
     return Sampled(
         torch.cat([outliers, rest.nodes], 1),
@@ -81,9 +83,12 @@ def _checked(
     """Those of some eigenpairs that have converged, which a product shows to be those of A."""
     values, residuals = known.values[known.converged], known.residuals[known.converged]
     Q = known.vectors[:, known.converged].to(A.device, A.dtype)
-    if len(Q) == A.shape[1]:
+    if right := len(Q) == A.shape[1]:
         off = A.matmat(Q.sum(1, keepdim=True))[:, 0] - Q @ values.to(Q)
-    if len(Q) != A.shape[1] or off.double().norm().item() > 2 * residuals.sum().item():
+        overlap = (Q.T @ Q - torch.eye(len(values)).to(Q)).abs().max() if len(values) else 0.0
+        right = bool(off.double().norm().cpu() <= 2 * residuals.sum() < math.inf)
+        right = right and bool(overlap <= PARALLEL)
+    if not right:
         raise ValueError(
             "expected known= to be eigenpairs of this matrix, and they are not; find them by "
             "top_eigenpairs, of the same problem at the same parameters"

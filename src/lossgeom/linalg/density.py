@@ -87,6 +87,8 @@ class SpectralDensity:
     def mean(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """The mean of a function over all eigenvalues; n times it is the trace of f(A).
 
+        The standard error is that of the probes; what a quadrature of few nodes makes of a function
+        that is no polynomial comes on top, such as of ``abs`` where eigenvalues are close to zero.
         Where fewer than 18 probes agree, the standard error is infinite: that may be chance.
 
         >>> A = torch.diag(torch.tensor([1.0, 4.0]))
@@ -166,7 +168,7 @@ def spectral_density(
     Outliers are counted exactly and taken out of the probes, where they would have most of the
     variance: the ``known`` eigenpairs, or else those to which a first iteration has converged,
     where there are enough of them and memory for a basis. With q of them and the projection P
-    beside them, probes go on with q steps fewer:
+    beside them, probes go on with q steps fewer, but half of the steps at least:
 
     .. math:: \phi_\sigma(t) = \frac1n \sum_{j \le q} g_\sigma(t - \lambda_j)
         + \frac{n - q}n \, E \, \frac{z^\top P g_\sigma(t I - A) P z}{z^\top P z}
@@ -191,7 +193,7 @@ def spectral_density(
         width: of the Gaussian; by default the range of the nodes divided by the number of them in
             a row; if they are all the same, 1 % of their size, and 1 at zero.
         known: eigenpairs to take out, such as those of :func:`top_eigenpairs`, as far as they have
-            converged; the steps count them.
+            converged and are orthonormal; up to half of the steps count them.
         memory_budget: bytes that the vectors of a group may take; 2 GiB.
         seed: of the probes, drawn on the CPU from a generator of its own.
 

@@ -22,7 +22,7 @@ GROWTH = 100.0  # so that a hundredth of a random vector's typical share would b
 RIVAL_STEPS = 4  # to take before one may be ruled out
 PROBES = 4  # products that show how all products of a search have rounded
 FURTHER = 3  # products that a single pair from a random start is verified with
-DOUBLINGS = 12  # of a distance, over which a polynomial is to grow
+FAR, PLACES = 3, 200  # beyond a pair, where a polynomial is to grow: powers of ten, and numbers
 MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
 MAX_BASIS = 60
 
@@ -197,20 +197,19 @@ class _Search:
         Of an eigenvector there the Ritz vector has what its polynomial, if that grows from there
         on, makes of a hundredth of the start's typical share, and what its residual allows at most.
         """
-        if not ritz.basis.room:
+        if not (ritz.basis.room and self.products.norm):
             return True
         if not (self.products.finite and ritz.basis.of_one_vector and ritz.converged(self.tol)[0]):
             return False
         best, residual = float(ritz.values[0]), float(ritz.residuals[0])
-        hidden = (
-            max(residual, self.products.rounding) * GROWTH * math.sqrt(self.products.A.shape[0])
-        )
+        hidden = max(residual, self.products.rounding) * GROWTH * self.products.A.shape[0] ** 0.5
         sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[self.which]
-        near = sign * MARGIN * self.tol * abs(best)
-        for step in [near, -2 * best - near] if self.which == "magnitude" else [near]:
-            far = [ritz.basis.at(best + step * 2.0**i) for i in range(DOUBLINGS)]
-            grown = torch.stack(far) @ ritz.weights[:, 0] * abs(step)
-            if grown[0].abs() < hidden or (grown.abs().diff() < 0).any():
+        steps = (
+            sign * abs(best) * torch.logspace(math.log10(MARGIN * self.tol), FAR, PLACES).double()
+        )
+        for beyond in [steps, -2 * best - steps] if self.which == "magnitude" else [steps]:
+            sizes = ritz.basis.sizes_at(best + beyond, ritz.weights[:, 0]) + beyond.abs().log()
+            if not (sizes[0] >= math.log(hidden) and (sizes.diff() >= 0).all()):
                 return False
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class Memory:
         all_along: what is needed all the time, by what it is.
         steps: what is needed for a time, by what for.
         besides: what is held to be faster, by what it is.
+        gives_way: a reference to what lets go of some of that where something else is to be held.
 
     >>> memory = Memory(10 * 2**20)
     >>> memory.all_along["a copy of the parameters"] = 2 * 2**20
@@ -54,6 +55,7 @@ for as little as possible, or batches of fewer examples
     all_along: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     besides: dict[str, int] = field(default_factory=dict)
+    gives_way: Callable[[], Callable[[], None] | None] = field(default=lambda: None, repr=False)
 
     @property
     def least(self) -> int:
@@ -109,6 +111,8 @@ for as little as possible, or batches of fewer examples
         """
         self.besides[what] = nbytes
         try:
+            if (give_way := self.gives_way()) is not None:
+                give_way()
             held, free = self.least + sum(self.besides.values()), free_memory(self.device)
             for needed, limit in ((held, self.budget), (nbytes, free)):
                 if limit and needed > limit:
