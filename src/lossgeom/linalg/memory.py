@@ -19,6 +19,10 @@ class MemoryBudgetError(MemoryError):
     """A measurement needs more memory than its budget, or than the machine has."""
 
 
+def _nothing() -> None:
+    """Say that there is nothing to let go of."""
+
+
 @dataclass(frozen=True, eq=False)
 class Memory:
     """An account of what is held beyond model and data, in bytes.
@@ -55,7 +59,7 @@ for as little as possible, or batches of fewer examples
     all_along: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     besides: dict[str, int] = field(default_factory=dict)
-    gives_way: Callable[[], Callable[[], None] | None] = field(default=lambda: None, repr=False)
+    gives_way: Callable[[], Callable[[], None] | None] = field(default=_nothing, repr=False)
 
     @property
     def least(self) -> int:
