@@ -29,7 +29,8 @@ class LossGeometry(Callback):  # type: ignore[misc]
     trainer, goes on in the record. Where a fit raises an error, its record ends as ``"failed"``.
 
     What was measured goes to every logger of the trainer, at the step that it is of, as
-    ``lossgeom/sharpness`` and so on, and into ``trainer.callback_metrics``, for other callbacks.
+    ``lossgeom/sharpness`` and so on, and into ``trainer.callback_metrics``, for other callbacks, if
+    there is one process: of several, only the first would have it.
     The numbers of several of these have the same names there; their records tell them apart.
 
     In data-parallel training the first process measures, and the others wait for it.
@@ -98,7 +99,8 @@ class LossGeometry(Callback):  # type: ignore[misc]
             return
         self._step = self.run.step
         for step, numbers in self._runs.news().items():
-            pl_module.log_dict(numbers, logger=False, rank_zero_only=True)
+            if trainer.world_size == 1:  # other callbacks have to decide the same in all processes
+                pl_module.log_dict(numbers, logger=False)
             for logger in trainer.loggers:  # log_dict leaves out steps at which nothing is logged
                 logger.log_metrics(numbers, step=step)
 
