@@ -135,3 +135,15 @@ def test_what_is_kept_gives_way_to_what_is_needed_later():
     hessian = lg.Hessian(p, memory_budget=needed.memory.least + kept // 2)
     torch.testing.assert_close(hessian @ v, expected)
     assert hessian.memory.announced == needed.memory.least + kept // 2
+
+
+def test_what_is_made_of_parameters_is_counted_once():
+    """And not for every example, as if their graphs had it: rounded weights in autocast."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(400, 400), nn.Tanh(), nn.Linear(400, 3))
+    data = [(torch.randn(2000, 400), torch.arange(2000) % 3)]
+    plain, rounded = (
+        lg.Hessian(lg.Problem(model, "cross_entropy", data, autocast=autocast)).memory
+        for autocast in (None, torch.bfloat16)
+    )
+    assert 0.5 < rounded.steps["a product"] / plain.steps["a product"] < 2

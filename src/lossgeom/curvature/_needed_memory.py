@@ -53,8 +53,8 @@ class NeededMemory:
 
     @property
     def vectors(self) -> int:
-        """Bytes of what has P numbers, for one vector."""
-        return VECTORS * self.problem.theta.nbytes
+        """Bytes of what is as large as parameters, for one vector."""
+        return VECTORS * self.problem.theta.nbytes + int(self.graph.bytes_shared)
 
     @property
     def copy(self) -> int:
