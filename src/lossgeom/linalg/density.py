@@ -99,7 +99,8 @@ class SpectralDensity:
         if self.exact:
             return exact_estimate(parts.sum().item(), self.matvecs)
         known, rest = parts[0, : self.outliers].sum().item(), parts[:, self.outliers :]
-        return mean_estimate(rest.sum(1), self.rounding * parts.abs().sum(1), self.matvecs, known)
+        rounding = self.rounding * parts.shape[1] * parts.abs().sum(1)  # each of the terms has it
+        return mean_estimate(rest.sum(1), rounding, self.matvecs, known)
 
     def moment(self, k: int) -> Estimate:
         """The mean of the k-th powers of the eigenvalues: ``tr(A^k) / n``."""
