@@ -62,21 +62,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps make installation happen again only when one of these two files has changed.
-$(VENV)/installed-lab: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing lossgeom into $(VENV); the first time takes some minutes"
-	$(PIP) --editable '.[lab]'
+$(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing lossgeom[$*] into $(VENV); the first time takes some minutes"
+	$(PIP) --editable '.[$*]'
 	touch $@
-
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing lossgeom and its development tools into $(VENV); the first time takes some minutes"
-	$(PIP) --editable '.[dev]'
-	touch $(VENV)/installed-lab $@
 
 $(VENV)/installed-slow: $(VENV)/installed-dev
-	$(PIP) --editable '.[slow]'
-	touch $@
-
-$(VENV)/installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing lossgeom and what its site needs into $(VENV); the first time takes some minutes"
-	$(PIP) --editable '.[docs]'
-	touch $(VENV)/installed-lab $@

@@ -166,7 +166,7 @@ def _extremes(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _part_of(value: float, span: tuple[float, float]) -> float:
-    """Where a value is from the start of a span, 0, to its end, 1; or .5 if it is rounding."""
+    """The place of a value in a span, from 0 at its start to 1; .5 if the span is rounding."""
     value, low, high = value / 2, span[0] / 2, span[1] / 2  # of which no difference is infinite
     wide = high - low > ROUNDING * max(abs(low), abs(high))
     return (value - low) / (high - low) if wide else 0.5

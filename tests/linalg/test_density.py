@@ -142,22 +142,37 @@ def test_what_a_few_probes_may_not_have_seen():
         assert density.count(-2, 2).stderr == pytest.approx(missed)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_without_the_memory_of_a_basis(dtype):
+def apart(dtype, probes):
+    """Densities with room for all bases, for one at a time and for none, of ten outliers."""
     values = torch.cat([torch.linspace(-0.1, 0.1, 590), torch.linspace(5, 9, 10)])
     A = rotated(values, dtype=dtype)
-    grid = torch.linspace(-1, 10, 400, dtype=torch.float64)
-    kept, group, none = (
-        lg.spectral_density(A, probes=4, steps=100, grid=grid, width=0.1, memory_budget=budget)
+    settings = {"grid": torch.linspace(-1, 10, 400).double(), "width": 0.1, "probes": probes}
+    found = [
+        lg.spectral_density(A, steps=100, memory_budget=budget, **settings)
         for budget in (2**30, 10**6, 10**4)
+    ]
+    assert [density.reorthogonalized for density in found] == [True, True, False]
+    torch.testing.assert_close(
+        found[1].density, found[0].density, rtol=0, atol=1e-4 * found[0].density.max()
     )
-    assert [d.reorthogonalized for d in (kept, group, none)] == [True, True, False]
-    top = kept.density.max()
-    torch.testing.assert_close(group.density, kept.density, rtol=0, atol=1e-4 * top)
-    assert [d.outliers > 0 for d in (kept, group, none)] == [True, True, False]
-    error = (none.stderr.square() + kept.stderr.square()).sqrt()
-    assert ((none.density - kept.density).abs() <= 6 * error + 0.02 * top).all()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_the_memory_of_a_basis(dtype):
+    kept, _, none = apart(dtype, probes=2)
+    assert kept.outliers == none.outliers == 0  # of two probes, none looks for them
+    torch.testing.assert_close(none.density, kept.density, rtol=0, atol=1e-5)
     assert (none.nodes > 1).sum() > 1.5 * (kept.nodes > 1).sum()  # copies
+    assert none.count(1, 10).value == pytest.approx(kept.count(1, 10).value, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outliers_are_looked_for_where_there_is_memory(dtype):
+    kept, group, none = apart(dtype, probes=4)
+    assert [density.outliers > 0 for density in (kept, group, none)] == [True, True, False]
+    error = (none.stderr.square() + kept.stderr.square()).sqrt()
+    assert ((none.density - kept.density).abs() <= 6 * error + 0.02 * kept.density.max()).all()
     assert kept.count(1, 10).value == pytest.approx(10)
     assert abs(none.count(1, 10).value - 10) <= 6 * none.count(1, 10).stderr
 

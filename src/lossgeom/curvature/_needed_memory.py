@@ -65,7 +65,7 @@ class NeededMemory:
         return sum(memory.values())
 
     def parts(self, memory: Memory) -> float:
-        """In how many parts a batch is to be cut at least, so that their graphs are not too large.
+        """The least number of parts of a batch whose graphs are not too large.
 
         Below twice theta, vectors take more than graphs.
         """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossgeom.extras import required
-from lossgeom.mirrors.numbers import logged
+from lossgeom.mirrors.numbers import logged, no_run
 from lossgeom.recording.mirror import Mirror
 
 
@@ -36,10 +36,7 @@ class MLflow(Mirror):
         self._mlflow = required("mlflow")
         active = self._mlflow.active_run() if start is None else self._mlflow.start_run(**start)
         if run_id is None and active is None:
-            raise ValueError(
-                "expected a run of MLflow to log to: call mlflow.start_run() first, pass "
-                "MLflow(run_id), or let MLflow(start={...}) start one with these settings"
-            )
+            raise no_run("MLflow", "mlflow.start_run", "MLflow", "run_id")
         self.run_id: str = run_id or active.info.run_id
         self.verbose = verbose
         self._own = start is not None

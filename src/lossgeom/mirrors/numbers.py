@@ -36,6 +36,25 @@ def logged(row: Mapping[str, Any], *, verbose: bool = False) -> dict[str, float]
     return {name: float(x) for name, x in found.items() if x is not None and math.isfinite(x)}
 
 
+def no_run(of: str, made_by: str, mirror: str, given: str = "run") -> ValueError:
+    """The error where there is no run to log to, and none is asked for.
+
+    Args:
+        of: the dashboard.
+        made_by: its function that begins a run.
+        mirror: the class that has nothing to log to.
+        given: what its argument is called.
+
+    >>> print(no_run("W&B", "wandb.init", "WandB"))
+    expected a run of W&B to log to: call wandb.init(...) first, pass WandB(run), or let \
+WandB(start={...}) begin one with these settings
+    """
+    return ValueError(
+        f"expected a run of {of} to log to: call {made_by}(...) first, pass {mirror}({given}), or "
+        f"let {mirror}(start={{...}}) begin one with these settings"
+    )
+
+
 def key(name: str) -> str:
     """A name without what not every dashboard, or file system, takes.
 

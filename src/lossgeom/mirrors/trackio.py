@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossgeom.extras import required
-from lossgeom.mirrors.numbers import logged
+from lossgeom.mirrors.numbers import logged, no_run
 from lossgeom.recording.mirror import Mirror
 
 
@@ -34,10 +34,7 @@ class Trackio(Mirror):
         current = self._trackio.context_vars.current_run.get()
         self.run = self._trackio.init(**start) if start is not None else run or current
         if self.run is None:
-            raise ValueError(
-                "expected a run of Trackio to log to: call trackio.init(...) first, pass "
-                "Trackio(run), or let Trackio(start={...}) start one with these settings"
-            )
+            raise no_run("Trackio", "trackio.init", "Trackio")
         self.verbose = verbose
         self._own = start is not None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossgeom.extras import required
-from lossgeom.mirrors.numbers import PREFIX, logged
+from lossgeom.mirrors.numbers import PREFIX, logged, no_run
 from lossgeom.recording.mirror import Mirror
 
 STEP = f"{PREFIX}step"
@@ -39,10 +39,7 @@ class WandB(Mirror):
         wandb = required("wandb")
         self.run = wandb.init(**start) if start is not None else run or wandb.run
         if self.run is None:
-            raise ValueError(
-                "expected a run of W&B to log to: call wandb.init(...) first, pass WandB(run), or "
-                "let WandB(start={...}) start one with these settings"
-            )
+            raise no_run("W&B", "wandb.init", "WandB")
         self.verbose = verbose
         self._own = start is not None
         self._last: tuple[int, int] | None = None  # the step of the last row, and W&B's own then

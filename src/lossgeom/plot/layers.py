@@ -74,7 +74,8 @@ def layers(found: Layers, *, ax: Axes | None = None) -> Figure:
     if isinstance(found, Mapping):
         rows = {name: _numbers(each) for name, each in found.items()}
     else:
-        rows = {each.name: row for each, row in [(each, _numbers(each)) for each in found]}
+        drawn = [_numbers(each) for each in found]  # raises for what is no layer, and has no name
+        rows = {each.name: row for each, row in zip(found, drawn, strict=True)}
     if not rows:
         raise ValueError("expected some layers to draw, got none")
     kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))

@@ -94,13 +94,14 @@ def edge(records: Runs, *, ax: Axes | None = None) -> Figure:
     """
     runs = runs_of(records)
     verdicts = {name: verdict_of(run) for name, run in runs.items()}
+    measured = {name: _measured(run) for name, run in runs.items()}
     rests_on = (each.quantity.replace(" ", "_") for each in verdicts.values() if each.quantity)
     known = [
         metric
         for metric in dict.fromkeys((*rests_on, *GAUGES, *OF_STEPS))
         if all(
-            metric in _measured(run) and lines_of(runs, [name], Panel(metric, metric))
-            for name, run in runs.items()
+            metric in found and lines_of(runs, [name], Panel(metric, metric))
+            for name, found in measured.items()
         )
     ]
     if not known:

@@ -18,8 +18,8 @@ from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.isolation import seeded
 from lossgeom.problem.network import leaves_of
+from lossgeom.problem.noticing import Noticing
 from lossgeom.problem.sum_and_count import is_sum_of_terms
-from lossgeom.problem.watch import Watch
 
 CHECKPOINTING = (
     "activation checkpointing computes parts of the model again after the parameters have been "
@@ -158,7 +158,7 @@ def _checked_outputs(
     """
     with disable_saved_tensors_hooks(CHECKPOINTING):
         try:
-            with Watch(thetas[0].device.type, at.autocast) as watch:
+            with Noticing(thetas[0].device.type, at.autocast) as noticed:
                 first = at.outputs(thetas[0], batch)
                 second, same = _again(at, thetas[1], batch, first)
         except RuntimeError as error:
@@ -189,7 +189,7 @@ def _checked_outputs(
         )
     if made := [leaf for leaf in leaves.values() if leaf is not thetas[1]]:
         _check_backward(second, made)
-    return first.detach(), watch.notes
+    return first.detach(), noticed.notes
 
 
 def _again(at: Evaluation, theta: Tensor, batch: Batch, first: Tensor) -> tuple[Tensor, bool]:

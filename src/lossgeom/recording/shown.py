@@ -17,7 +17,7 @@ Read = Callable[[], Sequence[Mapping[str, Any]]]  # of rows, with an error where
 
 
 def in_line(path: Path, manifest: Mapping[str, Any], read: Read) -> str:
-    """Where a record is, and how many rows it has, or why they cannot be read."""
+    """A record's folder, status and number of rows, or the reason why they cannot be read."""
     try:
         rows = f"rows={len(read())}"
     except RecordError as error:

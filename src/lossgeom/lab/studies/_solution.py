@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -65,6 +66,12 @@ class Recipe:
     ascent: Ascent | None = None
     regularizers: tuple[Regularizer, ...] = ()
     clip: float | None = None
+
+    def optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """Make the optimisers of a model."""
+        return OptimizerSettings(
+            self.optimizer, self.lr, self.momentum, weight_decay=self.weight_decay
+        ).made_for(model)
 
     def steps(self, examples: int) -> int:
         """How many steps the epochs are."""
@@ -169,13 +176,10 @@ def solve(
         further: other numbers that are, by their names.
     """
     steps = recipe.steps(len(data.train[0]))
+    settings: dict[str, Any] = {"label_smoothing": recipe.label_smoothing, "mode": "train"}
     trained, held_out = (
-        Problem(
-            model, loss, in_chunks(part, chunk), label_smoothing=recipe.label_smoothing,
-            mode="train",
-        )
-        for part in (data.train, data.test)
-    )  # fmt: skip
+        Problem(model, loss, in_chunks(part, chunk), **settings) for part in (data.train, data.test)
+    )
     due = {*range(0, steps, every), steps}
     trackers = (
         Tracker(trained, [*losses(TRAIN, loss), *along], record, due),
@@ -191,9 +195,7 @@ def solve(
         if step == steps:
             append_missing(record, step, {**gaps(record), **further(trained.refreshed())})
 
-    optimizers = OptimizerSettings(
-        recipe.optimizer, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
-    ).made_for(model)
+    optimizers = recipe.optimizers(model)
     training = partial(
         recipe.training, model, trained.criterion, data, optimizers=optimizers, seed=seed
     )

@@ -15,7 +15,7 @@ OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
 @dataclass(eq=False)
-class Watch(TorchFunctionMode):
+class Noticing(TorchFunctionMode):
     """Notices attention, and contexts that a model opens around what depends on its parameters.
 
     Attributes:
