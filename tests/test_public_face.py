@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.extras import EXTRAS
 from lossgeom.linalg import Dense
-from lossgeom.wording import one_of
+from lossgeom.messages.extras import EXTRAS
+from lossgeom.messages.wording import one_of
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ FLOW = [
 
 # The floors of the house. A room imports only from floors above its own.
 FLOORS = [
-    {"checks, extras, wording": "what all share"},
-    {"reprs": "results in a line, and in a notebook"},
+    {"messages": "what a user is told: errors, names, results in a line"},
     {
         "estimate": "a number and how good it is",
         "claim": "a statement and its verdict",

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lossgeom.reprs import in_table
+from lossgeom.messages.reprs import in_table
 
 Status = Literal["ok", "not_converged", "nonfinite"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from lossgeom.cli import main
-from lossgeom.extras import LAB
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import NetworkSettings
+from lossgeom.messages.extras import LAB
 from lossgeom.recording.metric_figures import Trajectories
 from tests.cli.test_cli import lossgeom
 from tests.lab.test_run_study import Here

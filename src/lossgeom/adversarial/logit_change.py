@@ -15,10 +15,10 @@ from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, 
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.jacobian_bounds import certified
 from lossgeom.lipschitz.certified.propagation import MARGIN
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import EXACT
 from lossgeom.problem.isolation import measuring
-from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

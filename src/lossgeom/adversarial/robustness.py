@@ -15,10 +15,10 @@ from lossgeom.adversarial.certified_radius import radii
 from lossgeom.adversarial.logit_change import LogitChange, measured
 from lossgeom.lipschitz.ball import Box, Norm
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import EXACT
 from lossgeom.problem.isolation import measuring
-from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

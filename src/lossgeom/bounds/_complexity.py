@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.messages.checks import check_at_least, check_number
 
 LEAST_LOG_VARIANCE = -80.0  # of which the inverse is a number in float32
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from lossgeom.bounds._given import Given, covering, fresh
 from lossgeom.bounds.delta_good import DeltaGood
-from lossgeom.checks import check_number, check_whole
+from lossgeom.messages.checks import check_number, check_whole
+from lossgeom.messages.wording import unknown
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.wording import unknown
 
 COVERINGS = ("stated", "measured")
 FRESH = 2000  # draws that a sample is compared with

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lossgeom.bounds.bound import Assumption, Bound
-from lossgeom.checks import check_number
 from lossgeom.lipschitz import Bracket
+from lossgeom.messages.checks import check_number
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import EXACT
 

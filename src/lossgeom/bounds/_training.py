@@ -15,8 +15,8 @@ from lossgeom.batches import Batch
 from lossgeom.bounds._complexity import LEAST_LOG_VARIANCE, Complexity, Divergence
 from lossgeom.bounds.bound import Assumption
 from lossgeom.bounds.posterior import Basis, Posterior
-from lossgeom.checks import check_number, check_whole
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_number, check_whole
 from lossgeom.problem import Problem
 from lossgeom.problem.minibatches import on_batches
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 Status = Literal["checked", "declared", "unverifiable"]
 Side = Literal["upper", "lower"]

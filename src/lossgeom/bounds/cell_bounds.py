@@ -19,11 +19,11 @@ from lossgeom.bounds.covering import covering_radius
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.generalisation_bounds import CONSTANT
 from lossgeom.bounds.latents import Cube
-from lossgeom.checks import check_number
-from lossgeom.extras import required
 from lossgeom.linalg import random_numbers
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.lipschitz import Bracket
+from lossgeom.messages.checks import check_number
+from lossgeom.messages.extras import required
 
 FRESH = 71  # and the next, of random numbers that no sample of the same seed has
 

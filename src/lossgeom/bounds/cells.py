@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lossgeom.bounds._numbers import FITTED, ZERO, Number, Terms, at_largest, bounded
 from lossgeom.bounds.bound import Assumption, Bound
-from lossgeom.checks import check_number
 from lossgeom.lipschitz import Bracket
+from lossgeom.messages.checks import check_number
 from lossgeom.smoothness.sobolev import seminorm
 
 SOURCE = "derived here; Ma and Ying (arXiv:2105.13462) have theorems of this kind"

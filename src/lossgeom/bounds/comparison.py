@@ -20,9 +20,9 @@ from lossgeom.bounds.covering import MeasuredCovering
 from lossgeom.bounds.delta_good import DeltaGood
 from lossgeom.bounds.row import Row, shown
 from lossgeom.lipschitz.certified.frozen_model import all_inputs
+from lossgeom.messages.reprs import short
+from lossgeom.messages.wording import in_columns
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
-from lossgeom.reprs import short
-from lossgeom.wording import in_columns
 
 SMALL = 0.05  # of the length of a usual input
 HEADINGS = ("", "bound", "kind", "measured", "times", "vacuous", "most of it")

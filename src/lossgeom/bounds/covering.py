@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.bounds.delta_good import DeltaGood
-from lossgeom.checks import check_number, check_whole
-from lossgeom.extras import required
 from lossgeom.linalg import random_numbers
-from lossgeom.reprs import short
+from lossgeom.messages.checks import check_number, check_whole
+from lossgeom.messages.extras import required
+from lossgeom.messages.reprs import short
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number, check_whole
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz import Bracket
+from lossgeom.messages.checks import check_number, check_whole
 
 SPLITS = tuple(0.5 * 0.8**k for k in range(24))  # shares of a radius that the proof may set aside
 LARGEST = 2.0**400  # radius that is looked for

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_whole
 from lossgeom.estimate import Estimate
-from lossgeom.extras import required
+from lossgeom.messages.checks import check_whole
+from lossgeom.messages.extras import required
 
 FEWEST = 22  # points: one of the methods looks at 20 neighbours
 

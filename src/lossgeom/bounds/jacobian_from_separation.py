@@ -18,8 +18,8 @@ from lossgeom.bounds._numbers import (
 )
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.steepest_pair import steepest_pair
-from lossgeom.checks import check_number
 from lossgeom.lipschitz import Bracket
+from lossgeom.messages.checks import check_number
 
 
 def jacobian_from_separation(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.bounds.delta_good import DeltaGood
-from lossgeom.checks import check_number, check_whole
+from lossgeom.messages.checks import check_number, check_whole
 
 
 @dataclass(frozen=True)

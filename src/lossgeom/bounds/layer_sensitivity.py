@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lossgeom.bounds._numbers import Number, Terms, bounded, checked, mapped, rounded
 from lossgeom.bounds.bound import Assumption, Bound
-from lossgeom.checks import check_whole
 from lossgeom.lipschitz import Bracket
+from lossgeom.messages.checks import check_whole
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.reprs import short
 from lossgeom.smoothness import (
     layer_singular_values,
     multiplicative_inequality,

@@ -17,13 +17,13 @@ from lossgeom.bounds._training import Epoch, Training, split, trained
 from lossgeom.bounds.bound import Assumption, Bound
 from lossgeom.bounds.kl_inverse import kl_inverse
 from lossgeom.bounds.posterior import Posterior
-from lossgeom.checks import check_number, check_whole
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_number, check_whole
+from lossgeom.messages.reprs import short
+from lossgeom.messages.wording import unknown
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.reprs import short
-from lossgeom.wording import unknown
 
 QUANTITY = (
     "the error on new examples{} of networks drawn at random around the trained one, a new one for "

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg import random_numbers
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from lossgeom.bounds.bound import Bound
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 
 @dataclass(frozen=True)

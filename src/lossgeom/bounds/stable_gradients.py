@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lossgeom.bounds.bound import Assumption, Bound
-from lossgeom.checks import check_number, check_whole
+from lossgeom.messages.checks import check_number, check_whole
 from lossgeom.stability.sgd.sampling import Sampling, noise_share
 
 STABLE = Assumption(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 
 LEAF = 32  # points of a box at most
 BOXES = 64  # that are compared with another one at a time

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from lossgeom.checkpoints.names import PARALLEL
-from lossgeom.wording import printable
+from lossgeom.messages.wording import printable
 
 State = dict[str, Tensor]
 NAMED = 3  # of the names in a list, in an error

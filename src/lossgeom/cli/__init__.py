@@ -104,7 +104,7 @@ def _command(arguments: list[str]) -> int:
         return completion.main(arguments)
     name, *rest = arguments
     if name not in COMMANDS:
-        from lossgeom.wording import unknown
+        from lossgeom.messages.wording import unknown
 
         raise ValueError(unknown("command", name, COMMANDS))
     command = importlib.import_module(f"lossgeom.cli.{COMMANDS[name]}")

@@ -21,6 +21,7 @@ from lossgeom.cli.prior import PriorOptions, hash_of, problem_and_prior
 from lossgeom.cli.problem import FUNCTIONS
 from lossgeom.cli.report import publish
 from lossgeom.cli.user_code import FactoryError, explained, importable, make
+from lossgeom.messages.wording import one_of
 from lossgeom.problem import Problem
 from lossgeom.problem.model_facts import Mode
 from lossgeom.problem.passes import digest
@@ -30,7 +31,6 @@ from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import BOUND
-from lossgeom.wording import one_of
 
 HELP = f"""\
 Set every bound that can be computed for a trained model beside what it bounds.

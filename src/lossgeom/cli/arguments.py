@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from lossgeom.cli.messages import say
-from lossgeom.wording import unknown
+from lossgeom.messages.wording import unknown
 
 REGISTRY = ConstructorRegistry()
 Options = TypeVar("Options")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lossgeom.cli import all_bounds, pac_bayes
 from lossgeom.cli.messages import show
-from lossgeom.wording import one_of, unknown
+from lossgeom.messages.wording import one_of, unknown
 
 BOUNDS = {"all": all_bounds, "pac-bayes": pac_bayes}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lossgeom.wording import spelled
+from lossgeom.messages.wording import spelled
 
 
 def show(text: str) -> None:

@@ -11,7 +11,7 @@ import tyro
 from lossgeom.cli.arguments import named, optional, parsed, records_among
 from lossgeom.cli.messages import show
 from lossgeom.cli.terminal import through
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 
 if TYPE_CHECKING:
     from lossgeom.mirrors import Mirror

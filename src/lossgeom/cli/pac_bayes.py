@@ -10,7 +10,6 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from lossgeom.bounds import Bound, PacBayes, pac_bayes
-from lossgeom.checks import check_at_least, check_number
 from lossgeom.cli.arguments import choices, optional, parsed
 from lossgeom.cli.messages import say
 from lossgeom.cli.prior import PriorOptions, hash_of, problem_and_prior
@@ -18,6 +17,7 @@ from lossgeom.cli.problem import FUNCTIONS, LossName
 from lossgeom.cli.report import publish
 from lossgeom.cli.terminal import epoch_display
 from lossgeom.cli.user_code import explained, importable
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.problem.model_facts import Mode
 from lossgeom.recording.bound_search import SEARCH, numbers_of
 from lossgeom.recording.estimates import problem_facts

@@ -16,12 +16,12 @@ from lossgeom.claim import Claim, counted
 from lossgeom.cli.arguments import optional, parsed
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.terminal import study_display
-from lossgeom.extras import require_lab
+from lossgeom.messages.extras import require_lab
+from lossgeom.messages.wording import one_of, unknown
 from lossgeom.recording.folder import is_record
 from lossgeom.recording.record import Record
 from lossgeom.recording.tables import require_tables, write_tables
 from lossgeom.report.render import NAME
-from lossgeom.wording import one_of, unknown
 
 if TYPE_CHECKING:
     from lossgeom.lab.studies import Study

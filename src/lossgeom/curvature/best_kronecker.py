@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
 from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import KroneckerProduct, plain_arithmetic
 from lossgeom.linalg.memory import MEMORY_BUDGET
+from lossgeom.messages.checks import check_at_least, check_number
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.reprs import short
 
 T = TypeVar("T")
 

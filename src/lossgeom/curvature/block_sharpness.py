@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lossgeom.checks import check_whole
 from lossgeom.curvature._block_types import TYPES, block_types
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import diagonal, plain_arithmetic, random_numbers
 from lossgeom.linalg.probes import exact_estimate, mean_estimate, sign_probes
+from lossgeom.messages.checks import check_whole
+from lossgeom.messages.reprs import short
+from lossgeom.messages.wording import in_columns
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.reprs import short
-from lossgeom.wording import in_columns
 
 
 @dataclass(frozen=True)

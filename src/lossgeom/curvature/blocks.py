@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic, random_signs
 from lossgeom.linalg.probes import standard_error
+from lossgeom.messages.checks import check_at_least
 from lossgeom.problem import Problem
 
 Patterns = str | Sequence[str] | None

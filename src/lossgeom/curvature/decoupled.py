@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
 from lossgeom.curvature._layers import left_out
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.kronecker import Block, Sharing, kronecker_factors
 from lossgeom.curvature.layer_rows import Curvature
 from lossgeom.linalg import LinearOperator, MatrixFree, plain_arithmetic
+from lossgeom.messages.checks import check_number
 from lossgeom.problem import Problem, checked_problem
 
 

@@ -15,9 +15,9 @@ from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.layer_rows import Curvature, LayerRows, layer_rows
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
+from lossgeom.messages.reprs import short
+from lossgeom.messages.wording import unknown
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.reprs import short
-from lossgeom.wording import unknown
 
 Sharing = Literal["expand", "reduce"]
 Block = KroneckerProduct | KroneckerEigenbasis

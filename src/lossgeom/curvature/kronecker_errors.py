@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_whole
 from lossgeom.curvature._block_norms import block_norms
 from lossgeom.curvature.best_kronecker import (
     BestKronecker,
@@ -25,8 +24,9 @@ from lossgeom.curvature.layer_rows import Curvature, LayerRows
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import KroneckerProduct, plain_arithmetic
 from lossgeom.linalg.memory import MEMORY_BUDGET
+from lossgeom.messages.checks import check_at_least, check_whole
+from lossgeom.messages.wording import in_columns
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.wording import in_columns
 
 KFAC: Mapping[str, tuple[Curvature, Sharing]] = {
     "reduce": ("exact", "reduce"),

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import pulled
-from lossgeom.checks import check_at_least, check_whole
 from lossgeom.curvature._layers import Layer, layers_on
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
@@ -28,6 +27,7 @@ from lossgeom.linalg import (
 )
 from lossgeom.linalg.arithmetic import lengths
 from lossgeom.linalg.memory import MEMORY_BUDGET
+from lossgeom.messages.checks import check_at_least, check_whole
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.nearby import drawn

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from lossgeom.autodiff.layer_calls import LayerCalls
 from lossgeom.batches import Batch
-from lossgeom.checks import check_whole
 from lossgeom.curvature._layers import Layer, layers_on, modules_of
 from lossgeom.curvature._linear_losses import note_if_linear
 from lossgeom.curvature.empirical_fisher import observed_gradients
 from lossgeom.curvature.monte_carlo_fisher import SampledScores
 from lossgeom.curvature.output_root import batch_root
+from lossgeom.messages.checks import check_whole
+from lossgeom.messages.wording import unknown
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.trust.trial import guard
-from lossgeom.wording import unknown
 
 Curvature = Literal["exact", "sampled", "empirical"]
 Columns = tuple[int, Callable[[int], Tensor]]  # how many, and each in the shape of the outputs

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_whole
 from lossgeom.curvature._layers import Layer
 from lossgeom.curvature.kronecker import KroneckerFactors, kronecker_factors
 from lossgeom.curvature.kronecker_errors import LayerErrors, kronecker_errors
@@ -24,9 +23,10 @@ from lossgeom.linalg.eigenspaces import (
     random_overlap,
     rank_one_energy,
 )
+from lossgeom.messages.checks import check_whole
+from lossgeom.messages.reprs import short
+from lossgeom.messages.wording import in_columns
 from lossgeom.problem import Problem
-from lossgeom.reprs import short
-from lossgeom.wording import in_columns
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from lossgeom.linalg import (
     trace,
 )
 from lossgeom.linalg.memory import MEMORY_BUDGET
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import ALONE, agree
 from lossgeom.problem.nearby import drawn
-from lossgeom.reprs import short
 from lossgeom.trust.trial import guard
 
 

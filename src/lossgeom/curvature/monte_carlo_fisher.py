@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_at_least
 from lossgeom.curvature._parameter_matrix import OutputSandwich, ParameterMatrix, Product
+from lossgeom.messages.checks import check_at_least
 from lossgeom.problem import Problem
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from lossgeom.curvature._parameter_matrix import ParameterMatrix
 from lossgeom.curvature.gauss_newton import GaussNewton
 from lossgeom.curvature.hessian import Hessian
-from lossgeom.wording import unknown
+from lossgeom.messages.wording import unknown
 
 Matrix = Literal["hessian", "gauss_newton"]
 

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
-from lossgeom.checks import check_number
 from lossgeom.curvature._parameter_matrix import ProblemMatrix
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.objective_hessian import ObjectiveHessian
@@ -26,6 +25,7 @@ from lossgeom.curvature.optimizers import (
     unwrapped_optimizer,
 )
 from lossgeom.linalg import LinearOperator, plain_arithmetic
+from lossgeom.messages.checks import check_number
 from lossgeom.problem import Problem, checked_problem
 
 

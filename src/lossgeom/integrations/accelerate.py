@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.extras import required
 from lossgeom.losses import LossLike
+from lossgeom.messages.extras import required
 from lossgeom.mirrors import Mirror, logged
 from lossgeom.recording.mirror import checked_mirrors
 from lossgeom.recording.monitor import watch

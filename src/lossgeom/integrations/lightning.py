@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lossgeom.extras import required
 from lossgeom.integrations.watched_runs import WatchedRuns
 from lossgeom.losses import LossLike
+from lossgeom.messages.extras import required
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
 from lossgeom.recording.watch import Watch

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossgeom.checks import check_at_least
 from lossgeom.claim import Claim
-from lossgeom.extras import require_lab
 from lossgeom.lab.executors import Executor, Job, Processes, message
 from lossgeom.lab.studies._network import idle_settings, load
 from lossgeom.lab.studies._study import FIRST_SEED, SeedRun, Study
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.extras import require_lab
 from lossgeom.recording.folder import CLAIMS_FILE, TABLES, is_record, run_folder
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json

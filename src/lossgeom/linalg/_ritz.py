@@ -12,7 +12,7 @@ from torch import Tensor
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._krylov import Krylov
 from lossgeom.linalg.arithmetic import lengths
-from lossgeom.reprs import html_table, short
+from lossgeom.messages.reprs import html_table, short
 
 Which = Literal["largest", "smallest", "magnitude"]
 WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")

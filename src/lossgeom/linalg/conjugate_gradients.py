@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.linalg.arithmetic import plain_arithmetic
 from lossgeom.linalg.operator import (
     ASYMMETRY,
@@ -20,7 +19,8 @@ from lossgeom.linalg.operator import (
     square_operator,
 )
 from lossgeom.linalg.probes import dots, multiply
-from lossgeom.reprs import short
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 
 REFRESHES = 3  # times that a recurrence may start again from the true residual
 

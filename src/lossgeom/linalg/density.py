@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._ritz import EigenPairs
 from lossgeom.linalg._sampled_spectrum import Sampled, resolution, sample
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric, square_operator
 from lossgeom.linalg.probes import VANISHING_PRODUCTS, columns, exact_estimate, mean_estimate
-from lossgeom.reprs import html_table, short, sparkline
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import html_table, short, sparkline
 
 GRID_POINTS = 1_001
 MOST_GRID_POINTS = 100_001

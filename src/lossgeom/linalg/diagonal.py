@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.linalg._sketch import range_to_take_out, without
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import LinearOperator, square_operator
@@ -21,7 +20,8 @@ from lossgeom.linalg.probes import (
     sign_probes,
     standard_error,
 )
-from lossgeom.reprs import short
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 
 
 @dataclass(frozen=True)

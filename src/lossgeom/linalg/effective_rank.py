@@ -15,7 +15,7 @@ from lossgeom.linalg.frobenius_norm import squared_frobenius_norm
 from lossgeom.linalg.operator import LinearOperator, as_operator, real_operator
 from lossgeom.linalg.spectral_norm import spectral_norm
 from lossgeom.linalg.trace import trace
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 RankKind = Literal["stable", "intrinsic", "participation"]
 KINDS: tuple[RankKind, ...] = ("stable", "intrinsic", "participation")

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.linalg._krylov import Krylov, Products
 from lossgeom.linalg._ritz import EigenPairs, Ritz
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import LinearOperator
+from lossgeom.messages.checks import check_at_least
 
 ROWS = 60  # that a basis has room for; it is seldom more than five
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._sketch import range_to_take_out, without
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
@@ -21,6 +20,7 @@ from lossgeom.linalg.probes import (
     multiply,
     sign_probes,
 )
+from lossgeom.messages.checks import check_at_least
 
 
 def frobenius_norm(

@@ -19,7 +19,7 @@ from lossgeom.linalg.operator import (
     check_symmetric,
     square_operator,
 )
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 ENOUGH = 1e-3  # damping relative to the largest eigenvalue, with which a matrix can be inverted
 

@@ -14,7 +14,7 @@ from lossgeom.linalg._krylov import Krylov, Products
 from lossgeom.linalg._ritz import WHICH, EigenPairs, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better

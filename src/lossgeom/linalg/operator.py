@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg.memory import Memory
-from lossgeom.wording import way_to_a_matrix
+from lossgeom.messages.wording import way_to_a_matrix
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyOperator

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._sketch import range_to_take_out, without
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
@@ -20,7 +19,8 @@ from lossgeom.linalg.probes import (
     multiply,
     sign_probes,
 )
-from lossgeom.wording import one_of
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.wording import one_of
 
 Method = Literal["adaptive", "hutchinson"]
 METHODS: tuple[Method, ...] = ("adaptive", "hutchinson")

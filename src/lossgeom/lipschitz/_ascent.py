@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.checks import check_at_least
 from lossgeom.lipschitz.ball import FIRST_STEP, Ball
+from lossgeom.messages.checks import check_at_least
 from lossgeom.smoothness.exact import all_rows, from_gram, gram
 
 WARM_UP = 5  # steps in which only the direction of the outputs turns

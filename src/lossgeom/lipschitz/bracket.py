@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model, graph_of
 from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, certified, everywhere
 from lossgeom.lipschitz.certified.products import Product
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem
 from lossgeom.problem.isolation import measuring
-from lossgeom.reprs import short
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
 
 

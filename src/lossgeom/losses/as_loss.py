@@ -13,7 +13,7 @@ from lossgeom.batches import Batch, described, map_tensors
 from lossgeom.losses.criteria import of_criterion, squared_error
 from lossgeom.losses.cross_entropy import CrossEntropy, Layout
 from lossgeom.losses.loss import Loss, Terms, TermsFunction
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 CROSS_ENTROPIES: dict[str, Layout] = {
     "cross_entropy": "classes second",

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from lossgeom.estimate import Estimate
+from lossgeom.messages.wording import one_of
 from lossgeom.problem import Problem
 from lossgeom.smoothness import JacobianNorms
 from lossgeom.smoothness.norms import NORMS
 from lossgeom.smoothness.outputs import NAMED_OUTPUTS
-from lossgeom.wording import one_of
 
 Over = Literal["max", "mean"]
 OVER: tuple[Over, ...] = ("max", "mean")

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.curvature import GaussNewton, Hessian, Residual
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
@@ -22,8 +21,9 @@ from lossgeom.linalg import (
     top_eigenpairs,
     trace,
 )
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import in_table
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
-from lossgeom.reprs import in_table
 
 Labels = dict[str, str]
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch
-from lossgeom.checks import check_at_least, check_number
 from lossgeom.curvature import Hessian
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import EigenPairs, random_numbers, top_eigenpairs
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.metrics._metric import check_settings
 from lossgeom.metrics._of_step import top_pair
 from lossgeom.metrics.step import Step

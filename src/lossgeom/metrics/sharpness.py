@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lossgeom.checks import check_at_least
 from lossgeom.curvature import Hessian, sharpness
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import EigenPairs, followed_pairs, top_eigenpairs
+from lossgeom.messages.checks import check_at_least
 from lossgeom.metrics._of_step import top_pair
 from lossgeom.metrics._track import Track
 from lossgeom.metrics.step import Step

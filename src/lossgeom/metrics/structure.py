@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_whole
 from lossgeom.curvature import Layer, LayerBlocks, LayerErrors, LayerStructure, structure_of
 from lossgeom.curvature.layer_rows import MOST_COLUMNS
+from lossgeom.messages.checks import check_whole
 from lossgeom.metrics.geometry import Found, Part
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from io import TextIOBase
 from typing import Any
 
+from lossgeom.messages.wording import spelled
 from lossgeom.recording.mirror import Mirror
-from lossgeom.wording import spelled
 
 
 class Console(Mirror):

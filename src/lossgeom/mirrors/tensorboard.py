@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 from lossgeom.mirrors.numbers import logged
 from lossgeom.recording.mirror import Mirror
 

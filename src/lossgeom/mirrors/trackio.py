@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 from lossgeom.mirrors.numbers import logged, no_run
 from lossgeom.recording.mirror import Mirror
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from lossgeom.extras import required
-from lossgeom.wording import printable
+from lossgeom.messages.extras import required
+from lossgeom.messages.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

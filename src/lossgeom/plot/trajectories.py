@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lossgeom.messages.wording import one_of
 from lossgeom.plot.curves import draw_metric
 from lossgeom.plot.runs import Groups, Runs, groups_of, runs_of
 from lossgeom.plot.style import drawing, literal
@@ -17,7 +18,6 @@ from lossgeom.recording.metric_figures import Panel
 from lossgeom.recording.record import Record
 from lossgeom.recording.verdicts import verdict_of
 from lossgeom.stability import Verdict
-from lossgeom.wording import one_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.losses.likelihoods import Gaussian
+from lossgeom.messages.reprs import short
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.quadratic.point import Loss, squared_error
-from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

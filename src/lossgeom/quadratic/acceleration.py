@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.quadratic.model import QuadraticModel
 
 

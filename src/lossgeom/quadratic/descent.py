@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.quadratic.model import Ensemble, Model
 from lossgeom.quadratic.point import Loss
 from lossgeom.quadratic.trajectory import Observable, largest_ntk_eigenvalues

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic._bisection import bisected
 from lossgeom.quadratic.planar import Planar
-from lossgeom.reprs import short
 
 MARGIN = 0.25  # of the predicted distance from the edge
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
-from lossgeom.extras import required
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.extras import required
 from lossgeom.quadratic.model import Ensemble, Model
 from lossgeom.quadratic.point import Loss, slope
 from lossgeom.quadratic.trajectory import (

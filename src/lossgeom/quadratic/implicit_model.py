@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg import MatrixFree, top_eigenpairs
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic._checks import check_tensor
 from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Point
 from lossgeom.quadratic.second_derivative import Rows
-from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic._checks import check_same_dtype, check_tensor
 from lossgeom.quadratic.point import Expansion, Loss, Point, squared_error
 from lossgeom.quadratic.second_derivative import Rows, SecondDerivative
-from lossgeom.reprs import short
 
 
 class Ensemble(ABC):

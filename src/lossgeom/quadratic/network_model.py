@@ -13,12 +13,12 @@ from torch import Tensor
 from lossgeom.autodiff.batch_jacobian import BatchJacobian, jacobian_of
 from lossgeom.batches import Batch
 from lossgeom.linalg import EigenPairs, LinearOperator, top_eigenpairs
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic.model import Model
 from lossgeom.quadratic.point import Expansion, Loss, Point
 from lossgeom.quadratic.second_derivative import Rows
-from lossgeom.reprs import short
 from lossgeom.trust.trial import guard
 
 TOL = 1e-4  # of eigenpairs: an eigenvalue is then good to about eight digits

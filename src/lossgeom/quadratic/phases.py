@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic.descent import Descent
 from lossgeom.quadratic.random_models import RandomModels, random_models
 from lossgeom.quadratic.recursion import descend
-from lossgeom.reprs import short
 
 Phase = Literal["below", "edge", "divergence", "unsettled"]
 BAND = (1.9, 2.001)  # final curvatures that count as at the edge, in rescaled units

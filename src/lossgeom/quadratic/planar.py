@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.quadratic.hierarchy import flow_limit
 from lossgeom.quadratic.model import QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense

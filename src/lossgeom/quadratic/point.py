@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 Loss = Callable[[Tensor], Tensor]
 

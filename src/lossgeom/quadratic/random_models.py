@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_at_least, check_number
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic.model import Ensemble, QuadraticModel
 from lossgeom.quadratic.second_derivative import Dense, Rows
-from lossgeom.reprs import short
 
 TAG = 0x71756164  # so that no other part of a programme draws the same numbers from the same seed
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic._checks import check_same_dtype, check_tensor
-from lossgeom.reprs import short
 
 Rows = slice | Tensor
 ROUNDING = 1e-6  # relative to the largest entry; what is less symmetric is another model

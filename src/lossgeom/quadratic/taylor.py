@@ -11,12 +11,12 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import jacobian_of
 from lossgeom.curvature import ParameterJacobian
+from lossgeom.messages.wording import one_of
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic._second_along import way_for
 from lossgeom.quadratic.network_model import NetworkModel, NetworkPoint, Tangent
 from lossgeom.trust.trial import guard
-from lossgeom.wording import one_of
 
 Order = Literal[1, 2]
 ORDERS: tuple[Order, ...] = (1, 2)

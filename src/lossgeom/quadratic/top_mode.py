@@ -12,17 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_at_least
 from lossgeom.curvature import Hessian
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import frobenius_norm, random_numbers
 from lossgeom.losses import Loss
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem
 from lossgeom.quadratic._outputs import Residuals
 from lossgeom.quadratic.network_model import network, network_point
 from lossgeom.quadratic.point import Point
 from lossgeom.quadratic.trajectory import Observable
-from lossgeom.reprs import short
 
 
 @dataclass(frozen=True, eq=False)

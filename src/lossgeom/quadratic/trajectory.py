@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from lossgeom.messages.reprs import short
 from lossgeom.quadratic.point import Point
-from lossgeom.reprs import short
 
 Observable = Callable[[Point], Tensor]
 

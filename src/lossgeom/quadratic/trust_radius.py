@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 from lossgeom.quadratic.network_model import TrueNetwork
 from lossgeom.quadratic.point import slope
 from lossgeom.quadratic.taylor import TaylorModel

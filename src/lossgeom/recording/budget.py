@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 
 Clock = Callable[[], float]
 BUDGET = "budget"  # why due steps were left out, in rows that say how many

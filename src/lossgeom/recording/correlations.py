@@ -30,7 +30,7 @@ from itertools import compress
 import numpy as np
 
 from lossgeom.claim import LEVEL, Interval
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 
 RESAMPLES = 10_000
 NEEDED = "an interval needs 5 seeds and 5 settings, and values that differ"

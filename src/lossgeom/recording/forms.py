@@ -10,7 +10,7 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lossgeom.wording import printable, unknown
+from lossgeom.messages.wording import printable, unknown
 
 LARGEST = 2**53  # whole numbers up to here are read alike by every reader of JSON
 DEEPEST = 32  # levels of nesting

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lossgeom.losses import LossLike
+from lossgeom.messages.wording import unknown
 from lossgeom.metrics import (
     CriticalStep,
     EdgeRatio,
@@ -42,7 +43,6 @@ from lossgeom.recording.tracker import Tracker
 from lossgeom.recording.watch import Watch
 from lossgeom.recording.watch_lines import LiveLine
 from lossgeom.recording.watched import check_settings
-from lossgeom.wording import unknown
 
 OF_PROBLEM = {p.name for p in signature(Problem).parameters.values() if p.kind == p.KEYWORD_ONLY}
 OWN = {"metrics", "on_error", "budget", "full_batch", "first_step", "mirrors"}

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.row import Row
 from lossgeom.claim import Claim
+from lossgeom.messages.wording import printable
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import ArrayName, parse
-from lossgeom.wording import printable
 
 SCHEMA = 2
 MEASUREMENT = "measurement"  # the kind of a record of one point

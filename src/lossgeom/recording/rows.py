@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 from lossgeom.recording.forms import number, parse
 from lossgeom.recording.record_format import MEASUREMENT, Estimated, Measured, RecordError
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lossgeom.messages.reprs import Svg, html_table, sparkline
 from lossgeom.recording.folder import flat
 from lossgeom.recording.record_format import RecordError
-from lossgeom.reprs import Svg, html_table, sparkline
 
 SETTINGS = 6  # that are named
 Row = tuple[str, str | Svg, str]

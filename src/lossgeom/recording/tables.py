@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.ended import series_of
 from lossgeom.recording.folder import (

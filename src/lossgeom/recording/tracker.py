@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch.optim import Optimizer
 
 from lossgeom.estimate import Estimate
+from lossgeom.messages.wording import unknown
 from lossgeom.metrics import Memory, Metric, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.recording.estimates import problem_facts
@@ -25,7 +26,6 @@ from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.schedule import Schedule, as_schedule
 from lossgeom.recording.watch import Watch
 from lossgeom.stability import Threshold
-from lossgeom.wording import unknown
 
 
 class Tracker:

@@ -10,7 +10,7 @@ from typing import TextIO
 from torch.optim import Optimizer
 
 from lossgeom.estimate import Estimate
-from lossgeom.wording import printable
+from lossgeom.messages.wording import printable
 
 WIDTH = 100  # characters of a line on a terminal
 

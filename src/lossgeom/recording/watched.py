@@ -10,8 +10,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from lossgeom.checks import check_at_least
 from lossgeom.curvature.optimizers import left_out
+from lossgeom.messages.checks import check_at_least
 from lossgeom.problem import Problem
 from lossgeom.recording.forms import parse
 from lossgeom.recording.record import Record

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
+from lossgeom.messages.wording import printable
 from lossgeom.plot.style import plain
 from lossgeom.recording.crash_safety import write_atomically
 from lossgeom.recording.folder import is_record
@@ -20,7 +21,6 @@ from lossgeom.report.figures import MARK, check_ours
 from lossgeom.report.sections import SECTIONS
 from lossgeom.report.sections.claims import overview
 from lossgeom.report.sections.correlations import pooled
-from lossgeom.wording import printable
 
 NAME = "report.html"
 

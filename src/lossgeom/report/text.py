@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lossgeom.messages.wording import in_columns
 from lossgeom.recording.record_format import MATRICES
 from lossgeom.report import wording
 from lossgeom.report.layers import LEGEND, layers_table
-from lossgeom.wording import in_columns
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_at_least
+from lossgeom.messages.checks import check_at_least
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.smoothness._pieces import FEW, Linearize, look, parts
 

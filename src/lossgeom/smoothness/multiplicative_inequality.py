@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.batches import Batch
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.reprs import short
 from lossgeom.smoothness._example_gradients import MEMORY_BUDGET, power_norms, reduced_gradients
 from lossgeom.smoothness._linear_layer import LinearLayer, layer_at
 from lossgeom.smoothness.sobolev import checked_orders, seminorm

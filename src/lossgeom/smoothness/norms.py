@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 
 Norm = Literal["spectral", "frobenius"]
 Method = Literal["exact", "lanczos", "hutchinson"]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors
 from lossgeom.losses.likelihoods import Softmax
+from lossgeom.messages.wording import one_of
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.wording import one_of
 
 NamedOutputs = Literal["logits", "softmax"]
 Outputs = NamedOutputs | Callable[[Tensor, Any], Tensor]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.checks import check_at_least
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_at_least
+from lossgeom.messages.wording import one_of
 from lossgeom.smoothness import _matrix_free, exact
 from lossgeom.smoothness.norms import METHODS, NORMS, JacobianNorms, Method, Norm
-from lossgeom.wording import one_of
 
 FEW_OUTPUTS = 32  # from which on a few products cost less than all rows
 ROWS_BYTES = 2**30  # of the rows of one example, which a Gram matrix is made from

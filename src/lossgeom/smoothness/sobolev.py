@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch
+from lossgeom.messages.wording import one_of
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.smoothness._example_gradients import (
     MEMORY_BUDGET,
@@ -23,7 +24,6 @@ from lossgeom.smoothness._input_function import differentiable_input, linearized
 from lossgeom.smoothness._parameter_function import parameter_function, runs_together
 from lossgeom.smoothness.outputs import chosen
 from lossgeom.trust.trial import guard, tried
-from lossgeom.wording import one_of
 
 Of = Literal["input", "parameters"]
 OF: tuple[Of, ...] = ("input", "parameters")

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.minibatches import each_batch, sampled_batches
 from lossgeom.stability.along import checked_update, curvature_along, dot

@@ -8,8 +8,8 @@ from itertools import islice
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least, check_number
 from lossgeom.estimate import Estimate
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.stability._critical_search import RTOL, SEEN, CriticalStep, Search
 from lossgeom.stability.along import Objective, checked_update

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
 from lossgeom.curvature import PreconditionedHessian
 from lossgeom.linalg import LinearOperator
+from lossgeom.messages.checks import check_number
 from lossgeom.problem import Problem
 from lossgeom.stability.along import Objective, checked_update, dot
 from lossgeom.stability.undefined import UndefinedError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 Values = Sequence[float | None]
 Points = list[tuple[int, float]]  # (step, value), by step

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 
 REAL = 1e-7  # imaginary part of a root that rounding has split from a double one
 

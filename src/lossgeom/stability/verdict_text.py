@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from lossgeom.reprs import in_table
+from lossgeom.messages.reprs import in_table
 from lossgeom.stability.edge_series import Points
 
 Kind = Literal[

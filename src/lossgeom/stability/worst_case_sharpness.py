@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.lipschitz import check_radius
+from lossgeom.messages.checks import check_at_least
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.stability.along import gradient_at
 

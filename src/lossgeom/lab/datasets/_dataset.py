@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lossgeom.checks import check_number
 from lossgeom.linalg import random_numbers
-from lossgeom.wording import one_of
+from lossgeom.messages.checks import check_number
+from lossgeom.messages.wording import one_of
 
 Examples = tuple[Tensor, Tensor]
 TEST = 1000  # examples to test on, of what is drawn

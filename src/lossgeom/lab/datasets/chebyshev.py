@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.checks import check_whole
 from lossgeom.lab.datasets._dataset import Dataset, Options, regressed
+from lossgeom.messages.checks import check_whole
 
 
 def chebyshev(examples: int = 20, seed: int = 0, degree: int = 3, **options: Any) -> Dataset:

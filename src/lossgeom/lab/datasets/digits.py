@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from lossgeom.extras import required
 from lossgeom.lab.datasets._dataset import Dataset, Labelled, Options
+from lossgeom.messages.extras import required
 
 
 def digits(examples: int = 1000, seed: int = 0, lowest: float = -1.0, **options: Any) -> Dataset:

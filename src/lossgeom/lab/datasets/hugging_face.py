@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lossgeom.extras import required
 from lossgeom.lab.datasets._dataset import Dataset, Examples, Labelled, Options
+from lossgeom.messages.extras import required
 
 
 def hugging_face(

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from lossgeom.lab.datasets._dataset import TEST, Dataset, Options, regressed
-from lossgeom.wording import unknown
+from lossgeom.messages.wording import unknown
 
 
 def manifold(

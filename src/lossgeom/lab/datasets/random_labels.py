@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from lossgeom.checks import check_whole
 from lossgeom.lab.datasets._dataset import TEST, Dataset, Options, drawn_points
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_whole
 
 
 def random_labels(

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from lossgeom.checks import check_number
-from lossgeom.extras import required
 from lossgeom.lab.datasets._dataset import TEST, Dataset, Options, drawn_points
+from lossgeom.messages.checks import check_number
+from lossgeom.messages.extras import required
 
 
 def two_moons(examples: int = 200, seed: int = 0, noise: float = 0.1, **options: Any) -> Dataset:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from lossgeom.checks import check_at_least
 from lossgeom.lab.executors._job import Job, message
+from lossgeom.messages.checks import check_at_least
 
 POLL_SECONDS = 0.5
 TRIES = 3  # of a run whose process dies

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from lossgeom.bounds import Cube
-from lossgeom.checks import check_number, check_whole
 from lossgeom.lab.generators._digits import all_digits, learn, teacher_of_even
 from lossgeom.lab.generators._task import ManifoldTask
 from lossgeom.lab.models import mlp
+from lossgeom.messages.checks import check_number, check_whole
 
 
 def digits_decoder(

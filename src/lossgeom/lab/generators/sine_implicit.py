@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossgeom.bounds import Cube
-from lossgeom.checks import check_number, check_whole
 from lossgeom.lab.generators._digits import learn, mean_image
 from lossgeom.lab.generators._task import ManifoldTask, linear_layers, random_teacher
 from lossgeom.lab.models import mlp
+from lossgeom.messages.checks import check_number, check_whole
 
 
 class _Graph(nn.Module):

@@ -10,11 +10,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam
 
 from lossgeom.bounds import Cube, DeltaGood
-from lossgeom.checks import check_number, check_whole
 from lossgeom.lab.generators._digits import all_digits, teacher_of_even
 from lossgeom.lab.generators._task import ManifoldTask, linear_layers
 from lossgeom.lab.models import mlp
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_number, check_whole
 
 BATCH, CRITICS = 128, 2  # examples, and steps of the critic for each of the generator
 

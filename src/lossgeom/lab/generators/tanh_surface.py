@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from lossgeom.bounds import Cube
-from lossgeom.checks import check_whole
 from lossgeom.lab.generators._task import ManifoldTask, linear, orthonormal, random_teacher
 from lossgeom.linalg import random_numbers
+from lossgeom.messages.checks import check_whole
 
 
 def tanh_surface(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lossgeom.checks import check_whole
+from lossgeom.messages.checks import check_whole
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 
 class Sine(nn.Module):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossgeom.checks import check_at_least
 from lossgeom.lab.models._images import as_they_are
+from lossgeom.messages.checks import check_at_least
 
 BLOCKS_PER_STAGE = 2
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from lossgeom.checks import check_number
 from lossgeom.lab.models._images import as_they_are
+from lossgeom.messages.checks import check_number
 
 WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
 POOL_AFTER = (0, 1, 3, 5, 7)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from lossgeom.checks import check_number
 from lossgeom.lab.training import Objective, Quantity, Regularizer
+from lossgeom.messages.checks import check_number
 
 
 def add(quantity: Quantity, weigh: Callable[[Tensor, int], Tensor]) -> Regularizer:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_whole
 from lossgeom.lab.training import Objective, Regularizer
+from lossgeom.messages.checks import check_whole
 
 
 def crop_and_flip(strength: int = 4, share: float = 1.0, *, flip: bool = True) -> Regularizer:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from lossgeom.checks import check_number
 from lossgeom.lab.models.mlp import Sine
 from lossgeom.lab.training import Objective, Regularizer
+from lossgeom.messages.checks import check_number
 
 BEHIND = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.ELU, nn.Sigmoid, nn.SiLU, Sine)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_whole
 from lossgeom.lab.regularizers._penalty import add_multiple
 from lossgeom.lab.regularizers._products import hessian_product
 from lossgeom.lab.training import Objective, Regularizer
 from lossgeom.lab.training.objective import PER_STEP
+from lossgeom.messages.checks import check_whole
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from lossgeom.checks import check_number
 from lossgeom.lab.regularizers._penalty import add
 from lossgeom.lab.training import Quantity, Regularizer
+from lossgeom.messages.checks import check_number
 
 
 class NotPositiveError(ValueError):

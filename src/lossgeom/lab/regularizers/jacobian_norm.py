@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_whole
 from lossgeom.lab.regularizers._penalty import add_multiple
 from lossgeom.lab.training import Objective, Regularizer
 from lossgeom.lab.training.objective import OF_OUTPUTS
+from lossgeom.messages.checks import check_whole
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.checks import check_number
 from lossgeom.lab.training import Objective, Regularizer
+from lossgeom.messages.checks import check_number
 
 
 def mixup(strength: float) -> Regularizer:

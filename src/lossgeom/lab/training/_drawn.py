@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 Examples = tuple[Tensor, Tensor]
 Sampling = Literal["reshuffling", "without replacement"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Muon, Optimizer
 
-from lossgeom.checks import check_number
-from lossgeom.wording import one_of
+from lossgeom.messages.checks import check_number
+from lossgeom.messages.wording import one_of
 
 
 @dataclass(frozen=True)

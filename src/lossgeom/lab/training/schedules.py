@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lossgeom.checks import check_at_least
+from lossgeom.messages.checks import check_at_least
 
 Schedule = Callable[[int], float]
 

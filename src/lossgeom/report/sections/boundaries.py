@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 from lossgeom.plot.style import DASHES, colours, label, panels, words
 from lossgeom.recording.for_report import Boundary
 from lossgeom.report._section import Section

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 from lossgeom.plot.style import colours, level, literal, panels, words
 from lossgeom.recording.correlations import Runs
 from lossgeom.recording.ended import ended, last_values

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lossgeom.reprs import short
+from lossgeom.messages.reprs import short
 from lossgeom.stability.sgd.sampling import Sampling
 
 State = Literal["stable", "unstable", "between"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.stability.sgd._bounded import bounded
 from lossgeom.stability.sgd._exact import exact

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.curvature import OutputRoot, ParameterJacobian
+from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.reprs import short
 from lossgeom.stability.sgd._outputs import ExampleOutputs, example_outputs
 
 LARGEST = 2000  # outputs of all examples together

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_at_least
+from lossgeom.messages.checks import check_at_least
 from lossgeom.stability.sgd._crossing import first_crossing
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.sampling import (

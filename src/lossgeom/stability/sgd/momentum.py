@@ -7,7 +7,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.necessary import necessary_conditions
 from lossgeom.stability.sgd.second_moments import largest_growth, mean_of_products

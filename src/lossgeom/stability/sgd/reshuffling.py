@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 from lossgeom.stability.sgd._crossing import first_crossing
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.sampling import MOST, all_epochs, check_batches, number_of_batches

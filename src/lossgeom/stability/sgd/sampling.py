@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.wording import one_of
+from lossgeom.messages.wording import one_of
 
 Sampling = Literal["without replacement", "with replacement", "reshuffling"]
 SAMPLINGS: tuple[Sampling, ...] = ("without replacement", "with replacement", "reshuffling")

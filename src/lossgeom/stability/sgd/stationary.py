@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
 from lossgeom.linalg import conjugate_gradients
-from lossgeom.reprs import short
+from lossgeom.messages.checks import check_number
+from lossgeom.messages.reprs import short
 from lossgeom.stability.sgd.examples import ExampleCurvatures
 from lossgeom.stability.sgd.mean_square import mean_square_threshold
 from lossgeom.stability.sgd.sampling import Sampling, noise_share

@@ -7,7 +7,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.checks import check_number
+from lossgeom.messages.checks import check_number
 from lossgeom.stability.sgd._crossing import first_crossing
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.extras import required
+from lossgeom.messages.extras import required
 
 POINTS = ((1.0, 0.0), (1.0, 1.0), (0.0, 2.0), (1.0, -1.0))
 """Gradients of four examples in two parameters, for which thresholds are tabulated."""

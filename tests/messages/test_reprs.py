@@ -11,7 +11,7 @@ import torch
 
 import lossgeom as lg
 from lossgeom import Estimate, Record
-from lossgeom.reprs import BUCKETS, HEIGHT, WIDTH, Svg, html_table, sparkline
+from lossgeom.messages.reprs import BUCKETS, HEIGHT, WIDTH, Svg, html_table, sparkline
 
 pytestmark = pytest.mark.quick
 HOSTILE = "<script>alert('1')</script>\"&\x1b[2J\u202egnp.exe\x00 $x$ \N{HEBREW LETTER ALEF}"

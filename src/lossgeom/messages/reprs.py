@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossgeom.wording import printable
+from lossgeom.messages.wording import printable
 
 FEW = 6  # numbers or members that are shown one by one
 MANY = 12  # rows of a table

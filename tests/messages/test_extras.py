@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import lossgeom
-from lossgeom.extras import EXTRAS, LAB, required
+from lossgeom.messages.extras import EXTRAS, LAB, required
 
 pytestmark = pytest.mark.quick
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 NAMED = {
     "PIL": "pillow",
     "pytorch_lightning": "lightning",  # its older name
