@@ -30,6 +30,7 @@ FLOORS = [
         "estimate": "a number and how good it is",
         "claim": "a statement and its verdict",
         "batches": "data in any form",
+        "distributed": "several processes",
     },
     {"linalg": "matrices, and no networks", "losses": "a sum and a count"},
     {"problem": "model, loss and data at one point; leaves no trace"},

@@ -48,6 +48,7 @@ from lossgeom.curvature import (
     preconditioner,
     sharpness,
 )
+from lossgeom.distributed import OtherRankError, ranks
 from lossgeom.estimate import Estimate
 from lossgeom.linalg import (
     Diagonal,
@@ -189,6 +190,7 @@ __all__ = [
     "MultiplicativeInequality",
     "NonFiniteError",
     "ObjectiveHessian",
+    "OtherRankError",
     "OutputRoot",
     "PacBayes",
     "ParameterJacobian",
@@ -268,6 +270,7 @@ __all__ = [
     "quadratic",
     "random_overlap",
     "rank_one_energy",
+    "ranks",
     "realised_edge",
     "robustness",
     "schedule",

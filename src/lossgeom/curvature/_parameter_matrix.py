@@ -15,18 +15,13 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.memory_budget import (
-    Kept,
-    Linearization,
-    accumulate,
-    with_bytes,
-)
+from lossgeom.autodiff.memory_budget import Kept, Linearization, accumulate, with_bytes
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
 from lossgeom.curvature._needed_memory import NeededMemory, put_down_block, size_of_graph
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
@@ -34,7 +29,6 @@ from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.trial import WHOLE, guard, on_few
 
 Product = Callable[..., Tensor]  # of a vector, and whether it is the last one
-
 CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
 
@@ -103,15 +97,16 @@ class ParameterMatrix(ProblemMatrix):
     rows_will_do: ClassVar[bool] = False  # as of lossgeom.trust.trial.guard
 
     def __init__(self, problem: Problem, *, memory_budget: int | None = None) -> None:
-        self.problem = problem
-        self._kept: Kept[Product] = Kept(problem, memory_budget)
+        self.problem = checked_problem(problem)
+        self._here = problem.local  # whose data products go over
+        self._kept: Kept[Product] = Kept(self._here, memory_budget)
         self._forward = False  # whether forward mode pays, of the batch at hand
 
     @property
     def memory(self) -> Memory:
         """What a product holds at most, as the first batch shows it."""
         if not self._kept.memory.steps:
-            self._put_down(self.problem.first_batch())
+            self._put_down(self._here.first_batch())
         return self._kept.memory
 
     @abstractmethod
@@ -133,16 +128,20 @@ class ParameterMatrix(ProblemMatrix):
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
             put_down_block(self._kept.memory, rows)
-            total: list[Tensor] = []
-            self._kept.over_batches(
-                first=partial(self._made, rows, self._kept.memory.budget != 0),
-                again=lambda piece: self._made(rows, False, piece)[0],
-                use=partial(each_row, rows),
-                take=partial(accumulate, total),
-                pieces=self._pieces,
-            )
-            found, divisor = self.problem.reduced([(total[0], self._kept.terms)])
+            found, divisor = self.problem.reduced(lambda _: [self._summed(rows)])
             return (found / divisor).T
+
+    def _summed(self, rows: Tensor) -> tuple[Float[Tensor, "k P"], float]:
+        """Multiply some vectors by the sum of the matrices of all pieces; also count terms."""
+        total: list[Tensor] = []
+        self._kept.over_batches(
+            first=partial(self._made, rows, self._kept.memory.budget != 0),
+            again=lambda piece: self._made(rows, False, piece)[0],
+            use=partial(each_row, rows),
+            take=partial(accumulate, total),
+            pieces=self._pieces,
+        )
+        return total[0], self._kept.terms
 
     def _made(
         self, rows: Tensor, keeps: bool, piece: Batch
@@ -156,16 +155,16 @@ class ParameterMatrix(ProblemMatrix):
             with suppress(*CANNOT):
                 if not keeps and len(rows) <= FEW:
                     return self._unrecorded(piece, rows)
-                return self._recorded(self.problem, theta, piece, rows)
+                return self._recorded(self._here, theta, piece, rows)
         if not keeps:
-            product, count = self.linearize(self.problem, theta, piece)
+            product, count = self.linearize(self._here, theta, piece)
             return each_row(rows, product, last=True), Linearization(None, count, {})
-        (product, count), storages = with_bytes(self.linearize, self.problem, theta, piece)
+        (product, count), storages = with_bytes(self.linearize, self._here, theta, piece)
         return each_row(rows, product), Linearization(product, count, storages)
 
     def _unrecorded(self, piece: Batch, rows: Tensor) -> tuple[Tensor, Linearization[Product]]:
         """Take the product with each vector in forward mode, and keep nothing."""
-        found = [self.along(self.problem, self._kept.theta, piece, v) for v in rows]
+        found = [self.along(self._here, self._kept.theta, piece, v) for v in rows]
         products = torch.stack([product for product, _ in found]).detach()
         return products, Linearization(None, found[0][1], {})
 
@@ -190,10 +189,10 @@ class ParameterMatrix(ProblemMatrix):
         Graphs are expensive to differentiate again where there are convolutions. Where there are
         none, arithmetic sets the price of both. It has to agree with graphs on a few examples, too.
         """
-        small = self.problem.theta.numel() <= WHOLE  # enough to be copied in float64
-        return self._forward and self.problem.evaluation.facts.known(
-            Key(type(self), self.problem.network.names),
-            lambda: on_few(self.problem, batch, self._forward_agrees, double=small),
+        small = self._here.theta.numel() <= WHOLE  # enough to be copied in float64
+        return self._forward and self._here.evaluation.facts.known(
+            Key(type(self), self._here.network.names),
+            lambda: on_few(self._here, batch, self._forward_agrees, double=small),
         )
 
     def _forward_agrees(self, small: Problem) -> bool:
@@ -210,8 +209,8 @@ class ParameterMatrix(ProblemMatrix):
         """Compare derivatives on a batch, and cut it where its graphs would be too large."""
         parts = self._put_down(batch)
         self._kept.memory.check()
-        guard(self.problem, batch, rows_will_do=self.rows_will_do)
-        cut = pieces(self.problem, batch, parts) if parts > 1 else [batch]
+        guard(self._here, batch, rows_will_do=self.rows_will_do)
+        cut = pieces(self._here, batch, parts) if parts > 1 else [batch]
         if len(cut) < parts:  # which cannot be done
             self._put_down(batch, parts=1)
             self._kept.memory.check()
@@ -219,8 +218,8 @@ class ParameterMatrix(ProblemMatrix):
 
     def _put_down(self, batch: Batch, parts: float | None = None) -> float:
         """Put down what a product needs; return in how many parts it is made."""
-        size = size_of_graph(self.problem, batch)
-        needed = NeededMemory(self.problem, batch, size, self.sampled)
+        size = size_of_graph(self._here, batch)
+        needed = NeededMemory(self._here, batch, size, self.sampled)
         if parts is None:
             parts = needed.parts(self._kept.memory)
         self._forward = needed.forward(self._kept.memory, parts)

@@ -176,7 +176,7 @@ class Rows:
             take(rows)
 
         terms = layer_rows(self._problem, keep, **self._settings)
-        self.divisor = self._problem.reduced([(0.0, terms)])[1]
+        self.divisor = self._problem.reduced(lambda _: [(0.0, terms)])[1]
         self.kept = kept if self._room >= 0 else None
 
 

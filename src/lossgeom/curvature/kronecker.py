@@ -177,7 +177,7 @@ class _Sums:
             self.rows += len(x)
 
     def factors(self, problem: Problem, terms: float) -> KroneckerFactors:
-        outputs, divisor = problem.reduced([(self.outputs, terms)])
+        outputs, divisor = problem.reduced(lambda _: [(self.outputs, terms)])
         N = max(self.rows, 1)
         return KroneckerFactors(
             self.layer.name,
@@ -215,9 +215,10 @@ def _corrected(
             total += (of_one.mT @ at).square().sum(0)
 
     terms = over(add)
+    together = [torch.cat([total, apart[:, None]], 1) for _, total, apart in sums.values()]
+    divisor = problem.reduced(lambda _: [(0.0, terms)])[1]
     found = []
-    for own, (basis, total, apart) in zip(factors, sums.values(), strict=True):
-        both, divisor = problem.reduced([(torch.cat([total, apart[:, None]], 1), terms)])
+    for own, (basis, *_), both in zip(factors, sums.values(), together, strict=True):
         values, one = both / divisor, own.outputs.new_ones(1, 1)
         weights = KroneckerEigenbasis(basis.left, basis.right, values[:, :-1])
         biases = KroneckerEigenbasis(basis.left, one, values[:, -1:])

@@ -162,7 +162,7 @@ class LayerBlocks:
 
         with suppress(ValueError, MemoryError), plain_arithmetic(problem.theta.device):
             if names:  # raises a ValueError where the loss has no root
-                divisor = problem.reduced([(0.0, layer_rows(problem, keep))])[1]
+                divisor = problem.reduced(lambda here: [(0.0, layer_rows(here, keep))])[1]
                 return {name: partial(_summed, parts, divisor) for name, parts in pieces.items()}
         return {}
 

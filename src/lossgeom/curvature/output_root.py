@@ -86,7 +86,7 @@ def _blocks(problem: Problem) -> tuple[list[BatchRoot], float]:
     found = problem.over_batches(lambda batch: _block(problem, batch))
     if problem.criterion.likelihood is None:
         problem.cached(note_if_linear)
-    _, divisor = problem.reduced((0.0, block.count) for block in found)
+    _, divisor = problem.reduced(lambda _: ((0.0, block.count) for block in found))
     return found, divisor**-0.5
 
 

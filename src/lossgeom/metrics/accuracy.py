@@ -56,7 +56,7 @@ class Accuracy:
             right = (predicted == classes) & valid
             return torch.stack([right.sum(), valid.sum()]), 1.0
 
-        total, _ = problem.reduced(problem.over_batches(terms))
+        total, _ = problem.reduced(lambda here: here.over_batches(terms))
         right, valid = total.tolist()
         if valid == 0:
             raise ValueError("expected targets to score, but all of them are ignored")

@@ -168,6 +168,17 @@ class Evaluation:
         return torch.autocast(self.network.theta.device.type, self.autocast, cache_enabled=False)
 
 
+def check_settings(network: Network, seed: int | None, autocast: torch.dtype | None) -> None:
+    """Raise for a seed or a type to round to that cannot be meant."""
+    if autocast is not None and network.theta.dtype != torch.float32:
+        raise ValueError(
+            f"autocast={autocast} rounds float32 only, and this is measured in "
+            f"{network.theta.dtype}; leave one of the two out"
+        )
+    if seed is not None and seed < 0:
+        raise ValueError(f"expected a seed >= 0, got {seed}")
+
+
 def _twice(batch: Batch) -> Batch:
     return batch.each_row(lambda row: torch.cat([row, row]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,8 +13,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, Target
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.losses import Loss, LossLike, as_loss
-from lossgeom.problem.evaluation import Evaluation, Forward
+from lossgeom.problem.evaluation import Evaluation, Forward, check_settings
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
@@ -23,10 +23,10 @@ from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, Point
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, checked_target, generators_kept
+from lossgeom.problem.reduction import Parts, Summand, check_alone, reduced
 from lossgeom.problem.repeatable import check_repeatable
 
 T = TypeVar("T")
-Summand = TypeVar("Summand", float, Tensor)
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -57,6 +57,8 @@ class Problem:
         dtype: torch.float32 or torch.float64, to measure in, whatever the model says on its way.
         autocast: a type such as torch.bfloat16 to run model and loss in, as training does.
         check: whether derivatives are compared with differences, see ``check_derivatives``.
+        ranks: the processes that share the data, such as ``lg.ranks()``; batches are then those of
+            this process. Left out, it is this process alone.
 
     Raises:
         TypeError, ValueError: for input that cannot be measured; each says what was expected.
@@ -74,6 +76,7 @@ class Problem:
     theta: Float[Tensor, " P"]
     data: Data
     check: bool
+    ranks: Ranks
     cache: PointCache
     _copied: partial[Network]
 
@@ -92,18 +95,13 @@ class Problem:
         dtype: torch.dtype | None = None,
         autocast: torch.dtype | None = None,
         check: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
         copied = partial(Network.of, parameters=parameters, dtype=dtype)
         network, criterion = copied(model), as_loss(loss, label_smoothing)
         if type(batches) not in (list, tuple):
             check_repeatable(batches, network.theta.device)
-        if autocast is not None and network.theta.dtype != torch.float32:
-            raise ValueError(
-                f"autocast={autocast} rounds float32 only, and this is measured in "
-                f"{network.theta.dtype}; leave one of the two out"
-            )
-        if seed is not None and seed < 0:
-            raise ValueError(f"expected a seed >= 0, got {seed}")
+        check_settings(network, seed, autocast)
         facts = ModelFacts(FirstLook(training=None if mode is None else ""))
         mode = "eval" if mode is None else checked_mode(mode)
         vars(self).update(  # its fields, which stay as they are from then on
@@ -112,6 +110,7 @@ class Problem:
             theta=network.theta,
             data=Data(batches, target if target is None else checked_target(target)),
             check=check,
+            ranks=ranks,
             cache=PointCache(),
             _copied=copied,
         )
@@ -158,7 +157,7 @@ class Problem:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on what is measured differently from how the model runs, after the first pass."""
+        """What is measured differently from how the model runs, after the first pass."""
         return tuple(notes_on(self.evaluation, self.data.sizes, self.cache.notes))
 
     @property
@@ -220,8 +219,18 @@ class Problem:
         """The summed loss of outputs and the number of terms, both checked."""
         return self.evaluation.terms(outputs, batch)
 
+    @property
+    def local(self) -> Problem:
+        """The problem of this process's share of the data, which needs no other process."""
+        return (
+            self
+            if self.ranks.size == 1
+            else self.cache.value(Key(Problem.reduced), lambda: self._with(ranks=ALONE))
+        )
+
     def over_batches(self, function: Callable[[Batch], T]) -> list[T]:
         """Call a function on every batch, the same batches in every pass."""
+        check_alone(self.ranks)
         results = []
         with measuring(self.theta.device), generators_kept(self.data.batches):
             for batch in self.data.over(self.theta):
@@ -232,6 +241,7 @@ class Problem:
 
     def first_batch(self) -> Batch:
         """The first batch, for a look at the model that needs no more."""
+        check_alone(self.ranks)
         with measuring(self.theta.device), generators_kept(self.data.batches):
             for raw in self.data.batches:
                 batch = Batch.of(raw, target=self.data.target).moved(self.theta)
@@ -243,24 +253,13 @@ class Problem:
         """A batch that knows its examples; see :func:`lossgeom.problem.examples.in_examples`."""
         return in_examples(self.evaluation, self.theta, batch, mixed)
 
-    def reduced(self, parts: Iterable[tuple[Summand, float]]) -> tuple[Summand, float]:
-        """The sum of parts, made here alone, and the number of terms to divide it by, or 1."""
-        total: Any = None
-        counts: list[float] = []
-        for part, terms in parts:
-            total = part if total is None else total + part
-            counts.append(terms)
-        count, loss = math.fsum(counts), self.evaluation.criterion
-        if loss.average and not count > 0:
-            raise ValueError(
-                f"expected the loss {loss.name!r} to have terms, got a count of {count}; are "
-                "all targets ignored?"
-            )
-        return total, count if loss.average else 1.0
+    def reduced(self, find: Callable[[Problem], Parts[Summand]]) -> tuple[Summand, float]:
+        """The sum over processes of what a function finds of each one's share, and its divisor."""
+        return reduced(self.ranks, self.criterion, lambda: find(self.local))
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""
-        total, divisor = self.reduced(self.over_batches(terms))
+        total, divisor = self.reduced(lambda here: here.over_batches(terms))
         return total / divisor
 
     def cached(self, function: Callable[..., T], *args: Hashable, **kwargs: Hashable) -> T:

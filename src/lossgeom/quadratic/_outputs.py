@@ -49,7 +49,7 @@ class Residuals:
             return outputs, batch, problem.terms(outputs, batch)[1]
 
         outputs, batches, counts = zip(*problem.over_batches(look), strict=True)
-        _, divisor = problem.reduced((0.0, count) for count in counts)
+        _, divisor = problem.reduced(lambda _: ((0.0, count) for count in counts))
         likelihood = problem.criterion.likelihood
         if isinstance(likelihood, Gaussian):
             y = in_a_row([batch.targets.to(outputs[0]) for batch in batches])
@@ -80,12 +80,12 @@ def _loss(
     problem: Problem, shapes: Sequence[Tensor], batches: Sequence[Batch], z: Float[Tensor, "R D"]
 ) -> Float[Tensor, " R"]:
     """The loss of each row of outputs; NaN where it is not finite."""
-    losses = []
-    for row in z:
-        outputs = in_shapes(row, shapes)
-        try:
-            total, divisor = problem.reduced(map(problem.terms, outputs, batches))
-            losses.append(total / divisor)
-        except NonFiniteError:
-            losses.append(row.sum() * math.nan)
-    return torch.stack(losses)
+    return torch.stack([_loss_of_row(problem, in_shapes(row, shapes), batches) for row in z])
+
+
+def _loss_of_row(problem: Problem, outputs: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    try:
+        total, divisor = problem.reduced(lambda here: map(here.terms, outputs, batches))
+        return total / divisor
+    except NonFiniteError:
+        return problem.theta.new_tensor(math.nan)
