@@ -14,7 +14,7 @@ from lossgeom.autodiff.layer_calls import LayerCalls, Pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature.layer_summands import parameter_groups
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.agreement import agree, of_examples
+from lossgeom.problem.agreement import ALONE, agree, under
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
@@ -186,7 +186,7 @@ def _apart(
             continue
         g, weighted = layer.gradients(both, B)
         expected = weights[:, None, None] * g
-        if not agree(weighted, expected, of_examples(problem.autocast)):
+        if not agree(weighted, expected, under(problem.autocast, ALONE)):
             why[layer.name] = "what it does for an example depends on others"
     return why
 

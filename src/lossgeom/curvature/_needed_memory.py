@@ -25,7 +25,7 @@ VECTORS = 5  # of P numbers: gradients and products, and their pieces while auto
 OF_BLOCK = 3  # of P numbers for each further vector of a block
 GRAPH, FORWARD, RECORDED = 2.8, 3.5, 4.2  # times what a graph saves, with what is made on the way
 BLOCK = "further vectors of a block"
-TWICE = 1.2  # the same of two evaluations, without a gradient
+LOOK = 0.6  # the same of an evaluation, without a gradient
 OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
 WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
 
@@ -98,9 +98,9 @@ class NeededMemory:
         What another batch needed stays.
         """
         problem, n, times = self.problem, len(self.batch), self.times(memory, parts)
-        seen = min(FEW, n) / 2 if problem.theta.numel() > LARGE else n
+        seen = min(FEW, n) if problem.theta.numel() > LARGE else n
         steps = {
-            "the look at the model": problem.theta.nbytes + TWICE * seen * self.graph.bytes_each,
+            "the look at the model": problem.theta.nbytes + LOOK * seen * self.graph.bytes_each,
             "the comparison of derivatives": bytes_of_guard(
                 problem, self.batch, self.graph.bytes_each
             ),

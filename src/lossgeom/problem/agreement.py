@@ -9,20 +9,14 @@ from torch import Tensor
 EXACT = 1e-8  # of layers seen one by one and the whole model, both in float64
 REORDERED = 1e-4  # of the same sums in another order, and of derivatives taken in another order
 ALONE = 1e-3  # of examples alone and in a batch, in single precision
-ROUNDED = 5e-2  # where autocast rounds
-ROUNDED_SUMS = 2e-2  # of the same sums in another order, there
 DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
 COARSE = 5e-2  # of such in float32
+ROUNDED = {REORDERED: 2e-2, ALONE: 5e-2}  # where autocast rounds
 
 
-def of_examples(autocast: torch.dtype | None) -> float:
-    """The tolerance of examples alone and in a batch."""
-    return ALONE if autocast is None else ROUNDED
-
-
-def of_sums(autocast: torch.dtype | None) -> float:
-    """The tolerance of the same sums in another order."""
-    return REORDERED if autocast is None else ROUNDED_SUMS
+def under(autocast: torch.dtype | None, tolerance: float) -> float:
+    """The tolerance of sums in another order, or of examples alone, where autocast may round."""
+    return tolerance if autocast is None else ROUNDED[tolerance]
 
 
 def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors, tensors_of
 from lossgeom.losses import NonFiniteError
-from lossgeom.problem.agreement import agree_everywhere, of_examples
+from lossgeom.problem.agreement import ALONE, agree_everywhere, under
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import near_or_at
@@ -137,7 +137,7 @@ def in_examples(
 
         def look(theta: Tensor) -> tuple[bool, ...] | None:
             call = partial(evaluated.outputs, theta)
-            return _in_examples(call, moved, of_examples(at.autocast), mixed).rows
+            return _in_examples(call, moved, under(at.autocast, ALONE), mixed).rows
 
         return near_or_at(theta, look)
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import disable_saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
-from lossgeom.problem.agreement import ALONE, ROUNDED, agree_everywhere, of_sums
+from lossgeom.problem.agreement import ALONE, REORDERED, agree, agree_everywhere, under
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.isolation import seeded
 from lossgeom.problem.network import leaves_of
-from lossgeom.problem.noticing import Noticing
-from lossgeom.problem.sum_and_count import is_sum_of_terms
+from lossgeom.problem.own_loss import look_at_loss, names_among
 
 CHECKPOINTING = (
     "activation checkpointing computes parts of the model again after the parameters have been "
@@ -30,13 +32,9 @@ WRITES = (
     "bring them to where they belong after each step of training, not in forward"
 )
 LARGE = 10**6  # parameters of a model that is looked at on a few examples
-FEW = 4  # such examples, or half of the batch where these are all
-AGAIN = 5  # examples that are evaluated twice: an odd number, which tears pairs apart
-BESIDE_OUTPUTS = (
-    "the loss depends on the parameters other than through the outputs, as one does that reads "
-    "what a hook stores: a Hessian has all of it, Gauss-Newton and Fisher matrices the part that "
-    "goes through the outputs"
-)
+FEW = 4  # such examples
+AGAIN = 5  # examples at most that are evaluated twice: an odd number, which tears pairs apart
+OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
 def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.Module) -> None:
@@ -58,81 +56,39 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     untold = not known and len(batch) > 1  # of one example, nothing is seen
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
-    if theta.numel() > LARGE and len(batch) > 1:
+    if theta.numel() > LARGE and len(batch) > FEW:
         with suppress(Exception):  # whatever the model says to fewer examples
-            few = batch.examples(0, FEW)
-            _look(at, theta, few, few.examples(0, len(few) // 2), live)
+            _look(at, theta, batch.examples(0, FEW), live, f"{FEW} examples")
             return
-    _look(at, theta, batch, batch, live)
+    _look(at, theta, batch, live, "the first batch")
 
 
 def _look(
-    at: Evaluation, own: Float[Tensor, " P"], batch: Batch, part: Batch, live: nn.Module
+    at: Evaluation, own: Float[Tensor, " P"], batch: Batch, live: nn.Module, which: str
 ) -> None:
-    """Look at a model on a part of a batch, and at its loss on all of it."""
+    """Look at a model and its loss on some examples, which are the ones said."""
     seen = at.facts.first_look
     with torch.inference_mode(False):
         theta = own.detach().clone()  # which the model may write to
     thetas = [theta.detach().requires_grad_() for _ in range(2)]
     with at.network.undone():
         if seen.model is None:
-            alone, notes = _checked_outputs(at, thetas, part, live)
+            outputs, notes = _checked_outputs(at, thetas, batch, live)
             if not torch.equal(theta, own) and ((theta != own) & ~own.isnan()).any():
                 raise ValueError(WRITES)
             seen.model = notes
         else:
-            alone = at.outputs(theta, part).detach()
-        if alone.isnan().any():  # of which nothing else can be seen
+            outputs = at.outputs(theta, batch).detach()
+        if outputs.isnan().any():  # of which nothing else can be seen
             return
-        more = part is not batch and not (at.criterion.known and seen.mixed is not None)
-        outputs = at.outputs(theta, batch).detach() if more else alone
-        if seen.loss is None and at.criterion.known:
-            seen.loss = []
-        elif seen.loss is None:
-            _look_at_loss(at, thetas, outputs, batch, live)
-        untold = not at.criterion.known and seen.is_sum is None and len(batch) > 1
-        if untold and seen.loss is not None and not seen.loss_beside_outputs:
-            adds = is_sum_of_terms(at, outputs, batch)
-            seen.is_sum = "cannot tell" if adds is None else adds
+        if at.criterion.known:
+            seen.loss = seen.loss or []
+        else:
+            look_at_loss(at, thetas, outputs, batch, live)
     if seen.mixed is None:
-        seen.mixed = mixes_examples(at, theta, outputs, batch, alone if more else None)
+        seen.mixed = mixes_examples(at, theta, outputs, batch)
     if seen.training is None:
-        which = "the first batch" if part is batch else f"{len(part)} examples"
-        seen.training = training_note(at, theta, alone, part, which)
-
-
-def _look_at_loss(
-    at: Evaluation, thetas: Sequence[Tensor], outputs: Tensor, batch: Batch, live: nn.Module
-) -> None:
-    """Evaluate the loss twice, to find what it is a function of besides the outputs.
-
-    Leaves of the parameters count from the first time on: a loss may empty what it reads.
-
-    Raises:
-        ValueError: if these are parameters of the user's model.
-    """
-    try:
-        with seeded(outputs.device, 0), torch.enable_grad():
-            first, second = (
-                leaves_of(at.terms(outputs.clone().requires_grad_(), batch)[0]) for _ in range(2)
-            )
-    except Exception:  # which is raised again where it is the loss that is measured
-        return
-    seen = at.facts.first_look
-    ours = {id(theta) for theta in thetas}
-    beside = [leaf for key, leaf in second.items() if key in first and key not in ours]
-    if beside and (own := _names_among(live, beside)):
-        raise ValueError(
-            f"the loss uses parameters of your own model ({own}), not those that are measured in, "
-            "so what depends on them would count as a constant. Compute it from the model that "
-            "forward= is given, Problem(..., forward=lambda model, batch: ...), and return it with "
-            "the outputs; ObjectiveHessian adds weight decay"
-        )
-    numbers = sum(leaf.numel() for leaf in beside)
-    seen.loss = [f"parameters of the loss held fixed: {numbers} numbers"] * bool(beside)
-    if ours & first.keys():  # such as in what a hook stores
-        seen.loss.append(BESIDE_OUTPUTS)
-        seen.loss_beside_outputs = True  # so that its halves are not those of the outputs
+        seen.training = training_note(at, theta, outputs, batch, which)
 
 
 def _checked_outputs(
@@ -160,6 +116,7 @@ def _checked_outputs(
         try:
             with Noticing(thetas[0].device.type, at.autocast) as noticed:
                 first = at.outputs(thetas[0], batch)
+                before, first = leaves_of(first), first.detach()
                 second, same = _again(at, thetas[1], batch, first)
         except RuntimeError as error:
             if CHECKPOINTING in str(error):
@@ -169,7 +126,7 @@ def _checked_outputs(
             if at.forward is None:
                 check_arguments(at.network.module, batch)
             raise
-    before, leaves = leaves_of(first), leaves_of(second)
+    leaves = leaves_of(second)
     # what a call makes for itself, such as coordinates to differentiate in, is another each time
     beside = [leaf for key, leaf in leaves.items() if key in before]
     kept = id(thetas[0]) in leaves  # of the first call, in the second one
@@ -179,7 +136,7 @@ def _checked_outputs(
             "not a function of the parameters; remove what it keeps from call to call"
         )
     if beside:
-        own = _names_among(live, beside)
+        own = names_among(live, beside)
         raise ValueError(
             "the model uses tensors that require gradients and are not reached as parameters of "
             "its modules (kept in a list, or by a function that holds the module); make them "
@@ -189,22 +146,22 @@ def _checked_outputs(
         )
     if made := [leaf for leaf in leaves.values() if leaf is not thetas[1]]:
         _check_backward(second, made)
-    return first.detach(), noticed.notes
+    return first, noticed.notes
 
 
 def _again(at: Evaluation, theta: Tensor, batch: Batch, first: Tensor) -> tuple[Tensor, bool]:
     """Evaluate a model a second time, and tell whether the outputs are those of the first."""
-    tolerance, n = of_sums(at.autocast), min(AGAIN, len(batch) // 2)
-    if len(batch) > FEW and _alone_should_agree(at, first, batch):
+    tolerance, n = under(at.autocast, REORDERED), min(AGAIN, len(batch) - 1)
+    if len(batch) >= FEW and _alone_should_agree(at, first, batch):
         with suppress(Exception):  # of whatever a model says to a part of a batch
             part = batch.examples(0, n)
-            few = at.outputs(theta, part)
+            few = at.outputs(theta, part).detach()
             if agree_everywhere(few, first[:n], tolerance, among=first) and not few.isnan().any():
                 at.facts.first_look.mixed = False
                 second = at.outputs(theta, part)  # what is kept may be told by its size
                 return second, agree_everywhere(second, few, tolerance, among=first)
     second = at.outputs(theta, batch)
-    return second, torch.equal(first, second) or agree_everywhere(second, first, tolerance)
+    return second, agree_everywhere(second, first, tolerance)
 
 
 def _alone_should_agree(at: Evaluation, outputs: Tensor, batch: Batch) -> bool:
@@ -223,28 +180,13 @@ def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
             raise ValueError(CHECKPOINTING) from None
 
 
-def _names_among(live: nn.Module, leaves: list[Tensor]) -> str:
-    """Names of the parameters of the user's model among some leaves."""
-    names = [name for name, p in live.named_parameters() if any(p is leaf for leaf in leaves)]
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-
-
-def mixes_examples(
-    at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, first: Tensor | None = None
-) -> bool:
+def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> bool:
     """Whether an example's outputs depend on its batch, in a way that is not known anyway.
 
-    A few examples are tried alone, or the first half, of which the outputs may be known; ``False``
-    also where that cannot be done.
+    A few examples are tried alone, or the first half; ``False`` also where that cannot be done.
     """
     half = len(batch) // 2
     if not _alone_should_agree(at, outputs, batch):
-        return False
-    if (
-        first is not None
-        and first.shape == outputs[:half].shape
-        and _same(first, outputs[:half], at)
-    ):
         return False
     for n in (min(AGAIN, half), half):
         with suppress(Exception):  # of whatever a model says to a part of a batch
@@ -268,7 +210,7 @@ def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, 
     except Exception as error:  # of whatever a model says in train mode
         what = str(error).strip().partition("\n")[0]
         return f"{said}; in mode='train' the model raises {type(error).__name__}: {what}"
-    if others.shape == outputs.shape and _same(others, outputs, at):
+    if _same(others, outputs, at):
         return ""
     try:
         here, there = (
@@ -282,6 +224,11 @@ def training_note(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch, 
     )
 
 
+def _same(found: Tensor, expected: Tensor, at: Evaluation) -> bool:
+    """Whether outputs agree, infinite ones included."""
+    return torch.equal(found, expected) or agree(found, expected, under(at.autocast, ALONE))
+
+
 def _loss(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> float:
     with at.network.undone():
         if not at.criterion.known:  # but may read what hooks store
@@ -290,8 +237,55 @@ def _loss(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> float
     return total.item() / (count if at.criterion.average else 1.0)
 
 
-def _same(a: Tensor, b: Tensor, at: Evaluation) -> bool:
-    """Whether outputs agree, infinite ones included."""
-    tolerance = ALONE if at.autocast is None else ROUNDED
-    difference = (a - b).double().norm()
-    return bool(difference <= tolerance * b.double().norm() or (a == b).all())
+@dataclass(eq=False)
+class Noticing(TorchFunctionMode):
+    """Notices attention, and contexts that a model opens around what depends on its parameters.
+
+    Attributes:
+        kind: of the parameters' device.
+        autocast: the type that is asked for.
+        notes: what was noticed.
+    """
+
+    kind: str
+    autocast: torch.dtype | None
+    notes: list[str] = field(default_factory=list)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inside = func is F.multi_head_attention_forward and not (kwargs or {}).get("need_weights")
+        if inside or func is F.scaled_dot_product_attention:
+            self._note(
+                "scaled_dot_product_attention switched to its math back end, which has second "
+                "derivatives"
+            )
+        if torch.is_autocast_enabled(self.kind):
+            dtype = torch.get_autocast_dtype(self.kind)
+            if dtype != self.autocast:
+                self._note(
+                    f"the model opens torch.autocast itself: what is in it is rounded to {dtype}"
+                )
+        if not torch.is_grad_enabled() and _computed(func, args):
+            self._note(
+                "the model opens torch.no_grad itself: what it computes of its parameters in there "
+                "counts as a constant"
+            )
+        return result
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _computed(func: Any, args: Any) -> bool:
+    """Whether numbers are computed from something that autograd would differentiate."""
+    if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
+        return False
+    parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
+    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    return differentiable and not _in_own_function()
+
+
+def _in_own_function() -> bool:
+    """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
+    return any(frame.f_code is OWN_FUNCTION for frame, _ in traceback.walk_stack(None))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import Problem
-from lossgeom.problem.agreement import agree, of_examples
+from lossgeom.problem.agreement import ALONE, agree, under
 from lossgeom.problem.first_look import LARGE
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
@@ -59,7 +59,7 @@ class Trial:
 
     def agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether a tensor is another one, up to rounding."""
-        return agree(found, expected, of_examples(self.problem.autocast))
+        return agree(found, expected, under(self.problem.autocast, ALONE))
 
 
 def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -> T:
