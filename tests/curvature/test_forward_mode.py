@@ -31,7 +31,7 @@ def forced(monkeypatch):
 
 def force(monkeypatch):
     large = GraphSize(bytes_each=float(_needed_memory.PIECE_BYTES), convolutions=True)
-    monkeypatch.setattr(_parameter_matrix, "size_of_graph", lambda problem, batch: large)
+    monkeypatch.setattr(_needed_memory, "size_of_graph", lambda problem, batch: large)
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
     monkeypatch.setattr(_needed_memory, "LARGE_TAPE", 2**40)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -81,14 +81,14 @@ class Kept(Generic[Linear]):
             pieces: cuts a batch.
         """
         counts: list[float] = []
-        keeping: dict[tuple[int, int], tuple[Linear, dict[int, int]]] = {}
         passed = self._pieces >= 0
+        if not passed:  # or the one before has failed
+            self._linear = {}
         self.give_way()
 
         def on_batch(batch: Batch) -> None:
             for place, piece in enumerate(pieces(batch)):  # which may need more than those before
-                self.give_way()
-                held, key = self._fitting(keeping), (batch.index, place)
+                held, key = self.give_way(), (batch.index, place)
                 if key in self._linear:
                     take(use(self._linear[key][0]))
                 elif passed:
@@ -96,10 +96,10 @@ class Kept(Generic[Linear]):
                 else:
                     result, made = first(piece)
                     take(result)
-                    first_ones = len(keeping) == len(counts)
-                    fit = sum({**held, **made.storages}.values()) <= self.memory.room
-                    if made.linear is not None and first_ones and fit:
-                        keeping[key] = made.linear, made.storages
+                    first_ones = len(self._linear) == len(counts)
+                    more = sum(n for memory, n in made.storages.items() if memory not in held)
+                    if made.linear is not None and first_ones and more <= self.memory.room:
+                        self._linear[key] = made.linear, made.storages
                     counts.append(made.count)
 
         with plain_arithmetic(self.theta.device), hooks_undone():
@@ -109,27 +109,23 @@ class Kept(Generic[Linear]):
                 return
             self.problem.over_batches(on_batch)
             if not passed:
-                self.terms, self._pieces, self._linear = math.fsum(counts), len(counts), keeping
-                if keeping:
-                    self.memory.besides[GRAPHS] = sum(_storages(keeping).values())
+                self.terms, self._pieces = math.fsum(counts), len(counts)
+            self.give_way()
 
-    def give_way(self) -> None:
-        """Let go of the last that are kept, where a budget has no room for them any more."""
-        if GRAPHS in self.memory.besides:
-            self.memory.besides[GRAPHS] = sum(self._fitting(self._linear).values())
+    def give_way(self) -> dict[int, int]:
+        """Let go of the last that are kept, where a budget has no room for them any more.
 
-    def _fitting(self, kept: dict[Any, tuple[Linear, dict[int, int]]]) -> dict[int, int]:
-        """Let go of what does not fit, from the last one on; return what the rest holds."""
-        memory, held = self.memory, _storages(kept)
-        besides = sum(memory.besides.values()) - memory.besides.get(GRAPHS, 0) + memory.least
-        while kept and memory.budget and besides + sum(held.values()) > memory.budget:
+        Returns:
+            Bytes of what the rest holds, by the memory that they are in.
+        """
+        memory, kept = self.memory, self._linear
+        while True:
+            held = {key: size for _, storages in kept.values() for key, size in storages.items()}
+            memory.besides[GRAPHS] = sum(held.values())
+            more = memory.least + sum(memory.besides.values())
+            if not (kept and memory.budget and more > memory.budget):
+                return held
             kept.popitem()
-            held = _storages(kept)
-        return held
-
-
-def _storages(kept: Mapping[Any, tuple[Any, dict[int, int]]]) -> dict[int, int]:
-    return {key: size for _, storages in kept.values() for key, size in storages.items()}
 
 
 def worth_holding(device: torch.device, on_cpu: int) -> int:

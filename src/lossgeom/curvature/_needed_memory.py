@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,88 +30,67 @@ OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
 WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
 
 
-@dataclass(frozen=True)
-class NeededMemory:
-    """What the steps of a first product need.
+class Plan(NamedTuple):
+    """How a product with a batch is made.
 
     Attributes:
-        problem: the model.
-        batch: that it is made with.
-        graph: of the gradient of an example.
-        whole: whether the batch must not be cut, and no product be recorded.
+        parts: the least number of parts of the batch whose graphs are not too large.
+        forward: whether there is room for forward mode, where it pays.
     """
 
-    problem: Problem
-    batch: Batch
-    graph: GraphSize
-    whole: bool
+    parts: float
+    forward: bool
 
-    @property
-    def size(self) -> float:
-        """Bytes that the graph of the gradient saves, for the whole batch."""
-        return len(self.batch) * self.graph.bytes_each
 
-    @property
-    def vectors(self) -> int:
-        """Bytes of what is as large as parameters, for one vector."""
-        return VECTORS * self.problem.theta.nbytes + int(self.graph.bytes_shared)
+def planned(
+    problem: Problem, batch: Batch, memory: Memory, whole: bool, parts: float | None = None
+) -> Plan:
+    """Plan a first product with a batch, and put down what its steps need.
 
-    @property
-    def copy(self) -> int:
-        """Bytes of the private copy of the model."""
-        network = self.problem.network
-        tensors = (self.problem.theta, *network.constants(), *network.module.buffers())
-        memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
-        return sum(memory.values())
+    Below twice theta, vectors take more than graphs. What another batch needed stays put down.
 
-    def parts(self, memory: Memory) -> float:
-        """The least number of parts of a batch whose graphs are not too large.
-
-        Below twice theta, vectors take more than graphs.
-        """
-        theta = self.problem.theta
+    Args:
+        problem: the model.
+        batch: that the product is made with.
+        memory: the account, of which the budget decides.
+        whole: whether the batch must not be cut, and no product be recorded.
+        parts: that the batch is cut into, where that is known.
+    """
+    graph, theta = size_of_graph(problem, batch), problem.theta
+    size, vectors = len(batch) * graph.bytes_each, VECTORS * theta.nbytes + int(graph.bytes_shared)
+    memory.all_along.update({"a copy of the model": bytes_of_copy(problem), "workspace": WORKSPACE})
+    left = max(0, (memory.budget or 0) - sum(memory.all_along.values()) - vectors)
+    if parts is None:
         most = max(worth_holding(theta.device, PIECE_BYTES), 2 * theta.nbytes)
-        left = self._left(memory)
-        return 1 if self.whole else max(1, self.size / (min(most, left / GRAPH) if left else most))
+        parts = 1 if whole else max(1, size / (min(most, left / GRAPH) if left else most))
+    pays = graph.convolutions and size >= TAPE_BYTES and not whole
+    times = times_of_graph(memory.budget, left, size / parts) if pays else GRAPH
+    few = min(FEW, len(batch)) if theta.numel() > LARGE else len(batch)
+    steps = {
+        "the look at the model": theta.nbytes + LOOK * few * graph.bytes_each,
+        "the comparison of derivatives": bytes_of_guard(problem, batch, graph.bytes_each),
+        "a product": vectors + times * size / parts,
+    }
+    if parts > 1:
+        steps["the comparison of parts"] = vectors + OUTPUTS * size * (1 + 1 / parts)
+    for what, nbytes in steps.items():
+        memory.steps[what] = max(memory.steps.get(what, 0), int(nbytes))
+    return Plan(parts, times > GRAPH)
 
-    def _left(self, memory: Memory) -> float:
-        """What a budget leaves for graphs; zero where there is none, or too little."""
-        needed = self.copy + self.vectors + WORKSPACE + memory.all_along.get(BLOCK, 0)
-        return max(0, (memory.budget or 0) - needed)
 
-    def forward(self, memory: Memory, parts: float) -> bool:
-        """Whether there is room for forward mode, where it pays."""
-        return self.times(memory, parts) > GRAPH
+def times_of_graph(budget: int | None, left: float, size: float) -> float:
+    """How many times what a graph saves a product takes, in forward mode where there is room."""
+    if budget == 0:
+        return FORWARD if size < LARGE_TAPE else GRAPH
+    return RECORDED if budget is None or RECORDED * size <= left else GRAPH
 
-    def times(self, memory: Memory, parts: float) -> float:
-        """How many times what a graph saves a product takes: most in forward mode, if that pays."""
-        size, budget = self.size / parts, memory.budget
-        if self.whole or not self.graph.convolutions or self.size < TAPE_BYTES:
-            return GRAPH
-        if budget == 0:
-            return FORWARD if size < LARGE_TAPE else GRAPH
-        return RECORDED if budget is None or RECORDED * size <= self._left(memory) else GRAPH
 
-    def put_down(self, memory: Memory, parts: float) -> None:
-        """Put down the copy, and each step of a product that is made in parts.
-
-        What another batch needed stays.
-        """
-        problem, n, times = self.problem, len(self.batch), self.times(memory, parts)
-        seen = min(FEW, n) if problem.theta.numel() > LARGE else n
-        steps = {
-            "the look at the model": problem.theta.nbytes + LOOK * seen * self.graph.bytes_each,
-            "the comparison of derivatives": bytes_of_guard(
-                problem, self.batch, self.graph.bytes_each
-            ),
-            "a product": self.vectors + times * self.size / parts,
-        }
-        if parts > 1:
-            whole_and_part = OUTPUTS * self.size * (1 + 1 / parts)
-            steps["the comparison of parts"] = self.vectors + whole_and_part
-        memory.all_along.update({"a copy of the model": self.copy, "workspace": WORKSPACE})
-        for what, nbytes in steps.items():
-            memory.steps[what] = max(memory.steps.get(what, 0), int(nbytes))
+def bytes_of_copy(problem: Problem) -> int:
+    """Count what the private copy of the model holds."""
+    network = problem.network
+    tensors = (problem.theta, *network.constants(), *network.module.buffers())
+    memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(memory.values())
 
 
 def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:

@@ -19,7 +19,7 @@ from lossgeom.autodiff.memory_budget import Kept, Linearization, accumulate, wit
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
-from lossgeom.curvature._needed_memory import NeededMemory, put_down_block, size_of_graph
+from lossgeom.curvature._needed_memory import planned, put_down_block
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
@@ -105,9 +105,10 @@ class ParameterMatrix(ProblemMatrix):
     @property
     def memory(self) -> Memory:
         """What a product holds at most, as the first batch shows it."""
-        if not self._kept.memory.steps:
-            self._put_down(self._here.first_batch())
-        return self._kept.memory
+        memory = self._kept.memory
+        if not memory.steps:
+            planned(self._here, self._here.first_batch(), memory, self.sampled)
+        return memory
 
     @abstractmethod
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
@@ -207,24 +208,16 @@ class ParameterMatrix(ProblemMatrix):
 
     def _pieces(self, batch: Batch) -> Sequence[Batch]:
         """Compare derivatives on a batch, and cut it where its graphs would be too large."""
-        parts = self._put_down(batch)
-        self._kept.memory.check()
+        memory = self._kept.memory
+        plan = planned(self._here, batch, memory, self.sampled)
+        memory.check()
         guard(self._here, batch, rows_will_do=self.rows_will_do)
-        cut = pieces(self._here, batch, parts) if parts > 1 else [batch]
-        if len(cut) < parts:  # which cannot be done
-            self._put_down(batch, parts=1)
-            self._kept.memory.check()
+        cut = pieces(self._here, batch, plan.parts) if plan.parts > 1 else [batch]
+        if len(cut) < plan.parts:  # which cannot be done
+            plan = planned(self._here, batch, memory, self.sampled, parts=1)
+            memory.check()
+        self._forward = plan.forward
         return cut
-
-    def _put_down(self, batch: Batch, parts: float | None = None) -> float:
-        """Put down what a product needs; return in how many parts it is made."""
-        size = size_of_graph(self._here, batch)
-        needed = NeededMemory(self._here, batch, size, self.sampled)
-        if parts is None:
-            parts = needed.parts(self._kept.memory)
-        self._forward = needed.forward(self._kept.memory, parts)
-        needed.put_down(self._kept.memory, parts)
-        return parts
 
 
 def each_row(rows: Tensor, product: Product, *, last: bool = False) -> Float[Tensor, "k P"]:

@@ -59,7 +59,7 @@ for as little as possible, or batches of fewer examples
     all_along: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     besides: dict[str, int] = field(default_factory=dict)
-    gives_way: Callable[[], Callable[[], None] | None] = field(default=_nothing, repr=False)
+    gives_way: Callable[[], Callable[[], object] | None] = field(default=_nothing, repr=False)
 
     @property
     def least(self) -> int:
@@ -69,16 +69,13 @@ for as little as possible, or batches of fewer examples
     @property
     def room(self) -> int:
         """What may be held besides, and is not yet."""
-        return max(0, self._leaves - sum(self.besides.values()))
+        leaves = MEMORY_BUDGET if self.budget is None else self.budget - self.least
+        return max(0, leaves - sum(self.besides.values()))
 
     @property
     def announced(self) -> int:
         """What is held at most."""
-        return self.least + max(self._leaves, sum(self.besides.values()))
-
-    @property
-    def _leaves(self) -> int:
-        return MEMORY_BUDGET if self.budget is None else max(0, self.budget - self.least)
+        return self.least + sum(self.besides.values()) + self.room
 
     def check(self) -> None:
         """Raise where what is needed does not fit.
@@ -135,7 +132,7 @@ for as little as possible, or batches of fewer examples
         lines = [f"at least {_size(self.least)}, at most {_size(self.announced)}"]
         for title, parts in (("", self.all_along), (" for a time", self.steps)):
             lines += [f"  {what}: {_size(n)}{title}" for what, n in parts.items()]
-        lines += [f"  {what}: {_size(n)}, to be faster" for what, n in self.besides.items()]
+        lines += [f"  {what}: {_size(n)}, to be faster" for what, n in self.besides.items() if n]
         return "\n".join(lines)
 
 
