@@ -227,6 +227,20 @@ class InPlace(nn.Module):
         return self.second(self.first(x).tanh_())
 
 
+class CubeOnce(torch.autograd.Function):
+    """Cubes, and cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+
 def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh, norm: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(widths)):

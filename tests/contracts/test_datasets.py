@@ -10,8 +10,8 @@ import torch
 
 from lossgeom.lab.datasets import DATASETS
 from lossgeom.lab.datasets._dataset import Dataset
-from tests.lab.files import FakeDatasets, write_cifar100, write_images
-from tests.lab.test_lab import write_cifar10, write_mnist
+from tests.lab.files import FakeDatasets, write_cifar10, write_cifar100, write_images
+from tests.lab.test_lab import write_mnist
 
 EXAMPLES = 40
 FILES = {  # for those that read any

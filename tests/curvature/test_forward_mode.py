@@ -11,7 +11,7 @@ from torch import nn
 import lossgeom as lg
 from lossgeom.autodiff.memory_budget import GraphSize
 from lossgeom.autodiff.recorded_products import Tape
-from lossgeom.curvature import _needed_memory, _parameter_matrix
+from lossgeom.curvature import _needed_memory
 from lossgeom.linalg import memory
 from lossgeom.problem.model_facts import Key
 from tests.problems import CASES

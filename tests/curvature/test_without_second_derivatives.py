@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 import lossgeom as lg
+from tests.problems import CubeOnce
 
 WITHOUT = [lg.GaussNewton, lg.EmpiricalFisher, lg.MonteCarloFisher, lg.GradientCovariance, lg.NTK,
            lg.ParameterJacobian, lg.ConjugateGaussNewton]  # fmt: skip
@@ -25,18 +25,6 @@ class Prototypes(nn.Module):
         return -torch.cdist(self.body(x), self.prototypes, compute_mode=mode)
 
 
-class Cube(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        return 3 * ctx.saved_tensors[0] ** 2 * gradient
-
-
 class Cubed(nn.Module):
     def __init__(self, way):
         super().__init__()
@@ -45,7 +33,7 @@ class Cubed(nn.Module):
 
     def forward(self, x):
         h = self.body(x)
-        return self.head(Cube.apply(h) if self.way else h**3)
+        return self.head(CubeOnce.apply(h) if self.way else h**3)
 
 
 def problem(model, **options):

@@ -7,6 +7,17 @@ from typing import ClassVar
 import numpy as np
 
 
+def write_cifar10(folder, images):
+    """Files like those of the binary version, with few images: five to train on, one to test."""
+    folder.mkdir()
+    names = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+    for seed, name in enumerate(names):
+        records = np.random.default_rng(seed).integers(0, 256, (images, 3073), np.uint8)
+        records[:, 0] = np.arange(images) % 10
+        records[0, 1] = 255  # red, first row, first pixel
+        records.tofile(folder / name)
+
+
 def write_cifar100(folder, images):
     """Files like those of the binary version: a coarse label, a fine one, and pixels."""
     folder.mkdir()

@@ -9,8 +9,8 @@ from lossgeom import Record
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies.batch_size import PAPER, STUDY, Config, claims, run
 from tests.conftest import without_checks
+from tests.lab import on_few_images
 from tests.lab.sweeps import ONCE, claims_of, ended
-from tests.lab.test_lab import write_cifar10
 
 CONFIG = Config(batch_size=(5, 10, 25, 50), varied=50, network=NetworkSettings(examples=50))
 
@@ -134,9 +134,8 @@ def test_the_papers_model_and_data(tmp_path):
 
     At a learning rate at which the variation, which takes a minute for each image, is left out.
     """
-    write_cifar10(tmp_path / "data", images=6)
-    network = replace(
-        PAPER.network, folder=str(tmp_path / "data"), examples=4, chunk=4, channels=1 / 64
+    network = on_few_images(
+        PAPER.network, tmp_path / "data", 6, examples=4, chunk=4, channels=1 / 64
     )
     config = replace(PAPER, sgd=ONCE, updates=1, batch_size=(2, 3, 4), varied=1, network=network)
     each = STUDY.plan(config, 1)[0]

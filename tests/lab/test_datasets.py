@@ -26,8 +26,8 @@ from lossgeom.lab.datasets import (
 )
 from lossgeom.lab.datasets._dataset import Labelled, Options
 from lossgeom.lab.generators import tanh_surface
-from tests.lab.files import FakeDatasets, write_batch, write_cifar100, write_images
-from tests.lab.test_lab import write_cifar10, write_mnist
+from tests.lab.files import FakeDatasets, write_batch, write_cifar10, write_cifar100, write_images
+from tests.lab.test_lab import write_mnist
 
 
 def test_classes_to_keep_and_as_many_of_each():

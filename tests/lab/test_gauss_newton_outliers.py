@@ -20,8 +20,7 @@ from lossgeom.lab.studies.gauss_newton_outliers.outliers import (
     overlap,
 )
 from lossgeom.linalg import top_eigenpairs
-from tests.conftest import without_checks
-from tests.lab.test_lab import write_cifar10
+from tests.lab import StopError, on_few_images, run_of
 
 CONFIG = Config(steps=40, every=20)
 GOOD = {"outliers": 9.0, "gauss_newton_outliers": 9.0, "overlap": 0.99, "difference": 0.01,
@@ -199,17 +198,10 @@ def spectra(record):
     return {point: record.load_arrays(study.run.array_name(point)) for point in POINTS}
 
 
-class StopError(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that is not stopped."""
-    record = Record.create(tmp_path_factory.mktemp("straight") / "run", SMALL.settings)
-    with without_checks():
-        study.run.run(SMALL, record)
-    return record
+    return run_of(study.STUDY, SMALL, tmp_path_factory.mktemp("straight") / "run")
 
 
 def test_a_run(straight):
@@ -298,8 +290,7 @@ def test_bad_settings(settings, message):
 
 def test_the_papers_model_and_data(tmp_path, monkeypatch, unchecked):
     """The paper's preset on a few images in the format of the real files, with narrower layers."""
-    write_cifar10(tmp_path / "data", images=3)
-    network = replace(PAPER.network, folder=str(tmp_path / "data"), examples=3, chunk=2)
+    network = on_few_images(PAPER.network, tmp_path / "data", 3, examples=3, chunk=2)
     assert (network.data, network.model, PAPER.lr) == ("cifar10", "vgg11", 0.08)
     few = {"steps": 1, "every": 1, "pairs": 18, "lanczos_steps": 2}
     config = replace(PAPER, network=network, **few)

@@ -14,7 +14,8 @@ from lossgeom.lab.studies.input_smoothness.config import PAPER, Config
 from lossgeom.lab.studies.input_smoothness.measures import AT_END, G_W, G_X, RATIOS
 from lossgeom.lab.training import sgd
 from tests.conftest import without_checks
-from tests.lab.test_lab import write_cifar10
+from tests.lab import StopError
+from tests.lab.files import write_cifar10
 
 TINY = Config(
     lr=(0.1, 0.2, 0.3), batch_size=(5, 8, 20), interpolation=0.001, steps=800, every=10,
@@ -77,10 +78,6 @@ def test_what_is_measured_at_its_end(straight):
             assert found == pytest.approx([float(expected[form])], rel=1e-4)
     held_out = Problem(model, "squared_error", [data.test])
     assert straight.series("test_loss")[1][-1] == pytest.approx(held_out.loss(), rel=1e-5)
-
-
-class StopError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("where", ["in the middle", "at the end"])

@@ -9,6 +9,7 @@ from torch import nn
 from lossgeom.lab.datasets import DATASETS, cifar10, digits, mnist
 from lossgeom.lab.models import MODELS, lenet5, mlp, vgg11
 from lossgeom.lab.training import TRAINING, batch_of_step, gradient_descent, optimize, sgd
+from tests.lab.files import write_cifar10
 
 
 @pytest.mark.quick
@@ -29,17 +30,6 @@ def test_digits():
     for bad in (0, 1797):
         with pytest.raises(ValueError, match="expected 1 to 1796 digits"):
             digits(bad)
-
-
-def write_cifar10(folder, images):
-    """Files like those of the binary version, with few images: five to train on, one to test."""
-    folder.mkdir()
-    names = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
-    for seed, name in enumerate(names):
-        records = np.random.default_rng(seed).integers(0, 256, (images, 3073), np.uint8)
-        records[:, 0] = np.arange(images) % 10
-        records[0, 1] = 255  # red, first row, first pixel
-        records.tofile(folder / name)
 
 
 def test_cifar10(tmp_path):

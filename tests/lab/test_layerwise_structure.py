@@ -21,7 +21,8 @@ from lossgeom.lab.studies.layerwise_structure.config import (
 )
 from lossgeom.lab.studies.layerwise_structure.run import array_name
 from tests.conftest import without_checks
-from tests.lab.test_lab import write_cifar10, write_mnist
+from tests.lab.files import write_cifar10
+from tests.lab.test_lab import write_mnist
 
 GOOD = {
     "overlap": 0.97, "overlap_of_one": 0.98, "overlap_of_classes": 0.6, "rank_one": 0.98,

@@ -11,8 +11,8 @@ from lossgeom.lab.studies._solution import JACOBIAN, SHARPNESS
 from lossgeom.lab.studies._sweep import Ends, SgdSettings
 from lossgeom.lab.studies.learning_rate import PAPER, STUDY, Config, claims
 from tests.conftest import without_checks
+from tests.lab import on_few_images
 from tests.lab.sweeps import ONCE, claims_of, ended
-from tests.lab.test_lab import write_cifar10
 
 CONFIG = Config(network=NetworkSettings(examples=50, widths=(6,)))
 
@@ -116,9 +116,8 @@ def test_bad_lengths(settings):
 
 def test_the_papers_model_and_data(tmp_path):
     """The paper's preset on a few images in the format of the real files, and a narrow ResNet18."""
-    write_cifar10(tmp_path / "data", images=6)
-    network = replace(
-        PAPER.network, folder=str(tmp_path / "data"), examples=6, chunk=6, channels=1 / 64
+    network = on_few_images(
+        PAPER.network, tmp_path / "data", 6, examples=6, chunk=6, channels=1 / 64
     )
     assert (network.data, network.model, network.batch_norm) == ("cifar10", "resnet18", True)
     config = replace(PAPER, sgd=ONCE, batch_size=(3,), network=network)

@@ -28,7 +28,7 @@ from lossgeom.lab.studies.learning_rate_decay.run import (
     PROMISED_TRACE,
     TRACE,
 )
-from tests.lab.test_lab import write_cifar10
+from tests.lab import on_few_images
 
 CONFIG = Config()
 BETTER = {SMALL: 1.0, LARGE: 0.7, STEP: 0.75, COSINE: 0.8}  # Jacobian norm and gap
@@ -168,9 +168,8 @@ def test_bad_settings(settings, message):
 
 def test_the_papers_model_and_data(tmp_path):
     """The preset with the squared error, on a few images in the format of the real files."""
-    write_cifar10(tmp_path / "data", images=4)
-    network = replace(
-        PAPER.network, folder=str(tmp_path / "data"), examples=4, chunk=4, channels=1 / 64
+    network = on_few_images(
+        PAPER.network, tmp_path / "data", 4, examples=4, chunk=4, channels=1 / 64
     )
     assert (network.data, network.model, network.batch_norm) == ("cifar10", "resnet18", True)
     small = replace(PAPER, epochs=1, measured=1, batch_size=2, network=network)

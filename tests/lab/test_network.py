@@ -18,8 +18,8 @@ from lossgeom.lab.studies._network import (
     idle_settings,
 )
 from lossgeom.recording.record import Record
-from tests.lab.files import write_cifar100
-from tests.lab.test_lab import write_cifar10, write_mnist
+from tests.lab.files import write_cifar10, write_cifar100
+from tests.lab.test_lab import write_mnist
 
 
 @pytest.mark.parametrize(

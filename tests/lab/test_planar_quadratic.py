@@ -12,7 +12,7 @@ from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.planar_quadratic.config import Config
 from lossgeom.quadratic import Planar
 from tests.conftest import without_checks
-from tests.lab import claims_of_stages, varied
+from tests.lab import StopError, claims_of_stages, varied
 
 GOOD = {
     "limits": {"value": 0.02, "order": 1.01, "remainder": 2.01},
@@ -75,10 +75,6 @@ def test_one_start_that_crosses_the_edge_contradicts_that_none_does(tmp_path):
 
 TINY = Config(eps=(0.02, 0.03, 0.04), small_eps=0.02, fit_eps=0.04, E=(-1.0, 0.0), starts=3)
 SMALL = SeedRun("run", 0, TINY, {})
-
-
-class StopError(Exception):
-    pass
 
 
 @pytest.fixture(autouse=True)

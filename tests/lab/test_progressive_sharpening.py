@@ -13,7 +13,7 @@ from lossgeom.lab.studies import _network
 from lossgeom.lab.studies import progressive_sharpening as study
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies.progressive_sharpening.config import PAPER, Config
-from tests.lab.test_lab import write_cifar10
+from tests.lab import StopError, on_few_images
 
 CONFIG = Config(lr=0.5, small_lr=0.1, label_smoothing=(0.0, 0.25, 0.5), steps=100, every=10)
 
@@ -157,10 +157,6 @@ def values(record):
     return [(r["step"], r["metric"], r["value"], r["matvecs"]) for r in record.rows()]
 
 
-class StopError(Exception):
-    pass
-
-
 def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
     straight = Record.create(tmp_path / "straight", SMALL.settings)
     study.run.run(SMALL, straight)
@@ -217,8 +213,7 @@ def test_bad_settings(settings, message):
 
 def test_the_papers_model_and_data(tmp_path, monkeypatch):
     """The paper's preset on a few images in the format of the real files."""
-    write_cifar10(tmp_path / "data", images=6)
-    network = replace(PAPER.network, folder=str(tmp_path / "data"), examples=3, chunk=2)
+    network = on_few_images(PAPER.network, tmp_path / "data", 6, examples=3, chunk=2)
     assert (network.data, network.model, PAPER.lr) == ("cifar10", "vgg11", 0.08)
     monkeypatch.setattr(_network, "vgg11", partial(vgg11, width=1 / 16))
     first = study.STUDY.plan(replace(PAPER, steps=1, every=1, network=network), 1)[0]

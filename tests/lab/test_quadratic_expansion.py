@@ -11,7 +11,7 @@ from lossgeom.lab.studies import quadratic_expansion as study
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.quadratic_expansion.config import MODELS, PAPER, Config
 from lossgeom.quadratic import Descent, compare_with_taylor, descend_parameters, network
-from tests.lab.test_lab import write_cifar10
+from tests.lab.files import write_cifar10
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -12,8 +12,7 @@ from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.random_quadratic.config import PAPER, Config
 from lossgeom.quadratic import PhaseDiagram
 from lossgeom.quadratic.trajectory import Trajectory
-from tests.conftest import without_checks
-from tests.lab import claims_of_stages, varied
+from tests.lab import StopError, claims_of_stages, run_of, varied
 
 BELOW = {
     "value": 0.0,
@@ -97,17 +96,10 @@ TINY = Config(
 SMALL = SeedRun("run", 0, TINY, {})
 
 
-class StopError(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that is not stopped."""
-    record = Record.create(tmp_path_factory.mktemp("straight") / "run", SMALL.settings)
-    with without_checks():
-        study.run.run(SMALL, record)
-    return record
+    return run_of(study.STUDY, SMALL, tmp_path_factory.mktemp("straight") / "run")
 
 
 def test_a_run(straight):

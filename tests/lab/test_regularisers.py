@@ -19,7 +19,7 @@ from lossgeom.lab.studies.regularisers.config import (
     Config,
 )
 from lossgeom.recording import correlations
-from tests.lab.test_lab import write_cifar10
+from tests.lab import on_few_images
 
 CONFIG = Config(
     lr=(0.2,), label_smoothing=(0.1, 0.6), augmentation=(0.1, 1.0), mixup=(0.1, 1.6),
@@ -196,9 +196,8 @@ def test_bad_settings(settings, message):
 
 def test_the_papers_model_and_data(tmp_path):
     """The paper's preset with augmentation, on a few images in the format of the real files."""
-    write_cifar10(tmp_path / "data", images=4)
-    network = replace(
-        PAPER.network, folder=str(tmp_path / "data"), examples=4, chunk=4, channels=1 / 64
+    network = on_few_images(
+        PAPER.network, tmp_path / "data", 4, examples=4, chunk=4, channels=1 / 64
     )
     assert (network.data, network.model, network.batch_norm) == ("cifar10", "resnet18", True)
     small = replace(PAPER, epochs=1, common_batch=2, batch_size=(4,), network=network)

@@ -13,7 +13,7 @@ from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.width.run import Linearised
 from tests.conftest import without_checks
-from tests.lab.test_lab import write_cifar10
+from tests.lab.files import write_cifar10
 
 JACOBIAN = JACOBIAN_MAX.name
 LEVEL = {

@@ -16,7 +16,7 @@ from lossgeom.lab.studies.sgd_stability.run import stages
 from lossgeom.recording.drawings import load_drawing
 from lossgeom.recording.for_report import Boundary, Prediction
 from lossgeom.recording.record_format import RecordError
-from tests.conftest import without_checks
+from tests.lab import run_of
 
 POINTS = torch.tensor(linearised.POINTS, dtype=torch.float64)
 
@@ -151,10 +151,7 @@ SMALL = SeedRun("run", 0, TINY, {})
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that is not stopped."""
-    record = Record.create(tmp_path_factory.mktemp("straight") / "run", SMALL.settings)
-    with without_checks():
-        study.run.run(SMALL, record)
-    return record
+    return run_of(study.STUDY, SMALL, tmp_path_factory.mktemp("straight") / "run")
 
 
 def test_a_run(straight):

@@ -26,6 +26,7 @@ from lossgeom.lab.training import optimize
 from lossgeom.lab.training.schedules import step_decay
 from lossgeom.metrics import Accuracy
 from tests.conftest import without_checks
+from tests.lab import StopError
 
 RECIPE = Recipe(0.1, 20, 6, weight_decay=1e-3, label_smoothing=0.1, schedule=step_decay(8, 0.5))
 LOSSES = {
@@ -112,10 +113,6 @@ def test_mediators_are_those_of_the_summands(straight):
             )
         assert ends[f"summand_{number}"] == pytest.approx(expected.eigenvalue.value, rel=0.02)
         assert ends["root"] == pytest.approx(expected.root.value, rel=0.02)
-
-
-class StopError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("where", ["in the middle", "at the end"])

@@ -9,8 +9,8 @@ from lossgeom import Record
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies.weight_decay import PAPER, STUDY, Config, claims, run
 from tests.conftest import without_checks
+from tests.lab import on_few_images
 from tests.lab.sweeps import ONCE, claims_of
-from tests.lab.test_lab import write_cifar10
 
 CONFIG = Config(mediated=50, network=NetworkSettings(examples=50, widths=(6,)))
 
@@ -116,9 +116,8 @@ def test_the_papers_model_and_data(tmp_path, monkeypatch):
         return {}
 
     monkeypatch.setattr(run, "mediators", none)
-    write_cifar10(tmp_path / "data", images=6)
-    network = replace(
-        PAPER.network, folder=str(tmp_path / "data"), examples=4, chunk=4, channels=1 / 64
+    network = on_few_images(
+        PAPER.network, tmp_path / "data", 6, examples=4, chunk=4, channels=1 / 64
     )
     config = replace(PAPER, sgd=ONCE, batch_size=4, mediated=2, network=network)
     first = STUDY.plan(config, 1)[0]

@@ -80,14 +80,19 @@ def test_float32_says_what_float32_can_give():
     assert (everything.residuals.double() >= recomputed(A, everything)).all()
 
 
-def test_products_that_round_more_than_a_matrix_does():
-    """Their rounding is in the residual, and where that exceeds the tolerance, in converged."""
-    A = rotated(SPECTRA["outliers"])
+def rounding_by(A, size):
+    """A matrix whose products are rounded by so much."""
 
     def product(V):
-        return A @ V + 1e-5 * torch.sin(1e6 * (A @ V))
+        return A @ V + size * torch.sin(1e6 * (A @ V))
 
     rough = MatrixFree(A.shape, A.dtype, A.device, product, lambda: rough)
+    return rough
+
+
+def test_products_that_round_more_than_a_matrix_does():
+    """Their rounding is in the residual, and where that exceeds the tolerance, in converged."""
+    rough = rounding_by(rotated(SPECTRA["outliers"]), 1e-5)
     pairs = lg.top_eigenpairs(rough, 2, tol=1e-3)
     images = rough @ pairs.vectors - pairs.vectors * pairs.values
     assert pairs.converged.all()
@@ -118,12 +123,7 @@ def test_residuals_of_many_pairs_take_few_products():
 
 
 def test_rounding_of_products_is_in_the_residuals_of_many_pairs():
-    A = rotated([2.0**-i for i in range(12)] + [1e-5] * 100)
-
-    def product(V):
-        return A @ V + 1e-7 * torch.sin(1e6 * (A @ V))
-
-    rough = MatrixFree(A.shape, A.dtype, A.device, product, lambda: rough)
+    rough = rounding_by(rotated([2.0**-i for i in range(12)] + [1e-5] * 100), 1e-7)
     pairs = lg.top_eigenpairs(rough, 12, tol=1e-2)
     images = rough @ pairs.vectors - pairs.vectors * pairs.values
     assert pairs.converged.all()

@@ -8,6 +8,7 @@ from torch import nn
 
 import lossgeom as lg
 from tests.conftest import without_checks
+from tests.lipschitz import one_tanh
 from tests.smoothness.networks import (
     NETWORKS,
     Sine,
@@ -128,10 +129,7 @@ def test_one_hidden_layer_by_all_masks():
 @pytest.mark.quick
 def test_one_tanh_in_closed_form():
     """The slope of a tanh(b x) on [x - r, x + r] is largest where |x| is least."""
-    model = mlp(1, 1, 1, activation=nn.Tanh).double()
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), (2.0, 0.0, -3.0, 1.0), strict=True):
-            parameter.fill_(value)
+    model = one_tanh()
     x = torch.tensor([[0.1], [-1.0], [2.0]], dtype=torch.float64)
     nearest = torch.tensor([0.0, 0.5, 1.5], dtype=torch.float64)
     expected = 6 / torch.cosh(2 * nearest).square()

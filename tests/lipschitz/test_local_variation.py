@@ -8,6 +8,7 @@ from torch import nn
 
 import lossgeom as lg
 from tests.conftest import without_checks
+from tests.lipschitz import one_tanh
 from tests.smoothness.networks import NETWORKS, in_ball, jacobians, mlp, norms, problem
 
 RADII = (0.01, 0.3, 3.0)
@@ -63,10 +64,7 @@ def test_linear_networks_do_not_vary():
 @pytest.mark.quick
 def test_one_tanh_in_closed_form():
     """The slope of tanh(2 x) is even and falls with |x|."""
-    model = mlp(1, 1, 1, activation=nn.Tanh).double()
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), (2.0, 0.0, -3.0, 1.0), strict=True):
-            parameter.fill_(value)
+    model = one_tanh()
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
 
     def slope(z):
@@ -95,10 +93,7 @@ def test_jacobians_change_no_faster_than_certified(name, radius):
 @pytest.mark.quick
 def test_second_derivatives_in_closed_form():
     """Of -3 tanh(2 x): 24 abs(tanh) / cosh^2, and 16 / sqrt(3) where tanh^2 is 1 / 3."""
-    model = mlp(1, 1, 1, activation=nn.Tanh).double()
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), (2.0, 0.0, -3.0, 1.0), strict=True):
-            parameter.fill_(value)
+    model = one_tanh()
     x = torch.tensor([[0.0], [0.1], [2.0]], dtype=torch.float64)
     near = 24 * torch.tensor(0.6).tanh() / torch.cosh(torch.tensor(0.6)) ** 2
     far = 24 * torch.tensor(3.6).tanh() / torch.cosh(torch.tensor(3.6)) ** 2

@@ -15,7 +15,7 @@ import lossgeom as lg
 from lossgeom.batches import Batch
 from lossgeom.losses import ELEMENTWISE, as_loss
 from tests import reference
-from tests.problems import CASES, TwoPaths
+from tests.problems import CASES, CubeOnce, TwoPaths
 
 
 def data(n=6, classes=3):
@@ -455,20 +455,9 @@ def test_models_that_are_not_functions_of_their_parameters(model, message, unche
 
 
 def test_operations_without_second_derivatives():
-    class Cube(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**3
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, gradient):
-            return 3 * ctx.saved_tensors[0] ** 2 * gradient
-
     class Model(nn.Linear):
         def forward(self, x):
-            return Cube.apply(super().forward(x))
+            return CubeOnce.apply(super().forward(x))
 
     problem = problem_with(Model(4, 3), "squared_error", [(torch.ones(2, 4), torch.zeros(2, 3))])
     assert problem.gradient().any()

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
+from tests.problems import CubeOnce
 
 DATA = [(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(6).long())]
 
@@ -45,24 +46,12 @@ def test_a_problem_in_its_own_mode_is_itself():
     assert problem.in_mode("train").in_mode("train").mode == "train"
 
 
-class Cube(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return 3 * ctx.saved_tensors[0] ** 2 * gradient
-
-
 def test_operations_without_second_derivatives():
     """All rows and random signs need none."""
 
     class Cubed(nn.Linear):
         def forward(self, x):
-            return Cube.apply(super().forward(x))
+            return CubeOnce.apply(super().forward(x))
 
     model = Cubed(3, 2)
     problem = lg.Problem(model, "cross_entropy", DATA)

@@ -33,7 +33,7 @@ WRITES = (
 )
 LARGE = 10**6  # parameters of a model that is looked at on a few examples
 FEW = 4  # such examples
-AGAIN = 5  # examples at most that are evaluated twice: an odd number, which tears pairs apart
+AGAIN = 5  # examples that are evaluated twice, or half: an odd number, which tears pairs apart
 OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
@@ -151,7 +151,7 @@ def _checked_outputs(
 
 def _again(at: Evaluation, theta: Tensor, batch: Batch, first: Tensor) -> tuple[Tensor, bool]:
     """Evaluate a model a second time, and tell whether the outputs are those of the first."""
-    tolerance, n = under(at.autocast, REORDERED), min(AGAIN, len(batch) - 1)
+    tolerance, n = under(at.autocast, REORDERED), min(AGAIN, len(batch) // 2 | 1)  # odd
     if len(batch) >= FEW and _alone_should_agree(at, first, batch):
         with suppress(Exception):  # of whatever a model says to a part of a batch
             part = batch.examples(0, n)
