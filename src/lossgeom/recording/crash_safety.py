@@ -78,7 +78,7 @@ def lock(folder: Path) -> FileLock:
     except Timeout:
         raise LockedError(
             f"{folder} is being written by another process, or by a record that is still open in "
-            "this one and has to be closed"
+            f"this one and has to be closed; if a lost machine has left it so, delete {LOCK} in it"
         ) from None
     except OSError as error:
         raise RecordError(f"{folder} cannot be written: {error.strerror or error}") from None
