@@ -1,18 +1,12 @@
 """Runs of a study that fail, and those beside them."""
 
 import json
-import os
-import signal
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 
 import pytest
-import torch
 
 from lossgeom.cli.terminal import study_display
-from lossgeom.lab.executors import EXECUTORS, Processes, processes
-from lossgeom.lab.executors.processes import THREADS, _attempt
 from lossgeom.lab.runner import FailedRunsError, Progress, run_study
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import NetworkSettings
@@ -87,33 +81,6 @@ def test_of_many_that_fail_the_first_are_named_with_the_error_once(tmp_path, con
     assert str(caught.value.__cause__) == "no data"
     claims = json.loads((tmp_path / "out/claims.json").read_text())
     assert {claim["verdict"] for claim in claims} == {"inconclusive"}
-
-
-def test_an_executor_needs_a_worker():
-    assert EXECUTORS["processes"] is Processes
-    with pytest.raises(ValueError, match="workers"):
-        Processes(0)
-
-
-class TwoPartsError(Exception):
-    """One that cannot be made of its message, as unpickling would."""
-
-    def __init__(self, what, where):
-        super().__init__(f"{what} at {where}")
-
-
-def test_errors_that_cannot_move_between_processes():
-    def job():
-        raise TwoPartsError("no data", "home")
-
-    with pytest.raises(RuntimeError, match=r"^TwoPartsError: no data at home$"):
-        _attempt(job)
-
-    def plain():
-        raise KeyError("x")
-
-    with pytest.raises(KeyError):
-        _attempt(plain)
 
 
 # What is told, and refused, before and while runs go on
@@ -245,38 +212,3 @@ def test_a_folder_of_another_run_is_left_as_it_is(tmp_path, config):
     with pytest.raises(RecordError, match="holds another run"):
         Record.create(tmp_path / second.name, second.settings, resume=True)
     assert (tmp_path / first.name / "manifest.json").read_bytes() == before
-
-
-# Processes
-
-
-@dataclass(frozen=True)
-class Threads:
-    """In place of a job: says how many threads its process may have, in an error."""
-
-    path: Path = Path()
-
-    def __call__(self):
-        told = [os.environ[name] for name in THREADS], torch.get_num_threads()
-        raise ValueError(str(told))
-
-
-def test_a_worker_has_one_thread_and_there_are_no_more_than_cores(monkeypatch):
-    monkeypatch.setattr("lossgeom.lab.executors.processes._cores", lambda: 1)
-    monkeypatch.setenv(THREADS[0], "7")
-    monkeypatch.delenv(THREADS[1], raising=False)
-    started = []
-    real = processes._Worker
-    monkeypatch.setattr(processes, "_Worker", lambda: started.append(1) or real())
-    ended = [each for each in Processes(8).completed([Threads(), Threads()]) if each is not None]
-    assert [str(error) for _, error in ended] == [str((["1"] * len(THREADS), 1))] * 2
-    assert len(started) == 1
-    assert (os.environ[THREADS[0]], os.environ.get(THREADS[1])) == ("7", None)
-
-
-def test_workers_start_where_no_signal_can_be_held_back(monkeypatch):
-    """As on Windows, where nothing counts what they share either."""
-    monkeypatch.delattr(signal, "pthread_sigmask")
-    monkeypatch.setattr(processes.resource_tracker, "ensure_running", None)
-    with processes._no_interrupts():
-        pass

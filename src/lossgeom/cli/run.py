@@ -24,6 +24,7 @@ from lossgeom.recording.tables import require_tables, write_tables
 from lossgeom.report.render import NAME
 
 if TYPE_CHECKING:
+    from lossgeom.lab.executors import Executor
     from lossgeom.lab.studies import Study
 
 HELP = """\
@@ -33,14 +34,18 @@ examples:
   lossgeom run {study.name}                        quick, into runs/{study.name}
   lossgeom run {study.name} --seeds 10 --out DIR   more seeds, which make intervals narrower
   lossgeom run {study.name} --preset paper         the paper's own settings
+  lossgeom run {study.name} --executor ray --ray-address auto --out DIR
+  lossgeom run {study.name} --executor slurm --slurm partition=main time=120 --out DIR
 
-A run that was stopped goes on when the same command is given again."""
+A run that was stopped goes on when the same command is given again. On a cluster, DIR is a folder
+that all of its machines share; the numbers are those of processes here."""
 HELP_ALL = """\
 Run every study, one after the other, and write one page with the claims of all.
 
 examples:
   lossgeom run all                        quick: into runs/STUDY, runs/report.html, runs/runs.csv
   lossgeom run all --seeds 10 --out DIR   more seeds, into another folder
+  lossgeom run all --executor ray         on a Ray cluster; see lossgeom run STUDY --help
 
 What is finished is not repeated: a command that was stopped goes on when it is given again. A study
 that fails does not keep the others from running; it is named at the end."""
@@ -57,7 +62,13 @@ class RunOptions:
     seeds: int = 6
     """Number of seeds; with fewer than 6, a median over seeds has no 95% interval."""
     workers: Annotated[int | None, optional("INT", "one per core")] = None
-    """Parallel processes, never more than cores. The numbers do not depend on it."""
+    """Runs at once, here never more than cores. The numbers do not depend on it."""
+    executor: Literal["processes", "ray", "slurm"] = "processes"
+    """What runs are: processes here, tasks on a Ray cluster, or jobs of Slurm."""
+    ray_address: Annotated[str | None, optional("HOST:PORT", "RAY_ADDRESS, or one here")] = None
+    """Ray cluster; auto: the one that this machine is part of; local: a new one here."""
+    slurm: Annotated[tuple[str, ...], optional("NAME=VALUE ...", "time=60")] = ()
+    """Options of sbatch by their long names, as partition=main mem=4G; time in minutes."""
     preset: Literal["quick", "paper"] = "quick"
     """Defaults of the settings below: quick, or the paper's own."""
     table: Literal["csv", "parquet"] = "csv"
@@ -80,26 +91,30 @@ def main(arguments: list[str]) -> int:
         return _all(STUDIES, arguments[1:])
     study = _study(arguments, STUDIES)
     options, config = _parse_run(study, arguments[1:])
-    _check(options)
+    executor = _checked(options)
     out = Path("runs", study.name) if options.out is None else options.out
-    found = _run(study, config, out, options, ["lossgeom", "run", *arguments])
+    found = _run(study, config, out, options, executor, ["lossgeom", "run", *arguments])
     _print_claims(found)
     show(f"report: {out / NAME}")
     return int(options.strict and not all(claim.as_expected for claim in found))
 
 
 def _run(
-    study: Study, config: Any, out: Path, options: RunOptions, command: Sequence[str]
+    study: Study,
+    config: Any,
+    out: Path,
+    options: RunOptions,
+    executor: Executor,
+    command: Sequence[str],
 ) -> list[Claim]:
     """Run a study into a folder and write its report, also where some of its runs failed."""
-    from lossgeom.lab.executors import Processes
     from lossgeom.lab.runner import FailedRunsError, run_study
     from lossgeom.report import render
 
     with study_display() as on_progress:
         try:
             found = run_study(
-                study, config, out, seeds=options.seeds, executor=Processes(options.workers),
+                study, config, out, seeds=options.seeds, executor=executor,
                 command=shlex.join(command), on_progress=on_progress,
                 parquet=options.table == "parquet",
             )  # fmt: skip
@@ -115,7 +130,7 @@ def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
     from lossgeom.lab.executors import message
 
     options = parsed(RunOptions, arguments, f"run {ALL}", HELP_ALL)
-    _check(options)
+    executor = _checked(options)
     out = Path("runs") if options.out is None else options.out
     failed, as_expected = dict[str, Exception](), True
     for place, (name, study) in enumerate(studies.items(), 1):
@@ -125,7 +140,7 @@ def _all(studies: Mapping[str, Study], arguments: list[str]) -> int:
         command = ["lossgeom", "run", name, "--seeds", str(options.seeds), *preset]
         command += [] if options.out is None else ["--out", str(out / name)]
         try:
-            found = _run(study, config, out / name, options, command)
+            found = _run(study, config, out / name, options, executor, command)
         except Exception as error:  # of any kind, which is no reason to leave out the others
             failed[name] = error
             say(f"{name}: {message(error)}")
@@ -156,13 +171,27 @@ def _together(
         return _together(others, (), out, options)
 
 
-def _check(options: RunOptions) -> None:
+def _checked(options: RunOptions) -> Executor:
+    """Raise if any option cannot be, and return what runs are run by."""
+    from lossgeom.lab.executors import Processes, Ray, Slurm
+
     for name, number in (("--seeds", options.seeds), ("--workers", options.workers)):
         if number is not None and number < 1:
             raise ValueError(f"expected {name} of at least 1, got {number}")
     require_lab()
     if options.table == "parquet":
         require_tables()
+    for name, flag in (("ray", options.ray_address), ("slurm", options.slurm)):
+        if flag and options.executor != name:
+            raise ValueError(f"expected --executor {name} beside flags of {name}")
+    if options.executor == "ray":
+        return Ray(options.ray_address, options.workers)
+    if options.executor == "slurm":
+        pairs = (option.partition("=") for option in options.slurm)
+        return Slurm(
+            {name: value if sign else True for name, sign, value in pairs}, options.workers
+        )
+    return Processes(options.workers)
 
 
 def _study(arguments: list[str], studies: dict[str, Study]) -> Study:

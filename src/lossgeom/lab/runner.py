@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lossgeom.claim import Claim
-from lossgeom.lab.executors import Executor, Job, Processes, message
+from lossgeom.lab.executors import Executor, Job, Processes, is_over, message
 from lossgeom.lab.studies._network import idle_settings, load
 from lossgeom.lab.studies._study import FIRST_SEED, SeedRun, Study
 from lossgeom.messages.checks import check_at_least
 from lossgeom.messages.extras import require_lab
-from lossgeom.recording.folder import CLAIMS_FILE, TABLES, is_record, run_folder
+from lossgeom.recording.folder import CLAIMS_FILE, TABLES, run_folder
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.tables import require_tables, write_tables
 
 NAMED = 3  # runs with the same error of which one is told, of more than four
@@ -86,7 +87,7 @@ def run_study(
         require_tables()
     check_at_least(1, seeds=seeds)
     runs = study.plan(config, seeds)
-    if not all(_is_over(run_folder(out, run.name)) for run in runs):
+    if not all(is_over(run_folder(out, run.name)) for run in runs):
         _check_data(study, config)
     with Record.create(
         out, {"study": study.name, **asdict(config)}, kind="study", resume=True
@@ -119,7 +120,7 @@ def run_study(
 def _judge(study: Study, config: Any, runs: Sequence[SeedRun[Any]], record: Record) -> list[Claim]:
     """Write the claims and what they say in short, or that they could not be judged."""
     try:
-        over = [path for run in runs if _is_over(path := run_folder(record.path, run.name))]
+        over = [path for run in runs if is_over(path := run_folder(record.path, run.name))]
         found = study.judge(config, [Record.open(path) for path in over])
         write_json(record.path / CLAIMS_FILE, [claim.to_json() for claim in found])
         record.describe(ForReport(summary=study.summary(config, found)))
@@ -147,8 +148,9 @@ def _run_missing(
     on_progress: Callable[[Progress], None],
 ) -> dict[str, Exception]:
     """Run what is not over, and return the errors of the runs that failed, by name."""
-    jobs = [Job(study.name, run, run_folder(out, run.name)) for run in runs]
-    missing = {job.run.name: job for job in jobs if not _is_over(job.path)}
+    there = out.resolve()  # wherever the worker is
+    jobs = [Job(study.name, run, run_folder(there, run.name)) for run in runs]
+    missing = {job.run.name: job for job in jobs if not is_over(job.path)}
     steps = {run.name: study.steps(run) for run in runs}
     failed = dict[str, Exception]()
 
@@ -189,14 +191,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if others < 2 else f"{', '.join(names[:NAMED])} and {others} others"
 
 
-def _is_over(path: Path) -> bool:
-    """Whether a run has ended, and not by an error."""
-    return is_record(path) and Record.open(path).status not in ("running", "failed")
-
-
 def _taken(job: Job, steps: int) -> int:
     """How many of the steps of a run are taken, read off its record."""
-    if not is_record(job.path):
+    try:
+        measured = Record.open(job.path).measured
+    except (RecordError, OSError):  # not there yet, or just being replaced by another machine
         return 0
-    measured = Record.open(job.path).measured
     return min(steps, max((step for step, _ in measured), default=0))

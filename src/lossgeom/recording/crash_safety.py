@@ -22,6 +22,10 @@ LOCK = ".lock"
 LOCK_SECONDS = 5.0  # what the processes of a run that was killed may take to end
 
 
+class LockedError(RecordError):
+    """A folder is being written by another process."""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that it is seen with its old content or its new one, never in between."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -64,16 +68,17 @@ def lock(folder: Path) -> FileLock:
     """Make a folder, and take its lock, which ends with the process if not before.
 
     Raises:
-        RecordError: if another process has it, or the folder cannot be written.
+        LockedError: if another process has it.
+        RecordError: if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / LOCK)
         held.acquire(timeout=LOCK_SECONDS)
     except Timeout:
-        raise RecordError(
+        raise LockedError(
             f"{folder} is being written by another process, or by a record that is still open in "
-            "this one and has to be closed"
+            f"this one and has to be closed; if a lost machine has left it so, delete {LOCK} in it"
         ) from None
     except OSError as error:
         raise RecordError(f"{folder} cannot be written: {error.strerror or error}") from None

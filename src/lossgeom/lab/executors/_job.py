@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
+import time
+import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import idle_settings
 from lossgeom.lab.studies._study import SeedRun
+from lossgeom.recording.crash_safety import LockedError
+from lossgeom.recording.folder import is_record
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
+
+UNLOCKED_SECONDS = 120.0  # after which a file server has let go of the locks of a dead machine
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,57 @@ class Job:
                 record.update(left_out=f"it failed: {message(error)}")
                 record.finish("failed")
                 raise
+
+
+def is_over(path: Path) -> bool:
+    """Whether a run has ended, and not by an error, as its record says."""
+    return is_record(path) and Record.open(path).status not in ("running", "failed")
+
+
+class ThereError(Exception):
+    """An error where it was raised, which is in another process: its traceback."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error of a run, as it moves between processes."""
+
+    error: Exception
+    traceback: str
+
+    def here(self) -> Exception:
+        """The error, with its traceback as its cause."""
+        self.error.__cause__ = ThereError(f"\n{self.traceback}")
+        return self.error
+
+
+def attempt(job: Job) -> Failure | None:
+    """Run a job in one thread, and return its error rather than raise it.
+
+    So whatever is raised is of the engine that runs it. The lock of a record that a lost machine
+    has left is waited for.
+    """
+    torch.set_num_threads(1)
+    until = time.monotonic() + UNLOCKED_SECONDS
+    while True:
+        try:
+            job()
+        except LockedError as error:
+            if time.monotonic() > until:
+                return Failure(error, traceback.format_exc())
+        except Exception as error:
+            return Failure(_movable(error), traceback.format_exc())
+        else:
+            return None
+
+
+def _movable(error: Exception) -> Exception:
+    """The error, or its message where it cannot be unpickled in another process."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:
+        return RuntimeError(message(error))
+    return error
 
 
 def message(error: BaseException) -> str:

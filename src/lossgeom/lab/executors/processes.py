@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,23 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for_end
-from pathlib import Path
 
-import torch
-
-from lossgeom.lab.executors._job import Job, message
+from lossgeom.lab.executors._engine import (
+    POLL_SECONDS,
+    THREADS,
+    LostError,
+    completed,
+    environment,
+)
+from lossgeom.lab.executors._job import Failure, Job, attempt
 from lossgeom.messages.checks import check_at_least
 
-POLL_SECONDS = 0.5
-TRIES = 3  # of a run whose process dies
-THREADS = (  # what the libraries that NumPy, SciPy and torch may be built with ask for
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)  # fmt: skip
 DIED = (
-    f"its process died {TRIES} times, perhaps for lack of memory or, in a script, of a line "
+    "its process died, perhaps for lack of memory or, in a script, of a line "
     "\"if __name__ == '__main__':\" around what is run"
 )
+Attempt = Future[Failure | None]
 
 
 @dataclass(frozen=True)
@@ -62,33 +59,42 @@ class Processes:
 
     def completed(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Exception | None] | None]:
         """Yield jobs as they end; see :class:`lossgeom.lab.executors.Executor`."""
-        waiting, lost = list(reversed(jobs)), Counter[Path]()
         cores = _cores()
-        idle = [_Worker() for _ in range(min(self.workers or cores, cores, len(jobs)))]
-        working: dict[Future[None], tuple[Job, _Worker]] = {}
+        at_once = min(self.workers or cores, cores, len(jobs))
+        return completed(_Workers(at_once), jobs, at_once)
+
+
+class _Workers:
+    """As many workers as jobs are run at once; one that dies is replaced."""
+
+    def __init__(self, number: int) -> None:
+        self.idle = [_Worker() for _ in range(number)]
+        self.working: dict[Attempt, _Worker] = {}
+
+    def start(self, jobs: Sequence[Job]) -> Sequence[Attempt]:
+        begun = []
+        for job in jobs:
+            worker = self.idle.pop()
+            begun.append(worker.start(job))
+            self.working[begun[-1]] = worker
+        return begun
+
+    def over(self, tasks: Sequence[Attempt]) -> Sequence[Attempt]:
+        return list(wait(tasks, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done)
+
+    def outcome(self, task: Attempt) -> Failure | None:
+        worker = self.working.pop(task)
         try:
-            while waiting or working:
-                while waiting and idle:
-                    job, worker = waiting.pop(), idle.pop()
-                    working[worker.start(job)] = job, worker
-                over, _ = wait(working, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in over:
-                    job, worker = working.pop(future)
-                    error = future.exception()
-                    if not isinstance(error, BrokenProcessPool):
-                        idle.append(worker)
-                        yield job, error  # type: ignore[misc]
-                        continue
-                    idle.append(_Worker())
-                    lost[job.path] += 1
-                    if lost[job.path] < TRIES:
-                        waiting.append(job)
-                    else:
-                        yield job, RuntimeError(DIED)
-                yield None
-        finally:
-            for worker in [*idle, *(worker for _, worker in working.values())]:
-                worker.end()
+            failure = task.result()
+        except BrokenProcessPool as error:
+            self.idle.append(_Worker())
+            raise LostError(DIED) from error
+        self.idle.append(worker)
+        return failure
+
+    def end(self, tasks: Sequence[Attempt]) -> None:  # noqa: ARG002
+        for worker in [*self.idle, *self.working.values()]:
+            worker.end()
 
 
 class _Worker:
@@ -99,13 +105,13 @@ class _Worker:
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_start
         )
 
-    def start(self, job: Job) -> Future[None]:
+    def start(self, job: Job) -> Attempt:
         """Begin with a job."""
         try:
-            with _one_thread(), _no_interrupts():  # the process may be started here
-                return self.pool.submit(_attempt, job)
+            with environment(THREADS), _no_interrupts():  # the process may be started here
+                return self.pool.submit(attempt, job)
         except BrokenProcessPool as error:  # it died since the last one
-            lost = Future[None]()
+            lost: Attempt = Future()
             lost.set_exception(error)
             return lost
 
@@ -117,33 +123,8 @@ class _Worker:
             process.terminate()
 
 
-def _attempt(job: Job) -> None:
-    """Run a job; raise its error in a form that reaches the other process."""
-    try:
-        job()
-    except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301 - else the process is taken for dead
-        except Exception:
-            raise RuntimeError(message(error)) from None
-        raise
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Tell the processes started meanwhile, before they import anything, to have one thread."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
 
 
 @contextmanager
@@ -164,8 +145,7 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _start() -> None:
-    """Give a worker one thread, let it ignore Ctrl-C, and end it when its parent ends."""
-    torch.set_num_threads(1)
+    """Let a worker ignore Ctrl-C, and end it when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
