@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.ranks import Pair
+
 torch.set_num_threads(1)  # a worker to a core
 
 
@@ -74,3 +76,11 @@ def unchecked() -> Iterator[None]:
     """
     with without_checks():
         yield
+
+
+@pytest.fixture(scope="session")
+def on_two() -> Iterator[Pair]:
+    """Calls functions of test modules on two processes that share their data."""
+    pair = Pair()
+    yield pair
+    pair.close()

@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossgeom.batches import Batch
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.linalg import Memory, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import hooks_undone
@@ -49,17 +50,23 @@ class Kept(Generic[Linear]):
     for; the rest are made anew in every pass. It holds no function of its owner, which would then
     outlive its last user.
 
+    Args:
+        problem: whose batches they are of.
+        memory_budget: bytes for all that is held.
+        ranks: the processes that have a share of it each.
+
     Attributes:
         theta: the leaf that they start from.
         memory: the account, of which the budget decides.
         terms: the number of terms in all pieces, known after the first pass.
     """
 
-    def __init__(self, problem: Problem, memory_budget: int | None) -> None:
+    def __init__(self, problem: Problem, memory_budget: int | None, ranks: Ranks = ALONE) -> None:
         self.problem = checked_problem(problem)
         self.theta = problem.leaf()
         self.terms = math.nan
-        self.memory = Memory(memory_budget, self.theta.device, gives_way=WeakMethod(self.give_way))
+        give_way = WeakMethod(self.give_way)
+        self.memory = Memory(memory_budget, self.theta.device, gives_way=give_way, ranks=ranks)
         self._linear: dict[tuple[int, int], tuple[Linear, dict[int, int]]] = {}  # by place
         self._pieces = -1  # their number, after the first pass
 

@@ -36,7 +36,7 @@ def block_norms(
         columns = sum(part.gradients[..., 0, 0].numel() for part in parts)
         if is_small:
             found.append(exact_estimate(float(block.norm()), 0))
-        elif rows.kept is not None and columns <= EXACT:
+        elif rows.kept is not None and columns <= EXACT and problem.ranks.size == 1:
             found.append(exact_estimate(_gram_norm(parts) / rows.divisor, 0))
         else:
             A = GaussNewton(problem.with_parameters(glob.escape(own.parameters[0])))

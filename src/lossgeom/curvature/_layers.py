@@ -56,7 +56,8 @@ class Layer:
 
 def left_out(problem: Problem) -> dict[str, str]:
     """Say which modules' parameters there are no rows of, and why, by the first batch."""
-    return _examined(problem, checked_problem(problem).first_batch())[1]
+    here = checked_problem(problem).local
+    return _examined(here, here.first_batch())[1]
 
 
 def layers_on(problem: Problem, batch: Batch) -> list[Layer]:

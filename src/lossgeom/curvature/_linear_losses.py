@@ -19,7 +19,8 @@ def note_if_linear(problem: Problem) -> None:
         u = torch.arange(1.0, loss.outputs.numel() + 1).cos().to(loss.outputs)
         return bool(loss.curve(u.view_as(loss.outputs)).any())
 
-    if any(problem.over_batches(curved)):
+    curves = problem.ranks.together(lambda: any(problem.local.over_batches(curved)))
+    if any(problem.ranks.gathered(curves)):
         return
     problem.cache.notes.append(
         f"the loss {problem.criterion.name!r} has no curvature in the outputs here (it is linear "

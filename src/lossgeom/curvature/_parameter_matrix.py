@@ -20,8 +20,9 @@ from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
 from lossgeom.curvature._needed_memory import planned, put_down_block
+from lossgeom.distributed import vectors
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
-from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
@@ -99,16 +100,19 @@ class ParameterMatrix(ProblemMatrix):
     def __init__(self, problem: Problem, *, memory_budget: int | None = None) -> None:
         self.problem = checked_problem(problem)
         self._here = problem.local  # whose data products go over
-        self._kept: Kept[Product] = Kept(self._here, memory_budget)
+        self._kept: Kept[Product] = Kept(self._here, memory_budget, problem.ranks)
         self._forward = False  # whether forward mode pays, of the batch at hand
 
     @property
     def memory(self) -> Memory:
         """What a product holds at most, as the first batch shows it."""
-        memory = self._kept.memory
-        if not memory.steps:
-            planned(self._here, self._here.first_batch(), memory, self.sampled)
-        return memory
+        self.problem.ranks.together(self._announced)
+        return self._kept.memory
+
+    def _announced(self) -> None:
+        with suppress(NoBatchesError):  # where other processes have some
+            if not self._kept.memory.steps:
+                planned(self._here, self._here.first_batch(), self._kept.memory, self.sampled)
 
     @abstractmethod
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
@@ -129,20 +133,17 @@ class ParameterMatrix(ProblemMatrix):
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
             put_down_block(self._kept.memory, rows)
-            found, divisor = self.problem.reduced(lambda _: [self._summed(rows)])
+            summed, alike = partial(self._summed, rows), partial(vectors, rows)
+            found, divisor = self.problem.reduced(summed, alike)
             return (found / divisor).T
 
-    def _summed(self, rows: Tensor) -> tuple[Float[Tensor, "k P"], float]:
+    def _summed(self, rows: Tensor, _: Problem) -> list[tuple[Float[Tensor, "k P"], float]]:
         """Multiply some vectors by the sum of the matrices of all pieces; also count terms."""
-        total: list[Tensor] = []
-        self._kept.over_batches(
-            first=partial(self._made, rows, self._kept.memory.budget != 0),
-            again=lambda piece: self._made(rows, False, piece)[0],
-            use=partial(each_row, rows),
-            take=partial(accumulate, total),
-            pieces=self._pieces,
-        )
-        return total[0], self._kept.terms
+        total, made = list[Tensor](), partial(self._made, rows)
+        first, use = partial(made, self._kept.memory.budget != 0), partial(each_row, rows)
+        add = partial(accumulate, total)
+        self._kept.over_batches(first, lambda piece: made(False, piece)[0], use, add, self._pieces)
+        return [(part, self._kept.terms) for part in total[:1]]
 
     def _made(
         self, rows: Tensor, keeps: bool, piece: Batch

@@ -138,7 +138,7 @@ class Rows:
         settings: of :func:`layer_rows`.
 
     Attributes:
-        kept: all of them; ``None`` where they do not fit.
+        kept: all of this process; ``None`` where those of some process do not fit.
         divisor: what sums are divided by, after a first pass.
     """
 
@@ -149,7 +149,7 @@ class Rows:
 
     def mean(self, function: Callable[[LayerRows, T], Tensor], given: Sequence[T]) -> list[Tensor]:
         """Average a function of the rows of each layer, and of what is given for it, over terms."""
-        totals: list[Tensor | float] = [0.0] * len(given)
+        totals: list[Any] = [0.0] * len(given)
         places: dict[Layer, int] = {}
 
         def take(rows: LayerRows) -> None:
@@ -161,7 +161,7 @@ class Rows:
         else:
             for rows in self.kept:
                 take(rows)
-        return [total / self.divisor for total in totals]  # type: ignore[misc]
+        return [self._problem.ranks.sum(total) / self.divisor for total in totals]
 
     def _first_pass(self, take: Callable[[LayerRows], None]) -> None:
         kept: list[LayerRows] = []
@@ -177,7 +177,7 @@ class Rows:
 
         terms = layer_rows(self._problem, keep, **self._settings)
         self.divisor = self._problem.reduced(lambda _: [(0.0, terms)])[1]
-        self.kept = kept if self._room >= 0 else None
+        self.kept = kept if all(self._problem.ranks.gathered(self._room >= 0)) else None
 
 
 def rearranged(rows: LayerRows, Y: Float[Tensor, "n n"]) -> Float[Tensor, "m m"]:

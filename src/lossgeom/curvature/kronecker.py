@@ -178,14 +178,15 @@ class _Sums:
 
     def factors(self, problem: Problem, terms: float) -> KroneckerFactors:
         outputs, divisor = problem.reduced(lambda _: [(self.outputs, terms)])
-        N = max(self.rows, 1)
+        added = problem.ranks.sum
+        N = max(added(self.rows), 1)
         return KroneckerFactors(
             self.layer.name,
             self.layer.parameters,
             self.joined,
-            inputs=self.inputs / N,
+            inputs=added(self.inputs) / N,
             outputs=outputs / divisor,
-            mean_input=self.input / N,
+            mean_input=added(self.input) / N,
         )
 
 
@@ -215,11 +216,11 @@ def _corrected(
             total += (of_one.mT @ at).square().sum(0)
 
     terms = over(add)
+    added, divisor = problem.ranks.sum, problem.reduced(lambda _: [(0.0, terms)])[1]
     together = [torch.cat([total, apart[:, None]], 1) for _, total, apart in sums.values()]
-    divisor = problem.reduced(lambda _: [(0.0, terms)])[1]
     found = []
     for own, (basis, *_), both in zip(factors, sums.values(), together, strict=True):
-        values, one = both / divisor, own.outputs.new_ones(1, 1)
+        values, one = added(both) / divisor, own.outputs.new_ones(1, 1)
         weights = KroneckerEigenbasis(basis.left, basis.right, values[:, :-1])
         biases = KroneckerEigenbasis(basis.left, one, values[:, -1:])
         found.append(replace(own, eigenbasis=weights, bias_eigenbasis=biases))

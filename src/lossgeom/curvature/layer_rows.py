@@ -91,7 +91,7 @@ def layer_rows(
         samples: of the targets of each observation.
 
     Returns:
-        The number of terms of the loss, for ``Problem.reduced``.
+        The number of terms of the loss on the data of this process, for ``Problem.reduced``.
 
     Raises:
         ValueError: if there is no such layer, or one in some batches only; if the loss has no such
@@ -104,17 +104,19 @@ def layer_rows(
     check_whole(1, samples=samples)
     sampled = curvature == "sampled"
     scores = SampledScores(checked_problem(problem), seed, samples) if sampled else None
+    here, names = checked_problem(problem).local, dict[str, None]()
 
     def on_batch(batch: Batch) -> float:
-        guard(problem, batch, order=1)
-        layers = layers_on(problem, batch)
-        calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
+        guard(here, batch, order=1)
+        layers = layers_on(here, batch)
+        names.update((layer.name, None) for layer in layers)
+        calls = LayerCalls(here, modules_of(layers), here.theta, batch)
         outputs, B = calls.outputs.detach(), len(calls.outputs)
         if scores is not None:
             K, column = _sampled(scores, outputs, batch)
         else:
-            K, column = (_exact if curvature == "exact" else _empirical)(problem, outputs, batch)
-        counted = _counted(problem, outputs, batch)
+            K, column = (_exact if curvature == "exact" else _empirical)(here, outputs, batch)
+        counted = _counted(here, outputs, batch)
         size = max(1, CHUNK_BYTES // max(calls.nbytes, 1))
         for start in range(0, K, size):
             U = torch.stack([column(k) for k in range(start, min(start + size, K))])
@@ -124,9 +126,11 @@ def layer_rows(
                 x, g = layer.inputs(calls, B, joined)[counted], layer.gradients(pulled, B)
                 take(LayerRows(layer, x, g[:, counted], not start, joined))
                 del x, g  # before those of the next layer are laid out
-        return problem.terms(outputs, batch)[1]
+        return here.terms(outputs, batch)[1]
 
-    terms = math.fsum(problem.over_batches(on_batch))
+    terms = problem.ranks.together(
+        lambda: math.fsum(here.over_batches(on_batch)), lambda _: {"the layers": list(names)}
+    )
     if curvature == "exact" and problem.criterion.likelihood is None:
         problem.cached(note_if_linear)
     return terms

@@ -98,7 +98,7 @@ class SampledScores:
         self.likelihood = problem.criterion.likelihood
         self.seed = seed
         self.samples = samples
-        self._drawn_before: dict[int, int] = {0: 0}
+        self._drawn_before: dict[int, int] = {0: self._elsewhere(problem)}
 
     def of(self, outputs: Tensor, batch: Batch) -> list[Float[Tensor, "M c"]]:
         r"""Draw :math:`\sqrt{w_o}\, \nabla_f (-\log p)` of the observations of a batch, S times."""
@@ -106,6 +106,20 @@ class SampledScores:
         weights = self.likelihood.weights(outputs, batch).sqrt()
         uniform = self._uniform(batch, len(f), self.likelihood.draws(f.shape[1])).to(f)
         return [weights * self.likelihood.score(f, draw) for draw in uniform]
+
+    def _elsewhere(self, problem: Problem) -> int:
+        """Count the numbers that are drawn on ranks before this one, by a forward pass."""
+        here, ranks = problem.local, problem.ranks
+
+        @torch.no_grad()
+        def drawn(batch: Batch) -> int:
+            rows = self.likelihood.rows(problem.outputs(problem.theta, batch))
+            return len(rows) * self.likelihood.draws(rows.shape[1])
+
+        if ranks.size == 1:
+            return 0
+        counts = ranks.gathered(ranks.together(lambda: sum(here.over_batches(drawn))))
+        return sum(counts[: ranks.rank])
 
     def _uniform(self, batch: Batch, M: int, draws: int) -> Float[Tensor, "S M draws"]:
         """Draw numbers that belong to observations by their place in the data."""

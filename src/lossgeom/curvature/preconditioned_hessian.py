@@ -117,7 +117,8 @@ class PreconditionedHessian(ProblemMatrix):
         hessian: LinearOperator | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        read = _read(checked_problem(problem), *optimizers)
+        together = checked_problem(problem).ranks.together
+        read = together(lambda: _read(problem, *optimizers))
         if hessian is None and read.weight_decay.any():
             hessian = ObjectiveHessian(problem, read.weight_decay, memory_budget=memory_budget)
         self._hessian = hessian or Hessian(problem, memory_budget=memory_budget)

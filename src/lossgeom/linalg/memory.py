@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
+
+from lossgeom.distributed import ALONE, Ranks
 
 MEMORY_BUDGET = 2 * 2**30  # bytes that are kept beside what is needed, where no budget was given
 CPU = torch.device("cpu")
@@ -39,6 +42,8 @@ class Memory:
         steps: what is needed for a time, by what for.
         besides: what is held to be faster, by what it is.
         gives_way: a reference to what lets go of some of that where something else is to be held.
+        ranks: the processes that hold it, each on its own, and decide together what there is room
+            for.
 
     >>> memory = Memory(10 * 2**20)
     >>> memory.all_along["a copy of the parameters"] = 2 * 2**20
@@ -60,6 +65,7 @@ for as little as possible, or batches of fewer examples
     steps: dict[str, int] = field(default_factory=dict)
     besides: dict[str, int] = field(default_factory=dict)
     gives_way: Callable[[], Callable[[], object] | None] = field(default=_nothing, repr=False)
+    ranks: Ranks = field(default=ALONE, repr=False)
 
     @property
     def least(self) -> int:
@@ -101,7 +107,7 @@ for as little as possible, or batches of fewer examples
         Without a budget half of what the machine has free may go into them.
         """
         free = (free_memory(self.device) or 0) if self.budget is None else 0
-        return min(most, max(self.room, free // 2) // max(each, 1))
+        return min(most, *self.ranks.gathered(max(self.room, free // 2) // max(each, 1)))
 
     @contextmanager
     def holding(self, what: str, nbytes: int) -> Iterator[None]:
@@ -112,16 +118,19 @@ for as little as possible, or batches of fewer examples
         """
         self.besides[what] = nbytes
         try:
-            if (give_way := self.gives_way()) is not None:
-                give_way()
-            held, free = self.least + sum(self.besides.values()), free_memory(self.device)
-            for needed, limit in ((held, self.budget), (nbytes, free)):
-                if limit and needed > limit:
-                    more = f"{self._said()} and {_size(nbytes)} for {what}"
-                    raise MemoryBudgetError(f"{more}, of which {_size(limit)} are there")
+            self.ranks.together(partial(self._make_room, what, nbytes))
             yield
         finally:
             del self.besides[what]
+
+    def _make_room(self, what: str, nbytes: int) -> None:
+        if (give_way := self.gives_way()) is not None:
+            give_way()
+        held, free = self.least + sum(self.besides.values()), free_memory(self.device)
+        for needed, limit in ((held, self.budget), (nbytes, free)):
+            if limit and needed > limit:
+                more = f"{self._said()} and {_size(nbytes)} for {what}"
+                raise MemoryBudgetError(f"{more}, of which {_size(limit)} are there")
 
     def _said(self) -> str:
         step = sorted(self.steps.items(), key=lambda item: item[1])[-1:]

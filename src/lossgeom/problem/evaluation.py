@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from lossgeom.batches import TARGET_KEYS, Batch, map_tensors, tensors_of
 from lossgeom.losses import Loss, NonFiniteError
 from lossgeom.problem.batch_norm import explain_too_few
-from lossgeom.problem.model_facts import InDouble, Key, Mode, ModelFacts, checked_mode
+from lossgeom.problem.model_facts import (
+    FirstLook,
+    InDouble,
+    Key,
+    Mode,
+    ModelFacts,
+    checked_mode,
+)
 from lossgeom.problem.network import Network
 
 Forward = Callable[[nn.Module, Any], Tensor]
@@ -36,6 +43,7 @@ class Evaluation:
         autocast: a type to run both in.
         watched: whether draws of random numbers are looked for.
         facts: what is known of the model in this mode.
+        batches_before: how many of them other processes have, before those of this one.
     """
 
     network: Network
@@ -46,6 +54,33 @@ class Evaluation:
     autocast: torch.dtype | None = None
     watched: bool = True
     facts: ModelFacts = field(default_factory=ModelFacts)
+    batches_before: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        criterion: Loss,
+        mode: Mode | None,
+        forward: Forward | None,
+        seed: int | None,
+        autocast: torch.dtype | None,
+    ) -> Evaluation:
+        """The evaluation with these settings, of which nothing is known yet.
+
+        Raises:
+            ValueError: for a mode, a seed or a type to round to that cannot be meant.
+        """
+        if autocast is not None and network.theta.dtype != torch.float32:
+            raise ValueError(
+                f"autocast={autocast} rounds float32 only, and this is measured in "
+                f"{network.theta.dtype}; leave one of the two out"
+            )
+        if seed is not None and seed < 0:
+            raise ValueError(f"expected a seed >= 0, got {seed}")
+        facts = ModelFacts(FirstLook(training=None if mode is None else ""))
+        mode = "eval" if mode is None else checked_mode(mode)
+        return cls(network, criterion, mode, forward, seed, autocast, facts=facts)
 
     def on_copy(self, network: Network) -> Evaluation:
         """The same evaluation of another copy of the model, of which less is known."""
@@ -152,7 +187,7 @@ class Evaluation:
         return gradient, count
 
     def _called(self, theta: Tensor, batch: Batch) -> Tensor:
-        seed = None if self.seed is None else (self.seed, batch.index)
+        seed = None if self.seed is None else (self.seed, self.batches_before + batch.index)
         call = partial(call_model, batch=batch, forward=self.forward)
         if theta.dtype == torch.float64:
             call = partial(self.facts.in_double, call)
@@ -166,17 +201,6 @@ class Evaluation:
 
     def _rounding(self) -> AbstractContextManager[object]:
         return torch.autocast(self.network.theta.device.type, self.autocast, cache_enabled=False)
-
-
-def check_settings(network: Network, seed: int | None, autocast: torch.dtype | None) -> None:
-    """Raise for a seed or a type to round to that cannot be meant."""
-    if autocast is not None and network.theta.dtype != torch.float32:
-        raise ValueError(
-            f"autocast={autocast} rounds float32 only, and this is measured in "
-            f"{network.theta.dtype}; leave one of the two out"
-        )
-    if seed is not None and seed < 0:
-        raise ValueError(f"expected a seed >= 0, got {seed}")
 
 
 def _twice(batch: Batch) -> Batch:

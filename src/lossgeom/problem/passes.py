@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,17 @@ def weighed(numbers: UInt8[Tensor, " n"]) -> int:
     return int(total) % 2**64
 
 
+class NoBatchesError(ValueError):
+    """There is no batch to measure on."""
+
+    def __init__(self) -> None:
+        ValueError.__init__(
+            self,
+            "expected at least one batch, got none; if batches is a generator that is used up, "
+            "pass a list",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """Batches that are gone over again and again, and compared with those of the first pass.
@@ -63,11 +74,15 @@ class Data:
     Attributes:
         batches: as their owner has them.
         target: where the targets are in a batch.
+        processes: how many have a share of them.
+        is_share: whether these are one process's, which may have none.
         sizes: the numbers of examples in the batches, as far as they are known.
     """
 
     batches: Iterable[Any]
     target: Target = None
+    processes: int = 1
+    is_share: bool = False
     sizes: list[int] = field(default_factory=list)
     _seen: list[Fingerprint] = field(default_factory=list)
     _ended: list[bool] = field(default_factory=list)
@@ -77,6 +92,19 @@ class Data:
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
         return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Leave no trace of a pass over the data.
+
+        Raises:
+            ValueError: where several processes share them.
+        """
+        if self.processes > 1:
+            raise ValueError(
+                f"this is measured on one process, and {self.processes} share the data of the "
+                "problem; make the problem without ranks=, with all of the data on one of them"
+            )
+        return generators_kept(self.batches)
 
     def over(self, theta: Tensor) -> Iterator[Batch]:
         """Yield the batches, compared with those of the first pass, and moved to where theta is.
@@ -104,11 +132,8 @@ class Data:
                     "shuffling and augmentation, or pass list(batches)"
                 )
             yield batch.moved(theta)
-        if index < 0:
-            raise ValueError(
-                "expected at least one batch, got none; if batches is a generator that is used up, "
-                "pass a list"
-            )
+        if index < 0 and not self.is_share:
+            raise NoBatchesError
         if index + 1 != len(self._seen):
             raise ValueError(
                 f"expected {len(self._seen)} batches, as in an earlier pass, got {index + 1}"
@@ -153,13 +178,3 @@ def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
     finally:
         for generator, state in states:
             generator.set_state(state)
-
-
-def checked_target(target: Target) -> Target:
-    """The place of the targets, or an error for what is no place."""
-    if not (isinstance(target, (int, str)) or callable(target)):
-        raise TypeError(
-            "expected target to be a place in the batch such as -1, a key, or a function of the "
-            f"batch, got {type(target).__name__}"
-        )
-    return target

@@ -13,18 +13,18 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, Target
-from lossgeom.distributed import ALONE, Ranks
+from lossgeom.distributed import ALONE, Alike, Ranks
 from lossgeom.losses import Loss, LossLike, as_loss
-from lossgeom.problem.evaluation import Evaluation, Forward, check_settings
+from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.model_facts import FirstLook, Key, Mode, ModelFacts, PointCache, checked_mode
+from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
-from lossgeom.problem.passes import Data, checked_target, generators_kept
-from lossgeom.problem.reduction import Parts, Summand, check_alone, reduced
-from lossgeom.problem.repeatable import check_repeatable
+from lossgeom.problem.passes import Data, NoBatchesError
+from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced, share_of
+from lossgeom.problem.repeatable import data_of
 
 T = TypeVar("T")
 
@@ -98,22 +98,21 @@ class Problem:
         ranks: Ranks = ALONE,
     ) -> None:
         copied = partial(Network.of, parameters=parameters, dtype=dtype)
-        network, criterion = copied(model), as_loss(loss, label_smoothing)
-        if type(batches) not in (list, tuple):
-            check_repeatable(batches, network.theta.device)
-        check_settings(network, seed, autocast)
-        facts = ModelFacts(FirstLook(training=None if mode is None else ""))
-        mode = "eval" if mode is None else checked_mode(mode)
-        vars(self).update(  # its fields, which stay as they are from then on
-            model=model,
-            evaluation=Evaluation(network, criterion, mode, forward, seed, autocast, facts=facts),
-            theta=network.theta,
-            data=Data(batches, target if target is None else checked_target(target)),
-            check=check,
-            ranks=ranks,
-            cache=PointCache(),
-            _copied=copied,
-        )
+
+        def made() -> Problem:
+            network, criterion = copied(model), as_loss(loss, label_smoothing)
+            at = Evaluation.of(network, criterion, mode, forward, seed, autocast)
+            data = data_of(batches, target, network.theta.device, ranks.size)
+            fields = {"model": model, "evaluation": at, "theta": network.theta, "data": data}
+            further = {"check": check, "ranks": ranks, "cache": PointCache(), "_copied": copied}
+            vars(self).update(fields | further)  # which stay as they are from then on
+            return self
+
+        if not isinstance(ranks, Ranks):
+            raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
+        ranks.together(made, at_point)
+        if ranks.size > 1 and seed is not None:
+            vars(self).update(evaluation=in_order(self))
 
     def _with(self, **changes: Any) -> Problem:
         """The same problem but for some fields; nothing has been measured at its point yet."""
@@ -172,7 +171,7 @@ class Problem:
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        network = self._copied(self.model)
+        network = self.ranks.together(lambda: self._copied(self.model))
         return self._with(evaluation=replace(self.evaluation, network=network), theta=network.theta)
 
     def with_loss(self, loss: Loss) -> Problem:
@@ -205,6 +204,7 @@ class Problem:
             evaluation=self.evaluation.on_copy(network),
             theta=network.theta,
             data=Data([batch.raw], self.data.target),
+            ranks=ALONE,
         )
 
     def inside_transforms(self, *, seeded: bool = True) -> Problem:
@@ -222,17 +222,12 @@ class Problem:
     @property
     def local(self) -> Problem:
         """The problem of this process's share of the data, which needs no other process."""
-        return (
-            self
-            if self.ranks.size == 1
-            else self.cache.value(Key(Problem.reduced), lambda: self._with(ranks=ALONE))
-        )
+        return self if self.ranks.size == 1 else self.cached(share_of)
 
     def over_batches(self, function: Callable[[Batch], T]) -> list[T]:
         """Call a function on every batch, the same batches in every pass."""
-        check_alone(self.ranks)
         results = []
-        with measuring(self.theta.device), generators_kept(self.data.batches):
+        with measuring(self.theta.device), self.data.kept():
             for batch in self.data.over(self.theta):
                 look_at(self.evaluation, self.theta, batch, self.model)
                 with self.evaluation.network.undone():
@@ -241,25 +236,29 @@ class Problem:
 
     def first_batch(self) -> Batch:
         """The first batch, for a look at the model that needs no more."""
-        check_alone(self.ranks)
-        with measuring(self.theta.device), generators_kept(self.data.batches):
+        with measuring(self.theta.device), self.data.kept():
             for raw in self.data.batches:
                 batch = Batch.of(raw, target=self.data.target).moved(self.theta)
                 look_at(self.evaluation, self.theta, batch, self.model)
                 return batch
-        raise ValueError("expected at least one batch, got none")
+        raise NoBatchesError
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
         """A batch that knows its examples; see :func:`lossgeom.problem.examples.in_examples`."""
         return in_examples(self.evaluation, self.theta, batch, mixed)
 
-    def reduced(self, find: Callable[[Problem], Parts[Summand]]) -> tuple[Summand, float]:
-        """The sum over processes of what a function finds of each one's share, and its divisor."""
-        return reduced(self.ranks, self.criterion, lambda: find(self.local))
+    def reduced(
+        self, find: Callable[[Problem], Parts[Summand]], alike: Callable[[], Alike] = dict
+    ) -> tuple[Summand, float]:
+        """The sum of what is found of each process's share, and its divisor.
+
+        What finds it must not call for other processes, which must have ``alike()`` the same.
+        """
+        return reduced(self, find, alike)
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""
-        total, divisor = self.reduced(lambda here: here.over_batches(terms))
+        total, divisor = self.reduced(partial(Problem.over_batches, function=terms))
         return total / divisor
 
     def cached(self, function: Callable[..., T], *args: Hashable, **kwargs: Hashable) -> T:

@@ -115,10 +115,15 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
     >>> diagnosis.trusted, [module.kind for module in diagnosis.blamed("third")]
     (('first', 'second'), ['LayerNorm'])
     """
-    checked_problem(problem)
+    here = checked_problem(problem).local
     orders = (*ORDERS[3], "nested forward") if third else ORDERS[2]
-    small, model = examined(problem, problem.first_batch(), orders, seed)
-    return Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)
+
+    def diagnosis() -> Diagnosis:
+        small, model = examined(here, here.first_batch(), orders, seed)
+        return Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)
+
+    found = problem.ranks.gathered(problem.ranks.together(diagnosis))
+    return min(found, key=lambda one: one.healthy)
 
 
 def check_derivatives(problem: Problem, order: int = 2) -> None:
@@ -143,5 +148,5 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
     """
     if order not in ORDERS:
         raise ValueError(f"expected order 1, 2 or 3, got {order}")
-    checked_problem(problem)
-    check_order(problem, problem.first_batch(), order)
+    here = checked_problem(problem).local
+    problem.ranks.together(lambda: check_order(here, here.first_batch(), order))
