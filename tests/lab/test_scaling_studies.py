@@ -8,6 +8,7 @@ import torch
 
 from lossgeom import Problem, Record, layer_summands
 from lossgeom.lab.studies import input_scaling, target_scaling, width
+from lossgeom.lab.studies._growth import ConstantRate
 from lossgeom.lab.studies._network import NetworkSettings, build_with_indicators
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import SeedRun
@@ -163,11 +164,12 @@ def test_widths_of_which_a_run_diverged(tmp_path):
 
 # Runs
 
+SHORT = ConstantRate(batch_size=20, epochs=4, every=2)
 TINY = NetworkSettings(examples=20, chunk=20, widths=(6, 5))
 CONFIGS = {
-    input_scaling: {"batch_size": 20, "epochs": 4, "every": 2, "network": TINY},
-    target_scaling: {"batch_size": 20, "epochs": 4, "every": 2, "network": TINY},
-    width: {"batch_size": 20, "epochs": 4, "every": 2, "network": TINY, "width": (4, 6, 8)},
+    input_scaling: {"training": SHORT, "network": TINY},
+    target_scaling: {"training": SHORT, "network": TINY},
+    width: {"training": SHORT, "network": TINY, "width": (4, 6, 8)},
 }
 
 
@@ -243,7 +245,8 @@ def test_paper_presets_on_files_of_the_published_format(tmp_path, study):
     small = replace(
         paper.network, folder=str(tmp_path / "data"), examples=4, channels=0.02, verify=False
     )
-    run = study.STUDY.plan(replace(paper, network=small, batch_size=2, epochs=1, every=1), 1)[-1]
+    short = replace(paper.training, batch_size=2, epochs=1, every=1)
+    run = study.STUDY.plan(replace(paper, network=small, training=short), 1)[-1]
     record = Record.create(tmp_path / "run", run.settings)
     with without_checks():
         study.run.run(run, record)
@@ -256,22 +259,33 @@ def test_paper_presets_on_files_of_the_published_format(tmp_path, study):
     ("study", "settings", "message"),
     [
         (input_scaling, {"input_scales": (1.0, 2.0)}, "three or more increasing factors > 0"),
-        (input_scaling, {"every": 0}, "1 <= every <= steps; got every = 0, steps = 800"),
+        (
+            input_scaling,
+            {"training": ConstantRate(epochs=800, every=0)},
+            "every from 1 to the 800 steps; got every = 0",
+        ),
         (
             target_scaling,
             {"target_scales": (0.0, 1.0, 2.0)},
             "three or more increasing factors > 0",
         ),
-        (target_scaling, {"every": 401}, "1 <= every <= steps; got every = 401, steps = 400"),
+        (
+            target_scaling,
+            {"training": ConstantRate(every=401)},
+            "every from 1 to the 400 steps; got every = 401",
+        ),
         (width, {"width": (4, 4, 8)}, "three or more increasing widths of at least 1"),
         (
             width,
             {"network": NetworkSettings(widths=())},
             "an mlp with hidden layers, and parametrization standard",
         ),
-        (width, {"every": 0}, "1 <= every <= steps"),
         *(
-            (study, {"batch_size": 501}, "a batch_size of 1 to .*00 examples; got batch_size = 501")
+            (
+                study,
+                {"training": ConstantRate(batch_size=501)},
+                "a batch_size of 1 to .*00 examples; got batch_size = 501",
+            )
             for study in CONFIGS
         ),
     ],

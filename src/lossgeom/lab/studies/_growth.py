@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lossgeom.lab.studies._solution import JACOBIAN_MAX, LOSS, SHARPNESS, TRAIN
-from lossgeom.lab.studies._study import SeedRecords, require
+import tyro
+
+from lossgeom.lab.studies._solution import JACOBIAN_MAX, LOSS, SHARPNESS, TRAIN, Recipe
+from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
 from lossgeom.recording.metric_figures import Panel
 
 Of = Callable[[Sequence[float]], float]  # one of what was measured along a run
@@ -29,6 +32,41 @@ GLOSSARY = (
     "The ansatz is that sharpness goes with the square of the Jacobian norm |J|."
 )
 FIRST, LAST = itemgetter(0), itemgetter(-1)
+
+
+@dataclass(frozen=True)
+class ConstantRate:
+    """Training far below the edge of stability, with a momentum of 0.9."""
+
+    lr: float = 0.02
+    """Learning rate."""
+    batch_size: int = 500
+    """Examples in a batch; all by default."""
+    epochs: int = 400
+    """How often all examples are gone through."""
+    every: int = 50
+    """Steps between measurements along training."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How networks are trained."""
+        return Recipe(self.lr, self.batch_size, self.epochs)
+
+    def check(self, examples: int) -> None:
+        """Raise unless batches have no more examples than there are, and a run measurements."""
+        few = 1 <= self.batch_size <= examples
+        require(self, few, f"a batch_size of 1 to {examples} examples", "batch_size")
+        steps = self.recipe.steps(examples)
+        require(self, 1 <= self.every <= steps, f"every from 1 to the {steps} steps", "every")
+
+
+def steps(run: SeedRun[Any]) -> int:
+    """How many a run has."""
+    training: ConstantRate = run.study.training
+    return training.recipe.steps(run.study.network.examples)
+
+
+Training = Annotated[ConstantRate, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
 def numbers(seed: SeedRecords[Any], of: Of, *place: Any) -> dict[str, float]:
@@ -118,10 +156,3 @@ def of_layer(found: Shortfall, layer: int) -> Shortfall:
 def of_part(found: Shortfall, part: Part) -> Shortfall:
     """The terms of one part, of all layers."""
     return {key: term for key, term in found.items() if key[0] == part}
-
-
-def check_batches(study: Any) -> None:
-    """Raise unless batches have no more examples than there are, and a run some measurements."""
-    few, most = 1 <= study.batch_size <= study.network.examples, study.network.examples
-    require(study, few, f"a batch_size of 1 to {most} examples", "batch_size")
-    require(study, 1 <= study.every <= study.steps, "1 <= every <= steps", "every", "steps")

@@ -116,6 +116,10 @@ class InUse:
 TRAIN, TEST = "train_", "test_"
 LOSS, LABEL_LOSS, ACCURACY = "loss", "label_loss", "accuracy"  # of either set, after its prefix
 GAP, LABEL_GAP = "gap", "label_gap"
+NOISY = (  # for glossaries
+    "With label noise, which only the examples to train on have, it is no generalisation gap: the "
+    "two losses are then of different tasks."
+)
 SHARPNESS = Sharpness(tol=0.01)  # an eigenvalue is then good to about four digits
 JACOBIAN, JACOBIAN_MAX = JacobianNorm(over="mean"), JacobianNorm(over="max")
 SOFTMAX_JACOBIAN = JacobianNorm(outputs="softmax", over="mean")

@@ -18,6 +18,7 @@ from lossgeom.lab.studies._solution import (
     COMPARED,
     GAP,
     JACOBIAN,
+    NOISY,
     SHARPNESS,
     TRAIN,
     solve,
@@ -43,9 +44,9 @@ BEATS: Interval = (0.05, math.inf)  # what one rank correlation is larger by tha
 
 GLOSSARY = (
     "The gap is the difference between the losses on the examples to test on and on those to train "
-    "on. The Jacobian norm is the spectral norm of the Jacobian of the outputs in the inputs, in "
-    "the mean over the examples to train on; sharpness is the largest eigenvalue of the Hessian of "
-    "the loss in the parameters."
+    f"on. {NOISY} The Jacobian norm is the spectral norm of the Jacobian of the outputs in the "
+    "inputs, in the mean over the examples to train on; sharpness is the largest eigenvalue of the "
+    "Hessian of the loss in the parameters."
 )
 
 # What the report draws of the studies that are like figures 2 to 4 of the paper

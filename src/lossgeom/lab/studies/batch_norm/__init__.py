@@ -49,6 +49,11 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary="Sharpness is the largest eigenvalue of the Hessian of the loss in the parameters; at "
+    "the edge of stability it is 2 / lr. The Jacobian norm is the spectral norm of the Jacobian of "
+    "the outputs in the inputs, in the mean over examples, and the softmax Jacobian norm that of "
+    "their softmax. In train mode, batch normalisation uses the statistics of the batch, and in "
+    "eval mode running ones, which it has gathered in training.",
     figure=Trajectories(
         columns="label_smoothing",
         colour="kind",

@@ -30,7 +30,7 @@ of the study. Seen there:
   steepness comes in with the first layers, and the last layer's part does not see it.
 """
 
-from lossgeom.lab.studies._growth import GLOSSARY, PANELS
+from lossgeom.lab.studies._growth import GLOSSARY, PANELS, steps
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.input_scaling import claims, run
@@ -46,7 +46,7 @@ STUDY = Study(
     grid=lambda config: {"input_scale": config.input_scales},
     folder="inputs{input_scale}-seed{seed}",
     run=run.run,
-    steps=lambda run: run.study.steps,
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
     glossary=GLOSSARY,

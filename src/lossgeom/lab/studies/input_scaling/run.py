@@ -18,7 +18,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
     few = min(network.chunk, network.examples)
     model, data = build_with_indicators(network, run.seed, centred=True)
     solve(
-        study.recipe, model, data, record, seed=run.seed, chunk=network.chunk, every=study.every,
-        loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,),
-        further=lambda problem: mediators(problem.take(few), run.seed),
+        study.training.recipe, model, data, record, seed=run.seed, chunk=network.chunk,
+        every=study.training.every, loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX),
+        at_end=(JACOBIAN,), further=lambda problem: mediators(problem.take(few), run.seed),
     )  # fmt: skip

@@ -40,9 +40,11 @@ seed less than the 15 % that were fixed, and in one of them the test error is hi
 statements are left open, and all others are shown.
 
 With ``--label-noise 0.4`` the same is asked of labels of which a part is drawn at random, with the
-same thresholds, which were not chosen for it.
+same thresholds, which were not chosen for it. Only labels to train on are: the difference of the
+two losses is then no generalisation gap, since they are of different tasks.
 """
 
+from lossgeom.lab.studies._solution import NOISY
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.jacobian_intervention import claims, run
 from lossgeom.lab.studies.jacobian_intervention.config import ARMS, FOLDER, PAPER, Config
@@ -72,7 +74,8 @@ STUDY = Study(
     steps=lambda run: run.study.steps,
     claims=claims.claims,
     summary=claims.summary,
-    glossary="The gap is the loss on the examples to test on, less that on those to train on.",
+    glossary="The gap is the loss on the examples to test on, less that on those to train on. "
+    + NOISY,
     figure=Trajectories(
         colour="arm",
         panels=(

@@ -26,7 +26,7 @@ of the study. Seen there, from the scale 1/4 to 4:
 - The Jacobian norm of the linear model is larger with a power of .72.
 """
 
-from lossgeom.lab.studies._growth import PANELS
+from lossgeom.lab.studies._growth import PANELS, steps
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.target_scaling import claims, run
@@ -42,9 +42,14 @@ STUDY = Study(
     grid=lambda config: {"kind": KINDS, "target_scale": config.target_scales},
     folder="{kind}-targets{target_scale}-seed{seed}",
     run=run.run,
-    steps=lambda run: run.study.steps,
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
+    glossary="Sharpness is the largest eigenvalue of the Hessian of the loss in the parameters. "
+    "How much a network sharpens is its largest value along a run over its first. The Jacobian "
+    "norm is the spectral norm of the Jacobian of the outputs in the inputs, the largest over "
+    "examples. A power p of the scale is p times the change of its logarithm. Scaled targets are "
+    "multiplied, shifted ones all moved by one vector; the linear model has no hidden layers.",
     figure=Trajectories(columns="kind", colour="target_scale", panels=PANELS),
     sweep=Sweep(
         columns=(Strengths("target_scale", "scale or length of the targets", log=True),),

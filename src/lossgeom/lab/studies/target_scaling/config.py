@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._growth import check_batches
+from lossgeom.lab.studies._growth import ConstantRate, Training
 from lossgeom.lab.studies._network import Network, NetworkSettings
-from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
 from lossgeom.lab.studies._sweep import increase
 
 SCALED, SHIFTED, LINEAR = KINDS = ("scaled", "shifted", "linear")
 NETWORK = NetworkSettings(widths=(64, 64))
+TRAINING = ConstantRate()
 
 
 @dataclass(frozen=True)
@@ -20,36 +20,20 @@ class Config:
 
     target_scales: tuple[float, ...] = (0.25, 1.0, 4.0)
     """Factors on all targets, increasing."""
-    lr: float = 0.02
-    """Learning rate, far below the edge of stability; the momentum is 0.9."""
-    batch_size: int = 500
-    """Examples in a batch; all by default."""
-    epochs: int = 400
-    """How often all examples are gone through."""
-    every: int = 50
-    """Steps between measurements along training."""
+    training: Training = TRAINING
+    """How networks are trained, and how often measured."""
     network: Network = NETWORK
     """Data and model."""
 
     def __post_init__(self) -> None:
         rise = increase(self.target_scales) and self.target_scales[0] > 0
         require(self, rise, "three or more increasing factors > 0", "target_scales")
-        check_batches(self)
-
-    @property
-    def recipe(self) -> Recipe:
-        """How networks are trained."""
-        return Recipe(self.lr, self.batch_size, self.epochs)
-
-    @property
-    def steps(self) -> int:
-        """How many."""
-        return self.recipe.steps(self.network.examples)
+        self.training.check(self.network.examples)
 
 
 # The paper scales no targets: its label smoothing brings them closer together. VGG11 and CIFAR-10
 # are those of its figure 1, and 90 epochs those of its figure 2; all else is ours.
 PAPER = Config(
-    lr=0.002, batch_size=100, epochs=90, every=4500,
+    training=ConstantRate(lr=0.002, batch_size=100, epochs=90, every=4500),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="vgg11"),
 )  # fmt: skip

@@ -22,9 +22,9 @@ def run(run: SeedRun[Config], record: Record) -> None:
         network = replace(network, model="mlp", widths=())
     model, data = build_with_indicators(network, run.seed, centred=True)
     solve(
-        study.recipe, model, moved(data, scale) if shifted else data, record, seed=run.seed,
-        chunk=network.chunk, every=study.every, loss="squared_error",
-        along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,),
+        study.training.recipe, model, moved(data, scale) if shifted else data, record,
+        seed=run.seed, chunk=network.chunk, every=study.training.every,
+        loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,),
     )  # fmt: skip
 
 

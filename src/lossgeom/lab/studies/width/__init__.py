@@ -26,7 +26,7 @@ Seen there:
   the layers -.1, as it grows. At a width of 16 it is no different.
 """
 
-from lossgeom.lab.studies._growth import GLOSSARY, PANELS
+from lossgeom.lab.studies._growth import GLOSSARY, PANELS, steps
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import Study
 from lossgeom.lab.studies.width import claims, run
@@ -42,7 +42,7 @@ STUDY = Study(
     grid=lambda config: {"kind": KINDS, "width": config.width},
     folder="{kind}-width{width}-seed{seed}",
     run=run.run,
-    steps=lambda run: run.study.steps,
+    steps=steps,
     claims=claims.claims,
     summary=claims.summary,
     glossary=GLOSSARY,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._growth import check_batches
+from lossgeom.lab.studies._growth import ConstantRate, Training
 from lossgeom.lab.studies._network import Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
 from lossgeom.lab.studies._sweep import increase
 
 NETWORK = NetworkSettings(examples=300)
+TRAINING = ConstantRate(batch_size=300, every=100)
 STANDARD, NTK, LINEARISED, FEATURES = KINDS = (
     "standard", "ntk", "linearised", "features",
 )  # fmt: skip
@@ -22,16 +23,10 @@ class Config:
 
     width: tuple[int, ...] = (16, 64, 256)
     """Widths of all hidden layers, increasing."""
-    lr: float = 0.02
-    """Learning rate, far below the edge of stability; the momentum is 0.9."""
     ntk_lr: float = 0.2
-    """The same in NTK parametrisation, whose curvature is smaller."""
-    batch_size: int = 300
-    """Examples in a batch; all by default."""
-    epochs: int = 400
-    """How often all examples are gone through."""
-    every: int = 100
-    """Steps between measurements along training."""
+    """Learning rate in NTK parametrisation, whose curvature is smaller."""
+    training: Training = TRAINING
+    """How networks are trained, and how often measured."""
     network: Network = NETWORK
     """Data, and an mlp with as many hidden layers, whatever their widths are here."""
 
@@ -43,20 +38,17 @@ class Config:
             "an mlp with hidden layers, and parametrization standard, beside which ntk is run"
         )
         require(network, bool(fits), expected, "model", "widths", "parametrization")
-        check_batches(self)
+        self.training.check(network.examples)
 
     def recipe(self, kind: str) -> Recipe:
         """How a network is trained."""
-        return Recipe(self.ntk_lr if kind == NTK else self.lr, self.batch_size, self.epochs)
-
-    @property
-    def steps(self) -> int:
-        """How many."""
-        return self.recipe(STANDARD).steps(self.network.examples)
+        recipe = self.training.recipe
+        return replace(recipe, lr=self.ntk_lr) if kind == NTK else recipe
 
 
 # The main text of the paper speaks of width without an experiment; all but CIFAR-10 is ours.
 PAPER = Config(
-    width=(64, 256, 1024), lr=0.001, ntk_lr=0.05, batch_size=100, epochs=90, every=450,
+    width=(64, 256, 1024), ntk_lr=0.05,
+    training=ConstantRate(lr=0.001, batch_size=100, epochs=90, every=450),
     network=replace(NETWORK, data="cifar10", examples=5000),
 )  # fmt: skip

@@ -58,6 +58,6 @@ def run(run: SeedRun[Config], record: Record) -> None:
     append_missing(record, 0, further(start))
     solve(
         study.recipe(kind), model, data, record, seed=run.seed, chunk=network.chunk,
-        every=study.every, loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX),
+        every=study.training.every, loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX),
         at_end=(JACOBIAN,), further=further,
     )  # fmt: skip
