@@ -63,7 +63,7 @@ def private_copy(
         theta, pieces = torch.empty(sum(sizes), dtype=wanted, device=device), {}
         for p, piece in zip(own, torch.split(theta, sizes), strict=True):
             piece.copy_(p.detach().reshape(-1))
-            if type(p) is nn.Parameter:  # its copy has no memory of its own
+            if type(p) in (nn.Parameter, AtRest):  # its copy has no memory of its own
                 pieces[id(p)] = nn.Parameter(piece.view(p.shape))
     module = deep_copy(inner, pieces)
     _repair(module, notes)

@@ -24,7 +24,7 @@ from lossgeom.trust.module_by_module import examine_modules
 from lossgeom.trust.piece_by_piece import largest_piece, right_in_pieces
 
 EXAMPLES = 4
-IN_DOUBLE = 14  # vectors in float64 that are held while derivatives are compared
+IN_DOUBLE = 13  # vectors in float64 that are held while derivatives are compared
 WHOLE = LARGE  # parameters of a model that is looked at in pieces only if it is larger
 LARGEST = 2 * 10**8  # parameters that are copied in float64 without being asked to
 UNCHECKED = (
