@@ -75,7 +75,7 @@ def test_the_exact_basis_is_for_small_parameters():
 def test_samples_have_the_covariance_that_is_said():
     left, _ = torch.linalg.qr(torch.randn(2, 2))
     right, _ = torch.linalg.qr(torch.randn(3, 3))
-    basis = Basis((Block(1, left, right),))
+    basis = Basis((Block(1), Block(6, left, right), Block(1)))
     posterior = Posterior(torch.arange(8.0), torch.linspace(-1, 1, 8), basis)
     drawn = posterior.sample(100_000, seed=3)
     U = torch.block_diag(torch.ones(1, 1), torch.kron(left, right), torch.ones(1, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
 
 import torch
 
@@ -28,7 +27,7 @@ def exact(problem: Problem) -> Basis:
         ValueError: for a parameter with more numbers than can be diagonalised.
     """
     blocks = []
-    for name, start in _starts(problem).items():
+    for name in problem.network.names:
         own = problem.with_parameters(name)
         if len(own.theta) > EXACT_SIZE:
             raise ValueError(
@@ -37,7 +36,7 @@ def exact(problem: Problem) -> Basis:
             )
         dense = Hessian(own).dense().double()
         vectors = torch.linalg.eigh((dense + dense.T) / 2).eigenvectors.to(problem.theta)
-        blocks.append(Block(start, vectors, vectors.new_ones(1, 1)))
+        blocks.append(Block(len(own.theta), vectors))
     return Basis(tuple(blocks))
 
 
@@ -49,23 +48,17 @@ def decoupled(problem: Problem) -> Basis:
     Raises:
         ValueError: if the model has no such layers.
     """
-    starts, blocks = _starts(problem), list[Block]()
+    blocks = {name: Block(part.numel()) for name, part in problem.unflatten(problem.theta).items()}
     try:
         found = kronecker_factors(problem)
     except ValueError as error:
         raise ValueError(f"{error}; basis='standard' needs no factors of layers") from error
     for factors in found:
         basis = KroneckerProduct(factors.outputs, factors.inputs).eigenbasis()
-        weight, *bias = (starts[name] for name in factors.parameters)
-        blocks.append(Block(weight, basis.left, basis.right))
-        blocks += [Block(start, basis.left, basis.left.new_ones(1, 1)) for start in bias]
-    return Basis(tuple(blocks))
-
-
-def _starts(problem: Problem) -> dict[str, int]:
-    """The first places of parameters in theta."""
-    sizes = [shape.numel() for shape in problem.network.shapes]
-    return dict(zip(problem.network.names, accumulate([0, *sizes]), strict=False))
+        weight, *biases = factors.parameters
+        blocks[weight] = Block(blocks[weight].size, basis.left, basis.right)
+        blocks |= {bias: Block(len(basis.left), basis.left) for bias in biases}
+    return Basis(tuple(blocks.values()))
 
 
 BASES: dict[str, Callable[[Problem], Basis]] = {

@@ -112,8 +112,8 @@ def trained(
     """
     basis, unwatched = basis_at(problem), problem.inside_transforms()
     batches = problem.over_batches(lambda batch: batch)
-    both, log_prior_std = _beginning(problem.theta, prior, basis, complexity)
-    steps = _RMSprop(both, training.lr), _RMSprop(log_prior_std, training.lr)
+    both, start = _beginning(problem.theta, prior, basis, complexity)
+    move, of_prior = _RMSprop(both, training.lr), _Scalar(start, training.lr)
     mean, log_std = both
     whole, (std, offset) = torch.empty_like(both), torch.empty_like(both)  # kept, for speed
     normal = torch.empty_like(mean, device="cpu")
@@ -125,33 +125,33 @@ def trained(
         noise = normal.normal_(generator=generator).to(std).mul_(std)
         gradient, total, count = _gradient(unwatched, mean + basis.unrotate(noise), batch)
         squares = (std.dot(std) + offset.dot(offset)).item()
-        at = Divergence(len(std), squares, log_std.sum().item()), 2 * log_prior_std.item()
+        at = Divergence(len(std), squares, log_std.sum().item()), 2 * of_prior.x
         precision, by, in_prior = complexity.gradients(*at)
         torch.add(gradient, offset, alpha=precision, out=whole[0])
         torch.mul(basis.rotate(gradient), noise, out=whole[1])
         whole[1].addcmul_(std, std, value=precision).sub_(by)
-        steps[0](whole)
-        steps[1](torch.tensor(in_prior).double())
-        log_prior_std.clamp_(LEAST_LOG_VARIANCE / 2, complexity.largest / 2)
+        move(whole)
+        of_prior(in_prior, LEAST_LOG_VARIANCE / 2, complexity.largest / 2)
         return total, count
 
     for epoch in range(1, training.epochs + 1):
         try:
             if training.every and epoch > 1 and (epoch - 1) % training.every == 0:
                 basis = basis_at(problem.at(mean))
-            losses = [step(batch) for batch in batches]
-            at = Divergence.of(mean - prior, log_std), 2 * log_prior_std.item()
+            with unwatched.network.undone():
+                losses = [step(batch) for batch in batches]
+            at = Divergence.of(mean - prior, log_std), 2 * of_prior.x
             history.append(_over(epoch, losses, *at, complexity))
         except ArithmeticError:  # as NonFiniteError is
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
         training.on_epoch(history[-1])
-    return Posterior(mean.clone(), log_std.clone(), basis), 2 * log_prior_std.item(), history
+    return Posterior(mean.clone(), log_std.clone(), basis), 2 * of_prior.x, history
 
 
 def _beginning(
     theta: Tensor, prior: Tensor, basis: Basis, complexity: Complexity
-) -> tuple[Float[Tensor, "2 P"], Float[Tensor, ""]]:
+) -> tuple[Float[Tensor, "2 P"], float]:
     """The mean with the ln of deviations, and that of the prior, to begin with.
 
     Deviations are as large as the coordinates, or where theta is the prior as the prior's own.
@@ -160,7 +160,7 @@ def _beginning(
     log_std = torch.full_like(prior, start)
     if not torch.equal(theta, prior):
         log_std = basis.rotate(theta).abs().clamp(min=LEAST_STD * math.exp(start)).log()
-    return torch.stack([theta, log_std]), torch.tensor(start).double()
+    return torch.stack([theta, log_std]), start
 
 
 def _over(
@@ -185,9 +185,8 @@ def _gradient(
     """Gradient of the mean loss of a batch in bits, which is at least its error, sum and count."""
     leaf = theta.detach().requires_grad_()
     total, count = problem.terms(problem.outputs(leaf, batch), batch)
-    bits = total / math.log(2)
-    (gradient,) = torch.autograd.grad(bits / (count or 1.0), leaf, materialize_grads=True)
-    return gradient, bits.item(), count
+    (gradient,) = torch.autograd.grad(total, leaf, materialize_grads=True)
+    return gradient * (1 / math.log(2) / (count or 1.0)), total.item() / math.log(2), count
 
 
 class _RMSprop:
@@ -201,3 +200,17 @@ class _RMSprop:
         self.squares.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
         torch.sqrt(self.squares, out=self.roots).add_(EPS)
         self.x.addcdiv_(gradient, self.roots, value=-self.lr)
+
+
+@dataclass
+class _Scalar:
+    """Such steps of a number that is kept between two others."""
+
+    x: float
+    lr: float
+    squares: float = 0.0
+
+    def __call__(self, gradient: float, low: float, high: float) -> None:
+        self.squares = ALPHA * self.squares + (1 - ALPHA) * gradient * gradient
+        moved = self.x - self.lr * gradient / (math.sqrt(self.squares) + EPS)
+        self.x = min(max(moved, low), high)  # NaN stays NaN

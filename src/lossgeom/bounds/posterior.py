@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,41 +18,57 @@ class Block:
     r"""An orthogonal basis :math:`U_l \otimes U_r` of the numbers of one parameter.
 
     Attributes:
-        start: their first place in theta.
-        left: (m, m), of its outputs.
-        right: (n, n), of its inputs.
+        size: how many numbers there are.
+        left: (m, m), of its outputs; None for the unit vectors.
+        right: (n, n), of its inputs; None where it has none, and m numbers.
     """
 
-    start: int
-    left: Float[Tensor, "m m"]
-    right: Float[Tensor, "n n"]
+    size: int
+    left: Float[Tensor, "m m"] | None = None
+    right: Float[Tensor, "n n"] | None = None
+
+    def rotate(self, v: Float[Tensor, "*k mn"]) -> Float[Tensor, "*k mn"]:
+        r"""Coordinates :math:`U^\top v`."""
+        return v if self.left is None else _sandwiched(self.left.T, v, self.right)
+
+    def unrotate(self, c: Float[Tensor, "*k mn"]) -> Float[Tensor, "*k mn"]:
+        """The vector U c that has these coordinates."""
+        right = None if self.right is None else self.right.T
+        return c if self.left is None else _sandwiched(self.left, c, right)
+
+
+def _sandwiched(left: Tensor, v: Tensor, right: Tensor | None) -> Tensor:
+    if right is None:
+        return v @ left.T
+    X = v.view(*v.shape[:-1], len(left), len(right))
+    return (left @ (X @ right)).flatten(-2)
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    r"""An orthogonal basis U of parameter space: the unit vectors, but for some blocks.
+    r"""An orthogonal basis U of parameter space, in blocks one after the other.
 
     Cost of a rotation: :math:`m n (m + n)` multiplications for each block.
+
+    Attributes:
+        blocks: of all numbers; none for the unit vectors.
     """
 
     blocks: tuple[Block, ...] = ()
 
     def rotate(self, v: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         r"""Coordinates :math:`U^\top v`."""
-        return self._applied(v, [(b.start, b.left.T, b.right) for b in self.blocks])
+        return self._by_blocks(Block.rotate, v)
 
     def unrotate(self, c: Float[Tensor, "*k P"]) -> Float[Tensor, "*k P"]:
         """The vector U c that has these coordinates."""
-        return self._applied(c, [(b.start, b.left, b.right.T) for b in self.blocks])
+        return self._by_blocks(Block.unrotate, c)
 
-    def _applied(self, v: Tensor, factors: list[tuple[int, Tensor, Tensor]]) -> Tensor:
-        result = v.clone() if factors else v
-        for start, left, right in factors:
-            m, n = len(left), len(right)
-            inside = slice(start, start + m * n)
-            matrix = v[..., inside].reshape(*v.shape[:-1], m, n)
-            result[..., inside] = (left @ matrix @ right).flatten(-2)
-        return result
+    def _by_blocks(self, turn: Callable[[Block, Tensor], Tensor], v: Tensor) -> Tensor:
+        if not self.blocks:
+            return v
+        parts = v.split([block.size for block in self.blocks], -1)
+        return torch.cat([turn(*pair) for pair in zip(self.blocks, parts, strict=True)], -1)
 
 
 @dataclass(frozen=True, eq=False)
