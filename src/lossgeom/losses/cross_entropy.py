@@ -146,7 +146,7 @@ class CrossEntropy:
 def _in_range(targets: Tensor, C: int) -> bool:
     """Whether all are indices of classes."""
     low, high = targets.aminmax()
-    return 0 <= int(low) and int(high) < C
+    return int(low) >= 0 and int(high) < C
 
 
 def _misfit(outputs: Tensor, targets: Tensor, layout: Layout) -> ValueError:
