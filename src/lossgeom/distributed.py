@@ -148,7 +148,7 @@ class ProcessGroup:
         except Exception as raised:  # of whatever a model or its loss says
             error = raised
         said: list[Any] = [None] * self.size
-        self._call(dist.all_gather_object, said, (named(find), error and _said(error), note))
+        self._call(dist.all_gather_object, said, (_named(find), error and _said(error), note))
         if error is not None:
             raise error
         failed = [text for _, text, _ in said if text is not None]
@@ -157,7 +157,7 @@ class ProcessGroup:
                 f"{len(failed)} of {self.size} processes could not measure; the first error: "
                 f"{failed[0]}"
             )
-        _check_alike([{"what is measured": name, **note[0]} for name, _, note in said])
+        _check_alike([{"what is asked for": name, **note[0]} for name, _, note in said])
         return cast(T, found), [note[1] for *_, note in said]
 
     def _call(self, collective: Callable[..., Any], *args: Any) -> None:
@@ -179,21 +179,30 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def named(function: Any) -> str:
-    """What a function is called, and those that it is given, which is the same on all ranks."""
+def described(function: Any) -> dict[str, object]:
+    """What a function is called, with those and the vectors that it is given; alike on all ranks.
+
+    A number tells a block of vectors from others, up to rounding.
+    """
+    given = [function]
     if isinstance(function, partial):
-        parts = (function.func, *function.args, *function.keywords.values())
-        return " of ".join(named(part) for part in parts if callable(part))
-    name = getattr(function, "__qualname__", type(function).__name__)
+        given = [function.func, *function.args, *function.keywords.values()]
+    said: dict[str, object] = {}
+    for part in given:
+        if isinstance(part, Tensor):
+            size = float(torch.linalg.vector_norm(part, dtype=torch.float64))
+            told = float(part.sum(dtype=torch.float64)) / (size or 1.0)
+            said["the vectors"] = told if math.isfinite(told) else "not finite"
+    names = (_named(part) for part in given if callable(part))
+    return {"what is measured": " of ".join(names), **said}
+
+
+def _named(function: Any) -> str:
+    if isinstance(function, partial):
+        return _named(function.func)
     owner = getattr(function, "__self__", None)  # of a method, whose class may be a finer one
-    return name if owner is None else f"{name} of {type(owner).__name__}"
-
-
-def vectors(block: Shaped[Tensor, "k n"]) -> dict[str, object]:
-    """What tells a block of vectors from others, but for rounding, in two passes over it."""
-    size = float(torch.linalg.vector_norm(block, dtype=torch.float64))
-    told = float(block.sum(dtype=torch.float64)) / (size or 1.0)
-    return {"vectors": told if math.isfinite(told) else "not finite"}
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return str(name) if owner is None else f"{name} of {type(owner).__name__}"
 
 
 def _form(part: float | Tensor | None) -> Any:

@@ -20,7 +20,6 @@ from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
 from lossgeom.curvature._needed_memory import planned, put_down_block
-from lossgeom.distributed import vectors
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
@@ -133,8 +132,7 @@ class ParameterMatrix(ProblemMatrix):
         with plain_arithmetic(self.device):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
             put_down_block(self._kept.memory, rows)
-            summed, alike = partial(self._summed, rows), partial(vectors, rows)
-            found, divisor = self.problem.reduced(summed, alike)
+            found, divisor = self.problem.reduced(partial(self._summed, rows))
             return (found / divisor).T
 
     def _summed(self, rows: Tensor, _: Problem) -> list[tuple[Float[Tensor, "k P"], float]]:

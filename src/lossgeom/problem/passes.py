@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -93,6 +93,11 @@ class Data:
             raise ValueError(f"expected to take at least one example, got n={n}")
         return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
 
+    @property
+    def share(self) -> Data:
+        """Those of this process alone."""
+        return replace(self, processes=1, is_share=self.processes > 1)
+
     def kept(self) -> AbstractContextManager[None]:
         """Leave no trace of a pass over the data.
 
@@ -105,6 +110,12 @@ class Data:
                 "problem; make the problem without ranks=, with all of the data on one of them"
             )
         return generators_kept(self.batches)
+
+    def first_batch(self, theta: Tensor) -> Batch:
+        """The first batch, where theta is."""
+        for raw in self.batches:
+            return Batch.of(raw, target=self.target).moved(theta)
+        raise NoBatchesError
 
     def over(self, theta: Tensor) -> Iterator[Batch]:
         """Yield the batches, compared with those of the first pass, and moved to where theta is.

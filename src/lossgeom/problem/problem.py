@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, Target
-from lossgeom.distributed import ALONE, Alike, Ranks
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.losses import Loss, LossLike, as_loss
 from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
@@ -22,8 +22,8 @@ from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
-from lossgeom.problem.passes import Data, NoBatchesError
-from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced, share_of
+from lossgeom.problem.passes import Data
+from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced
 from lossgeom.problem.repeatable import data_of
 
 T = TypeVar("T")
@@ -110,9 +110,9 @@ class Problem:
 
         if not isinstance(ranks, Ranks):
             raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
-        ranks.together(made, at_point)
-        if ranks.size > 1 and seed is not None:
-            vars(self).update(evaluation=in_order(self))
+        ranks.together(made, Problem._alike)
+        if ranks.size > 1:
+            vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
 
     def _with(self, **changes: Any) -> Problem:
         """The same problem but for some fields; nothing has been measured at its point yet."""
@@ -222,7 +222,10 @@ class Problem:
     @property
     def local(self) -> Problem:
         """The problem of this process's share of the data, which needs no other process."""
-        return self if self.ranks.size == 1 else self.cached(share_of)
+        if self.ranks.size == 1:
+            return self
+        its = {"data": self.data.share, "ranks": ALONE, "cache": PointCache(self.cache.notes)}
+        return self.cache.value(Key(Data), lambda: self._with(**its))
 
     def over_batches(self, function: Callable[[Batch], T]) -> list[T]:
         """Call a function on every batch, the same batches in every pass."""
@@ -237,24 +240,22 @@ class Problem:
     def first_batch(self) -> Batch:
         """The first batch, for a look at the model that needs no more."""
         with measuring(self.theta.device), self.data.kept():
-            for raw in self.data.batches:
-                batch = Batch.of(raw, target=self.data.target).moved(self.theta)
-                look_at(self.evaluation, self.theta, batch, self.model)
-                return batch
-        raise NoBatchesError
+            batch = self.data.first_batch(self.theta)
+            look_at(self.evaluation, self.theta, batch, self.model)
+            return batch
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
         """A batch that knows its examples; see :func:`lossgeom.problem.examples.in_examples`."""
         return in_examples(self.evaluation, self.theta, batch, mixed)
 
-    def reduced(
-        self, find: Callable[[Problem], Parts[Summand]], alike: Callable[[], Alike] = dict
-    ) -> tuple[Summand, float]:
-        """The sum of what is found of each process's share, and its divisor.
+    def reduced(self, find: Callable[[Problem], Parts[Summand]]) -> tuple[Summand, float]:
+        """The sum over processes of what a function finds of each one's share, and its divisor."""
+        loss, here, device = self.evaluation.criterion, self.local, self.theta.device
+        return reduced(self.ranks, loss, partial(find, here), self._alike, device)
 
-        What finds it must not call for other processes, which must have ``alike()`` the same.
-        """
-        return reduced(self, find, alike)
+    def _alike(self) -> dict[str, object]:
+        """What the processes that share the data must have alike at this point."""
+        return self.cache.value(Key(at_point), lambda: at_point(self.evaluation, self.theta))
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""

@@ -6,41 +6,30 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from lossgeom.distributed import ALONE, Alike, named
+from lossgeom.distributed import Ranks, described
+from lossgeom.losses import Loss
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.model_facts import PointCache
-from lossgeom.problem.passes import NoBatchesError, digest
-
-if TYPE_CHECKING:
-    from lossgeom.problem.problem import Problem
+from lossgeom.problem.passes import Data, NoBatchesError, digest
 
 Summand = TypeVar("Summand", float, Tensor)
 Parts = Iterable[tuple[Summand, float]]  # each with its number of terms
 
 
 def reduced(
-    problem: Problem, find: Callable[[Problem], Parts[Summand]], alike: Callable[[], Alike]
+    ranks: Ranks,
+    loss: Loss,
+    find: Callable[[], Parts[Summand]],
+    alike: Callable[[], dict[str, object]],
+    device: torch.device,
 ) -> tuple[Summand, float]:
-    """The sum over all data of the parts that each process finds, and what to divide it by."""
-    here, loss = problem.local, problem.evaluation.criterion
-
-    def added() -> tuple[Summand | None, float]:
-        total: Any = None
-        counts: list[float] = []
-        for part, terms in find(here):
-            total = part if total is None else total + part
-            counts.append(terms)
-        return total, math.fsum(counts)
-
-    def same(_: object) -> Alike:
-        return {"what is measured": named(find), **problem.cached(at_point), **alike()}
-
-    total, count = problem.ranks.added(added, same, problem.theta.device)
+    """The sum over processes of the parts that each finds, and the number to divide it by."""
+    total, count = ranks.added(lambda: _added(find()), lambda _: alike() | described(find), device)
     if total is None:
         raise NoBatchesError
     if loss.average and not count > 0:
@@ -51,43 +40,45 @@ def reduced(
     return total, count if loss.average else 1.0
 
 
-def share_of(problem: Problem) -> Problem:
-    """The problem of this process's share of the data, with the notes of all of it."""
-    data = replace(problem.data, processes=1, is_share=True)
-    return problem._with(data=data, ranks=ALONE, cache=PointCache(problem.cache.notes))
+def _added(parts: Parts[Summand]) -> tuple[Summand | None, float]:
+    total: Any = None
+    counts: list[float] = []
+    for part, terms in parts:
+        total = part if total is None else total + part
+        counts.append(terms)
+    return total, math.fsum(counts)
 
 
-def in_order(problem: Problem) -> Evaluation:
-    """The evaluation that draws a batch's random numbers by its place in all of the data."""
-    ranks, here = problem.ranks, share_of(problem)
+def in_order(at: Evaluation, data: Data, ranks: Ranks) -> Evaluation:
+    """The evaluation that draws a batch's random numbers by its place in the data of all ranks."""
+    if ranks.size == 1 or at.seed is None:
+        return at
+    here, theta = data.share, at.network.theta
 
     def count() -> int:
-        with measuring(here.theta.device), here.data.kept():
-            return sum(1 for _ in here.data.over(here.theta))
+        with measuring(theta.device), here.kept():
+            return sum(1 for _ in here.over(theta))
 
     counts = ranks.gathered(ranks.together(count))
-    return replace(problem.evaluation, batches_before=sum(counts[: ranks.rank]))
+    return replace(at, batches_before=sum(counts[: ranks.rank]))
 
 
-def at_point(problem: Problem) -> Alike:
+def at_point(at: Evaluation, theta: Tensor) -> dict[str, object]:
     """What the processes that share the data must have alike."""
-    at, network = problem.evaluation, problem.network
+    network, names = at.network, set(at.network.frozen_names)
     own = getattr(at.criterion.terms, "__self__", "")  # with its settings
-    names = set(network.frozen_names)
     frozen = (p for name, p in network.module.named_parameters() if name in names)
     constants = (*frozen, *(v for *_, v in network.held), *network.module.buffers())
     return {
         "the parameters' names and shapes": _short(zip(network.names, network.shapes, strict=True)),
-        "their type": str(problem.theta.dtype),
-        "the loss": f"{at.criterion.name} {own if at.criterion.known else ''}",
+        "their type": str(theta.dtype),
+        "the loss": f"{at.criterion.name} {own if at.criterion.known else ''}".strip(),
         "mode=": at.mode,
         "seed=": at.seed,
         "autocast=": str(at.autocast),
-        "the parameters": _short([digest(problem.theta)]),
-        "what is no parameter to measure in, such as buffers (running averages of BatchNorm differ "
-        "between the processes of DistributedDataParallel: broadcast them before)": _short(
-            map(digest, constants)
-        ),
+        "the parameters": _short([digest(theta)]),
+        "buffers and fixed parameters (the running averages of BatchNorm differ between processes "
+        "under DistributedDataParallel; broadcast them before)": _short(map(digest, constants)),
     }
 
 
