@@ -232,7 +232,7 @@ def first_dimensions(raw: Any) -> list[Tensor]:
     return tensors
 
 
-def map_tensors(function: Callable[[Tensor], Any], tree: Any, strict: bool = True) -> Any:
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = True) -> Any:
     """Apply a function to every tensor of a batch, whatever it is nested in.
 
     Raises:
@@ -278,7 +278,7 @@ def _is_named(tree: Any) -> bool:
 def tensors_of(tree: Any) -> list[Tensor]:
     """The tensors of a batch, in order."""
     found: list[Tensor] = []
-    map_tensors(found.append, tree)
+    map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
     return found
 
 
