@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.live import live_parameters
+from lossgeom.problem.sharded import whole
 
 KNOWN: tuple[type[Optimizer], ...] = (SGD, RMSprop, AdamW, Adam, NAdam, Adagrad)
 WRAPPERS = {"AcceleratedOptimizer", "LightningOptimizer", "_FabricOptimizer"}
@@ -106,7 +107,7 @@ def flat(problem: Problem, optimizers: Sequence[Optimizer], entry: Entry) -> Flo
         ValueError: if not exactly one of them updates a parameter of the problem.
     """
     found = members(problem, optimizers)
-    values = [entry(each).detach().to(problem.theta) for each in found]
+    values = [whole(entry(each).detach()).to(problem.theta) for each in found]
     shaped = zip(values, found, strict=True)
     return torch.cat([value.expand(each.parameter.shape).reshape(-1) for value, each in shaped])
 

@@ -19,6 +19,7 @@ from lossgeom.problem.plain_weight_norm import PlainWeightNorm, PlainWeightNormH
 
 WRAPPERS = (DataParallel, DistributedDataParallel)
 COMPILED = "OptimizedModule"  # the type of what torch.compile makes of a module
+CHECKPOINTED = "CheckpointWrapper"  # and of what torch.distributed makes for checkpointing
 UNCOMPILED = "measured without torch.compile, which has no second derivatives"
 PARAMETRIZED_NORM = ("torch.nn.utils.parametrizations", "_WeightNorm")
 HOOKED_NORM = ("torch.nn.utils.weight_norm", "WeightNorm")
@@ -93,6 +94,9 @@ def _repair(module: nn.Module, notes: list[str]) -> None:
             if type(child).__name__ == COMPILED:
                 part._modules[name] = cast(nn.Module, cast(Any, child)._orig_mod)
                 notes.append(f"{name} measured without torch.compile")
+            elif type(child).__name__ == CHECKPOINTED:
+                part._modules[name] = cast(Any, child)._checkpoint_wrapped_module
+                notes.append(UNCHECKPOINTED)
             elif (type(child).__module__, type(child).__name__) == PARAMETRIZED_NORM:
                 part._modules[name] = PlainWeightNorm(dimension_of(child))
                 notes.append(PLAIN_WEIGHT_NORM)

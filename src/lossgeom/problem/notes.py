@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation
+from lossgeom.problem.sharded import notes_on_sharding
 
 
-def notes_on(at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]) -> list[str]:
+def notes_on(
+    model: nn.Module, at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]
+) -> list[str]:
     """Notes on how a model and its loss are evaluated.
 
     Args:
-        at: what is known of them.
+        model: the user's.
+        at: what is known of its copy.
         sizes: the numbers of examples in batches.
         at_point: what was seen at one point.
     """
     seen = at.facts.first_look
-    notes = [*at.network.notes, *(seen.model or ()), *(seen.loss or ()), *_on_batches(at, sizes)]
+    notes = [
+        *notes_on_sharding(model),
+        *at.network.notes,
+        *(seen.model or ()),
+        *(seen.loss or ()),
+        *_on_batches(at, sizes),
+    ]
     notes += [seen.training] if seen.training else []
     if at.facts.in_double.needed:
         notes.append("run in float64 also where the model says float32")

@@ -25,6 +25,7 @@ from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data
 from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced
 from lossgeom.problem.repeatable import data_of
+from lossgeom.problem.sharded import whole_model
 
 T = TypeVar("T")
 
@@ -57,8 +58,8 @@ class Problem:
         dtype: torch.float32 or torch.float64, to measure in, whatever the model says on its way.
         autocast: a type such as torch.bfloat16 to run model and loss in, as training does.
         check: whether derivatives are compared with differences, see ``check_derivatives``.
-        ranks: the processes that share the data, such as ``lg.ranks()``; batches are then those of
-            this process. Left out, it is this process alone.
+        ranks: the processes that share the data, or a model under ``fully_shard``, such as
+            ``lg.ranks()``; batches are this process's. Left out, it is this process alone.
 
     Raises:
         TypeError, ValueError: for input that cannot be measured; each says what was expected.
@@ -100,7 +101,7 @@ class Problem:
         copied = partial(Network.of, parameters=parameters, dtype=dtype)
 
         def made() -> Problem:
-            network, criterion = copied(model), as_loss(loss, label_smoothing)
+            network, criterion = copied(plain), as_loss(loss, label_smoothing)
             at = Evaluation.of(network, criterion, mode, forward, seed, autocast)
             data = data_of(batches, target, network.theta.device, ranks.size)
             fields = {"model": model, "evaluation": at, "theta": network.theta, "data": data}
@@ -110,6 +111,7 @@ class Problem:
 
         if not isinstance(ranks, Ranks):
             raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
+        plain = whole_model(model, ranks)
         ranks.together(made, Problem._alike)
         if ranks.size > 1:
             vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
@@ -157,7 +159,7 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, after the first pass."""
-        return tuple(notes_on(self.evaluation, self.data.sizes, self.cache.notes))
+        return tuple(notes_on(self.model, self.evaluation, self.data.sizes, self.cache.notes))
 
     @property
     def unset_mode(self) -> str | None:
@@ -171,7 +173,8 @@ class Problem:
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        network = self.ranks.together(lambda: self._copied(self.model))
+        plain = whole_model(self.model, self.ranks)
+        network = self.ranks.together(lambda: self._copied(plain))
         return self._with(evaluation=replace(self.evaluation, network=network), theta=network.theta)
 
     def with_loss(self, loss: Loss) -> Problem:
