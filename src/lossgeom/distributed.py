@@ -8,10 +8,12 @@ they are of, so that those that have come to differ raise an error, too.
 
 from __future__ import annotations
 
+import atexit
+import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,11 +21,13 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
+from lossgeom.messages.alike import Alike, check_alike, named
+
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
-Alike = Mapping[str, object]  # what must be the same on all ranks, by what it is
 
 A_NUMBER = "a number"
+PASS = math.inf  # the level of what calls for no other rank
 
 
 class OtherRankError(RuntimeError):
@@ -41,7 +45,7 @@ class Alone:
     rank: int = 0
     size: int = 1
 
-    def together(self, find: Callable[..., T], *_: Any) -> T:
+    def together(self, find: Callable[..., T], *_: Any, level: float = PASS) -> T:  # noqa: ARG002
         """Return what a function finds."""
         return find()
 
@@ -77,16 +81,24 @@ class ProcessGroup:
     size: int
     group: Any = None
 
-    def together(self, find: Callable[[], T], alike: Callable[[T], Alike] = lambda _: {}) -> T:
+    def together(
+        self,
+        find: Callable[[], T],
+        alike: Callable[[T], Alike] = lambda _: {},
+        *,
+        level: float = PASS,
+    ) -> T:
         """Return what a function finds here, or raise on all if it raises on any of them.
 
-        The function must not call for other ranks itself.
+        The function must not call for other ranks itself but at higher levels. Who comes to the end
+        of a level waits there for those that are inside, whose calls raise errors from then on.
 
         Args:
             find: the function.
             alike: what must be the same on all ranks, from what is found.
+            level: a number for a function that calls for other ranks, less for what is further out.
         """
-        return self._met(find, lambda found: (alike(found), None))[0]
+        return self._met(find, lambda found: (alike(found), None), level)[0]
 
     def added(
         self,
@@ -126,39 +138,58 @@ class ProcessGroup:
         return cast(Summand, total)
 
     def gathered(self, thing: T) -> list[T]:
-        """What each rank has, in their order."""
+        """What each rank has, in their order; tensors of a GPU on that of this one."""
         return cast(list[T], self._met(lambda: thing, lambda found: ({}, found))[1])
 
     def rows(self, part: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "N ..."]:
         """The rows of all ranks, in their order; their numbers may differ."""
-        return torch.cat([rows.to(part) for rows in self.gathered(part.detach().cpu())])
+        return torch.cat(self.gathered(part.detach()))
 
     def from_first(self, thing: T) -> T:
         """What rank 0 has."""
-        return self.gathered(thing)[0]
+        return cast(T, self.gathered(thing if self.rank == 0 else None)[0])
 
     def _met(
-        self, find: Callable[[], T], told: Callable[[T], tuple[Alike, Any]]
+        self, find: Callable[[], T], told: Callable[[T], tuple[Alike, Any]], level: float = PASS
     ) -> tuple[T, list[Any]]:
         """Return what is found here, and what each rank tells of what it has found."""
-        found, error, note = None, None, None
+        found, error = None, None
+        note: Any = None
         try:
             found = find()
             note = told(found)
         except Exception as raised:  # of whatever a model or its loss says
             error = raised
-        said: list[Any] = [None] * self.size
-        self._call(dist.all_gather_object, said, (_named(find), error and _said(error), note))
+        try:
+            said = self._told(level, (named(find), _said(error), _result(error), note))
+        except OtherRankError:
+            if error is None:
+                raise
         if error is not None:
             raise error
-        failed = [text for _, text, _ in said if text is not None]
-        if failed:
-            raise OtherRankError(
-                f"{len(failed)} of {self.size} processes could not measure; the first error: "
-                f"{failed[0]}"
-            )
-        _check_alike([{"what is asked for": name, **note[0]} for name, _, note in said])
+        self._check([(text, result) for _, text, result, _ in said if text is not None])
+        check_alike([{"what is asked for": name, **note[0]} for name, *_, note in said])
         return cast(T, found), [note[1] for *_, note in said]
+
+    def _check(self, failed: Sequence[tuple[str, Exception | None]]) -> None:
+        """Raise what others have met."""
+        for first, result in sorted(failed, key=lambda each: each[0].startswith("OtherRank")):
+            raise result or OtherRankError(
+                f"{len(failed)} of {self.size} processes could not measure; the first error: "
+                f"{first}"
+            )
+
+    def _told(self, level: float, thing: T) -> list[T]:
+        """What each rank tells, once all of them are at one level."""
+        lowest, highest = -math.inf, math.inf
+        while not lowest == level == highest:
+            told: list[Any] = [None] * self.size
+            self._call(dist.all_gather_object, told, _packed((level, thing)))
+            levels, things = zip(*map(_unpacked, told), strict=True)
+            lowest, highest = min(levels), max(levels)
+            if lowest < level:
+                raise OtherRankError("another process has ended or given up what this one is in")
+        return list(things)
 
     def _call(self, collective: Callable[..., Any], *args: Any) -> None:
         """Call for the other ranks, or say that one of them is gone."""
@@ -175,34 +206,44 @@ Ranks = Alone | ProcessGroup
 ALONE: Ranks = Alone()
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def launched() -> Ranks:
+    """The processes that torchrun has started this one with, whose group is made and ended here.
 
-
-def described(function: Any) -> dict[str, object]:
-    """What a function is called, with those and the vectors that it is given; alike on all ranks.
-
-    A number tells a block of vectors from others, up to rounding.
+    Sums of tensors of a GPU go through NCCL where each process has one to itself; it is then the
+    current one.
     """
-    given = [function]
-    if isinstance(function, partial):
-        given = [function.func, *function.args, *function.keywords.values()]
-    said: dict[str, object] = {}
-    for part in given:
-        if isinstance(part, Tensor):
-            size = float(torch.linalg.vector_norm(part, dtype=torch.float64))
-            told = float(part.sum(dtype=torch.float64)) / (size or 1.0)
-            said["the vectors"] = told if math.isfinite(told) else "not finite"
-    names = (_named(part) for part in given if callable(part))
-    return {"what is measured": " of ".join(names), **said}
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if dist.is_available() and dist.is_torchelastic_launched() and size > 1:
+        place, here = (int(os.environ[f"LOCAL_{name}"]) for name in ("RANK", "WORLD_SIZE"))
+        own = here <= torch.cuda.device_count()
+        if own:
+            torch.cuda.set_device(place)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return ranks()
 
 
-def _named(function: Any) -> str:
-    if isinstance(function, partial):
-        return _named(function.func)
-    owner = getattr(function, "__self__", None)  # of a method, whose class may be a finer one
-    name = getattr(function, "__qualname__", type(function).__name__)
-    return str(name) if owner is None else f"{name} of {type(owner).__name__}"
+def _packed(thing: object) -> bytes:
+    content = io.BytesIO()
+    torch.save(thing, content)
+    return content.getvalue()
+
+
+def _unpacked(content: bytes) -> Any:
+    def here(storage: Any, device: str) -> Any:
+        return storage if device == "cpu" else storage.cuda()
+
+    return torch.load(io.BytesIO(content), map_location=here, weights_only=False)
+
+
+def _result(error: Exception | None) -> Exception | None:
+    """An error that is a result, such as a loss that is not finite: the same for all ranks."""
+    own = isinstance(error, ArithmeticError) and type(error).__module__.startswith("lossgeom.")
+    return error if own else None
+
+
+def _said(error: Exception | None) -> str | None:
+    return None if error is None else f"{type(error).__name__}: {error}"
 
 
 def _form(part: float | Tensor | None) -> Any:
@@ -210,25 +251,6 @@ def _form(part: float | Tensor | None) -> Any:
     if isinstance(part, Tensor):
         return tuple(part.shape), part.dtype
     return part if part is None else A_NUMBER
-
-
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, float) and isinstance(other, float):  # which may be off by rounding
-        return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-3)
-    return one == other
-
-
-def _check_alike(told: Sequence[Alike]) -> None:
-    """Raise where ranks that say something do not say the same, which all of them see at once."""
-    for what in dict.fromkeys(what for said in told for what in said):
-        of = [(rank, said[what]) for rank, said in enumerate(told) if said.get(what) is not None]
-        for rank, got in of[1:]:
-            first, expected = of[0]
-            if not _same(expected, got):
-                raise ValueError(
-                    f"expected the processes that share the data to agree in {what}, got "
-                    f"{expected} on rank {first} and {got} on rank {rank}"
-                )
 
 
 def ranks(group: Any = None) -> Ranks:

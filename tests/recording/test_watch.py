@@ -554,10 +554,10 @@ def test_a_disk_that_is_full_ends_no_training(tmp_path, monkeypatch):
     optimizer.step()
     with warnings.catch_warnings(record=True, action="always") as caught, run:
         with monkeypatch.context() as patch:
-            patch.setattr("lossgeom.recording.record.append_line", full)
+            patch.setattr("lossgeom.recording.storage.append_line", full)
             steps_of(optimizer, 2)
         optimizer.step()
-        monkeypatch.setattr("lossgeom.recording.record.write_json", full)
+        monkeypatch.setattr("lossgeom.recording.storage.write_json", full)
     assert [str(each.message)[:40] for each in caught] == [
         "the step could not be measured at step 1",
         f"{tmp_path} is not finished: OSError: "[:40],
@@ -579,7 +579,7 @@ def test_a_folder_that_is_gone_ends_no_training(tmp_path):
     assert len(taken.steps) == 1  # what cannot be written is not measured
     first, last = (str(each.message) for each in caught)
     assert first.startswith(f"the step could not be measured at step 0 (RecordError: {tmp_path}")
-    assert last.startswith(f"{tmp_path / 'a'} is not finished: FileNotFoundError: ")
+    assert last.startswith(f"{tmp_path / 'a'} is not finished: RecordError: ")
 
 
 def test_a_schedule_that_raises_ends_no_training(tmp_path):

@@ -15,8 +15,9 @@ from lossgeom.lipschitz.certified.frozen_model import all_inputs, graph_of
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.jacobian_bounds import bounds, everywhere
 from lossgeom.lipschitz.certified.propagation import MARGIN
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.minibatches import whole
 
 WIDEST = 2.0**64  # the search ends at this multiple of the radius of the global bound
 ROUNDS = 64  # halvings of the interval on a log scale; 17 reach a tolerance of 0.001
@@ -72,6 +73,7 @@ def certified_radius(
     check_norm(norm)
     if not 0 < tol < 1:
         raise ValueError(f"expected a tolerance 0 < tol < 1, got {tol}")
+    problem = whole(checked_problem(problem))
     inputs = all_inputs(problem)
     targets = classes(problem)
     with measuring(inputs.device), torch.no_grad():

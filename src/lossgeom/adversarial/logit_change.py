@@ -19,6 +19,7 @@ from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import EXACT
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.minibatches import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,8 @@ def logit_change(
     (0.7615..., 1.0, 1.0...)
     """
     search = WorstCase(eps, norm, steps, restarts, seed, bounds)
-    inputs = all_inputs(checked_problem(problem))
+    problem = whole(checked_problem(problem))
+    inputs = all_inputs(problem)
     return measured(problem, search, inputs, certify=certify)[0]
 
 

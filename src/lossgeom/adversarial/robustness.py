@@ -19,6 +19,7 @@ from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import EXACT
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.minibatches import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +152,8 @@ def robustness(
     (tensor([1.4142, 0.3536], dtype=torch.float64), tensor([0.1000, 1.0000], dtype=torch.float64))
     """
     search = WorstCase(eps, norm, steps, restarts, seed, bounds)
-    inputs, targets = all_inputs(checked_problem(problem)), classes(problem)
+    problem = whole(checked_problem(problem))
+    inputs, targets = all_inputs(problem), classes(problem)
     own = None
     if attack is not None:
         own = partial(attacked_inputs, attack, frozen_model(problem), inputs.shape[1:])

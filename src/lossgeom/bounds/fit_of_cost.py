@@ -68,4 +68,5 @@ def fit_of_cost(problem: Problem) -> float:
             costs.append(problem.terms(output, one)[0].item() - least)
         return max(costs)
 
-    return math.sqrt(max(0.0, *problem.over_batches(largest)) / alpha)
+    found = problem.rows(lambda here: here.over_batches(largest))
+    return math.sqrt(max(0.0, *found) / alpha)

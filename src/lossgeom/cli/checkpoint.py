@@ -87,5 +87,5 @@ def problem_at_checkpoint(
     if options.examples is not None:
         problem = problem.take(options.examples)
     with explained(f"{' and '.join(options.factories())} to give batches to measure on"):
-        problem.over_batches(len)
+        problem.local.over_batches(len)
     return problem, notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,9 +19,12 @@ from lossgeom.cli.problem import FUNCTIONS
 from lossgeom.cli.report import publish
 from lossgeom.cli.terminal import part_display
 from lossgeom.cli.user_code import explained, importable
+from lossgeom.distributed import OtherRankError, Ranks, launched
 from lossgeom.metrics.geometry import Geometry
 from lossgeom.metrics.structure import Structure
 from lossgeom.problem import Problem
+from lossgeom.problem.minibatches import shared
+from lossgeom.recording.measuring import STEP
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import MEASUREMENT, RecordError
 from lossgeom.recording.snapshot import measure
@@ -50,6 +54,8 @@ examples:
                                                          modules, and a language model's loss
   lossgeom measure net.py:model net.py:data --json > a.json
                                                          for another program
+  torchrun --nproc-per-node 2 -m lossgeom measure net.py:model net.py:data
+                                                         two processes share the batches
 
 what is measured:
   the loss and the norm of its gradient; the largest eigenvalues of the Hessian, of which the first
@@ -63,6 +69,11 @@ what is measured:
 what is written:
   DIR/report.html with DIR/figures/, DIR/measurement.json, and the record they are made from.
   A measurement that was stopped goes on when the same command is given again.
+
+several processes:
+  MODEL and DATA are called in each, and return the same in all; each measures on its share of the
+  batches, and the first prints and writes. The numbers are those of one process, up to rounding.
+  With GPUs, each process has its own: MODEL moves the model to "cuda".
 
 exit status:
   0  measured, also where the loss is NaN or infinite
@@ -107,17 +118,26 @@ class MeasureOptions(CheckpointOptions):
 
 def main(arguments: list[str]) -> int:
     """Measure, print and write it; return the exit status."""
+    ranks = launched()
+    try:
+        return _measured(arguments, ranks)
+    except OtherRankError as error:  # whose exit status is that of this one, too
+        raise ValueError(str(error)) from error
+
+
+def _measured(arguments: list[str], ranks: Ranks) -> int:
     options = parsed(MeasureOptions, arguments, "measure", HELP)
     geometry, edge = _geometry(options), _stability(options)
     names = options.factories()
     with importable(*names):
-        problem, notes = _problem(options)
+        problem, notes = ranks.together(lambda: _problem(options), level=STEP)
         if edge and options.batch_size is not None:
             with explained(f"{' and '.join(names)} to be measured", but=(ValueError,)):
                 at_lr = edge["lr"], options.batch_size, options.momentum
                 edge["sgd"] = certificate(problem, *at_lr, options.sampling)
+        problem = shared(problem, ranks)
         folder, config = options.folder("measure"), _config(options)
-        record = Record.create(folder, config, kind=MEASUREMENT, resume=True)
+        record = Record.create(folder, config, kind=MEASUREMENT, resume=True, ranks=ranks)
         with record, explained(f"{' and '.join(names)} to be measured", but=THEIR_OWN_WORDS):
             record.update(title=options.title("The geometry of"), checkpoint_notes=notes)
             if edge and problem.unset_mode:
@@ -128,11 +148,15 @@ def main(arguments: list[str]) -> int:
             structure = _structure(options, record)
             with part_display(record) as around:
                 measure(problem, record, geometry, structure=structure, around=around)
+    ranks.together(lambda: _publish(folder, options.json) if ranks.rank == 0 else None)
+    return 0
+
+
+def _publish(folder: Path, as_json: bool) -> None:
     from lossgeom.report import as_text, summary
 
     found = summary(Record.open(folder))
-    publish(folder, "measurement.json", found, as_text(found), options.json)
-    return 0
+    publish(folder, "measurement.json", found, as_text(found), as_json)
 
 
 def _geometry(options: MeasureOptions) -> Geometry:

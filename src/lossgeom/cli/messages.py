@@ -7,12 +7,20 @@ import sys
 from lossgeom.messages.wording import spelled
 
 
+def is_first() -> bool:
+    """Whether this process is the one that prints, where several work together."""
+    distributed = sys.modules.get("lossgeom.distributed")  # torch takes seconds to import
+    return distributed is None or distributed.ranks().rank == 0
+
+
 def show(text: str) -> None:
     """Print a result, to standard output."""
-    print(spelled(text, sys.stdout.encoding or "utf-8", keep="\n\t"), flush=True)  # noqa: T201
+    if is_first():
+        print(spelled(text, sys.stdout.encoding or "utf-8", keep="\n\t"), flush=True)  # noqa: T201
 
 
 def say(text: str) -> None:
     """Print a message of one line, to standard error."""
     message = spelled(f"lossgeom: {text}", sys.stderr.encoding or "utf-8")
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    if is_first():
+        print(message, file=sys.stderr, flush=True)  # noqa: T201

@@ -21,7 +21,7 @@ from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.problem.model_facts import Mode
 from lossgeom.recording.bound_search import SEARCH, numbers_of
 from lossgeom.recording.estimates import problem_facts
-from lossgeom.recording.folder import ROWS, check_may_write, read_manifest
+from lossgeom.recording.folder import check_may_write, read_manifest
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import parse
 from lossgeom.recording.json_files import plain
@@ -173,8 +173,7 @@ def _shown(folder: Path, options: PacBayesOptions) -> int:
 def _write(record: Record, found: PacBayes) -> None:
     """Write the search for a bound, in place of what was there."""
     if record.rows():
-        lines = (record.path / ROWS).read_bytes().count(b"\n")
-        record.append({"step": 0, SUPERSEDES: lines})
+        record.append({"step": 0, SUPERSEDES: record.written})
     for epoch in found.history:
         for metric, value in numbers_of(epoch).items():
             record.append({"step": epoch.epoch, "metric": metric, "value": value})

@@ -92,7 +92,7 @@ def make_problem(
         problem = problem.refreshed()
     expected = f"{' and '.join(options.factories())} to give a loss that can be evaluated"
     with suppress(NonFiniteError), explained(expected, but=(NonFiniteError,)):
-        problem.on(problem.first_batch(), problem.network).loss()
+        problem.on(problem.local.first_batch(), problem.network).loss()
     return problem
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lossgeom.cli.messages import say
+from lossgeom.cli.messages import is_first, say
 
 if TYPE_CHECKING:
     from lossgeom.bounds import Epoch
@@ -32,7 +32,7 @@ Row = TypeVar("Row")
 def _bar(*columns: ProgressColumn) -> Progress:
     """Make a progress bar that is shown on terminals only."""
     console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not (console.is_terminal and is_first()))
 
 
 @contextmanager

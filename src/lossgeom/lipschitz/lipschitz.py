@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from lossgeom.lipschitz.certified.jacobian_bounds import Bounds, certified, ever
 from lossgeom.lipschitz.certified.products import Product
 from lossgeom.messages.checks import check_at_least
 from lossgeom.messages.reprs import short
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.minibatches import whole
 from lossgeom.smoothness.jacobian_norm import jacobian_norms
 
 
@@ -89,6 +91,7 @@ def lipschitz_lower(
     (0.542, 3.0)
     """
     check_at_least(1, starts=starts)
+    problem = whole(checked_problem(problem))
     inputs = all_inputs(problem)
     ascent = Ascent(frozen_model(problem), (1.0,), radius, steps, restarts, random_numbers(seed))
     norms = jacobian_norms(problem).values.double()
@@ -154,6 +157,7 @@ def lipschitz_global(problem: Problem) -> float:
     >>> round(lipschitz_global(Problem(model, "squared_error", data)), 6)  # the product is 4
     3.0
     """
+    problem = whole(checked_problem(problem))
     inputs = all_inputs(problem)
     with measuring(inputs.device):
         graph = graph_of(problem, inputs)
@@ -225,9 +229,14 @@ def lipschitz_local(problem: Problem, radius: float) -> Float[Tensor, " N"]:
 def certified_on_balls(problem: Problem, radius: float) -> Bounds:
     """All that is certified on the balls round the examples."""
     check_radius(radius)
-    inputs = all_inputs(problem)
-    with measuring(inputs.device):
-        return certified(graph_of(problem, inputs), inputs, radius)
+
+    def of_share(here: Problem) -> list[Bounds]:
+        inputs = all_inputs(here)
+        with measuring(inputs.device):
+            return [certified(graph_of(here, inputs), inputs, radius)]
+
+    parts = checked_problem(problem).rows(of_share)
+    return Bounds(*(torch.cat([getattr(p, each.name) for p in parts]) for each in fields(Bounds)))
 
 
 def check_radius(radius: float) -> None:

@@ -10,8 +10,9 @@ from lossgeom.lipschitz._ascent import Ascent
 from lossgeom.lipschitz.bracket import Bracket
 from lossgeom.lipschitz.certified.frozen_model import all_inputs, frozen_model
 from lossgeom.lipschitz.lipschitz import certified_on_balls, check_radius
-from lossgeom.problem import Problem
+from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.minibatches import whole
 
 
 def local_variation(
@@ -79,6 +80,7 @@ def local_variation_lower(
     tensor([0.], dtype=torch.float64)
     """
     check_radius(radius)
+    problem = whole(checked_problem(problem))
     inputs = all_inputs(problem)
     generator = random_numbers(seed)
     ascent = Ascent(frozen_model(problem), (1.0, -1.0), radius, steps, restarts, generator)

@@ -147,23 +147,24 @@ def _shares(problem: Problem, direction: Float[Tensor, " P"] | None, seed: int) 
         raise UndefinedError(
             f"the loss {problem.criterion.name!r} is a sum, which has no value for other data"
         )
-    sizes = problem.cached(_sizes)
-    most = [max(1, MOST * size // max(sum(sizes), 1)) for size in sizes]
+    examples = problem.cached(_examples)
 
     def of_batch(batch: Batch) -> list[Share]:
         leaf = problem.leaf() if direction is not None else problem.theta
+        most = max(1, MOST * len(batch) // max(examples, 1))
         with torch.set_grad_enabled(direction is not None):
             outputs = problem.outputs(leaf, batch)
-            sums, terms = _by_group(problem, outputs, batch, most[batch.index], seed)
+            sums, terms = _by_group(problem, outputs, batch, most, seed)
             if direction is not None:
                 sums = _curvatures(sums, leaf, direction)
         return [Share(*each) for each in zip(sums.tolist(), terms, strict=True)]
 
-    return [share for shares in problem.over_batches(of_batch) for share in shares]
+    found = problem.rows(lambda here: here.over_batches(of_batch))
+    return [share for shares in found for share in shares]
 
 
-def _sizes(problem: Problem) -> list[int]:
-    return problem.over_batches(len)
+def _examples(problem: Problem) -> int:
+    return sum(problem.rows(lambda here: here.over_batches(len)))
 
 
 def _by_group(

@@ -47,9 +47,13 @@ def flat_gradient(problem: Problem, gradients: Mapping[int, Tensor]) -> Float[Te
 
 @torch.no_grad()
 def take_live_buffers(problem: Problem) -> None:
-    """Give a copy of the user's model the buffers that this has now, such as running averages."""
+    """Give a copy of the user's model the buffers that this has now, such as running averages.
+
+    Of several processes, those that the first has, as in the next pass of data-parallel training.
+    """
     model, _ = unwrapped(problem.model)
-    theirs = {_own_name(name): b for name, b in model.named_buffers()}
+    own = {_own_name(name): b for name, b in model.named_buffers()}
+    theirs = problem.ranks.from_first(own)
     for name, buffer in problem.network.module.named_buffers():
         if name in theirs and buffer.shape == theirs[name].shape:
             buffer.copy_(theirs[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch, map_tensors, tensors_of
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.linalg import random_numbers
-from lossgeom.problem.passes import Data
+from lossgeom.problem.passes import Data, Some, fingerprint
 from lossgeom.problem.problem import Problem
+from lossgeom.problem.reduction import in_order
 
 
 def each_batch(problem: Problem) -> Iterator[Problem]:
     """Yield the problem on each of its batches alone, in their order."""
+    problem = whole(problem)
     for raw in problem.over_batches(lambda batch: batch.raw):
         yield on_raw(problem, raw)
 
@@ -30,14 +34,48 @@ def sampled_batches(problem: Problem, batch_size: int, *, seed: int = 0) -> Iter
         ValueError: for a size that there are not as many examples for, or where examples of
             several batches cannot be put into one.
     """
-    whole = _joined(problem)
-    n = len(whole)
+    problem = whole(problem)
+    joined = _joined(problem)
+    n = len(joined)
     if not 1 <= batch_size <= n:
         raise ValueError(f"expected a batch_size of 1 to {n} examples, got {batch_size}")
     generator = random_numbers(seed)
     while True:
         places = torch.randperm(n, generator=generator)[:batch_size]
-        yield on_raw(problem, whole.each_row(partial(_rows, places=places)).raw)
+        yield on_raw(problem, joined.each_row(partial(_rows, places=places)).raw)
+
+
+def whole(problem: Problem) -> Problem:
+    """The problem with the data of all processes on each, which then needs no other."""
+    if problem.ranks.size == 1:
+        return problem
+    batches = problem.rows(lambda here: here.over_batches(lambda batch: batch.raw))
+    evaluation = replace(problem.evaluation, batches_before=0)
+    data = Data(batches, problem.data.target)
+    return problem._with(evaluation=evaluation, data=data, ranks=ALONE)
+
+
+def shared(problem: Problem, ranks: Ranks) -> Problem:
+    """The problem with its batches shared among processes, all of which have all of them.
+
+    Each measures on as many in a row as any other, or on one more; it has to go through those that
+    come before.
+
+    Raises:
+        ValueError: if they do not have the same.
+    """
+    if ranks.size == problem.ranks.size:
+        return problem
+    prints = problem.over_batches(lambda batch: fingerprint(batch.raw, problem.theta.device))
+    if any(others != prints for others in ranks.gathered(prints)):
+        raise ValueError(
+            "expected all processes to have the same data, to be shared among them, got other "
+            "batches in some; fix the seeds of what makes them, and choose none by rank"
+        )
+    first, end = (len(prints) * rank // ranks.size for rank in (ranks.rank, ranks.rank + 1))
+    data = Data(Some(problem.batches, first, end), problem.data.target, processes=ranks.size)
+    evaluation = in_order(problem.evaluation, data, ranks)
+    return problem._with(evaluation=evaluation, data=data, ranks=ranks)
 
 
 def on_raw(problem: Problem, raw: Any) -> Problem:
@@ -47,7 +85,7 @@ def on_raw(problem: Problem, raw: Any) -> Problem:
 
 def on_batches(problem: Problem, batches: Sequence[Any]) -> Problem:
     """The problem on other batches, as their owner would write them."""
-    return problem._with(data=Data(batches, problem.data.target))
+    return problem._with(data=Data(batches, problem.data.target), ranks=ALONE)
 
 
 def _rows(tensor: Tensor, places: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ class Data:
         """The first n examples, told apart by a function."""
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
+        self.kept()  # which others do not share
         return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
 
     @property
@@ -174,10 +176,22 @@ class FirstExamples:
         raise ValueError(f"take({self.n}): the data has only {self.n - left} examples")
 
 
+@dataclass(frozen=True)
+class Some:
+    """The batches from one place on, and before another."""
+
+    batches: Iterable[Any]
+    first: int
+    end: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.batches, self.first, self.end)
+
+
 @contextmanager
 def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
     """Put the generators of a DataLoader back as they were."""
-    while isinstance(batches, FirstExamples):
+    while isinstance(batches, (FirstExamples, Some)):
         batches = batches.batches
     owners: list[Any] = []
     if isinstance(batches, DataLoader):

@@ -23,7 +23,7 @@ from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data
-from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced
+from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced, rows
 from lossgeom.problem.repeatable import data_of
 from lossgeom.problem.sharded import whole_model
 
@@ -113,8 +113,7 @@ class Problem:
             raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
         plain = whole_model(model, ranks)
         ranks.together(made, Problem._alike)
-        if ranks.size > 1:
-            vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
+        vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
 
     def _with(self, **changes: Any) -> Problem:
         """The same problem but for some fields; nothing has been measured at its point yet."""
@@ -123,8 +122,8 @@ class Problem:
         return other
 
     def __repr__(self) -> str:
-        model, P = type(self.model).__name__, self.theta.numel()
-        return f"Problem({model}, {self.criterion.name!r}, P={P}, mode={self.mode!r})"
+        P, loss, mode = self.theta.numel(), self.criterion.name, self.mode
+        return f"Problem({type(self.model).__name__}, {loss!r}, {P=}, {mode=})"
 
     @property
     def network(self) -> Network:
@@ -168,8 +167,7 @@ class Problem:
 
     def take(self, n: int) -> Problem:
         """The same problem on the first n examples; fewer than n in the data is an error."""
-        cut = partial(in_examples, self.evaluation, self.theta, mixed=True)
-        return self._with(data=self.data.first(n, cut))
+        return self._with(data=self.data.first(n, partial(self.in_examples, mixed=True)))
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
@@ -193,8 +191,8 @@ class Problem:
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
         if theta.shape != self.theta.shape:
-            here, there = tuple(self.theta.shape), tuple(theta.shape)
-            raise ValueError(f"expected theta of shape {here}, got {there}")
+            here = tuple(self.theta.shape)
+            raise ValueError(f"expected theta of shape {here}, got {tuple(theta.shape)}")
         return self._with(theta=theta.detach().to(self.theta).clone())
 
     def in_mode(self, mode: Mode) -> Problem:
@@ -225,10 +223,9 @@ class Problem:
     @property
     def local(self) -> Problem:
         """The problem of this process's share of the data, which needs no other process."""
-        if self.ranks.size == 1:
-            return self
         its = {"data": self.data.share, "ranks": ALONE, "cache": PointCache(self.cache.notes)}
-        return self.cache.value(Key(Data), lambda: self._with(**its))
+        kept = self.cache.value
+        return self if self.ranks.size == 1 else kept(Key(Data), lambda: self._with(**its))
 
     def over_batches(self, function: Callable[[Batch], T]) -> list[T]:
         """Call a function on every batch, the same batches in every pass."""
@@ -255,6 +252,10 @@ class Problem:
         """The sum over processes of what a function finds of each one's share, and its divisor."""
         loss, here, device = self.evaluation.criterion, self.local, self.theta.device
         return reduced(self.ranks, loss, partial(find, here), self._alike, device)
+
+    def rows(self, find: Callable[[Problem], Sequence[T]]) -> list[T]:
+        """What a function finds of each process's share, such as of its batches, in their order."""
+        return rows(self.ranks, partial(find, self.local), self._alike)
 
     def _alike(self) -> dict[str, object]:
         """What the processes that share the data must have alike at this point."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from lossgeom.distributed import Ranks, described
+from lossgeom.distributed import Ranks
 from lossgeom.losses import Loss
+from lossgeom.messages.alike import described
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.passes import Data, NoBatchesError, digest
 
+T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
 Parts = Iterable[tuple[Summand, float]]  # each with its number of terms
 
@@ -47,6 +49,24 @@ def _added(parts: Parts[Summand]) -> tuple[Summand | None, float]:
         total = part if total is None else total + part
         counts.append(terms)
     return total, math.fsum(counts)
+
+
+def rows(
+    ranks: Ranks, find: Callable[[], Sequence[T]], alike: Callable[[], dict[str, object]]
+) -> list[T]:
+    """What each process finds of its share of the data, in their order."""
+
+    def found() -> Sequence[T]:
+        try:
+            return find()
+        except NoBatchesError:  # there may be some elsewhere
+            return []
+
+    part = ranks.together(found, lambda _: alike() | described(find))
+    every = [each for part in ranks.gathered(part) for each in part]
+    if not every:
+        raise NoBatchesError
+    return every
 
 
 def in_order(at: Evaluation, data: Data, ranks: Ranks) -> Evaluation:

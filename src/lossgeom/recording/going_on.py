@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.recording.folder import ROWS
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.rows import SUPERSEDES
@@ -36,7 +35,7 @@ class GoingOn:
     def __init__(self, record: Record, first_step: int, *, from_checkpoint: bool) -> None:
         self.joined = not record.measured
         self._record, self._first, self._from_checkpoint = record, first_step, from_checkpoint
-        self._lines = (record.path / ROWS).read_bytes().count(b"\n")
+        self._lines = record.written
         later = [row for row in record.rows() if "metric" in row and row["step"] >= first_step]
         self._is_held = bool(later)
         self._losses = {row["step"]: row for row in later if row["metric"] == "loss"}

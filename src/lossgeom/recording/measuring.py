@@ -6,8 +6,11 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Metric, Step, StepMetric
 from lossgeom.problem import NonFiniteError, Problem
@@ -15,6 +18,7 @@ from lossgeom.recording.edge_lines import edge_of
 from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 from lossgeom.recording.watched import as_watched
 from lossgeom.stability import UndefinedError
 
@@ -22,6 +26,7 @@ FAILED = "failed"  # the status of a row of a metric that raised an error
 UNDEFINED = "undefined"  # and of one that there is not at this step
 ROWS_SAY_SO = "rows with the status 'failed' say so, this time and later"
 NOTHING = Estimate(math.nan, converged=False)
+STEP, METRIC = 0, 1  # levels at which the processes that share the data wait for each other
 OnError = Literal["record", "raise"]
 ON_ERROR: tuple[OnError, ...] = ("record", "raise")
 
@@ -29,16 +34,19 @@ ON_ERROR: tuple[OnError, ...] = ("record", "raise")
 class Failures:
     """Errors beside a training that goes on: counted, with a warning of the first; or raised.
 
+    Of what all processes see alike, the first of them warns.
+
     Attributes:
         count: how many there were.
         written: how many of them are rows.
     """
 
-    def __init__(self, on_error: OnError) -> None:
+    def __init__(self, on_error: OnError, ranks: Ranks = ALONE) -> None:
         if on_error not in ON_ERROR:
             raise ValueError(f"expected on_error to be 'record' or 'raise', got {on_error!r}")
         self.count = self.written = 0
         self._raises = on_error == "raise"
+        self._first = ranks.rank == 0
         self._warned: set[str] = set()
 
     def add(self, name: str, step: int, error: Exception, then: str = ROWS_SAY_SO) -> None:
@@ -55,7 +63,7 @@ class Failures:
 
     def warn(self, about: str, text: str) -> None:
         """Warn once about something."""
-        if about not in self._warned:
+        if about not in self._warned and (self._first or about == "error"):
             self._warned.add(about)
             warnings.warn(text, stacklevel=3)
 
@@ -88,6 +96,16 @@ def checked_metrics(metrics: Sequence[Metric | StepMetric]) -> tuple[Metric | St
     return tuple(metrics)
 
 
+def check_ranks(record: Record, problem: Problem) -> None:
+    """Raise a ValueError for a record of other processes than the problem."""
+    if record.ranks.size != problem.ranks.size:
+        raise ValueError(
+            "expected the record and the problem to be of the same processes, got "
+            f"{record.ranks.size} and {problem.ranks.size}; make both with ranks=lg.ranks(), the "
+            "record with Record.create(path, ranks=lg.ranks()) on each of them"
+        )
+
+
 def unmeasured(record: Record, metrics: Sequence[Metric | StepMetric], step: int) -> list[Any]:
     """The metrics of which the record holds no row at a step."""
     return [metric for metric in metrics if (step, metric.name) not in record.measured]
@@ -114,11 +132,12 @@ def measure_into(
     """
     found = {}
     problem = at.before if isinstance(at, Step) else at
+    ranks = problem.ranks
     for metric in metrics:
         started = time.perf_counter()
         status: dict[str, str] = {}
         try:
-            estimate, message = _measured(metric, at), None
+            estimate, message = ranks.together(partial(_measured, metric, at), level=METRIC), None
         except NonFiniteError as error:
             estimate, message = NOTHING, str(error)
         except UndefinedError as error:
@@ -134,8 +153,18 @@ def measure_into(
         others = {**(_of_optimizers(metric.name, at) if isinstance(at, Step) else {}), **status}
         write_estimate(record, step, metric.name, estimate, seconds, message, **others)
     if metrics:
-        note(record, *problem.notes)
+        note(record, *notes_of_all(problem))
     return found
+
+
+def write_failed(
+    record: Record, step: int, metrics: Sequence[Metric | StepMetric], error: Exception
+) -> None:
+    """Append rows that say why a step has no more of some metrics, where they can be written."""
+    with suppress(RecordError, OSError):
+        for metric in unmeasured(record, metrics, step):
+            message = described(error)
+            write_estimate(record, step, metric.name, NOTHING, 0.0, message, status=FAILED)
 
 
 def _measured(metric: Metric | StepMetric, at: Problem | Step) -> Estimate:
@@ -160,6 +189,11 @@ def _of_optimizers(metric: str, taken: Step) -> dict[str, Any]:
     threshold = math.nan if edge is None else edge.of(row)
     nominal = {"nominal": True} if state.threshold.status == "nominal" else {}
     return {**row, "threshold": None if math.isnan(threshold) else threshold, **nominal}
+
+
+def notes_of_all(problem: Problem) -> list[str]:
+    """The notes of a problem that it has on any of the processes."""
+    return list(dict.fromkeys(problem.rows(lambda _: problem.notes)))
 
 
 def note(record: Record, *notes: str) -> None:

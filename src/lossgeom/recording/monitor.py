@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.losses import LossLike
 from lossgeom.messages.wording import unknown
 from lossgeom.metrics import (
@@ -134,9 +135,10 @@ def watch(
     due, copies = as_schedule(every), checked_mirrors(mirrors)
     if wrong := set(problem) - OF_PROBLEM:
         raise TypeError(f"lossgeom.watch: {unknown('argument', min(wrong), OF_WATCH)}")
+    ranks: Ranks = problem.get("ranks", ALONE)
     measured, evaluated = _trained(model, loss, batches, problem)
     chosen = default_metrics(measured, evaluated) if metrics is None else metrics
-    held = record if isinstance(record, Record) else Record.create(record, resume=True)
+    held = record if isinstance(record, Record) else Record.create(record, resume=True, ranks=ranks)
     try:
         _check_start(held, first_step)
         tracker = Tracker(measured, chosen, held, due)
@@ -150,7 +152,7 @@ def watch(
             budget=Budget(budget, device_clock(measured.theta.device)),
             full_batch=full_batch,
             first_step=first_step,
-            live=LiveLine(sys.stderr) if sys.stderr.isatty() else None,
+            live=LiveLine(sys.stderr) if ranks.rank == 0 and sys.stderr.isatty() else None,
         )
         held.mirrors.add(copies)
         return run
@@ -188,22 +190,27 @@ def _trained(
     asked = {"mode": "train", **settings}
     problem = Problem(model, loss, batches, **asked)
     try:
-        batch = problem.first_batch()
+        problem.rows(_first_looked_at)
     except RandomModelError:
         problem = Problem(model, loss, batches, **{**asked, "seed": 0})
-        batch = problem.first_batch()
-    with suppress(NonFiniteError):  # which is a measurement
-        first = on_raw(problem, batch.raw)
-        first.over_batches(lambda batch: first.terms(first.outputs(first.theta, batch), batch))
+        problem.rows(_first_looked_at)
     if "mode" in settings:
         return problem, False
     seed = {"seed": problem.seed, **settings}
     plain = Problem(model, loss, batches, **seed)
     try:
-        plain.first_batch()
+        plain.rows(lambda here: [here.first_batch().index])
     except Exception:  # of a model that does not run in eval mode
         return problem, False
-    return problem, plain.unset_mode is not None
+    return problem, any(problem.ranks.gathered(plain.unset_mode is not None))
+
+
+def _first_looked_at(here: Problem) -> list[int]:
+    batch = here.first_batch()
+    with suppress(NonFiniteError):  # which is a measurement
+        first = on_raw(here, batch.raw)
+        first.over_batches(lambda batch: first.terms(first.outputs(first.theta, batch), batch))
+    return [batch.index]
 
 
 def _check_start(record: Record, first_step: int) -> None:

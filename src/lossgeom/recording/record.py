@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from torch import Tensor
 
+from lossgeom.distributed import ALONE, Ranks
 from lossgeom.recording import arrays as array_files
-from lossgeom.recording.contents import check_file, check_rows, contents_of
-from lossgeom.recording.crash_safety import append_line, lock
-from lossgeom.recording.folder import (
-    MANIFEST_FILE,
-    ROWS,
-    begun,
-    check_may_write,
-    now,
-    read_manifest,
-)
+from lossgeom.recording.contents import check_file
+from lossgeom.recording.folder import MANIFEST_FILE, ROWS, now, read_manifest
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import parse
-from lossgeom.recording.json_files import plain, write_json
+from lossgeom.recording.json_files import plain
 from lossgeom.recording.mirror import Mirrors
 from lossgeom.recording.record_format import RecordError, check_manifest
 from lossgeom.recording.rows import (
@@ -38,6 +29,7 @@ from lossgeom.recording.rows import (
     read_rows,
 )
 from lossgeom.recording.shown import in_line, shown
+from lossgeom.recording.storage import Copy, Files, opened
 
 
 class Record:
@@ -61,17 +53,23 @@ class Record:
     [{'step': 0, 'metric': 'loss', 'value': 2.3}]
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], held: FileLock | None) -> None:
-        self.path = path
+    def __init__(
+        self, manifest: dict[str, Any], storage: Files | Copy, ranks: Ranks = ALONE
+    ) -> None:
+        self.path = storage.path
         self.manifest = manifest
-        self._lock = held
+        self.ranks = ranks
+        self._storage = storage
         self._writing = threading.RLock()
         rows = self.rows()
-        self._size = (path / ROWS).stat().st_size
-        check_rows(path / ROWS, len(rows), self._contents)
+        storage.check(len(rows), self._contents)
         self.measured = measured_in(rows)
         self.mirrors = Mirrors()
         self.reopened: str | None = None  # the status it had, where a run that was over goes on
+        if storage.is_open and self.is_over:
+            self.reopened = self.status
+            del self.manifest["contents"]
+            self.update(status="running")
 
     # Making and opening
 
@@ -83,6 +81,7 @@ class Record:
         *,
         kind: str = "run",
         resume: bool = False,
+        ranks: Ranks = ALONE,
     ) -> Record:
         """Start a record in a new or empty folder, or go on with one.
 
@@ -91,24 +90,19 @@ class Record:
             config: what identifies the run; anything that JSON can hold.
             kind: ``"run"``, or ``"study"`` for a folder of runs.
             resume: go on with the record that is there, if its config is the same one.
+            ranks: the processes that measure together, such as ``lg.ranks()``, all of which call
+                this. The first of them writes the folder; what the others do with theirs is kept
+                in memory, so that all know what is measured already.
 
         Raises:
             RecordError: if the folder holds something else, another run, or a run that another
                 process is writing, or if it cannot be written.
         """
-        path, asked = Path(path), dict(plain(config or {}))
-        check_may_write(path, asked, kind, resume)
-        held = lock(path)
+        manifest, storage = opened(ranks, Path(path), dict(plain(config or {})), kind, resume)
         try:
-            check_may_write(path, asked, kind, resume)  # again, now that nobody else can write
-            record = cls(path, begun(path, asked, kind), held)
-            if record.is_over:
-                record.reopened = record.status
-                del record.manifest["contents"]
-                record.update(status="running")
-            return record
+            return ranks.together(lambda: cls(manifest, storage, ranks))
         except BaseException:
-            held.release()
+            storage.close()
             raise
 
     @classmethod
@@ -121,20 +115,18 @@ class Record:
         manifest = read_manifest(Path(path))
         if manifest is None:
             raise RecordError(f"{path} holds no record: expected a file {MANIFEST_FILE} in it")
-        return cls(Path(path), manifest, None)
+        return cls(manifest, Files(Path(path), None))
 
     def close(self) -> None:
         """Let other processes write, and close the mirrors."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._storage.close()
         self.mirrors.close()
 
     def __enter__(self) -> Record:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None and self._lock is not None and self.status == "running":
+        if error is None and self._storage.is_open and self.status == "running":
             self.finish()
         self.close()
 
@@ -194,7 +186,7 @@ class Record:
                     f"{error}, which is not what a record holds under that name"
                 ) from None
             self.manifest = manifest
-            write_json(self.path / MANIFEST_FILE, self.manifest)
+            self._storage.save(manifest)
 
     def finish(self, status: str = "finished", *, ended: str | None = None) -> None:
         """Say how the run ended, with what it then holds, and let go of the folder.
@@ -203,9 +195,7 @@ class Record:
             status: how it ended.
             ended: when, if it was before now.
         """
-        with (self.path / ROWS).open("rb") as rows:
-            os.fsync(rows.fileno())
-        contents = contents_of(self.path, len(self.rows()))
+        contents = self._storage.contents(len(self.rows()))
         self.update(status=status, ended=ended or now(), contents=contents)
         self.close()
 
@@ -234,13 +224,13 @@ class Record:
             raise ValueError(f"expected a row with step, metric and value, got {dict(row)}")
         content = plain(dict(row))
         checked = checked_row(content, self.manifest["kind"])
-        line = (json.dumps(content, allow_nan=False) + "\n").encode()
+        line = json.dumps(content, allow_nan=False).encode()
         with self._writing:
-            self._size = append_line(self.path / ROWS, line, self._size)
+            self._storage.append(line)
             self.measured |= measured_in([content])
             if SUPERSEDES in content:
                 self.measured = measured_in(self.rows())
-        if "metric" in content:
+        if "metric" in content and self.ranks.rank == 0:
             self.mirrors.write(checked)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -252,7 +242,12 @@ class Record:
             RecordError: if a row other than an incomplete last one cannot be read, or the file is
                 gone.
         """
-        return read_rows(self.path / ROWS, self.manifest["kind"])
+        return read_rows(self._storage.lines(), self.path / ROWS, self.manifest["kind"])
+
+    @property
+    def written(self) -> int:
+        """How many rows there are, also of those that do not stand any more."""
+        return len(self._storage.lines())
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, by step."""
@@ -280,7 +275,7 @@ class Record:
     def save_arrays(self, name: str, arrays: Mapping[str, Tensor], **facts: Any) -> None:
         """Write tensors and facts about them under a name, replacing what it held."""
         self._check_writable()
-        array_files.save(array_files.array_path(self.path, name), arrays, facts)
+        self._storage.save_arrays(name, arrays, facts)
 
     def load_arrays(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors and facts under a name; None if there are none.
@@ -293,7 +288,7 @@ class Record:
         return array_files.load(path, expected=name in self._contents.get("arrays", ()))
 
     def _check_writable(self) -> None:
-        if self._lock is None:
+        if not self._storage.is_open:
             raise RecordError(
                 f"{self.path} was opened for reading, or is closed; Record.create(path, config, "
                 "resume=True) opens it for writing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,12 @@ def checked_row(row: Any, kind: str) -> dict[str, Any]:
     return checked
 
 
-def read_rows(path: Path, kind: str) -> list[dict[str, Any]]:
-    """Read the complete rows of a file that stand; a last line without an end is left out.
+def read_rows(lines: Sequence[bytes], path: Path, kind: str) -> list[dict[str, Any]]:
+    """Read the rows of a file that stand.
 
     Raises:
-        RecordError: if one cannot be read, is of another form, or there is no file.
+        RecordError: if one cannot be read, or is of another form.
     """
-    try:
-        *lines, _incomplete = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from None
     rows = []
     for i, line in enumerate(lines):
         try:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from numbers import Integral
 
+from lossgeom.distributed import Ranks
+
 Schedule = Callable[[int], bool]
 
 
@@ -62,6 +64,13 @@ class At:
     def __call__(self, step: int) -> bool:
         """Whether to measure at this step."""
         return step in self.steps
+
+
+def is_due(due: Schedule, step: int, ranks: Ranks) -> bool:
+    """Whether to measure at a step; what a function says of it is what it says on rank 0."""
+    if isinstance(due, (Every, Logarithmic, At)):
+        return due(step)
+    return ranks.from_first(ranks.together(lambda: bool(due(step))))
 
 
 def as_schedule(every: int | Collection[int] | Schedule) -> Schedule:

@@ -18,8 +18,9 @@ from lossgeom.estimate import Estimate
 from lossgeom.metrics.geometry import Geometry, Part
 from lossgeom.metrics.structure import Structure
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.problem.passes import digest, fingerprint
+from lossgeom.problem.passes import Fingerprint, digest, fingerprint
 from lossgeom.recording.estimates import problem_facts, read_estimate, write_estimate
+from lossgeom.recording.measuring import METRIC, STEP, check_ranks, notes_of_all
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import MEASUREMENT, RecordError
 
@@ -54,6 +55,7 @@ def measure(
 
     Raises:
         RecordError: if the record is not of this kind, or holds a measurement of another problem.
+        ValueError: if the record is of other processes than the problem.
 
     >>> import tempfile
     >>> from torch import nn
@@ -70,23 +72,34 @@ def measure(
         )
     geometry = geometry or Geometry()
     wanted = (geometry,) if structure is None else (geometry, structure)
-    _describe(problem, record, geometry, wanted)
+    check_ranks(record, problem)
+    return problem.ranks.together(lambda: _measured(problem, record, wanted, around), level=STEP)
+
+
+def _measured(
+    problem: Problem,
+    record: Record,
+    wanted: Sequence[Geometry | Structure],
+    around: Callable[[Part], AbstractContextManager[object]],
+) -> dict[str, Estimate]:
+    _describe(problem, record, wanted)
     ended = record.manifest.get("ended")
     for part in _parts(wanted, problem):
         if all((0, name) in record.measured for name in part.labels):
             continue
         with around(part):
             started = time.perf_counter()
-            found = part.measure()
+            found = problem.ranks.together(part.measure, level=METRIC)
             seconds = time.perf_counter() - started
         if found.arrays:
             record.save_arrays(part.name, found.arrays, **found.facts)
         for name, estimate in found.estimates.items():
             write_estimate(record, 0, name, estimate, seconds, found.message)
         ended = None
+    notes = notes_of_all(problem)
     if ended is None:
-        record.update(notes=problem.notes)
-    elif new := [note for note in problem.notes if note not in record.manifest["notes"]]:
+        record.update(notes=notes)
+    elif new := [note for note in notes if note not in record.manifest["notes"]]:
         record.update(notes=[*record.manifest["notes"], *new])
     estimates = {row["metric"]: read_estimate(row) for row in record.rows() if "metric" in row}
     finite = all(math.isfinite(estimate.value) for estimate in estimates.values())
@@ -98,11 +111,9 @@ def _parts(wanted: Sequence[Geometry | Structure], problem: Problem) -> Iterator
     return chain.from_iterable(each.parts(problem) for each in wanted)
 
 
-def _describe(
-    problem: Problem, record: Record, geometry: Geometry, wanted: Sequence[Geometry | Structure]
-) -> None:
+def _describe(problem: Problem, record: Record, wanted: Sequence[Geometry | Structure]) -> None:
     """Write down what is measured, which must be what was measured before."""
-    facts = {**_facts(problem), "geometry": asdict(geometry)}
+    facts = {**_facts(problem), "geometry": asdict(wanted[0])}
     if record.measured:
         _check_same(record, {key: record.manifest.get(key) for key in facts}, facts)
         facts = {}
@@ -140,7 +151,7 @@ def _is_close(a: float | None, b: float | None) -> bool:
 
 def _facts(problem: Problem) -> dict[str, Any]:
     """Facts that tell one problem from another, from one pass over the data."""
-    sizes, prints, counts = [], [], []
+    found: list[tuple[int, Fingerprint, float]] = []
 
     @torch.no_grad()
     def seen(batch: Batch) -> tuple[float, float]:
@@ -149,12 +160,11 @@ def _facts(problem: Problem) -> dict[str, Any]:
             value = total.item()
         except NonFiniteError:
             value, count = math.nan, 1.0
-        sizes.append(len(batch))
-        prints.append(fingerprint(batch.raw))
-        counts.append(count)
+        found.append((len(batch), fingerprint(batch.raw), count))
         return value, count
 
     loss = problem.mean(seen)
+    sizes, prints, counts = zip(*problem.rows(lambda _: found), strict=True)
     finite = math.isfinite(loss)
     return {
         **problem_facts(problem),
@@ -164,7 +174,7 @@ def _facts(problem: Problem) -> dict[str, Any]:
         "terms": math.fsum(counts) if finite else None,
         "loss_value": loss if finite else None,
         "weights": _hash_of_weights(problem),
-        "data": _hash(tuple(prints)),
+        "data": _hash(prints),
     }
 
 

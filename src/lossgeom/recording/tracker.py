@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -11,9 +12,12 @@ from lossgeom.estimate import Estimate
 from lossgeom.messages.wording import unknown
 from lossgeom.metrics import Memory, Metric, StepMetric
 from lossgeom.problem import Problem
+from lossgeom.problem.live import take_live_buffers
 from lossgeom.recording.estimates import problem_facts
 from lossgeom.recording.measuring import (
+    STEP,
     OnError,
+    check_ranks,
     checked_metrics,
     end_block,
     measure_into,
@@ -23,7 +27,7 @@ from lossgeom.recording.measuring import (
 from lossgeom.recording.mirror import Mirror, checked_mirrors
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
-from lossgeom.recording.schedule import Schedule, as_schedule
+from lossgeom.recording.schedule import Schedule, as_schedule, is_due
 from lossgeom.recording.watch import Watch
 from lossgeom.stability import Threshold
 
@@ -57,7 +61,7 @@ class Tracker:
     Raises:
         TypeError: if record, metrics, mirrors or a step are of another type.
         ValueError: if two metrics have one name, or a threshold is of another one, or of another
-            matrix, or unknown.
+            matrix, or unknown; or if the record is of other processes than the problem.
         RecordError: if the record holds measurements of another problem: another loss, mode, number
             of parameters or dtype.
 
@@ -87,6 +91,7 @@ class Tracker:
             raise TypeError(
                 f"expected a Record, got {type(record).__name__}; make one with Record.create(path)"
             )
+        check_ranks(record, problem)
         self.metrics = checked_metrics(metrics)
         names = [metric.name for metric in metrics]
         for name, value in (thresholds or {}).items():
@@ -116,10 +121,14 @@ class Tracker:
             step = operator.index(step)
         except TypeError:
             raise TypeError(f"expected the step as an int, got {step!r}") from None
-        new = unmeasured(self.record, self.metrics, step) if self.due(step) else []
-        if not new:
-            return {}
+        ranks = self.problem.ranks
+        due = is_due(self.due, step, ranks)
+        new = unmeasured(self.record, self.metrics, step) if due else []
+        return ranks.together(lambda: self._measured(step, new), level=STEP) if new else {}
+
+    def _measured(self, step: int, new: list[Any]) -> dict[str, Estimate]:
         problem = self.problem.refreshed()
+        take_live_buffers(problem)
         found = measure_into(self.record, step, new, problem)
         beside = ", ".join(self.record.for_report.thresholds)
         if beside:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lossgeom.distributed import OtherRankError
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import GradientCosine, Memory, Metric, Step, StepMetric
 from lossgeom.problem import Problem
 from lossgeom.problem.live import flat_gradient, live_theta, take_live_buffers
 from lossgeom.recording.budget import BUDGET, Budget
-from lossgeom.recording.estimates import write_estimate
 from lossgeom.recording.going_on import GoingOn, give_back
 from lossgeom.recording.measuring import (
-    FAILED,
-    NOTHING,
+    ROWS_SAY_SO,
+    STEP,
     Failures,
     OnError,
     checked_metrics,
@@ -28,13 +27,21 @@ from lossgeom.recording.measuring import (
     note,
     unmeasured,
     warn_of_mode,
+    write_failed,
 )
 from lossgeom.recording.optimizer_hooks import Steps
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError
-from lossgeom.recording.schedule import At, Schedule
+from lossgeom.recording.schedule import Schedule, is_due
 from lossgeom.recording.verdicts import verdict_of
-from lossgeom.recording.watch_lines import LiveLine, count_of, no_step_in_words, values_in_words
+from lossgeom.recording.watch_lines import (
+    LiveLine,
+    count_of,
+    no_step_in_words,
+    out_of_order_in_words,
+    skipped_in_words,
+    values_in_words,
+)
 from lossgeom.recording.watched import check_settings, is_full_batch, of_others, tell
 from lossgeom.stability import OptimizerState, Verdict, optimizer_state, unwrapped_optimizer
 
@@ -95,21 +102,19 @@ class Watch:
         live: LiveLine | None = None,
         memory: Memory | None = None,
     ) -> None:
-        self._failures = Failures(on_error)
+        self._ranks, self._failures = problem.ranks, Failures(on_error, problem.ranks)
         if not optimizers:
             raise ValueError("expected at least one optimiser to watch, got none")
         check_settings(full_batch, first_step)
         self.problem = problem
         self.metrics = checked_metrics(metrics)
-        self.record = record
-        self.due = due
+        self.record, self.due = record, due
         self.optimizers = tuple(map(unwrapped_optimizer, optimizers))
         self.last: dict[str, Estimate] = {}
         self.skipped = self._left_out = 0  # in all, and since the last one that was measured
         self._measured = first_step  # the step of what was measured last
         self._budget = budget or Budget(None)
-        self._full_batch = full_batch
-        self._live = live
+        self._full_batch, self._live = full_batch, live
         self._memory = Memory() if memory is None else memory
         self._cosines = record.series(GradientCosine.name)[1]
         self._size = problem.theta.numel()
@@ -119,6 +124,7 @@ class Watch:
         self._stopped: RecordError | None = None
         from_checkpoint = bool(first_step) or memory is not None
         self._going_on = GoingOn(record, first_step, from_checkpoint=from_checkpoint)
+        self._followed = False  # whether a step has begun that is measured at its end
         self._others = of_others(problem, self.optimizers)
         if self._others:
             self._failures.warn("others", self._others)
@@ -139,10 +145,7 @@ class Watch:
         if self._stopped:
             lines.append(f"{STOPPED}: {self._stopped}")
         if self.skipped:
-            lines.append(
-                f"{count_of(self.skipped, 'due step')} not measured, to keep to "
-                f"{self._budget.share:.3g} of the time; budget=None measures all"
-            )
+            lines.append(skipped_in_words(self.skipped, self._budget.share))
         lines.append(str(self.verdict()))
         return "\n".join(line for line in lines if line)
 
@@ -196,22 +199,25 @@ class Watch:
     def wants(self, step: int) -> bool:
         """Whether to measure a step."""
         try:
-            return bool(self.due(step))
+            return is_due(self.due, step, self._ranks)
         except Exception as error:
             self._failures.add("the schedule", step, error, "this step is left out")
             return False
 
     def begin(self, step: int) -> Problem | None:
         """Copy the model before a step, unless that would be beyond the budget."""
-        new = self._unmeasured(step)
+        self._followed = False
+        new = unmeasured(self.record, self.metrics, step)
         if not new and not self._going_on.compares(step):
             return None
-        if not self._budget.allows():
-            self.skipped += bool(new)
-            self._left_out += bool(new)
+        stopped, allowed = self._ranks.from_first((bool(self._stopped), self._budget.allows()))
+        if stopped or not allowed:
+            self.skipped += (left_out := bool(new) and not stopped)
+            self._left_out += left_out
             return None
         with self._budget.spending():
-            before = self.problem.refreshed()
+            before = self._ranks.together(self.problem.refreshed, level=STEP)
+        self._followed = True
         if self._size != before.theta.numel():  # some are trained that were not before
             self._size = before.theta.numel()
             self._memory.clear()
@@ -225,14 +231,10 @@ class Watch:
         out_of_order: bool,
     ) -> None:
         """Measure a step from the copy of the model before it."""
-        with self._budget.spending(more=True):
-            if out_of_order:
-                self._failures.warn(
-                    "order",
-                    f"step {step} ended without a step of each of {', '.join(self._kinds)}: a "
-                    "step ends with the last of them; pass optimisers in the order in which they "
-                    "step",
-                )
+        if out_of_order:
+            self._failures.warn("order", out_of_order_in_words(step, self._kinds))
+
+        def measured() -> None:
             take_live_buffers(begun)  # of the step's forward pass, which a closure makes in it
             taken = Step(
                 before=begun,
@@ -245,23 +247,24 @@ class Watch:
                 self._compare(step, taken)
             self._tell_left_out()
             self._measure(step, taken)
+
+        self._followed = False
+        with self._budget.spending(more=True):
+            self._ranks.together(measured, level=STEP)
         if self._live is not None:
             self._live.show(f"step {step}: {values_in_words(self.last)}")
 
     def failed(self, step: int, error: Exception) -> None:
         """Write down that nothing could be measured at a step, or raise the error."""
+        if self._followed:  # and is waited for by others at the end of the step
+            self._followed = False
+            with suppress(OtherRankError):
+                self._ranks.together(lambda: None, level=STEP)
         if isinstance(error, RecordError):  # nothing can be written there any more
-            self.due, self._stopped = At(()), error
-            self._failures.add("the step", step, error, STOPPED)
-            return
-        self._failures.add("the step", step, error)
-        with suppress(RecordError, OSError):
-            for metric in self._unmeasured(step):
-                name, message = metric.name, described(error)
-                write_estimate(self.record, step, name, NOTHING, 0.0, message, status=FAILED)
-
-    def _unmeasured(self, step: int) -> list[Any]:
-        return unmeasured(self.record, self.metrics, step)
+            self._stopped = error
+        self._failures.add("the step", step, error, STOPPED if self._stopped else ROWS_SAY_SO)
+        if not self._stopped:
+            write_failed(self.record, step, self.metrics, error)
 
     def _compare(self, step: int, taken: Step) -> None:
         """Let only this run stand in the record."""
@@ -272,8 +275,8 @@ class Watch:
 
     def _tell(self, state: OptimizerState, full_batch: bool | None) -> None:
         """Write into the manifest what is known of the optimisers."""
-        share = self._budget.share
-        tell(self.record, state, full_batch, first_step=self._first, budget=share)
+        known = {"first_step": self._first, "budget": self._budget.share}
+        tell(self.record, state, full_batch, **known)
         note(self.record, *filter(None, [self._others]))
 
     def _measure(self, step: int, taken: Step) -> None:

@@ -59,6 +59,22 @@ def no_step_in_words(optimizers: Sequence[Optimizer], seen: Collection[int]) -> 
     )
 
 
+def out_of_order_in_words(step: int, kinds: Sequence[str]) -> str:
+    """That not all optimisers stepped before the last one did."""
+    return (
+        f"step {step} ended without a step of each of {', '.join(kinds)}: a step ends with the "
+        "last of them; pass optimisers in the order in which they step"
+    )
+
+
+def skipped_in_words(steps: int, share: float | None) -> str:
+    """How many steps were left out for the budget."""
+    return (
+        f"{count_of(steps, 'due step')} not measured, to keep to {share:.3g} of the time; "
+        "budget=None measures all"
+    )
+
+
 class LiveLine:
     """One line at the bottom of a terminal, written over and over.
 

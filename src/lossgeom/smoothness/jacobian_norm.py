@@ -87,10 +87,14 @@ def jacobian_norms(
     """
     search = Search(norm, method, tol, max_steps, probes, seed)
     problem = checked_problem(problem).in_mode("eval")
-    function = InputFunction(problem, outputs, wrt, embedding)
 
-    def of_batch(batch: Batch) -> list[JacobianNorms]:
-        found = pieces(problem, function.at, batch, search)
-        return [search.of(point, chosen) for point, chosen in found]
+    def of_share(here: Problem) -> list[list[JacobianNorms]]:
+        function = InputFunction(here, outputs, wrt, embedding)
 
-    return joined(problem.over_batches(of_batch))
+        def of_batch(batch: Batch) -> list[JacobianNorms]:
+            found = pieces(here, function.at, batch, search)
+            return [search.of(point, chosen) for point, chosen in found]
+
+        return here.over_batches(of_batch)
+
+    return joined(problem.rows(of_share))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,16 +90,33 @@ def largest_jacobian_norm(
     LargestJacobianNorm(value=2.0, example=1, examples=2, pruned=0)
     """
     problem = checked_problem(problem).in_mode("eval")
-    function = InputFunction(problem, outputs, wrt, embedding)
-    running, every_row = _Running(), Search(method="exact")
 
-    def of_batch(batch: Batch) -> None:
-        for point, _ in pieces(problem, function.at, batch, every_row):
-            running.see(point)
+    def of_share(here: Problem) -> list[LargestJacobianNorm]:
+        function = InputFunction(here, outputs, wrt, embedding)
+        running, every_row = _Running(), Search(method="exact")
 
-    problem.over_batches(of_batch)
-    solved = running.solved
-    return LargestJacobianNorm(running.best, running.place, running.seen, running.seen - solved)
+        def of_batch(batch: Batch) -> None:
+            for point, _ in pieces(here, function.at, batch, every_row):
+                running.see(point)
+
+        here.over_batches(of_batch)
+        seen = running.seen
+        return [LargestJacobianNorm(running.best, running.place, seen, seen - running.solved)]
+
+    return _largest(problem.rows(of_share))
+
+
+def _largest(shares: Sequence[LargestJacobianNorm]) -> LargestJacobianNorm:
+    """The largest of the norms of some shares of the data, up to rounding in the first of them."""
+    best = max(share.value for share in shares)
+    place = next(i for i, share in enumerate(shares) if share.value >= best * (1 - TIE))
+    before = sum(share.examples for share in shares[:place])
+    return LargestJacobianNorm(
+        best,
+        before + shares[place].example,
+        sum(share.examples for share in shares),
+        sum(share.pruned for share in shares),
+    )
 
 
 class _Running:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,8 +32,12 @@ def vector_layers(problem: Problem) -> dict[str, bool]:
     {'0': True, '2': False}
     """
     problem = checked_problem(problem).in_mode("eval")
-    batch = problem.in_examples(problem.first_batch())
-    return parameter_function(problem, "logits", batch, scaled=False).layers
+
+    def of_share(here: Problem) -> list[dict[str, bool]]:
+        batch = here.in_examples(here.first_batch())
+        return [parameter_function(here, "logits", batch, scaled=False).layers]
+
+    return problem.rows(of_share)[0]
 
 
 def layer_singular_values(problem: Problem, layer: str | None = None) -> Float[Tensor, "N n"]:
@@ -60,13 +66,13 @@ def layer_singular_values(problem: Problem, layer: str | None = None) -> Float[T
     problem = checked_problem(problem).in_mode("eval")
     every_row = Search(method="exact")
 
-    def of_batch(batch: Batch) -> Tensor:
-        batch = problem.in_examples(batch)
-        found = layer_at(problem, batch, layer)
-        points = pieces(problem, lambda part: found.at(problem, part), batch, every_row)
+    def of_batch(here: Problem, batch: Batch) -> Tensor:
+        batch = here.in_examples(batch)
+        found = layer_at(here, batch, layer)
+        points = pieces(here, lambda part: found.at(here, part), batch, every_row)
         D = found.input_shape.numel()
         rows = [checked(all_rows(point))[..., :D].double() for point, _ in points]
         values: Tensor = torch.linalg.svdvals(torch.cat(rows))
         return values
 
-    return torch.cat(problem.over_batches(of_batch))
+    return torch.cat(problem.rows(lambda here: here.over_batches(partial(of_batch, here))))

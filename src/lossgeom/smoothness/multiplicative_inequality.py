@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -153,11 +154,11 @@ def multiplicative_inequality(
             "expected a problem without autocast, which rounds by more than what is compared here"
         )
 
-    def of_batch(batch: Batch) -> _Sides:
-        batch = problem.in_examples(batch)
-        return _sides(problem, batch, layer_at(problem, batch, layer), orders, memory_budget)
+    def of_batch(here: Problem, batch: Batch) -> _Sides:
+        batch = here.in_examples(batch)
+        return _sides(here, batch, layer_at(here, batch, layer), orders, memory_budget)
 
-    batches = problem.over_batches(of_batch)
+    batches = problem.rows(lambda here: here.over_batches(partial(of_batch, here)))
     if len({sides.left.shape[1] for sides in batches}) > 1:
         raise ValueError("expected as many outputs in every batch; measure the batches one by one")
     return {k: _joined(batches, k, place) for place, k in enumerate(orders)}
@@ -168,13 +169,15 @@ class _Sides:
     """Norms at the examples of a batch for every order.
 
     Attributes:
-        first: the layer.
+        layer: name of the layer.
+        operator_norms: of the transposed layer, or bounds on them, for every order.
         left: norms of the gradients in the input.
         u: norms of the gradients in what the layer puts out.
         inputs: norms of the inputs.
     """
 
-    first: LinearLayer
+    layer: str
+    operator_norms: tuple[float, ...]
     left: Float[Tensor, "B C r"]
     u: Float[Tensor, "B C r"]
     inputs: Float[Tensor, "B r"]
@@ -204,17 +207,17 @@ def _sides(
     found = reduced_gradients(problem, lambda b: first.at(problem, b), batch, norms, memory_budget)
     left, u = found.chunk(2, dim=2)
     inputs = power_norms(first.inputs(problem, batch), orders)
-    return _Sides(first, left, u, inputs)
+    return _Sides(first.label, tuple(map(first.transposed_norm, orders)), left, u, inputs)
 
 
 def _joined(batches: Sequence[_Sides], k: int, place: int) -> MultiplicativeInequality:
     """Both sides for order k; the norm of u x^T is that of u times that of x."""
-    operator_norms = [sides.first.transposed_norm(k) for sides in batches]
+    operator_norms = [sides.operator_norms[place] for sides in batches]
     left = torch.cat([sides.left[..., place] for sides in batches])
     right = [n * sides.u[..., place] for n, sides in zip(operator_norms, batches, strict=True)]
     in_weights = [sides.u[..., place] * sides.inputs[:, None, place] for sides in batches]
     return MultiplicativeInequality(
-        batches[0].first.label,
+        batches[0].layer,
         k,
         left,
         torch.cat(right),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -68,18 +70,18 @@ def parameter_jacobian_norms(
     search = Search(norm, method, tol, max_steps, probes, seed)
     problem = checked_problem(problem).in_mode("eval")
 
-    def of_batch(batch: Batch) -> list[JacobianNorms]:
-        batch = problem.in_examples(batch)
+    def of_batch(here: Problem, batch: Batch) -> list[JacobianNorms]:
+        batch = here.in_examples(batch)
         if callable(outputs):
-            _check_alone(problem, outputs, batch)
-        function = parameter_function(problem, outputs, batch, scaled=True)
+            _check_alone(here, outputs, batch)
+        function = parameter_function(here, outputs, batch, scaled=True)
         if not function.others:
-            found = pieces(problem, function.at, batch, search)
+            found = pieces(here, function.at, batch, search)
             return [search.of(point, chosen) for point, chosen in found]
         points = (function.at(batch.examples(i, i + 1)) for i in range(len(batch)))
         return [search.of(point, search.choice(point)) for point in points]
 
-    return joined(problem.over_batches(of_batch))
+    return joined(problem.rows(lambda here: here.over_batches(partial(of_batch, here))))
 
 
 @torch.no_grad()

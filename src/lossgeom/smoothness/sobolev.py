@@ -100,27 +100,33 @@ def sobolev_seminorms(
     orders = checked_orders(orders)
     problem = checked_problem(problem).in_mode("eval")
     every = [1, *orders]  # the first is Euclidean
-    if of == "parameters":
-        guard(problem, problem.first_batch(), order=1)
 
-    def in_input(batch: Batch) -> Linearized:
-        return linearized_in(problem, "logits", batch, differentiable_input(batch))
-
-    def of_batch(batch: Batch) -> Tensor:
-        batch = problem.in_examples(batch)
+    def of_share(here: Problem) -> list[Tensor]:
         if of == "parameters":
-            return _parameter_norms(problem, batch, every, memory_budget)
-        return reduced_gradients(
-            problem, in_input, batch, lambda G: power_norms(G, every), memory_budget
-        )
+            guard(here, here.first_batch(), order=1)
+        norms = _parameter_norms if of == "parameters" else _input_norms
+        return here.over_batches(lambda b: norms(here, here.in_examples(b), every, memory_budget))
 
-    batches = problem.over_batches(of_batch)
+    batches = problem.rows(of_share)
     N = sum(len(norms) for norms in batches)
     norms = torch.cat([norms.flatten(0, 1) for norms in batches])
     return SobolevSeminorms(
         of,
         {k: seminorm(norms[:, place], k, N) for place, k in enumerate(orders, 1)},
         {k: seminorm(norms[:, 0], k, N) for k in orders},
+    )
+
+
+def _input_norms(
+    problem: Problem, batch: Batch, orders: Sequence[int], memory_budget: int
+) -> Float[Tensor, "B C r"]:
+    """The l_2k norm of the gradient of every output in the input, for each order k."""
+
+    def linearize(batch: Batch) -> Linearized:
+        return linearized_in(problem, "logits", batch, differentiable_input(batch))
+
+    return reduced_gradients(
+        problem, linearize, batch, lambda G: power_norms(G, orders), memory_budget
     )
 
 

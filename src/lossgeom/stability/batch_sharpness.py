@@ -13,7 +13,7 @@ from torch import Tensor
 from lossgeom.estimate import Estimate
 from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.minibatches import each_batch, sampled_batches
+from lossgeom.problem.minibatches import each_batch, sampled_batches, whole
 from lossgeom.stability.along import checked_update, curvature_along, dot
 from lossgeom.stability.undefined import UndefinedError
 
@@ -80,6 +80,7 @@ def batch_sharpness(
     if target is not None:
         check_number("target", target, 0)
     v = None if pushed is None or not pushed.any() else checked_update(problem, pushed)
+    problem = whole(problem)
     sizes = problem.over_batches(len)
     parts, all_there = each_batch(problem), len(sizes) == 1
     if batch_size is not None:

@@ -18,7 +18,7 @@ from lossgeom.linalg import EigenPairs, top_eigenpairs
 from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.minibatches import each_batch, sampled_batches
+from lossgeom.problem.minibatches import each_batch, sampled_batches, whole
 from lossgeom.problem.network import check_differentiable_again
 from lossgeom.stability.along import checked_update, dot, gradient_at
 from lossgeom.stability.undefined import UndefinedError
@@ -161,6 +161,7 @@ def noise_along(
     check_at_least(2, batches=batches)
     check_at_least(1, batch_size=batch_size)
     check_at_least(0, seed=seed)
+    problem = whole(problem)
     sizes = problem.over_batches(len)
     if batch_size == sum(sizes):
         return Estimate(0.0, stderr=0.0)
