@@ -182,11 +182,9 @@ class Problem:
     def with_parameters(self, parameters: str | Sequence[str]) -> Problem:
         """The same problem in some parameters, by patterns such as "1.*"; the others are held."""
         network = self.network.restricted(self.theta, parameters)
-        return self._with(
-            evaluation=replace(self.evaluation, network=network),
-            theta=network.theta,
-            _copied=partial(self._copied, parameters=list(map(glob.escape, network.names))),
-        )
+        copied = partial(self._copied, parameters=list(map(glob.escape, network.names)))
+        at = replace(self.evaluation, network=network)
+        return self._with(evaluation=at, theta=network.theta, _copied=copied)
 
     def at(self, theta: Float[Tensor, " P"]) -> Problem:
         """The same problem at other parameters; the model keeps its own."""
@@ -298,6 +296,6 @@ class Problem:
 
 def checked_problem(problem: Problem) -> Problem:
     """A problem, or an error that says what to make."""
-    if not isinstance(problem, Problem):
-        raise TypeError(f"expected a Problem(model, loss, batches), got {type(problem).__name__}")
-    return problem
+    if isinstance(problem, Problem):
+        return problem
+    raise TypeError(f"expected a Problem(model, loss, batches), got {type(problem).__name__}")
