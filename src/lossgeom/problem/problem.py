@@ -58,8 +58,7 @@ class Problem:
         dtype: torch.float32 or torch.float64, to measure in, whatever the model says on its way.
         autocast: a type such as torch.bfloat16 to run model and loss in, as training does.
         check: whether derivatives are compared with differences, see ``check_derivatives``.
-        ranks: the processes that share the data, or a model under ``fully_shard``, such as
-            ``lg.ranks()``; batches are this process's. Left out, it is this process alone.
+        ranks: the processes that share the data, as of ``lg.ranks()``; batches are this one's part.
 
     Raises:
         TypeError, ValueError: for input that cannot be measured; each says what was expected.
@@ -122,8 +121,8 @@ class Problem:
         return other
 
     def __repr__(self) -> str:
-        P, loss, mode = self.theta.numel(), self.criterion.name, self.mode
-        return f"Problem({type(self.model).__name__}, {loss!r}, {P=}, {mode=})"
+        of = f"{type(self.model).__name__}, {self.criterion.name!r}, P={self.theta.numel()}"
+        return f"Problem({of}, mode={self.mode!r})"
 
     @property
     def network(self) -> Network:
@@ -248,8 +247,8 @@ class Problem:
 
     def reduced(self, find: Callable[[Problem], Parts[Summand]]) -> tuple[Summand, float]:
         """The sum over processes of what a function finds of each one's share, and its divisor."""
-        loss, here, device = self.evaluation.criterion, self.local, self.theta.device
-        return reduced(self.ranks, loss, partial(find, here), self._alike, device)
+        find_here = partial(find, self.local)
+        return reduced(self.ranks, self.criterion, find_here, self._alike, self.theta.device)
 
     def rows(self, find: Callable[[Problem], Sequence[T]]) -> list[T]:
         """What a function finds of each process's share, such as of its batches, in their order."""
@@ -271,8 +270,8 @@ class Problem:
 
     def loss(self) -> float:
         """The empirical loss; costs one forward pass."""
-        of_batch = partial(self.evaluation.loss, self.theta)
-        return self.cache.value(Key(Problem.loss), lambda: self.mean(of_batch))
+        find = partial(self.mean, partial(self.evaluation.loss, self.theta))
+        return self.cache.value(Key(Problem.loss), find)
 
     def label_entropy(self) -> float:
         """The least value that the labels allow the loss, if it is known; one forward pass."""
