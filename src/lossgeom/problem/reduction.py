@@ -56,17 +56,17 @@ def rows(
 ) -> list[T]:
     """What each process finds of its share of the data, in their order."""
 
-    def found() -> Sequence[T]:
+    def found() -> Sequence[T] | None:
         try:
             return find()
         except NoBatchesError:  # there may be some elsewhere
-            return []
+            return None
 
     part = ranks.together(found, lambda _: alike() | described(find))
-    every = [each for part in ranks.gathered(part) for each in part]
-    if not every:
+    parts = [part for part in ranks.gathered(part) if part is not None]
+    if not parts:
         raise NoBatchesError
-    return every
+    return [each for part in parts for each in part]
 
 
 def in_order(at: Evaluation, data: Data, ranks: Ranks) -> Evaluation:
