@@ -74,11 +74,11 @@ def test_all_that_is_made_of_batches_is_summed_and_divided_in_one_place():
     problem = problem_of()
     total, divisor = problem.reduced(lambda _: [(1.5, 2), (2.5, 3)])
     assert (total, divisor) == (4.0, 5.0)
-    parts = [torch.ones(2), torch.full((2,), 2.0)]
-    total, divisor = problem.reduced(lambda _: [(part, 1) for part in parts])
+    parts = [torch.ones(2), torch.full((2,), 2.0), torch.zeros(2)]
+    total, divisor = problem.reduced(lambda _: ((part, 1) for part in parts))
     assert total.tolist() == [3, 3]
-    assert divisor == 2
-    assert parts[0].tolist() == [1, 1]  # is not what the others were added to
+    assert divisor == 3
+    assert [part.tolist() for part in parts] == [[1, 1], [2, 2], [0, 0]]  # nothing was added to
     summed = problem.with_loss(replace(problem.criterion, average=False))
     assert summed.reduced(lambda _: [(1.5, 2), (2.5, 3)]) == (4.0, 1.0)
     with pytest.raises(ValueError, match="are all targets ignored"):

@@ -140,16 +140,6 @@ def worth_holding(device: torch.device, on_cpu: int) -> int:
     return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else on_cpu
 
 
-def accumulate(total: list[Tensor], part: Tensor) -> None:
-    """Add a part to a sum, which needs no memory before there are two, and changes none of them."""
-    if not total:
-        total.append(part)
-    elif len(total) == 1:
-        total[:] = [total[0] + part, part.new_empty(0)]  # a sum of its own from here on
-    else:
-        total[0] += part
-
-
 @dataclass(frozen=True)
 class GraphSize:
     """What a few examples show of the graph of a gradient.

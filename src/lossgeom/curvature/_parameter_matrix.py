@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.memory_budget import Kept, Linearization, accumulate, with_bytes
+from lossgeom.autodiff.memory_budget import Kept, Linearization, with_bytes
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
@@ -26,6 +26,7 @@ from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.problem.network import check_differentiable_again
+from lossgeom.problem.reduction import Sum
 from lossgeom.trust.trial import WHOLE, guard, on_few
 
 Product = Callable[..., Tensor]  # of a vector, and whether it is the last one
@@ -137,11 +138,12 @@ class ParameterMatrix(ProblemMatrix):
 
     def _summed(self, rows: Tensor, _: Problem) -> list[tuple[Float[Tensor, "k P"], float]]:
         """Multiply some vectors by the sum of the matrices of all pieces; also count terms."""
-        total, made = list[Tensor](), partial(self._made, rows)
+        added, made = Sum(), partial(self._made, rows)
         first, use = partial(made, self._kept.memory.budget != 0), partial(each_row, rows)
-        add = partial(accumulate, total)
-        self._kept.over_batches(first, lambda piece: made(False, piece)[0], use, add, self._pieces)
-        return [(part, self._kept.terms) for part in total[:1]]
+        self._kept.over_batches(
+            first, lambda piece: made(False, piece)[0], use, added.add, self._pieces
+        )
+        return [(added.total, self._kept.terms)] if added.counts else []
 
     def _made(
         self, rows: Tensor, keeps: bool, piece: Batch

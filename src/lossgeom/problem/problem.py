@@ -23,7 +23,7 @@ from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data
-from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced, rows
+from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced, rows, summed
 from lossgeom.problem.repeatable import data_of
 from lossgeom.problem.sharded import whole_model
 
@@ -260,7 +260,7 @@ class Problem:
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""
-        total, divisor = self.reduced(partial(Problem.over_batches, function=terms))
+        total, divisor = self.reduced(partial(summed, over=Problem.over_batches, function=terms))
         return total / divisor
 
     def cached(self, function: Callable[..., T], *args: Hashable, **kwargs: Hashable) -> T:

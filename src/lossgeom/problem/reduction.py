@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from lossgeom.batches import Batch
 from lossgeom.distributed import Ranks
 from lossgeom.losses import Loss
 from lossgeom.messages.alike import described
@@ -20,6 +21,7 @@ from lossgeom.problem.passes import Data, NoBatchesError, digest
 
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
+Here = TypeVar("Here")
 Parts = Iterable[tuple[Summand, float]]  # each with its number of terms
 
 
@@ -43,12 +45,42 @@ def reduced(
 
 
 def _added(parts: Parts[Summand]) -> tuple[Summand | None, float]:
-    total: Any = None
-    counts: list[float] = []
+    added = Sum()
     for part, terms in parts:
-        total = part if total is None else total + part
-        counts.append(terms)
-    return total, math.fsum(counts)
+        added.add(part, terms)
+    return added.total, math.fsum(added.counts)
+
+
+@dataclass
+class Sum:
+    """A sum of parts, of which it changes none, in memory of its own from the second one on.
+
+    Attributes:
+        total: of the parts.
+        counts: their numbers of terms.
+    """
+
+    total: Any = None
+    counts: list[float] = field(default_factory=list)
+
+    def add(self, part: float | Tensor, terms: float = 0.0) -> None:
+        """Add a part."""
+        if len(self.counts) < 2:
+            self.total = part if self.total is None else self.total + part
+        else:
+            self.total += part
+        self.counts.append(terms)
+
+
+def summed(
+    here: Here,
+    over: Callable[[Here, Callable[[Batch], None]], Any],
+    function: Callable[[Batch], tuple[Summand, float]],
+) -> Parts[Summand]:
+    """The sum of what is found of each batch, of which one part is held at a time."""
+    added = Sum()
+    over(here, lambda batch: added.add(*function(batch)))
+    return [(added.total, math.fsum(added.counts))] if added.counts else []
 
 
 def rows(
