@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.autodiff.memory_budget import with_bytes
+from lossgeom.problem.graphs import with_bytes
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lossgeom as lg
+from lossgeom.problem.recomputation import bytes_of_parts
 from tests.integrations.frameworks import assert_examples_run, assert_page_runs, framework
 from tests.integrations.runs import (
     FEW,
@@ -169,8 +170,25 @@ def test_the_loss_of_a_language_model_is_the_one_that_is_trained(tmp_path, hf, m
     steps, losses = geometry.run.record.series("loss")
     assert steps == [0, 1]
     assert losses == pytest.approx(trained, rel=1e-2 if "bf16" in settings else 1e-5)
-    checkpointed = [note for note in geometry.run.record.for_report.notes if "checkpoint" in note]
-    assert len(checkpointed) == ("activation_checkpointing" in settings)
+    assert not [note for note in geometry.run.record.for_report.notes if "checkpoint" in note]
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_layers_that_are_computed_again_are_so_in_both_modes(hf, mode):
+    """Without the keys and values that they would keep for the next token."""
+    torch.manual_seed(0)
+    sizes = {"n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2, "bos_token_id": 0}
+    model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=13, eos_token_id=0, **sizes))
+    tokens = torch.stack([each["input_ids"] for each in texts()])
+    data, products = [{"input_ids": tokens, "labels": tokens}], []
+    for _ in range(2):
+        p = lg.Problem(model, "next_token_cross_entropy", data, mode=mode, seed=0)
+        products.append(lg.Hessian(p) @ torch.ones_like(p.theta))
+        model.activation_checkpointing_enable()
+    torch.testing.assert_close(*products)
+    parts = bytes_of_parts(p.outputs(p.leaf(), p.first_batch()))
+    assert len(parts) == 2
+    assert model.is_activation_checkpointing
 
 
 def test_only_the_adapter_of_a_model_is_measured(tmp_path, hf, monitor):

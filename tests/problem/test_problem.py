@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lossgeom as lg
@@ -414,11 +413,6 @@ class Counting(nn.Linear):
         return super().forward(x) * self.calls
 
 
-class Checkpointed(nn.Linear):
-    def forward(self, x):
-        return checkpoint(super().forward, x, use_reentrant=False)
-
-
 class Lucky(nn.Linear):
     def __init__(self, draw):
         super().__init__(4, 3)
@@ -443,7 +437,6 @@ class Small(Counting):
         (Counting(4, 3), r"two evaluations of the model .* differ"),
         (Small(4, 3), r"two evaluations of the model .* differ"),
         (Lucky(np.random.default_rng(0).random), r"two evaluations of the model .* differ"),
-        (Checkpointed(4, 3), r"activation checkpointing .* switch it off"),
         (Lucky(lambda: random.random()), "the model drew random numbers"),
         (Lucky(lambda: np.random.rand()), "the model drew random numbers"),
     ],

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lossgeom.linalg import LinearOperator
 from lossgeom.linalg.operator import MatrixFree
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
-from lossgeom.problem.network import check_differentiable_again
 
 LARGEST_ROWS = 2 * 2**30  # bytes of a Jacobian that is kept row by row
 

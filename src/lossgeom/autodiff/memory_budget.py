@@ -11,15 +11,14 @@ from weakref import WeakMethod
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossgeom.batches import Batch
 from lossgeom.distributed import ALONE, Ranks
 from lossgeom.linalg import Memory, plain_arithmetic
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.graphs import graph_nodes, with_bytes
 from lossgeom.problem.isolation import hooks_undone
-from lossgeom.problem.network import graph_nodes
+from lossgeom.problem.recomputation import bytes_of_parts
 
 HALF = 2  # of the few examples that show the size of a graph
 GRAPHS = "graphs and recordings, kept between products"
@@ -148,17 +147,20 @@ class GraphSize:
         bytes_each: about what it saves for an example.
         convolutions: whether there are any.
         bytes_shared: about what it saves once for all, beside parameters.
+        bytes_again: what it would save besides for an example if nothing were computed again.
     """
 
     bytes_each: float
     convolutions: bool
     bytes_shared: float = 0.0
+    bytes_again: float = 0.0
 
 
 def graph_size(small: Problem) -> GraphSize:
     """Look at the graph of the loss of a problem on a few examples.
 
-    That of its gradient saves 1.1 to 2.1 times as much, in networks of all kinds.
+    That of its gradient saves 1.1 to 2.1 times as much, in networks of all kinds. Of the parts that
+    are computed again, the largest is there with the rest.
     """
     at, few, theta = small.evaluation, small.first_batch(), small.leaf()
 
@@ -166,9 +168,11 @@ def graph_size(small: Problem) -> GraphSize:
         with at.network.undone():
             outputs, storages = with_bytes(at.outputs, theta, batch)
             (total, _), of_loss = with_bytes(at.terms, outputs, batch)
-        return sum({**storages, **of_loss}.values()), total
+        largest = max(bytes_of_parts(total), default=0)
+        return sum({**storages, **of_loss}.values()) + largest, total
 
     (whole, total), n = saved(few), len(few)
+    parts = bytes_of_parts(total)
     shared = min(whole, theta.nbytes)
     with suppress(Exception):  # of whatever a model says to fewer examples
         if n > HALF:  # what is made of parameters, such as in autocast, is shared by all examples
@@ -177,45 +181,10 @@ def graph_size(small: Problem) -> GraphSize:
     times = 2 if at.autocast is None else 4  # what is saved rounded is worked on in full
     return GraphSize(
         times * (whole - shared) / n,
-        any("Convolution" in node.name() for node in graph_nodes(total)),
+        not parts and any("Convolution" in node.name() for node in graph_nodes(total)),
         times * max(0, shared - theta.nbytes),
+        times * (sum(parts) - max(parts, default=0)) / n,
     )
-
-
-def with_bytes(
-    make: Callable[..., Result], *given: Any, **named: Any
-) -> tuple[Result, dict[int, int]]:
-    """Call a function, and count the bytes that graphs save of it, by the memory they are in.
-
-    Under ``torch.func`` in a model, which has no hooks on saved tensors, it is at most that: all
-    that is computed.
-    """
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> tuple[Tensor, int]:
-        storages.update(_memory(tensor))
-        # the tensor itself would hold the node that holds it
-        return tensor.detach(), tensor._version
-
-    try:
-        with saved_tensors_hooks(pack, _unpack):
-            return make(*given, **named), storages
-    except RuntimeError as error:
-        if "saved tensor hooks" not in str(error):
-            raise
-    with _Results() as results:
-        return make(*given, **named), results.sizes
-
-
-def _unpack(saved: tuple[Tensor, int]) -> Tensor:
-    """Return a saved tensor; refuse one that was changed since, as autograd does without hooks."""
-    tensor, version = saved
-    if tensor._version != version:
-        raise RuntimeError(
-            "the model changes in place what its derivative needs; autograd refuses its backward "
-            "pass, too"
-        )
-    return tensor
 
 
 def with_sizes(problem: Problem, make: Callable[[], Result]) -> tuple[Result, list[int]]:
@@ -227,38 +196,3 @@ def with_sizes(problem: Problem, make: Callable[[], Result]) -> tuple[Result, li
     tensors = (problem.theta, *problem.network.constants())
     shared = {tensor.untyped_storage()._cdata for tensor in tensors}
     return made, [size for storage, size in storages.items() if storage not in shared]
-
-
-class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A mode that counts the bytes of all results that have memory of their own."""
-
-    def __init__(self) -> None:
-        TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
-        self.sizes: dict[int, int] = {}  # by their order
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keep the compiler out of this, which takes seconds to import."""
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        known = {key for part in args if isinstance(part, Tensor) for key in _memory(part)}
-        for part in results if isinstance(results, (tuple, list)) else [results]:
-            if isinstance(part, Tensor) and not known & _memory(part).keys():
-                self.sizes[len(self.sizes)] = sum(_memory(part).values())
-        return results
-
-
-def _memory(tensor: Tensor) -> dict[int, int]:
-    """Bytes of a tensor by the memory they are in; of a sparse one, those of its parts."""
-    if tensor.layout == torch.sparse_coo:
-        parts = [tensor._indices(), tensor._values()]
-    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
-    else:
-        parts = [tensor]
-    storages = [part.untyped_storage() for part in parts]
-    return {storage._cdata: storage.nbytes() for storage in storages}

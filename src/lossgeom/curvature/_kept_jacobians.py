@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
-from lossgeom.autodiff.memory_budget import Kept, Linearization, with_bytes
+from lossgeom.autodiff.memory_budget import Kept, Linearization
 from lossgeom.batches import Batch
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem
+from lossgeom.problem.graphs import with_bytes
 from lossgeom.trust.trial import guard
 
 Result = TypeVar("Result")

@@ -68,7 +68,9 @@ def planned(
     few = min(FEW, len(batch)) if theta.numel() > LARGE else len(batch)
     steps = {
         "the look at the model": theta.nbytes + LOOK * few * graph.bytes_each,
-        "the comparison of derivatives": bytes_of_guard(problem, batch, graph.bytes_each),
+        "the comparison of derivatives": bytes_of_guard(
+            problem, batch, graph.bytes_each + graph.bytes_again
+        ),
         "a product": vectors + times * size / parts,
     }
     if parts > 1:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.memory_budget import Kept, Linearization, with_bytes
+from lossgeom.autodiff.memory_budget import Kept, Linearization
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._microbatches import pieces
@@ -23,9 +23,9 @@ from lossgeom.curvature._needed_memory import planned, put_down_block
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
+from lossgeom.problem.graphs import check_differentiable_again, with_bytes
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
-from lossgeom.problem.network import check_differentiable_again
 from lossgeom.problem.reduction import Sum
 from lossgeom.trust.trial import WHOLE, guard, on_few
 

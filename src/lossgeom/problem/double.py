@@ -36,3 +36,9 @@ def in_double(dtype: torch.dtype) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def doubled() -> bool:
+    """Whether a model is being let go on in float64."""
+    modes = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return any(isinstance(mode, _Double) for mode in modes)

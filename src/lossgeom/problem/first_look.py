@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
@@ -20,13 +19,10 @@ from lossgeom.problem.agreement import ALONE, REORDERED, agree, agree_everywhere
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.network import leaves_of
+from lossgeom.problem.graphs import leaves_of
 from lossgeom.problem.own_loss import look_at_loss, names_among
+from lossgeom.problem.recomputation import check_alone
 
-CHECKPOINTING = (
-    "activation checkpointing computes parts of the model again after the parameters have been "
-    "put back; switch it off to measure (model.gradient_checkpointing_disable() in transformers)"
-)
 WRITES = (
     "the model writes to its parameters when it is called, so its loss is no function of them; "
     "bring them to where they belong after each step of training, not in forward"
@@ -110,22 +106,17 @@ def _checked_outputs(
     Raises:
         TypeError: if the inputs of the batch are not arguments of the model, or not known.
         ValueError: if the model keeps state from call to call, reaches tensors that require
-            gradients other than through its parameters, or uses activation checkpointing.
+            gradients other than through its parameters.
     """
-    with disable_saved_tensors_hooks(CHECKPOINTING):
-        try:
-            with Noticing(thetas[0].device.type, at.autocast) as noticed:
-                first = at.outputs(thetas[0], batch)
-                before, first = leaves_of(first), first.detach()
-                second, same = _again(at, thetas[1], batch, first)
-        except RuntimeError as error:
-            if CHECKPOINTING in str(error):
-                raise ValueError(CHECKPOINTING) from None
-            raise
-        except TypeError:
-            if at.forward is None:
-                check_arguments(at.network.module, batch)
-            raise
+    try:
+        with Noticing(thetas[0].device.type, at.autocast) as noticed:
+            first = at.outputs(thetas[0], batch)
+            before, first = leaves_of(first), first.detach()
+            second, same = _again(at, thetas[1], batch, first)
+    except TypeError:
+        if at.forward is None:
+            check_arguments(at.network.module, batch)
+        raise
     leaves = leaves_of(second)
     # what a call makes for itself, such as coordinates to differentiate in, is another each time
     beside = [leaf for key, leaf in leaves.items() if key in before]
@@ -144,8 +135,7 @@ def _checked_outputs(
             + f". They are {own} of your own model: use the model that forward= is given"
             * bool(own)
         )
-    if made := [leaf for leaf in leaves.values() if leaf is not thetas[1]]:
-        _check_backward(second, made)
+    check_alone(leaves)
     return first, noticed.notes
 
 
@@ -169,15 +159,6 @@ def _alone_should_agree(at: Evaluation, outputs: Tensor, batch: Batch) -> bool:
     mixed = at.mode == "train" and has_batch_statistics(at.network.module)
     rows = outputs.ndim > 0 and len(outputs) == len(batch) > 1
     return rows and not mixed and at.seed is None
-
-
-def _check_backward(outputs: Tensor, leaves: list[Tensor]) -> None:
-    """Run a backward pass to leaves that the call made, in which checkpoints may be hidden."""
-    try:
-        torch.autograd.grad(outputs.sum(), leaves, allow_unused=True)
-    except RuntimeError as error:  # of something that is not differentiated where one measures
-        if "use_reentrant" in str(error):
-            raise ValueError(CHECKPOINTING) from None
 
 
 def mixes_examples(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> bool:

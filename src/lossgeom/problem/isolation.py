@@ -49,22 +49,31 @@ def measuring(device: torch.device) -> Iterator[None]:
 @contextmanager
 def seeded(device: torch.device, *seed: int) -> Iterator[None]:
     """Draw random numbers from a seed, and put the caller's generators back afterwards."""
-    generators = _generators(device)
-    states = [generator.get_state() for generator in generators]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    put_back = noted_generators(device)
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     try:
         # not torch.manual_seed, which queues a call for every later start of CUDA
-        for generator in generators:
+        for generator in _generators(device):
             generator.manual_seed(number)
         random.seed(number)
         np.random.seed(number)  # noqa: NPY002
         yield
     finally:
-        for generator, state in zip(generators, states, strict=True):
+        put_back()
+
+
+def noted_generators(device: torch.device) -> Callable[[], None]:
+    """Note how far all generators are, and return what puts them back there."""
+    states = [(generator, generator.get_state()) for generator in _generators(device)]
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+
+    def put_back() -> None:
+        for generator, state in states:
             generator.set_state(state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
+
+    return put_back
 
 
 def random_state(device: torch.device) -> Any:

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from lossgeom.problem.checkpointed_layers import computes_again
 from lossgeom.problem.plain_weight_norm import PlainWeightNorm, PlainWeightNormHook, dimension_of
 
 WRAPPERS = (DataParallel, DistributedDataParallel)
@@ -88,8 +89,7 @@ def _repair(module: nn.Module, notes: list[str]) -> None:
         if "_original_forward" in vars(part):
             _take_off_autocast(part, notes)
         if vars(part).get("gradient_checkpointing"):  # the flag of transformers
-            cast(Any, part).gradient_checkpointing = False
-            notes.append(UNCHECKPOINTED)
+            notes += [] if computes_again(part) else [UNCHECKPOINTED]
         for name, child in part._modules.items():
             if type(child).__name__ == COMPILED:
                 part._modules[name] = cast(nn.Module, cast(Any, child)._orig_mod)
@@ -273,8 +273,9 @@ class AtRest(nn.Parameter):
         if torch._C._current_graph_task_id() != -1:
             raise ReentryError(
                 "the backward pass of the model calls a module again, after its parameters have "
-                "been put back, so its derivatives would be wrong: adjoint ODE solvers, activation "
-                "checkpointing and reversible networks do so. Measure with the variant that keeps "
+                "been put back, so its derivatives would be wrong: adjoint ODE solvers and "
+                "reversible networks do so, and activation checkpointing other than that of "
+                "torch.utils.checkpoint. Measure with the variant that keeps "
                 "the graph of its forward pass, such as odeint in the place of odeint_adjoint"
             )
         with torch._C.DisableTorchFunctionSubclass():

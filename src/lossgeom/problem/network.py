@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ from lossgeom.problem.isolation import (
 )
 from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
+from lossgeom.problem.recomputation import Checkpoints, placed
 
 Call = Callable[[nn.Module], Any]
 NO_CUDNN = "recurrent layers measured without cuDNN, which has no second derivatives"
-NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 
 class RandomModelError(ValueError):
@@ -211,7 +212,7 @@ class Network:
                 seed that fixes them.
         """
         device = self.theta.device
-        with ONE_AT_A_TIME, self.undone(), self._at(theta, mode), at_home(device, self.cudnn):
+        with ONE_AT_A_TIME, self._ready(mode, self.split(theta)):
             if seed is not None:
                 with seeded(device, *seed):
                     return call(self.module)
@@ -249,45 +250,17 @@ class Network:
                 state.inside.put_back()
 
     @contextmanager
-    def _at(self, theta: Tensor, mode: Mode) -> Iterator[None]:
-        """Put parameters in their places, and let buffers be written to, for one evaluation."""
-        pieces = self.split(theta)
-        values = [*((m, n, pieces[i]) for m, n, i in self.slots), *self.held]
-        kept = [module._parameters[name] for module, name, _ in values]
+    def _ready(self, mode: Mode, pieces: Sequence[Tensor]) -> Iterator[None]:
+        """Be ready to be called at parameters in their shapes; buffers may be written to."""
+        values = [*((part, name, pieces[place]) for part, name, place in self.slots), *self.held]
+        again = partial(self._ready, mode)
+        checkpoints = Checkpoints(self.module, len(self._state.hooks), self.slots, again)
         with ExitStack() as stack:
+            stack.enter_context(self.undone())
             if any(module._buffers for module in self.module.modules()):
                 stack.enter_context(buffers_kept(self.module))
-            try:
-                self.module.train(mode == "train")
-                for module, name, value in values:
-                    module._parameters[name] = value  # type: ignore[assignment]
-                yield
-            finally:
-                for (module, name, _), parameter in zip(values, kept, strict=True):
-                    module._parameters[name] = parameter
-
-
-def leaves_of(tensor: Tensor) -> dict[int, Tensor]:
-    """The leaves that a tensor was computed from, by their ids."""
-    leaves = (getattr(node, "variable", None) for node in graph_nodes(tensor))
-    return {id(leaf): leaf for leaf in leaves if leaf is not None}
-
-
-def graph_nodes(*tensors: Tensor) -> Iterator[Any]:
-    """The nodes of the graph that tensors were computed by, each once."""
-    seen, todo = set(), [tensor.grad_fn for tensor in tensors]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            todo += [following for following, _ in node.next_functions]
-
-
-def check_differentiable_again(gradient: Tensor) -> None:
-    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
-    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
-        raise ValueError(
-            "the model uses an operation without second derivatives (such as a "
-            "once_differentiable function); what is made of them would be wrong"
-        )
+            stack.enter_context(placed(values))
+            stack.enter_context(at_home(self.theta.device, self.cudnn))
+            stack.enter_context(checkpoints.active())
+            self.module.train(mode == "train")
+            yield

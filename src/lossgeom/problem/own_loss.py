@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch, map_tensors
 from lossgeom.problem.agreement import REORDERED, under
 from lossgeom.problem.evaluation import Evaluation
+from lossgeom.problem.graphs import leaves_of
 from lossgeom.problem.isolation import seeded
-from lossgeom.problem.network import leaves_of
+from lossgeom.problem.recomputation import check_alone
 
 BESIDE_OUTPUTS = (
     "the loss depends on the parameters other than through the outputs, as one does that reads "
@@ -59,6 +60,7 @@ def _find_beside(
             )
     except Exception:  # which is raised again where it is the loss that is measured
         return
+    check_alone(first)
     seen = at.facts.first_look
     ours = {id(theta) for theta in thetas}
     beside = [leaf for key, leaf in second.items() if key in first and key not in ours]

@@ -15,9 +15,9 @@ from lossgeom.batches import Batch
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
-from lossgeom.problem.network import check_differentiable_again
 from lossgeom.trust.finite_differences import DIRECTIONS, RAISED, STEPS, Point, disagreement
 from lossgeom.trust.trial import LARGEST, DerivativeError, on_few
 

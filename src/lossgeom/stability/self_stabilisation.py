@@ -18,8 +18,8 @@ from lossgeom.linalg import EigenPairs, top_eigenpairs
 from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.minibatches import each_batch, sampled_batches, whole
-from lossgeom.problem.network import check_differentiable_again
 from lossgeom.stability.along import checked_update, dot, gradient_at
 from lossgeom.stability.undefined import UndefinedError
 from lossgeom.trust.trial import guard

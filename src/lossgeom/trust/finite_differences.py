@@ -18,9 +18,9 @@ from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
 from lossgeom.problem.evaluation import Evaluation
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_copy import ReentryError
-from lossgeom.problem.network import check_differentiable_again
 
 Order = Literal["first", "second", "third", "nested forward"]
 Status = Literal["right", "wrong", "unsupported", "unchecked"]

@@ -14,7 +14,7 @@ from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
 from lossgeom.linalg import MatrixFree, plain_arithmetic, random_numbers, top_eigenpairs
 from lossgeom.problem import Problem
-from lossgeom.problem.network import check_differentiable_again
+from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.trust.trial import DerivativeError
 

@@ -1,0 +1,112 @@
+"""Graphs of autograd: their nodes and leaves, and how many bytes they save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
+
+Result = TypeVar("Result")
+
+
+def leaves_of(*tensors: Tensor) -> dict[int, Tensor]:
+    """The leaves that tensors were computed from, by their ids."""
+    leaves = (getattr(node, "variable", None) for node in graph_nodes(*tensors))
+    return {id(leaf): leaf for leaf in leaves if leaf is not None}
+
+
+def graph_nodes(*tensors: Tensor) -> Iterator[Any]:
+    """The nodes of the graph that tensors were computed by, each once."""
+    seen, todo = set(), [tensor.grad_fn for tensor in tensors]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo += [following for following, _ in node.next_functions]
+
+
+def check_differentiable_again(gradient: Tensor) -> None:
+    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
+    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
+        raise ValueError(
+            "the model uses an operation without second derivatives (such as a "
+            "once_differentiable function); what is made of them would be wrong"
+        )
+
+
+def with_bytes(
+    make: Callable[..., Result], *given: Any, **named: Any
+) -> tuple[Result, dict[int, int]]:
+    """Call a function, and count the bytes that graphs save of it, by the memory they are in.
+
+    Under ``torch.func`` in a model, which has no hooks on saved tensors, it is at most that: all
+    that is computed.
+    """
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> tuple[Tensor, int]:
+        storages.update(_memory(tensor))
+        # the tensor itself would hold the node that holds it
+        return tensor.detach(), tensor._version
+
+    try:
+        with saved_tensors_hooks(pack, _unpack):
+            return make(*given, **named), storages
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+    with _Results() as results:
+        return make(*given, **named), results.sizes
+
+
+def _unpack(saved: tuple[Tensor, int]) -> Tensor:
+    """Return a saved tensor; refuse one that was changed since, as autograd does without hooks."""
+    tensor, version = saved
+    if tensor._version != version:
+        raise RuntimeError(
+            "the model changes in place what its derivative needs; autograd refuses its backward "
+            "pass, too"
+        )
+    return tensor
+
+
+class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that counts the bytes of all results that have memory of their own."""
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
+        self.sizes: dict[int, int] = {}  # by their order
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep the compiler out of this, which takes seconds to import."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        known = {key for part in args if isinstance(part, Tensor) for key in _memory(part)}
+        for part in results if isinstance(results, (tuple, list)) else [results]:
+            if isinstance(part, Tensor) and not known & _memory(part).keys():
+                self.sizes[len(self.sizes)] = sum(_memory(part).values())
+        return results
+
+
+def _memory(tensor: Tensor) -> dict[int, int]:
+    """Bytes of a tensor by the memory they are in; of a sparse one, those of its parts."""
+    if tensor.layout == torch.sparse_coo:
+        parts = [tensor._indices(), tensor._values()]
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    else:
+        parts = [tensor]
+    storages = [part.untyped_storage() for part in parts]
+    return {storage._cdata: storage.nbytes() for storage in storages}
