@@ -24,7 +24,9 @@ def blocks_of(problem, **settings):
         sums[rows.layer] = sums.get(rows.layer, 0) + G.T @ G
 
     terms = layer_rows(problem, take, **settings)
-    return {layer: total / problem.reduced([(0.0, terms)])[1] for layer, total in sums.items()}
+    return {
+        layer: total / problem.reduced(lambda _: [(0.0, terms)])[1] for layer, total in sums.items()
+    }
 
 
 @pytest.mark.parametrize(
