@@ -49,7 +49,7 @@ class LayerCalls:
         self.inputs[module].append(given.detach())
 
     def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
-        leaf = torch.zeros_like(output, requires_grad=True)
+        leaf = output.new_zeros(()).expand_as(output).requires_grad_()  # takes no memory
         self._leaves[module].append(leaf)
         return output + leaf
 

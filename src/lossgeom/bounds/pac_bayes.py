@@ -24,6 +24,7 @@ from lossgeom.messages.reprs import short
 from lossgeom.messages.wording import unknown
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.minibatches import in_larger_batches
 
 QUANTITY = (
     "the error on new examples{} of networks drawn at random around the trained one, a new one for "
@@ -236,13 +237,15 @@ def pac_bayes(
     _check(basis, every, samples, delta, delta_prime, prior_share)
     training = Training(epochs, lr, every if basis == "recomputed" else 0, seed, on_epoch)
     with measuring(problem.theta.device):
-        problem, labels, mean, assumptions = _started(problem, prior, prior_share, training)
-        N, examples = (sum(counts) for counts in zip(*map(_counts, labels), strict=True))
+        problem, large, mean, assumptions = _started(problem, prior, prior_share, training)
+        labels = classes(large)
+        N, examples = sum(int((own >= 0).sum()) for own in labels), sum(map(len, labels))
         complexity = Complexity(N, delta, b, p)
-        make = BASES[basis]
-        posterior, log_variance, history = trained(problem, mean, make, complexity, training)
-        errors = sampled_errors(problem, labels, posterior, samples, random_numbers(seed + 1))
-        at = [] if prior_share else errors_at(problem, labels, [problem.theta, mean])
+        posterior, log_variance, history = trained(
+            problem, mean, lambda at: BASES[basis](large.at(at.theta)), complexity, training
+        )
+        errors = sampled_errors(large, labels, posterior, samples, random_numbers(seed + 1))
+        at = [] if prior_share else errors_at(large, labels, [problem.theta, mean])
     c, kl, log_variance = _on_grid(complexity, posterior, mean, log_variance)
     variance, empirical = math.exp(log_variance), _mean(errors)
     value = kl_inverse(kl_inverse(empirical.value, math.log(2 / delta_prime) / samples), c)
@@ -276,14 +279,15 @@ def _check(
 
 def _started(
     problem: Problem, prior: Prior, share: float, training: Training
-) -> tuple[Problem, list[Tensor], Tensor, tuple[Assumption, ...]]:
-    """The problem to start at, its classes, the mean of the prior, and the assumptions."""
-    labels, mean = classes(problem), prior_mean(problem, prior)
-    found = UNTRAINED, one_by_one(problem), INDEPENDENT, *copies(problem, labels)
-    if not share:
-        return problem, labels, mean, found
-    problem, assumption = split(problem.at(mean), share, training)
-    return problem, classes(problem), problem.theta, (assumption, *found)
+) -> tuple[Problem, Problem, Tensor, tuple[Assumption, ...]]:
+    """The problem to start at, also in larger batches, the prior's mean, and the assumptions."""
+    labels, mean, alone = classes(problem), prior_mean(problem, prior), one_by_one(problem)
+    found = UNTRAINED, alone, INDEPENDENT, *copies(problem, labels)
+    if share:
+        problem, assumption = split(problem.at(mean), share, training)
+        mean, found = problem.theta, (assumption, *found)
+    large = in_larger_batches(problem) if alone.status == "checked" else problem
+    return problem, large, mean, found
 
 
 def _on_grid(
@@ -293,8 +297,3 @@ def _on_grid(
     kl_at = Divergence.of(posterior.mean - mean, posterior.log_std).kl
     c, at = min((complexity(kl_at(v), v), v) for v in complexity.neighbours(log_variance))
     return c, kl_at(at), at
-
-
-def _counts(labels: Tensor) -> tuple[int, int]:
-    """Count the examples of a batch that the loss counts, and all."""
-    return int((labels >= 0).sum()), len(labels)

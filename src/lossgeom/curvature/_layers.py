@@ -57,12 +57,14 @@ class Layer:
 def left_out(problem: Problem) -> dict[str, str]:
     """Say which modules' parameters there are no rows of, and why, by the first batch."""
     here = checked_problem(problem).local
-    return _examined(here, here.first_batch())[1]
+    batch = here.first_batch()
+    with measuring(here.theta.device):
+        return _examined(here, batch)[1]
 
 
-def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
-    """Find the layers, the same ones in every batch, and note what is left out."""
-    layers, why = _examined(problem, batch)
+def layers_on(problem: Problem, batch: Batch) -> tuple[list[Layer], LayerCalls]:
+    """Find the layers, the same ones in every batch, call them, and note what is left out."""
+    layers, why, calls = _examined(problem, batch)
     reasons = _listed(why)
     if not layers:
         raise ValueError(
@@ -79,7 +81,7 @@ def layers_on(problem: Problem, batch: Batch) -> list[Layer]:
         )
     if why:
         problem.cache.note(f"no part of what is measured layer by layer: {reasons}")
-    return layers
+    return layers, calls
 
 
 def _listed(why: dict[str, str]) -> str:
@@ -91,17 +93,18 @@ def _listed(why: dict[str, str]) -> str:
     return "; ".join(f"{reason} ({listed})" for reason, listed in some.items())
 
 
-def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str]]:
+def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str], LayerCalls]:
     """Find the layers whose rows are right on a batch, and why other modules have none."""
     layers, why = problem.cached(_candidates)
-    with measuring(problem.theta.device), problem.network.undone():
+    with problem.network.undone():
         if layers:
             why = why | tried(problem, batch, _wrong)
             layers = [layer for layer in layers if layer.name not in why]
+        calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
         if layers:  # the rows of a few examples may be laid out otherwise than those of all
-            key = Key(_mixed, batch.index)
-            why = why | problem.cache.value(key, lambda: _mixed(problem, batch, layers))
-    return [layer for layer in layers if layer.name not in why], why
+            key = Key(_apart, batch.index)
+            why = why | problem.cache.value(key, lambda: _apart(problem, batch, layers, calls))
+    return [layer for layer in layers if layer.name not in why], why, calls
 
 
 def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
@@ -160,12 +163,6 @@ def _wrong(trial: Trial) -> dict[str, str]:
         if not all(trial.agree(a.view_as(b), b) for a, b in zip(made, expected, strict=False)):
             why[layer.name] = "its parameters act outside of its calls, too"
     return why
-
-
-def _mixed(problem: Problem, batch: Batch, layers: list[Layer]) -> dict[str, str]:
-    """Find the layers with rows of a whole batch that are not those of its examples."""
-    calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
-    return _apart(problem, batch, layers, calls)
 
 
 def _apart(

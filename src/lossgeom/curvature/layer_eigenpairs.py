@@ -30,6 +30,7 @@ from lossgeom.linalg.memory import MEMORY_BUDGET
 from lossgeom.messages.checks import check_at_least, check_whole
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
+from lossgeom.problem.isolation import measuring
 from lossgeom.problem.nearby import drawn
 from lossgeom.trust.trial import guard, on_few
 
@@ -123,7 +124,8 @@ class LayerBlocks:
         self.problem, self._budget = checked_problem(problem), memory_budget
         batch = problem.first_batch()
         guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
-        found = layers_on(problem, batch)
+        with measuring(problem.theta.device):
+            found, _ = layers_on(problem, batch)
         sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
         self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
         for layer in (layer for layer in found if layer not in self.layers):

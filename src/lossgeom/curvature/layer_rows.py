@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.autodiff.layer_calls import LayerCalls
 from lossgeom.batches import Batch
-from lossgeom.curvature._layers import Layer, layers_on, modules_of
+from lossgeom.curvature._layers import Layer, layers_on
 from lossgeom.curvature._linear_losses import note_if_linear
 from lossgeom.curvature.empirical_fisher import observed_gradients
 from lossgeom.curvature.monte_carlo_fisher import SampledScores
@@ -79,8 +78,8 @@ def layer_rows(
 
     Cost: one forward pass, and one backward pass for each column: as many as an example has outputs
     for ``"exact"``, ``samples`` for ``"sampled"``, one for each target of an example for
-    ``"empirical"``. Once for a problem, another forward and two backward passes, in which it shows
-    which rows belong to which example.
+    ``"empirical"``. Once for a problem, two more backward passes, in which it shows which rows
+    belong to which example.
 
     Args:
         problem: the loss and where to take it.
@@ -108,9 +107,8 @@ def layer_rows(
 
     def on_batch(batch: Batch) -> float:
         guard(here, batch, order=1)
-        layers = layers_on(here, batch)
+        layers, calls = layers_on(here, batch)
         names.update((layer.name, None) for layer in layers)
-        calls = LayerCalls(here, modules_of(layers), here.theta, batch)
         outputs, B = calls.outputs.detach(), len(calls.outputs)
         if scores is not None:
             K, column = _sampled(scores, outputs, batch)

@@ -11,6 +11,9 @@ REORDERED = 1e-4  # of the same sums in another order, and of derivatives taken 
 ALONE = 1e-3  # of examples alone and in a batch, in single precision
 DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
 COARSE = 5e-2  # of such in float32
+USUAL = (
+    1e-8  # a norm above, as one below the inverse, is right in float32, where squares may vanish
+)
 ROUNDED = {REORDERED: 2e-2, ALONE: 5e-2}  # where autocast rounds
 
 
@@ -25,6 +28,9 @@ def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
         return False
     if not expected.numel():
         return True
+    length = float(expected.norm())
+    if USUAL < length < 1 / USUAL:
+        return float((found - expected).norm()) <= tolerance * length
     size = expected.abs().amax().clamp(min=torch.finfo(expected.dtype).tiny)  # squares may vanish
     return bool(((found - expected) / size).norm() <= tolerance * (expected / size).norm())
 

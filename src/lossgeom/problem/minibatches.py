@@ -17,6 +17,8 @@ from lossgeom.problem.passes import Data, Some, fingerprint
 from lossgeom.problem.problem import Problem
 from lossgeom.problem.reduction import in_order
 
+TOGETHER = 2**17  # numbers in batches that are put into one: few, as a model may hold many for each
+
 
 def each_batch(problem: Problem) -> Iterator[Problem]:
     """Yield the problem on each of its batches alone, in their order."""
@@ -35,7 +37,7 @@ def sampled_batches(problem: Problem, batch_size: int, *, seed: int = 0) -> Iter
             several batches cannot be put into one.
     """
     problem = whole(problem)
-    joined = _joined(problem)
+    joined = _joined(_told_apart(problem))
     n = len(joined)
     if not 1 <= batch_size <= n:
         raise ValueError(f"expected a batch_size of 1 to {n} examples, got {batch_size}")
@@ -78,6 +80,27 @@ def shared(problem: Problem, ranks: Ranks) -> Problem:
     return problem._with(evaluation=evaluation, data=data, ranks=ranks)
 
 
+def in_larger_batches(problem: Problem) -> Problem:
+    """The problem with small batches that follow each other put into one, where they can be.
+
+    A pass over these takes less time, and adds up the same terms in another order, if no example
+    depends on others. Where a seed fixes what is drawn for a batch, batches stay as they are.
+    """
+    groups, room = list[list[Batch]](), 0
+    try:
+        for batch in _told_apart(problem) if problem.seed is None else ():
+            size = sum(tensor.numel() for tensor in tensors_of(batch.raw))
+            if size > room:
+                groups, room = [*groups, []], TOGETHER
+            groups[-1].append(batch)
+            room -= size
+        if groups and all(batch.rows and all(batch.rows) for group in groups for batch in group):
+            return on_batches(problem, [_joined(group).raw for group in groups])
+    except ValueError:  # of batches whose examples cannot be told apart, or differ in shape
+        pass
+    return problem
+
+
 def on_raw(problem: Problem, raw: Any) -> Problem:
     """The problem on one batch, as its owner would write it."""
     return on_batches(problem, [raw])
@@ -92,9 +115,13 @@ def _rows(tensor: Tensor, places: Tensor) -> Tensor:
     return tensor.index_select(0, places.to(tensor.device))
 
 
-def _joined(problem: Problem) -> Batch:
+def _told_apart(problem: Problem) -> list[Batch]:
+    """The batches, which know their examples."""
+    return problem.over_batches(lambda batch: problem.in_examples(batch, mixed=True))
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
     """All examples in one batch."""
-    batches = problem.over_batches(lambda batch: problem.in_examples(batch, mixed=True))
     first, *others = batches
     if not others:
         return first
