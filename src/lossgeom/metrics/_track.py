@@ -12,9 +12,8 @@ from torch import Tensor
 from lossgeom.linalg import EigenPairs
 
 LAST = 3  # measured values that a parabola goes through, and predictions that are judged by
-SAFETY = 2.0  # how much larger an error may be than the largest of the last
+SAFETY = 3.0  # how much larger an error may be than the largest of the last
 LEAST = 0.03  # of the tolerance: what an error counts as at least, so that few agree by chance
-POWER = 2  # with which errors grow beyond the distance that they were seen at
 BOTH = 4  # measurements, of which one looks at the second eigenvector, too
 PART = 0.1  # of the tolerance, that values may be off by from which others are predicted
 HALF = 0.5  # and where predictions fail anyway
@@ -28,10 +27,12 @@ class Missed:
     Attributes:
         error: relative.
         distance: along the path, from the point that was measured before.
+        reach: of the parabola.
     """
 
     error: float
     distance: float
+    reach: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,14 @@ class Track:
         """The length of the path from the last point that was measured."""
         return self.place - self.places[-1]
 
+    @property
+    def reach(self) -> float:
+        """The product of the distances from the measured points, which errors are in proportion to.
+
+        The parabola is off by this times a sixth of the third derivative somewhere on the way.
+        """
+        return math.prod(self.place - place for place in self.places)
+
     def predicted(self) -> float:
         """The parabola through the last three values, in the length of the path."""
         return through(self.places, self.values, self.place)
@@ -78,18 +87,21 @@ class Track:
     def error(self, tol: float) -> float:
         """How far the prediction may be off, relative to it; infinite where nobody can tell.
 
-        As far as the last predictions, and more beyond the distance that they were made at; and as
-        far as the last value is from going on straight.
+        As far as the last predictions, in proportion to the reach of the parabola, and no less than
+        to the distance; and as far as the parabola is from going on straight.
         """
         value = self.predicted()
         if len(self.missed) < LAST or value == 0:
             return math.inf
         seen = (
-            SAFETY * max(one.error, LEAST * tol) * max(1.0, self.distance / one.distance) ** POWER
-            for one in self.missed
+            SAFETY * max(one.error * self._further(one), LEAST * tol) for one in self.missed
         )
         straight = through(self.places[1:], self.values[1:], self.place)
         return max(*seen, abs(value - straight) / abs(value))
+
+    def _further(self, one: Missed) -> float:
+        """How many times as large errors may be as at another prediction."""
+        return max(self.reach / one.reach, self.distance / one.distance)
 
     @property
     def looks(self) -> bool:
@@ -117,9 +129,9 @@ class Track:
         value, both = pairs.values[0].item(), pairs.vectors.shape[1] > 1
         vectors = pairs.vectors.T.contiguous()  # as a checkpoint holds them
         missed = self.missed
-        if self.places and self.distance > 0:
+        if len(self.places) == LAST and self.distance > 0:
             error = abs(self.predicted() - value) / abs(value) if value else math.inf
-            missed = (*missed, Missed(error, self.distance))[-LAST:]
+            missed = (*missed, Missed(error, self.distance, self.reach))[-LAST:]
         places, values = self.places, self.values
         if self.places and not self.distance > 0:  # at the same point once more
             places, values = places[:-1], values[:-1]

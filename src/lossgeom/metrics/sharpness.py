@@ -101,7 +101,7 @@ class Sharpness:
         start = track.start(both=True) if track.vectors else None
         pairs = top_eigenpairs(
             Hessian(step.before),
-            k=min(2, len(track.theta)),
+            k=min(1 if start is not None else 2, len(track.theta)),
             tol=_of_residual(self.tol),
             max_matvecs=self.max_matvecs,
             start=start,
