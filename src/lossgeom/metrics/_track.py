@@ -93,9 +93,7 @@ class Track:
         value = self.predicted()
         if len(self.missed) < LAST or value == 0:
             return math.inf
-        seen = (
-            SAFETY * max(one.error * self._further(one), LEAST * tol) for one in self.missed
-        )
+        seen = (SAFETY * max(one.error * self._further(one), LEAST * tol) for one in self.missed)
         straight = through(self.places[1:], self.values[1:], self.place)
         return max(*seen, abs(value - straight) / abs(value))
 
