@@ -24,12 +24,12 @@ class Ended(Exception):  # noqa: N818
 class Pair:
     """Rank 0 and rank 1 of a group with gloo, which wait for calls.
 
-    They are forked from a server that has imported the library once.
+    They are forked from a server that has imported the library and its tests once.
     """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.ranks", "lossgeom._public"])
+        context.set_forkserver_preload(["tests.conftest", "tests.contracts.test_matrices"])
         self._folder = tempfile.TemporaryDirectory()
         store = str(Path(self._folder.name) / "store")
         self.processes, self._pipes = [], []

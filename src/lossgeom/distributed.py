@@ -261,8 +261,8 @@ def ranks(group: Any = None) -> Ranks:
     one process with all of the data. A process whose share fails raises its error, and the others
     raise :class:`OtherRankError`; so they do, where the back end notices it, if one of them ends.
 
-    Cost: for each number of a problem, a small object from every process to every other; for each
-    product with a matrix, that and a sum of as many numbers as it has. NCCL needs the device of
+    Cost: two collectives of some hundred bytes for each number of a problem, about a millisecond;
+    for each product with a matrix a third one, the sum of its vectors. NCCL needs the device of
     each process to be the current one (``torch.cuda.set_device``), and notices a process that has
     ended only after the group's time-out.
 

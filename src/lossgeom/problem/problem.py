@@ -23,7 +23,7 @@ from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data
-from lossgeom.problem.reduction import Parts, Summand, at_point, in_order, reduced, rows, summed
+from lossgeom.problem.reduction import Parts, Summand, alike, in_order, reduced, rows, summed, taken
 from lossgeom.problem.repeatable import data_of
 from lossgeom.problem.sharded import whole_model
 
@@ -165,8 +165,10 @@ class Problem:
         return self.evaluation.facts.first_look.training or None
 
     def take(self, n: int) -> Problem:
-        """The same problem on the first n examples; fewer than n in the data is an error."""
-        return self._with(data=self.data.first(n, partial(self.in_examples, mixed=True)))
+        """The same problem on the first n examples of all; fewer in the data is an error."""
+        cut = partial(self.in_examples, mixed=True)
+        data = taken(self.data, n, cut, self.ranks, self.theta)
+        return self._with(data=data, evaluation=in_order(self.evaluation, data, self.ranks))
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
@@ -198,12 +200,8 @@ class Problem:
 
     def on(self, batch: Batch, network: Network) -> Problem:
         """The same problem on one batch alone, with another copy of the model."""
-        return self._with(
-            evaluation=self.evaluation.on_copy(network),
-            theta=network.theta,
-            data=Data([batch.raw], self.data.target),
-            ranks=ALONE,
-        )
+        at, data = self.evaluation.on_copy(network), Data([batch.raw], self.data.target)
+        return self._with(evaluation=at, theta=network.theta, data=data, ranks=ALONE)
 
     def inside_transforms(self, *, seeded: bool = True) -> Problem:
         """The same problem for the transforms of ``torch.func``, of which vmap allows no seed."""
@@ -256,7 +254,7 @@ class Problem:
 
     def _alike(self) -> dict[str, object]:
         """What the processes that share the data must have alike at this point."""
-        return self.cache.value(Key(at_point), lambda: at_point(self.evaluation, self.theta))
+        return self.cache.value(Key(alike), lambda: alike(self.evaluation, self.theta))
 
     def mean(self, terms: Callable[[Batch], tuple[Summand, float]]) -> Summand:
         """What batches have in sum, divided by the number of terms, from what one batch has."""

@@ -105,17 +105,36 @@ def in_order(at: Evaluation, data: Data, ranks: Ranks) -> Evaluation:
     """The evaluation that draws a batch's random numbers by its place in the data of all ranks."""
     if ranks.size == 1 or at.seed is None:
         return at
-    here, theta = data.share, at.network.theta
-
-    def count() -> int:
-        with measuring(theta.device), here.kept():
-            return sum(1 for _ in here.over(theta))
-
-    counts = ranks.gathered(ranks.together(count))
+    counts = _counted(data, ranks, at.network.theta, lambda _: 1)
     return replace(at, batches_before=sum(counts[: ranks.rank]))
 
 
-def at_point(at: Evaluation, theta: Tensor) -> dict[str, object]:
+def taken(
+    data: Data, n: int, in_examples: Callable[[Batch], Batch], ranks: Ranks, theta: Tensor
+) -> Data:
+    """The share that this process has of the first n examples of all, which may be none."""
+    if ranks.size == 1 or n < 1:
+        return data.first(n, in_examples)
+    counts = _counted(data, ranks, theta, len)
+    if sum(counts) < n:
+        raise ValueError(f"take({n}): the data has only {sum(counts)} examples")
+    own = min(n - sum(counts[: ranks.rank]), counts[ranks.rank])
+    first = data.share.first(own, in_examples) if own > 0 else Data([], data.target)
+    return replace(first, processes=ranks.size)
+
+
+def _counted(data: Data, ranks: Ranks, theta: Tensor, size: Callable[[Batch], int]) -> list[int]:
+    """Count something of the batches of each process, in a pass over the data."""
+    here = data.share
+
+    def count() -> int:
+        with measuring(theta.device), here.kept():
+            return sum(map(size, here.over(theta)))
+
+    return ranks.gathered(ranks.together(count))
+
+
+def alike(at: Evaluation, theta: Tensor) -> dict[str, object]:
     """What the processes that share the data must have alike."""
     network, names = at.network, set(at.network.frozen_names)
     own = getattr(at.criterion.terms, "__self__", "")  # with its settings
