@@ -112,7 +112,8 @@ class Problem:
             raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
         plain = whole_model(model, ranks)
         ranks.together(made, Problem._alike)
-        vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
+        if ranks.size > 1:
+            vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
 
     def _with(self, **changes: Any) -> Problem:
         """The same problem but for some fields; nothing has been measured at its point yet."""
@@ -166,8 +167,7 @@ class Problem:
 
     def take(self, n: int) -> Problem:
         """The same problem on the first n examples of all; fewer in the data is an error."""
-        cut = partial(self.in_examples, mixed=True)
-        data = taken(self.data, n, cut, self.ranks, self.theta)
+        data = taken(self.data, n, partial(self.in_examples, mixed=True), self.ranks, self.theta)
         return self._with(data=data, evaluation=in_order(self.evaluation, data, self.ranks))
 
     def refreshed(self) -> Problem:
@@ -218,9 +218,10 @@ class Problem:
     @property
     def local(self) -> Problem:
         """The problem of this process's share of the data, which needs no other process."""
+        if self.ranks.size == 1:
+            return self
         its = {"data": self.data.share, "ranks": ALONE, "cache": PointCache(self.cache.notes)}
-        kept = self.cache.value
-        return self if self.ranks.size == 1 else kept(Key(Data), lambda: self._with(**its))
+        return self.cache.value(Key(Data), lambda: self._with(**its))
 
     def over_batches(self, function: Callable[[Batch], T]) -> list[T]:
         """Call a function on every batch, the same batches in every pass."""

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -33,7 +34,7 @@ def reduced(
     device: torch.device,
 ) -> tuple[Summand, float]:
     """The sum over processes of the parts that each finds, and the number to divide it by."""
-    total, count = ranks.added(lambda: _added(find()), lambda _: alike() | described(find), device)
+    total, count = ranks.added(partial(_added, find), lambda _: alike() | described(find), device)
     if total is None:
         raise NoBatchesError
     if loss.average and not count > 0:
@@ -44,9 +45,9 @@ def reduced(
     return total, count if loss.average else 1.0
 
 
-def _added(parts: Parts[Summand]) -> tuple[Summand | None, float]:
+def _added(find: Callable[[], Parts[Summand]]) -> tuple[Summand | None, float]:
     added = Sum()
-    for part, terms in parts:
+    for part, terms in find():
         added.add(part, terms)
     return added.total, math.fsum(added.counts)
 
