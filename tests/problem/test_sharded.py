@@ -1,9 +1,15 @@
 """Models that fully_shard has spread over two processes, measured in copies with all parameters."""
 
 import functools
+import io
+import json
+import re
 import threading
+from contextlib import redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -296,3 +302,23 @@ def test_refuses_what_is_offloaded():
     gpus = SimpleNamespace(ndim=1, device_type="cuda")
     assert how_else(gpus, "cpu", by_fsdp=True) == "offloaded from cuda to cpu"
     assert how_else(gpus, "cuda", by_fsdp=True) is None
+
+
+def page(folder):
+    """What the page prints, with the processes that there are."""
+    text = (Path(lg.__file__).parents[2] / "docs/how-to/large-models.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    printed = io.StringIO()
+    with mock.patch("torch.distributed.init_process_group"), redirect_stdout(printed):
+        exec(code.replace("runs/", f"{folder}/"), {})
+    return printed.getvalue()
+
+
+def test_the_page_ends_with_its_numbers(on_two, tmp_path):
+    first, second = on_two(page, str(tmp_path))
+    assert second == ""
+    assert "at the edge since step 40" in first
+    sharpness, multiple = re.search(r"sharpness ([\d.]+), critical step ([\d.]+)", first).groups()
+    assert abs(float(sharpness) / 3.89 - 1) < 0.1
+    assert 0.9 < float(multiple) < 1.1
+    assert all(0.8 < s < 1.2 for s in json.loads(first.splitlines()[-1]))
