@@ -1,5 +1,6 @@
 """The critical step of the model that trains, in one process and in two."""
 
+import math
 import os
 from contextlib import nullcontext
 from unittest import mock
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import lossgeom as lg
+from lossgeom.distributed import ALONE
 from lossgeom.problem.sharded import reshard
 from tests.problem.test_sharded import BFLOAT16, measured, normed, shard, state_of, transformer
 from tests.ranks import Pair
@@ -163,8 +165,12 @@ def test_is_that_of_one_process_under_data_parallelism(on_two):
         assert same(found, expected)
 
 
+def nowhere(model, batch):
+    return model(batch[0]) * (math.nan if lg.ranks().rank else 1)
+
+
 def after_errors():
-    """What is raised of three kinds of errors, and what is found and left in the end."""
+    """What is raised of five kinds of errors, and what is found and left in the end."""
     before, batches, after, expected = sharded_step(transformer)
     state, rank, raised = state_of(after), lg.ranks().rank, []
     block = after.blocks[1]
@@ -172,19 +178,19 @@ def after_errors():
     def halfway(module, inputs):
         raise RuntimeError("half-way")
 
-    def attempt(batches, hook=None):
-        handle = block.register_forward_pre_hook(hook) if hook else None
+    def attempt(batches, **settings):
         try:
-            live(after, batches, before, ranks=lg.ranks())
+            live(after, batches, before, **{"ranks": lg.ranks(), **settings})
         except Exception as error:
             raised.append(error)
-        finally:
-            if handle:
-                handle.remove()
 
     attempt([(x, y + 100 * rank) for x, y in mine(batches)])
     attempt(batches[: 1 + rank])
-    attempt(mine(batches), halfway)
+    attempt(mine(batches), forward=nowhere)
+    attempt(mine(batches), ranks=ALONE)
+    handle = block.register_forward_pre_hook(halfway)
+    attempt(mine(batches))
+    handle.remove()
     found = live(after, mine(batches), before, ranks=lg.ranks())
     return raised, found, expected, state_of(after) == state
 
@@ -192,8 +198,10 @@ def after_errors():
 def test_errors_leave_no_trace(on_two):
     own, others = on_two(after_errors)
     for raised, found, expected, alone in (own, others):
-        assert [type(e) for e in raised[1:]] == [ValueError, RuntimeError]
+        kinds = [ValueError, lg.NonFiniteError, ValueError, RuntimeError]
+        assert [type(error) for error in raised[1:]] == kinds
         assert "as many batches on each process" in str(raised[1])
+        assert "let all of them measure" in str(raised[3])
         assert same(found, expected)
         assert alone
     assert isinstance(own[0][0], lg.OtherRankError)

@@ -75,8 +75,8 @@ def whole_model(model: nn.Module, ranks: Ranks) -> nn.Module:
         return model
     inner, _ = unwrapped(model)
     reshard(inner)
-    sharded = any(map(is_sharded, inner.parameters()))
-    if not sharded and not any(map(_is_flat, inner.modules())):
+    sharded = any(map(is_sharded, inner.parameters())) or any(map(_is_flat, inner.modules()))
+    if not sharded and not sharded_parts(inner):
         return model
     ranks.together(lambda: check_spread(inner, ranks))
     with torch.inference_mode(False), torch.no_grad():
