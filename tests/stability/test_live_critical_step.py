@@ -74,6 +74,23 @@ def test_knows_weight_decay_and_dropout():
     assert model.training
 
 
+def test_runs_under_autocast_as_training_does():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    batches = [(x.float(), y) for x, y in normed()[1]]
+    problem, before = measured(model, batches, autocast=torch.bfloat16), copies(model)
+    with torch.no_grad():
+        for p, g in zip(before, problem.unflatten(problem.gradient()).values(), strict=True):
+            p += g
+    types = []
+    model[0].register_forward_hook(lambda _module, _inputs, output: types.append(output.dtype))
+    found = live(model, batches, before, autocast=torch.bfloat16)
+    assert set(types) == {torch.bfloat16}
+    expected = lg.critical_step(
+        problem.at(torch.cat([p.flatten() for p in before])), -problem.gradient()
+    )
+    assert abs(found.value / expected.value - 1) < 0.15
+
+
 def test_a_step_that_is_none_or_not_finite():
     model, batches = normed()
     with pytest.raises(lg.UndefinedError, match="the step is zero, so nothing can be said of it"):

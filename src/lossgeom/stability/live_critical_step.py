@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,29 +125,29 @@ def live_critical_step(
     reshard(inner)  # what is gathered is not what an optimiser moves
     checked_ranks(ranks).together(lambda: check_spread(inner, ranks))
     step = ranks.together(lambda: _Step.of(inner, list(before), ranks.rank))
-    sharded, like, criterion = any(step.sharded), step.after[0], as_loss(loss, label_smoothing)
+    criterion, like = as_loss(loss, label_smoothing), step.after[0]
     held = ranks.together(lambda: _held(data_of(batches, target, like.device, 1), like))
     numbers = ranks.gathered(len(held))
-    if sharded and len(set(numbers)) > 1:
+    if any(step.sharded) and len(set(numbers)) > 1:
         raise ValueError(
             "expected as many batches on each process, since all of them go through the forward "
             f"passes of a sharded model together; got {', '.join(map(str, numbers))}"
         )
     draws = seed, sum(numbers[: ranks.rank])
-    calls = _Calls(inner, held, criterion, forward, autocast, draws, ranks, sharded, like.device)
+    calls = _Calls(step, held, criterion, forward, autocast, draws, ranks)
     slope, square = step.forms(ranks)
     types = [autocast or torch.float64, *forward_types(inner), *(p.dtype for p in step.after)]
     spacing = max(torch.finfo(each).eps for each in types)
     with ONE_AT_A_TIME, step.put_back(training):
-        here = calls.loss_at(step, step.before)
-        near = [calls.loss_at(step, step.nearby(spacing, seed, k)) for k in range(SAMPLES)]
+        here = calls.loss_at(step.before)
+        near = [calls.loss_at(step.nearby(spacing, seed, k)) for k in range(SAMPLES)]
         if any(map(math.isnan, [here, *near])):
             raise NonFiniteError("the loss is NaN or infinite before the step")
         noise = deviation(here, near, torch.finfo(like.dtype).eps)
 
         def rise(s: float) -> float:
             decay = weight_decay * (s * slope + s * s * square / 2)
-            moved = calls.loss_at(step, step.along(s)) - here + decay
+            moved = calls.loss_at(step.along(s)) - here + decay
             return math.inf if math.isnan(moved) else moved
 
         return effort.search(rise, SEEN * noise, 1 + SAMPLES)
@@ -240,42 +240,38 @@ class _Step:
 class _Calls:
     """How the loss of a live model is evaluated on the data of all processes."""
 
-    model: nn.Module
+    step: _Step
     batches: list[Batch]
     criterion: Loss
     forward: Forward | None
     autocast: torch.dtype | None
     draws: tuple[int, int]  # a seed, and the number of the first batch
     ranks: Ranks
-    sharded: bool
-    device: torch.device
 
-    def loss_at(self, step: _Step, parameters: Iterable[Tensor]) -> float:
+    def loss_at(self, parameters: Iterable[Tensor]) -> float:
         """The loss at parameters, NaN where it is not finite."""
-        step.go_to(parameters)
-        found = self._sums() if self.sharded else None  # others wait in it, not for errors of it
-        total, divisor = reduced(
-            self.ranks,
-            self.criterion,
-            lambda: [_raised(*(found or self._sums()))],
-            dict,
-            self.device,
-        )
+        self.step.go_to(parameters)
+        sums = self._sums() if any(self.step.sharded) else None  # where all gather for each other
+
+        def parts() -> list[tuple[float, float]]:
+            total, count, error = sums or self._sums()
+            if error is not None:
+                raise error
+            return [(total, count)]
+
+        device = self.step.after[0].device
+        total, divisor = reduced(self.ranks, self.criterion, parts, dict, device)
         loss = total / divisor
         return loss if math.isfinite(loss) else math.nan
-
-    def _rounding(self) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.autocast, cache_enabled=False)
 
     def _sums(self) -> tuple[float, float, Exception | None]:
         """The summed loss of this process's data, its number of terms, and an error of the loss."""
         total, count, error = 0.0, 0.0, None
-        seed, first = self.draws
+        device, (seed, first), autocast = self.step.after[0].device, self.draws, self.autocast
         for batch in self.batches:
-            with seeded(self.device, seed, first + batch.index), self._rounding():
-                outputs = call_model(self.model, batch, self.forward)
+            rounding = autocast and torch.autocast(device.type, autocast, cache_enabled=False)
+            with seeded(device, seed, first + batch.index), rounding or nullcontext():
+                outputs = call_model(self.step.model, batch, self.forward)
                 try:
                     part, terms = checked_terms(self.criterion, outputs, batch)
                     total, count = total + part.item(), count + terms
@@ -284,12 +280,6 @@ class _Calls:
                 except Exception as raised:
                     error = raised
         return total, count, error
-
-
-def _raised(total: float, count: float, error: Exception | None) -> tuple[float, float]:
-    if error is not None:
-        raise error
-    return total, count
 
 
 def _held(data: Data, like: Tensor) -> list[Batch]:
