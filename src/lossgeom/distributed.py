@@ -288,3 +288,10 @@ def ranks(group: Any = None) -> Ranks:
             f"{group!r}"
         )
     return ProcessGroup(dist.get_rank(group), dist.get_world_size(group), group)
+
+
+def checked_ranks(ranks: Ranks) -> Ranks:
+    """The processes, or an error for anything else."""
+    if not isinstance(ranks, Ranks):
+        raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
+    return ranks

@@ -119,38 +119,9 @@ class Evaluation:
         return outputs.to(theta.dtype)
 
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss of outputs and the number of its terms, checked to be such.
-
-        Raises:
-            TypeError: if the loss returns something else.
-            ValueError: if it needs targets and the batch has none.
-            NonFiniteError: if the sum is NaN or infinite.
-        """
-        name = self.criterion.name
-        if self.criterion.needs_targets and not isinstance(batch.targets, Tensor):
-            raise ValueError(
-                f"the loss {name!r} compares outputs with a tensor of targets, and batch "
-                f"{batch.index} has {_said_of(batch)}; {batch.remedy}"
-            )
+        """The summed loss of outputs and the number of its terms; see :func:`checked_terms`."""
         with nullcontext() if self.autocast is None else self._rounding():
-            result = self.criterion.terms(outputs, batch)
-        if not (isinstance(result, tuple) and len(result) == 2):
-            bare = isinstance(result, Tensor) and result.ndim == 0
-            raise TypeError(
-                f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
-                + (": a number without its count; return (terms.sum(), number of terms)" * bare)
-            )
-        total, count = result
-        if not isinstance(total, Tensor) or total.ndim != 0:
-            got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
-            raise TypeError(
-                f"expected the loss {name!r} to return its sum as a scalar tensor, "
-                f"got {got}; add up the terms and return (terms.sum(), number of terms)"
-            )
-        if not torch.isfinite(total):
-            what = "loss" if torch.isfinite(outputs).all() else "output of the model"
-            raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
-        return total, float(count)
+            return checked_terms(self.criterion, outputs, batch)
 
     @torch.no_grad()
     def loss(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[float, float]:
@@ -201,6 +172,40 @@ class Evaluation:
 
     def _rounding(self) -> AbstractContextManager[object]:
         return torch.autocast(self.network.theta.device.type, self.autocast, cache_enabled=False)
+
+
+def checked_terms(criterion: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+    """The summed loss of outputs and the number of its terms, checked to be such.
+
+    Raises:
+        TypeError: if the loss returns something else.
+        ValueError: if it needs targets and the batch has none.
+        NonFiniteError: if the sum is NaN or infinite.
+    """
+    name = criterion.name
+    if criterion.needs_targets and not isinstance(batch.targets, Tensor):
+        raise ValueError(
+            f"the loss {name!r} compares outputs with a tensor of targets, and batch "
+            f"{batch.index} has {_said_of(batch)}; {batch.remedy}"
+        )
+    result: Any = criterion.terms(outputs, batch)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        bare = isinstance(result, Tensor) and result.ndim == 0
+        raise TypeError(
+            f"expected the loss {name!r} to return (sum, count), got {type(result).__name__}"
+            + (": a number without its count; return (terms.sum(), number of terms)" * bare)
+        )
+    total, count = result
+    if not isinstance(total, Tensor) or total.ndim != 0:
+        got = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
+        raise TypeError(
+            f"expected the loss {name!r} to return its sum as a scalar tensor, "
+            f"got {got}; add up the terms and return (terms.sum(), number of terms)"
+        )
+    if not torch.isfinite(total):
+        what = "loss" if torch.isfinite(outputs).all() else "output of the model"
+        raise NonFiniteError(f"the {what} is NaN or infinite at these parameters")
+    return total, float(count)
 
 
 def _twice(batch: Batch) -> Batch:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, Target
-from lossgeom.distributed import ALONE, Ranks
+from lossgeom.distributed import ALONE, Ranks, checked_ranks
 from lossgeom.losses import Loss, LossLike, as_loss
 from lossgeom.problem.evaluation import Evaluation, Forward
 from lossgeom.problem.examples import in_examples
@@ -98,6 +98,7 @@ class Problem:
         ranks: Ranks = ALONE,
     ) -> None:
         copied = partial(Network.of, parameters=parameters, dtype=dtype)
+        plain = whole_model(model, checked_ranks(ranks))
 
         def made() -> Problem:
             network, criterion = copied(plain), as_loss(loss, label_smoothing)
@@ -108,9 +109,6 @@ class Problem:
             vars(self).update(fields | further)  # which stay as they are from then on
             return self
 
-        if not isinstance(ranks, Ranks):
-            raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
-        plain = whole_model(model, ranks)
         ranks.together(made, Problem._alike)
         if ranks.size > 1:
             vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))

@@ -42,6 +42,26 @@ def whole(tensor: Tensor) -> Tensor:
     return cast(Tensor, cast(Any, tensor).full_tensor()) if is_sharded(tensor) else tensor
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process has, in its memory."""
+    return cast(Tensor, cast(Any, tensor).to_local()) if is_sharded(tensor) else tensor
+
+
+def forward_types(model: nn.Module) -> list[torch.dtype]:
+    """The types in which ``fully_shard`` gathers parameters, where it has been told any."""
+    policies = [part._get_fsdp_state()._mp_policy for part in sharded_parts(model)]
+    return [policy.param_dtype for policy in policies if policy.param_dtype is not None]
+
+
+def end_forward(model: nn.Module) -> None:
+    """Let a model go on after an error that has ended its forward pass half-way."""
+    parts = sharded_parts(model)
+    inside = {id(child) for part in parts for child in part.modules() if child is not part}
+    for part in parts:
+        if id(part) not in inside:
+            part.reset_iter_state()
+
+
 def whole_model(model: nn.Module, ranks: Ranks) -> nn.Module:
     """The model, or a copy of what it was before ``fully_shard``, with all of its parameters.
 
@@ -55,10 +75,10 @@ def whole_model(model: nn.Module, ranks: Ranks) -> nn.Module:
         return model
     inner, _ = unwrapped(model)
     reshard(inner)
-    sharded = any(map(is_sharded, inner.parameters()))
-    if not sharded and not any(map(_is_flat, inner.modules())):
+    sharded = any(map(is_sharded, inner.parameters())) or any(map(_is_flat, inner.modules()))
+    if not sharded and not sharded_parts(inner):
         return model
-    ranks.together(lambda: _check_spread(inner, ranks))
+    ranks.together(lambda: check_spread(inner, ranks))
     with torch.inference_mode(False), torch.no_grad():
         memo: dict[int, Any] = {
             id(p): nn.Parameter(whole(p.detach()).clone(), p.requires_grad)
@@ -78,7 +98,7 @@ def _is_flat(module: nn.Module) -> bool:
     return type(module).__name__ == "FullyShardedDataParallel"
 
 
-def _check_spread(model: nn.Module, ranks: Ranks) -> None:
+def check_spread(model: nn.Module, ranks: Ranks) -> None:
     """Refuse parameters that ``fully_shard`` has not spread over just these processes."""
     if any(map(_is_flat, model.modules())):
         raise TypeError(

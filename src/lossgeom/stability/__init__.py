@@ -10,6 +10,7 @@ from lossgeom.stability.edge_series import EdgeSeries
 from lossgeom.stability.effective_sharpness import effective_sharpness
 from lossgeom.stability.eigenspace_share import eigenspace_share
 from lossgeom.stability.linear_filter import LinearFilter, edge
+from lossgeom.stability.live_critical_step import live_critical_step
 from lossgeom.stability.optimizer_state import OptimizerState, optimizer_state
 from lossgeom.stability.realised_edge import realised_edge
 from lossgeom.stability.rounding import loss_rounding

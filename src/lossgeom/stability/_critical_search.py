@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 from lossgeom.estimate import Estimate
+from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.stability.undefined import UndefinedError
 
 RTOL = 2.0**-4
@@ -43,6 +44,35 @@ class CriticalStep:
     def estimate(self) -> Estimate:
         """The value with whether it has converged."""
         return Estimate(self.value, converged=self.converged)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How finely to search, from where, and for how long.
+
+    Attributes:
+        rtol: of the interval, relative to its upper end.
+        start: a multiple to start from, if there is one.
+        max_passes: forward passes to spend.
+    """
+
+    rtol: float
+    start: float | None
+    max_passes: int
+
+    def __post_init__(self) -> None:
+        check_number("rtol", self.rtol, 0, 1)
+        check_at_least(1, max_passes=self.max_passes)
+        if self.start is not None:
+            check_number("start", self.start, 0)
+
+    def search(self, rise: Callable[[float], float], noise: float, passes: int) -> CriticalStep:
+        """What is found of a rise, with what is no rise, after some passes already."""
+        search = Search(rise, noise, self.rtol)
+        for s in islice(search.multiples(self.start), self.max_passes):
+            search.try_at(s)
+            passes += 1
+        return search.found(passes)
 
 
 @dataclass

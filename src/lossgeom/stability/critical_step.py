@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
 
 from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.estimate import Estimate
-from lossgeom.messages.checks import check_at_least, check_number
+from lossgeom.messages.checks import check_number
 from lossgeom.problem import NonFiniteError, Problem
-from lossgeom.stability._critical_search import RTOL, SEEN, CriticalStep, Search
+from lossgeom.stability._critical_search import RTOL, SEEN, CriticalStep, Effort
 from lossgeom.stability.along import Objective, checked_update
 from lossgeom.stability.rounding import loss_rounding
 from lossgeom.stability.undefined import UndefinedError
@@ -77,10 +76,7 @@ def critical_step(
     2.0
     """
     D = checked_update(problem, update)
-    check_number("rtol", rtol, 0, 1)
-    check_at_least(1, max_passes=max_passes)
-    if start is not None:
-        check_number("start", start, 0)
+    effort = Effort(rtol, start, max_passes)
     here, objective = problem.loss(), Objective.of(problem, D, weight_decay)
     passes = 1 if rounding is not None else 5
     noise = SEEN * (loss_rounding(problem) if rounding is None else rounding)
@@ -91,11 +87,7 @@ def critical_step(
         except NonFiniteError:
             return math.inf
 
-    search = Search(rise, noise, rtol)
-    for s in islice(search.multiples(start), max_passes):
-        search.try_at(s)
-        passes += 1
-    return search.found(passes)
+    return effort.search(rise, noise, passes)
 
 
 def critical_sharpness(

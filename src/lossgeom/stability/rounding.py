@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from lossgeom.linalg import random_numbers
 from lossgeom.problem import Problem, checked_problem
@@ -49,18 +51,26 @@ def loss_rounding(problem: Problem, *, seed: int = 0) -> float:
 
 def _measured(problem: Problem, seed: int) -> float:
     theta, here = problem.theta, problem.loss()
-    spacing = torch.finfo(problem.autocast or theta.dtype).eps
-    generator, total = random_numbers(seed), 0.0
-    for _ in range(SAMPLES):
-        u = (torch.rand(theta.shape, generator=generator) - 0.5).to(theta)
-        total += (problem.at(theta + spacing * u * theta).loss() - here) ** 2
-    return max(math.sqrt(total / SAMPLES), torch.finfo(theta.dtype).eps * abs(here))
+    spacing, generator = torch.finfo(problem.autocast or theta.dtype).eps, random_numbers(seed)
+    losses = [problem.at(nearby(theta, spacing, generator)).loss() for _ in range(SAMPLES)]
+    return deviation(here, losses, torch.finfo(theta.dtype).eps)
+
+
+def nearby(theta: Tensor, spacing: float, generator: torch.Generator) -> Tensor:
+    """Parameters that are the same up to half of a relative spacing."""
+    u = torch.rand(theta.shape, generator=generator) - 0.5
+    return theta + spacing * u.to(theta) * theta
+
+
+def deviation(here: float, losses: Sequence[float], spacing: float) -> float:
+    """The standard deviation of losses from one, of which less than a spacing is not believed."""
+    total = sum((loss - here) ** 2 for loss in losses)
+    return max(math.sqrt(total / len(losses)), spacing * abs(here))
 
 
 def gradient_rounding(problem: Problem) -> float:
     """The length of what rounding may change in the gradient; costs one at other parameters."""
     here, theta = problem.cached(Problem.gradient).double(), problem.theta
     spacing = torch.finfo(problem.autocast or theta.dtype).eps
-    u = (torch.rand(theta.shape, generator=random_numbers(0)) - 0.5).to(theta)
-    there = problem.at(theta + spacing * u * theta).gradient().double()
+    there = problem.at(nearby(theta, spacing, random_numbers(0))).gradient().double()
     return max(float((there - here).norm()), torch.finfo(theta.dtype).eps * float(here.norm()))
