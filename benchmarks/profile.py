@@ -14,14 +14,14 @@ from benchmarks.cases import Case
 from benchmarks.peers import lossgeom
 from benchmarks.plain import gradient, unit_vectors
 from benchmarks.timing import Lap, timed, unit
-from lossgeom.curvature import _microbatches, _needed_memory, _parameter_matrix
+from lossgeom.curvature import _memory, _microbatches, _parameter_matrix
 from lossgeom.curvature._parameter_matrix import ParameterMatrix
 from lossgeom.problem import first_look
 
 CHECKS: dict[str, tuple[Any, str]] = {
     "two evaluations of the model": (first_look, "_checked_outputs"),
     "derivatives beside differences, on 4 examples": (_parameter_matrix, "guard"),
-    "the size of a graph, on 4 examples": (_needed_memory, "graph_size"),
+    "the size of a graph, on 4 examples": (_memory, "graph_size"),
     "pieces beside whole batches": (_microbatches, "_apart"),
     "forward mode beside graphs, on 4 examples": (ParameterMatrix, "_forward_agrees"),
 }

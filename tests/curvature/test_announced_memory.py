@@ -16,7 +16,7 @@ import json, sys, torch
 from torch import nn
 import lossgeom as lg
 from benchmarks.memory import peak_megabytes
-from lossgeom.curvature import _needed_memory
+from lossgeom.curvature import _memory
 
 torch.manual_seed(0)
 def problem(kind, n, width):
@@ -38,9 +38,9 @@ def product(kind, n, width, budget):
 
 kind = sys.argv[1]
 n, width = (1024, 1200) if kind == "mlp" else (48, 24)
-few, _needed_memory.TAPE_BYTES = _needed_memory.TAPE_BYTES, 0
+few, _memory.TAPE_BYTES = _memory.TAPE_BYTES, 0
 product(kind, 8, 8, None)  # what libraries load and allocate for themselves
-_needed_memory.TAPE_BYTES = few
+_memory.TAPE_BYTES = few
 least = lg.Hessian(problem(kind, n, width)).memory.least
 for budget in (0, least + 2**20, None):
     memory = []

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.autodiff.memory_budget import GraphSize
 from lossgeom.autodiff.recorded_products import Tape
-from lossgeom.curvature import _needed_memory
+from lossgeom.curvature import _memory
 from lossgeom.linalg import memory
 from lossgeom.problem.model_facts import Key
 from tests.problems import CASES
@@ -30,10 +29,10 @@ def forced(monkeypatch):
 
 
 def force(monkeypatch):
-    large = GraphSize(bytes_each=float(_needed_memory.PIECE_BYTES), convolutions=True)
-    monkeypatch.setattr(_needed_memory, "size_of_graph", lambda problem, batch: large)
+    large = _memory.GraphSize(bytes_each=float(_memory.PIECE_BYTES), convolutions=True)
+    monkeypatch.setattr(_memory, "size_of_graph", lambda problem, batch: large)
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
-    monkeypatch.setattr(_needed_memory, "LARGE_TAPE", 2**40)
+    monkeypatch.setattr(_memory, "LARGE_TAPE", 2**40)
 
 
 def forward_mode(A) -> bool | None:
@@ -254,9 +253,9 @@ def test_a_model_of_other_batches_than_the_first_falls_back(forced):
 
 
 @pytest.mark.parametrize("convolutions", [True, False])
-@pytest.mark.parametrize("limit", [0, _needed_memory.TAPE_BYTES])
+@pytest.mark.parametrize("limit", [0, _memory.TAPE_BYTES])
 def test_convolutions_on_large_batches_are_recorded(convolutions, limit, monkeypatch):
-    monkeypatch.setattr(_needed_memory, "TAPE_BYTES", limit)
+    monkeypatch.setattr(_memory, "TAPE_BYTES", limit)
     first = nn.Conv1d(1, 2, 2) if convolutions else nn.Linear(3, 2)
     model = nn.Sequential(first, nn.Tanh(), nn.Flatten(), nn.LazyLinear(2))
     data = [(torch.ones(4, 1, 3), torch.tensor([0, 1, 1, 0]))]

@@ -158,7 +158,7 @@ def test_an_unknown_matrix_and_no_pair(unchecked):
 
 
 def test_a_block_may_need_more_than_is_kept_by_default(monkeypatch):
-    monkeypatch.setattr("lossgeom.curvature._needed_memory.WORKSPACE", 3 * 2**30)
+    monkeypatch.setattr("lossgeom.curvature._memory.WORKSPACE", 3 * 2**30)
     problem = problem_of("tanh")
     assert lg.Hessian(problem).memory.least > MODULE.MEMORY_BUDGET
     assert all(pairs.converged.all() for pairs in lg.layer_eigenpairs(problem, 1).values())

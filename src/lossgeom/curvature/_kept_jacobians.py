@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
-from lossgeom.autodiff.memory_budget import Kept, Linearization
 from lossgeom.batches import Batch
+from lossgeom.curvature._memory import Kept, Linearization
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem
 from lossgeom.problem.graphs import with_bytes

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.memory_budget import Kept, Linearization
 from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
+from lossgeom.curvature._memory import Kept, Linearization, planned, put_down_block
 from lossgeom.curvature._microbatches import pieces
-from lossgeom.curvature._needed_memory import planned, put_down_block
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.autodiff.memory_budget import with_sizes, worth_holding
 from lossgeom.batches import Batch, tensors_of
+from lossgeom.linalg.memory import worth_holding
 from lossgeom.problem import Problem
+from lossgeom.problem.graphs import with_bytes
 from lossgeom.smoothness.norms import Method
 from lossgeom.smoothness.search import Search
 
@@ -49,8 +50,11 @@ def look(problem: Problem, linearize: Linearize, few: Batch) -> tuple[Linearized
     Returns:
         The examples, and the bytes of every tensor that each of them saves.
     """
-    point, sizes = with_sizes(problem, lambda: linearize(few))
+    point, storages = with_bytes(linearize, few)
     point.check_independent()
+    of_all = (problem.theta, *problem.network.constants())
+    shared = {tensor.untyped_storage()._cdata for tensor in of_all}
+    sizes = (size for storage, size in storages.items() if storage not in shared)
     return point, [size / len(point) for size in sizes]
 
 

@@ -1,0 +1,278 @@
+"""What products with a matrix need in memory, and what is kept between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakMethod
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lossgeom.batches import Batch
+from lossgeom.distributed import ALONE, Ranks
+from lossgeom.linalg import Memory, plain_arithmetic
+from lossgeom.linalg.memory import worth_holding
+from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem.first_look import FEW, LARGE
+from lossgeom.problem.graphs import graph_nodes, with_bytes
+from lossgeom.problem.isolation import hooks_undone
+from lossgeom.problem.model_facts import Key
+from lossgeom.problem.recomputation import bytes_of_parts
+from lossgeom.trust.trial import bytes_of_guard, on_few
+
+PIECE_BYTES = 768 * 2**20  # of saved tensors: on a CPU, larger pieces are no faster
+TAPE_BYTES = 32 * 2**20  # of saved tensors in a batch: smaller ones are not worth a recording
+LARGE_TAPE = 256 * 2**20  # from which on forward mode is not what takes the least
+
+# How much is held, beside what it was at most on networks of several kinds.
+VECTORS = 5  # of P numbers: gradients and products, and their pieces while autograd adds them up
+OF_BLOCK = 3  # of P numbers for each further vector of a block
+GRAPH, FORWARD, RECORDED = 2.8, 3.5, 4.2  # times what a graph saves, with what is made on the way
+BLOCK = "further vectors of a block"
+LOOK = 0.6  # the same of an evaluation, without a gradient
+OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
+WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
+HALF = 2  # of the few examples that show the size of a graph
+GRAPHS = "graphs and recordings, kept between products"
+
+Linear = TypeVar("Linear")
+Result = TypeVar("Result")
+
+
+class Plan(NamedTuple):
+    """How a product with a batch is made.
+
+    Attributes:
+        parts: the least number of parts of the batch whose graphs are not too large.
+        forward: whether there is room for forward mode, where it pays.
+    """
+
+    parts: float
+    forward: bool
+
+
+def planned(
+    problem: Problem, batch: Batch, memory: Memory, whole: bool, parts: float | None = None
+) -> Plan:
+    """Plan a first product with a batch, and put down what its steps need.
+
+    Below twice theta, vectors take more than graphs. What another batch needed stays put down.
+
+    Args:
+        problem: the model.
+        batch: that the product is made with.
+        memory: the account, of which the budget decides.
+        whole: whether the batch must not be cut, and no product be recorded.
+        parts: that the batch is cut into, where that is known.
+    """
+    graph, theta = size_of_graph(problem, batch), problem.theta
+    size, vectors = len(batch) * graph.bytes_each, VECTORS * theta.nbytes + int(graph.bytes_shared)
+    memory.all_along.update({"a copy of the model": bytes_of_copy(problem), "workspace": WORKSPACE})
+    left = max(0, (memory.budget or 0) - sum(memory.all_along.values()) - vectors)
+    if parts is None:
+        most = max(worth_holding(theta.device, PIECE_BYTES), 2 * theta.nbytes)
+        parts = 1 if whole else max(1, size / (min(most, left / GRAPH) if left else most))
+    pays = graph.convolutions and size >= TAPE_BYTES and not whole
+    times = times_of_graph(memory.budget, left, size / parts) if pays else GRAPH
+    few = min(FEW, len(batch)) if theta.numel() > LARGE else len(batch)
+    steps = {
+        "the look at the model": theta.nbytes + LOOK * few * graph.bytes_each,
+        "the comparison of derivatives": bytes_of_guard(
+            problem, batch, graph.bytes_each + graph.bytes_again
+        ),
+        "a product": vectors + times * size / parts,
+    }
+    if parts > 1:
+        steps["the comparison of parts"] = vectors + OUTPUTS * size * (1 + 1 / parts)
+    for what, nbytes in steps.items():
+        memory.steps[what] = max(memory.steps.get(what, 0), int(nbytes))
+    return Plan(parts, times > GRAPH)
+
+
+def times_of_graph(budget: int | None, left: float, size: float) -> float:
+    """How many times what a graph saves a product takes, in forward mode where there is room."""
+    if budget == 0:
+        return FORWARD if size < LARGE_TAPE else GRAPH
+    return RECORDED if budget is None or RECORDED * size <= left else GRAPH
+
+
+def bytes_of_copy(problem: Problem) -> int:
+    """Count what the private copy of the model holds."""
+    network = problem.network
+    tensors = (problem.theta, *network.constants(), *network.module.buffers())
+    memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(memory.values())
+
+
+def put_down_block(memory: Memory, rows: Float[Tensor, "k P"]) -> None:
+    """Put down what is held for vectors that are multiplied together, beside that for one."""
+    further = OF_BLOCK * (rows.nbytes - rows[0].nbytes)
+    if further > memory.all_along.get(BLOCK, 0):
+        memory.all_along[BLOCK] = further
+
+
+@dataclass(frozen=True)
+class GraphSize:
+    """What a few examples show of the graph of a gradient.
+
+    Attributes:
+        bytes_each: about what it saves for an example.
+        convolutions: whether there are any.
+        bytes_shared: about what it saves once for all, beside parameters.
+        bytes_again: what it would save besides for an example if nothing were computed again.
+    """
+
+    bytes_each: float
+    convolutions: bool
+    bytes_shared: float = 0.0
+    bytes_again: float = 0.0
+
+
+def graph_size(small: Problem) -> GraphSize:
+    """Look at the graph of the loss of a problem on a few examples.
+
+    That of its gradient saves 1.1 to 2.1 times as much, in networks of all kinds. Of the parts that
+    are computed again, the largest is there with the rest.
+    """
+    at, few, theta = small.evaluation, small.first_batch(), small.leaf()
+
+    def saved(batch: Batch) -> tuple[int, Tensor]:
+        with at.network.undone():
+            outputs, storages = with_bytes(at.outputs, theta, batch)
+            (total, _), of_loss = with_bytes(at.terms, outputs, batch)
+        largest = max(bytes_of_parts(total), default=0)
+        return sum({**storages, **of_loss}.values()) + largest, total
+
+    (whole, total), n = saved(few), len(few)
+    parts = bytes_of_parts(total)
+    shared = min(whole, theta.nbytes)
+    with suppress(Exception):  # of whatever a model says to fewer examples
+        if n > HALF:  # what is made of parameters, such as in autocast, is shared by all examples
+            half, _ = saved(few.examples(0, HALF))
+            shared = min(whole, max(0, (n * half - HALF * whole) // (n - HALF)))
+    times = 2 if at.autocast is None else 4  # what is saved rounded is worked on in full
+    return GraphSize(
+        times * (whole - shared) / n,
+        not parts and any("Convolution" in node.name() for node in graph_nodes(total)),
+        times * max(0, shared - theta.nbytes),
+        times * (sum(parts) - max(parts, default=0)) / n,
+    )
+
+
+def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
+    """Estimate what the graph of an example's gradient saves, once for a model."""
+    return problem.evaluation.facts.known(
+        Key(graph_size), partial(on_few, problem, batch, graph_size)
+    )
+
+
+@dataclass(frozen=True)
+class Linearization(Generic[Linear]):
+    """What products with one batch, or a piece of it, are made from.
+
+    Attributes:
+        linear: makes them; ``None`` where it is not worth keeping.
+        count: the number of terms of the piece.
+        storages: bytes that are held for it, by the memory that they are in.
+    """
+
+    linear: Linear | None
+    count: float
+    storages: dict[int, int]
+
+
+class Kept(Generic[Linear]):
+    """Linearisations of pieces of batches, kept between passes as far as a budget goes.
+
+    The first pass makes one for every piece. The first of them are kept, as many as there is room
+    for; the rest are made anew in every pass. It holds no function of its owner, which would then
+    outlive its last user.
+
+    Args:
+        problem: whose batches they are of.
+        memory_budget: bytes for all that is held.
+        ranks: the processes that have a share of it each.
+
+    Attributes:
+        theta: the leaf that they start from.
+        memory: the account, of which the budget decides.
+        terms: the number of terms in all pieces, known after the first pass.
+    """
+
+    def __init__(self, problem: Problem, memory_budget: int | None, ranks: Ranks = ALONE) -> None:
+        self.problem = checked_problem(problem)
+        self.theta = problem.leaf()
+        self.terms = math.nan
+        give_way = WeakMethod(self.give_way)
+        self.memory = Memory(memory_budget, self.theta.device, gives_way=give_way, ranks=ranks)
+        self._linear: dict[tuple[int, int], tuple[Linear, dict[int, int]]] = {}  # by place
+        self._pieces = -1  # their number, after the first pass
+
+    def over_batches(
+        self,
+        first: Callable[[Batch], tuple[Result, Linearization[Linear]]],
+        again: Callable[[Batch], Result],
+        use: Callable[[Linear], Result],
+        take: Callable[[Result], Any],
+        pieces: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch],
+    ) -> None:
+        """Go over all pieces in order.
+
+        Args:
+            first: what is made of a piece in the first pass, with the linearisation to keep.
+            again: what is made in a later pass of one whose linearisation was not kept.
+            use: what is made of a linearisation that was.
+            take: is given what was made of each piece.
+            pieces: cuts a batch.
+        """
+        counts: list[float] = []
+        passed = self._pieces >= 0
+        if not passed:  # or the one before has failed
+            self._linear = {}
+        self.give_way()
+
+        def on_batch(batch: Batch) -> None:
+            for place, piece in enumerate(pieces(batch)):  # which may need more than those before
+                held, key = self.give_way(), (batch.index, place)
+                if key in self._linear:
+                    take(use(self._linear[key][0]))
+                elif passed:
+                    take(again(piece))
+                else:
+                    result, made = first(piece)
+                    take(result)
+                    first_ones = len(self._linear) == len(counts)
+                    more = sum(n for memory, n in made.storages.items() if memory not in held)
+                    if made.linear is not None and first_ones and more <= self.memory.room:
+                        self._linear[key] = made.linear, made.storages
+                    counts.append(made.count)
+
+        with plain_arithmetic(self.theta.device), hooks_undone():
+            if len(self._linear) == self._pieces:
+                for linear, _ in self._linear.values():
+                    take(use(linear))
+                return
+            self.problem.over_batches(on_batch)
+            if not passed:
+                self.terms, self._pieces = math.fsum(counts), len(counts)
+            self.give_way()
+
+    def give_way(self) -> dict[int, int]:
+        """Let go of the last that are kept, where a budget has no room for them any more.
+
+        Returns:
+            Bytes of what the rest holds, by the memory that they are in.
+        """
+        memory, kept = self.memory, self._linear
+        while True:
+            held = {key: size for _, storages in kept.values() for key, size in storages.items()}
+            memory.besides[GRAPHS] = sum(held.values())
+            more = memory.least + sum(memory.besides.values())
+            if not (kept and memory.budget and more > memory.budget):
+                return held
+            kept.popitem()
