@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lossgeom.distributed import ALONE
 from lossgeom.losses import LossLike
 from lossgeom.messages.extras import required
 from lossgeom.mirrors import Mirror, logged
@@ -59,7 +60,8 @@ def monitor(
         model: as ``prepare`` returns it, or as it was before.
         optimizers: likewise.
         loss: that it trains by, see :func:`lossgeom.watch`.
-        batches: to measure on, in the main process alone.
+        batches: to measure on, in the main process alone; with ``ranks=lg.ranks()`` among the
+            settings, in each process its share.
         record: a folder, or a record.
         every: which steps are due.
         mirrors: where else rows go.
@@ -89,7 +91,8 @@ def monitor(
     >>> run.record.series("sharpness")
     ([0, 1, 2], [2.5, 2.5, 2.5])
     """
-    if not accelerator.is_main_process:
+    shared = settings.get("ranks", ALONE).size > 1
+    if not (accelerator.is_main_process or shared):
         return ExitStack()
     mirrors = [*checked_mirrors(mirrors), _Trackers(accelerator)]
     return watch(model, optimizers, loss, batches, record, every, mirrors=mirrors, **settings)

@@ -88,7 +88,7 @@ class LossGeometry(Callback):  # type: ignore[misc]
         return self._runs.run
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or self._runs.shared:
             # The trainer's own count is of the steps of all optimisers.
             went_on = trainer.global_step if self._step is None else self._step
             first_step = went_on if trainer.global_step else 0

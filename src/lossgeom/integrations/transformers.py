@@ -70,7 +70,7 @@ class LossGeometryCallback(TrainerCallback):  # type: ignore[misc]
         self._runs.end(error)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **of_run: Any) -> None:  # noqa: ARG002
-        if not state.is_world_process_zero:
+        if not (state.is_world_process_zero or self._runs.shared):
             return
         known = {"first_step": state.global_step}
         if isinstance(self._runs.loss, str):  # others have their own

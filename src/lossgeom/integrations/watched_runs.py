@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lossgeom.distributed import ALONE
 from lossgeom.losses import LossLike
 from lossgeom.mirrors import Mirror, logged
 from lossgeom.recording.mirror import checked_mirrors
@@ -31,6 +32,7 @@ class WatchedRuns(Mirror):
         run: the last one; ``None`` before the first.
         loss: that is measured.
         folder: of the record.
+        shared: whether all processes watch, each on its share of the data.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class WatchedRuns(Mirror):
         self.folder = record.path if isinstance(record, Record) else Path(record)
         self.loss, self._asked = loss, (batches, record, every)
         self._settings = dict(settings)
+        self.shared = settings.get("ranks", ALONE).size > 1
         self._news: dict[int, dict[str, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
         return False
     if not expected.numel():
         return True
+    found, expected = found.detach(), expected.detach()
     length = float(expected.norm())
     if USUAL < length < 1 / USUAL:
         return float((found - expected).norm()) <= tolerance * length

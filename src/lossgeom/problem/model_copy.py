@@ -114,10 +114,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
     notes = []
     while True:
         if isinstance(model, WRAPPERS):
-            note = f"unwrapped from {type(model).__name__}"
-            if isinstance(model, DistributedDataParallel):
-                note += "; the data is this process's own"
-            notes.append(note)
+            notes.append(f"unwrapped from {type(model).__name__}")
             model = cast(nn.Module, model.module)
         elif type(model).__name__ == COMPILED:
             notes.append(UNCOMPILED)

@@ -8,28 +8,26 @@ from torch import nn
 
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation
+from lossgeom.problem.passes import Data
 from lossgeom.problem.sharded import notes_on_sharding
 
+REPLICA = "unwrapped from DistributedDataParallel"
 
-def notes_on(
-    model: nn.Module, at: Evaluation, sizes: Sequence[int], at_point: Sequence[str]
-) -> list[str]:
+
+def notes_on(model: nn.Module, at: Evaluation, data: Data, at_point: Sequence[str]) -> list[str]:
     """Notes on how a model and its loss are evaluated.
 
     Args:
         model: the user's.
         at: what is known of its copy.
-        sizes: the numbers of examples in batches.
+        data: that it is evaluated on.
         at_point: what was seen at one point.
     """
     seen = at.facts.first_look
-    notes = [
-        *notes_on_sharding(model),
-        *at.network.notes,
-        *(seen.model or ()),
-        *(seen.loss or ()),
-        *_on_batches(at, sizes),
-    ]
+    notes = [*notes_on_sharding(model), *at.network.notes]
+    if REPLICA in notes and data.processes == 1 and not data.is_share:
+        notes[notes.index(REPLICA)] += "; the data is this process's own"
+    notes += [*(seen.model or ()), *(seen.loss or ()), *_on_batches(at, data.sizes)]
     notes += [seen.training] if seen.training else []
     if at.facts.in_double.needed:
         notes.append("run in float64 also where the model says float32")

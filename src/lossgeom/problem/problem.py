@@ -156,7 +156,7 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is measured differently from how the model runs, after the first pass."""
-        return tuple(notes_on(self.model, self.evaluation, self.data.sizes, self.cache.notes))
+        return tuple(notes_on(self.model, self.evaluation, self.data, self.cache.notes))
 
     @property
     def unset_mode(self) -> str | None:

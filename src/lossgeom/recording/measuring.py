@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 from lossgeom.distributed import ALONE, Ranks
@@ -193,7 +194,7 @@ def _of_optimizers(metric: str, taken: Step) -> dict[str, Any]:
 
 def notes_of_all(problem: Problem) -> list[str]:
     """The notes of a problem that it has on any of the processes."""
-    return list(dict.fromkeys(problem.rows(lambda _: problem.notes)))
+    return list(dict.fromkeys(chain.from_iterable(problem.ranks.gathered(problem.notes))))
 
 
 def note(record: Record, *notes: str) -> None:

@@ -1,0 +1,149 @@
+"""A run that two processes watch together: the first writes, and both know the same."""
+
+import contextlib
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import lossgeom as lg
+from lossgeom.recording.record_format import RecordError
+
+ROWS = (24, 8, 16)  # of each batch; the first is that of rank 0
+STEPS = 4
+
+
+def pieces() -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, y = torch.randn(sum(ROWS), 5).double(), torch.randint(3, (sum(ROWS),))
+    return model, list(zip(x.split(ROWS), y.split(ROWS), strict=True))
+
+
+class Odd:
+    """A metric that raises an error on one rank, while the other is in the middle of a sum."""
+
+    name = "odd"
+
+    def __call__(self, problem: lg.Problem) -> lg.Estimate:
+        if problem.ranks.rank == 1:
+            raise RuntimeError("only here")
+        return lg.Estimate(problem.loss())
+
+
+def due(step: int) -> bool:
+    """What only the first process may decide."""
+    return dist.get_rank() == 0 and step % 2 == 0
+
+
+def trained(folder: str | None) -> tuple[list[torch.Tensor], Any]:
+    """The state of a model that two processes train, each on a part of the data, and its record."""
+    model, batches = pieces()
+    mine = batches[:1] if dist.get_rank() == 0 else batches[1:]
+    x, y = mine[0]
+    replica = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(replica.parameters(), lr=0.1, momentum=0.9)
+    watched: Any = contextlib.nullcontext()
+    if folder is not None:
+        metrics = [lg.metrics.Loss(), Odd(), lg.metrics.Sharpness(), lg.metrics.SamplingError()]
+        given = {"metrics": metrics, "budget": None, "ranks": lg.ranks()}
+        watched = lg.watch(replica, optimizer, "cross_entropy", mine, folder, due, **given)
+    with warnings.catch_warnings(record=True, action="always") as caught, watched as run:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(replica(x), y).backward()
+            optimizer.step()
+    told = None
+    if folder is not None:
+        rows = [(row["step"], row["metric"], row["value"]) for row in run.record.rows()]
+        notes, said = run.record.manifest["notes"], [str(each.message) for each in caught]
+        told = rows, str(run.verdict()), run.record.status, notes, said
+    return [value.clone() for value in model.state_dict().values()], told
+
+
+def test_both_know_what_the_first_writes_and_training_is_the_same(on_two, tmp_path):
+    plain, watched = on_two(trained, None), on_two(trained, str(tmp_path))
+    for (expected, _), (state, _) in zip(plain, watched, strict=True):
+        assert all(map(torch.equal, state, expected))
+    (_, first), (_, second) = watched
+    assert str(first[:4]) == str(second[:4])  # of which one is NaN
+    rows, _, status, notes, _ = first
+    record = lg.Record.open(tmp_path)
+    assert str([(row["step"], row["metric"], row["value"]) for row in record.rows()]) == str(rows)
+    assert status == record.status == "finished"
+    assert {step for step, *_ in rows} == {0, 2}
+    assert notes == [
+        "unwrapped from DistributedDataParallel",
+        "BatchNorm uses the statistics of each batch, of 24 examples",
+        "BatchNorm uses the statistics of each batch, of 8, 16 examples",
+    ]
+    model, batches = pieces()
+    whole = lg.Problem(model, "cross_entropy", batches, mode="train")
+    values = {metric: value for step, metric, value in rows if step == 0}
+    assert values["loss"] == pytest.approx(whole.loss(), rel=1e-12)
+    assert values["sharpness"] == pytest.approx(float(lg.sharpness(whole)), rel=1e-9)
+    failed = [row["message"] for row in record.rows() if row.get("status") == "failed"]
+    assert failed == ["OtherRankError: 1 of 2 processes could not measure; the first error: "
+                      "RuntimeError: only here"] * 2  # fmt: skip
+    assert ["RuntimeError: only here" in said for _, told in watched for said in told[4]] == [
+        True
+    ] * 2
+
+
+def measured(folder: str) -> tuple[dict[str, float], str]:
+    """A snapshot of the data of both, and the rows of a tracker."""
+    model, batches = pieces()
+    mine = batches[:1] if dist.get_rank() == 0 else batches[1:]
+    problem = lg.Problem(model, "cross_entropy", mine, ranks=lg.ranks())
+    record = lg.Record.create(f"{folder}/point", kind="measurement", ranks=lg.ranks())
+    found = lg.measure(problem, record, lg.metrics.Geometry(k=1, probes=2, steps=5, matvecs=4))
+    with pytest.raises(ValueError, match="of the same processes, got 1 and 2"):
+        lg.Tracker(problem, [lg.metrics.Loss()], lg.Record.create(f"{folder}/{dist.get_rank()}"))
+    tracked = lg.Record.create(f"{folder}/tracked", ranks=lg.ranks())
+    with lg.Tracker(problem, [lg.metrics.Loss()], tracked, every=due) as tracker:
+        for step in range(STEPS):
+            tracker(step)
+    assert tracked.measured == {(0, "loss"), (2, "loss")}
+    return {name: float(each) for name, each in found.items()}, record.manifest["data"]
+
+
+def test_a_snapshot_is_that_of_one_process(on_two, tmp_path):
+    model, batches = pieces()
+    record = lg.Record.create(tmp_path / "alone", kind="measurement")
+    geometry = lg.metrics.Geometry(k=1, probes=2, steps=5, matvecs=4)
+    expected = lg.measure(lg.Problem(model, "cross_entropy", batches), record, geometry)
+    for found, data in on_two(measured, str(tmp_path)):
+        assert found == pytest.approx({n: float(e) for n, e in expected.items()}, rel=1e-6)
+        assert data == record.manifest["data"]
+
+
+def not_created(folder: str) -> None:
+    lg.Record.create(folder, ranks=lg.ranks())
+
+
+def test_a_folder_that_the_first_cannot_write_is_an_error_of_both(on_two, tmp_path):
+    (tmp_path / "strange").touch()
+    first, second = on_two.tried(not_created, str(tmp_path))
+    assert isinstance(first, RecordError)
+    assert isinstance(second, lg.OtherRankError)
+    assert "holds other things (strange)" in str(second)
+
+
+def worst(size: float) -> str:
+    """What is said of a loss that is not finite on one rank alone."""
+    model, batches = pieces()
+    x, y = batches[dist.get_rank()]
+    problem = lg.Problem(model, "cross_entropy", [(x * size, y)] if dist.get_rank() else [(x, y)],
+                         ranks=lg.ranks(), mode="train")  # fmt: skip
+    try:
+        return str(lg.sharpness(problem))
+    except lg.NonFiniteError as error:
+        return str(error)
+
+
+def test_a_loss_that_is_not_finite_on_one_is_a_result_of_both(on_two):
+    assert len(set(on_two(worst, float("nan")))) == 1
