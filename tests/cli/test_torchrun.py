@@ -14,7 +14,7 @@ import lossgeom
 from lossgeom.cli import main
 
 pytestmark = pytest.mark.slow
-PAGE = Path(__file__).parent.parent / "docs/how-to/several-processes.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/several-processes.md"
 NET = """
 import torch
 def model():
