@@ -160,14 +160,6 @@ def test_a_ray_cluster_that_is_started_here_ends_when_interrupted(tmp_path):
     assert not set(below) & set(descendants(1))
 
 
-def test_no_ray_cluster_at_an_address(tmp_path, capsys):
-    pytest.importorskip("ray", reason="Ray is not installed: the extra ray brings it")
-    arguments = [*FLAGS, "--executor", "ray", "--ray-address", "127.0.0.1:9"]
-    assert main(["run", STUDY.name, *arguments, "--out", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("lossgeom: error: no Ray cluster at '127.0.0.1:9' that can be used: ")
-
-
 def descendants(pid):
     """The processes below one that are alive, with their commands."""
     parents = {}

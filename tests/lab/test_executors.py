@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import types
 from collections import Counter
@@ -320,8 +321,16 @@ def test_a_cluster_that_was_joined_before_is_left(monkeypatch):
 
 def test_no_cluster_at_the_address(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", FakeRay(init_error=ConnectionError("nobody answers")))
-    message = r"no Ray cluster at 'head:6379' that can be used: nobody answers; 'ray start --head'"
-    with pytest.raises(RuntimeError, match=message), ray._connected("head:6379"):
+    message = "no Ray cluster at 'auto' that can be used: nobody answers; 'ray start --head'"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RuntimeError, match=message), ray._connected(None):
+        pass
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:{1}".format(*free.getsockname())
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    message = f"no Ray cluster at '{address}' that can be used: .*refused"
+    with pytest.raises(RuntimeError, match=message), ray._connected("auto"):
         pass
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from lossgeom.recording.record_format import RecordError
 
 # Without this, older versions hide GPUs from tasks that ask for none, and warn that they do.
 VARIABLES = {**THREADS, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+SECONDS = 10.0  # that a cluster has to answer
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,18 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():  # by whoever calls
         yield ray
         return
+    there = address or "auto"
+    if there == "auto":  # as Ray takes it
+        there = os.environ.get("RAY_ADDRESS", there)
+    host, _, port = there.rpartition(":")
     try:
+        if port.isdecimal() and "://" not in there:  # Ray itself would wait for ten minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
         with environment(VARIABLES):
             ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RuntimeError(
-            f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS', 'this machine')!r} that "
-            f"can be used: {error}; 'ray start --head' starts one"
+            f"no Ray cluster at {there!r} that can be used: {error}; 'ray start --head' starts one"
         ) from error
     try:
         yield ray
