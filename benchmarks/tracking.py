@@ -1,8 +1,9 @@
 """``python -m benchmarks.tracking``: what watching a run costs, as tables of the docs.
 
 The sharpness at every step of full-batch gradient descent, in units of a step: a gradient and the
-update. All that is timed at a step is timed one after the other, at the same parameters. Also
-forward passes of a critical step, thresholds of SGD, and a step that a watch has nothing to do at.
+update. All that is timed at a step is timed one after the other, at the same parameters, in seconds
+of the processor, which other processes change little. Also forward passes of a critical step,
+thresholds of SGD, and a step that a watch has nothing to do at.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 import tyro
@@ -22,11 +24,10 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 import lossgeom as lg
-from benchmarks.cases import INITIAL, Case
+from benchmarks.cases import CASES, INITIAL, Case
 from benchmarks.machine import commit, machine, now
 from benchmarks.table import markdown, publish
-from benchmarks.timing import timed
-from benchmarks.tracking_runs import TOL, Run, eigsh, power_iteration, runs
+from benchmarks.tracking_runs import TOL, Run, below, eigsh, power_iteration, runs
 from lossgeom.estimate import Estimate
 from lossgeom.metrics import Sharpness, Step
 from lossgeom.stability import loss_rounding, optimizer_state
@@ -35,6 +36,7 @@ from lossgeom.stability.sgd.mean_square import mean_square_thresholds
 BEGIN, END = "<!-- tracking: begin -->", "<!-- tracking: end -->"
 COLD, SOMETIMES = "lossgeom, from scratch", 20  # in one of so many steps for the slowest
 WARM, TRACKED = "lossgeom, from the step before", "lossgeom, tracked"
+T = TypeVar("T")
 BATCH_SIZES = (1, 2, 5, 10, 50, 500)
 
 
@@ -52,6 +54,8 @@ class Options:
     """Of the thresholds of SGD."""
     quick: bool = False
     """Little data: shows that everything runs."""
+    models: tuple[str, ...] = ()
+    """Further models of the benchmarks to follow, such as vgg and gpt; each takes minutes."""
     into: Path | None = None
     """A page with the two lines that the tables go between; None prints them."""
 
@@ -106,6 +110,13 @@ class Tally:
             f"{statistics.median(self.errors):.1e}",
             told,
         ]
+
+
+def timed(function: Callable[[], T]) -> tuple[float, T]:
+    """Call a function; return the seconds of the processor that it took, and the result."""
+    start = time.process_time()
+    result = function()
+    return time.process_time() - start, result
 
 
 HEAD = (
@@ -269,7 +280,8 @@ def tables(options: Options) -> str:
         f"{steps} steps of full-batch gradient descent; {about['cpu']}, threads: "
         f"{about['torch_threads']}, {now()[:10]}, commit {commit()}."
     ]
-    for run in runs(options.quick, 3 if options.quick else options.before):
+    others = [below(CASES[name](options.quick)) for name in options.models]
+    for run in runs(options.quick, 3 if options.quick else options.before) + others:
         text += section(run, *follow(run, steps, options.compare))
     text += [f"{thresholds(40 if options.quick else options.examples)}.", f"{watching()}."]
     return "\n\n".join(text)

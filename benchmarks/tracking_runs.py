@@ -45,6 +45,11 @@ def runs(quick: bool, before: int) -> list[Run]:
     ]
 
 
+def below(case: Case) -> Run:
+    """A run of a model of the benchmarks."""
+    return Run(f"{case.title}, below the edge", case)
+
+
 def all_digits(quick: bool) -> tuple[Tensor, Tensor]:
     """All digits but one, or some."""
     data = digits(examples=1796)

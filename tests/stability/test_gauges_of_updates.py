@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.problem.evaluation import Evaluation
 from lossgeom.stability import edge_factors, loss_rounding, optimizer_state
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
@@ -108,25 +109,25 @@ def test_on_a_network_they_are_what_losses_gradients_and_products_say():
 
 
 class Counted:
-    """Counts the forward passes of a problem."""
+    """Counts the forward passes of a problem of one batch."""
 
     def __init__(self, monkeypatch):
         self.passes = 0
-        plain = lg.Problem.loss
+        plain = Evaluation.loss
 
-        def loss(problem):
+        def loss(evaluation, theta, batch):
             self.passes += 1
-            return plain(problem)
+            return plain(evaluation, theta, batch)
 
-        monkeypatch.setattr(lg.Problem, "loss", loss)
+        monkeypatch.setattr(Evaluation, "loss", loss)
 
 
 @pytest.mark.parametrize("off", [0.7, 0.97, 1.0, 1.03, 1.4])
 def test_a_warm_critical_step_takes_at_most_six_passes(problem, off, monkeypatch):
     D, rho = descended(problem, 0.3)
     rounding = loss_rounding(problem)
-    counted = Counted(monkeypatch)
-    found = lg.critical_step(problem, D, start=off * 2 / rho, rounding=rounding)
+    counted, fresh = Counted(monkeypatch), problem.at(problem.theta)
+    found = lg.critical_step(fresh, D, start=off * 2 / rho, rounding=rounding)
     assert counted.passes == found.passes <= 6
     assert found.value == pytest.approx(2 / rho)
 

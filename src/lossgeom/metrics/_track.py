@@ -12,7 +12,8 @@ from torch import Tensor
 from lossgeom.linalg import EigenPairs
 
 LAST = 3  # measured values that a parabola goes through, and predictions that are judged by
-SAFETY = 3.0  # how much larger an error may be than the largest of the last
+FEWEST = 2  # of these predictions
+SAFETY = 2.5  # how much larger an error may be than the largest of the last
 LEAST = 0.03  # of the tolerance: what an error counts as at least, so that few agree by chance
 BOTH = 4  # measurements, of which one looks at the second eigenvector, too
 PART = 0.1  # of the tolerance, that values may be off by from which others are predicted
@@ -91,11 +92,12 @@ class Track:
         to the distance; and as far as the parabola is from going on straight.
         """
         value = self.predicted()
-        if len(self.missed) < LAST or value == 0:
+        if len(self.missed) < FEWEST or value == 0:
             return math.inf
-        seen = (SAFETY * max(one.error * self._further(one), LEAST * tol) for one in self.missed)
+        least = LEAST * tol
+        seen = (SAFETY * max(one.error, least) * self._further(one) for one in self.missed)
         straight = through(self.places[1:], self.values[1:], self.place)
-        return max(*seen, abs(value - straight) / abs(value))
+        return max(*seen, SAFETY * least, abs(value - straight) / abs(value))
 
     def _further(self, one: Missed) -> float:
         """How many times as large errors may be as at another prediction."""

@@ -27,13 +27,14 @@ class Sharpness:
     With ``tracked``, for a value at every step: it is measured by as few products as give an error
     of the value of ``tol``, and not at all where the parabola through the last three values, in the
     length of the path of the parameters, may be off by less. That is judged by the last three
-    predictions, which a measurement has shown to be wrong by so much: twice the largest, and more
-    beyond the distance that it was made at; and by the distance of the parabola from the straight
-    line. Such a value says that it is ``predicted``, with that error as ``stderr``. The error is an
-    expectation and no bound: a change that the path before gave no sign of, as of an eigenvalue
-    that nobody followed, shows at the next measurement. Where predictions fail, as at the edge of
-    stability, all steps are measured. Every ``search_every`` steps a random vector looks for larger
-    eigenvalues, and only then a value is ``verified``.
+    predictions, which a measurement has shown to be wrong by so much: 2.5 times the largest, in
+    proportion to the product of the distances from the three values, as errors of a parabola are;
+    and by the distance of the parabola from the straight line. Such a value says that it is
+    ``predicted``, with that error as ``stderr``. The error is an expectation and no bound: a change
+    that the path before gave no sign of, as of an eigenvalue that nobody followed, shows at the
+    next measurement. Where predictions fail, as at the edge of stability, all steps are measured.
+    Every ``search_every`` steps a random vector looks for larger eigenvalues, and only then a value
+    is ``verified``.
 
     Cost of a step: 4 to 12 products; tracked, a dot product where it is predicted, and else 1 to 4
     products at a new point, the first about three gradients and each further one two.

@@ -221,14 +221,17 @@ class Problem:
         its = {"data": self.data.share, "ranks": ALONE, "cache": PointCache(self.cache.notes)}
         return self.cache.value(Key(Data), lambda: self._with(**its))
 
-    def over_batches(self, function: Callable[[Batch], T]) -> list[T]:
-        """Call a function on every batch, the same batches in every pass."""
+    def over_batches(
+        self, function: Callable[[Batch], T], *others: Callable[[Batch], T]
+    ) -> list[T]:
+        """Call functions on every batch, each as if alone; the same batches in every pass."""
         results = []
         with measuring(self.theta.device), self.data.kept():
             for batch in self.data.over(self.theta):
                 look_at(self.evaluation, self.theta, batch, self.model)
-                with self.evaluation.network.undone():
-                    results.append(function(batch))
+                for each in (function, *others):
+                    with self.evaluation.network.undone():
+                        results.append(each(batch))
         return results
 
     def first_batch(self) -> Batch:

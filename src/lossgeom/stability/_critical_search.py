@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 
 from lossgeom.estimate import Estimate
 from lossgeom.messages.checks import check_at_least, check_number
@@ -15,6 +15,7 @@ RTOL = 2.0**-4
 LARGEST = 2.0**20  # multiples that are tried
 SMALLEST = 2.0**-20
 STRIDE = 8.0  # by which one multiple may exceed the one before
+Rises = Callable[[Sequence[float]], Sequence[float]]  # of the loss, at multiples
 Point = tuple[float, float]  # a multiple, and how far the loss rises there
 NOWHERE: Point = (0.0, 0.0)
 NEVER: Point = (math.inf, math.inf)
@@ -66,13 +67,9 @@ class Effort:
         if self.start is not None:
             check_number("start", self.start, 0)
 
-    def search(self, rise: Callable[[float], float], noise: float, passes: int) -> CriticalStep:
-        """What is found of a rise, with what is no rise, after some passes already."""
-        search = Search(rise, noise, self.rtol)
-        for s in islice(search.multiples(self.start), self.max_passes):
-            search.try_at(s)
-            passes += 1
-        return search.found(passes)
+    def search(self, rises: Rises, noise: float, passes: int) -> CriticalStep:
+        """What is found of rises, with what is none, after some passes already."""
+        return Search(rises, noise, self.rtol).run(self.start, self.max_passes, passes)
 
 
 @dataclass
@@ -80,7 +77,7 @@ class Search:
     """The multiples that were tried, as far as they bound the one that is looked for.
 
     Attributes:
-        rise: of the loss at a multiple.
+        rises: of the loss at some multiples.
         noise: what is no rise and no fall.
         rtol: of the interval that is small enough.
         low, lower: the two largest multiples below ``high`` that do not raise the loss.
@@ -88,7 +85,7 @@ class Search:
         high, higher: the two least that raise it.
     """
 
-    rise: Callable[[float], float]
+    rises: Rises
     noise: float
     rtol: float
     low: float = 0.0
@@ -98,9 +95,26 @@ class Search:
     high: Point = NEVER
     higher: Point = NEVER
 
-    def try_at(self, s: float) -> None:
-        """Take the loss at a multiple."""
-        point = (s, self.rise(s))
+    def run(self, start: float | None, most: int, passes: int = 0) -> CriticalStep:
+        """Try multiples, at most so many, and return what was found, with passes spent before."""
+        tried = 0
+        for several in self.multiples(start):
+            multiples = several[: most - tried]
+            if not multiples:
+                break
+            self._take(list(zip(multiples, self.rises(multiples), strict=True)))
+            tried += len(multiples)
+        return self.found(passes + tried)
+
+    def _take(self, points: list[Point]) -> None:
+        """Note down multiples in ascending order; what is beyond a rise matters if it rises."""
+        if points[0][1] > self.noise:
+            points = [point for point in reversed(points) if point[1] > self.noise]
+        for point in points:
+            self._take_one(point)
+
+    def _take_one(self, point: Point) -> None:
+        s = point[0]
         if point[1] > self.noise:
             self.higher, self.high = self.high, point
             self.low = self.low if self.low < s else self.fall[0]
@@ -114,21 +128,25 @@ class Search:
         """Whether the interval from a multiple to the least that raises the loss is small."""
         return s > 0 and s >= self.high[0] * (1 - self.rtol)
 
-    def multiples(self, start: float | None) -> Iterator[float]:
-        """Yield what to try next, given what was seen so far, until the interval is small."""
+    def multiples(self, start: float | None) -> Iterator[tuple[float, ...]]:
+        """Yield what to try next, given what was seen so far, until the interval is small.
+
+        From a start, both ends of an interval around it are tried at once.
+        """
         stride = 2.0 if start is None else 1 + self.rtol / 2
-        yield 1.0 if start is None else start * (1 + self.rtol / 4)
+        above = 1.0 if start is None else start * (1 + self.rtol / 2)
+        yield (above,) if start is None else (above * (1 - 0.99 * self.rtol), above)
         while math.isinf(self.high[0]) or self.low == 0:
             if self.low >= LARGEST or self.high[0] <= SMALLEST:
                 return
-            yield self._above(stride) if self.low else self._below(stride)
+            yield (self._above(stride) if self.low else self._below(stride),)
             stride = STRIDE
         for tried in count(1):
             if self.within(self.low):
                 break
-            yield (self.low + self.high[0]) / 2 if tried % 3 == 0 else self._between()
+            yield ((self.low + self.high[0]) / 2 if tried % 3 == 0 else self._between(),)
         if not self.within(self.fall[0]):  # but what is below is rounding: is it, everywhere?
-            yield self.high[0] * (1 - 0.9 * self.rtol)
+            yield (self.high[0] * (1 - 0.9 * self.rtol),)
 
     def _above(self, stride: float) -> float:
         """A multiple above all that were tried, where the secant points."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
 from lossgeom.problem import NonFiniteError, Problem, checked_problem
 from lossgeom.stability.rounding import gradient_rounding
@@ -44,6 +48,28 @@ def gradient_at(problem: Problem) -> Float[Tensor, " P"]:
 def dot(a: Float[Tensor, " P"], b: Float[Tensor, " P"]) -> float:
     """The inner product, summed in float64."""
     return float(a.double() @ b.double())
+
+
+def losses_at(problem: Problem, thetas: Sequence[Float[Tensor, " P"]]) -> list[float]:
+    """The empirical loss at several parameters, in one pass over the data; infinite for NaN."""
+
+    def loss(here: Problem, theta: Tensor, batch: Batch) -> tuple[float, float | None]:
+        try:
+            return here.evaluation.loss(theta, batch)
+        except NonFiniteError:
+            return math.inf, None
+
+    def terms(here: Problem) -> list[tuple[Tensor, float]]:
+        found = iter(here.over_batches(*(partial(loss, here, theta) for theta in thetas)))
+        parts = []
+        for of_batch in zip(*[found] * len(thetas), strict=True):
+            totals, counts = zip(*of_batch, strict=True)
+            count = next((n for n in counts if n is not None), 1.0)  # of infinity, any will do
+            parts.append((torch.tensor(totals, dtype=torch.float64), count))
+        return parts
+
+    total, divisor = problem.reduced(terms)
+    return [float(loss) for loss in total / divisor]
 
 
 def slope_along(problem: Problem, update: Float[Tensor, " P"]) -> float:

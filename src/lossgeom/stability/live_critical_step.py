@@ -150,7 +150,7 @@ def live_critical_step(
             moved = calls.loss_at(step.along(s)) - here + decay
             return math.inf if math.isnan(moved) else moved
 
-        return effort.search(rise, SEEN * noise, 1 + SAMPLES)
+        return effort.search(lambda at: list(map(rise, at)), SEEN * noise, 1 + SAMPLES)
 
 
 @dataclass(frozen=True, eq=False)
