@@ -262,5 +262,7 @@ class Network:
             stack.enter_context(placed(values))
             stack.enter_context(at_home(self.theta.device, self.cudnn))
             stack.enter_context(checkpoints.active())
-            self.module.train(mode == "train")
+            training = mode == "train"
+            if any(own.get("training") is not training for own, _ in self._state.attributes):
+                self.module.train(training)
             yield
