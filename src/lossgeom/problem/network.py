@@ -187,7 +187,7 @@ class Network:
 
     def split(self, vector: Shaped[Tensor, " P"]) -> list[Tensor]:
         """Cut a flat vector into tensors of the parameters' shapes."""
-        pieces = torch.split(vector, [shape.numel() for shape in self.shapes])
+        pieces = vector.split_with_sizes([shape.numel() for shape in self.shapes])
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def __call__(
