@@ -4,8 +4,10 @@ from itertools import islice
 
 import pytest
 import torch
+from torch import nn
 
-from lossgeom.problem.minibatches import each_batch, sampled_batches
+from lossgeom.problem import Problem, minibatches
+from lossgeom.problem.minibatches import each_batch, in_larger_batches, sampled_batches
 from tests import reference
 from tests.problems import CASES
 
@@ -49,3 +51,27 @@ def test_inputs_stay_with_their_targets():
     ((x, y),) = part.batches
     assert [pairs[tuple(row.tolist())] for row in x] == y.tolist()
     assert torch.equal(part.theta, case.problem().theta)
+
+
+@pytest.mark.parametrize("case", KNOWN, ids=repr)
+def test_small_batches_are_put_together_where_they_fit(case):
+    problem = case.problem()
+    large = in_larger_batches(problem)
+    assert large.loss() == pytest.approx(problem.loss())
+    assert len(large.batches) == 1 < len(case.data)
+
+
+def test_batches_stay_where_they_cannot_be_put_together(monkeypatch):
+    problem = CASES[0].problem(seed=0)
+    assert in_larger_batches(problem) is problem  # a seed fixes what is drawn for each
+    lengths = [(torch.ones(2, length, 3), torch.zeros(2, 1)) for length in (4, 5)]
+    averaged = Problem(
+        nn.Linear(3, 1),
+        "squared_error",
+        lengths,
+        forward=lambda model, batch: model(batch[0].mean(1)),
+    )
+    assert in_larger_batches(averaged) is averaged
+    monkeypatch.setattr(minibatches, "TOGETHER", 1)
+    ragged = CASES[0].problem()
+    assert len(in_larger_batches(ragged).batches) == len(CASES[0].data)

@@ -116,6 +116,7 @@ def trained(
     move, of_prior = _RMSprop(both, training.lr), _Scalar(start, training.lr)
     mean, log_std = both
     whole, (std, offset) = torch.empty_like(both), torch.empty_like(both)  # kept, for speed
+    in_mean, in_log_std = whole
     normal = torch.empty_like(mean, device="cpu")
     generator, history = random_numbers(training.seed), list[Epoch]()
 
@@ -127,9 +128,9 @@ def trained(
         squares = (std.dot(std) + offset.dot(offset)).item()
         at = Divergence(len(std), squares, log_std.sum().item()), 2 * of_prior.x
         precision, by, in_prior = complexity.gradients(*at)
-        torch.add(gradient, offset, alpha=precision, out=whole[0])
-        torch.mul(basis.rotate(gradient), noise, out=whole[1])
-        whole[1].addcmul_(std, std, value=precision).sub_(by)
+        torch.add(gradient, offset, alpha=precision, out=in_mean)
+        torch.mul(basis.rotate(gradient), noise, out=in_log_std)
+        in_log_std.addcmul_(std, std, value=precision).sub_(by)
         move(whole)
         of_prior(in_prior, LEAST_LOG_VARIANCE / 2, complexity.largest / 2)
         return total, count

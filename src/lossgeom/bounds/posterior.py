@@ -67,7 +67,7 @@ class Basis:
     def _by_blocks(self, turn: Callable[[Block, Tensor], Tensor], v: Tensor) -> Tensor:
         if not self.blocks:
             return v
-        parts = torch.split(v, [block.size for block in self.blocks], -1)
+        parts = v.split_with_sizes([block.size for block in self.blocks], -1)
         return torch.cat([turn(*pair) for pair in zip(self.blocks, parts, strict=True)], -1)
 
 

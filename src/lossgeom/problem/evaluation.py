@@ -111,7 +111,7 @@ class Evaluation:
                 raise
             with torch.enable_grad():  # for a model that differentiates in its forward pass
                 outputs = self._called(theta, batch).detach()
-        if (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1 and _rows_in(batch.targets):
+        if (outputs.ndim == 0 or len(outputs) != 1) and _rows_in(batch.targets) and len(batch) == 1:
             key = Key(Evaluation.outputs, tuple(tensor.shape for tensor in tensors_of(batch.raw)))
             alone, call = outputs.shape, partial(self._called, theta.detach())
             if self.facts.known(key, lambda: squeezes(alone, lambda: call(_twice(batch)))):

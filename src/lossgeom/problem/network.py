@@ -187,7 +187,7 @@ class Network:
 
     def split(self, vector: Shaped[Tensor, " P"]) -> list[Tensor]:
         """Cut a flat vector into tensors of the parameters' shapes."""
-        pieces = torch.split(vector, [shape.numel() for shape in self.shapes])
+        pieces = vector.split_with_sizes([shape.numel() for shape in self.shapes])
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def __call__(
@@ -262,5 +262,7 @@ class Network:
             stack.enter_context(placed(values))
             stack.enter_context(at_home(self.theta.device, self.cudnn))
             stack.enter_context(checkpoints.active())
-            self.module.train(mode == "train")
+            training = mode == "train"
+            if any(own.get("training") is not training for own, _ in self._state.attributes):
+                self.module.train(training)
             yield
