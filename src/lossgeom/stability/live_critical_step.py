@@ -72,8 +72,8 @@ def live_critical_step(
     over (``init_process_group(timeout=)``), for they wait in the forward pass for the rest of it.
 
     Arithmetic is that of training, with its mixed precision. In bfloat16, where finite differences
-    of gradients along a unit vector were off by 8 to 470 %, critical steps were those of float32:
-    19.44 and 19.44, 7.83 and 7.83, 1.16 and 1.11, 0.94 and 0.94, 1.16 and 1.27 along a run.
+    of gradients along a unit vector were off by 8 to 470 %, critical steps were near those of
+    float32: 19.44 and 19.44, 7.83 and 7.83, 1.16 and 1.11, 0.94 and 0.94, 1.16 and 1.27 in a run.
 
     Cost: forward passes, some 8 with that of the loss itself, 3 to 6 from a good start, and 4 for
     its rounding. Memory: two copies of what this process has of the parameters, with ``before``.
