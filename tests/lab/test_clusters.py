@@ -28,7 +28,7 @@ CONFIG = STUDY.Config(
     network=replace(STUDY.Config().network, examples=60, widths=(8,)),
     steps=14,  # there is a checkpoint after ten
     every=1,
-    label_smoothing=(0, 0.3, 0.6),
+    label_smoothing=(0.0, 0.3, 0.6),
 )
 FIRST, SECOND, *_ = (run.name for run in STUDY.plan(CONFIG, 1))
 FLAGS = [
