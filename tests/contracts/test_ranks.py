@@ -190,6 +190,35 @@ def test_what_is_kept_may_differ(on_two):
     close(one, on_two(with_a_budget, False)[0][0], 1e-12)
 
 
+def linear(outputs, batch):
+    """A loss that is linear in the outputs of rank 0, and of rank 1 a square, if that is asked."""
+    square = outputs.square().sum() if batch.index > 0 else 0.0
+    return outputs.sum() + square, len(outputs)
+
+
+def notes(split: tuple[int, ...]) -> bool:
+    shared = problem(split=split, loss=lg.Loss("linear", linear))
+    assert (lg.GaussNewton(shared) @ torch.ones(len(shared.theta)).double()).any() == (
+        split[1] < 25
+    )
+    return any("no curvature in the outputs" in note for note in shared.notes)
+
+
+def test_a_loss_is_linear_where_it_is_so_on_all(on_two):
+    assert on_two(notes, (25, 25)) == [True, True]
+    assert on_two(notes, (33, 8, 9)) == [False, False]
+
+
+def factors_without_data() -> tuple[str, str, float]:
+    return outcome(lambda: lg.Decoupled(problem(split=(50,))))
+
+
+def test_layers_are_of_processes_that_have_data(on_two):
+    for kind, said, _ in on_two(factors_without_data):
+        assert kind == "ValueError"
+        assert "agree in the layers, got ['0', '2'] on rank 0 and [] on rank 1" in said
+
+
 # Errors
 
 
