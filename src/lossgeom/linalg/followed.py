@@ -81,11 +81,13 @@ def followed_pairs(
 def error_of(ritz: Ritz, next_value: float | None) -> float:
     """What the largest Ritz value may be off by, if the next eigenvalue is the one that is known.
 
-    The largest of a basis of one vector and no other knowledge may be off by its residual.
+    Where none is, it is the second of the basis, and what that may be off by. The largest of a
+    basis of one vector and no other knowledge may be off by its residual.
     """
     best = float(ritz.values[0])
     residual = float(ritz.residuals[0]) + ritz.basis.products.rounding
-    known = [value for value in (next_value, *ritz.values[1:2].tolist()) if value is not None]
+    second = ritz.values[1:2] + (ritz.residuals[1:2] if next_value is None else 0)
+    known = [*second.tolist(), *([] if next_value is None else [next_value])]
     gap = best - max(known) if known else 0.0
     return residual**2 / gap if gap > residual else residual
 

@@ -16,6 +16,7 @@ FEWEST = 2  # of these predictions
 SAFETY = 2.5  # how much larger an error may be than the largest of the last
 LEAST = 0.03  # of the tolerance: what an error counts as at least, so that few agree by chance
 BOTH = 4  # measurements, of which one looks at the second eigenvector, too
+NEAR = 0.15  # of the value: where the second is as near as that, all of them look
 PART = 0.1  # of the tolerance, that values may be off by from which others are predicted
 HALF = 0.5  # and where predictions fail anyway
 STRAIGHT = 0.9  # cosine of two eigenvectors, above which they are taken for one that turns
@@ -42,6 +43,7 @@ class Track:
 
     Attributes:
         theta: its last point.
+        tol: what predictions may be off by, relative.
         place: its length.
         places, values: where sharpness was measured last, and what it was.
         missed: the last predictions.
@@ -53,6 +55,7 @@ class Track:
     """
 
     theta: Tensor
+    tol: float
     place: float = 0.0
     places: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
@@ -85,7 +88,8 @@ class Track:
         """The parabola through the last three values, in the length of the path."""
         return through(self.places, self.values, self.place)
 
-    def error(self, tol: float) -> float:
+    @property
+    def error(self) -> float:
         """How far the prediction may be off, relative to it; infinite where nobody can tell.
 
         As far as the last predictions, in proportion to the reach of the parabola, and no less than
@@ -94,7 +98,7 @@ class Track:
         value = self.predicted()
         if len(self.missed) < FEWEST or value == 0:
             return math.inf
-        least = LEAST * tol
+        least = LEAST * self.tol
         seen = (SAFETY * max(one.error, least) * self._further(one) for one in self.missed)
         straight = through(self.places[1:], self.values[1:], self.place)
         return max(*seen, SAFETY * least, abs(value - straight) / abs(value))
@@ -104,14 +108,25 @@ class Track:
         return max(self.reach / one.reach, self.distance / one.distance)
 
     @property
+    def fails(self) -> bool:
+        """Whether no prediction was good enough of late, as at the edge of stability."""
+        return bool(self.missed) and all(one.error > self.tol for one in self.missed)
+
+    @property
+    def near(self) -> bool:
+        """Whether the second eigenvalue is near, where what is known of it is soon out of date."""
+        value, second = self.predicted(), self.next_value
+        return second is not None and value - second < NEAR * abs(value) and not self.fails
+
+    @property
     def looks(self) -> bool:
         """Whether the next measurement looks at the second eigenvector, too."""
-        return self.followed >= BOTH - 1
+        return self.near or self.followed >= BOTH - 1
 
-    def goal(self, tol: float) -> float:
+    @property
+    def goal(self) -> float:
         """What the value of the next measurement may be off by."""
-        fails = bool(self.missed) and all(one.error > tol for one in self.missed)
-        return (HALF if fails else PART) * tol
+        return (HALF if self.fails else PART) * self.tol
 
     def start(self, *, both: bool) -> Tensor:
         """Vectors to start from: the eigenvector as it turns, and the second one."""

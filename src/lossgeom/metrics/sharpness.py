@@ -74,9 +74,9 @@ class Sharpness:
         before = step.memory.get(TRACK)
         theta = step.before.theta
         if before is None or before.theta.shape != theta.shape:
-            return self._searched(step, Track(theta))
+            return self._searched(step, Track(theta, self.tol))
         track = before.moved(theta)
-        error = track.error(self.tol)
+        error = track.error
         if error <= self.tol and track.steps < self.search_every:
             step.memory[TRACK] = track
             value = track.predicted()
@@ -90,8 +90,8 @@ class Sharpness:
         pairs = followed_pairs(
             Hessian(step.before),
             track.start(both=track.looks),
-            tol=track.goal(self.tol),
-            next_value=track.next_value,
+            tol=track.goal,
+            next_value=None if track.near else track.next_value,
             max_matvecs=self.max_matvecs,
             seed=self.seed,
         )
