@@ -30,7 +30,7 @@ def forced(monkeypatch):
 
 def force(monkeypatch):
     large = _memory.GraphSize(bytes_each=float(_memory.PIECE_BYTES), convolutions=True)
-    monkeypatch.setattr(_memory, "size_of_graph", lambda problem, batch: large)
+    monkeypatch.setattr(_memory, "graph_size", lambda small: large)
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
     monkeypatch.setattr(_memory, "LARGE_TAPE", 2**40)
 

@@ -70,7 +70,8 @@ def planned(
         whole: whether the batch must not be cut, and no product be recorded.
         parts: that the batch is cut into, where that is known.
     """
-    graph, theta = size_of_graph(problem, batch), problem.theta
+    theta, facts = problem.theta, problem.evaluation.facts
+    graph = facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
     size, vectors = len(batch) * graph.bytes_each, VECTORS * theta.nbytes + int(graph.bytes_shared)
     memory.all_along.update({"a copy of the model": bytes_of_copy(problem), "workspace": WORKSPACE})
     left = max(0, (memory.budget or 0) - sum(memory.all_along.values()) - vectors)
@@ -161,13 +162,6 @@ def graph_size(small: Problem) -> GraphSize:
         not parts and any("Convolution" in node.name() for node in graph_nodes(total)),
         times * max(0, shared - theta.nbytes),
         times * (sum(parts) - max(parts, default=0)) / n,
-    )
-
-
-def size_of_graph(problem: Problem, batch: Batch) -> GraphSize:
-    """Estimate what the graph of an example's gradient saves, once for a model."""
-    return problem.evaluation.facts.known(
-        Key(graph_size), partial(on_few, problem, batch, graph_size)
     )
 
 
