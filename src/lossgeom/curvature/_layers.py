@@ -176,15 +176,15 @@ def _apart(
     problem.terms(outputs, batch)  # for its error where the loss is not finite
     u, B = drawn(outputs), len(outputs)
     weights = drawn(u.view(B, -1)[:, 0])
-    both = calls.pulled(torch.stack([u, torch.einsum("b,b...->b...", weights, u)]))
+    both = u, torch.einsum("b,b...->b...", weights, u)
+    plain, weighted = (calls.pulled(v[None]) for v in both)  # two alone cost less than together
     for layer in layers:
         called = [_in_rows(m, x, B) for m in layer.modules for x in calls.inputs[m]]
         if not called or not all(called):
             why[layer.name] = "not called with rows of the examples"
             continue
-        g, weighted = layer.gradients(both, B)
-        expected = weights[:, None, None] * g
-        if not agree(weighted, expected, under(problem.autocast, ALONE)):
+        expected = weights[:, None, None] * layer.gradients(plain, B)
+        if not agree(layer.gradients(weighted, B), expected, under(problem.autocast, ALONE)):
             why[layer.name] = "what it does for an example depends on others"
     return why
 
