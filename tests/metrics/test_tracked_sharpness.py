@@ -73,6 +73,16 @@ def test_fewer_products_than_from_scratch():
     assert spent * 5 < cold
 
 
+def test_a_second_eigenvalue_that_is_near_is_looked_at():
+    """What was known of it is soon out of date, and would call for more products, or too few."""
+    problem, places = cubic([4.0, 3.8, 1.0], [-1.0, -1.2, 0.0]), torch.linspace(0, 1, 60).tolist()
+    found = followed(problem, places)
+    measured = [estimate for estimate in found[1:] if not estimate.predicted]
+    assert all(estimate.matvecs == 2 for estimate in measured)
+    for s, estimate in zip(places, found, strict=True):
+        assert off(estimate, 4 - s) <= (estimate.stderr or TOL * 4) <= TOL * 4
+
+
 def test_the_length_of_the_path_decides():
     """Not the number of steps: of a learning rate that is halved, and then 0."""
     problem = cubic([4.0, 1.0], [1.0, 0.0])

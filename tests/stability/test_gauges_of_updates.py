@@ -9,6 +9,7 @@ from torch import nn
 import lossgeom as lg
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.stability import edge_factors, loss_rounding, optimizer_state
+from lossgeom.stability.along import losses_at
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
@@ -130,6 +131,42 @@ def test_a_warm_critical_step_takes_at_most_six_passes(problem, off, monkeypatch
     found = lg.critical_step(fresh, D, start=off * 2 / rho, rounding=rounding)
     assert counted.passes == found.passes <= 6
     assert found.value == pytest.approx(2 / rho)
+
+
+def test_from_a_start_two_passes_over_the_data_are_enough():
+    problem = CASES[0].problem()
+    D = -0.5 * problem.gradient()
+    start, rounding = lg.critical_step(problem, D).value, loss_rounding(problem)
+    passes = []
+
+    class Data(list):
+        def __iter__(self):
+            passes.append(1)
+            return super().__iter__()
+
+    again = lg.Problem(problem.model, problem.criterion, Data(problem.data.batches), mode="eval")
+    again.gradient()
+    passes.clear()
+    found = lg.critical_step(again.at(again.theta), D, start=start, rounding=rounding)
+    assert (len(passes), found.passes, found.converged) == (2, 3, True)
+
+
+def test_losses_at_several_parameters_are_those_at_each():
+    """Over several batches, of a model that a hook writes to, and where some are infinite."""
+    model = nn.Linear(2, 1).double()
+    model.seen = []
+    model.register_forward_hook(lambda module, _, outputs: module.seen.append(outputs.sum()))
+
+    def terms(outputs, batch):
+        told = sum(problem.network.module.seen)
+        return (outputs - batch[1]).square().sum() + told.square(), len(outputs)
+
+    data = [(torch.randn(n, 2).double(), torch.randn(n, 1).double()) for n in (3, 5)]
+    problem = lg.Problem(model, terms, data, mode="eval", check=False)
+    thetas = [problem.theta, 2 * problem.theta, problem.theta * math.inf, 0 * problem.theta]
+    found = losses_at(problem, thetas)
+    assert found == [problem.at(t).loss() if t.isfinite().all() else math.inf for t in thetas]
+    assert losses_at(problem, thetas[2:3]) == [math.inf]
 
 
 def test_passes_of_a_cold_critical_step(problem, monkeypatch):
