@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from lossgeom.lab.executors._job import Failure, Job, is_over
 from lossgeom.recording.record_format import RecordError
@@ -28,6 +28,7 @@ class LostError(Exception):
     """The worker of a job has ended, whatever the job would have come to."""
 
 
+@runtime_checkable
 class Engine(Protocol[Task]):
     """What runs jobs as its own tasks, and knows when these have ended."""
 
