@@ -61,6 +61,9 @@ def of_solvers() -> Iterator[Check]:
     """Every algorithm of linear algebra, on a Hessian."""
     solvers: dict[str, Callable[[Any], Any]] = {
         "largest": lambda A: _pairs(lg.top_eigenpairs(A, 4, tol=1e-8)),
+        "with a basis on the CPU": lambda A: _pairs(
+            lg.top_eigenpairs(A, 4, tol=1e-8, basis_on="cpu")
+        ),
         "smallest": lambda A: _pairs(lg.top_eigenpairs(A, 2, which="smallest", tol=1e-8)),
         "magnitude": lambda A: _pairs(lg.top_eigenpairs(A, 2, which="magnitude", tol=1e-8)),
         "followed": lambda A: linalg.followed_pairs(A, _few(A), tol=1e-4).values[0],

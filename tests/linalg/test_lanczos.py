@@ -362,3 +362,12 @@ def test_operator_errors(unchecked):
         Dense(torch.ones(3, 4)) @ torch.ones(3)
     with pytest.raises(ValueError, match="cannot add operators of shapes"):
         Dense(torch.ones(3, 4)) + Dense(torch.ones(4, 4))
+
+
+def test_a_basis_may_be_on_another_device_than_the_matrix():
+    A = rotated(SPECTRA["outliers"])
+    there = top_eigenpairs(A, 3, tol=1e-6, basis_on="cpu")  # the one that is sure to be there
+    here = top_eigenpairs(A, 3, tol=1e-6)
+    assert torch.equal(there.vectors, here.vectors)
+    with pytest.raises(RuntimeError, match="nowhere"):
+        top_eigenpairs(A, 3, basis_on="nowhere")

@@ -75,3 +75,17 @@ def test_what_is_free(monkeypatch, tmp_path):
     assert free_memory(cpu) == 150000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(cpu) == 800 * 1024
+
+
+def test_vectors_are_held_on_the_cpu_where_a_gpu_has_no_room(monkeypatch):
+    gpu = torch.device("cuda")
+    left = {"cuda": 10 * MB, "cpu": 100 * MB}
+    monkeypatch.setattr(module, "free_memory", lambda device: left[device.type])
+    monkeypatch.setattr(module, "MEMORY_BUDGET", 0)
+    memory = Memory(device=gpu)
+    assert memory.for_vectors(MB, 5) is memory
+    assert memory.for_vectors(MB, 6).device.type == "cpu"
+    assert memory.for_vectors(MB, 5, "cpu").device.type == "cpu"
+    assert memory.for_vectors(MB, 6, gpu) is memory
+    given = Memory(4 * MB, gpu)
+    assert given.for_vectors(MB, 6) is given

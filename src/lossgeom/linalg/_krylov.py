@@ -41,8 +41,9 @@ class Products:
         return 10 * torch.finfo(self.A.dtype).eps * self.norm
 
     def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
-        """Multiply rows of unit length, a block at a time."""
-        images = torch.cat([self.A.matmat(part.T).T for part in torch.split(rows, BLOCK)])
+        """Multiply rows of unit length, a block at a time, wherever they are."""
+        parts = (part.T.to(self.A.device) for part in torch.split(rows, BLOCK))
+        images = torch.cat([self.A.matmat(part).T.to(rows.device) for part in parts])
         self.spent += len(rows)
         self.norm = max(self.norm, lengths(images).max().item())
         return images

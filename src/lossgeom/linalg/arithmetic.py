@@ -19,7 +19,7 @@ FEW = 32  # numbers of a vector across the memory
 LOWER = (
     "Lower what is in memory at a time: give batches of fewer examples (the loss of all stays what "
     "it is), matrices a smaller memory_budget= (0 keeps nothing between products), solvers fewer "
-    "vectors (k=, max_basis=)"
+    "vectors (k=, max_basis=, basis_on='cpu')"
 )
 CPU = torch.device("cpu")
 ONE_AT_A_TIME = RLock()  # of threads, because what a measurement switches belongs to the process

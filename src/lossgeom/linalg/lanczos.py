@@ -14,6 +14,7 @@ from lossgeom.linalg._krylov import Krylov, Products
 from lossgeom.linalg._ritz import WHICH, EigenPairs, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
+from lossgeom.messages.checks import check_at_least
 from lossgeom.messages.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
@@ -35,6 +36,7 @@ def top_eigenpairs(
     tol: float = 1e-3,
     max_matvecs: int | None = None,
     max_basis: int | None = None,
+    basis_on: torch.device | str | None = None,
     start: Tensor | None = None,
     verify: bool | None = None,
     seed: int = 0,
@@ -80,6 +82,8 @@ def top_eigenpairs(
             ``max(100, 20 k)``. What has not converged by then says so.
         max_basis: basis vectors to hold before a restart, though never fewer than 2 k + 2, and one
             more. By default what the matrix's budget or half of the free memory holds, up to 60.
+        basis_on: the device that holds them; by default the matrix's, or the CPU where a GPU has no
+            room for 2 k + 3 and no budget was given.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
         verify: whether to look for pairs that were missed with a second iteration; by default when
             ``k > 1`` or ``start`` is given, while a single pair from a random start gets 3 products
@@ -120,22 +124,16 @@ def top_eigenpairs(
         raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
     if start is not None and not start.isfinite().all():
         raise ValueError("expected a finite start, got one with NaN or infinity")
-    for name, most in (("max_matvecs", max_matvecs), ("max_basis", max_basis)):
-        if most is not None and most < 1:
-            raise ValueError(f"expected {name} of at least 1, got {most}")
+    check_at_least(1, max_matvecs=max_matvecs, max_basis=max_basis)
     limit, vector = max_matvecs or max(100, 20 * k), n * A.dtype.itemsize
-    capacity = max(max_basis or A.memory.vectors(vector, MAX_BASIS + 1) - 1, 2 * k + 2) + 1
-    held = A.memory.holding("a basis", min(capacity, n) * vector)
+    memory = A.memory.for_vectors(vector, 2 * k + 3, basis_on)
+    capacity = max(max_basis or memory.vectors(vector, MAX_BASIS + 1) - 1, 2 * k + 2) + 1
+    held = memory.holding("a basis", min(capacity, n) * vector)
     with held, plain_arithmetic(A.device), torch.no_grad():
-        search = _Search(
-            products=Products(A, max(limit - k, k)),  # k more are for the residuals
-            which=which,
-            tol=tol,
-            capacity=capacity,
-            generator=random_numbers(seed),
-        )
+        products = Products(A, max(limit - k, k))  # k more are for the residuals
+        search = _Search(products, which, tol, capacity, random_numbers(seed))
         rows = torch.empty(0, n) if start is None else start.reshape(n, -1).T
-        return search.pairs(k, rows.to(A.device, A.dtype), verify)
+        return search.pairs(k, rows.to(memory.device, A.dtype), verify)
 
 
 @dataclass(frozen=True)
@@ -291,7 +289,7 @@ class _Search:
         goals = (self.tol * ritz.scales[:k]).clamp(min=2 * products.rounding)
         return EigenPairs(
             values=values,
-            vectors=rows.T,
+            vectors=rows.T.to(A.device),
             residuals=residuals.to(A.dtype),
             converged=(residuals <= goals) & (not missing),
             matvecs=products.spent,

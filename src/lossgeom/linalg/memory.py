@@ -109,6 +109,16 @@ for as little as possible, or batches of fewer examples
         free = (free_memory(self.device) or 0) if self.budget is None else 0
         return min(most, *self.ranks.gathered(max(self.room, free // 2) // max(each, 1)))
 
+    def for_vectors(self, each: int, least: int, on: torch.device | str | None = None) -> Memory:
+        """The account of the device that is to hold vectors, of which so many are needed.
+
+        Where none is given it is this one's, or the CPU if a GPU without a budget has no room.
+        """
+        there = self.device if on is None else torch.device(on)
+        if on is None and self.budget is None and self.device.type != "cpu":
+            there = there if self.vectors(each, least) == least else CPU
+        return self if there == self.device else Memory(device=there, ranks=self.ranks)
+
     @contextmanager
     def holding(self, what: str, nbytes: int) -> Iterator[None]:
         """Put down what is held for a time, before it is taken.
