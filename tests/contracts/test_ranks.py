@@ -281,6 +281,32 @@ def test_a_killed_process_ends_the_measurement_of_the_other():
         pair.close()
 
 
+def ended(how: str) -> tuple[str, float]:
+    """What is raised where rank 1 alone is interrupted, or has what cannot be sent."""
+    shared, rank = problem(), lg.ranks().rank
+
+    def interrupted(here: lg.Problem) -> list[Any]:
+        if rank == 1 and how == "sent":
+            return [lambda: 0]
+        if rank == 1:
+            raise KeyboardInterrupt
+        return []
+
+    try:
+        shared.rows(interrupted)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}", shared.loss()
+    return "", math.nan
+
+
+@pytest.mark.parametrize(("how", "text"), [("interrupted", "Keyb"), ("sent", "Attr")])
+def test_nobody_waits_for_one_that_is_interrupted_or_cannot_send(on_two, how, text):
+    (there, loss), (here, also) = on_two(ended, how)
+    assert here.startswith(text)
+    assert there.startswith("OtherRankError: 1 of 2 processes could not measure; the first error")
+    assert loss == also == pytest.approx(problem().loss(), rel=1e-12)
+
+
 def construction(how: str) -> tuple[str, str, float]:
     rank, model = lg.ranks().rank, nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)).double()
     options: dict[str, Any] = {"model": model}
