@@ -159,6 +159,9 @@ def test_a_batch_has_the_same_draw_on_any_process(on_two):
 
 def without_data() -> tuple[torch.Tensor, float]:
     shared = problem(split=(50,))  # all of it on rank 0
+    lg.check_derivatives(shared)
+    assert lg.doctor(shared).healthy
+    assert len(lg.lipschitz_local(shared, 0.1)) == 50
     return lg.Hessian(shared) @ torch.ones(len(shared.theta)).double(), lg.sharpness(shared).value
 
 
