@@ -154,14 +154,15 @@ class ProcessGroup:
     ) -> tuple[T, list[Any]]:
         """Return what is found here, and what each rank tells of what it has found."""
         found, error = None, None
-        note: Any = None
+        name = named(find)
         try:
             found = find()
-            note = told(found)
-        except Exception as raised:  # of whatever a model or its loss says
+            note = _packed((name, None, None, told(found)))  # or an error of what cannot be sent
+        except BaseException as raised:  # of whatever a model or its loss says, and Ctrl-C
             error = raised
+            note = _packed((name, _said(error), _result(error), None))
         try:
-            said = self._told(level, (named(find), _said(error), _result(error), note))
+            said = self._told(level, note)
         except OtherRankError:
             if error is None:
                 raise
@@ -171,7 +172,7 @@ class ProcessGroup:
         check_alike([{"what is asked for": name, **note[0]} for name, *_, note in said])
         return cast(T, found), [note[1] for *_, note in said]
 
-    def _check(self, failed: Sequence[tuple[str, Exception | None]]) -> None:
+    def _check(self, failed: Sequence[tuple[str, BaseException | None]]) -> None:
         """Raise what others have met."""
         for first, result in sorted(failed, key=lambda each: each[0].startswith("OtherRank")):
             raise result or OtherRankError(
@@ -179,17 +180,17 @@ class ProcessGroup:
                 f"{first}"
             )
 
-    def _told(self, level: float, thing: T) -> list[T]:
-        """What each rank tells, once all of them are at one level."""
+    def _told(self, level: float, note: bytes) -> list[Any]:
+        """What each rank tells in a note, once all of them are at one level."""
         lowest, highest = -math.inf, math.inf
         while not lowest == level == highest:
             told: list[Any] = [None] * self.size
-            self._call(dist.all_gather_object, told, _packed((level, thing)))
-            levels, things = zip(*map(_unpacked, told), strict=True)
+            self._call(dist.all_gather_object, told, (level, note))
+            levels, notes = zip(*told, strict=True)
             lowest, highest = min(levels), max(levels)
             if lowest < level:
                 raise OtherRankError("another process has ended or given up what this one is in")
-        return list(things)
+        return list(map(_unpacked, notes))
 
     def _call(self, collective: Callable[..., Any], *args: Any) -> None:
         """Call for the other ranks, or say that one of them is gone."""
@@ -236,14 +237,14 @@ def _unpacked(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location=here, weights_only=False)
 
 
-def _result(error: Exception | None) -> Exception | None:
+def _result(error: BaseException) -> BaseException | None:
     """An error that is a result, such as a loss that is not finite: the same for all ranks."""
     own = isinstance(error, ArithmeticError) and type(error).__module__.startswith("lossgeom.")
     return error if own else None
 
 
-def _said(error: Exception | None) -> str | None:
-    return None if error is None else f"{type(error).__name__}: {error}"
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _form(part: float | Tensor | None) -> Any:

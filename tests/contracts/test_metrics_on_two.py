@@ -18,7 +18,7 @@ ROOMS = (lg, bounds, quadratic, smoothness, stability)
 OTHERS = {"measure", "watch"}  # which have tests of their own
 ALONE = {
     "example_curvatures", "certify_sgd", "network", "taylor", "top_mode", "compare",
-    "layer_summands", "layer_eigenpairs", "layer_structure", "first examples",
+    "layer_summands", "layer_eigenpairs", "layer_structure",
 }  # fmt: skip
 OF_ALONE = {"compare_with_taylor", "pac_bayes"}  # which take what only those make
 

@@ -159,6 +159,9 @@ def test_a_batch_has_the_same_draw_on_any_process(on_two):
 
 def without_data() -> tuple[torch.Tensor, float]:
     shared = problem(split=(50,))  # all of it on rank 0
+    lg.check_derivatives(shared)
+    assert lg.doctor(shared).healthy
+    assert len(lg.lipschitz_local(shared, 0.1)) == 50
     return lg.Hessian(shared) @ torch.ones(len(shared.theta)).double(), lg.sharpness(shared).value
 
 
@@ -279,6 +282,32 @@ def test_a_killed_process_ends_the_measurement_of_the_other():
         assert time.monotonic() - start < 60  # which a collective that waits does not keep
     finally:
         pair.close()
+
+
+def ended(how: str) -> tuple[str, float]:
+    """What is raised where rank 1 alone is interrupted, or has what cannot be sent."""
+    shared, rank = problem(), lg.ranks().rank
+
+    def interrupted(here: lg.Problem) -> list[Any]:
+        if rank == 1 and how == "sent":
+            return [lambda: 0]
+        if rank == 1:
+            raise KeyboardInterrupt
+        return []
+
+    try:
+        shared.rows(interrupted)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}", shared.loss()
+    return "", math.nan
+
+
+@pytest.mark.parametrize(("how", "text"), [("interrupted", "Keyb"), ("sent", "Attr")])
+def test_nobody_waits_for_one_that_is_interrupted_or_cannot_send(on_two, how, text):
+    (there, loss), (here, also) = on_two(ended, how)
+    assert here.startswith(text)
+    assert there.startswith("OtherRankError: 1 of 2 processes could not measure; the first error")
+    assert loss == also == pytest.approx(problem().loss(), rel=1e-12)
 
 
 def construction(how: str) -> tuple[str, str, float]:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import lossgeom as lg
 from lossgeom.recording.record_format import RecordError
@@ -147,3 +148,42 @@ def worst(size: float) -> str:
 
 def test_a_loss_that_is_not_finite_on_one_is_a_result_of_both(on_two):
     assert len(set(on_two(worst, float("nan")))) == 1
+
+
+def one_has_it_all(folder: str) -> tuple[int | None, float]:
+    """A run with Dropout, which needs a seed, on data that the first process has alone."""
+    _, batches = pieces()
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    mine = [] if dist.get_rank() else batches
+    given = {"metrics": [lg.metrics.Loss()], "budget": None, "ranks": lg.ranks()}
+    with lg.watch(model, optimizer, "cross_entropy", mine, folder, 1, **given) as run:
+        optimizer.step()
+    return run.problem.seed, run.last["loss"].value
+
+
+def test_a_seed_is_for_all_where_one_has_no_data(on_two, tmp_path):
+    first, second = on_two(one_has_it_all, str(tmp_path))
+    assert first == second
+    assert first[0] == 0
+
+
+def of_samplers() -> list[list[str]]:
+    """The notes on data that cannot be shared evenly, of 3 examples."""
+    data = TensorDataset(torch.ones(3, 1), torch.ones(3, 1))
+    torch.manual_seed(0)
+    model, notes = nn.Linear(1, 1), []
+    for drop_last in (False, True):
+        loader = DataLoader(data, 2, sampler=DistributedSampler(data, drop_last=drop_last))
+        problem = lg.Problem(model, "squared_error", loader, ranks=lg.ranks())
+        notes.append([note for note in problem.notes if "Sampler" in note])
+    return notes
+
+
+def test_what_samplers_give_twice_is_said(on_two):
+    for notes in on_two(of_samplers):
+        assert notes == [
+            ["DistributedSampler counts examples twice, 1 in all, to give each process as many"],
+            ["DistributedSampler leaves examples out, 1 in all, to give each process as many"],
+        ]

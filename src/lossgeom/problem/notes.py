@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler
 
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation
@@ -31,12 +33,23 @@ def notes_on(model: nn.Module, at: Evaluation, data: Data, at_point: Sequence[st
     notes += [seen.training] if seen.training else []
     if at.facts.in_double.needed:
         notes.append("run in float64 also where the model says float32")
-    notes += at_point
+    notes += [*at_point, *_on_sampler(data.batches)]
     if at.seed is not None:
         notes.append(f"random numbers of the model fixed by seed {at.seed}, one draw a batch")
     if at.autocast is not None:
         notes.append(f"model and loss run under autocast to {at.autocast}")
     return notes
+
+
+def _on_sampler(batches: Iterable[Any]) -> list[str]:
+    """A note on what a sampler does to give each process as many examples as any other."""
+    sampler = batches.sampler if isinstance(batches, DataLoader) else None
+    if not isinstance(sampler, DistributedSampler):
+        return []
+    more = sampler.total_size - len(cast(Any, sampler.dataset))
+    done = "counts examples twice" if more > 0 else "leaves examples out"
+    text = f"DistributedSampler {done}, {abs(more)} in all, to give each process as many"
+    return [text] if more else []
 
 
 def _on_batches(at: Evaluation, sizes: Sequence[int]) -> list[str]:

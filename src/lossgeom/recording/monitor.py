@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -189,11 +188,9 @@ def _trained(
     """
     asked = {"mode": "train", **settings}
     problem = Problem(model, loss, batches, **asked)
-    try:
-        problem.rows(_first_looked_at)
-    except RandomModelError:
+    if any(problem.rows(_draws)):  # also where only others have data
         problem = Problem(model, loss, batches, **{**asked, "seed": 0})
-        problem.rows(_first_looked_at)
+        problem.rows(_draws)
     if "mode" in settings:
         return problem, False
     seed = {"seed": problem.seed, **settings}
@@ -205,12 +202,16 @@ def _trained(
     return problem, any(problem.ranks.gathered(plain.unset_mode is not None))
 
 
-def _first_looked_at(here: Problem) -> list[int]:
-    batch = here.first_batch()
-    with suppress(NonFiniteError):  # which is a measurement
-        first = on_raw(here, batch.raw)
+def _draws(here: Problem) -> list[bool]:
+    """Whether the model needs a seed for its first batch, which is looked at."""
+    try:
+        first = on_raw(here, here.first_batch().raw)
         first.over_batches(lambda batch: first.terms(first.outputs(first.theta, batch), batch))
-    return [batch.index]
+    except RandomModelError:
+        return [True]
+    except NonFiniteError:  # which is a measurement
+        pass
+    return [False]
 
 
 def _check_start(record: Record, first_step: int) -> None:

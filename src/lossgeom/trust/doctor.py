@@ -115,15 +115,13 @@ def doctor(problem: Problem, *, third: bool = False, seed: int = 0) -> Diagnosis
     >>> diagnosis.trusted, [module.kind for module in diagnosis.blamed("third")]
     (('first', 'second'), ['LayerNorm'])
     """
-    here = checked_problem(problem).local
     orders = (*ORDERS[3], "nested forward") if third else ORDERS[2]
 
-    def diagnosis() -> Diagnosis:
+    def diagnoses(here: Problem) -> list[Diagnosis]:
         small, model = examined(here, here.first_batch(), orders, seed)
-        return Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)
+        return [Diagnosis(model, tuple(examine_modules(small, model, seed)), problem.notes)]
 
-    found = problem.ranks.gathered(problem.ranks.together(diagnosis))
-    return min(found, key=lambda one: one.healthy)
+    return min(checked_problem(problem).rows(diagnoses), key=lambda one: one.healthy)
 
 
 def check_derivatives(problem: Problem, order: int = 2) -> None:
@@ -148,5 +146,9 @@ def check_derivatives(problem: Problem, order: int = 2) -> None:
     """
     if order not in ORDERS:
         raise ValueError(f"expected order 1, 2 or 3, got {order}")
-    here = checked_problem(problem).local
-    problem.ranks.together(lambda: check_order(here, here.first_batch(), order))
+
+    def checked(here: Problem) -> list[None]:
+        check_order(here, here.first_batch(), order)
+        return [None]
+
+    checked_problem(problem).rows(checked)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lossgeom.batches import Batch
 from lossgeom.lipschitz.certified.graph import Graph
 from lossgeom.lipschitz.certified.tracing import traced
-from lossgeom.problem import NonFiniteError, Problem, checked_problem
+from lossgeom.problem import NoBatchesError, NonFiniteError, Problem, checked_problem
 from lossgeom.problem.agreement import EXACT, agree_everywhere
 from lossgeom.problem.double import in_double
 from lossgeom.problem.evaluation import call_model, squeezes
@@ -35,6 +35,8 @@ def all_inputs(problem: Problem) -> Float[Tensor, "N ..."]:
         return evaluated.in_examples(batch).input.double()
 
     batches = evaluated.over_batches(inputs)
+    if not batches:  # of this process's share
+        raise NoBatchesError
     shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
     if len(shapes) > 1:
         raise ValueError(
