@@ -75,3 +75,29 @@ def test_batches_stay_where_they_cannot_be_put_together(monkeypatch):
     monkeypatch.setattr(minibatches, "TOGETHER", 1)
     ragged = CASES[0].problem()
     assert len(in_larger_batches(ragged).batches) == len(CASES[0].data)
+
+
+class OfTwo(nn.Module):
+    """A sum of one of two layers, which a batch chooses by name, and of what it shifts by."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict({"a": nn.Linear(3, 1), "b": nn.Linear(3, 1)})
+
+    def forward(self, x, task, shift):
+        return self.layers[task](x) + shift
+
+
+@pytest.mark.parametrize(("tasks", "shifts"), [("ab", (1.0, 1.0)), ("aa", (1.0, 2.0))])
+def test_batches_that_differ_beside_their_examples_stay(tasks, shifts):
+    """In a word that the model reads, or in a tensor that all examples of a batch share."""
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 4, 3), torch.randn(2, 4, 1)
+    both = zip(x, y, tasks, map(torch.tensor, shifts), strict=True)
+    data = [{"x": x, "labels": y, "task": task, "shift": shift} for x, y, task, shift in both]
+    problem = Problem(OfTwo(), "squared_error", data)
+    assert in_larger_batches(problem) is problem
+    with pytest.raises(ValueError, match="they differ in what belongs to no example"):
+        next(sampled_batches(problem, 4))
+    alike = Problem(OfTwo(), "squared_error", data[:1] * 2)
+    assert next(sampled_batches(alike, 8)).loss() == pytest.approx(alike.loss())

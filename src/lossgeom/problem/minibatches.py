@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -120,12 +120,33 @@ def _told_apart(problem: Problem) -> list[Batch]:
     return problem.over_batches(lambda batch: problem.in_examples(batch, mixed=True))
 
 
+def _shared(batch: Batch) -> object:
+    """What a batch holds beside the rows of its examples."""
+    tensors = zip(tensors_of(batch.raw), batch.rows or (), strict=True)
+    return _without_tensors(batch.raw), fingerprint([t for t, row in tensors if not row])
+
+
+def _without_tensors(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return [(key, _without_tensors(value)) for key, value in tree.items()]
+    if isinstance(tree, (tuple, list)):
+        return list(map(_without_tensors, tree))
+    return None if isinstance(tree, Tensor) else tree
+
+
 def _joined(batches: Sequence[Batch]) -> Batch:
     """All examples in one batch."""
     first, *others = batches
     if not others:
         return first
     rows = first.rows or ()
+    if any(_shared(batch) != _shared(first) for batch in others):
+        raise ValueError(
+            "expected batches whose examples can be put into one, to draw others from; they differ "
+            "in what belongs to no example: numbers, words, or tensors that all of a batch share. "
+            "Leave out of them what the model does not need, or leave batch_size out and give "
+            "batches of the size of training"
+        )
     columns = zip(*(tensors_of(batch.raw) for batch in batches), strict=True)
     try:
         joined = [
