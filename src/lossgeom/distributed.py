@@ -36,11 +36,7 @@ class OtherRankError(RuntimeError):
 
 @dataclass(frozen=True)
 class Alone:
-    """One process, which needs no other.
-
-    Attributes:
-        rank, size: which one it is, and how many there are.
-    """
+    """One process, which needs no other: rank 0 of 1."""
 
     rank: int = 0
     size: int = 1
@@ -275,11 +271,17 @@ def ranks(group: Any = None) -> Ranks:
 
     Raises:
         ValueError: for what is no group that this process is part of.
+        RuntimeError: under torchrun, before ``init_process_group``.
 
     >>> ranks().size
     1
     """
     if not (dist.is_available() and dist.is_initialized()):
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise RuntimeError(
+                "torchrun has started several processes, which have no group yet; call "
+                "torch.distributed.init_process_group before lossgeom.ranks"
+            )
         return ALONE
     if group is None and dist.get_world_size() == 1:
         return ALONE

@@ -413,3 +413,12 @@ def test_a_group_has_this_process(on_two):
 def test_ranks_are_ranks():
     with pytest.raises(TypeError, match=r"expected ranks=lossgeom.ranks\(\), got int"):
         lg.Problem(nn.Linear(1, 1), "squared_error", [], ranks=2)
+
+
+def test_processes_without_a_group_are_an_error(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert lg.ranks().size == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="have no group yet; call torch"):
+        lg.ranks()

@@ -134,6 +134,17 @@ def test_a_folder_that_the_first_cannot_write_is_an_error_of_both(on_two, tmp_pa
     assert "holds other things (strange)" in str(second)
 
 
+def created_by_each(folder: str) -> None:
+    lg.Record.create(folder)
+
+
+def test_a_folder_for_each_process_alone_says_how_to_share_it(on_two, tmp_path):
+    (tmp_path / "strange").touch()
+    for error in on_two.tried(created_by_each, str(tmp_path)):
+        assert isinstance(error, RecordError)
+        assert "all pass ranks=lossgeom.ranks(), and the first writes" in str(error)
+
+
 def worst(size: float) -> str:
     """What is said of a loss that is not finite on one rank alone."""
     model, batches = pieces()

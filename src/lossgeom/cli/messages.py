@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from lossgeom.messages.wording import spelled
 
 
 def is_first() -> bool:
-    """Whether this process is the one that prints, where several work together."""
-    distributed = sys.modules.get("lossgeom.distributed")  # torch takes seconds to import
-    return distributed is None or distributed.ranks().rank == 0
+    """Whether this process is the one that prints, where torchrun has started several."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def show(text: str) -> None:

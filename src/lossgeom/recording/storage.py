@@ -11,6 +11,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from lossgeom.distributed import Ranks
+from lossgeom.distributed import ranks as several
 from lossgeom.recording import arrays as array_files
 from lossgeom.recording.contents import check_rows, contents_of
 from lossgeom.recording.crash_safety import append_line, lock
@@ -127,6 +128,14 @@ def opened(
             held.release()
             raise
 
-    manifest, storage, lines = ranks.together(files)
+    try:
+        manifest, storage, lines = ranks.together(files)
+    except RecordError as error:
+        if ranks.size < several().size:
+            raise type(error)(
+                f"{error}. Processes that share a run all pass ranks=lossgeom.ranks(), and the "
+                "first writes"
+            ) from error
+        raise
     manifest, lines = ranks.from_first((manifest, lines))
     return manifest, storage if ranks.rank == 0 else Copy(path, lines)
