@@ -16,7 +16,7 @@ pytestmark = pytest.mark.quick
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"messages"},
-    {"estimate", "claim", "batches", "distributed"},
+    {"estimate", "claim", "batches", "distributed", "graphs"},
     {"linalg", "losses"},
     {"problem"},
     {"checkpoints", "autodiff"},

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from lossgeom.adversarial._attack import Examples
 from lossgeom.adversarial._first_order import FirstOrder, first_order
 from lossgeom.autodiff.linearized import Linearized
+from lossgeom.graphs import with_bytes
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
 from lossgeom.lipschitz.certified.frozen_model import finite
 from lossgeom.messages.checks import check_at_least
-from lossgeom.problem.graphs import with_bytes
 
 PIECE_BYTES = 2**27  # memory that a piece of the data may take, roughly
 

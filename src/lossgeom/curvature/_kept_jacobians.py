@@ -12,9 +12,9 @@ from torch import Tensor
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization
+from lossgeom.graphs import with_bytes
 from lossgeom.linalg import plain_arithmetic
 from lossgeom.problem import Problem
-from lossgeom.problem.graphs import with_bytes
 from lossgeom.trust.trial import guard
 
 Result = TypeVar("Result")

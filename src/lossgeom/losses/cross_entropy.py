@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lossgeom.batches import Batch
+from lossgeom.graphs import Recomputed, by_backward_passes
 from lossgeom.losses.likelihoods import Softmax
 from lossgeom.losses.loss import Loss
 
 INDICES = "Class indices are targets.long(), one for each row of outputs"
+LARGE = 2**22  # outputs, from which on a loss is taken a piece at a time
+PIECE = 2**21  # outputs in one of them, or one row
 Layout = Literal["classes second", "classes last", "next token"]
 
 
@@ -51,18 +55,36 @@ class CrossEntropy:
     def terms(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """The sum over targets, and what torch divides a mean by."""
         outputs, targets, weight = self._in_torch_layout(outputs, batch)
-        total = F.cross_entropy(
-            outputs,
-            targets,
+        total = self._summed(outputs, targets, weight)
+        if targets.is_floating_point():
+            return total, outputs.numel() // outputs.shape[1]
+        valid = targets != self.ignore_index
+        return total, valid.sum() if weight is None else weight[targets[valid]].sum()
+
+    def _summed(self, outputs: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
+        """Sum over targets, over rows of large outputs a piece at a time.
+
+        Gradients and their derivatives then hold the outputs alone, in place of several such.
+        """
+        entropy = partial(
+            F.cross_entropy,
             weight=weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+        rows, C = outputs.movedim(1, -1), outputs.shape[1]
+        full = outputs.dtype in (torch.float32, torch.float64)  # which autocast leaves as they are
+        if outputs.numel() < LARGE or not (full and rows.is_contiguous() and by_backward_passes()):
+            return entropy(outputs, targets)
         if targets.is_floating_point():
-            return total, outputs.numel() // outputs.shape[1]
-        valid = targets != self.ignore_index
-        return total, valid.sum() if weight is None else weight[targets[valid]].sum()
+            targets = targets.movedim(1, -1).reshape(-1, C)
+        else:
+            targets = targets.reshape(-1)
+        run: Any = partial(Recomputed.apply, lambda *piece: (entropy(*piece),))
+        n = max(1, PIECE // C)
+        pieces = zip(torch.split(rows.reshape(-1, C), n), torch.split(targets, n), strict=True)
+        return torch.stack([run(*piece)[0] for piece in pieces]).sum()
 
     def label_entropy(self, outputs: Tensor, batch: Batch) -> float:
         """The summed entropy of the labels."""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
+from lossgeom.graphs import leaves_of
 from lossgeom.problem.agreement import ALONE, REORDERED, agree, agree_everywhere, under
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.graphs import leaves_of
 from lossgeom.problem.own_loss import look_at_loss, names_among
 from lossgeom.problem.recomputation import check_alone
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, map_tensors
+from lossgeom.graphs import leaves_of
 from lossgeom.problem.agreement import REORDERED, under
 from lossgeom.problem.evaluation import Evaluation
-from lossgeom.problem.graphs import leaves_of
 from lossgeom.problem.isolation import seeded
 from lossgeom.problem.recomputation import check_alone
 

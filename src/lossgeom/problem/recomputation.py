@@ -16,14 +16,20 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
+from lossgeom.graphs import (
+    Recomputed,
+    by_backward_passes,
+    fresh_leaves,
+    graph_nodes,
+    leaves_of,
+    with_bytes,
+)
 from lossgeom.problem.agreement import REORDERED, ROUNDED, agree_everywhere
 from lossgeom.problem.double import doubled, in_double
-from lossgeom.problem.graphs import check_differentiable_again, graph_nodes, leaves_of, with_bytes
 from lossgeom.problem.isolation import noted_generators
 
 Placing = Callable[[Sequence[Tensor]], AbstractContextManager[None]]
@@ -40,61 +46,6 @@ SEEN = 1000  # numbers of a result
 OF_PART = "of_part"  # marks the leaves that one begins with
 OVERRIDE = "__dynamo_disable"  # what torch's function calls where it is there
 OPTIONS = ("preserve_rng_state", "determinism_check", "debug", "early_stop")
-
-
-class Recomputed(torch.autograd.Function):
-    """A function whose graph is made where it is differentiated.
-
-    A backward pass that is to be differentiated is such a function itself, and so on.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, function: Callable[..., Any], *given: Any) -> Any:
-        ctx.function = function
-        ctx.others = [None if isinstance(part, Tensor) else part for part in given]
-        ctx.save_for_backward(*(part if isinstance(part, Tensor) else None for part in given))
-        return tuple(function(*given))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        parts = zip(ctx.saved_tensors, ctx.others, strict=True)
-        given = [other if tensor is None else tensor for tensor, other in parts]
-        pull: Any = partial(_pulled, ctx.function, ctx.needs_input_grad[1:])
-        if torch.is_grad_enabled():
-            pull = partial(Recomputed.apply, pull)
-        return None, *pull(*given, *gradients)
-
-
-def _pulled(function: Callable[..., Any], wanted: Sequence[bool], *given: Any) -> list[Any]:
-    """Pull gradients, given last, back to some arguments; differentiable if gradients are on."""
-    again, n = torch.is_grad_enabled(), len(wanted)
-    with torch.enable_grad():
-        tensors = given[:n] if again else _leaves(given[:n])
-        results = function(*tensors)
-        both = zip(results, given[n:], strict=True)
-        pairs = [(y, u) for y, u in both if isinstance(y, Tensor) and y.requires_grad]
-        at = [place for place, is_wanted in enumerate(wanted) if is_wanted and pairs]
-        outputs, cotangents = [y for y, _ in pairs], [u for _, u in pairs]
-        sources = [tensors[place] for place in at]
-        found = (
-            torch.autograd.grad(outputs, sources, cotangents, create_graph=again, allow_unused=True)
-            if at
-            else ()
-        )
-        pulled: list[Any] = [None] * n
-        for place, gradient in zip(at, found, strict=True):
-            pulled[place] = gradient
-            if again and gradient is not None:
-                check_differentiable_again(gradient)
-    return pulled
-
-
-def _leaves(given: Sequence[Any]) -> list[Any]:
-    """The same numbers, where a graph of their own begins."""
-    return [
-        part.detach().requires_grad_(part.requires_grad) if isinstance(part, Tensor) else part
-        for part in given
-    ]
 
 
 @contextmanager
@@ -130,13 +81,11 @@ class Checkpoints:
     def possible(self) -> bool:
         """Whether what is computed now may be computed again in a backward pass.
 
-        Hooks of ours look at what goes through modules, and forward mode has no such pass.
+        Hooks of ours look at what goes through modules.
         """
         parts = self.module.modules()
         hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts)
-        forward_mode = cast(Any, forward_ad)._current_level >= 0
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None
-        return torch.is_grad_enabled() and hooks == self.hooks and not (forward_mode or transformed)
+        return hooks == self.hooks and by_backward_passes()
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call a function of its arguments and of parameters so that it may be called again."""
@@ -209,7 +158,7 @@ class Part:
         return self._again(given) if torch.is_grad_enabled() else self._first(given)
 
     def _first(self, given: Sequence[Any]) -> list[Any]:
-        leaves = _leaves(given)
+        leaves = fresh_leaves(given)
         for leaf in _tensors(leaves):
             vars(leaf)[OF_PART] = True
         with torch.enable_grad():

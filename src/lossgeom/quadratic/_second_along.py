@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian, Linear, pulled
 from lossgeom.batches import Batch
+from lossgeom.graphs import check_differentiable_again
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double
-from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.trust.finite_differences import DIRECTIONS, RAISED, STEPS, Point, disagreement

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch, tensors_of
+from lossgeom.graphs import with_bytes
 from lossgeom.linalg.memory import worth_holding
 from lossgeom.problem import Problem
-from lossgeom.problem.graphs import with_bytes
 from lossgeom.smoothness.norms import Method
 from lossgeom.smoothness.search import Search
 

@@ -14,11 +14,11 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
 from lossgeom.estimate import Estimate
+from lossgeom.graphs import check_differentiable_again
 from lossgeom.linalg import EigenPairs, top_eigenpairs
 from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.graphs import check_differentiable_again
 from lossgeom.problem.minibatches import each_batch, sampled_batches, whole
 from lossgeom.stability.along import checked_update, dot, gradient_at
 from lossgeom.stability.undefined import UndefinedError

@@ -1,12 +1,14 @@
-"""Graphs of autograd: their nodes and leaves, and how many bytes they save."""
+"""Graphs of autograd: their nodes, what they save, and functions that keep none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -110,3 +112,66 @@ def _memory(tensor: Tensor) -> dict[int, int]:
         parts = [tensor]
     storages = [part.untyped_storage() for part in parts]
     return {storage._cdata: storage.nbytes() for storage in storages}
+
+
+class Recomputed(torch.autograd.Function):
+    """A function whose graph is made where it is differentiated.
+
+    A backward pass that is to be differentiated is such a function itself, and so on.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Any], *given: Any) -> Any:
+        ctx.function = function
+        ctx.others = [None if isinstance(part, Tensor) else part for part in given]
+        ctx.save_for_backward(*(part if isinstance(part, Tensor) else None for part in given))
+        return tuple(function(*given))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        parts = zip(ctx.saved_tensors, ctx.others, strict=True)
+        given = [other if tensor is None else tensor for tensor, other in parts]
+        pull: Any = partial(_pulled, ctx.function, ctx.needs_input_grad[1:])
+        if torch.is_grad_enabled():
+            pull = partial(Recomputed.apply, pull)
+        return None, *pull(*given, *gradients)
+
+
+def _pulled(function: Callable[..., Any], wanted: Sequence[bool], *given: Any) -> list[Any]:
+    """Pull gradients, given last, back to some arguments; differentiable if gradients are on."""
+    again, n = torch.is_grad_enabled(), len(wanted)
+    with torch.enable_grad():
+        tensors = given[:n] if again else fresh_leaves(given[:n])
+        # hooks hide from others what is saved for now only
+        results = function(*tensors) if again else with_bytes(function, *tensors)[0]
+        both = zip(results, given[n:], strict=True)
+        pairs = [(y, u) for y, u in both if isinstance(y, Tensor) and y.requires_grad]
+        at = [place for place, is_wanted in enumerate(wanted) if is_wanted and pairs]
+        outputs, cotangents = [y for y, _ in pairs], [u for _, u in pairs]
+        sources = [tensors[place] for place in at]
+        found = (
+            torch.autograd.grad(outputs, sources, cotangents, create_graph=again, allow_unused=True)
+            if at
+            else ()
+        )
+        pulled: list[Any] = [None] * n
+        for place, gradient in zip(at, found, strict=True):
+            pulled[place] = gradient
+            if again and gradient is not None:
+                check_differentiable_again(gradient)
+    return pulled
+
+
+def fresh_leaves(given: Sequence[Any]) -> list[Any]:
+    """Return the same numbers, where a graph of their own begins."""
+    return [
+        part.detach().requires_grad_(part.requires_grad) if isinstance(part, Tensor) else part
+        for part in given
+    ]
+
+
+def by_backward_passes() -> bool:
+    """Whether what is computed now is differentiated by backward passes, if at all."""
+    forward_mode = cast(Any, forward_ad)._current_level >= 0
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.is_grad_enabled() and not (forward_mode or transformed)
