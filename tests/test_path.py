@@ -13,7 +13,7 @@ def found():
 def test_a_first_sharpness_passes_through_few_files_and_functions(found):
     listing = "\n".join(f"{len(names)} {file}" for file, names in found.functions.items())
     assert found.files <= 29, listing
-    assert found.total <= 182, listing
+    assert found.total <= 184, listing  # four of them only where fully_shard has been imported
 
 
 def test_the_count_sees_what_is_called(found):

@@ -14,7 +14,6 @@ from lossgeom.linalg._krylov import Krylov, Products
 from lossgeom.linalg._ritz import WHICH, EigenPairs, Ritz, Which, preference
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
-from lossgeom.messages.checks import check_at_least
 from lossgeom.messages.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
@@ -124,7 +123,9 @@ def top_eigenpairs(
         raise ValueError(f"expected start of shape ({n},) or ({n}, j), got {tuple(start.shape)}")
     if start is not None and not start.isfinite().all():
         raise ValueError("expected a finite start, got one with NaN or infinity")
-    check_at_least(1, max_matvecs=max_matvecs, max_basis=max_basis)
+    for name, most in (("max_matvecs", max_matvecs), ("max_basis", max_basis)):
+        if most is not None and most < 1:
+            raise ValueError(f"expected {name} of at least 1, got {most}")
     limit, vector = max_matvecs or max(100, 20 * k), n * A.dtype.itemsize
     memory = A.memory.for_vectors(vector, 2 * k + 3, basis_on)
     capacity = max(max_basis or memory.vectors(vector, MAX_BASIS + 1) - 1, 2 * k + 2) + 1

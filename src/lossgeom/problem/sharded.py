@@ -14,6 +14,7 @@ from lossgeom.problem.model_copy import unwrapped
 
 OF_TORCH = "torch.distributed."  # the modules that the hooks of fully_shard are from
 STATE = "__composable_api_state_key"  # how the names begin under which it keeps its state
+SPREADING = {"torch.distributed.fsdp", "torch.distributed.tensor"}  # without them, none is spread
 LOADED = (
     "one that is not sharded, with the full state dict loaded into it (get_model_state_dict of "
     "torch.distributed.checkpoint.state_dict), can be measured"
@@ -71,8 +72,8 @@ def whole_model(model: nn.Module, ranks: Ranks) -> nn.Module:
         TypeError: if it is spread over processes in another way.
         ValueError: if it is over other processes, or cannot be copied.
     """
-    if not isinstance(model, nn.Module):  # which is said later
-        return model
+    if not isinstance(model, nn.Module) or not SPREADING & sys.modules.keys():
+        return model  # or what it is instead, which is said later
     inner, _ = unwrapped(model)
     reshard(inner)
     sharded = any(map(is_sharded, inner.parameters())) or any(map(_is_flat, inner.modules()))
