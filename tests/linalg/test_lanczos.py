@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh
 
@@ -242,6 +242,8 @@ def test_non_finite_products_give_nan():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), st.integers(0, 5))
+@example([2.2e-311, 2.2e-311], 0)  # below normal numbers
+@example([0.0, -2.2e-311], 0)
 def test_any_spectrum(values, seed):
     A = rotated(torch.tensor(values, dtype=torch.float64), seed)
     pairs = top_eigenpairs(A, seed=seed, tol=1e-9, max_matvecs=500)

@@ -37,8 +37,9 @@ class Products:
 
     @property
     def rounding(self) -> float:
-        """What counts as rounding error of a product."""
-        return 10 * torch.finfo(self.A.dtype).eps * self.norm
+        """What counts as rounding error of a product, below normal numbers, too."""
+        numbers = torch.finfo(self.A.dtype)
+        return 10 * numbers.eps * self.norm + numbers.tiny
 
     def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
         """Multiply rows of unit length, a block at a time, wherever they are."""
