@@ -16,7 +16,7 @@ pytestmark = pytest.mark.quick
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"messages"},
-    {"estimate", "claim", "batches", "distributed", "graphs"},
+    {"estimate", "claim", "batches", "distributed"},
     {"linalg", "losses"},
     {"problem"},
     {"checkpoints", "autodiff"},

@@ -31,7 +31,6 @@ FLOORS = [
         "claim": "a statement and its verdict",
         "batches": "data in any form",
         "distributed": "several processes",
-        "graphs": "what autograd keeps",
     },
     {"linalg": "matrices, and no networks", "losses": "a sum and a count"},
     {"problem": "model, loss and data at one point; leaves no trace"},

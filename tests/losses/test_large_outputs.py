@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lossgeom.batches import Batch
-from lossgeom.graphs import with_bytes
 from lossgeom.losses import as_loss, cross_entropy
+from lossgeom.losses.graphs import with_bytes
 
 pytestmark = pytest.mark.quick
 CRITERIA = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lossgeom as lg
-from lossgeom.graphs import with_bytes
+from lossgeom.losses.graphs import with_bytes
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lossgeom.adversarial._attack import Examples
 from lossgeom.adversarial._first_order import FirstOrder, first_order
 from lossgeom.autodiff.linearized import Linearized
-from lossgeom.graphs import with_bytes
 from lossgeom.linalg import random_numbers
 from lossgeom.lipschitz.ball import Ball, Box, Norm, check_norm
 from lossgeom.lipschitz.certified.frozen_model import finite
+from lossgeom.losses.graphs import with_bytes
 from lossgeom.messages.checks import check_at_least
 
 PIECE_BYTES = 2**27  # memory that a piece of the data may take, roughly

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.graphs import check_differentiable_again
 from lossgeom.linalg import LinearOperator
 from lossgeom.linalg.operator import MatrixFree
+from lossgeom.losses.graphs import check_differentiable_again
 from lossgeom.problem.isolation import measuring
 
 LARGEST_ROWS = 2 * 2**30  # bytes of a Jacobian that is kept row by row

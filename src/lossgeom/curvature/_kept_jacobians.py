@@ -12,8 +12,8 @@ from torch import Tensor
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization
-from lossgeom.graphs import with_bytes
 from lossgeom.linalg import plain_arithmetic
+from lossgeom.losses.graphs import with_bytes
 from lossgeom.problem import Problem
 from lossgeom.trust.trial import guard
 

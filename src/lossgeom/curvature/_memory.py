@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.distributed import ALONE, Ranks
-from lossgeom.graphs import graph_nodes, with_bytes
 from lossgeom.linalg import Memory, plain_arithmetic
 from lossgeom.linalg.memory import worth_holding
+from lossgeom.losses.graphs import graph_nodes, with_bytes
 from lossgeom.problem import Problem, checked_problem
 from lossgeom.problem.first_look import FEW, LARGE
 from lossgeom.problem.isolation import hooks_undone

@@ -19,8 +19,8 @@ from lossgeom.autodiff.recorded_products import NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization, planned, put_down_block
 from lossgeom.curvature._microbatches import pieces
-from lossgeom.graphs import check_differentiable_again, with_bytes
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
+from lossgeom.losses.graphs import check_differentiable_again, with_bytes
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.graphs import Recomputed, by_backward_passes
+from lossgeom.losses.graphs import Recomputed, by_backward_passes
 from lossgeom.losses.likelihoods import Softmax
 from lossgeom.losses.loss import Loss
 

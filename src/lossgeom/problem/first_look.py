@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
-from lossgeom.graphs import leaves_of
+from lossgeom.losses.graphs import leaves_of
 from lossgeom.problem.agreement import ALONE, REORDERED, agree, agree_everywhere, under
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lossgeom.batches import Batch, map_tensors
-from lossgeom.graphs import leaves_of
+from lossgeom.losses.graphs import leaves_of
 from lossgeom.problem.agreement import REORDERED, under
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import seeded

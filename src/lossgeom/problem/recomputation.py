@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from lossgeom.graphs import (
+from lossgeom.losses.graphs import (
     Recomputed,
     by_backward_passes,
     fresh_leaves,

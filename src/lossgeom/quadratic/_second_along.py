@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian, Linear, pulled
 from lossgeom.batches import Batch
-from lossgeom.graphs import check_differentiable_again
+from lossgeom.losses.graphs import check_differentiable_again
 from lossgeom.problem import Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lossgeom.autodiff.hooks import hooked
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch, tensors_of
-from lossgeom.graphs import graph_nodes
+from lossgeom.losses.graphs import graph_nodes
 from lossgeom.problem import Problem
 from lossgeom.problem.model_facts import Key
 from lossgeom.smoothness.outputs import Outputs, check_outputs, chosen

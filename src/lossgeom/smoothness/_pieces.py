@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from lossgeom.autodiff.linearized import Linearized
 from lossgeom.batches import Batch, tensors_of
-from lossgeom.graphs import with_bytes
 from lossgeom.linalg.memory import worth_holding
+from lossgeom.losses.graphs import with_bytes
 from lossgeom.problem import Problem
 from lossgeom.smoothness.norms import Method
 from lossgeom.smoothness.search import Search

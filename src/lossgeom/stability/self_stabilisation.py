@@ -14,8 +14,8 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
 from lossgeom.estimate import Estimate
-from lossgeom.graphs import check_differentiable_again
 from lossgeom.linalg import EigenPairs, top_eigenpairs
+from lossgeom.losses.graphs import check_differentiable_again
 from lossgeom.messages.checks import check_at_least, check_number
 from lossgeom.messages.reprs import short
 from lossgeom.problem import Problem, checked_problem

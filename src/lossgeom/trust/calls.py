@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from lossgeom.autodiff.hooks import hooked
 from lossgeom.batches import Batch, map_tensors
-from lossgeom.graphs import graph_nodes
+from lossgeom.losses.graphs import graph_nodes
 from lossgeom.problem import Problem
 from lossgeom.problem.side_effects import OF_EVERY_MODULE
 from lossgeom.trust.alone import floating

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lossgeom.batches import Batch
-from lossgeom.graphs import check_differentiable_again
 from lossgeom.linalg import random_numbers, some_direction
+from lossgeom.losses.graphs import check_differentiable_again
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.problem.agreement import COARSE, DIFFERENCES
 from lossgeom.problem.double import in_double

@@ -12,8 +12,8 @@ from lossgeom.autodiff.batch_jacobian import pulled
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
 from lossgeom.batches import Batch
 from lossgeom.curvature import Hessian
-from lossgeom.graphs import check_differentiable_again
 from lossgeom.linalg import MatrixFree, plain_arithmetic, random_numbers, top_eigenpairs
+from lossgeom.losses.graphs import check_differentiable_again
 from lossgeom.problem import Problem
 from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.trust.trial import DerivativeError
