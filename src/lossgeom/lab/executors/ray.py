@@ -123,9 +123,10 @@ def _connected(address: str | None) -> Iterator[Any]:
             socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
         with environment(VARIABLES):
             ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises this very class where it does not start in time
         raise RuntimeError(
-            f"no Ray cluster at {there!r} that can be used: {error}; 'ray start --head' starts one"
+            f"no Ray cluster at {there!r} that can be used: {error}; 'ray start --head' starts one, "
+            "and --executor processes needs none"
         ) from error
     try:
         yield ray
