@@ -147,7 +147,7 @@ def test_zeros_products_and_dead_ends_cost_nothing():
 
     tape, _ = record(function, X)
     assert [str(o.function) for o in tape.operations] == ["aten.mul.Tensor", "aten.add.Tensor"]
-    assert len(tape._program._steps) == 1
+    assert len(tape.program._steps) == 1
 
 
 def shared_constant(v):

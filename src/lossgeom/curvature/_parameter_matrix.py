@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.recorded_products import NotRecordable, record
+from lossgeom.autodiff.recorded_products import Compiled, NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization, planned, put_down_block
 from lossgeom.curvature._microbatches import pieces
@@ -91,13 +91,16 @@ class ParameterMatrix(ProblemMatrix):
     Args:
         problem: the loss and where to take it.
         memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
+        compiled: whether products that are recorded are compiled by ``torch.compile``.
     """
 
     sampled: ClassVar[bool] = False
     rows_will_do: ClassVar[bool] = False  # as of lossgeom.trust.trial.guard
 
-    def __init__(self, problem: Problem, *, memory_budget: int | None = None) -> None:
-        self.problem = checked_problem(problem)
+    def __init__(
+        self, problem: Problem, *, memory_budget: int | None = None, compiled: bool = False
+    ) -> None:
+        self.problem, self._compiled = checked_problem(problem), compiled
         self._here = problem.local  # whose data products go over
         self._kept: Kept[Product] = Kept(self._here, memory_budget, problem.ranks)
         self._forward = False  # whether forward mode pays, of the batch at hand
@@ -182,7 +185,8 @@ class ParameterMatrix(ProblemMatrix):
 
         tape, first = record(product, rows[0])
         found = torch.stack([first, *map(tape, rows[1:])])
-        return found, Linearization(tape, counts[0], tape.storages)
+        replay = Compiled(tape, self.problem.cache.note) if self._compiled else tape
+        return found, Linearization(replay, counts[0], tape.storages)
 
     def _recordable(self, batch: Batch) -> bool:
         """Whether forward mode saves, over some tens of products, more than a recording costs.

@@ -19,6 +19,9 @@ class Hessian(GradientDerivative):
     Args:
         problem: the loss and where to take it.
         memory_budget: bytes for all that is held, see :class:`lossgeom.Memory`.
+        compiled: whether products that are recorded, of models with convolutions, are compiled by
+            ``torch.compile``, each shape compared at its first use; the problem's ``notes`` say
+            where that does not do. On a CPU it takes 6 to 9 seconds and makes products no faster.
 
     Raises:
         NonFiniteError: from a product, where the loss is NaN or infinite.

@@ -54,14 +54,15 @@ class Tape:
         return {storage._cdata: storage.nbytes() for storage in storages}
 
     @cached_property
-    def _program(self) -> Program:
+    def program(self) -> Program:
+        """What a replay does, step by step."""
         operations = fused(self.operations, self.kinds, self.result)
         return Program(in_place(operations, self.kinds, self.result), len(self.kinds), self.result)
 
     def __call__(self, v: Tensor) -> Tensor:
         """Evaluate the function at another vector of the same shape."""
         with torch.no_grad():
-            return self._program(v)
+            return self.program(v)
 
 
 def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tensor]:
