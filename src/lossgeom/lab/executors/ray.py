@@ -125,8 +125,8 @@ def _connected(address: str | None) -> Iterator[Any]:
             ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except Exception as error:  # Ray raises this very class where it does not start in time
         raise RuntimeError(
-            f"no Ray cluster at {there!r} that can be used: {error}; 'ray start --head' starts one, "
-            "and --executor processes needs none"
+            f"no Ray cluster at {there!r} that can be used: {error}; 'ray start --head' starts "
+            "one, and --executor processes needs none"
         ) from error
     try:
         yield ray
