@@ -39,7 +39,7 @@ class Products:
     def rounding(self) -> float:
         """What counts as rounding error of a product, below normal numbers, too."""
         numbers = torch.finfo(self.A.dtype)
-        return 10 * numbers.eps * self.norm + numbers.tiny
+        return max(10 * numbers.eps * self.norm, numbers.tiny) if self.norm else 0.0
 
     def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
         """Multiply rows of unit length, a block at a time, wherever they are."""
