@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from lossgeom.bounds.posterior import Basis, Block
 from lossgeom.curvature import Hessian
@@ -67,3 +68,8 @@ BASES: dict[str, Callable[[Problem], Basis]] = {
     "recomputed": decoupled,
     "exact": exact,
 }
+
+
+def basis_at(name: str, problem: Problem, theta: Tensor) -> Basis:
+    """The basis of a name for a problem at other parameters."""
+    return BASES[name](problem.at(theta))

@@ -98,10 +98,10 @@ def _fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
 def trained(
     problem: Problem,
     prior: Float[Tensor, " P"],
-    basis_at: Callable[[Problem], Basis],
+    basis_at: Callable[[Tensor], Basis],
     complexity: Complexity,
     training: Training,
-) -> tuple[Posterior, float, list[Epoch]]:
+) -> tuple[Posterior, float, tuple[Epoch, ...]]:
     r"""Minimise the loss of a network drawn from the posterior plus the complexity term.
 
     With the noise :math:`z = \sigma \varepsilon` in the basis and the gradient g of the loss at
@@ -110,13 +110,12 @@ def trained(
     Returns:
         The posterior, the logarithm of the prior's variance, and the epochs.
     """
-    basis, unwatched = basis_at(problem), problem.inside_transforms()
+    basis, unwatched = basis_at(problem.theta), problem.inside_transforms()
     batches = problem.over_batches(lambda batch: batch)
     both, start = _beginning(problem.theta, prior, basis, complexity)
     move, of_prior = _RMSprop(both, training.lr), _Scalar(start, training.lr)
-    mean, log_std = both
-    whole, (std, offset) = torch.empty_like(both), torch.empty_like(both)  # kept, for speed
-    in_mean, in_log_std = whole
+    (mean, log_std), (std, offset) = both, torch.empty_like(both)  # kept, for speed, as is
+    in_mean, in_log_std = whole = torch.empty_like(both)
     normal = torch.empty_like(mean, device="cpu")
     generator, history = random_numbers(training.seed), list[Epoch]()
 
@@ -138,7 +137,7 @@ def trained(
     for epoch in range(1, training.epochs + 1):
         try:
             if training.every and epoch > 1 and (epoch - 1) % training.every == 0:
-                basis = basis_at(problem.at(mean))
+                basis = basis_at(mean)
             with unwatched.network.undone():
                 losses = [step(batch) for batch in batches]
             at = Divergence.of(mean - prior, log_std), 2 * of_prior.x
@@ -147,7 +146,7 @@ def trained(
             history.append(Epoch(epoch, *[math.nan] * 4))
             break
         training.on_epoch(history[-1])
-    return Posterior(mean.clone(), log_std.clone(), basis), 2 * of_prior.x, history
+    return Posterior(mean.clone(), log_std.clone(), basis), 2 * of_prior.x, tuple(history)
 
 
 def _beginning(

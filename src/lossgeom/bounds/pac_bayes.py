@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
-from lossgeom.bounds._bases import BASES
+from lossgeom.bounds._bases import BASES, basis_at
 from lossgeom.bounds._classification import classes, copies, one_by_one, sampled_errors
 from lossgeom.bounds._complexity import Complexity, Divergence
 from lossgeom.bounds._prior import Prior, differing, held_fixed, prior_mean
@@ -242,9 +243,8 @@ def pac_bayes(
         labels = classes(large)
         N, examples = sum(int((own >= 0).sum()) for own in labels), sum(map(len, labels))
         complexity = Complexity(N, delta, b, p)
-        posterior, log_variance, history = trained(
-            problem, mean, lambda at: BASES[basis](large.at(at.theta)), complexity, training
-        )
+        make = partial(basis_at, basis, large)
+        posterior, log_variance, history = trained(problem, mean, make, complexity, training)
         errors = sampled_errors(large, labels, posterior, samples, random_numbers(seed + 1))
         at = [] if prior_share else errors_at(large, labels, [problem.theta, mean])
     c, kl, log_variance = _on_grid(complexity, posterior, mean, log_variance)
@@ -261,8 +261,7 @@ def pac_bayes(
         SOURCE,
         **told(value, empirical.value, at, history, ceiling),
     )
-    held = held_fixed(problem)
-    return PacBayes(bound, basis, kl, variance, empirical, posterior, tuple(history), held)
+    return PacBayes(bound, basis, kl, variance, empirical, posterior, history, held_fixed(problem))
 
 
 def _check(

@@ -69,7 +69,7 @@ def weighed(numbers: UInt8[Tensor, " n"]) -> int:
 
 
 class NoBatchesError(ValueError):
-    """There is no batch to measure on."""
+    """An error for data without a batch to measure on."""
 
     def __init__(self) -> None:
         ValueError.__init__(

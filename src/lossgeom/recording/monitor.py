@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.distributed import ALONE, Ranks
+from lossgeom.distributed import Ranks
 from lossgeom.losses import LossLike
 from lossgeom.messages.wording import unknown
 from lossgeom.metrics import (
@@ -134,10 +134,9 @@ def watch(
     due, copies = as_schedule(every), checked_mirrors(mirrors)
     if wrong := set(problem) - OF_PROBLEM:
         raise TypeError(f"lossgeom.watch: {unknown('argument', min(wrong), OF_WATCH)}")
-    ranks: Ranks = problem.get("ranks", ALONE)
     measured, evaluated = _trained(model, loss, batches, problem)
     chosen = default_metrics(measured, evaluated) if metrics is None else metrics
-    held = record if isinstance(record, Record) else Record.create(record, resume=True, ranks=ranks)
+    held = _opened(record, measured.ranks)
     try:
         _check_start(held, first_step)
         tracker = Tracker(measured, chosen, held, due)
@@ -151,7 +150,7 @@ def watch(
             budget=Budget(budget, device_clock(measured.theta.device)),
             full_batch=full_batch,
             first_step=first_step,
-            live=LiveLine(sys.stderr) if ranks.rank == 0 and sys.stderr.isatty() else None,
+            live=LiveLine(sys.stderr) if measured.ranks.rank == 0 and sys.stderr.isatty() else None,
         )
         held.mirrors.add(copies)
         return run
@@ -159,6 +158,10 @@ def watch(
         if held is not record:
             give_back(held)
         raise
+
+
+def _opened(record: Record | str | Path, ranks: Ranks) -> Record:
+    return record if isinstance(record, Record) else Record.create(record, resume=True, ranks=ranks)
 
 
 def default_metrics(problem: Problem, evaluated: bool) -> list[Metric | StepMetric]:

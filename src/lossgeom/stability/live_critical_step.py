@@ -127,13 +127,7 @@ def live_critical_step(
     step = ranks.together(lambda: _Step.of(inner, list(before), ranks.rank))
     criterion, like = as_loss(loss, label_smoothing), step.after[0]
     held = ranks.together(lambda: _held(data_of(batches, target, like.device, 1), like))
-    numbers = ranks.gathered(len(held))
-    if any(step.sharded) and len(set(numbers)) > 1:
-        raise ValueError(
-            "expected as many batches on each process, since all of them go through the forward "
-            f"passes of a sharded model together; got {', '.join(map(str, numbers))}"
-        )
-    draws = seed, sum(numbers[: ranks.rank])
+    draws = seed, _batches_before(ranks, len(held), alike=any(step.sharded))
     calls = _Calls(step, held, criterion, forward, autocast, draws, ranks)
     slope, square = step.forms(ranks)
     types = [autocast or torch.float64, *forward_types(inner), *(p.dtype for p in step.after)]
@@ -285,3 +279,14 @@ class _Calls:
 def _held(data: Data, like: Tensor) -> list[Batch]:
     with ONE_AT_A_TIME, seeded(like.device, 0), data.kept():
         return list(data.over(like))
+
+
+def _batches_before(ranks: Ranks, number: int, *, alike: bool) -> int:
+    """Count the batches of the processes before this one, of which all may need the same number."""
+    numbers = ranks.gathered(number)
+    if alike and len(set(numbers)) > 1:
+        raise ValueError(
+            "expected as many batches on each process, since all of them go through the forward "
+            f"passes of a sharded model together; got {', '.join(map(str, numbers))}"
+        )
+    return sum(numbers[: ranks.rank])

@@ -65,7 +65,7 @@ class Processes:
 
 
 class _Workers:
-    """As many workers as jobs are run at once; one that dies is replaced."""
+    """Processes that run a job each at a time, with a new one in the place of one that dies."""
 
     def __init__(self, number: int) -> None:
         self.idle = [_Worker() for _ in range(number)]
