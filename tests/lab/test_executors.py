@@ -156,6 +156,11 @@ def test_errors_that_cannot_move_between_processes():
         raise KeyError("x")
 
     assert isinstance(attempt(plain).error, KeyError)
+
+    def leaving():
+        sys.exit("no data")  # which would end who waits, too
+
+    assert repr(attempt(leaving).error) == "RuntimeError('SystemExit: no data')"
     assert attempt(lambda: None) is None
 
 

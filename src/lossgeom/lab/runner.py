@@ -169,6 +169,7 @@ def _run_missing(
                 del missing[name]
             if ended is not None and ended[1] is not None:
                 failed[ended[0].run.name] = ended[1]
+                ended[0].give_up(ended[1])
             tell(latest)
     return failed
 

@@ -11,9 +11,7 @@ REORDERED = 1e-4  # of the same sums in another order, and of derivatives taken 
 ALONE = 1e-3  # of examples alone and in a batch, in single precision
 DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
 COARSE = 5e-2  # of such in float32
-USUAL = (
-    1e-8  # a norm above, as one below the inverse, is right in float32, where squares may vanish
-)
+USUAL = 1e-8  # norms from here to its inverse are right in float32, where squares may vanish
 ROUNDED = {REORDERED: 2e-2, ALONE: 5e-2}  # where autocast rounds
 
 

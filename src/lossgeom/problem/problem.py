@@ -110,8 +110,7 @@ class Problem:
             return self
 
         ranks.together(made, Problem._alike)
-        if ranks.size > 1:
-            vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
+        vars(self).update(evaluation=in_order(self.evaluation, self.data, ranks))
 
     def _with(self, **changes: Any) -> Problem:
         """The same problem but for some fields; nothing has been measured at its point yet."""

@@ -6,6 +6,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from lossgeom.recording.crash_safety import LockedError
 from lossgeom.recording.folder import is_record
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
+from lossgeom.recording.record_format import RecordError
 
 UNLOCKED_SECONDS = 120.0  # after which a file server has let go of the locks of a dead machine
 
@@ -44,10 +46,21 @@ class Job:
             record.describe(ForReport(idle_settings=idle_settings(self.run.settings["study"])))
             try:
                 STUDIES[self.study].run(self.run, record)
-            except Exception as error:
-                record.update(left_out=f"it failed: {message(error)}")
-                record.finish("failed")
+            except (Exception, SystemExit) as error:
+                _left_out(record, error)
                 raise
+
+    def give_up(self, error: Exception) -> None:
+        """Record why a run is not tried again, where it could not do so itself."""
+        with suppress(RecordError):
+            if not is_record(self.path) or Record.open(self.path).status == "running":
+                with Record.create(self.path, self.run.settings, resume=True) as record:
+                    _left_out(record, error)
+
+
+def _left_out(record: Record, error: BaseException) -> None:
+    record.update(left_out=f"it failed: {message(error)}")
+    record.finish("failed")
 
 
 def is_over(path: Path) -> bool:
@@ -86,14 +99,16 @@ def attempt(job: Job) -> Failure | None:
         except LockedError as error:
             if time.monotonic() > until:
                 return Failure(error, traceback.format_exc())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Failure(_movable(error), traceback.format_exc())
         else:
             return None
 
 
-def _movable(error: Exception) -> Exception:
-    """The error, or its message where it cannot be unpickled in another process."""
+def _movable(error: Exception | SystemExit) -> Exception:
+    """The error, or its message where another process cannot unpickle it, or would end by it."""
+    if isinstance(error, SystemExit):
+        return RuntimeError(message(error))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301
     except Exception:
