@@ -9,7 +9,7 @@ from lossgeom import Record
 from lossgeom.lab.models import mlp
 from lossgeom.lab.studies import edge_of_stability as study
 from lossgeom.lab.studies._network import NetworkSettings
-from lossgeom.lab.studies.edge_of_stability.config import PAPER, Config
+from lossgeom.lab.studies.edge_of_stability.config import Config
 from lossgeom.lab.studies.edge_of_stability.optimizers import OPTIMIZERS, WITHOUT_THRESHOLD
 
 CONFIG = Config(steps=60, every=5)
@@ -192,8 +192,3 @@ def test_divergence_is_recorded(tmp_path):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
-
-
-def test_the_papers_data():
-    assert (PAPER.network.data, PAPER.network.examples) == ("cifar10", 5_000)
-    assert PAPER.network.widths == (200, 200)

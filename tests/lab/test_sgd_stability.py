@@ -11,7 +11,7 @@ from lossgeom.lab.studies import sgd_stability as study
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.sgd_stability import linearised, minimum
-from lossgeom.lab.studies.sgd_stability.config import PAPER, Config
+from lossgeom.lab.studies.sgd_stability.config import Config
 from lossgeom.lab.studies.sgd_stability.run import stages
 from lossgeom.recording.drawings import load_drawing
 from lossgeom.recording.for_report import Boundary, Prediction
@@ -220,8 +220,3 @@ def test_arrays_that_are_gone(tmp_path):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(Config(), **settings)
-
-
-def test_the_papers_data():
-    assert PAPER.network.data == "cifar10"
-    assert PAPER.noisy_steps == 150_000
