@@ -24,6 +24,8 @@ LISTS = {
     "lossgeom.lab.models": "MODELS",
     "lossgeom.lab.regularizers": "REGULARIZERS",
     "lossgeom.lab.training": "TRAINING",
+    "lossgeom.lab.training.schedules": "SCHEDULES",
+    "lossgeom.lab.training.stop_rules": "STOP_RULES",
 }
 
 pytestmark = pytest.mark.quick
