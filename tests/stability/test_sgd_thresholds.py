@@ -150,6 +150,17 @@ def population(curvatures, lr, batch_size, replicas=4000, steps=250, seed=0):
     return math.exp(sum(late) / len(late))
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("batch_size", "below", "above"),
+    [(1, 0.91269, 1.09707), (2, 0.86157, 1.15343), (3, 0.82996, 1.18806)],
+)
+def test_growth_around_the_threshold(batch_size, below, above):
+    lr = mean_square_threshold(FOUR, batch_size)
+    found = [growth(FOUR, at * lr, batch_size, WITHOUT) for at in (0.95, 1.0, 1.05)]
+    assert found == [pytest.approx(each, abs=6e-6) for each in (below, 1.0, above)]
+
+
 @pytest.mark.parametrize(
     ("batch_size", "at", "expected"),
     [(1, 1.0, 1.0), (2, 1.05, 1.15343)],
