@@ -26,6 +26,15 @@ def test_inverse_and_determinant(corrected):
     assert decoupled.logdet(damping=0.1) == pytest.approx(torch.logdet(damped).item())
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_root_is_symmetric_and_its_square_is_the_matrix(corrected):
+    decoupled = lg.Decoupled(problem_of(), corrected=corrected)
+    root = decoupled.sqrt().dense()
+    torch.testing.assert_close(root, root.T)
+    torch.testing.assert_close(root @ root, decoupled.dense())
+    assert torch.linalg.eigvalsh(root)[0] > -1e-9
+
+
 def test_an_inverse_needs_damping_and_an_error_names_one_that_is_enough():
     decoupled = lg.Decoupled(problem_of())
     with pytest.raises(ValueError, match=r"expected damping >= 0, got -1\.0"):

@@ -102,9 +102,15 @@ class Decoupled(ProblemMatrix):
         sizes = {name: basis.values.abs().max().item() for name, basis in bases.items()}
         largest_first = sorted(sizes, key=sizes.__getitem__, reverse=True)  # an error names enough
         inverses = {name: bases[name].inverse(damping) for name in largest_first}
-        blocks = [inverses[name] for name in self.blocks]
-        inverse = MatrixFree.like(self, partial(_by_blocks, blocks), lambda: inverse)
-        return inverse
+        return self._of_blocks([inverses[name] for name in self.blocks])
+
+    def sqrt(self) -> LinearOperator:
+        """The symmetric root R of this matrix, R R.
+
+        Raises:
+            ValueError: for an eigenvalue below zero by more than rounding.
+        """
+        return self._of_blocks([block.eigenbasis().sqrt() for block in self.blocks.values()])
 
     def logdet(self, damping: float = 0.0) -> float:
         """The logarithm of the determinant of this matrix plus damping I.
@@ -113,6 +119,10 @@ class Decoupled(ProblemMatrix):
             ValueError: for a negative eigenvalue of that.
         """
         return math.fsum(b.eigenbasis().logdet(damping) for b in self.blocks.values())
+
+    def _of_blocks(self, blocks: Sequence[Block]) -> LinearOperator:
+        made = MatrixFree.like(self, partial(_by_blocks, blocks), lambda: made)
+        return made
 
 
 def _by_blocks(blocks: Sequence[Block], V: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
