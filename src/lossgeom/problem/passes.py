@@ -28,13 +28,8 @@ def blake2b(numbers: memoryview) -> str:
     return hashlib.blake2b(numbers).hexdigest()
 
 
-def crc32(numbers: memoryview) -> str:
-    """The hash of bytes that changed ones have once in 2^32, five times as fast."""
-    return f"{zlib.crc32(numbers):x}"
-
-
 def fingerprint(
-    raw: Any, device: torch.device = CPU, hashed: Callable[[memoryview], str] = blake2b
+    raw: Any, device: torch.device = CPU, hashed: Callable[[memoryview], object] = blake2b
 ) -> Fingerprint:
     """Shapes and hashes of all tensors in a batch, to tell whether two passes gave the same.
 
@@ -44,13 +39,13 @@ def fingerprint(
     return tuple((str(tuple(part.shape)), digest(there, hashed)) for part, there in parts)
 
 
-def digest(part: Tensor, hashed: Callable[[memoryview], str] = blake2b) -> str:
+def digest(part: Tensor, hashed: Callable[[memoryview], object] = blake2b) -> str:
     """The hash of a tensor's numbers, by a function where they are on a CPU."""
     if part.layout != torch.strided:
         part = part.to_dense()
     plain = part.detach().resolve_conj().resolve_neg().contiguous()
     numbers = plain.reshape(-1).view(torch.uint8)
-    return hashed(numbers.numpy().data) if part.is_cpu else f"{weighed(numbers):x}"
+    return str(hashed(numbers.numpy().data)) if part.is_cpu else f"{weighed(numbers):x}"
 
 
 def weighed(numbers: UInt8[Tensor, " n"]) -> int:
@@ -88,7 +83,10 @@ class Data:
         target: where the targets are in a batch.
         processes: how many have a share of them.
         is_share: whether these are one process's, which may have none.
-        sizes: the numbers of examples in the batches, as far as they are known.
+        sizes: the numbers of examples in the batches, after the first pass.
+
+    Raises:
+        TypeError: for targets at what is no place.
     """
 
     batches: Iterable[Any]
@@ -98,6 +96,14 @@ class Data:
     sizes: list[int] = field(default_factory=list)
     _seen: list[Fingerprint] = field(default_factory=list)
     _ended: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        target = self.target
+        if not (target is None or isinstance(target, (int, str)) or callable(target)):
+            raise TypeError(
+                "expected target to be a place in the batch such as -1, a key, or a function of "
+                f"the batch, got {type(target).__name__}"
+            )
 
     def first(self, n: int, in_examples: Callable[[Batch], Batch]) -> Data:
         """The first n examples, told apart by a function."""
@@ -124,12 +130,6 @@ class Data:
             )
         return generators_kept(self.batches)
 
-    def first_batch(self, theta: Tensor) -> Batch:
-        """The first batch, where theta is."""
-        for raw in self.batches:
-            return Batch.of(raw, target=self.target).moved(theta)
-        raise NoBatchesError
-
     def over(self, theta: Tensor) -> Iterator[Batch]:
         """Yield the batches, compared with those of the first pass, and moved to where theta is.
 
@@ -137,10 +137,12 @@ class Data:
             TypeError: for batches of another form.
             ValueError: if there are none, one is empty, or they are not those of the first pass.
         """
-        index = -1
+        index, sizes = -1, list[int]()
         for index, raw in enumerate(self.batches):
             batch = Batch.of(raw, index, self.target)
-            first, now = first_dimensions(raw)[0], fingerprint(raw, theta.device, crc32)
+            first = first_dimensions(raw)[0]
+            # changed numbers have the same sum once in 2^32, and it is five times as fast as a hash
+            now = fingerprint(raw, theta.device, zlib.crc32)
             if not len(first):
                 raise ValueError(
                     f"expected batch {index} to hold examples, got a tensor of shape "
@@ -148,13 +150,13 @@ class Data:
                 )
             if index == len(self._seen) and not self._ended:
                 self._seen.append(now)
-                self.sizes.append(len(batch))
             elif index >= len(self._seen) or now != self._seen[index]:
                 raise ValueError(
                     f"batch {index} is not the one that an earlier pass gave, so there is no one "
                     "loss to measure; expected batches that come out the same each time: fix the "
                     "shuffling and augmentation, or pass list(batches)"
                 )
+            sizes.append(len(batch))
             yield batch.moved(theta)
         if index < 0 and not self.is_share:
             raise NoBatchesError
@@ -162,6 +164,7 @@ class Data:
             raise ValueError(
                 f"expected {len(self._seen)} batches, as in an earlier pass, got {index + 1}"
             )
+        self.sizes[:] = sizes
         self._ended.append(True)
 
 
