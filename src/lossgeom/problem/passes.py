@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lossgeom.batches import Batch, Target, first_dimensions, tensors_of
+from lossgeom.batches import Batch, Target, tensors_of
 
 CPU = torch.device("cpu")
 PIECE = 2**24  # bytes that are weighed at a time
@@ -109,16 +109,17 @@ class Data:
         """The first n examples, told apart by a function."""
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
-        self.kept()  # which others do not share
-        return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
+        with self.kept():  # which others do not share
+            return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
 
     @property
     def share(self) -> Data:
         """Those of this process alone."""
         return replace(self, processes=1, is_share=self.processes > 1)
 
-    def kept(self) -> AbstractContextManager[None]:
-        """Leave no trace of a pass over the data.
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Leave no trace of a pass over the data: put the generators of a DataLoader back.
 
         Raises:
             ValueError: where several processes share them.
@@ -128,7 +129,19 @@ class Data:
                 f"this is measured on one process, and {self.processes} share the data of the "
                 "problem; make the problem without ranks=, with all of the data on one of them"
             )
-        return generators_kept(self.batches)
+        batches = self.batches
+        while isinstance(batches, (FirstExamples, Some)):
+            batches = batches.batches
+        owners: list[Any] = []
+        if isinstance(batches, DataLoader):
+            owners = [batches, batches.sampler, getattr(batches.batch_sampler, "sampler", None)]
+        generators = [getattr(owner, "generator", None) for owner in owners]
+        states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
+        try:
+            yield
+        finally:
+            for generator, state in states:
+                generator.set_state(state)
 
     def over(self, theta: Tensor) -> Iterator[Batch]:
         """Yield the batches, compared with those of the first pass, and moved to where theta is.
@@ -140,14 +153,14 @@ class Data:
         index, sizes = -1, list[int]()
         for index, raw in enumerate(self.batches):
             batch = Batch.of(raw, index, self.target)
-            first = first_dimensions(raw)[0]
+            sizes.append(len(batch))
+            if not sizes[-1]:
+                shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_of(raw))
+                raise ValueError(
+                    f"expected batch {index} to hold examples, got tensors of {shapes}"
+                )
             # changed numbers have the same sum once in 2^32, and it is five times as fast as a hash
             now = fingerprint(raw, theta.device, zlib.crc32)
-            if not len(first):
-                raise ValueError(
-                    f"expected batch {index} to hold examples, got a tensor of shape "
-                    f"{tuple(first.shape)}"
-                )
             if index == len(self._seen) and not self._ended:
                 self._seen.append(now)
             elif index >= len(self._seen) or now != self._seen[index]:
@@ -156,7 +169,6 @@ class Data:
                     "loss to measure; expected batches that come out the same each time: fix the "
                     "shuffling and augmentation, or pass list(batches)"
                 )
-            sizes.append(len(batch))
             yield batch.moved(theta)
         if index < 0 and not self.is_share:
             raise NoBatchesError
@@ -200,20 +212,3 @@ class Some:
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self.batches, self.first, self.end)
-
-
-@contextmanager
-def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
-    """Put the generators of a DataLoader back as they were."""
-    while isinstance(batches, (FirstExamples, Some)):
-        batches = batches.batches
-    owners: list[Any] = []
-    if isinstance(batches, DataLoader):
-        owners = [batches, batches.sampler, getattr(batches.batch_sampler, "sampler", None)]
-    generators = [getattr(owner, "generator", None) for owner in owners]
-    states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)

@@ -20,7 +20,7 @@ from torch.utils.data import (
 from lossgeom.batches import described
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.isolation import seeded
-from lossgeom.problem.passes import Fingerprint, fingerprint, generators_kept
+from lossgeom.problem.passes import Data, Fingerprint, fingerprint
 
 REMEDY = (
     "there is no one loss to measure; expected batches that come out the same each time: fix the "
@@ -139,7 +139,7 @@ def _twice(
     """Draw twice, each time at the start of a pass; ``None`` where something else is wrong."""
     drawn = []
     for _ in range(2):
-        with ONE_AT_A_TIME, seeded(device, 0), generators_kept(batches):
+        with ONE_AT_A_TIME, seeded(device, 0), Data(batches).kept():
             try:
                 drawn.append(draw())
             except Exception:  # which the first pass raises, in its own words
