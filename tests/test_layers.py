@@ -16,7 +16,7 @@ pytestmark = pytest.mark.quick
 ROOT = Path(lossgeom.__file__).parent
 LAYERS = [
     {"messages"},
-    {"estimate", "claim", "batches", "distributed"},
+    {"estimate", "batches", "distributed"},
     {"linalg", "losses"},
     {"problem"},
     {"checkpoints", "autodiff"},
@@ -36,7 +36,7 @@ LAYERS = [
     {"__main__"},
 ]
 ORDER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-REPORT_MAY_IMPORT = {"claim", "estimate", "messages", "plot", "recording", "report"}
+REPORT_MAY_IMPORT = {"estimate", "messages", "plot", "recording", "report"}
 LONGEST = 300  # lines of a file
 LISTED_FOLDERS = [
     "curvature", "quadratic", "metrics", "lab/datasets", "lab/generators", "lab/models",
@@ -151,7 +151,7 @@ def test_the_imports_have_no_circle():
 
 def test_the_rooms_can_be_counted_on_one_page():
     subjects = {layer_of(path) for path in modules()} - {"__main__", "_public"}
-    assert len(subjects) <= 26
+    assert len(subjects) <= 25
 
 
 def test_no_file_is_too_long_to_be_read():

@@ -28,7 +28,6 @@ FLOORS = [
     {"messages": "what a user is told: errors, names, results in a line"},
     {
         "estimate": "a number and how good it is",
-        "claim": "a statement and its verdict",
         "batches": "data in any form",
         "distributed": "several processes",
     },
@@ -50,7 +49,7 @@ FLOORS = [
     {"adversarial": "attacks and certified radii", "stability": "2/lr and its relatives"},
     {"bounds": "what theorems promise: a value and all that it rests on"},
     {"metrics": "one quantity a file: a Problem in, an Estimate out"},
-    {"recording": "a run's folder: what is written to it, when, safe from crashes"},
+    {"recording": "folders of runs and studies: rows, arrays and claims; when they are written"},
     {
         "plot": "figures, of records and of results",
         "mirrors": "where else rows are written",

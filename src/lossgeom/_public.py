@@ -12,7 +12,6 @@ from lossgeom.adversarial import (
 )
 from lossgeom.bounds import Assumption, Bound, PacBayes, pac_bayes
 from lossgeom.checkpoints import CheckpointError, load_checkpoint
-from lossgeom.claim import Claim
 from lossgeom.curvature import (
     NTK,
     BestKronecker,
@@ -90,6 +89,7 @@ from lossgeom.losses import Loss
 from lossgeom.metrics import Geometry, Structure
 from lossgeom.problem import NonFiniteError, Problem
 from lossgeom.recording import schedule
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.record_format import RecordError

@@ -120,27 +120,39 @@ class Batch:
         """The same batch with another tensor in the place of one of its inputs."""
         raw = map_tensors(lambda t: new if t is old else t, self.raw)
         where = None if callable(self.target) else self.target  # a function's answer stays
-        made = Batch.of(raw, self.index, where)
-        return replace(self, raw=raw, inputs=made.inputs)
+        return replace(self, raw=raw, inputs=Batch.of(raw, self.index, where).inputs)
 
     def moved(self, theta: Tensor) -> Batch:
         """A copy of the batch where the parameters are, its floating tensors in their dtype.
 
         A copy even where nothing has to move, because its owner may fill the same memory again.
         """
-        raw = map_tensors(partial(_like_parameters, theta=theta), self.raw)
-        return Batch.of(raw, self.index, self.target, self.rows)
+
+        def like_parameters(tensor: Tensor) -> Tensor:
+            dtype = theta.dtype if tensor.is_floating_point() else tensor.dtype
+            dtype = theta.dtype.to_complex() if tensor.is_complex() else dtype
+            return tensor.detach().to(theta.device, dtype, copy=True)
+
+        return self.made_of(map_tensors(like_parameters, self.raw))
 
     def __len__(self) -> int:
-        first = first_dimensions(self.raw)[0]
+        tensors = [tensor for tensor in tensors_of(self.raw) if tensor.ndim]
+        if any(tensor.is_nested for tensor in tensors):
+            raise TypeError(
+                "expected batches of plain tensors, got a nested tensor, whose examples differ in "
+                "length; pad it with to_padded_tensor, and pass lengths or a mask with it"
+            )
+        if not tensors:
+            got = described(self.raw)
+            raise TypeError(f"expected a batch that holds tensors of examples, got {got}")
         if self.rows is not None:
             rows = zip(tensors_of(self.raw), self.rows, strict=True)
-            first = next((tensor for tensor, row in rows if row), first)
-        elif isinstance(self.targets, Tensor) and self.targets.ndim:
+            return len(next((tensor for tensor, row in rows if row), tensors[0]))
+        if isinstance(self.targets, Tensor) and self.targets.ndim:
             n = len(self.targets)
             if any(n in tensor.shape[:2] for tensor in tensors_of(self.inputs)):
                 return n  # also where a tensor that all examples share comes first
-        return len(first)
+        return len(tensors[0])
 
     def has_rows(self, tensor: Tensor) -> bool:
         """Whether a tensor of the batch has a row for each example, as far as that was tried."""
@@ -154,8 +166,7 @@ class Batch:
         n, found = len(self), tensors_of(self.raw)
         rows = zip(found, self.rows or [t.ndim > 0 and len(t) == n for t in found], strict=True)
         parts = (function(tensor) if row else tensor for tensor, row in rows)
-        raw = map_tensors(partial(next, parts), self.raw)
-        return Batch.of(raw, self.index, self.target, self.rows)
+        return self.made_of(map_tensors(partial(next, parts), self.raw))
 
     def examples(self, start: int, stop: int) -> Batch:
         """Some of the examples: rows of the tensors that have one for each, and all of the others.
@@ -219,19 +230,6 @@ def _cut(tensor: Tensor, start: int, stop: int) -> Tensor:
     return coordinates.to_sparse(layout=tensor.layout)
 
 
-def first_dimensions(raw: Any) -> list[Tensor]:
-    """The tensors of a batch, of which the first says how many examples there are."""
-    tensors = [tensor for tensor in tensors_of(raw) if tensor.ndim]
-    if any(tensor.is_nested for tensor in tensors):
-        raise TypeError(
-            "expected batches of plain tensors, got a nested tensor, whose examples differ in "
-            "length; pad it with to_padded_tensor, and pass lengths or a mask with it"
-        )
-    if not tensors:
-        raise TypeError(f"expected a batch that holds tensors of examples, got {described(raw)}")
-    return tensors
-
-
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = True) -> Any:
     """Apply a function to every tensor of a batch, whatever it is nested in.
 
@@ -252,13 +250,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any, strict: bool = 
         parts = [map_tensors(function, part, strict) for part in tree]
         named = type(tree) is not tuple and _is_named(tree)
         return type(tree)(*parts) if named else type(tree)(parts)
-    if isinstance(tree, PLAIN) or not strict:
-        return tree
-    array = type(tree).__module__ == "numpy"
-    raise TypeError(
-        f"expected batches of tensors in tuples, lists and mappings, got a {type(tree).__name__} "
-        f"in one; make it a {'tensor with torch.as_tensor' if array else 'mapping of tensors'}"
-    )
+    return _plain(tree) if strict else tree
 
 
 def holds_only_tensors(tree: Any) -> bool:
@@ -277,9 +269,24 @@ def _is_named(tree: Any) -> bool:
 
 def tensors_of(tree: Any) -> list[Tensor]:
     """The tensors of a batch, in order."""
-    found: list[Tensor] = []
-    map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
-    return found
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, (Mapping, tuple, list)):
+        parts = tree.values() if isinstance(tree, Mapping) else tree
+        return [tensor for part in parts for tensor in tensors_of(part)]
+    _plain(tree)
+    return []
+
+
+def _plain(thing: Any) -> Any:
+    """A thing that no tensors can hide in, or an error."""
+    if isinstance(thing, PLAIN):
+        return thing
+    array = type(thing).__module__ == "numpy"
+    raise TypeError(
+        f"expected batches of tensors in tuples, lists and mappings, got a {type(thing).__name__} "
+        f"in one; make it a {'tensor with torch.as_tensor' if array else 'mapping of tensors'}"
+    )
 
 
 def described(thing: Any) -> str:
@@ -291,10 +298,3 @@ def described(thing: Any) -> str:
     if isinstance(thing, (tuple, list)):
         return f"a {type(thing).__name__} of {', '.join(type(part).__name__ for part in thing)}"
     return f"a {type(thing).__name__}"
-
-
-def _like_parameters(tensor: Tensor, theta: Tensor) -> Tensor:
-    dtype = theta.dtype if tensor.is_floating_point() else tensor.dtype
-    if tensor.is_complex():
-        dtype = theta.dtype.to_complex()
-    return tensor.detach().to(theta.device, dtype, copy=True)

@@ -4,8 +4,8 @@ import html
 import re
 
 from lossgeom import Record
-from lossgeom.claim import Claim
 from lossgeom.cli import main
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json
 from lossgeom.recording.metric_figures import Trajectories

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lossgeom.claim import Claim, counted
 from lossgeom.cli.arguments import optional, parsed
 from lossgeom.cli.messages import say, show
 from lossgeom.cli.terminal import study_display
 from lossgeom.messages.extras import require_lab
 from lossgeom.messages.wording import one_of, unknown
+from lossgeom.recording.claim import Claim, counted
 from lossgeom.recording.folder import is_record
 from lossgeom.recording.record import Record
 from lossgeom.recording.tables import require_tables, write_tables

@@ -103,7 +103,10 @@ class ParameterMatrix(ProblemMatrix):
         self.problem, self._compiled = checked_problem(problem), compiled
         self._here = problem.local  # whose data products go over
         self._kept: Kept[Product] = Kept(self._here, memory_budget, problem.ranks)
-        self._forward = False  # whether forward mode pays, of the batch at hand
+        # Whether forward mode saves more over some tens of products of the batch at hand than a
+        # recording costs: graphs are expensive to differentiate again where there are convolutions,
+        # and where there are none, arithmetic sets the price of both.
+        self._forward = False
 
     @property
     def memory(self) -> Memory:
@@ -152,10 +155,10 @@ class ParameterMatrix(ProblemMatrix):
     ) -> tuple[Tensor, Linearization[Product]]:
         """Multiply some vectors by a piece's matrix; also return what makes further products.
 
-        That is a recording, where it pays and can be trusted, or the graph of a gradient.
+        That is a recording, where forward mode pays and can be trusted, or the graph of a gradient.
         """
         theta = self._kept.theta
-        if self._recordable(piece):
+        if self._forward and self._recordable(piece):
             with suppress(*CANNOT):
                 if not keeps and len(rows) <= FEW:
                     return self._unrecorded(piece, rows)
@@ -189,13 +192,9 @@ class ParameterMatrix(ProblemMatrix):
         return found, Linearization(replay, counts[0], tape.storages)
 
     def _recordable(self, batch: Batch) -> bool:
-        """Whether forward mode saves, over some tens of products, more than a recording costs.
-
-        Graphs are expensive to differentiate again where there are convolutions. Where there are
-        none, arithmetic sets the price of both. It has to agree with graphs on a few examples, too.
-        """
+        """Whether a recording in forward mode agrees with graphs on a few examples."""
         small = self._here.theta.numel() <= WHOLE  # enough to be copied in float64
-        return self._forward and self._here.evaluation.facts.known(
+        return self._here.evaluation.facts.known(
             Key(type(self), self._here.network.names),
             lambda: on_few(self._here, batch, self._forward_agrees, double=small),
         )

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from lossgeom.claim import Claim
 from lossgeom.lab.statistics import claim_of
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.correlations import NEEDED, Correlation
 
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossgeom.claim import Claim
 from lossgeom.lab.executors import Executor, Job, Processes, is_over, message
 from lossgeom.lab.studies._network import idle_settings, load
 from lossgeom.lab.studies._study import FIRST_SEED, SeedRun, Study
 from lossgeom.messages.checks import check_at_least
 from lossgeom.messages.extras import require_lab
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.folder import CLAIMS_FILE, TABLES, run_folder
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.json_files import write_json

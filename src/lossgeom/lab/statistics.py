@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lossgeom.claim import LEVEL, Claim, Interval, chance
 from lossgeom.messages.extras import required
+from lossgeom.recording.claim import LEVEL, Claim, Interval, chance
 
 FEWEST_SEEDS = 6  # that give the median an interval at this level, since 2 / 2^6 < 0.05 < 2 / 2^5
 MOST: Interval = (0.5, math.inf)  # share of seeds or runs

@@ -135,12 +135,11 @@ class CrossEntropy:
         wanted = outputs.shape if floating else (*outputs.shape[:1], *outputs.shape[2:])
         if not C or targets.shape != wanted or not (floating or targets.dtype == torch.int64):
             raise _misfit(outputs, targets, self.layout)
-        if not floating and targets.numel() and not _in_range(targets, C):
-            # on a GPU, torch cannot go on after a class index that is none
+        low, high = map(int, targets.aminmax()) if targets.numel() and not floating else (0, 0)
+        if low < 0 or high >= C:  # on a GPU, torch cannot go on after a class index that is none
             counted = targets[targets != self.ignore_index]
-            if counted.numel() and not _in_range(counted, C):
-                low, high = (int(end) for end in counted.aminmax())
-                strays = sorted(set(counted[(counted < 0) | (counted >= C)].tolist()))
+            if strays := sorted(set(counted[(counted < 0) | (counted >= C)].tolist())):
+                low, high = map(int, counted.aminmax())
                 raise self._out_of_range(C, strays, low, high, batch.index)
         return outputs, targets, None if self.weight is None else self.weight.clone().to(outputs)
 
@@ -163,12 +162,6 @@ class CrossEntropy:
             f"what does not count; the targets of batch {index} go from {low} to {high}. "
             f"{'. '.join(remedies)}"
         )
-
-
-def _in_range(targets: Tensor, C: int) -> bool:
-    """Whether all are indices of classes."""
-    low, high = targets.aminmax()
-    return int(low) >= 0 and int(high) < C
 
 
 def _misfit(outputs: Tensor, targets: Tensor, layout: Layout) -> ValueError:

@@ -111,7 +111,9 @@ class Evaluation:
                 raise
             with torch.enable_grad():  # for a model that differentiates in its forward pass
                 outputs = self._called(theta, batch).detach()
-        if (outputs.ndim == 0 or len(outputs) != 1) and _rows_in(batch.targets) and len(batch) == 1:
+        targets = batch.targets
+        one_row = not isinstance(targets, Tensor) or targets.shape[:1] == (1,)
+        if one_row and (outputs.ndim == 0 or len(outputs) != 1) and len(batch) == 1:
             key = Key(Evaluation.outputs, tuple(tensor.shape for tensor in tensors_of(batch.raw)))
             alone, call = outputs.shape, partial(self._called, theta.detach())
             if self.facts.known(key, lambda: squeezes(alone, lambda: call(_twice(batch)))):
@@ -231,11 +233,6 @@ def _said_of(batch: Batch) -> str:
     if batch.targets is None and isinstance(batch.raw, (tuple, list)):
         return f"{len(batch.raw)} parts, and which of them is the target is not said"
     return type(batch.targets).__name__
-
-
-def _rows_in(targets: Any) -> bool:
-    """Whether targets, if there are any, have a dimension of examples for one of them."""
-    return not isinstance(targets, Tensor) or targets.shape[:1] == (1,)
 
 
 def call_model(module: nn.Module, batch: Batch, forward: Forward | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lossgeom.batches import Batch, Target, first_dimensions, tensors_of
+from lossgeom.batches import Batch, Target, tensors_of
 
 CPU = torch.device("cpu")
 PIECE = 2**24  # bytes that are weighed at a time
@@ -28,13 +28,8 @@ def blake2b(numbers: memoryview) -> str:
     return hashlib.blake2b(numbers).hexdigest()
 
 
-def crc32(numbers: memoryview) -> str:
-    """The hash of bytes that changed ones have once in 2^32, five times as fast."""
-    return f"{zlib.crc32(numbers):x}"
-
-
 def fingerprint(
-    raw: Any, device: torch.device = CPU, hashed: Callable[[memoryview], str] = blake2b
+    raw: Any, device: torch.device = CPU, hashed: Callable[[memoryview], object] = blake2b
 ) -> Fingerprint:
     """Shapes and hashes of all tensors in a batch, to tell whether two passes gave the same.
 
@@ -44,13 +39,13 @@ def fingerprint(
     return tuple((str(tuple(part.shape)), digest(there, hashed)) for part, there in parts)
 
 
-def digest(part: Tensor, hashed: Callable[[memoryview], str] = blake2b) -> str:
+def digest(part: Tensor, hashed: Callable[[memoryview], object] = blake2b) -> str:
     """The hash of a tensor's numbers, by a function where they are on a CPU."""
     if part.layout != torch.strided:
         part = part.to_dense()
     plain = part.detach().resolve_conj().resolve_neg().contiguous()
     numbers = plain.reshape(-1).view(torch.uint8)
-    return hashed(numbers.numpy().data) if part.is_cpu else f"{weighed(numbers):x}"
+    return str(hashed(numbers.numpy().data)) if part.is_cpu else f"{weighed(numbers):x}"
 
 
 def weighed(numbers: UInt8[Tensor, " n"]) -> int:
@@ -88,7 +83,10 @@ class Data:
         target: where the targets are in a batch.
         processes: how many have a share of them.
         is_share: whether these are one process's, which may have none.
-        sizes: the numbers of examples in the batches, as far as they are known.
+        sizes: the numbers of examples in the batches, after the first pass.
+
+    Raises:
+        TypeError: for targets at what is no place.
     """
 
     batches: Iterable[Any]
@@ -99,20 +97,29 @@ class Data:
     _seen: list[Fingerprint] = field(default_factory=list)
     _ended: list[bool] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        target = self.target
+        if not (target is None or isinstance(target, (int, str)) or callable(target)):
+            raise TypeError(
+                "expected target to be a place in the batch such as -1, a key, or a function of "
+                f"the batch, got {type(target).__name__}"
+            )
+
     def first(self, n: int, in_examples: Callable[[Batch], Batch]) -> Data:
         """The first n examples, told apart by a function."""
         if n < 1:
             raise ValueError(f"expected to take at least one example, got n={n}")
-        self.kept()  # which others do not share
-        return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
+        with self.kept():  # which others do not share
+            return Data(FirstExamples(self.batches, n, in_examples, self.target), self.target)
 
     @property
     def share(self) -> Data:
         """Those of this process alone."""
         return replace(self, processes=1, is_share=self.processes > 1)
 
-    def kept(self) -> AbstractContextManager[None]:
-        """Leave no trace of a pass over the data.
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Leave no trace of a pass over the data: put the generators of a DataLoader back.
 
         Raises:
             ValueError: where several processes share them.
@@ -122,13 +129,19 @@ class Data:
                 f"this is measured on one process, and {self.processes} share the data of the "
                 "problem; make the problem without ranks=, with all of the data on one of them"
             )
-        return generators_kept(self.batches)
-
-    def first_batch(self, theta: Tensor) -> Batch:
-        """The first batch, where theta is."""
-        for raw in self.batches:
-            return Batch.of(raw, target=self.target).moved(theta)
-        raise NoBatchesError
+        batches = self.batches
+        while isinstance(batches, (FirstExamples, Some)):
+            batches = batches.batches
+        owners: list[Any] = []
+        if isinstance(batches, DataLoader):
+            owners = [batches, batches.sampler, getattr(batches.batch_sampler, "sampler", None)]
+        generators = [getattr(owner, "generator", None) for owner in owners]
+        states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
+        try:
+            yield
+        finally:
+            for generator, state in states:
+                generator.set_state(state)
 
     def over(self, theta: Tensor) -> Iterator[Batch]:
         """Yield the batches, compared with those of the first pass, and moved to where theta is.
@@ -137,18 +150,19 @@ class Data:
             TypeError: for batches of another form.
             ValueError: if there are none, one is empty, or they are not those of the first pass.
         """
-        index = -1
+        index, sizes = -1, list[int]()
         for index, raw in enumerate(self.batches):
             batch = Batch.of(raw, index, self.target)
-            first, now = first_dimensions(raw)[0], fingerprint(raw, theta.device, crc32)
-            if not len(first):
+            sizes.append(len(batch))
+            if not sizes[-1]:
+                shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_of(raw))
                 raise ValueError(
-                    f"expected batch {index} to hold examples, got a tensor of shape "
-                    f"{tuple(first.shape)}"
+                    f"expected batch {index} to hold examples, got tensors of {shapes}"
                 )
+            # changed numbers have the same sum once in 2^32, and it is five times as fast as a hash
+            now = fingerprint(raw, theta.device, zlib.crc32)
             if index == len(self._seen) and not self._ended:
                 self._seen.append(now)
-                self.sizes.append(len(batch))
             elif index >= len(self._seen) or now != self._seen[index]:
                 raise ValueError(
                     f"batch {index} is not the one that an earlier pass gave, so there is no one "
@@ -162,6 +176,7 @@ class Data:
             raise ValueError(
                 f"expected {len(self._seen)} batches, as in an earlier pass, got {index + 1}"
             )
+        self.sizes[:] = sizes
         self._ended.append(True)
 
 
@@ -197,20 +212,3 @@ class Some:
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self.batches, self.first, self.end)
-
-
-@contextmanager
-def generators_kept(batches: Iterable[Any]) -> Iterator[None]:
-    """Put the generators of a DataLoader back as they were."""
-    while isinstance(batches, (FirstExamples, Some)):
-        batches = batches.batches
-    owners: list[Any] = []
-    if isinstance(batches, DataLoader):
-        owners = [batches, batches.sampler, getattr(batches.batch_sampler, "sampler", None)]
-    generators = [getattr(owner, "generator", None) for owner in owners]
-    states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)

@@ -22,9 +22,9 @@ from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key, Mode, PointCache
 from lossgeom.problem.network import Network
 from lossgeom.problem.notes import notes_on
-from lossgeom.problem.passes import Data
+from lossgeom.problem.passes import Data, NoBatchesError
 from lossgeom.problem.reduction import Parts, Summand, alike, in_order, reduced, rows, summed, taken
-from lossgeom.problem.repeatable import data_of
+from lossgeom.problem.repeatable import check_repeatable
 from lossgeom.problem.sharded import whole_model
 
 T = TypeVar("T")
@@ -103,10 +103,11 @@ class Problem:
         def made() -> Problem:
             network, criterion = copied(plain), as_loss(loss, label_smoothing)
             at = Evaluation.of(network, criterion, mode, forward, seed, autocast)
-            data = data_of(batches, target, network.theta.device, ranks.size)
-            fields = {"model": model, "evaluation": at, "theta": network.theta, "data": data}
-            further = {"check": check, "ranks": ranks, "cache": PointCache(), "_copied": copied}
-            vars(self).update(fields | further)  # which stay as they are from then on
+            if type(batches) not in (list, tuple):  # which come out the same in every pass
+                check_repeatable(batches, network.theta.device)
+            fields = {"model": model, "evaluation": at, "theta": network.theta, "check": check}
+            fields |= {"data": Data(batches, target, ranks.size), "ranks": ranks}
+            vars(self).update(fields, cache=PointCache(), _copied=copied)  # which stay as they are
             return self
 
         ranks.together(made, Problem._alike)
@@ -220,15 +221,13 @@ class Problem:
         its = {"data": self.data.share, "ranks": ALONE, "cache": PointCache(self.cache.notes)}
         return self.cache.value(Key(Data), lambda: self._with(**its))
 
-    def over_batches(
-        self, function: Callable[[Batch], T], *others: Callable[[Batch], T]
-    ) -> list[T]:
+    def over_batches(self, *functions: Callable[[Batch], T]) -> list[T]:
         """Call functions on every batch, each as if alone; the same batches in every pass."""
         results = []
         with measuring(self.theta.device), self.data.kept():
             for batch in self.data.over(self.theta):
                 look_at(self.evaluation, self.theta, batch, self.model)
-                for each in (function, *others):
+                for each in functions:
                     with self.evaluation.network.undone():
                         results.append(each(batch))
         return results
@@ -236,9 +235,10 @@ class Problem:
     def first_batch(self) -> Batch:
         """The first batch, for a look at the model that needs no more."""
         with measuring(self.theta.device), self.data.kept():
-            batch = self.data.first_batch(self.theta)
-            look_at(self.evaluation, self.theta, batch, self.model)
-            return batch
+            for batch in self.data.over(self.theta):
+                look_at(self.evaluation, self.theta, batch, self.model)
+                return batch
+        raise NoBatchesError  # here, where other processes have some
 
     def in_examples(self, batch: Batch, mixed: bool = False) -> Batch:
         """A batch that knows its examples; see :func:`lossgeom.problem.examples.in_examples`."""

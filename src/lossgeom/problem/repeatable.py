@@ -17,10 +17,10 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from lossgeom.batches import Target, described
+from lossgeom.batches import described
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.isolation import seeded
-from lossgeom.problem.passes import Data, Fingerprint, fingerprint, generators_kept
+from lossgeom.problem.passes import Data, Fingerprint, fingerprint
 
 REMEDY = (
     "there is no one loss to measure; expected batches that come out the same each time: fix the "
@@ -52,23 +52,6 @@ def check_iterable(batches: Iterable[Any]) -> None:
             "a DataLoader with persistent_workers=True has one iterator, so a pass over it would "
             "end a training loop that is going on; pass one without persistent workers"
         )
-
-
-def data_of(batches: Iterable[Any], target: Target, device: torch.device, processes: int) -> Data:
-    """Batches, of which each process has some, and which have been tried to repeat themselves."""
-    if type(batches) not in (list, tuple):
-        check_repeatable(batches, device)
-    return Data(batches, target if target is None else checked_target(target), processes)
-
-
-def checked_target(target: Target) -> Target:
-    """The place of the targets, or an error for what is no place."""
-    if not (isinstance(target, (int, str)) or callable(target)):
-        raise TypeError(
-            "expected target to be a place in the batch such as -1, a key, or a function of the "
-            f"batch, got {type(target).__name__}"
-        )
-    return target
 
 
 def check_repeatable(batches: Iterable[Any], device: torch.device) -> None:
@@ -156,7 +139,7 @@ def _twice(
     """Draw twice, each time at the start of a pass; ``None`` where something else is wrong."""
     drawn = []
     for _ in range(2):
-        with ONE_AT_A_TIME, seeded(device, 0), generators_kept(batches):
+        with ONE_AT_A_TIME, seeded(device, 0), Data(batches).kept():
             try:
                 drawn.append(draw())
             except Exception:  # which the first pass raises, in its own words

@@ -29,8 +29,8 @@ from itertools import compress
 
 import numpy as np
 
-from lossgeom.claim import LEVEL, Interval
 from lossgeom.messages.extras import required
+from lossgeom.recording.claim import LEVEL, Interval
 
 RESAMPLES = 10_000
 NEEDED = "an interval needs 5 seeds and 5 settings, and values that differ"

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from lossgeom.bounds.bound import Bound
 from lossgeom.bounds.row import Row
-from lossgeom.claim import Claim
 from lossgeom.messages.wording import printable
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.forms import ArrayName, parse
 

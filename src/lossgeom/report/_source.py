@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossgeom.claim import Claim
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.folder import CLAIMS_FILE, MANIFEST_FILE
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.metric_figures import Sweep

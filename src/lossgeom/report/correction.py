@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lossgeom.claim import holm
 from lossgeom.messages.extras import required
+from lossgeom.recording.claim import holm
 from lossgeom.report._source import Source
 
 WRONG = 0.05  # the share of verdicts that may be wrong, or the probability that one of them is

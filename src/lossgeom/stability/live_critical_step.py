@@ -23,7 +23,7 @@ from lossgeom.problem.model_copy import unwrapped
 from lossgeom.problem.model_facts import Mode, checked_mode
 from lossgeom.problem.passes import Data
 from lossgeom.problem.reduction import reduced
-from lossgeom.problem.repeatable import data_of
+from lossgeom.problem.repeatable import check_repeatable
 from lossgeom.problem.sharded import (
     check_spread,
     end_forward,
@@ -126,7 +126,7 @@ def live_critical_step(
     checked_ranks(ranks).together(lambda: check_spread(inner, ranks))
     step = ranks.together(lambda: _Step.of(inner, list(before), ranks.rank))
     criterion, like = as_loss(loss, label_smoothing), step.after[0]
-    held = ranks.together(lambda: _held(data_of(batches, target, like.device, 1), like))
+    held = ranks.together(lambda: _held(batches, target, like))
     draws = seed, _batches_before(ranks, len(held), alike=any(step.sharded))
     calls = _Calls(step, held, criterion, forward, autocast, draws, ranks)
     slope, square = step.forms(ranks)
@@ -276,7 +276,10 @@ class _Calls:
         return total, count, error
 
 
-def _held(data: Data, like: Tensor) -> list[Batch]:
+def _held(batches: Iterable[Any], target: Target, like: Tensor) -> list[Batch]:
+    if type(batches) not in (list, tuple):
+        check_repeatable(batches, like.device)
+    data = Data(batches, target)
     with ONE_AT_A_TIME, seeded(like.device, 0), data.kept():
         return list(data.over(like))
 

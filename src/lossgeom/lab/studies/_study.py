@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import cycle, product
 from typing import Any, Generic, TypeVar
 
-from lossgeom.claim import Claim
+from lossgeom.recording.claim import Claim
 from lossgeom.recording.ended import series_of
 from lossgeom.recording.json_files import plain
 from lossgeom.recording.metric_figures import Scatter, Sweep, Trajectories

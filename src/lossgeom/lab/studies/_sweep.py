@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._network import build
 from lossgeom.lab.studies._solution import (
@@ -25,6 +24,7 @@ from lossgeom.lab.studies._solution import (
 )
 from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
 from lossgeom.problem import Problem
+from lossgeom.recording.claim import Claim, Interval
 from lossgeom.recording.ended import last_values
 from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
 from lossgeom.recording.record import Record

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lossgeom.claim import Claim, counted
+from lossgeom.recording.claim import Claim, counted
 from lossgeom.report._section import Section
 from lossgeom.report._source import Source
 

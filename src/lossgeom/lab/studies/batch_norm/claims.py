@@ -10,13 +10,13 @@ from operator import truediv
 
 import numpy as np
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._solution import JACOBIAN, SHARPNESS, SOFTMAX_JACOBIAN
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.batch_norm.config import KINDS, Config
 from lossgeom.lab.studies.batch_norm.run import BATCH_JACOBIAN, EVAL_SHARPNESS
 from lossgeom.metrics import Metric
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, section 5 and appendix A.1"
 

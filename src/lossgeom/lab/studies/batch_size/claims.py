@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._solution import GAP, JACOBIAN
 from lossgeom.lab.studies._study import SeedRecords
@@ -20,6 +19,7 @@ from lossgeom.lab.studies._sweep import (
 )
 from lossgeom.lab.studies.batch_size.config import EPOCHS, UPDATES, Config
 from lossgeom.lab.studies.batch_size.run import CERTIFIED, FOUND
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 4"
 READING = f"{PAPER_A}, and its explanation by the local variation"

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.edge_of_stability.config import Config
@@ -18,6 +17,7 @@ from lossgeom.lab.studies.edge_of_stability.run import (
     UPDATE_CURVATURE,
 )
 from lossgeom.metrics import Metric, StepMetric
+from lossgeom.recording.claim import Claim, Interval
 from lossgeom.recording.verdicts import verdict_of
 from lossgeom.stability.verdict import HIGH, LOW
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._network import CLASSES
 from lossgeom.lab.studies._stages import over_seeds
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.eigenspace_overlap.config import Config
+from lossgeom.recording.claim import Claim, Interval
 
 WU = "Wu et al., arXiv:2010.04261, abstract"
 DERIVED = f"derived here, after {WU}"

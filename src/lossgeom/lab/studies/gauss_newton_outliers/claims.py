@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.gauss_newton_outliers.config import (
@@ -21,6 +20,7 @@ from lossgeom.lab.studies.gauss_newton_outliers.config import (
     Config,
 )
 from lossgeom.lab.studies.gauss_newton_outliers.run import array_name, first_accurate, series
+from lossgeom.recording.claim import Claim, Interval
 
 MACDONALD = "MacDonald et al., arXiv:2305.14683, section 3"
 PAPYAN = "Papyan, arXiv:1811.07062; Sagun et al., arXiv:1611.07476"

@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.generalisation_bound.config import (
@@ -43,6 +42,7 @@ from lossgeom.lab.studies.generalisation_bound.seed_statistics import (
     values_of,
     worst,
 )
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683"
 THEOREM = f"{PAPER_A}, Theorem 6.1"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._growth import (
     FIRST,
@@ -26,6 +25,7 @@ from lossgeom.lab.studies._growth import (
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, SHARPNESS
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.input_scaling.config import Config
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, appendix C.2"
 

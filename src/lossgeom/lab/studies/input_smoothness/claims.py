@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.input_smoothness.config import FEWEST_LEVELS, Config
@@ -25,6 +24,7 @@ from lossgeom.lab.studies.input_smoothness.measures import (
 )
 from lossgeom.lab.studies.input_smoothness.run import left_out
 from lossgeom.metrics import Metric
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_B = "Ma and Ying, arXiv:2105.13462"
 

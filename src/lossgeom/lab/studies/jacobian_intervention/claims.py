@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.jacobian_intervention.config import (
@@ -19,6 +18,7 @@ from lossgeom.lab.studies.jacobian_intervention.config import (
     Config,
 )  # fmt: skip
 from lossgeom.lab.studies.jacobian_intervention.run import GAP, HELD, MEAN, OFF, TEST_ERROR
+from lossgeom.recording.claim import Claim, Interval
 
 OURS = "ours; MacDonald et al., arXiv:2305.14683, leave the question open"
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from operator import sub, truediv
 from typing import Any
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._network import CLASSES
 from lossgeom.lab.studies._study import SeedRecords
@@ -24,6 +23,7 @@ from lossgeom.lab.studies.layerwise_structure.config import (
     Config,
 )
 from lossgeom.lab.studies.layerwise_structure.run import array_name
+from lossgeom.recording.claim import Claim, Interval
 
 WU = "Wu et al., arXiv:2010.04261"
 DERIVED = f"derived here, after {WU}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab.statistics import counted
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies._sweep import ENDS, Ends, jacobian_beats_sharpness, shuffled, trends
 from lossgeom.lab.studies.learning_rate.config import Config
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 3"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, JACOBIAN_MAX
 from lossgeom.lab.studies._study import SeedRecords
@@ -22,6 +21,7 @@ from lossgeom.lab.studies.learning_rate_decay.config import (
     WITHOUT,
     Config,
 )
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, appendix D"
 LEE = "Lee et al., Implicit Jacobian regularization, in MacDonald et al., appendix D"

@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.pac_bayes.config import Config
 from lossgeom.lab.studies.pac_bayes.network import RANDOM, REAL
 from lossgeom.lab.studies.pac_bayes.run import BASES, BOUND, SGD_TEST_ERROR, TEST_ERROR, WITHOUT_KL
 from lossgeom.recording.bound_search import KL
+from lossgeom.recording.claim import Claim, Interval
 
 WU = "Wu et al., arXiv:2010.04261, abstract"
 DZIUGAITE_ROY = "Dziugaite and Roy, arXiv:1703.11008"

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._stages import over_seeds
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.planar_quadratic.config import Config
 from lossgeom.lab.studies.planar_quadratic.run import STEPS
+from lossgeom.recording.claim import Claim, Interval
 
 ABSTRACT = "Agarwala et al., arXiv:2210.04860, abstract"
 DERIVED = f"derived here; {ABSTRACT}, says that there is such a limit"

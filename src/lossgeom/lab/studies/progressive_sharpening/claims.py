@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.progressive_sharpening.config import Config
 from lossgeom.lab.studies.progressive_sharpening.run import JACOBIAN, SHARPNESS
 from lossgeom.metrics import Metric
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 1"
 COHEN = "Cohen et al., arXiv:2103.00065, figure 1"

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.quadratic_expansion.config import Config
+from lossgeom.recording.claim import Claim, Interval
 
 AGARWALA = "Agarwala et al., arXiv:2210.04860, abstract"
 OURS = "this study"

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._stages import over_seeds
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.random_quadratic.config import RISE, Config
 from lossgeom.quadratic.phases import BAND
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_D = "Agarwala et al., arXiv:2210.04860"
 ABSTRACT = f"{PAPER_D}, abstract"

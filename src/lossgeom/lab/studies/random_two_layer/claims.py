@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import truediv
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._stages import over_seeds
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.random_two_layer.config import FEWER, Config
+from lossgeom.recording.claim import Claim, Interval
 
 WU = "Wu et al., arXiv:2010.04261, theorem on random two-layer networks"
 DERIVED = f"derived here, after {WU}"

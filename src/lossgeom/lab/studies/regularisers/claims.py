@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.correlation_claims import claim_of_correlation
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, LABEL_GAP, LOSS, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies._sweep import ENDS, NAMES, Ends, Place
 from lossgeom.lab.studies.regularisers.config import BATCH, DECAY, NONE, REGULARISERS, Config
+from lossgeom.recording.claim import Claim, Interval
 from lossgeom.recording.ended import ended
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 5"

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._stages import over_seeds
 from lossgeom.lab.studies._study import SeedRecords
@@ -18,6 +17,7 @@ from lossgeom.lab.studies.sgd_stability.run import (
     name_of_end,
     name_of_start,
 )
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_B = "Ma and Ying, arXiv:2105.13462"
 EXACT = "Mulayoff and Michaeli, arXiv:2306.07850, theorem 3"

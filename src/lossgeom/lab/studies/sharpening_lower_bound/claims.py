@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.sharpening_lower_bound.config import Config
@@ -20,6 +19,7 @@ from lossgeom.lab.studies.sharpening_lower_bound.run import (
     named,
 )
 from lossgeom.lab.studies.sharpening_lower_bound.task import IMAGES, INTERVAL
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683"
 THEOREM = f"{PAPER_A}, Theorem 5.1"

@@ -8,12 +8,12 @@ from operator import truediv
 
 import numpy as np
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._stages import over_seeds
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.smoothness_bounds.config import FEWEST_LEVELS, Config
 from lossgeom.lab.studies.smoothness_bounds.run import name_of_end, name_of_size
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_B = "Ma and Ying, arXiv:2105.13462"
 DERIVED = f"derived here, after {PAPER_B}"

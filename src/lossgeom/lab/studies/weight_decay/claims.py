@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._growth import PARTS, changes, layers
 from lossgeom.lab.studies._solution import GAP, JACOBIAN, LOSS, SHARPNESS, TRAIN
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies._sweep import Ends, jacobian_beats_sharpness, shuffled, trends
 from lossgeom.lab.studies.weight_decay.config import Config
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, figure 2"
 MEDIATORS = "MacDonald et al., arXiv:2305.14683, equation (4) and figure 2"

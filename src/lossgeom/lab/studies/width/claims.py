@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lossgeom.claim import Claim, Interval
 from lossgeom.lab import statistics as stats
 from lossgeom.lab.studies._growth import (
     FIRST,
@@ -23,6 +22,7 @@ from lossgeom.lab.studies._growth import (
 from lossgeom.lab.studies._solution import SHARPNESS
 from lossgeom.lab.studies._study import SeedRecords
 from lossgeom.lab.studies.width.config import FEATURES, LINEARISED, NTK, STANDARD, Config
+from lossgeom.recording.claim import Claim, Interval
 
 PAPER_A = "MacDonald et al., arXiv:2305.14683, section 5"
 

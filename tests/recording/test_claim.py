@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossgeom as lg
-from lossgeom.claim import holm, judge
+from lossgeom.recording.claim import holm, judge
 
 
 def claim(interval, expected=(0.9, math.inf), control=False):
