@@ -72,7 +72,7 @@ def trained(folder: str | None) -> tuple[list[torch.Tensor], Any]:
     watched: Any = contextlib.nullcontext()
     if folder is not None:
         metrics = [lg.metrics.Loss(), Odd(), lg.metrics.Sharpness(), lg.metrics.SamplingError()]
-        metrics += [Missing(), Rank()]
+        metrics += [Missing(), Rank(), lg.metrics.InMode(Rank(), "eval")]
         given = {"metrics": metrics, "budget": None, "ranks": lg.ranks()}
         watched = lg.watch(replica, optimizer, "cross_entropy", mine, folder, due, **given)
     with warnings.catch_warnings(record=True, action="always") as caught, watched as run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -26,7 +27,8 @@ from lossgeom.stability import UndefinedError
 FAILED = "failed"  # the status of a row of a metric that raised an error
 UNDEFINED = "undefined"  # and of one that there is not at this step
 ROWS_SAY_SO = "rows with the status 'failed' say so, this time and later"
-OWN = "lossgeom."
+OWN = "lossgeom."  # how the modules of the library's own metrics and schedules begin
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, another one in each process
 NOTHING = Estimate(math.nan, converged=False)
 STEP, METRIC = 0, 1  # levels at which the processes that share the data wait for each other
 OnError = Literal["record", "raise"]
@@ -119,7 +121,7 @@ def _told(setting: object) -> object:
     if isinstance(setting, tuple):
         return ", ".join(str(_told(each)) for each in setting)
     if isinstance(setting, (str, int, type(None))) or type(setting).__module__.startswith(OWN):
-        return repr(setting)
+        return ADDRESS.sub("", repr(setting))
     return getattr(setting, "name", type(setting).__name__)
 
 
