@@ -9,7 +9,6 @@ they are of, so that those that have come to differ raise an error, too.
 from __future__ import annotations
 
 import atexit
-import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -21,7 +20,8 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
-from lossgeom.messages.alike import Alike, check_alike, named
+from lossgeom.messages.alike import ASKED, IN_ORDER, Alike, InParts, Told, by_name, named, unlike
+from lossgeom.messages.notes import Note, first_failure
 
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
@@ -149,44 +149,64 @@ class ProcessGroup:
         self, find: Callable[[], T], told: Callable[[T], tuple[Alike, Any]], level: float = PASS
     ) -> tuple[T, list[Any]]:
         """Return what is found here, and what each rank tells of what it has found."""
-        found, error = None, None
-        name = named(find)
+        found, error, own, name = None, None, None, named(find)
         try:
             found = find()
-            note = _packed((name, None, None, told(found)))  # or an error of what cannot be sent
+            own = Note(name, *told(found))
+            packed = own.packed  # or an error of what cannot be sent
         except BaseException as raised:  # of whatever a model or its loss says, and Ctrl-C
-            error = raised
-            note = _packed((name, _said(error), _result(error), None))
+            error, own = raised, Note.of(name, raised, isinstance(raised, OtherRankError))
+            packed = own.packed
         try:
-            said = self._told(level, note)
+            notes = self._told(level, packed)
         except OtherRankError:
             if error is None:
                 raise
-        if error is not None:
+            notes = []
+        failure = first_failure(notes)
+        if error is not None and (failure is None or failure[1].kind == own.kind):
             raise error
-        self._check([(text, result) for _, text, result, _ in said if text is not None])
-        check_alike([{"what is asked for": name, **note[0]} for name, *_, note in said])
-        return cast(T, found), [note[1] for *_, note in said]
+        if failure is not None:
+            rank, note, number = failure
+            raise note.result or OtherRankError(
+                f"{number} of {self.size} processes could not measure; the first error, on rank "
+                f"{rank}: {note.error}"
+            ) from error
+        self._check_alike(own, notes)
+        return cast(T, found), [note.told for note in notes]
 
-    def _check(self, failed: Sequence[tuple[str, BaseException | None]]) -> None:
-        """Raise what others have met."""
-        for first, result in sorted(failed, key=lambda each: each[0].startswith("OtherRank")):
-            raise result or OtherRankError(
-                f"{len(failed)} of {self.size} processes could not measure; the first error: "
-                f"{first}"
-            )
+    def _check_alike(self, own: Note, notes: Sequence[Note]) -> None:
+        """Raise where ranks do not say the same; of what has parts, say which."""
+        if (differs := unlike([{ASKED: note.asked, **note.alike} for note in notes])) is None:
+            return
+        detail, what = "", own.alike.get(differs.what)
+        if isinstance(differs.got[0], Told):
+            parts, told = self._met(what.each if isinstance(what, InParts) else dict, by_name)
+            if names := differs.parts(told):
+                first = parts.get(names[0], ("", None))[1] if self.rank in differs.ranks else None
+                detail = differs.detail(names, told, self.gathered(first))
+        raise ValueError(differs.in_words(detail))
 
-    def _told(self, level: float, note: bytes) -> list[Any]:
+    def _told(self, level: float, note: bytes) -> list[Note]:
         """What each rank tells in a note, once all of them are at one level."""
         lowest, highest = -math.inf, math.inf
         while not lowest == level == highest:
             told: list[Any] = [None] * self.size
             self._call(dist.all_gather_object, told, (level, note))
-            levels, notes = zip(*told, strict=True)
+            levels, packed = zip(*told, strict=True)
             lowest, highest = min(levels), max(levels)
             if lowest < level:
-                raise OtherRankError("another process has ended or given up what this one is in")
-        return list(map(_unpacked, notes))
+                raise OtherRankError(self._left(levels.index(lowest), packed))
+        return list(map(Note.unpacked, packed))
+
+    def _left(self, rank: int, packed: Sequence[bytes]) -> str:
+        """What is said where a rank is not in any more what this one is in."""
+        if (error := Note.unpacked(packed[rank]).error) is not None:
+            return f"rank {rank} of {self.size} could not measure: {error}"
+        return (
+            f"rank {rank} of {self.size} is done with what this one is in the middle of; expected "
+            f"that {IN_ORDER}"
+        )
 
     def _call(self, collective: Callable[..., Any], *args: Any) -> None:
         """Call for the other ranks, or say that one of them is gone."""
@@ -218,29 +238,6 @@ def launched() -> Ranks:
         dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo")
         atexit.register(dist.destroy_process_group)
     return ranks()
-
-
-def _packed(thing: object) -> bytes:
-    content = io.BytesIO()
-    torch.save(thing, content)
-    return content.getvalue()
-
-
-def _unpacked(content: bytes) -> Any:
-    def here(storage: Any, device: str) -> Any:
-        return storage if device == "cpu" else storage.cuda()
-
-    return torch.load(io.BytesIO(content), map_location=here, weights_only=False)
-
-
-def _result(error: BaseException) -> BaseException | None:
-    """An error that is a result, such as a loss that is not finite: the same for all ranks."""
-    own = isinstance(error, ArithmeticError) and type(error).__module__.startswith("lossgeom.")
-    return error if own else None
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _form(part: float | Tensor | None) -> Any:
@@ -296,5 +293,8 @@ def ranks(group: Any = None) -> Ranks:
 def checked_ranks(ranks: Ranks) -> Ranks:
     """The processes, or an error for anything else."""
     if not isinstance(ranks, Ranks):
-        raise TypeError(f"expected ranks=lossgeom.ranks(), got {type(ranks).__name__}")
+        raise TypeError(
+            "expected ranks=lossgeom.ranks(), or lossgeom.ranks(group) for some of the processes, "
+            f"got {type(ranks).__name__}"
+        )
     return ranks

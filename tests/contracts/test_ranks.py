@@ -82,7 +82,7 @@ def test_products_are_those_of_one_process(on_two, case: Case):
 def refusals() -> dict[str, str]:
     said, shared = {}, problem()
     kinds: dict[str, Callable[[], Any]] = {
-        name: lambda name=name: make(name, shared).dense() for name in set(NAMES) - set(SHARED)
+        name: lambda name=name: make(name, shared) for name in set(NAMES) - set(SHARED)
     }
     kinds |= {"network": lambda: network(shared), "taylor": lambda: taylor(shared)}
     for name, measure in kinds.items():
@@ -212,14 +212,28 @@ def test_a_loss_is_linear_where_it_is_so_on_all(on_two):
     assert on_two(notes, (33, 8, 9)) == [False, False]
 
 
-def factors_without_data() -> tuple[str, str, float]:
-    return outcome(lambda: lg.Decoupled(problem(split=(50,))))
+def factors(split: tuple[int, ...]) -> list[torch.Tensor]:
+    shared = problem(split=split)
+    errors = lg.kronecker_errors(shared).layers
+    return [
+        lg.Decoupled(shared, corrected=True).dense(),
+        lg.Decoupled(shared, curvature="sampled", sharing="reduce").dense(),
+        torch.tensor([error.value for own in errors for error in own.errors.values()]),
+    ]
+
+
+def factors_of_none() -> str:
+    shared = lg.Problem(nn.Linear(1, 1), "squared_error", [], ranks=lg.ranks())
+    return outcome(lambda: lg.kronecker_factors(shared))[1]
 
 
 def test_layers_are_of_processes_that_have_data(on_two):
-    for kind, said, _ in on_two(factors_without_data):
-        assert kind == "ValueError"
-        assert "agree in the layers, got ['0', '2'] on rank 0 and [] on rank 1" in said
+    expected = factors((50,))
+    for found in on_two(factors, (50,)):  # all of it on rank 0
+        for one, other in zip(found, expected, strict=True):
+            close(one, other, 1e-9)
+    for said in on_two(factors_of_none):
+        assert said.startswith("expected at least one batch, got none")
 
 
 # Errors
@@ -260,7 +274,12 @@ def failure(how: str) -> tuple[str, str, float]:
 @pytest.mark.parametrize(
     ("how", "kind", "elsewhere", "text"),
     [
-        ("raise", "KeyError", "OtherRankError", "1 of 2 processes could not measure; the first er"),
+        (
+            "raise",
+            "KeyError",
+            "OtherRankError",
+            "1 of 2 processes could not measure; the first error, on rank 1: KeyError: 'mine'",
+        ),
         ("nan", "NonFiniteError", "NonFiniteError", "the loss is NaN or infinite"),
     ],
 )
@@ -313,6 +332,13 @@ def test_nobody_waits_for_one_that_is_interrupted_or_cannot_send(on_two, how, te
 def construction(how: str) -> tuple[str, str, float]:
     rank, model = lg.ranks().rank, nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)).double()
     options: dict[str, Any] = {"model": model}
+    if how == "frozen":
+        model[0].bias.requires_grad_(rank == 0)
+    if how == "fixed":
+        options["parameters"] = "0.weight"
+        model[0].bias.data[1] = rank / 4
+    if how == "not finite":
+        model[0].weight.data[1, 1] /= 1 - rank
     if how == "moved":
         with torch.no_grad():
             model[0].bias += rank * 1e-12
@@ -333,8 +359,14 @@ def construction(how: str) -> tuple[str, str, float]:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("moved", "agree in the parameters, got "),
-        ("averages", "broadcast them before), got "),
+        ("moved", "the parameters, but 0.bias differs by up to 1e-12 between ranks 0 and 1"),
+        (
+            "averages",
+            "1.running_mean differs by up to 1 between ranks 0 and 1; the running averages",
+        ),
+        ("not finite", "the parameters, but 0.weight differs in NaN or infinity between ranks 0"),
+        ("frozen", "names and shapes, but 0.bias is (3,) on rank 0 and not there on rank 1"),
+        ("fixed", "buffers and fixed parameters, but 0.bias differs by up to 0."),
         ("loss", "agree in the loss, got "),
         ("mode", "agree in mode=, got eval on rank 0 and train on rank 1"),
         ("dtype", "agree in their type, got torch.float64 on rank 0"),
@@ -360,6 +392,9 @@ def out_of_step(how: str) -> tuple[str, str, float]:
         "matrix": [lambda: H @ v, lambda: lg.GaussNewton(shared) @ v],
         "turn": [lambda: H @ v, shared.loss],
         "seed": [lambda: lg.trace(H, matvecs=10, seed=rank)] * 2,
+        "k": [lambda: lg.top_eigenpairs(H, k=1 + rank)] * 2,
+        "tol": [lambda: lg.top_eigenpairs(H, tol=(1e-4, 1e-5)[rank])] * 2,
+        "take": [lambda: shared.take(3 + rank)] * 2,
         "meeting": [lambda: shared.ranks.gathered(1), shared.loss],
         "budget": [lambda: lg.Hessian(shared, memory_budget=[0, 1000][rank]) @ v] * 2,
     }
@@ -372,10 +407,13 @@ def out_of_step(how: str) -> tuple[str, str, float]:
         ("point", "the parameters"),
         ("number", "what is measured"),
         ("kind", "what is measured"),
-        ("vector", "the vectors"),
+        ("vector", "the vectors of a product"),
         ("matrix", "what is measured"),
         ("turn", "what is measured"),
-        ("seed", "the vectors"),
+        ("seed", "the vectors of a product"),
+        ("k", "k="),
+        ("tol", "tol="),
+        ("take", "take"),
         ("meeting", "what is asked for"),
     ],
 )
@@ -411,7 +449,7 @@ def test_a_group_has_this_process(on_two):
 
 @pytest.mark.usefixtures("unchecked")
 def test_ranks_are_ranks():
-    with pytest.raises(TypeError, match=r"expected ranks=lossgeom.ranks\(\), got int"):
+    with pytest.raises(TypeError, match=r"lossgeom.ranks\(group\) for some .* got int"):
         lg.Problem(nn.Linear(1, 1), "squared_error", [], ranks=2)
 
 

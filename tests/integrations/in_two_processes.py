@@ -1,5 +1,10 @@
-"""One of two processes that train data-parallel, as torchrun starts them: FRAMEWORK FOLDER."""
+"""One of two processes that train data-parallel, as torchrun starts them.
 
+FRAMEWORK FOLDER, for the first to measure alone, or FRAMEWORK FOLDER shared, for both together.
+"""
+
+import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -7,10 +12,27 @@ from pathlib import Path
 import torch
 import torch.distributed
 
+import lossgeom as lg
 from tests.integrations.frameworks import framework
-from tests.integrations.runs import FEW, Classifier, bits, examples, loader, optimizer_of
+from tests.integrations.runs import FEW, PROBE, Classifier, bits, examples, loader, optimizer_of
 
 MOST = 2  # steps of each process
+SHARED = sys.argv[3:] == ["shared"]
+RANK = int(os.environ["RANK"])
+
+
+def settings(ranks):
+    """Those of the watch, with a share of the probe where both measure."""
+    if not SHARED:
+        return FEW
+    return {**FEW, "batches": [{key: v.chunk(2)[RANK] for key, v in PROBE[0].items()}], **ranks}
+
+
+def tell(known):
+    """Write down what this process knows of what was measured."""
+    if SHARED:
+        told = {key: float(value) for key, value in known.items() if key.startswith("lossgeom/")}
+        Path(sys.argv[2], f"known-{RANK}.json").write_text(json.dumps(told))
 
 
 def lightning(folder):
@@ -31,20 +53,29 @@ def lightning(folder):
         def configure_optimizers(self):
             return optimizer_of(self)[0]
 
-    module = Lit()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    module, callbacks = Lit(), []
+    if folder:
+        callbacks = [LossGeometry(record=folder, **settings({"ranks": lg.ranks}))]
+    if folder and SHARED:  # which waits for ever where one process alone knows what it monitors
+        best = {"monitor": "lossgeom/sharpness", "every_n_train_steps": 1, "mode": "max"}
+        callbacks.append(pl.callbacks.ModelCheckpoint(sys.argv[2] + "/best", **best))
+    quiet = {"logger": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
         max_steps=MOST,
         accelerator="cpu",
         devices=2,
         strategy="ddp",
-        callbacks=[LossGeometry(record=folder, **FEW)] if folder else [],
+        callbacks=callbacks,
+        enable_checkpointing=bool(folder and SHARED),
         enable_model_summary=False,
         **quiet,
     )
     trainer.fit(module, loader(4))
-    if folder and trainer.is_global_zero:
+    if folder and not SHARED and trainer.is_global_zero:
         assert "lossgeom/loss" not in trainer.callback_metrics  # the others would not have it
+    if folder and SHARED:
+        assert Path(trainer.checkpoint_callback.best_model_path).exists()
+    tell(trainer.callback_metrics)
     return module
 
 
@@ -68,8 +99,9 @@ def transformers(folder):
     )
     trainer = hf.Trainer(model, arguments, train_dataset=examples(), optimizers=optimizer_of(model))
     if folder:
-        monitor(trainer, record=folder, **FEW)
+        monitor(trainer, record=folder, **settings({"ranks": lg.ranks()}))
     trainer.train()
+    tell({key: value for row in trainer.state.log_history for key, value in row.items()})
     return model
 
 
@@ -79,13 +111,16 @@ def accelerate(folder):
 
     inner = Classifier()
     model, optimizer, data = mine.prepare(inner, optimizer_of(inner)[0], loader(4))
-    with monitor(mine, model, optimizer, record=folder or sys.argv[2] + "/plain", **FEW) as run:
+    given = settings({"ranks": lg.ranks()})
+    with monitor(mine, model, optimizer, record=folder or sys.argv[2] + "/plain", **given) as run:
         if not folder:
             run.close()  # nothing is watched
         for _, batch in zip(range(MOST), data, strict=False):
             optimizer.zero_grad()
             mine.backward(model(**batch)["loss"])
             optimizer.step()
+    if SHARED:
+        tell({f"lossgeom/{name}": found for name, found in run.last.items()})
     return inner
 
 

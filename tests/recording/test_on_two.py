@@ -1,6 +1,7 @@
 """A run that two processes watch together: the first writes, and both know the same."""
 
 import contextlib
+import re
 import warnings
 from typing import Any
 
@@ -33,7 +34,27 @@ class Odd:
     def __call__(self, problem: lg.Problem) -> lg.Estimate:
         if problem.ranks.rank == 1:
             raise RuntimeError("only here")
-        return lg.Estimate(problem.loss())
+        return lg.Estimate(float(problem.gradient().norm()))
+
+
+class Missing:
+    """A metric that there is not on one rank, while the other is in the middle of a sum."""
+
+    name = "missing"
+
+    def __call__(self, problem: lg.Problem) -> lg.Estimate:
+        if problem.ranks.rank == 1:
+            raise lg.UndefinedError("not here")
+        return lg.Estimate(float(problem.gradient().norm()))
+
+
+class Rank:
+    """A metric that is another number on each rank."""
+
+    name = "rank"
+
+    def __call__(self, problem: lg.Problem) -> lg.Estimate:
+        return lg.Estimate(float(problem.ranks.rank))
 
 
 def due(step: int) -> bool:
@@ -51,6 +72,7 @@ def trained(folder: str | None) -> tuple[list[torch.Tensor], Any]:
     watched: Any = contextlib.nullcontext()
     if folder is not None:
         metrics = [lg.metrics.Loss(), Odd(), lg.metrics.Sharpness(), lg.metrics.SamplingError()]
+        metrics += [Missing(), Rank(), lg.metrics.InMode(Rank(), "eval")]
         given = {"metrics": metrics, "budget": None, "ranks": lg.ranks()}
         watched = lg.watch(replica, optimizer, "cross_entropy", mine, folder, due, **given)
     with warnings.catch_warnings(record=True, action="always") as caught, watched as run:
@@ -61,6 +83,8 @@ def trained(folder: str | None) -> tuple[list[torch.Tensor], Any]:
     told = None
     if folder is not None:
         rows = [(row["step"], row["metric"], row["value"]) for row in run.record.rows()]
+        assert run.last["rank"].value == 0
+        assert "missing" in run.last  # with a row that says why it is not defined
         notes, said = run.record.manifest["notes"], [str(each.message) for each in caught]
         told = rows, str(run.verdict()), run.record.status, notes, said
     return [value.clone() for value in model.state_dict().values()], told
@@ -88,11 +112,40 @@ def test_both_know_what_the_first_writes_and_training_is_the_same(on_two, tmp_pa
     assert values["loss"] == pytest.approx(whole.loss(), rel=1e-12)
     assert values["sharpness"] == pytest.approx(float(lg.sharpness(whole)), rel=1e-9)
     failed = [row["message"] for row in record.rows() if row.get("status") == "failed"]
-    assert failed == ["OtherRankError: 1 of 2 processes could not measure; the first error: "
-                      "RuntimeError: only here"] * 2  # fmt: skip
+    assert failed == ["OtherRankError: 1 of 2 processes could not measure; the first error, on "
+                      "rank 1: RuntimeError: only here"] * 2  # fmt: skip
+    undefined = [row["message"] for row in record.rows() if row.get("status") == "undefined"]
+    assert undefined == ["not here"] * 2
     assert ["RuntimeError: only here" in said for _, told in watched for said in told[4]] == [
         True
     ] * 2
+
+
+def begun_late(folder: str) -> tuple[float, bool]:
+    """The loss where two replicas are watched whose running averages differ already."""
+    model, batches = pieces()
+    mine = batches[:1] if dist.get_rank() == 0 else batches[1:]
+    model(mine[0][0])
+    before = {name: (id(buffer), buffer.clone()) for name, buffer in model.named_buffers()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    metrics = [lg.metrics.Loss(), lg.metrics.InMode(lg.metrics.Loss(), "eval")]
+    given = {"every": 1, "metrics": metrics, "budget": None, "ranks": lg.ranks()}
+    with lg.watch(model, optimizer, "cross_entropy", mine, folder, **given) as run:
+        optimizer.step()
+    left = all(
+        id(buffer) == before[name][0] and torch.equal(buffer, before[name][1])
+        for name, buffer in model.named_buffers()
+    )
+    return run.last["loss (eval)"].value, left
+
+
+def test_running_averages_are_those_of_the_first(on_two, tmp_path):
+    model, batches = pieces()
+    model(batches[0][0])
+    expected = lg.Problem(model, "cross_entropy", batches).loss()
+    for found, left in on_two(begun_late, str(tmp_path)):
+        assert found == pytest.approx(expected, rel=1e-12)
+        assert left
 
 
 def measured(folder: str) -> tuple[dict[str, float], str]:
@@ -120,6 +173,45 @@ def test_a_snapshot_is_that_of_one_process(on_two, tmp_path):
     for found, data in on_two(measured, str(tmp_path)):
         assert found == pytest.approx({n: float(e) for n, e in expected.items()}, rel=1e-6)
         assert data == record.manifest["data"]
+
+
+def of_two_minds(folder: str, asked: dict[str, tuple[Any, Any]]) -> None:
+    """Two ranks of which each asks for something else."""
+    model, batches = pieces()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    own = {name: each[dist.get_rank()] for name, each in asked.items()}
+    settings = {"every": 1, "metrics": [lg.metrics.Loss()], "ranks": lg.ranks(), **own}
+    lg.watch(model, optimizer, "cross_entropy", batches, folder, **settings)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"every": (2, 3)}, "every=, got Every(n=2) on rank 0 and Every(n=3) on rank 1"),
+        ({"metrics": ([Rank()], [Odd()])}, "metrics=, got rank on rank 0 and odd on rank 1"),
+        ({"on_error": ("record", "raise")}, "on_error=, got 'record' on rank 0 and 'raise' on"),
+        ({"first_step": (0, 5)}, "first_step=, got 0 on rank 0 and 5 on rank 1"),
+    ],
+)
+def test_what_would_let_one_wait_for_the_other_is_refused_before(on_two, tmp_path, asked, said):
+    for error in on_two.tried(of_two_minds, str(tmp_path), asked):
+        with pytest.raises(ValueError, match=re.escape(f"agree in {said}")):
+            raise error
+
+
+def at_other_steps(folder: str) -> None:
+    model, batches = pieces()
+    problem = lg.Problem(model, "cross_entropy", batches, ranks=lg.ranks())
+    record = lg.Record.create(folder, ranks=lg.ranks())
+    with lg.Tracker(problem, [lg.metrics.Loss()], record) as tracker:
+        tracker(dist.get_rank())
+
+
+def test_other_steps_are_an_error_of_both(on_two, tmp_path):
+    for error in on_two.tried(at_other_steps, str(tmp_path)):
+        with pytest.raises(ValueError, match="agree in the step, got 0 on rank 0 and 1 on rank 1"):
+            raise error
+    assert not list(lg.Record.open(tmp_path).rows())
 
 
 def not_created(folder: str) -> None:

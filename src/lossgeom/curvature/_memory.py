@@ -200,6 +200,7 @@ class Kept(Generic[Linear]):
 
     def __init__(self, problem: Problem, memory_budget: int | None, ranks: Ranks = ALONE) -> None:
         self.problem = checked_problem(problem)
+        problem.data.kept()  # which others do not share, or an error
         self.theta = problem.leaf()
         self.terms = math.nan
         give_way = WeakMethod(self.give_way)

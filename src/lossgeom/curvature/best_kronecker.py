@@ -149,12 +149,13 @@ class Rows:
 
     def mean(self, function: Callable[[LayerRows, T], Tensor], given: Sequence[T]) -> list[Tensor]:
         """Average a function of the rows of each layer, and of what is given for it, over terms."""
-        totals: list[Any] = [0.0] * len(given)
+        totals: list[Any] = [None] * len(given)
         places: dict[Layer, int] = {}
 
         def take(rows: LayerRows) -> None:
             i = places.setdefault(rows.layer, len(places))
-            totals[i] = totals[i] + function(rows, given[i])
+            found = function(rows, given[i])
+            totals[i] = found if totals[i] is None else totals[i] + found
 
         if self.kept is None:
             self._first_pass(take)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from lossgeom.linalg import plain_arithmetic
 from lossgeom.linalg.kronecker_product import KroneckerEigenbasis, KroneckerProduct
 from lossgeom.messages.reprs import short
 from lossgeom.messages.wording import unknown
-from lossgeom.problem import Problem, checked_problem
+from lossgeom.problem import NoBatchesError, Problem, checked_problem
 
 Sharing = Literal["expand", "reduce"]
 Block = KroneckerProduct | KroneckerEigenbasis
@@ -151,20 +151,31 @@ def kronecker_factors(
     sums: dict[Layer, _Sums] = {}
 
     def add(rows: LayerRows) -> None:
-        sums.setdefault(rows.layer, _Sums(rows)).add(rows, sharing == "reduce")
+        facts = rows.layer.name, rows.layer.parameters, rows.joined
+        sums.setdefault(rows.layer, _Sums(facts)).add(rows, sharing == "reduce")
 
     with plain_arithmetic(problem.theta.device):
         terms = over(add)
-        factors = [own.factors(problem, terms) for own in sums.values()]
+        told = problem.ranks.gathered([own.facts for own in sums.values()])
+        if (layers := next(filter(None, told), None)) is None:
+            raise NoBatchesError
+        each = sums.values() or map(_Sums, layers)  # where only other processes have data
+        factors = [own.factors(problem, terms) for own in each]
         return tuple(_corrected(problem, factors, over) if corrected else factors)
 
 
 class _Sums:
-    """The sums that the factors of a layer are made of."""
+    """The sums that the factors of a layer are made of, ``None`` without data.
 
-    def __init__(self, first: LayerRows) -> None:
-        self.layer, self.joined = first.layer, first.joined
-        self.outputs = self.inputs = self.input = torch.zeros(())
+    Attributes:
+        facts: the layer's name, those of its parameters, and whether the bias is joined.
+    """
+
+    def __init__(self, facts: tuple[str, tuple[str, ...], bool]) -> None:
+        self.facts = facts
+        self.outputs: Any = None
+        self.inputs: Any = None
+        self.input: Any = None
         self.rows = 0
 
     def add(self, rows: LayerRows, reduced: bool) -> None:
@@ -173,27 +184,27 @@ class _Sums:
         if rows.first:
             x = (x.mean(1) if reduced else x).flatten(0, -2)
             self.inputs = _with_squares(self.inputs, x)
-            self.input = self.input + x.sum(0)
+            self.input = x.sum(0) if self.input is None else self.input + x.sum(0)
             self.rows += len(x)
 
     def factors(self, problem: Problem, terms: float) -> KroneckerFactors:
-        outputs, divisor = problem.reduced(lambda _: [(self.outputs, terms)])
+        outputs, divisor = problem.reduced(
+            lambda _: [(self.outputs, terms)] * (self.outputs is not None)
+        )
         added = problem.ranks.sum
         N = max(added(self.rows), 1)
         return KroneckerFactors(
-            self.layer.name,
-            self.layer.parameters,
-            self.joined,
+            *self.facts,
             inputs=added(self.inputs) / N,
             outputs=outputs / divisor,
             mean_input=added(self.input) / N,
         )
 
 
-def _with_squares(total: Tensor, rows: Float[Tensor, "... n"]) -> Float[Tensor, "n n"]:
+def _with_squares(total: Tensor | None, rows: Float[Tensor, "... n"]) -> Float[Tensor, "n n"]:
     """Add the squares v v^T of rows to a sum, in place but for the first."""
     flat = rows.flatten(0, -2)
-    return total.addmm_(flat.T, flat) if total.ndim else flat.T @ flat
+    return flat.T @ flat if total is None else total.addmm_(flat.T, flat)
 
 
 def _corrected(

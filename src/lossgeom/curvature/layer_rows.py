@@ -127,7 +127,8 @@ def layer_rows(
         return here.terms(outputs, batch)[1]
 
     terms = problem.ranks.together(
-        lambda: math.fsum(here.over_batches(on_batch)), lambda _: {"the layers": list(names)}
+        lambda: math.fsum(here.over_batches(on_batch)),
+        lambda _: {"the layers": list(names) or None},
     )
     if curvature == "exact" and problem.criterion.likelihood is None:
         problem.cached(note_if_linear)

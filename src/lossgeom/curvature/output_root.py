@@ -59,6 +59,7 @@ class OutputRoot(ProblemMatrix):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = checked_problem(problem)
+        problem.data.kept()  # which others do not share, or an error
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.distributed import ALONE
+from lossgeom.distributed import ALONE, checked_ranks
 from lossgeom.losses import LossLike
 from lossgeom.messages.extras import required
 from lossgeom.mirrors import Mirror, logged
@@ -91,7 +91,7 @@ def monitor(
     >>> run.record.series("sharpness")
     ([0, 1, 2], [2.5, 2.5, 2.5])
     """
-    shared = settings.get("ranks", ALONE).size > 1
+    shared = checked_ranks(settings.get("ranks", ALONE)).size > 1
     if not (accelerator.is_main_process or shared):
         return ExitStack()
     mirrors = [*checked_mirrors(mirrors), _Trackers(accelerator)]

@@ -30,10 +30,12 @@ class LossGeometry(Callback):  # type: ignore[misc]
 
     What was measured goes to every logger of the trainer, at the step that it is of, as
     ``lossgeom/sharpness`` and so on, and into ``trainer.callback_metrics``, for other callbacks, if
-    there is one process: of several, only the first would have it.
-    The numbers of several of these have the same names there; their records tell them apart.
+    all processes know it. The numbers of several of these have the same names there; their records
+    tell them apart.
 
-    In data-parallel training the first process measures, and the others wait for it.
+    In data-parallel training the first process measures, and the others wait for it. With
+    ``ranks=lossgeom.ranks``, without brackets, since their group is made later, all of them measure
+    together, each on batches of its own, and know what was measured.
 
     Args:
         loss: that the module trains by, where its ``forward`` gives outputs; otherwise with
@@ -84,7 +86,7 @@ class LossGeometry(Callback):  # type: ignore[misc]
 
     @property
     def run(self) -> Watch | None:
-        """What watches, or has watched the last fit; ``None`` in other processes than the first."""
+        """What watches, or has watched the last fit; ``None`` in processes that do not measure."""
         return self._runs.run
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -99,7 +101,7 @@ class LossGeometry(Callback):  # type: ignore[misc]
             return
         self._step = self.run.step
         for step, numbers in self._runs.news().items():
-            if trainer.world_size == 1:  # other callbacks have to decide the same in all processes
+            if trainer.world_size == 1 or self._runs.shared:  # all have to decide the same
                 pl_module.log_dict(numbers, logger=False)
             for logger in trainer.loggers:  # log_dict leaves out steps at which nothing is logged
                 logger.log_metrics(numbers, step=step)

@@ -23,7 +23,8 @@ class LossGeometryCallback(TrainerCallback):  # type: ignore[misc]
     Give it to a Trainer, ``Trainer(callbacks=[...])``, or let :func:`monitor` do so, with which the
     numbers are also among the Trainer's own. A run that goes on with ``resume_from_checkpoint``
     goes on in the record. In data-parallel training the first process measures, and the others
-    wait for it.
+    wait for it; with ``ranks=lossgeom.ranks()`` all of them measure together, each on batches of
+    its own.
 
     The Trainer tells callbacks of no error. A record ends as ``"failed"`` where ``train`` is called
     in a ``with`` block of this, ``with monitor(trainer, ...) as geometry:``, and stays open to be
@@ -60,7 +61,7 @@ class LossGeometryCallback(TrainerCallback):  # type: ignore[misc]
 
     @property
     def run(self) -> Watch | None:
-        """What watches, or has watched the last run; ``None`` in other processes than the first."""
+        """What watches, or has watched the last run; ``None`` in processes that do not measure."""
         return self._runs.run
 
     def __enter__(self) -> LossGeometryCallback:

@@ -9,10 +9,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.distributed import ALONE
+from lossgeom.distributed import ALONE, Ranks, checked_ranks
 from lossgeom.losses import LossLike
 from lossgeom.mirrors import Mirror, logged
-from lossgeom.recording.mirror import checked_mirrors
 from lossgeom.recording.monitor import watch
 from lossgeom.recording.record import Record
 from lossgeom.recording.schedule import Schedule
@@ -26,13 +25,12 @@ class WatchedRuns(Mirror):
 
     Args:
         loss, batches, record, every: see :func:`lossgeom.watch`.
-        settings: its others.
+        settings: its others; ``ranks`` may be a function, which is called where a run begins.
 
     Attributes:
         run: the last one; ``None`` before the first.
         loss: that is measured.
         folder: of the record.
-        shared: whether all processes watch, each on its share of the data.
     """
 
     def __init__(
@@ -47,18 +45,27 @@ class WatchedRuns(Mirror):
         self.folder = record.path if isinstance(record, Record) else Path(record)
         self.loss, self._asked = loss, (batches, record, every)
         self._settings = dict(settings)
-        self.shared = settings.get("ranks", ALONE).size > 1
         self._news: dict[int, dict[str, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "run": None}
 
+    @property
+    def shared(self) -> bool:
+        """Whether all processes watch, each on its share of the data."""
+        return self._ranks.size > 1
+
+    @property
+    def _ranks(self) -> Ranks:
+        ranks = self._settings.get("ranks", ALONE)
+        return checked_ranks(ranks() if callable(ranks) else ranks)
+
     def begin(self, model: nn.Module, optimizers: Sequence[Optimizer], **known: Any) -> None:
         """Watch a run that begins, with what is known of it unless the settings say otherwise."""
         self.end(BaseException)  # a run that nobody has ended; its record stays open
-        mirrors = [*checked_mirrors(self._settings.get("mirrors", ())), self]
-        settings = {**known, **self._settings, "mirrors": mirrors}
+        settings = {**known, **self._settings, "ranks": self._ranks}
         self.run = watch(model, optimizers, self.loss, *self._asked, **settings)
+        self.run.record.mirrors.add([self])  # in all processes, which know the same
 
     def write(self, row: Mapping[str, Any]) -> None:
         if numbers := logged(row):

@@ -129,7 +129,8 @@ def top_eigenpairs(
     limit, vector = max_matvecs or max(100, 20 * k), n * A.dtype.itemsize
     memory = A.memory.for_vectors(vector, 2 * k + 3, basis_on)
     capacity = max(max_basis or memory.vectors(vector, MAX_BASIS + 1) - 1, 2 * k + 2) + 1
-    held = memory.holding("a basis", min(capacity, n) * vector)
+    settings = {"k": k, "which": which, "tol": tol, "max_matvecs": limit, "seed": seed}
+    held = memory.holding("a basis", min(capacity, n) * vector, **settings)
     with held, plain_arithmetic(A.device), torch.no_grad():
         products = Products(A, max(limit - k, k))  # k more are for the residuals
         search = _Search(products, which, tol, capacity, random_numbers(seed))

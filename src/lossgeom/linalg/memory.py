@@ -120,15 +120,21 @@ for as little as possible, or batches of fewer examples
         return self if there == self.device else Memory(device=there, ranks=self.ranks)
 
     @contextmanager
-    def holding(self, what: str, nbytes: int) -> Iterator[None]:
+    def holding(self, what: str, nbytes: int, **settings: object) -> Iterator[None]:
         """Put down what is held for a time, before it is taken.
+
+        Args:
+            what: it is.
+            nbytes: that it takes.
+            settings: of what it is for, the same in all processes.
 
         Raises:
             MemoryBudgetError: where a budget was given, or the machine has less.
         """
         self.besides[what] = nbytes
         try:
-            self.ranks.together(partial(self._make_room, what, nbytes))
+            alike = {f"{name}=": str(setting) for name, setting in settings.items()}
+            self.ranks.together(partial(self._make_room, what, nbytes), lambda _: alike)
             yield
         finally:
             del self.besides[what]

@@ -20,8 +20,14 @@ def computes_again(part: nn.Module) -> bool:
     """
     cast(Any, part).gradient_checkpointing = False
     if _is_a(LAYER, part):
-        part.__class__ = _computed_again(cast(Any, type(part)))
+        compute_again(part)
     return any(_is_a(LAYER, inner) for inner in part.modules())
+
+
+def compute_again(part: nn.Module) -> nn.Module:
+    """Let a module be computed again in backward passes; return it."""
+    part.__class__ = _computed_again(cast(Any, type(part)))
+    return part
 
 
 @cache

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lossgeom.distributed import Ranks
+from lossgeom.problem.batch_norm import buffers_kept
 from lossgeom.problem.model_copy import unwrapped
 from lossgeom.problem.problem import Problem
 from lossgeom.problem.sharded import reshard, whole
@@ -45,18 +48,34 @@ def flat_gradient(problem: Problem, gradients: Mapping[int, Tensor]) -> Float[Te
         return torch.cat(pieces)
 
 
-@torch.no_grad()
 def take_live_buffers(problem: Problem) -> None:
     """Give a copy of the user's model the buffers that this has now, such as running averages.
 
     Of several processes, those that the first has, as in the next pass of data-parallel training.
     """
     model, _ = unwrapped(problem.model)
-    own = {_own_name(name): b for name, b in model.named_buffers()}
-    theirs = problem.ranks.from_first(own)
-    for name, buffer in problem.network.module.named_buffers():
-        if name in theirs and buffer.shape == theirs[name].shape:
-            buffer.copy_(theirs[name])
+    _take_buffers(problem.network.module, model, problem.ranks)
+
+
+@contextmanager
+def buffers_of_first(model: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Let a model have the buffers that it has on the first of several processes, for a time."""
+    if ranks.size == 1 or not isinstance(model, nn.Module):
+        yield
+        return
+    inner, _ = unwrapped(model)
+    with buffers_kept(inner):
+        _take_buffers(inner, inner, ranks)
+        yield
+
+
+@torch.no_grad()
+def _take_buffers(module: nn.Module, live: nn.Module, ranks: Ranks) -> None:
+    theirs = ranks.from_first({_own_name(name): b for name, b in live.named_buffers()})
+    for name, buffer in module.named_buffers():
+        theirs_here = theirs.get(_own_name(name))
+        if theirs_here is not None and buffer.shape == theirs_here.shape:
+            buffer.copy_(theirs_here)
 
 
 def _own_name(name: str) -> str:

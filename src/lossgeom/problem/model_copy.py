@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from lossgeom.problem.checkpointed_layers import computes_again
+from lossgeom.problem.checkpointed_layers import compute_again, computes_again
 from lossgeom.problem.plain_weight_norm import PlainWeightNorm, PlainWeightNormHook, dimension_of
 
 WRAPPERS = (DataParallel, DistributedDataParallel)
@@ -95,8 +95,7 @@ def _repair(module: nn.Module, notes: list[str]) -> None:
                 part._modules[name] = cast(nn.Module, cast(Any, child)._orig_mod)
                 notes.append(f"{name} measured without torch.compile")
             elif type(child).__name__ == CHECKPOINTED:
-                part._modules[name] = cast(Any, child)._checkpoint_wrapped_module
-                notes.append(UNCHECKPOINTED)
+                part._modules[name] = compute_again(cast(Any, child)._checkpoint_wrapped_module)
             elif (type(child).__module__, type(child).__name__) == PARAMETRIZED_NORM:
                 part._modules[name] = PlainWeightNorm(dimension_of(child))
                 notes.append(PLAIN_WEIGHT_NORM)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lossgeom.batches import Batch
 from lossgeom.distributed import Ranks
 from lossgeom.losses import Loss
-from lossgeom.messages.alike import described
+from lossgeom.messages.alike import BUFFERS, Alike, InParts, Part, described
 from lossgeom.problem.evaluation import Evaluation
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.passes import Data, NoBatchesError, digest
@@ -23,6 +23,7 @@ from lossgeom.problem.passes import Data, NoBatchesError, digest
 T = TypeVar("T")
 Summand = TypeVar("Summand", float, Tensor)
 Here = TypeVar("Here")
+SENT = 2**24  # numbers of a tensor that are sent to say by how much it differs
 Parts = Iterable[tuple[Summand, float]]  # each with its number of terms
 
 
@@ -106,7 +107,7 @@ def in_order(at: Evaluation, data: Data, ranks: Ranks) -> Evaluation:
     """The evaluation that draws a batch's random numbers by its place in the data of all ranks."""
     if ranks.size == 1 or at.seed is None:
         return at
-    counts = _counted(data, ranks, at.network.theta, lambda _: 1)
+    counts = _counted(data, ranks, at.network.theta, lambda _: 1, {})
     return replace(at, batches_before=sum(counts[: ranks.rank]))
 
 
@@ -116,7 +117,7 @@ def taken(
     """The share that this process has of the first n examples of all, which may be none."""
     if ranks.size == 1 or n < 1:
         return data.first(n, in_examples)
-    counts = _counted(data, ranks, theta, len)
+    counts = _counted(data, ranks, theta, len, {"take": n})
     if sum(counts) < n:
         raise ValueError(f"take({n}): the data has only {sum(counts)} examples")
     own = min(n - sum(counts[: ranks.rank]), counts[ranks.rank])
@@ -124,7 +125,9 @@ def taken(
     return replace(first, processes=ranks.size)
 
 
-def _counted(data: Data, ranks: Ranks, theta: Tensor, size: Callable[[Batch], int]) -> list[int]:
+def _counted(
+    data: Data, ranks: Ranks, theta: Tensor, size: Callable[[Batch], int], alike: Alike
+) -> list[int]:
     """Count something of the batches of each process, in a pass over the data."""
     here = data.share
 
@@ -132,25 +135,42 @@ def _counted(data: Data, ranks: Ranks, theta: Tensor, size: Callable[[Batch], in
         with measuring(theta.device), here.kept():
             return sum(map(size, here.over(theta)))
 
-    return ranks.gathered(ranks.together(count))
+    return ranks.gathered(ranks.together(count, lambda _: alike))
 
 
 def alike(at: Evaluation, theta: Tensor) -> dict[str, object]:
     """What the processes that share the data must have alike."""
     network, names = at.network, set(at.network.frozen_names)
     own = getattr(at.criterion.terms, "__self__", "")  # with its settings
-    frozen = (p for name, p in network.module.named_parameters() if name in names)
-    constants = (*frozen, *(v for *_, v in network.held), *network.module.buffers())
+    module = network.module
+    frozen = {name: p for name, p in module.named_parameters() if name in names}
+    places = {id(part): name for name, part in module.named_modules()}
+    held = {f"{places.get(id(part))}.{name}": value for part, name, value in network.held}
+    constants: dict[str, Tensor] = {**frozen, **held, **dict(module.named_buffers())}
+    shapes = dict(zip(network.names, map(tuple, network.shapes), strict=True))
+
+    def parameters() -> dict[str, Part]:
+        return _by_digest(dict(zip(network.names, network.split(theta), strict=True)))
+
     return {
-        "the parameters' names and shapes": _short(zip(network.names, network.shapes, strict=True)),
+        "the parameters' names and shapes": InParts(
+            _short(shapes.items()),
+            lambda: {name: (str(size), None) for name, size in shapes.items()},
+        ),
         "their type": str(theta.dtype),
         "the loss": f"{at.criterion.name} {own if at.criterion.known else ''}".strip(),
         "mode=": at.mode,
         "seed=": at.seed,
         "autocast=": str(at.autocast),
-        "the parameters": _short([digest(theta)]),
-        "buffers and fixed parameters (the running averages of BatchNorm differ between processes "
-        "under DistributedDataParallel; broadcast them before)": _short(map(digest, constants)),
+        "the parameters": InParts(_short([digest(theta)]), parameters),
+        BUFFERS: InParts(_short(map(digest, constants.values())), lambda: _by_digest(constants)),
+    }
+
+
+def _by_digest(tensors: dict[str, Tensor]) -> dict[str, Part]:
+    return {
+        name: (digest(tensor)[:12], tensor.detach() if tensor.numel() <= SENT else None)
+        for name, tensor in tensors.items()
     }
 
 

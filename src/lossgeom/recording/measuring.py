@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ from lossgeom.stability import UndefinedError
 FAILED = "failed"  # the status of a row of a metric that raised an error
 UNDEFINED = "undefined"  # and of one that there is not at this step
 ROWS_SAY_SO = "rows with the status 'failed' say so, this time and later"
+OWN = "lossgeom."  # how the modules of the library's own metrics and schedules begin
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, another one in each process
 NOTHING = Estimate(math.nan, converged=False)
 STEP, METRIC = 0, 1  # levels at which the processes that share the data wait for each other
 OnError = Literal["record", "raise"]
@@ -107,6 +110,21 @@ def check_ranks(record: Record, problem: Problem) -> None:
         )
 
 
+def check_same(ranks: Ranks, **settings: object) -> None:
+    """Raise on all processes that measure together if they are to do different things."""
+    alike = {f"{name}=": _told(setting) for name, setting in settings.items()}
+    ranks.together(lambda: None, lambda _: alike)
+
+
+def _told(setting: object) -> object:
+    """What other processes see of a setting: of what is not the library's own, its name."""
+    if isinstance(setting, tuple):
+        return ", ".join(str(_told(each)) for each in setting)
+    if isinstance(setting, (str, int, type(None))) or type(setting).__module__.startswith(OWN):
+        return ADDRESS.sub("", repr(setting))
+    return getattr(setting, "name", type(setting).__name__)
+
+
 def unmeasured(record: Record, metrics: Sequence[Metric | StepMetric], step: int) -> list[Any]:
     """The metrics of which the record holds no row at a step."""
     return [metric for metric in metrics if (step, metric.name) not in record.measured]
@@ -133,12 +151,11 @@ def measure_into(
     """
     found = {}
     problem = at.before if isinstance(at, Step) else at
-    ranks = problem.ranks
     for metric in metrics:
         started = time.perf_counter()
         status: dict[str, str] = {}
         try:
-            estimate, message = ranks.together(partial(_measured, metric, at), level=METRIC), None
+            estimate, message = _measured(problem.ranks, metric, at, step), None
         except NonFiniteError as error:
             estimate, message = NOTHING, str(error)
         except UndefinedError as error:
@@ -168,7 +185,14 @@ def write_failed(
             write_estimate(record, step, metric.name, NOTHING, 0.0, message, status=FAILED)
 
 
-def _measured(metric: Metric | StepMetric, at: Problem | Step) -> Estimate:
+def _measured(ranks: Ranks, metric: Metric | StepMetric, at: Problem | Step, step: int) -> Estimate:
+    """Measure on all processes; the estimate is that of the first, which others may round."""
+    alike = {"the metric": metric.name, "the step": step}
+    found = ranks.together(partial(_estimate, metric, at), lambda _: alike, level=METRIC)
+    return ranks.from_first(found)
+
+
+def _estimate(metric: Metric | StepMetric, at: Problem | Step) -> Estimate:
     if isinstance(at, Step) and isinstance(metric, StepMetric):
         return metric.of_step(at)
     if isinstance(metric, Metric):

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lossgeom.distributed import Ranks
+from lossgeom.distributed import ALONE, Ranks, checked_ranks
 from lossgeom.losses import LossLike
 from lossgeom.messages.wording import unknown
 from lossgeom.metrics import (
@@ -30,6 +30,7 @@ from lossgeom.metrics import (
     UpdateNorm,
 )
 from lossgeom.problem import NonFiniteError, Problem
+from lossgeom.problem.live import buffers_of_first
 from lossgeom.problem.minibatches import on_raw
 from lossgeom.problem.network import RandomModelError
 from lossgeom.recording.budget import Budget, device_clock
@@ -134,7 +135,8 @@ def watch(
     due, copies = as_schedule(every), checked_mirrors(mirrors)
     if wrong := set(problem) - OF_PROBLEM:
         raise TypeError(f"lossgeom.watch: {unknown('argument', min(wrong), OF_WATCH)}")
-    measured, evaluated = _trained(model, loss, batches, problem)
+    with buffers_of_first(model, checked_ranks(problem.get("ranks", ALONE))):
+        measured, evaluated = _trained(model, loss, batches, problem)
     chosen = default_metrics(measured, evaluated) if metrics is None else metrics
     held = _opened(record, measured.ranks)
     try:
@@ -152,7 +154,7 @@ def watch(
             first_step=first_step,
             live=LiveLine(sys.stderr) if measured.ranks.rank == 0 and sys.stderr.isatty() else None,
         )
-        held.mirrors.add(copies)
+        held.mirrors.add(copies if held.ranks.rank == 0 else ())
         return run
     except BaseException:
         if held is not record:

@@ -230,7 +230,7 @@ class Record:
             self.measured |= measured_in([content])
             if SUPERSEDES in content:
                 self.measured = measured_in(self.rows())
-        if "metric" in content and self.ranks.rank == 0:
+        if "metric" in content:
             self.mirrors.write(checked)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from lossgeom.recording.measuring import (
     STEP,
     OnError,
     check_ranks,
+    check_same,
     checked_metrics,
     end_block,
     measure_into,
@@ -101,9 +102,10 @@ class Tracker:
         self.problem = problem
         self.record = record
         self.due = as_schedule(every)
+        check_same(problem.ranks, metrics=self.metrics, every=self.due)
         copies = checked_mirrors(mirrors)
         self._describe(thresholds)
-        record.mirrors.add(copies)
+        record.mirrors.add(copies if record.ranks.rank == 0 else ())
 
     def __repr__(self) -> str:
         names = ", ".join(metric.name for metric in self.metrics)

@@ -20,6 +20,7 @@ from lossgeom.recording.measuring import (
     STEP,
     Failures,
     OnError,
+    check_same,
     checked_metrics,
     described,
     end_block,
@@ -106,21 +107,19 @@ class Watch:
         if not optimizers:
             raise ValueError("expected at least one optimiser to watch, got none")
         check_settings(full_batch, first_step)
-        self.problem = problem
-        self.metrics = checked_metrics(metrics)
+        self.problem, self.metrics = problem, checked_metrics(metrics)
+        check_same(problem.ranks, on_error=on_error, full_batch=full_batch, first_step=first_step)
         self.record, self.due = record, due
         self.optimizers = tuple(map(unwrapped_optimizer, optimizers))
         self.last: dict[str, Estimate] = {}
         self.skipped = self._left_out = 0  # in all, and since the last one that was measured
-        self._measured = first_step  # the step of what was measured last
-        self._budget = budget or Budget(None)
-        self._full_batch, self._live = full_batch, live
+        self._budget, self._full_batch, self._live = budget or Budget(None), full_batch, live
         self._memory = Memory() if memory is None else memory
         self._cosines = record.series(GradientCosine.name)[1]
         self._size = problem.theta.numel()
         self._kinds = [type(each).__name__ for each in self.optimizers]
         state = optimizer_state(problem, *self.optimizers)  # raises what it would at every step
-        self._first = first_step
+        self._first = self._measured = first_step  # which was seen first, and measured last
         self._stopped: RecordError | None = None
         from_checkpoint = bool(first_step) or memory is not None
         self._going_on = GoingOn(record, first_step, from_checkpoint=from_checkpoint)
@@ -136,6 +135,8 @@ class Watch:
         return f"Watch({', '.join(self._kinds)}, step={self.step}, {self.record!r})"
 
     def __str__(self) -> str:
+        if self._ranks.rank:  # else it is printed once for each process
+            return f"{self.record.path}: see rank 0, which says the same for all"
         start = f", seen from step {self._first}" if self._first else ""
         lines = [f"{self.record.path}: {' and '.join(self._kinds)}, step {self.step}{start}"]
         if self.last:
@@ -275,8 +276,7 @@ class Watch:
 
     def _tell(self, state: OptimizerState, full_batch: bool | None) -> None:
         """Write into the manifest what is known of the optimisers."""
-        known = {"first_step": self._first, "budget": self._budget.share}
-        tell(self.record, state, full_batch, **known)
+        tell(self.record, state, full_batch, first_step=self._first, budget=self._budget.share)
         note(self.record, *filter(None, [self._others]))
 
     def _measure(self, step: int, taken: Step) -> None:
