@@ -16,11 +16,12 @@ from torch import Tensor
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
 from lossgeom.autodiff.recorded_products import Compiled, NotRecordable, record
+from lossgeom.autodiff.second_derivative import second_derivative
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization, planned, put_down_block
 from lossgeom.curvature._microbatches import pieces
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
-from lossgeom.losses.graphs import check_differentiable_again, with_bytes
+from lossgeom.losses.graphs import with_bytes
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
@@ -139,7 +140,9 @@ class ParameterMatrix(ProblemMatrix):
             rows = (V.clone() if V.is_inference() else V.detach()).T.contiguous()
             put_down_block(self._kept.memory, rows)
             found, divisor = self.problem.reduced(partial(self._summed, rows))
-            return (found / divisor).T
+            shared = found.untyped_storage()._cdata == rows.untyped_storage()._cdata
+            own = found.is_contiguous() and not shared
+            return (found.div_(divisor) if own else found / divisor).T
 
     def _summed(self, rows: Tensor, _: Problem) -> list[tuple[Float[Tensor, "k P"], float]]:
         """Multiply some vectors by the sum of the matrices of all pieces; also count terms."""
@@ -233,25 +236,19 @@ def each_row(rows: Tensor, product: Product, *, last: bool = False) -> Float[Ten
 class GradientDerivative(ParameterMatrix):
     """The derivative in theta of a gradient, one batch at a time."""
 
-    def gradient(
-        self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
-    ) -> tuple[Tensor, float]:
-        """Take one batch's summed gradient, of the loss here; also its number of terms."""
-        return problem.evaluation.gradient(theta, batch, create_graph=create_graph)
+    def differentiated(
+        self, problem: Problem, theta: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, float]:
+        """What depends on theta, what its gradient is pulled back from, and the number of terms.
+
+        That is one batch's summed loss here, and 1.
+        """
+        total, count = problem.terms(problem.outputs(theta, batch), batch)
+        return total, torch.ones_like(total), count
 
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:
-        gradient, count = self.gradient(problem, theta, batch, create_graph=True)
-        check_differentiable_again(gradient)
-
-        def product(v: Tensor, *, last: bool = False) -> Tensor:
-            if not gradient.requires_grad:  # it does not depend on theta
-                return torch.zeros_like(v)
-            (result,) = torch.autograd.grad(
-                gradient, theta, v, retain_graph=not last, materialize_grads=True
-            )
-            return result
-
-        return product, count
+        result, u, count = self.differentiated(problem, theta, batch)
+        return second_derivative(result, theta, u), count
 
     def along(
         self, problem: Problem, theta: Tensor, batch: Batch, v: Tensor
@@ -259,9 +256,11 @@ class GradientDerivative(ParameterMatrix):
         counts = []
 
         def field(dual: Tensor) -> Tensor:
-            gradient, count = self.gradient(problem, dual, batch, create_graph=False)
+            result, u, count = self.differentiated(problem, dual, batch)
             counts.append(count)
-            return gradient
+            if not result.requires_grad:  # it does not depend on theta
+                return torch.zeros_like(dual)
+            return torch.autograd.grad(result, dual, u, materialize_grads=True)[0]
 
         return derivative_along(field, theta, v)[2], counts[0]
 

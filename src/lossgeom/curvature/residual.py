@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lossgeom.autodiff.loss_at_outputs import LossAtOutputs
@@ -32,6 +31,7 @@ class Residual(GradientDerivative):
 
     Source: MacDonald et al., arXiv:2305.14683, eq. (3), second summand.
 
+    >>> import torch
     >>> from torch import nn
     >>> from lossgeom import Problem
     >>> model = nn.Linear(2, 1)
@@ -41,18 +41,9 @@ class Residual(GradientDerivative):
             [0., 0., 0.]])
     """
 
-    def gradient(
-        self, problem: Problem, theta: Tensor, batch: Batch, *, create_graph: bool
-    ) -> tuple[Tensor, float]:
+    def differentiated(
+        self, problem: Problem, theta: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, float]:
         outputs = problem.outputs(theta, batch)
         loss = LossAtOutputs.of(problem, outputs, batch)
-        if not outputs.requires_grad:
-            return torch.zeros_like(theta), loss.count
-        (pulled,) = torch.autograd.grad(
-            outputs,
-            theta,
-            loss.residual.detach(),
-            create_graph=create_graph,
-            materialize_grads=True,
-        )
-        return pulled, loss.count
+        return outputs, loss.residual.detach(), loss.count

@@ -272,7 +272,7 @@ class _Search:
         """The k most wanted pairs with their residuals; none converged if one may be missing.
 
         Few pairs are multiplied once more. Of many, what a basis knows of their residuals is enough
-        where its rounding, as probes show it, leaves all of them within the tolerance.
+        where its rounding, as probes show it, leaves them within the tolerance.
         """
         products, A = self.products, self.products.A
         if products.finite:
@@ -280,9 +280,12 @@ class _Search:
             residuals = ritz.residuals[:k] + products.rounding
             if k > 2 * PROBES:
                 residuals = residuals + self._rounded(ritz, k)
-            if k <= 2 * PROBES or not (residuals <= self.tol * ritz.scales[:k]).all():
-                differences = products.of(rows) - values[:, None].to(rows) * rows
-                residuals = lengths(differences).cpu() + HIDDEN * products.rounding
+            unknown = (residuals > self.tol * ritz.scales[:k]) | (k <= 2 * PROBES)
+            if unknown.any():
+                there = unknown.to(rows.device)
+                own = values[unknown, None].to(rows)
+                differences = products.of(rows[there]) - own * rows[there]
+                residuals[unknown] = lengths(differences).cpu() + HIDDEN * products.rounding
             products.finite = bool(residuals.isfinite().all())
         if not products.finite:
             nan, nothing = torch.full((k,), math.nan, dtype=A.dtype), torch.zeros(k).bool()

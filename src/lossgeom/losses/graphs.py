@@ -34,9 +34,9 @@ def graph_nodes(*tensors: Tensor) -> Iterator[Any]:
             todo += [following for following, _ in node.next_functions]
 
 
-def check_differentiable_again(gradient: Tensor) -> None:
-    """Refuse a gradient with a part that has no derivative; autograd would take it as zero."""
-    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(gradient)):
+def check_differentiable_again(*gradients: Tensor) -> None:
+    """Refuse gradients with a part that has no derivative; autograd would take it as zero."""
+    if any(node.name().split("::")[-1] in NOT_DIFFERENTIABLE for node in graph_nodes(*gradients)):
         raise ValueError(
             "the model uses an operation without second derivatives (such as a "
             "once_differentiable function); what is made of them would be wrong"

@@ -47,6 +47,13 @@ def agree_everywhere(
     """
     if found.shape != expected.shape:
         return False
+    if torch.equal(found, expected):
+        return True
     sizes = (expected if among is None else among).detach().abs()
     largest = sizes.where(sizes.isfinite(), 0).flatten().max() if sizes.numel() else 0.0
     return torch.allclose(found, expected, rtol=0, atol=tolerance * float(largest), equal_nan=True)
+
+
+def has_nan(numbers: Tensor) -> bool:
+    """Whether one of them is NaN, without a tensor of as many answers."""
+    return bool(numbers.numel()) and bool(numbers.amax().isnan())

@@ -16,7 +16,14 @@ from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
 from lossgeom.losses.graphs import leaves_of
-from lossgeom.problem.agreement import ALONE, REORDERED, agree, agree_everywhere, under
+from lossgeom.problem.agreement import (
+    ALONE,
+    REORDERED,
+    agree,
+    agree_everywhere,
+    has_nan,
+    under,
+)
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
@@ -30,6 +37,7 @@ WRITES = (
 LARGE = 10**6  # parameters of a model that is looked at on a few examples
 FEW = 4  # such examples
 AGAIN = 5  # examples that are evaluated twice, or half: an odd number, which tears pairs apart
+TORCH: Any = torch._C  # which knows whether a lazy clone has memory of its own by now
 OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
@@ -65,17 +73,21 @@ def _look(
     """Look at a model and its loss on some examples, which are the ones said."""
     seen = at.facts.first_look
     with torch.inference_mode(False):
-        theta = own.detach().clone()  # which the model may write to
+        theta = torch._lazy_clone(own.detach())  # memory of its own once the model writes to it
     thetas = [theta.detach().requires_grad_() for _ in range(2)]
     with at.network.undone():
         if seen.model is None:
             outputs, notes = _checked_outputs(at, thetas, batch, live)
-            if not torch.equal(theta, own) and ((theta != own) & ~own.isnan()).any():
+            if (
+                not TORCH._is_cow_tensor(theta)
+                and not torch.equal(theta, own)
+                and ((theta != own) & ~own.isnan()).any()
+            ):
                 raise ValueError(WRITES)
             seen.model = notes
         else:
             outputs = at.outputs(theta, batch).detach()
-        if outputs.isnan().any():  # of which nothing else can be seen
+        if has_nan(outputs):  # of which nothing else can be seen
             return
         if at.criterion.known:
             seen.loss = seen.loss or []
@@ -142,11 +154,11 @@ def _checked_outputs(
 def _again(at: Evaluation, theta: Tensor, batch: Batch, first: Tensor) -> tuple[Tensor, bool]:
     """Evaluate a model a second time, and tell whether the outputs are those of the first."""
     tolerance, n = under(at.autocast, REORDERED), min(AGAIN, len(batch) // 2 | 1)  # odd
-    if len(batch) >= FEW and _alone_should_agree(at, first, batch):
+    if _alone_should_agree(at, first, batch):
         with suppress(Exception):  # of whatever a model says to a part of a batch
             part = batch.examples(0, n)
             few = at.outputs(theta, part).detach()
-            if agree_everywhere(few, first[:n], tolerance, among=first) and not few.isnan().any():
+            if agree_everywhere(few, first[:n], tolerance, among=first) and not has_nan(few):
                 at.facts.first_look.mixed = False
                 second = at.outputs(theta, part)  # what is kept may be told by its size
                 return second, agree_everywhere(second, few, tolerance, among=first)
