@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lossgeom.problem.agreement import EXACT, agree, agree_everywhere
+from lossgeom.problem.agreement import EXACT, PIECE, agree, agree_everywhere
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-170, 1.0, 1e170, 1e300])
@@ -43,3 +43,14 @@ def test_numbers_that_are_not_finite_are_where_the_others_are():
     assert not agree_everywhere(expected + torch.tensor([1e-3, 0, 0]), expected, EXACT)
     assert not agree_everywhere(expected.flip(0), expected, EXACT)
     assert not agree_everywhere(expected.nan_to_num(), expected, EXACT)
+
+
+def test_many_numbers_are_compared_in_pieces():
+    expected = torch.ones(2 * PIECE + 1)
+    other = expected.clone()
+    assert agree_everywhere(other, expected, EXACT)
+    other[-1] = 1.1
+    assert not agree_everywhere(other, expected, EXACT)
+    assert not agree_everywhere(expected, other, EXACT)
+    other[0] = 1e9  # beside which the difference is none
+    assert agree_everywhere(expected[1:], other[1:], EXACT, among=other)

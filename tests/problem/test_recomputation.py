@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import lossgeom as lg
 from lossgeom.problem.recomputation import bytes_of_parts
+from lossgeom.trust.piece_by_piece import right_in_pieces
+from lossgeom.trust.trial import on_few
 from tests.problem.test_reentry import MEASURES
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -132,6 +134,13 @@ def test_wrappers_stay_in_a_copy(kind):
     assert b.network.names == a.network.names
     assert b.notes == a.notes
     assert all(type(block).__name__ == "CheckpointWrapper" for block in wrapped.blocks)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_derivatives_of_a_large_model_are_checked_in_pieces(way):
+    """Where a piece has stand-ins for what it calls, which count their calls."""
+    p = problem(Model(WAYS[way]))
+    assert on_few(p, p.first_batch(), right_in_pieces, ("first", "second"))
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -35,6 +35,7 @@ OF_BLOCK = 3  # of P numbers for each further vector of a block
 GRAPH, FORWARD, RECORDED = 2.8, 3.5, 4.2  # times what a graph saves, with what is made on the way
 BLOCK = "further vectors of a block"
 LOOK = 0.6  # the same of an evaluation, without a gradient
+LOOKED_AT, COMPARED = 3, 1.5  # times outputs beside that; beside the graph, where derivatives are
 OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
 WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
 HALF = 2  # of the few examples that show the size of a graph
@@ -82,9 +83,13 @@ def planned(
     times = times_of_graph(memory.budget, left, size / parts) if pays else GRAPH
     few = min(FEW, len(batch)) if theta.numel() > LARGE else len(batch)
     steps = {
-        "the look at the model": theta.nbytes + LOOK * few * graph.bytes_each,
+        "the look at the model": theta.nbytes
+        + few * (LOOK * graph.bytes_each + LOOKED_AT * graph.bytes_of_outputs),
         "the comparison of derivatives": bytes_of_guard(
-            problem, batch, graph.bytes_each + graph.bytes_again
+            problem,
+            graph.examples,
+            graph.bytes_each + COMPARED * graph.bytes_of_outputs,
+            graph.bytes_again,
         ),
         "a product": vectors + times * size / parts,
     }
@@ -126,12 +131,16 @@ class GraphSize:
         convolutions: whether there are any.
         bytes_shared: about what it saves once for all, beside parameters.
         bytes_again: what it would save besides for an example if nothing were computed again.
+        bytes_of_outputs: of an example.
+        examples: how many it was seen on.
     """
 
     bytes_each: float
     convolutions: bool
     bytes_shared: float = 0.0
     bytes_again: float = 0.0
+    bytes_of_outputs: float = 0.0
+    examples: int = 1
 
 
 def graph_size(small: Problem) -> GraphSize:
@@ -142,19 +151,19 @@ def graph_size(small: Problem) -> GraphSize:
     """
     at, few, theta = small.evaluation, small.first_batch(), small.leaf()
 
-    def saved(batch: Batch) -> tuple[int, Tensor]:
+    def saved(batch: Batch) -> tuple[int, Tensor, int]:
         with at.network.undone():
             outputs, storages = with_bytes(at.outputs, theta, batch)
             (total, _), of_loss = with_bytes(at.terms, outputs, batch)
         largest = max(bytes_of_parts(total), default=0)
-        return sum({**storages, **of_loss}.values()) + largest, total
+        return sum({**storages, **of_loss}.values()) + largest, total, outputs.nbytes
 
-    (whole, total), n = saved(few), len(few)
+    (whole, total, of_outputs), n = saved(few), len(few)
     parts = bytes_of_parts(total)
     shared = min(whole, theta.nbytes)
     with suppress(Exception):  # of whatever a model says to fewer examples
         if n > HALF:  # what is made of parameters, such as in autocast, is shared by all examples
-            half, _ = saved(few.examples(0, HALF))
+            half, *_ = saved(few.examples(0, HALF))
             shared = min(whole, max(0, (n * half - HALF * whole) // (n - HALF)))
     times = 2 if at.autocast is None else 4  # what is saved rounded is worked on in full
     return GraphSize(
@@ -162,6 +171,8 @@ def graph_size(small: Problem) -> GraphSize:
         not parts and any("Convolution" in node.name() for node in graph_nodes(total)),
         times * max(0, shared - theta.nbytes),
         times * (sum(parts) - max(parts, default=0)) / n,
+        of_outputs / n,
+        n,
     )
 
 

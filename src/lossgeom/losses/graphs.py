@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -12,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+LASTING = 2**18  # bytes of results, from which on what was free before them is given back
 NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 Result = TypeVar("Result")
@@ -117,7 +120,9 @@ def _memory(tensor: Tensor) -> dict[int, int]:
 class Recomputed(torch.autograd.Function):
     """A function whose graph is made where it is differentiated.
 
-    A backward pass that is to be differentiated is such a function itself, and so on.
+    A backward pass that is to be differentiated is such a function itself, and so on. What it takes
+    for a time is given back to the system: results lie in between, and the C library uses few of
+    the gaps between them again, so that it would come to hold several times what is in use.
     """
 
     @staticmethod
@@ -125,7 +130,9 @@ class Recomputed(torch.autograd.Function):
         ctx.function = function
         ctx.others = [None if isinstance(part, Tensor) else part for part in given]
         ctx.save_for_backward(*(part if isinstance(part, Tensor) else None for part in given))
-        return tuple(function(*given))
+        results = tuple(function(*given))
+        give_back(results)
+        return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -134,7 +141,9 @@ class Recomputed(torch.autograd.Function):
         pull: Any = partial(_pulled, ctx.function, ctx.needs_input_grad[1:])
         if torch.is_grad_enabled():
             pull = partial(Recomputed.apply, pull)
-        return None, *pull(*given, *gradients)
+        pulled = pull(*given, *gradients)
+        give_back(pulled)
+        return None, *pulled
 
 
 def _pulled(function: Callable[..., Any], wanted: Sequence[bool], *given: Any) -> list[Any]:
@@ -160,6 +169,17 @@ def _pulled(function: Callable[..., Any], wanted: Sequence[bool], *given: Any) -
             if again and gradient is not None:
                 check_differentiable_again(gradient)
     return pulled
+
+
+def give_back(results: Iterable[Any]) -> None:
+    """Let the C library return to the system what is free beside results, if these are large.
+
+    On a CPU, and where it does so, as glibc does. No setting of the process is changed.
+    """
+    on_cpu = (y.nbytes for y in results if isinstance(y, Tensor) and y.device.type == "cpu")
+    if sum(on_cpu) >= LASTING:
+        with suppress(AttributeError, OSError, TypeError):  # of other C libraries
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def fresh_leaves(given: Sequence[Any]) -> list[Any]:

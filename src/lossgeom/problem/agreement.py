@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,7 @@ ALONE = 1e-3  # of examples alone and in a batch, in single precision
 DIFFERENCES = 1e-3  # of derivatives and finite differences; float32 in a model allows no better
 COARSE = 5e-2  # of such in float32
 USUAL = 1e-8  # norms from here to its inverse are right in float32, where squares may vanish
+PIECE = 2**21  # numbers that are compared at a time
 ROUNDED = {REORDERED: 2e-2, ALONE: 5e-2}  # where autocast rounds
 
 
@@ -49,9 +53,17 @@ def agree_everywhere(
         return False
     if torch.equal(found, expected):
         return True
-    sizes = (expected if among is None else among).detach().abs()
-    largest = sizes.where(sizes.isfinite(), 0).flatten().max() if sizes.numel() else 0.0
-    return torch.allclose(found, expected, rtol=0, atol=tolerance * float(largest), equal_nan=True)
+    sizes = [
+        float(piece.where(piece.isfinite(), 0).abs().max())
+        for piece in _pieces(expected if among is None else among)
+    ]
+    close = partial(torch.allclose, rtol=0, atol=tolerance * max(sizes, default=0), equal_nan=True)
+    return all(map(close, _pieces(found), _pieces(expected)))
+
+
+def _pieces(numbers: Tensor) -> Sequence[Tensor]:
+    """Numbers some at a time, because what is compared may be as large as all else that is held."""
+    return torch.split(numbers.detach().flatten(), PIECE) if numbers.numel() else []
 
 
 def has_nan(numbers: Tensor) -> bool:

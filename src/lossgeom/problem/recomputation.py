@@ -103,33 +103,43 @@ class Checkpoints:
         """Put parameters in their places."""
         return placed([(module, name, pieces[place]) for module, name, place in self.slots])
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """Be in the place of torch's function, whatever a model calls it by, in this thread."""
-        torchs: Any = getattr(checkpoint, "__wrapped__", checkpoint)
-        before, thread = getattr(torchs, OVERRIDE, None), get_ident()
+        return _in_place_of_torchs(lambda: self.call if self.possible else None)
 
-        def instead(
-            function: Callable[..., Any],
-            *args: Any,
-            use_reentrant: bool | None = None,
-            context_fn: Callable[[], Any] = noop_context_fn,
-            **kwargs: Any,
-        ) -> Any:
-            if get_ident() != thread:
-                kwargs |= {"use_reentrant": use_reentrant, "context_fn": context_fn}
-                return (before or torchs)(function, *args, **kwargs)
-            kwargs = {name: value for name, value in kwargs.items() if name not in OPTIONS}
-            if context_fn is noop_context_fn and self.possible:
-                return self.call(function, args, kwargs)
-            with context_fn()[0]:
-                return function(*args, **kwargs)
 
-        setattr(torchs, OVERRIDE, instead)
-        try:
-            yield
-        finally:
-            setattr(torchs, OVERRIDE, before)
+def called_once() -> AbstractContextManager[None]:
+    """Let nothing be computed again in this thread, of a function that counts its calls."""
+    return _in_place_of_torchs(lambda: None)
+
+
+@contextmanager
+def _in_place_of_torchs(calling: Callable[[], Callable[..., Any] | None]) -> Iterator[None]:
+    """Call functions under activation checkpointing in another way, if there is one now."""
+    torchs: Any = getattr(checkpoint, "__wrapped__", checkpoint)
+    before, thread = getattr(torchs, OVERRIDE, None), get_ident()
+
+    def instead(
+        function: Callable[..., Any],
+        *args: Any,
+        use_reentrant: bool | None = None,
+        context_fn: Callable[[], Any] = noop_context_fn,
+        **kwargs: Any,
+    ) -> Any:
+        if get_ident() != thread:
+            kwargs |= {"use_reentrant": use_reentrant, "context_fn": context_fn}
+            return (before or torchs)(function, *args, **kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name not in OPTIONS}
+        if context_fn is noop_context_fn and (call := calling()) is not None:
+            return call(function, args, kwargs)
+        with context_fn()[0]:
+            return function(*args, **kwargs)
+
+    setattr(torchs, OVERRIDE, instead)
+    try:
+        yield
+    finally:
+        setattr(torchs, OVERRIDE, before)
 
 
 class Part:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lossgeom.batches import map_tensors
 from lossgeom.problem import Problem
+from lossgeom.problem.recomputation import called_once
 
 MOVED = 10**6  # numbers that are moved each, or looked at, and of more only some
 FILL = 1e30  # beyond which a number is no activation, but such as -inf in a mask
@@ -69,7 +70,8 @@ class _Alone(nn.Module):
             stand_in.called = 0
         # what is no tensor, such as a cache of keys and values, may be written to
         args, kwargs = map_tensors(given, copy.deepcopy(self.arguments), strict=False)
-        outputs = floating(self.module(*args, **kwargs))
+        with called_once():  # as stand-ins are
+            outputs = floating(self.module(*args, **kwargs))
         if any(stand_in.called != len(stand_in.calls) for stand_in in stand_ins):
             raise ValueError("other modules are called than in the model")
         if not outputs:

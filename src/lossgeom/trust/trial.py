@@ -170,14 +170,22 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     checked.append((names, True))
 
 
-def bytes_of_guard(problem: Problem, batch: Batch, each: float) -> float:
-    """About what a comparison with differences takes, from what the graph of an example saves."""
-    P, few = problem.theta.numel(), min(EXAMPLES, len(batch))
+def bytes_of_guard(problem: Problem, examples: int, each: float, again: float) -> float:
+    """About what a comparison with differences takes.
+
+    Args:
+        problem: whose derivatives are compared.
+        examples: that they are compared on.
+        each: bytes that the graph of an example saves.
+        again: what it would save besides if nothing were computed again, as nothing is here. Calls
+            of modules that are looked at one by one do not hold it together.
+    """
+    P = problem.theta.numel()
     if not problem.check:
         return 0.0
     if P <= WHOLE:
-        return IN_DOUBLE * 8 * P + 4 * few * each
-    return IN_DOUBLE * 8 * largest_piece(problem) + 4 * few * each
+        return IN_DOUBLE * 8 * P + 4 * examples * (each + again)
+    return IN_DOUBLE * 8 * largest_piece(problem) + examples * (4 * each + again)
 
 
 def check_order(problem: Problem, batch: Batch, order: int, rows_will_do: bool = False) -> bool:
