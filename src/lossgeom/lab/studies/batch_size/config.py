@@ -65,6 +65,6 @@ PAPER = Config(
     updates=35_000,
     weight_decay=1e-4,
     varied=10,
-    sgd=replace(SGD, epochs=90, measurements=90),
+    sgd=replace(SGD, epochs=90, measurements=90, measured_on=5_000),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

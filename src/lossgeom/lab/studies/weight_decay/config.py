@@ -54,6 +54,6 @@ PAPER = Config(
     weight_decay=(0.0, 1e-5, 1e-4, 5e-4, 1e-3),
     batch_size=128,
     mediated=100,
-    sgd=replace(SGD, epochs=90, measurements=90),
+    sgd=replace(SGD, epochs=90, measurements=90, measured_on=5_000),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )
