@@ -274,8 +274,8 @@ def mediators(problem: Problem, seed: int) -> Iterator[dict[str, float]]:
 
     Each name holds the number of a layer. That is ``root`` (the norm of C) and, for each layer
     from the first, ``summand_1`` (the largest eigenvalue of its part of the Gauss-Newton matrix),
-    ``tail_jacobian_1`` and ``layer_jacobian_1`` (the norms of what it is made of). Cost: 50 to 100
-    gradients of these examples for a layer.
+    ``tail_jacobian_1`` and ``layer_jacobian_1`` (the norms of what it is made of). Cost: some 30
+    gradients of these examples for a layer, of which one is held at a time.
     """
 
     def sizes(number: int, summand: LayerSummand) -> dict[str, float]:

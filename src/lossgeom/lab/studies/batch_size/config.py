@@ -29,7 +29,8 @@ class Config:
     radius: float = 0.1
     """Radius of the balls on which the variation of the Jacobian is bracketed."""
     varied: int = 100
-    """Examples with such a ball, the first of those to train on."""
+    """Examples with such a ball, the first of those to train on. Each costs some thousand gradients
+    of it."""
     sgd: Sgd = SGD
     """How long training is where epochs are equal."""
     network: Network = NETWORK

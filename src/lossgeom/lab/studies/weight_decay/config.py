@@ -24,7 +24,8 @@ class Config:
     batch_size: int = 50
     """Examples in a batch."""
     mediated: int = 500
-    """Examples on which the mediators are measured, the first of those to train on."""
+    """Examples on which the mediators are measured, the first of those to train on. Those of a
+    layer cost some 30 gradients of them; a batch normalisation counts as a layer, too."""
     sgd: Sgd = SGD
     """How long training is."""
     network: Network = NETWORK
