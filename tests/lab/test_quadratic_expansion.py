@@ -133,10 +133,9 @@ def test_divergence_is_recorded(tmp_path):
     assert 0 < record.manifest["diverged_at"] <= 100
 
 
-def test_images(tmp_path, monkeypatch):
+def test_images(tmp_path):
     """The preset for CIFAR-10 on a few images in the format of the real files."""
     write_cifar10(tmp_path / "data", images=30)
-    monkeypatch.setattr(study.run, "ALL_IMAGES", 30)
     folder = str(tmp_path / "data")
     config = replace(PAPER, folder=folder, examples=2, widths=(4,), steps=2, start=1, every=1)
     run = study.STUDY.plan(config, 1)[2]

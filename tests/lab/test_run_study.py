@@ -106,18 +106,20 @@ def test_the_share_that_is_done_goes_by_steps(tmp_path, config):
 
 def test_the_time_that_is_left(capsys, monkeypatch):
     """From when the first run begins to get on, whatever was done by another process before."""
-    clock = iter([0.0, 60.0, 62.0, 65.0, 66.0])
+    clock = iter([0.0, 60.0, 62.0, 65.0, 66.0, 67.0])
     monkeypatch.setattr("lossgeom.cli.terminal.time.monotonic", lambda: next(clock))
     with study_display() as show:
         show(Progress(4, 1, 0.2))
         show(Progress(4, 1, 0.2))
         show(Progress(4, 2, 0.4, ("a",)))
         show(Progress(4, 3, 0.5, ("b",)))
+        show(Progress(4, 3, 1.0, ("d",), at_end=1))
         show(Progress(4, 4, 1.0, ("c",)))
     assert capsys.readouterr().err.splitlines() == [
         "lossgeom: 1 of 4 runs are finished already",
         "lossgeom: 2 of 4 runs are finished: a",
         "lossgeom: 3 of 4 runs are finished, about 0:00:15 left: b",
+        "lossgeom: 3 of 4 runs are finished, 1 measured at the end: d",
         "lossgeom: 4 of 4 runs are finished, about 0:00:00 left: c",
     ]
 

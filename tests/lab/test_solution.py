@@ -19,6 +19,7 @@ from lossgeom.lab.studies._solution import (
     InUse,
     Recipe,
     gaps,
+    losses,
     mediators,
     solve,
 )
@@ -134,7 +135,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, straight, 
         with pytest.raises(StopError):
             solved(tmp_path / "run", **options)
     record, model, _ = solved(tmp_path / "run", **options)
-    assert started_at == [0, 10]
+    assert started_at == [0, {"in the middle": 10, "at the end": 12}[where]]
     assert values(record) == values(straight[0])
     for here, there in zip(model.parameters(), straight[1].parameters(), strict=True):
         assert torch.equal(here, there)
@@ -182,3 +183,36 @@ def test_what_is_trained_and_what_is_in_use(tmp_path):
     in_use = modes["eval"].loss() - modes["eval"].label_entropy()
     assert ends["train_loss"] == pytest.approx(in_use, rel=1e-4)
     assert InUse("x", Accuracy())(modes["train"]).value == Accuracy()(modes["eval"]).value
+
+
+class Counted(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        Counted.calls += 1
+        return super().forward(x)
+
+
+def test_losses_at_a_point_cost_one_forward_pass():
+    model, (x, y) = Counted(64, 10), few_digits().train
+    batches = [(x[:20], y[:20]), (x[20:], y[20:])]
+    problem = Problem(model, "cross_entropy", batches, label_smoothing=0.1, mode="train")
+    before = Counted.calls
+    found = [metric(problem).value for metric in losses("train_", "cross_entropy")]
+    assert Counted.calls == before + 2
+    plain = Problem(model, "cross_entropy", batches)
+    smooth = problem.in_mode("eval")
+    assert found[0] == smooth.loss() - smooth.label_entropy()
+    assert found[1:] == [plain.loss(), Accuracy()(plain).value]
+
+
+def test_some_examples_are_enough_for_what_is_dear(tmp_path):
+    recipe = replace(RECIPE, epochs=1)
+    record, model, data = solved(tmp_path / "run", recipe, measured_on=5, along=[JACOBIAN])
+    ends = {metric: value for _, metric, value in values(record)}
+    whole = Problem(model, "cross_entropy", [data.train], label_smoothing=0.1)
+    some = whole.take(5)
+    assert ends[SHARPNESS.name] == pytest.approx(lg.sharpness(some).value, rel=1e-2)
+    assert ends[JACOBIAN.name] == pytest.approx(lg.jacobian_norms(some).mean, rel=1e-4)
+    assert ends["train_loss"] == pytest.approx(whole.loss() - whole.label_entropy(), rel=1e-4)
+    assert ends[SHARPNESS.name] != pytest.approx(lg.sharpness(whole).value, rel=0.02)

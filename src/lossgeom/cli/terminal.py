@@ -54,9 +54,11 @@ def study_display() -> Iterator[Callable[[StudyProgress], None]]:
             first = done
             if bar.disable and progress.finished:
                 say(f"{told} already")
+        if progress.at_end:
+            told += f", {progress.at_end} measured at the end"
         if since[1] <= first:
             since = now, done
-        elif done > since[1]:
+        elif done > since[1] and (done < 1 or not progress.at_end):
             left = (now - since[0]) * (1 - done) / (done - since[1])
             told += f", about {timedelta(seconds=round(left))} left"
         bar.update(task, completed=done, told=told, visible=True)

@@ -21,7 +21,12 @@ from lossgeom.curvature.layer_structure import (
     outliers,
     structure_of,
 )
-from lossgeom.curvature.layer_summands import LayerSummand, Mediators, layer_summands
+from lossgeom.curvature.layer_summands import (
+    LayerSummand,
+    Mediators,
+    each_layer_summand,
+    layer_summands,
+)
 from lossgeom.curvature.monte_carlo_fisher import MonteCarloFisher
 from lossgeom.curvature.named_matrix import Matrix, named_matrix
 from lossgeom.curvature.ntk import NTK

@@ -159,7 +159,8 @@ def layer_summands(
     the identity holds for any graph of modules; it is checked for every layer with a random
     vector. The first layer's own input Jacobian is in none of the summands.
 
-    Cost: three forward and two backward passes for each layer, before any product.
+    Cost: three forward and two backward passes for each layer, before any product. Every layer's
+    operators keep what their budgets allow for as long as the layer is held.
 
     Args:
         problem: the loss and where to take it.
@@ -180,26 +181,39 @@ def layer_summands(
     >>> first.name, first.parameters, last.layer_jacobian.shape
     ('0', ('0.weight', '0.bias'), (4, 4))
     """
+    return tuple(each_layer_summand(problem, memory_budget=memory_budget))
+
+
+def each_layer_summand(
+    problem: Problem, *, memory_budget: int = MEMORY_BUDGET
+) -> Iterator[LayerSummand]:
+    """Yield what :func:`layer_summands` returns, layer by layer, each made when it is asked for.
+
+    What one keeps between products can then be let go of before the next one is made.
+    """
     root = OutputRoot(checked_problem(problem))
     guard(problem, problem.first_batch())  # once for all layers
-    found = []
     for modules, name, parameters in parameter_groups(problem):
-        own = problem.with_parameters([glob.escape(parameter) for parameter in parameters])
-        matrix = ConjugateGaussNewton(own, memory_budget=memory_budget)
-        tail, layer = _factors(own, modules, memory_budget)
-        v = drawn(own.theta)
-        holds = agree(tail @ (layer @ v), matrix.jacobian @ v, ALONE)
-        found.append(
-            LayerSummand(
-                name,
-                parameters,
-                matrix,
-                root,
-                tail if holds else None,
-                layer if holds else None,
-            )
-        )
-    return tuple(found)
+        yield _summand(problem, root, modules, name, parameters, memory_budget)
+
+
+def _summand(
+    problem: Problem,
+    root: OutputRoot,
+    modules: Sequence[nn.Module],
+    name: str,
+    parameters: tuple[str, ...],
+    memory_budget: int,
+) -> LayerSummand:
+    """Make that of one layer, with its factors if their product is its Jacobian."""
+    own = problem.with_parameters([glob.escape(parameter) for parameter in parameters])
+    matrix = ConjugateGaussNewton(own, memory_budget=memory_budget)
+    tail, layer = _factors(own, modules, memory_budget)
+    v = drawn(own.theta)
+    holds = agree(tail @ (layer @ v), matrix.jacobian @ v, ALONE)
+    return LayerSummand(
+        name, parameters, matrix, root, tail if holds else None, layer if holds else None
+    )
 
 
 def parameter_groups(problem: Problem) -> Iterator[tuple[list[nn.Module], str, tuple[str, ...]]]:

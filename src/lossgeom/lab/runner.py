@@ -33,12 +33,14 @@ class Progress:
         finished: how many of those are over.
         done: the share of the steps of all runs that are taken, so that a long run counts for more.
         latest: names of the runs that have ended since the last report.
+        at_end: how many have taken their steps, and are measured where these end.
     """
 
     runs: int
     finished: int
     done: float
     latest: tuple[str, ...] = ()
+    at_end: int = 0
 
 
 class FailedRunsError(RuntimeError):
@@ -155,9 +157,10 @@ def _run_missing(
     failed = dict[str, Exception]()
 
     def tell(latest: tuple[str, ...] = ()) -> None:
-        left = sum(steps[name] - _taken(job, steps[name]) for name, job in missing.items())
-        done = 1 - left / sum(steps.values())
-        on_progress(Progress(len(runs), len(runs) - len(missing), done, latest))
+        left = [steps[name] - _taken(job, steps[name]) for name, job in missing.items()]
+        done = 1 - sum(left) / sum(steps.values())
+        finished = len(runs) - len(missing)
+        on_progress(Progress(len(runs), finished, done, latest, left.count(0)))
 
     tell()
     if not missing:

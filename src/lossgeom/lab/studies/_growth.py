@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lossgeom.lab.studies._network import MeasuredOn
 from lossgeom.lab.studies._solution import JACOBIAN_MAX, LOSS, SHARPNESS, TRAIN, Recipe
 from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
 from lossgeom.recording.metric_figures import Panel
@@ -46,6 +47,7 @@ class ConstantRate:
     """How often all examples are gone through."""
     every: int = 50
     """Steps between measurements along training."""
+    measured_on: MeasuredOn = 0
 
     @property
     def recipe(self) -> Recipe:
@@ -56,6 +58,7 @@ class ConstantRate:
         """Raise unless batches have no more examples than there are, and a run measurements."""
         few = 1 <= self.batch_size <= examples
         require(self, few, f"a batch_size of 1 to {examples} examples", "batch_size")
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
         steps = self.recipe.steps(examples)
         require(self, 1 <= self.every <= steps, f"every from 1 to the {steps} steps", "every")
 

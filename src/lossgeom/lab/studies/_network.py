@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lossgeom.lab.datasets import DATASETS, Dataset
 from lossgeom.lab.models import lenet5, mlp, resnet14, resnet18, vgg11
 from lossgeom.lab.studies._study import require
+from lossgeom.problem import Problem
 
 Examples = tuple[Tensor, Tensor]
 CLASSES = 10  # of most data sets
@@ -87,6 +88,14 @@ class NetworkSettings:
 
 
 Network = Annotated[NetworkSettings, tyro.conf.arg(name="")]  # whose flags have no prefix
+MeasuredOn = Annotated[
+    int,
+    tyro.conf.arg(
+        help="Examples that sharpness and Jacobian norms are measured on, at most: the first of "
+        "those to train on; 0 for all. A sharpness costs some 50 gradients of all of them, the "
+        "Jacobian norms 10. On fewer examples the sharpness is larger in the mean."
+    ),
+]
 
 
 def idle_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -203,6 +212,11 @@ def _network(settings: NetworkSettings, data: Dataset, outputs: int, seed: int) 
     made, full = {"resnet14": (resnet14, 16), "resnet18": (resnet18, 64)}[settings.model]
     width = max(1, round(settings.channels * full))
     return made(outputs, width, seed, shape, settings.batch_norm)
+
+
+def on_first(problem: Problem, most: int, examples: int) -> Problem:
+    """The same problem on so many of its examples at most, which are the first; 0 for all."""
+    return problem.take(most) if 0 < most < examples else problem
 
 
 def in_chunks(examples: Examples, size: int) -> list[Examples]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossgeom.curvature import layer_summands
+from lossgeom.batches import Batch
+from lossgeom.curvature import LayerSummand, each_layer_summand
 from lossgeom.estimate import Estimate
 from lossgeom.lab.datasets import Dataset
 from lossgeom.lab.studies._checkpoint import Stateful
-from lossgeom.lab.studies._network import in_chunks
+from lossgeom.lab.studies._network import in_chunks, on_first
 from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.training import (
@@ -96,11 +99,28 @@ class Recipe:
         )  # fmt: skip
 
 
+Further = Callable[[Problem], Iterable[Mapping[str, float]]]
+"""Other numbers of a solution, by their names; what is yielded is recorded before the next."""
+
+
 @dataclass(frozen=True)
 class InUse:
-    """A metric: another one, of the model in use (in eval mode), under a name of its own.
+    """A metric: another one, of the model in use (in eval mode), under a name of its own."""
 
-    Of the loss that the problem has, or of another one.
+    name: str
+    metric: Metric
+
+    def __call__(self, problem: Problem) -> Estimate:
+        """Measure."""
+        return self.metric(problem.in_mode("eval"))
+
+
+@dataclass(frozen=True)
+class OfOutputs:
+    """A metric: another one that looks at nothing but the outputs of the model in use.
+
+    Of the loss that the problem has, or of another one. All of these at a point cost one forward
+    pass together.
     """
 
     name: str
@@ -109,16 +129,33 @@ class InUse:
 
     def __call__(self, problem: Problem) -> Estimate:
         """Measure."""
-        problem = problem.in_mode("eval")
-        return self.metric(problem if self.loss is None else problem.with_loss(as_loss(self.loss)))
+        table = problem.cached(table_of_outputs)
+        return self.metric(table if self.loss is None else table.with_loss(as_loss(self.loss)))
+
+
+@torch.no_grad()
+def table_of_outputs(problem: Problem) -> Problem:
+    """The same losses of a model that looks the outputs up, as they are of the model in use."""
+    here = problem.in_mode("eval")
+
+    def of_batch(batch: Batch) -> tuple[Tensor, Any]:
+        return here.outputs(here.theta, batch), batch.targets
+
+    outputs, targets = zip(*here.over_batches(of_batch), strict=True)
+    places = torch.arange(sum(map(len, outputs))).split([*map(len, outputs)])
+    table = nn.Embedding.from_pretrained(torch.cat(outputs), freeze=False)
+    return Problem(
+        table, problem.criterion, list(zip(places, targets, strict=True)), mode="eval"
+    )  # fmt: skip
 
 
 TRAIN, TEST = "train_", "test_"
 LOSS, LABEL_LOSS, ACCURACY = "loss", "label_loss", "accuracy"  # of either set, after its prefix
 GAP, LABEL_GAP = "gap", "label_gap"
 NOISY = (  # for glossaries
-    "With label noise, which only the examples to train on have, it is no generalisation gap: the "
-    "two losses are then of different tasks."
+    "With --label-noise, which only the labels to train on have, it is no generalisation gap: the "
+    "two losses are of different tasks, and that to train on is the larger one until the noise is "
+    "fitted. Compare the losses or accuracies on the examples to test on then; runs.csv has them."
 )
 SHARPNESS = Sharpness(tol=0.01)  # an eigenvalue is then good to about four digits
 JACOBIAN, JACOBIAN_MAX = JacobianNorm(over="mean"), JacobianNorm(over="max")
@@ -137,11 +174,11 @@ def losses(examples: str, loss: str) -> tuple[Metric, ...]:
     smoothing; and that of the labels without smoothing, whose least value is 0, too.
     """
     if loss != "cross_entropy":
-        return (InUse(examples + LOSS, Loss()),)
+        return (OfOutputs(examples + LOSS, Loss()),)
     return (
-        InUse(examples + LOSS, Loss(minus_label_entropy=True)),
-        InUse(examples + LABEL_LOSS, Loss(), loss),
-        InUse(examples + ACCURACY, Accuracy()),
+        OfOutputs(examples + LOSS, Loss(minus_label_entropy=True)),
+        OfOutputs(examples + LABEL_LOSS, Loss(), loss),
+        OfOutputs(examples + ACCURACY, Accuracy()),
     )
 
 
@@ -154,10 +191,11 @@ def solve(
     seed: int,
     chunk: int,
     every: int,
+    measured_on: int = 0,
     loss: str = "cross_entropy",
     along: Sequence[Metric] = (),
     at_end: Sequence[Metric] = AT_END,
-    further: Callable[[Problem], Mapping[str, float]] = lambda problem: {},  # noqa: ARG005
+    further: Further = lambda problem: (),  # noqa: ARG005
 ) -> None:
     r"""Train a network in place, going on where its record stopped, and measure the solution.
 
@@ -174,21 +212,25 @@ def solve(
         seed: of batches, and of what regularisers draw.
         chunk: examples to go through at a time, in measuring.
         every: steps between measurements along training.
+        measured_on: examples to train on that ``along`` and ``at_end`` are measured on, at most;
+            0 for all.
         loss: by its name.
         along: what else is measured along training.
         at_end: what is measured after the last step, if training gets there.
-        further: other numbers that are, by their names.
+        further: yields other numbers that are, by their names.
     """
     steps = recipe.steps(len(data.train[0]))
     settings: dict[str, Any] = {"label_smoothing": recipe.label_smoothing, "mode": "train"}
     trained, held_out = (
         Problem(model, loss, in_chunks(part, chunk), **settings) for part in (data.train, data.test)
     )
+    few = on_first(trained, measured_on, len(data.train[0]))
     due = {*range(0, steps, every), steps}
     trackers = (
-        Tracker(trained, [*losses(TRAIN, loss), *along], record, due),
+        Tracker(trained, losses(TRAIN, loss), record, due),
+        *([Tracker(few, along, record, due)] if along else []),
         Tracker(held_out, losses(TEST, loss), record, due),
-        Tracker(trained, at_end, record, [steps]),
+        Tracker(few, at_end, record, [steps]),
     )
     record.update(data=data.scaling)
     record.describe(ForReport(planned_at_end=tuple(metric.name for metric in at_end)))
@@ -197,7 +239,8 @@ def solve(
         for tracker in trackers:
             tracker(step)
         if step == steps:
-            append_missing(record, step, {**gaps(record), **further(trained.refreshed())})
+            for numbers in chain([gaps(record)], further(trained.refreshed())):
+                append_missing(record, step, numbers)
 
     optimizers = recipe.optimizers(model)
     training = partial(
@@ -226,21 +269,22 @@ def gaps(record: Record) -> dict[str, float]:
     }
 
 
-def mediators(problem: Problem, seed: int) -> dict[str, float]:
-    r"""The mediators of :func:`lossgeom.layer_summands`, by names of which each holds a layer's.
+def mediators(problem: Problem, seed: int) -> Iterator[dict[str, float]]:
+    r"""Yield, layer by layer, the mediators of :func:`lossgeom.layer_summands`, by their names.
 
-    That is ``root`` (the norm of C) and, for each layer from the first, ``summand_1`` (the largest
-    eigenvalue of its part of the Gauss-Newton matrix), ``tail_jacobian_1`` and
-    ``layer_jacobian_1`` (the norms of what it is made of).
+    Each name holds the number of a layer. That is ``root`` (the norm of C) and, for each layer
+    from the first, ``summand_1`` (the largest eigenvalue of its part of the Gauss-Newton matrix),
+    ``tail_jacobian_1`` and ``layer_jacobian_1`` (the norms of what it is made of). Cost: some 30
+    gradients of these examples for a layer, of which one is held at a time.
     """
-    layers = [
-        layer.mediators(tol=0.01, max_matvecs=50, seed=seed) for layer in layer_summands(problem)
-    ]
-    found = {"root": layers[0].root.value}
-    for number, layer in enumerate(layers, 1):
-        found |= {
+
+    def sizes(number: int, summand: LayerSummand) -> dict[str, float]:
+        layer = summand.mediators(tol=0.01, max_matvecs=50, seed=seed)
+        root = {"root": layer.root.value} if number == 1 else {}  # it is that of all layers
+        return root | {
             f"summand_{number}": layer.eigenvalue.value,
             f"tail_jacobian_{number}": layer.tail_jacobian.value,
             f"layer_jacobian_{number}": layer.layer_jacobian.value,
         }
-    return found
+
+    yield from map(sizes, count(1), each_layer_summand(problem))  # which holds one at a time

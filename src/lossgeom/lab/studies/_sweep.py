@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from lossgeom.lab import statistics as stats
-from lossgeom.lab.studies._network import build
+from lossgeom.lab.studies._network import MeasuredOn, build
 from lossgeom.lab.studies._solution import (
     ACCURACY,
     COMPARED,
@@ -20,17 +20,16 @@ from lossgeom.lab.studies._solution import (
     NOISY,
     SHARPNESS,
     TRAIN,
+    Further,
     solve,
 )
 from lossgeom.lab.studies._study import SeedRecords, SeedRun, require
-from lossgeom.problem import Problem
 from lossgeom.recording.claim import Claim, Interval
 from lossgeom.recording.ended import last_values
 from lossgeom.recording.metric_figures import Outcome, Pair, Scatter
 from lossgeom.recording.record import Record
 
 Place = tuple[Any, ...]
-Further = Callable[[Problem], Mapping[str, float]]
 
 NAMES = {  # in the names of claims, and in their statements
     SHARPNESS.name: ("sharpness", "sharpness"),
@@ -45,8 +44,8 @@ BEATS: Interval = (0.05, math.inf)  # what one rank correlation is larger by tha
 GLOSSARY = (
     "The gap is the difference between the losses on the examples to test on and on those to train "
     f"on. {NOISY} The Jacobian norm is the spectral norm of the Jacobian of the outputs in the "
-    "inputs, in the mean over the examples to train on; sharpness is the largest eigenvalue of the "
-    "Hessian of the loss in the parameters."
+    "inputs, in the mean over the examples to train on, or over the first measured_on of them; "
+    "sharpness is the largest eigenvalue of the Hessian of the loss in the parameters."
 )
 
 # What the report draws of the studies that are like figures 2 to 4 of the paper
@@ -202,10 +201,12 @@ class SgdSettings:
     """How much of the last steps is kept in a step."""
     measurements: int = 5
     """Measurements along training."""
+    measured_on: MeasuredOn = 0
 
     def __post_init__(self) -> None:
         names = "epochs", "measurements"
         require(self, min(self.epochs, self.measurements) >= 1, "1 or more", *names)
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
 
 
 SGD = SgdSettings()
@@ -215,7 +216,7 @@ Sgd = Annotated[SgdSettings, tyro.conf.arg(name="")]  # whose flags have no pref
 def train_and_measure(
     run: SeedRun[Any],
     record: Record,
-    further: Further = lambda problem: {},  # noqa: ARG005
+    further: Further = lambda problem: (),  # noqa: ARG005
 ) -> None:
     """Train by the recipe of a run, and measure the solution."""
     study, network = run.study, run.study.network
@@ -224,7 +225,7 @@ def train_and_measure(
     every = -(-recipe.steps(network.examples) // study.sgd.measurements)
     solve(
         recipe, model, data, record, seed=run.seed, chunk=network.chunk, every=every,
-        further=further,
+        measured_on=study.sgd.measured_on, further=further,
     )  # fmt: skip
 
 

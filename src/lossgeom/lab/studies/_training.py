@@ -54,13 +54,16 @@ def train(
         first = facts["step"]
     step = first
     for step in training(first=first):
+        last = step == steps
+        if last and step > first:  # what is measured there may take long
+            record.save_arrays("checkpoint", arrays_of(model, optimizers, others), step=step)
         at_step(step)
         if reached(step):
             record.describe(ForReport(planned_steps=tuple(range(0, step + 1, every))))
             return "finished"
         if diverged(step):
             break
-        if step % (SAVE_EVERY * every) == 0:
+        if step % (SAVE_EVERY * every) == 0 and not last:
             record.save_arrays("checkpoint", arrays_of(model, optimizers, others), step=step)
     else:
         if step == steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import Network, NetworkSettings
+from lossgeom.lab.studies._network import MeasuredOn, Network, NetworkSettings
 from lossgeom.lab.studies._study import require
 
 # Whether a run has batch normalisation, and whether its learning rate is one that reaches 2 / lr.
@@ -35,6 +35,7 @@ class Config:
     """Steps of gradient descent."""
     every: int = 16
     """Steps between measurements."""
+    measured_on: MeasuredOn = 0
     network: Network = NETWORK
     """Data and model, which is trained with batch normalisation and without."""
 
@@ -46,6 +47,7 @@ class Config:
         increasing = len(levels) >= 3 and list(levels) == sorted(set(levels))
         require(self, increasing, "three or more increasing levels", "label_smoothing")
         require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
         require(self.network, self.network.model != "lenet5", "a model that may have it", "model")
 
     def rate(self, kind: str) -> float:
@@ -69,5 +71,6 @@ PAPER = Config(
     label_smoothing=(0.0, 0.1, 0.25, 0.5, 0.75),
     steps=1000,
     every=20,
+    measured_on=5_000,
     network=replace(NETWORK, data="cifar10", examples=50_000, model="vgg11", chunk=500),
 )

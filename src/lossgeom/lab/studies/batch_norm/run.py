@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from lossgeom.lab.studies._network import Examples, build, in_chunks
+from lossgeom.lab.studies._network import Examples, build, in_chunks, on_first
 from lossgeom.lab.studies._solution import JACOBIAN, SHARPNESS, SOFTMAX_JACOBIAN, InUse
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
@@ -41,18 +41,24 @@ def run(run: SeedRun[Config], record: Record) -> None:
         )
         for each in (model, twin)
     )  # fmt: skip
-    metrics: list[Metric] = [LOSS, SHARPNESS, JACOBIAN]
-    metrics += [SOFTMAX_JACOBIAN] if at_edge else []
-    tracker = Tracker(here, metrics, record, study.every, {SHARPNESS.name: 2 / lr})
+    some, there = (
+        on_first(each, study.measured_on, study.network.examples) for each in (here, there)
+    )
+    metrics: list[Metric] = [SHARPNESS, JACOBIAN, *([SOFTMAX_JACOBIAN] if at_edge else [])]
+    trackers = (
+        Tracker(here, [LOSS], record, study.every),
+        Tracker(some, metrics, record, study.every, {SHARPNESS.name: 2 / lr}),
+    )
     two_modes = normed and at_edge  # which statements compare there
     late = range(0, study.steps + 1, study.every)[study.early :]
-    in_eval_mode = Tracker(here, [EVAL_SHARPNESS], record, late)
+    in_eval_mode = Tracker(some, [EVAL_SHARPNESS], record, late)
     of_batches = Tracker(there, [BATCH_JACOBIAN], record, study.every)
     record.update(data=data.scaling)
     record.describe(ForReport(planned_at_end=(EVAL_SHARPNESS.name,) * two_modes))
 
     def at_step(step: int) -> None:
-        tracker(step)
+        for tracker in trackers:
+            tracker(step)
         if two_modes and step % study.every == 0:
             in_eval_mode(step)
             take_statistics(twin, model, batches)

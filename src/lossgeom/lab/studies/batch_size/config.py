@@ -29,7 +29,8 @@ class Config:
     radius: float = 0.1
     """Radius of the balls on which the variation of the Jacobian is bracketed."""
     varied: int = 100
-    """Examples with such a ball, the first of those to train on."""
+    """Examples with such a ball, the first of those to train on. Each costs some thousand gradients
+    of it."""
     sgd: Sgd = SGD
     """How long training is where epochs are equal."""
     network: Network = NETWORK
@@ -65,6 +66,6 @@ PAPER = Config(
     updates=35_000,
     weight_decay=1e-4,
     varied=10,
-    sgd=replace(SGD, epochs=90, measurements=90),
+    sgd=replace(SGD, epochs=90, measurements=90, measured_on=5_000),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._sweep import train_and_measure
 from lossgeom.lab.studies.batch_size.config import Config
@@ -16,12 +18,12 @@ def run(run: SeedRun[Config], record: Record) -> None:
     """Train, and measure the solution; at the largest learning rate the local variation, too."""
     study = run.study
 
-    def variation(problem: Problem) -> dict[str, float]:
-        """Both sides of it, in the mean over examples."""
+    def variation(problem: Problem) -> Iterator[dict[str, float]]:
+        """Yield both sides of it, in the mean over examples."""
         if run.place["lr"] < study.lr[-1]:
-            return {}
+            return
         some = problem.in_mode("eval").take(study.varied)
         bracket = local_variation(some, study.radius, seed=run.seed)
-        return {FOUND: bracket.lower.mean().item(), CERTIFIED: bracket.upper.mean().item()}
+        yield {FOUND: bracket.lower.mean().item(), CERTIFIED: bracket.upper.mean().item()}
 
     train_and_measure(run, record, variation)

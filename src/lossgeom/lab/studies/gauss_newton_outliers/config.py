@@ -29,6 +29,9 @@ class Config:
     """Steps to train; shuffled labels need more of them than real ones."""
     every: int = 20
     """Steps between measurements."""
+    measured_on: int = 0
+    """Examples that eigenvalues are measured on, at most: the first of those to train on; 0 for
+    all. The pairs of both matrices cost some 500 gradients of all of them, a density 200."""
     pairs: int = 20
     """Largest eigenpairs among which outliers are looked for."""
     probes: int = 10
@@ -41,6 +44,7 @@ class Config:
     def __post_init__(self) -> None:
         require(self, 0 < self.lr < math.inf, "lr > 0", "lr")
         require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
         whole = self.steps % self.every == 0
         require(self, whole, "steps a multiple of every", "every", "steps")
         enough = self.pairs >= 2 * MOST
@@ -56,6 +60,7 @@ PAPER = Config(
     lr=0.08,
     steps=4000,
     every=100,
+    measured_on=5_000,
     probes=2,
     network=replace(NETWORK, data="cifar10", examples=50_000, model="vgg11"),
 )

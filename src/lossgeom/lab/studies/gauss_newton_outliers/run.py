@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossgeom.curvature import GaussNewton, Hessian, Residual
 from lossgeom.estimate import Estimate
-from lossgeom.lab.studies._network import build, in_chunks
+from lossgeom.lab.studies._network import build, in_chunks, on_first
 from lossgeom.lab.studies._study import FIRST_SEED, SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.gauss_newton_outliers.config import (
@@ -24,7 +24,7 @@ from lossgeom.lab.studies.gauss_newton_outliers.config import (
 from lossgeom.lab.studies.gauss_newton_outliers.outliers import Tops, overlap
 from lossgeom.lab.training import gradient_descent
 from lossgeom.linalg import spectral_density, top_eigenpairs
-from lossgeom.metrics import Accuracy, Loss, Metric
+from lossgeom.metrics import Accuracy, Loss
 from lossgeom.problem import Problem
 from lossgeom.recording.drawings import save_drawing
 from lossgeom.recording.for_report import ForReport, Spectra
@@ -44,16 +44,20 @@ def run(run: SeedRun[Config], record: Record) -> None:
         targets = targets[torch.randperm(len(targets), generator=generator)]
     batches = in_chunks((inputs, targets), study.network.chunk)
     problem = Problem(model, "cross_entropy", batches, mode="train")
-    metrics: list[Metric] = [Loss(), Accuracy()]
-    metrics += [Comparison(name, study.pairs) for name in ("outliers", "overlap", "difference")]
-    tracker = Tracker(problem, metrics, record, study.every, thresholds={"outliers": MOST})
+    some = on_first(problem, study.measured_on, study.network.examples)
+    compared = [Comparison(name, study.pairs) for name in ("outliers", "overlap", "difference")]
+    trackers = (
+        Tracker(problem, [Loss(), Accuracy()], record, study.every),
+        Tracker(some, compared, record, study.every, thresholds={"outliers": MOST}),
+    )
     record.update(data=data.scaling)
     record.describe(ForReport(spectra=tuple(map(array_name, POINTS))))
 
     def at_step(step: int) -> None:
-        tracker(step)
+        for tracker in trackers:
+            tracker(step)
         for point in reached(record, step, study.steps):
-            save_spectra(problem.refreshed(), run, record, point, step)
+            save_spectra(some.refreshed(), run, record, point, step)
 
     training = partial(
         gradient_descent, model, problem.criterion, batches, lr=study.lr, steps=study.steps

@@ -19,6 +19,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
     model, data = build_with_indicators(network, run.seed, centred=True)
     solve(
         study.training.recipe, model, data, record, seed=run.seed, chunk=network.chunk,
-        every=study.training.every, loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX),
-        at_end=(JACOBIAN,), further=lambda problem: mediators(problem.take(few), run.seed),
+        every=study.training.every, measured_on=study.training.measured_on,
+        loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,),
+        further=lambda problem: mediators(problem.take(few), run.seed),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from lossgeom.estimate import Estimate
 from lossgeom.lab.regularizers import JacobianNorm, NotPositiveError, WarmSharpness, hold
 from lossgeom.lab.statistics import mean
 from lossgeom.lab.studies._network import build_with_indicators, in_chunks
-from lossgeom.lab.studies._solution import ACCURACY, LOSS, SHARPNESS, TEST, TRAIN, InUse
+from lossgeom.lab.studies._solution import ACCURACY, LOSS, SHARPNESS, TEST, TRAIN, OfOutputs
 from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
@@ -45,8 +45,8 @@ class SquaredJacobian:
 
 
 JACOBIAN = SquaredJacobian()
-TRAIN_LOSS, TEST_LOSS = (InUse(examples + LOSS, Loss()) for examples in (TRAIN, TEST))
-TEST_ACCURACY = InUse(TEST + ACCURACY, Accuracy())
+TRAIN_LOSS, TEST_LOSS = (OfOutputs(examples + LOSS, Loss()) for examples in (TRAIN, TEST))
+TEST_ACCURACY = OfOutputs(TEST + ACCURACY, Accuracy())
 ON_TRAIN: tuple[Metric, ...] = (TRAIN_LOSS, JACOBIAN, SHARPNESS)
 ON_TEST: tuple[Metric, ...] = (TEST_LOSS, TEST_ACCURACY)
 GAP, TEST_ERROR = "gap", "test error"  # means, as those that follow

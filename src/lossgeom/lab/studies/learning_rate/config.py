@@ -48,6 +48,6 @@ PAPER = Config(
     batch_size=(64, 128, 256),
     lr=(0.01, 0.02, 0.05, 0.1, 0.2),
     weight_decay=1e-4,
-    sgd=replace(SGD, epochs=90, measurements=90),
+    sgd=replace(SGD, epochs=90, measurements=90, measured_on=5_000),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import Network, NetworkSettings
+from lossgeom.lab.studies._network import MeasuredOn, Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
 from lossgeom.lab.training.schedules import cosine, step_decay
@@ -33,6 +33,10 @@ class Config:
     """How often all examples are gone through; a half of them before a step of the rate."""
     measured: int = 10
     """How often it is measured along training."""
+    measured_on: MeasuredOn = 0
+    parameter_jacobians: int = 0
+    """Examples that norms of Jacobians in the parameters are measured on, at most: the first; 0 for
+    all. But for an mlp, they are taken one by one: of one the 10 gradients, with all parameters."""
     network: Network = NETWORK
     """Data and model."""
 
@@ -40,6 +44,8 @@ class Config:
         require(self, 0 < self.lr < math.inf, "lr > 0", "lr")
         require(self, 0 < self.decay < 1, "0 < decay < 1", "decay")
         require(self, 0 < self.weight_decay < math.inf, "weight_decay > 0", "weight_decay")
+        few = ("measured_on", "parameter_jacobians")
+        require(self, all(getattr(self, each) >= 0 for each in few), "0 or more", *few)
         counts = ("epochs", "measured", "batch_size")
         require(self, all(getattr(self, each) >= 1 for each in counts), "at least 1", *counts)
         fits = self.batch_size <= self.network.examples
@@ -76,5 +82,7 @@ PAPER = Config(
     batch_size=128,
     epochs=90,
     measured=30,
+    measured_on=5_000,
+    parameter_jacobians=100,
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from lossgeom.bounds import input_gradient_bounds, stable_trace
-from lossgeom.lab.studies._network import build, build_with_indicators
+from lossgeom.estimate import Estimate
+from lossgeom.lab.studies._network import build, build_with_indicators, on_first
 from lossgeom.lab.studies._solution import JACOBIAN, solve
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies.learning_rate_decay.config import CONSTANT, MOMENTUM, SQUARED, Config
-from lossgeom.metrics import ParameterJacobianNorm
+from lossgeom.metrics import Metric, ParameterJacobianNorm
 from lossgeom.problem import Problem
 from lossgeom.recording.record import Record
 from lossgeom.smoothness import sobolev_seminorms
 
 PARAMETER_JACOBIAN = ParameterJacobianNorm(over="mean")
+
+
+@dataclass(frozen=True)
+class OnFirst:
+    """A metric: another one, of so many examples at most, which are the first; 0 for all."""
+
+    metric: Metric
+    most: int
+    examples: int
+
+    @property
+    def name(self) -> str:
+        """That of the other one."""
+        return self.metric.name
+
+    def __call__(self, problem: Problem) -> Estimate:
+        """Measure."""
+        return self.metric(on_first(problem, self.most, self.examples))
+
+
 TRACE, PROMISED_TRACE = "gauss_newton_trace", "promised_trace"
 G_X, PROMISED_G_X = "g_x", "promised_g_x"
 
@@ -31,13 +53,19 @@ def run(run: SeedRun[Config], record: Record) -> None:
     recipe = study.recipe(**run.place)
     lr = recipe.lr * (1 if run.place["schedule"] in CONSTANT else study.decay)  # at the end
 
-    def promises(problem: Problem) -> dict[str, float]:
-        return promised(problem.in_mode("eval"), lr, study) if squared else {}
+    examples = study.network.examples
+    there = min(study.measured_on or examples, examples)
+    parameter_jacobian = OnFirst(PARAMETER_JACOBIAN, study.parameter_jacobians, there)
+
+    def promises(problem: Problem) -> list[dict[str, float]]:
+        some = on_first(problem, study.measured_on, examples).in_mode("eval")
+        return [promised(some, lr, study)] if squared else []
 
     solve(
         recipe, model, data, record, seed=run.seed, chunk=study.network.chunk,
-        every=study.every, loss="squared_error" if squared else "cross_entropy",
-        along=(JACOBIAN, PARAMETER_JACOBIAN), further=promises,
+        every=study.every, measured_on=study.measured_on,
+        loss="squared_error" if squared else "cross_entropy",
+        along=(JACOBIAN, parameter_jacobian), further=promises,
     )  # fmt: skip
 
 

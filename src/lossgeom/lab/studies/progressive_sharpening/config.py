@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lossgeom.lab.studies._network import Network, NetworkSettings
+from lossgeom.lab.studies._network import MeasuredOn, Network, NetworkSettings
 from lossgeom.lab.studies._study import require
 
 NETWORK = NetworkSettings(widths=(48, 48, 48), activation="gelu")
@@ -25,6 +25,7 @@ class Config:
     """Steps at lr; at small_lr as many more as it is smaller."""
     every: int = 8
     """Steps between measurements at lr; at small_lr as many more."""
+    measured_on: MeasuredOn = 0
     network: Network = NETWORK
     """Data and model."""
 
@@ -36,6 +37,7 @@ class Config:
         increasing = list(levels) == sorted(set(levels))
         require(self, increasing, "increasing levels", "label_smoothing")
         require(self, 1 <= self.every <= self.steps, "1 <= every <= steps", "every", "steps")
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
 
     def rhythm(self, lr: float) -> tuple[int, int]:
         """Steps, and steps between measurements, for the same training time lr * step."""
@@ -51,5 +53,6 @@ PAPER = Config(
     label_smoothing=(0.0, 0.1, 0.25, 0.5, 0.75),
     steps=1000,
     every=20,
+    measured_on=5_000,
     network=replace(NETWORK, data="cifar10", examples=50_000, model="vgg11"),
 )

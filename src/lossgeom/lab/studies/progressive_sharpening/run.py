@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from lossgeom.lab.studies._network import build, in_chunks
+from lossgeom.lab.studies._network import build, in_chunks, on_first
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
 from lossgeom.lab.studies.progressive_sharpening.config import Config
@@ -17,8 +17,9 @@ from lossgeom.recording.tracker import Tracker
 LOSS = Loss(minus_label_entropy=True)
 SHARPNESS = Sharpness(tol=0.01)  # an eigenvalue is then good to about four digits
 JACOBIAN = JacobianNorm(outputs="softmax", over="max")
-METRICS: tuple[Metric, ...] = (
-    LOSS, Accuracy(), SHARPNESS, JACOBIAN, JacobianNorm(outputs="softmax", over="mean"),
+ON_ALL: tuple[Metric, ...] = (LOSS, Accuracy())
+ON_SOME: tuple[Metric, ...] = (
+    SHARPNESS, JACOBIAN, JacobianNorm(outputs="softmax", over="mean"),
 )  # fmt: skip
 
 
@@ -31,7 +32,15 @@ def run(run: SeedRun[Config], record: Record) -> None:
     problem = Problem(
         model, "cross_entropy", batches, label_smoothing=smoothing, mode="train"
     )  # fmt: skip
-    tracker = Tracker(problem, METRICS, record, every, thresholds={SHARPNESS.name: 2 / lr})
+    some = on_first(problem, run.study.measured_on, network.examples)
+    trackers = (
+        Tracker(problem, ON_ALL, record, every),
+        Tracker(some, ON_SOME, record, every, thresholds={SHARPNESS.name: 2 / lr}),
+    )
     record.update(data=data.scaling)
     training = partial(gradient_descent, model, problem.criterion, batches, lr=lr, steps=steps)
-    record.finish(train(model, record, training, steps=steps, every=every, at_step=tracker))
+    ended = train(
+        model, record, training, steps=steps, every=every,
+        at_step=lambda step: [tracker(step) for tracker in trackers],
+    )  # fmt: skip
+    record.finish(ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from lossgeom.quadratic import (
 from lossgeom.recording.for_report import ForReport
 from lossgeom.recording.record import Record
 
-ALL_DIGITS, ALL_IMAGES = 1796, 50_000  # out of which the two classes are taken
+ALL_DIGITS = 1796  # out of which the two classes are taken
 
 
 def run(run: SeedRun[Config], record: Record) -> None:
@@ -65,7 +66,9 @@ def two_classes(config: Config, seed: int) -> tuple[Tensor, Tensor]:
         inputs, labels = digits(ALL_DIGITS, seed).train
     else:
         where = {"folder": config.folder} if config.folder else {}
-        inputs, labels = DATASETS[config.data](ALL_IMAGES, seed, **where).train
+        load = partial(DATASETS[config.data], classes=config.classes, **where)
+        inputs, places = load(config.examples, seed).train
+        labels = torch.tensor(config.classes)[places]
     chosen = torch.isin(labels, torch.tensor(config.classes)).nonzero()[: config.examples, 0]
     if len(chosen) < config.examples:
         raise ValueError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lossgeom.lab.regularizers import crop_and_flip, jacobian_norm, mixup
-from lossgeom.lab.studies._network import POINTS, Network, NetworkSettings
+from lossgeom.lab.studies._network import POINTS, MeasuredOn, Network, NetworkSettings
 from lossgeom.lab.studies._solution import Recipe
 from lossgeom.lab.studies._study import require
 from lossgeom.lab.studies._sweep import increase
@@ -48,6 +48,7 @@ class Config:
     """Batch size of all other runs."""
     epochs: int = 100
     """How often all examples are gone through."""
+    measured_on: MeasuredOn = 0
     decay: float = 0.1
     """Factor on the learning rate in the second half of training."""
     shift: int = 1
@@ -70,6 +71,7 @@ class Config:
         require(self, fits, f"1 to {self.network.examples} examples", "common_batch")
         require(self, 0 < self.decay <= 1, "0 < decay <= 1", "decay")
         require(self, self.epochs >= 1, "at least 1", "epochs")
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
         images = self.network.data not in POINTS
         require(self.network, images, "images, which are augmented", "data")
 
@@ -114,6 +116,7 @@ PAPER = Config(
     batch_size=(32, 512),
     common_batch=128,
     epochs=90,
+    measured_on=5_000,
     shift=4,
     flip=True,
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),

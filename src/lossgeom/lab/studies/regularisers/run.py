@@ -19,7 +19,7 @@ def run(run: SeedRun[Config], record: Record) -> None:
     model, data = build(network, run.seed)
     solve(
         run.study.recipe(**run.place), model, as_images(data), record, seed=run.seed,
-        chunk=network.chunk, every=steps(run),  # at both ends
+        chunk=network.chunk, every=steps(run), measured_on=run.study.measured_on,  # at both ends
     )  # fmt: skip
 
 

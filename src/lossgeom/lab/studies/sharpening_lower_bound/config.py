@@ -32,6 +32,9 @@ class Config:
     """Steps on the interval, and on images."""
     every: int = 100
     """Steps between measurements."""
+    measured_on: int = 0
+    """Images that everything is measured on, at most: the first of those to train on; 0 for all.
+    Jacobian norms cost 10 gradients of all of them, and the bound the distances of all pairs."""
     network: Network = NETWORK
     """Model and data of the images."""
 
@@ -47,6 +50,7 @@ class Config:
         require(self, all(0 < getattr(self, n) < math.inf for n in rates), "rates > 0", *rates)
         whole = self.steps % self.every == 0 < self.steps
         require(self, whole, "steps a multiple of every", "steps", "every")
+        require(self, self.measured_on >= 0, "0 or more", "measured_on")
 
 
 # The paper evaluates no bound. Of its first figure are the images, the model and the levels.
@@ -56,5 +60,6 @@ PAPER = Config(
     image_lr=1e-3,
     steps=10_000,
     every=200,
+    measured_on=5_000,
     network=replace(NETWORK, data="cifar10", examples=50_000, model="vgg11"),
 )

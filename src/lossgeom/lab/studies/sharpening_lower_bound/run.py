@@ -9,6 +9,7 @@ import torch
 from torch.optim import Adam
 
 from lossgeom.bounds import Cube, jacobian_from_separation
+from lossgeom.lab.studies._network import in_chunks, on_first
 from lossgeom.lab.studies._stages import append_missing
 from lossgeom.lab.studies._study import SeedRun
 from lossgeom.lab.studies._training import train
@@ -35,16 +36,21 @@ def run(run: SeedRun[Config], record: Record) -> None:
     """Train with Adam, and measure on the training set."""
     study = run.study
     model, examples = task_of(run)
-    problem = Problem(model, kl, [examples])
-    lr = study.lr if run.place["task"] == INTERVAL else study.image_lr
+    batches, some, lr = [examples], examples, study.lr
+    if run.place["task"] != INTERVAL:
+        batches, lr = in_chunks(examples, study.network.chunk), study.image_lr
+        if study.measured_on:
+            inputs, targets = examples
+            some = inputs[: study.measured_on], targets[: study.measured_on]
+    problem = on_first(Problem(model, kl, batches), len(some[0]), len(examples[0]))
     adam = Adam([p for p in model.parameters() if p.requires_grad], lr)
 
     def at_step(step: int) -> None:
         last = named(WITHOUT_FIT, run.place["task"])
         if step % study.every == 0 and (step, last) not in record.measured:
-            append_missing(record, step, measured(run, problem.refreshed(), examples))
+            append_missing(record, step, measured(run, problem.refreshed(), some))
 
-    training = partial(optimize, model, kl, [examples], optimizers=[adam], steps=study.steps)
+    training = partial(optimize, model, kl, batches, optimizers=[adam], steps=study.steps)
     ended = train(
         model, record, training,
         steps=study.steps, every=study.every, at_step=at_step, optimizers=[adam],
@@ -60,7 +66,8 @@ def measured(run: SeedRun[Config], problem: Problem, examples: Examples) -> dict
     """
     inputs, targets = examples
     with torch.no_grad():
-        costs = divergences(problem.outputs(problem.theta, problem.first_batch()), targets)
+        outputs = problem.over_batches(lambda batch: problem.outputs(problem.theta, batch))
+    costs = divergences(torch.cat(outputs), targets)
     fit = math.sqrt(max(costs.max().item(), 0.0))
     if run.place["task"] == INTERVAL:
         upper = local_variation_upper(problem, Cube(1).radius(len(inputs), EPSILON))

@@ -45,7 +45,8 @@ def images(run: SeedRun[Config]) -> tuple[nn.Module, Examples]:
     """Images and their classes."""
     model, data = build(run.study.network, run.seed)
     inputs, labels = data.train
-    return nn.Sequential(model, nn.Softmax(1)), (inputs, nn.functional.one_hot(labels).to(inputs))
+    targets = nn.functional.one_hot(labels, data.classes).to(inputs)
+    return nn.Sequential(model, nn.Softmax(1)), (inputs, targets)
 
 
 def divergences(p: Float[Tensor, "N C"], targets: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:

@@ -24,7 +24,8 @@ def run(run: SeedRun[Config], record: Record) -> None:
     solve(
         study.training.recipe, model, moved(data, scale) if shifted else data, record,
         seed=run.seed, chunk=network.chunk, every=study.training.every,
-        loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,),
+        measured_on=study.training.measured_on, loss="squared_error",
+        along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,),
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ class Config:
     batch_size: int = 50
     """Examples in a batch."""
     mediated: int = 500
-    """Examples on which the mediators are measured, the first of those to train on."""
+    """Examples on which the mediators are measured, the first of those to train on. Those of a
+    layer cost some 30 gradients of them; a batch normalisation counts as a layer, too."""
     sgd: Sgd = SGD
     """How long training is."""
     network: Network = NETWORK
@@ -54,6 +55,6 @@ PAPER = Config(
     weight_decay=(0.0, 1e-5, 1e-4, 5e-4, 1e-3),
     batch_size=128,
     mediated=100,
-    sgd=replace(SGD, epochs=90, measurements=90),
+    sgd=replace(SGD, epochs=90, measurements=90, measured_on=5_000),
     network=replace(NETWORK, data="cifar10", examples=50_000, model="resnet18", batch_norm=True),
 )

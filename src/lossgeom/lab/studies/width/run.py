@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -51,13 +52,14 @@ def run(run: SeedRun[Config], record: Record) -> None:
         nn.Sequential(*list(model.children())[:-1]).requires_grad_(False)
     few = min(network.chunk, network.examples)
 
-    def further(problem: Problem) -> dict[str, float]:
-        return mediators(problem.take(few), run.seed) if kind == STANDARD else {}
+    def further(problem: Problem) -> Iterable[dict[str, float]]:
+        return mediators(problem.take(few), run.seed) if kind == STANDARD else ()
 
     start = Problem(model, "squared_error", in_chunks(data.train, network.chunk), mode="train")
-    append_missing(record, 0, further(start))
+    for numbers in further(start):
+        append_missing(record, 0, numbers)
     solve(
         study.recipe(kind), model, data, record, seed=run.seed, chunk=network.chunk,
-        every=study.training.every, loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX),
-        at_end=(JACOBIAN,), further=further,
+        every=study.training.every, measured_on=study.training.measured_on,
+        loss="squared_error", along=(SHARPNESS, JACOBIAN_MAX), at_end=(JACOBIAN,), further=further,
     )  # fmt: skip
