@@ -150,6 +150,18 @@ def test_zeros_products_and_dead_ends_cost_nothing():
     assert len(tape.program._steps) == 1
 
 
+def test_views_of_the_same_numbers_cost_nothing():
+    def function(v):
+        turned = v.view(2, 3).detach().t()
+        return (turned.t().reshape(2, 3) * M[:2, :3]).reshape(-1).reshape(6) * X
+
+    tape, _ = record(function, X)
+    assert [str(o.function) for o in tape.operations] == [
+        "aten.reshape.default", "aten.mul.Tensor", "aten.reshape.default", "aten.mul.Tensor",
+    ]  # fmt: skip
+    torch.testing.assert_close(tape(vector(4, 6)), function(vector(4, 6)))
+
+
 def shared_constant(v):
     x = X.clone()
     y = v * x

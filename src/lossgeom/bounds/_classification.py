@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lossgeom.batches import Batch, tensors_of
+from lossgeom.bounds._replayed import Replayed
 from lossgeom.bounds.bound import Assumption
 from lossgeom.bounds.posterior import Posterior
 from lossgeom.linalg.probes import groups
@@ -137,6 +138,7 @@ def sampled_errors(
     Cost: a forward pass over the data for each.
     """
     unwatched = problem.inside_transforms()
+    outputs_at = Replayed(unwatched, unwatched.outputs, unwatched.outputs, samples)
     errors = []
     for size in groups(samples, max(AT_ONCE // len(posterior.mean), 1)):
         thetas = posterior.draw(size, generator).to(problem.theta)
@@ -144,7 +146,7 @@ def sampled_errors(
         @torch.no_grad()
         def of(batch: Batch, thetas: Tensor = thetas) -> Tensor:
             outputs = (
-                torch.stack([unwatched.outputs(theta, batch) for theta in some])
+                torch.stack([outputs_at(theta, batch) for theta in some])
                 for some in torch.split(thetas, COUNTED_AT_ONCE)
             )
             return torch.cat([wrong(each, labels[batch.index]) for each in outputs])

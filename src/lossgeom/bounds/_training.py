@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.bounds._complexity import LEAST_LOG_VARIANCE, Complexity, Divergence
+from lossgeom.bounds._replayed import Replayed
 from lossgeom.bounds.bound import Assumption
 from lossgeom.bounds.posterior import Basis, Posterior
 from lossgeom.linalg import random_numbers
@@ -89,9 +90,10 @@ def split(initial: Problem, share: float, training: Training) -> tuple[Problem, 
 def _fitted(problem: Problem, training: Training) -> Float[Tensor, " P"]:
     """Train the parameters of a problem on its loss alone."""
     theta = problem.theta.clone()
-    move, unwatched = _RMSprop(theta, training.lr), problem.inside_transforms()
+    move = _RMSprop(theta, training.lr)
+    gradient_at = _BatchGradients(problem.inside_transforms(), training.epochs)
     for batch in problem.over_batches(lambda batch: batch) * training.epochs:
-        move(_gradient(unwatched, theta, batch)[0])
+        move(gradient_at(theta, batch)[0])
     return theta
 
 
@@ -112,6 +114,7 @@ def trained(
     """
     basis, unwatched = basis_at(problem.theta), problem.inside_transforms()
     batches = problem.over_batches(lambda batch: batch)
+    gradient_at = _BatchGradients(unwatched, training.epochs)
     both, start = _beginning(problem.theta, prior, basis, complexity)
     move, of_prior = _RMSprop(both, training.lr), _Scalar(start, training.lr)
     (mean, log_std), (std, offset) = both, torch.empty_like(both)  # kept, for speed, as is
@@ -123,7 +126,7 @@ def trained(
         torch.exp(log_std, out=std)
         torch.sub(mean, prior, out=offset)
         noise = normal.normal_(generator=generator).to(std).mul_(std)
-        gradient, total, count = _gradient(unwatched, mean + basis.unrotate(noise), batch)
+        gradient, total, count = gradient_at(mean + basis.unrotate(noise), batch)
         squares = (std.dot(std) + offset.dot(offset)).item()
         at = Divergence(len(std), squares, log_std.sum().item()), 2 * of_prior.x
         precision, by, in_prior = complexity.gradients(*at)
@@ -179,14 +182,43 @@ def _over(
     return Epoch(epoch, surrogate, root, kl, math.exp(log_variance))
 
 
-def _gradient(
-    problem: Problem, theta: Float[Tensor, " P"], batch: Batch
-) -> tuple[Tensor, float, float]:
-    """Gradient of the mean loss of a batch in bits, which is at least its error, sum and count."""
-    leaf = theta.detach().requires_grad_()
-    total, count = problem.terms(problem.outputs(leaf, batch), batch)
-    (gradient,) = torch.autograd.grad(total, leaf, materialize_grads=True)
-    return gradient * (1 / math.log(2) / (count or 1.0)), total.item() / math.log(2), count
+class _BatchGradients:
+    """The gradient of the mean loss of a batch in bits, which is at least its error.
+
+    Args:
+        problem: as it is inside transforms.
+        calls: with each batch.
+    """
+
+    def __init__(self, problem: Problem, calls: int) -> None:
+        self._problem, self._counts = problem, dict[int, float]()
+        self._both = Replayed(problem, self._checked, self._gradient_and_sum, calls)
+
+    def __call__(self, theta: Float[Tensor, " P"], batch: Batch) -> tuple[Tensor, float, float]:
+        """Take the gradient; also the sum of the loss, and the number of its terms.
+
+        Raises:
+            NonFiniteError: where the loss is NaN or infinite.
+        """
+        both = self._both(theta, batch)
+        if not math.isfinite(total := both[-1].item()):
+            self._checked(theta, batch)  # for its error
+        count = self._counts[batch.index]
+        return both[:-1] * (1 / math.log(2) / (count or 1.0)), total / math.log(2), count
+
+    def _checked(self, theta: Tensor, batch: Batch) -> Tensor:
+        return self._gradient_and_sum(theta, batch, self._problem.terms)
+
+    def _gradient_and_sum(
+        self, theta: Tensor, batch: Batch, terms: Callable[..., Any] | None = None
+    ) -> Tensor:
+        """Take the gradient of the summed loss, and put the sum behind it."""
+        leaf = theta.detach().requires_grad_()
+        outputs = self._problem.outputs(leaf, batch)
+        total, count = (terms or self._problem.criterion.terms)(outputs, batch)
+        self._counts[batch.index] = float(count)
+        (gradient,) = torch.autograd.grad(total, leaf, materialize_grads=True)
+        return torch.cat([gradient, total.detach()[None].to(gradient)])
 
 
 class _RMSprop:

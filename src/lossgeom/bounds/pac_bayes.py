@@ -176,8 +176,9 @@ def pac_bayes(
     n) multiplications for a layer with m outputs and n inputs), and ``samples`` forward passes;
     a basis costs what :func:`lossgeom.kronecker_factors` does, or P Hessian products for "exact".
     A rotation is cheaper than the gradient of a batch where m + n is below its size. Bases and
-    drawn networks go over small batches in larger ones. Memory: all batches, which are read once,
-    ten vectors like theta, and 64 MiB of networks at a time.
+    drawn networks go over small batches in larger ones; what a small network does on a batch is
+    recorded and replayed, where that gives the same. Memory: all batches, which are read once, ten
+    vectors like theta, 64 MiB of networks at a time and as much for recordings.
 
     Args:
         problem: a classifier on its training examples: ``"cross_entropy"`` with class indices, or

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -29,19 +30,25 @@ class Block:
 
     def rotate(self, v: Float[Tensor, "*k mn"]) -> Float[Tensor, "*k mn"]:
         r"""Coordinates :math:`U^\top v`."""
-        return v if self.left is None else _sandwiched(self.left.T, v, self.right)
+        return self.inverse.unrotate(v)
 
     def unrotate(self, c: Float[Tensor, "*k mn"]) -> Float[Tensor, "*k mn"]:
         """The vector U c that has these coordinates."""
-        right = None if self.right is None else self.right.T
-        return c if self.left is None else _sandwiched(self.left, c, right)
+        left, right, turned = self.left, self.inverse.right, self.inverse.left
+        if left is None or turned is None:
+            return c
+        if right is None:
+            return c @ turned
+        X = c.view(*c.shape[:-1], left.shape[0], right.shape[0])
+        return (left @ (X @ right)).view(c.shape)
 
-
-def _sandwiched(left: Tensor, v: Tensor, right: Tensor | None) -> Tensor:
-    if right is None:
-        return v @ left.T
-    X = v.view(*v.shape[:-1], len(left), len(right))
-    return (left @ (X @ right)).flatten(-2)
+    @cached_property
+    def inverse(self) -> Block:
+        """The inverse basis, in the same memory."""
+        turned = (None if part is None else part.T for part in (self.left, self.right))
+        inverse = Block(self.size, *turned)
+        vars(inverse)["inverse"] = self
+        return inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +74,12 @@ class Basis:
     def _by_blocks(self, turn: Callable[[Block, Tensor], Tensor], v: Tensor) -> Tensor:
         if not self.blocks:
             return v
-        parts = v.split_with_sizes([block.size for block in self.blocks], -1)
+        parts = v.split_with_sizes(self._sizes, -1)
         return torch.cat([turn(*pair) for pair in zip(self.blocks, parts, strict=True)], -1)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [block.size for block in self.blocks]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ RESHAPED = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
 }
+ALIKE = {aten.detach.default, aten.reshape.default}  # views of the same numbers, if as large
 IN_PLACE = {
     aten.add.Tensor: aten.add_.Tensor,
     aten.sub.Tensor: aten.sub_.Tensor,
@@ -67,6 +68,28 @@ def without_zeros(
         else:
             kept.append(operation)
     return kept, stands_for
+
+
+def without_views(
+    operations: Sequence[Operation], kinds: Sequence[Kind], result: Slot
+) -> list[Operation]:
+    """Take out views of the same numbers: detached, of the same shape, or transposed twice."""
+    stands_for: dict[Slot, Slot] = {}
+    turned: dict[Slot, Slot] = {}  # what transposes are of
+    kept = []
+    for operation in operations:
+        operation, same = _with_slots(operation, stands_for), None
+        source, output = next(operation.inputs(), None), operation.outputs[0]
+        if source is not None and output is not None and output != result:
+            if operation.function is aten.t.default:
+                same, turned[output] = turned.get(source), source
+            elif operation.function in ALIKE and kinds[source.index] == kinds[output.index]:
+                same = source
+        if same is None or output is None:
+            kept.append(operation)
+        else:
+            stands_for[output] = same
+    return kept
 
 
 def _with_slots(operation: Operation, stands_for: dict[Slot, Slot]) -> Operation:

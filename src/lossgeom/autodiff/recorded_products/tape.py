@@ -1,4 +1,4 @@
-"""A linear function of a vector, recorded once."""
+"""A function of a vector, recorded once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from lossgeom.autodiff.recorded_products.simplify import (
     in_place,
     needed,
     reshaping,
+    without_views,
     without_zeros,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """The operations that lead from a vector to a linear function of it.
+    """The operations that lead from a vector to a function of it, most often a linear one.
 
-    What does not depend on the vector is held as constants, so a replay costs what the linear
-    function costs, and not what it took to get there.
+    What does not depend on the vector is held as constants, so a replay of a linear function
+    costs what that costs, and not what it took to get there.
 
     Attributes:
         operations: those needed, in order; the input is slot 0.
@@ -66,7 +67,7 @@ class Tape:
 
 
 def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tensor]:
-    """Call a function that is linear in v, and keep what it did with v.
+    """Call a function, and keep what it did with v.
 
     It sees what PyTorch does, and not what NumPy or Python make of a tensor's memory.
 
@@ -95,4 +96,5 @@ def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tenso
         reshaping(recorder.operations), recorder.kinds, recorder.zeros
     )
     result = stands_for.get(result, result)
-    return Tape(needed(operations, result), tuple(recorder.kinds), result), value.detach()
+    operations = needed(without_views(operations, recorder.kinds, result), result)
+    return Tape(operations, tuple(recorder.kinds), result), value.detach()

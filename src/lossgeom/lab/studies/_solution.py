@@ -142,8 +142,10 @@ def table_of_outputs(problem: Problem) -> Problem:
         return here.outputs(here.theta, batch), batch.targets
 
     outputs, targets = zip(*here.over_batches(of_batch), strict=True)
-    places = torch.arange(sum(map(len, outputs))).split([*map(len, outputs)])
-    table = nn.Embedding.from_pretrained(torch.cat(outputs), freeze=False)
+    places = torch.split(torch.arange(sum(map(len, outputs))), [*map(len, outputs)])
+    table = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        torch.cat(outputs), freeze=False
+    )
     return Problem(
         table, problem.criterion, list(zip(places, targets, strict=True)), mode="eval"
     )  # fmt: skip
