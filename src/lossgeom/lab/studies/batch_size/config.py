@@ -16,7 +16,7 @@ EPOCHS, UPDATES = "epochs", "updates"  # what is equal for all batch sizes
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the study; the defaults run in about a minute on two cores."""
+    """Settings of the study; the defaults run in a minute and a half on two cores."""
 
     lr: tuple[float, ...] = (0.08, 0.15, 0.3)
     """Learning rates, increasing; each with every batch size."""
