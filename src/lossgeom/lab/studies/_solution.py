@@ -142,10 +142,9 @@ def table_of_outputs(problem: Problem) -> Problem:
         return here.outputs(here.theta, batch), batch.targets
 
     outputs, targets = zip(*here.over_batches(of_batch), strict=True)
-    places = torch.split(torch.arange(sum(map(len, outputs))), [*map(len, outputs)])
-    table = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
-        torch.cat(outputs), freeze=False
-    )
+    numbers = torch.cat(outputs)
+    places = torch.split(torch.arange(len(numbers)), [*map(len, outputs)])
+    table = nn.Embedding(len(numbers), numbers.shape[1], _weight=numbers)
     return Problem(
         table, problem.criterion, list(zip(places, targets, strict=True)), mode="eval"
     )  # fmt: skip
