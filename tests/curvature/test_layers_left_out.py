@@ -1,6 +1,7 @@
 """Layers that are used in other ways than by one call, which of them have rows, and errors."""
 
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.curvature import left_out
+from lossgeom.curvature.layer_rows import Curvature
 from tests.curvature.test_layer_rows import blocks_of
 from tests.problems import mlp
 
@@ -141,6 +143,19 @@ def test_batches_of_one_example_among_others():
         lg.kronecker_factors(single)
     head = lg.kronecker_factors(single.with_parameters("head.*"))
     assert [own.name for own in head] == ["head"]
+
+
+@pytest.mark.parametrize("curvature", get_args(Curvature))
+def test_examples_that_are_mixed_in_large_batches_only(curvature):
+    def mixed(layer, x):
+        hidden = layer(x)
+        return hidden + (hidden.mean(0) if len(x) > 4 else 0)
+
+    x = torch.randn(8, 4).double()
+    problem = lg.Problem(Net(mixed).double(), "cross_entropy", [(x, torch.zeros(8).long())])
+    factors = lg.kronecker_factors(problem, curvature=curvature)
+    assert [own.name for own in factors] == ["head"]
+    assert list(left_out(problem)) == ["layer"]
 
 
 @pytest.mark.parametrize("last", [1, 2])  # rows that would be, and would not be, three an example

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.trust.trial import Trial, tried
+
+Only = Callable[[Tensor], Tensor | None]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FORWARDS = [kind.forward for kind in (nn.Linear, *CONVOLUTIONS)]
@@ -62,9 +65,22 @@ def left_out(problem: Problem) -> dict[str, str]:
         return _examined(here, batch)[1]
 
 
-def layers_on(problem: Problem, batch: Batch) -> tuple[list[Layer], LayerCalls]:
-    """Find the layers, the same ones in every batch, call them, and note what is left out."""
-    layers, why, calls = _examined(problem, batch)
+def layers_on(
+    problem: Problem, batch: Batch, only: Only | None = None, of: Hashable = None
+) -> tuple[list[Layer], LayerCalls, Pulled | None]:
+    """Find the layers, the same ones in every batch, call them, and note what is left out.
+
+    Args:
+        problem: the model.
+        batch: the data.
+        only: from the outputs to the one vector that is to be pulled back, if there is one only.
+            Whether examples are apart is then seen by it, and by a random one otherwise.
+        of: what that vector depends on besides.
+
+    Returns:
+        Them, their calls, and what the vector was pulled back to, if it was on the way.
+    """
+    layers, why, calls, pulled = _examined(problem, batch, only, of)
     reasons = _listed(why)
     if not layers:
         raise ValueError(
@@ -81,7 +97,7 @@ def layers_on(problem: Problem, batch: Batch) -> tuple[list[Layer], LayerCalls]:
         )
     if why:
         problem.cache.note(f"no part of what is measured layer by layer: {reasons}")
-    return layers, calls
+    return layers, calls, pulled
 
 
 def _listed(why: dict[str, str]) -> str:
@@ -93,18 +109,31 @@ def _listed(why: dict[str, str]) -> str:
     return "; ".join(f"{reason} ({listed})" for reason, listed in some.items())
 
 
-def _examined(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str], LayerCalls]:
+def _examined(
+    problem: Problem, batch: Batch, only: Only | None = None, of: Hashable = None
+) -> tuple[list[Layer], dict[str, str], LayerCalls, Pulled | None]:
     """Find the layers whose rows are right on a batch, and why other modules have none."""
     layers, why = problem.cached(_candidates)
     with problem.network.undone():
         if layers:
-            why = why | tried(problem, batch, _wrong)
+            why = why | tried(problem, batch, _wrong, remember=True)
             layers = [layer for layer in layers if layer.name not in why]
-        calls = LayerCalls(problem, modules_of(layers), problem.theta, batch)
+        calls, parts = LayerCalls(problem, modules_of(layers), problem.theta, batch), None
         if layers:  # the rows of a few examples may be laid out otherwise than those of all
-            key = Key(_apart, batch.index)
-            why = why | problem.cache.value(key, lambda: _apart(problem, batch, layers, calls))
-    return [layer for layer in layers if layer.name not in why], why, calls
+            outputs = calls.outputs.detach()
+            problem.terms(outputs, batch)  # for its error where the loss is not finite
+            u = None if only is None else only(outputs)
+
+            def look() -> dict[str, str]:
+                nonlocal parts
+                v = drawn(outputs) if u is None else u
+                parts = calls.pulled(v[None])
+                return _apart(problem, layers, calls, v, parts)
+
+            key = Key(_apart, (batch.index, None if u is None else of))
+            why = why | problem.cache.value(key, look)
+            parts = None if u is None else parts
+    return [layer for layer in layers if layer.name not in why], why, calls, parts
 
 
 def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
@@ -153,8 +182,10 @@ def _wrong(trial: Trial) -> dict[str, str]:
     problem, leaf = trial.problem, trial.problem.leaf()
     layers = _candidates(problem)[0]
     calls = LayerCalls(problem, modules_of(layers), leaf, trial.batch)
-    u, why = drawn(calls.outputs), _apart(problem, trial.batch, layers, calls)
+    problem.terms(calls.outputs.detach(), trial.batch)  # for its error, where it is not finite
+    u = drawn(calls.outputs.detach())
     parts = calls.pulled(u[None])
+    why = _apart(problem, layers, calls, u, parts)
     gradient = problem.unflatten(pulled(calls.outputs, leaf, u))
     for layer in (layer for layer in layers if layer.name not in why):
         x, g = layer.inputs(calls, len(u)), layer.gradients(parts, len(u))[0]
@@ -166,18 +197,15 @@ def _wrong(trial: Trial) -> dict[str, str]:
 
 
 def _apart(
-    problem: Problem, batch: Batch, layers: list[Layer], calls: LayerCalls
+    problem: Problem, layers: list[Layer], calls: LayerCalls, u: Tensor, plain: Pulled
 ) -> dict[str, str]:
     """Find the layers with rows that are not those of one example after the other, and say why.
 
-    Where examples are weighted, the gradients at their rows must be weighted alike.
+    Where a vector is weighted by examples, what it is pulled back to must be weighted alike.
     """
-    outputs, why = calls.outputs.detach(), dict[str, str]()
-    problem.terms(outputs, batch)  # for its error where the loss is not finite
-    u, B = drawn(outputs), len(outputs)
-    weights = drawn(u.view(B, -1)[:, 0])
-    both = u, torch.einsum("b,b...->b...", weights, u)
-    plain, weighted = (calls.pulled(v[None]) for v in both)  # two alone cost less than together
+    why, B = dict[str, str](), len(u)
+    weights = drawn(u.reshape(B, -1)[:, 0])
+    weighted = calls.pulled(torch.einsum("b,b...->b...", weights, u)[None])
     for layer in layers:
         called = [_in_rows(m, x, B) for m in layer.modules for x in calls.inputs[m]]
         if not called or not all(called):

@@ -125,7 +125,7 @@ class LayerBlocks:
         batch = problem.first_batch()
         guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
         with measuring(problem.theta.device):
-            found, _ = layers_on(problem, batch)
+            found, *_ = layers_on(problem, batch)
         sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
         self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
         for layer in (layer for layer in found if layer not in self.layers):

@@ -107,18 +107,27 @@ def layer_rows(
 
     def on_batch(batch: Batch) -> float:
         guard(here, batch, order=1)
-        layers, calls = layers_on(here, batch)
-        names.update((layer.name, None) for layer in layers)
+        columns: list[Columns] = []
+
+        def only(outputs: Tensor) -> Tensor | None:
+            if scores is not None:
+                columns.append(_sampled(scores, outputs, batch))
+            else:
+                found = (_exact if curvature == "exact" else _empirical)(here, outputs, batch)
+                columns.append(found)
+            ((K, column),) = columns
+            return column(0) if K == 1 else None
+
+        layers, calls, known = layers_on(here, batch, only, (curvature, seed, samples))
         outputs, B = calls.outputs.detach(), len(calls.outputs)
-        if scores is not None:
-            K, column = _sampled(scores, outputs, batch)
-        else:
-            K, column = (_exact if curvature == "exact" else _empirical)(here, outputs, batch)
+        ((K, column),) = columns
+        names.update((layer.name, None) for layer in layers)
         counted = _counted(here, outputs, batch)
         size = max(1, CHUNK_BYTES // max(calls.nbytes, 1))
         for start in range(0, K, size):
-            U = torch.stack([column(k) for k in range(start, min(start + size, K))])
-            pulled = calls.pulled(U)
+            if (pulled := known) is None:
+                last = min(start + size, K)
+                pulled = calls.pulled(torch.stack([column(k) for k in range(start, last)]))
             for layer in layers:
                 joined = bias and len(layer.parameters) == 2
                 x, g = layer.inputs(calls, B, joined)[counted], layer.gradients(pulled, B)

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from lossgeom.problem.network import Network
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
 from lossgeom.trust.piece_by_piece import largest_piece, right_in_pieces
+from lossgeom.trust.remembered import remembered
 
 EXAMPLES = 4
 IN_DOUBLE = 13  # vectors in float64 that are held while derivatives are compared
@@ -62,7 +64,9 @@ class Trial:
         return agree(found, expected, under(self.problem.autocast, ALONE))
 
 
-def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -> T:
+def tried(
+    problem: Problem, batch: Batch, look: Callable[..., T], *given: Any, remember: bool = False
+) -> T:
     """Make a trial, once for a model, its mode and the shapes in a batch, and return what it shows.
 
     It is made at a random point near theta, where no accident, such as weights of zero, hides what
@@ -74,13 +78,19 @@ def tried(problem: Problem, batch: Batch, look: Callable[..., T], *given: Any) -
         look: ``(trial, *given)`` to what is found out; it says by its error that a model cannot be
             measured at all.
         given: settings of the look, which can be compared.
+        remember: whether what it shows is so in other problems of the same model object, too.
     """
     few, shapes = few_of(batch)
+
+    key = Key(look, (problem.network.names, shapes, *given))
 
     def found() -> T:
         return near_or_at(problem.theta, lambda at: look(Trial(problem.at(at), few), *given))
 
-    return problem.evaluation.facts.known(Key(look, (problem.network.names, shapes, *given)), found)
+    def known() -> T:
+        return remembered(problem, batch, key, found) if remember else found()
+
+    return problem.evaluation.facts.known(key, known)
 
 
 def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
@@ -163,7 +173,8 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     if any(names <= others and (there or rows_will_do) for others, there in checked):
         return
     if problem.theta.numel() <= LARGEST:
-        checked.append((names, check_order(problem, batch, order, rows_will_do)))
+        key, look = (order, rows_will_do), partial(check_order, problem, batch, order, rows_will_do)
+        checked.append((names, remembered(problem, batch, Key(check_order, key), look)))
         return
     if not on_few(problem, batch, right_in_pieces, ORDERS[order]):
         facts.first_look.model = [*(facts.first_look.model or []), UNCHECKED]
