@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lossgeom.problem.agreement import EXACT, agree, agree_everywhere
+from lossgeom.problem.agreement import EXACT, agree, agree_everywhere, has_nan
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-170, 1.0, 1e170, 1e300])
@@ -43,3 +43,9 @@ def test_numbers_that_are_not_finite_are_where_the_others_are():
     assert not agree_everywhere(expected + torch.tensor([1e-3, 0, 0]), expected, EXACT)
     assert not agree_everywhere(expected.flip(0), expected, EXACT)
     assert not agree_everywhere(expected.nan_to_num(), expected, EXACT)
+
+
+def test_a_nan_among_numbers():
+    assert has_nan(torch.tensor([[1.0, math.inf], [math.nan, -math.inf]]))
+    assert not has_nan(torch.tensor([1.0, math.inf, -math.inf]))
+    assert not has_nan(torch.zeros(0))
