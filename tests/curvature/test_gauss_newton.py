@@ -78,3 +78,14 @@ def test_negative_weights_of_classes():
     criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, -0.5]).double(), reduction="sum")
     problem = lg.Problem(nn.Linear(3, 2).double(), criterion, data)
     torch.testing.assert_close(lg.GaussNewton(problem).dense(), lg.Hessian(problem).dense())
+
+
+@pytest.mark.parametrize("matrix", [lg.GaussNewton, lg.Hessian])
+def test_products_leave_the_vector_be(matrix):
+    """Also where a product is the vector itself, but for a number."""
+    model = nn.Linear(1, 3, bias=False)
+    A = matrix(lg.Problem(model, "squared_error", [(torch.ones(2, 1), torch.zeros(2, 3))]))
+    v = torch.tensor([1.0, 2.0, 3.0])
+    for _ in range(2):
+        torch.testing.assert_close(A @ v, torch.tensor([1.0, 2.0, 3.0]))
+        assert v.tolist() == [1.0, 2.0, 3.0]

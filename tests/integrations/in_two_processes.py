@@ -18,7 +18,7 @@ from tests.integrations.runs import FEW, PROBE, Classifier, bits, examples, load
 
 MOST = 2  # steps of each process
 SHARED = sys.argv[3:] == ["shared"]
-RANK = int(os.environ["RANK"])
+RANK = int(os.environ.get("RANK", "0"))
 
 
 def settings(ranks):

@@ -113,13 +113,26 @@ def test_residuals_of_a_hessian(k):
 
 
 def test_residuals_of_many_pairs_take_few_products():
-    """They are known from the basis; where its rounding is too much, all are taken anew."""
+    """They are known from the basis; where its rounding is too much, they are taken anew."""
     A = rotated([1.3**-i for i in range(12)] + [1e-5] * 100, dtype=torch.float32)
     found = {tol: lg.top_eigenpairs(A, 12, tol=tol) for tol in (1e-3, 1e-6)}
     assert found[1e-3].converged.all()
     assert found[1e-6].matvecs >= found[1e-3].matvecs + 12
     for pairs in found.values():
         assert_covers(pairs.residuals, recomputed(A, pairs))
+
+
+def test_only_the_residuals_that_rounding_leaves_open_are_taken_anew():
+    """Those of the pairs that are found last are near the tolerance, the others far below it."""
+    A = rotated([1.3**-i for i in range(12)] + [0.04 * 0.97**i for i in range(100)])
+    exact, rough = (
+        lg.top_eigenpairs(rounding_by(A, size), 12, tol=1e-3, max_matvecs=100)
+        for size in (0.0, 3e-6)
+    )
+    assert exact.matvecs < rough.matvecs < exact.matvecs + 12
+    images = rounding_by(A, 3e-6) @ rough.vectors - rough.vectors * rough.values
+    assert rough.converged.all()
+    assert (rough.residuals >= images.norm(dim=0)).all()
 
 
 def test_rounding_of_products_is_in_the_residuals_of_many_pairs():

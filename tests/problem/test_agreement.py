@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lossgeom.problem.agreement import EXACT, PIECE, agree, agree_everywhere
+from lossgeom.problem.agreement import EXACT, PIECE, agree, agree_everywhere, has_nan
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-170, 1.0, 1e170, 1e300])
@@ -54,3 +54,9 @@ def test_many_numbers_are_compared_in_pieces():
     assert not agree_everywhere(expected, other, EXACT)
     other[0] = 1e9  # beside which the difference is none
     assert agree_everywhere(expected[1:], other[1:], EXACT, among=other)
+
+
+def test_a_nan_among_numbers():
+    assert has_nan(torch.tensor([[1.0, math.inf], [math.nan, -math.inf]]))
+    assert not has_nan(torch.tensor([1.0, math.inf, -math.inf]))
+    assert not has_nan(torch.zeros(0))

@@ -68,8 +68,8 @@ def top_eigenpairs(
 
     Cost: one product per basis vector, and about 4 n m flops per vector for a basis of m, and
     memory for n m numbers. Verification typically adds 5 to 10 products, and for a single pair from
-    a random start at most 3. The residuals take k more; of more than 8 pairs 4, if these show that
-    what the basis knows of them, with all rounding in it, is within the tolerance.
+    a random start at most 3. The residuals take k more; of more than 8 pairs 4, and one for each
+    pair of which what the basis knows, with all rounding in it, is not within the tolerance.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -280,11 +280,10 @@ class _Search:
             residuals = ritz.residuals[:k] + products.rounding
             if k > 2 * PROBES:
                 residuals = residuals + self._rounded(ritz, k)
-            unknown = (residuals > self.tol * ritz.scales[:k]) | (k <= 2 * PROBES)
+            unknown = ~(residuals <= self.tol * ritz.scales[:k]) | (k <= 2 * PROBES)
             if unknown.any():
-                there = unknown.to(rows.device)
-                own = values[unknown, None].to(rows)
-                differences = products.of(rows[there]) - own * rows[there]
+                some, own = rows[unknown.to(rows.device)], values[unknown, None].to(rows)
+                differences = products.of(some) - own * some
                 residuals[unknown] = lengths(differences).cpu() + HIDDEN * products.rounding
             products.finite = bool(residuals.isfinite().all())
         if not products.finite:
