@@ -8,7 +8,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.metrics import EdgeRatio, Sharpness
-from lossgeom.metrics._track import SAFETY, through
+from lossgeom.metrics._track import SAFETY, through, turned
 from lossgeom.metrics.step import Step
 from lossgeom.recording.estimates import read_estimate
 from lossgeom.stability import OptimizerState, Threshold
@@ -135,6 +135,34 @@ def test_values_that_alternate_are_measured():
     assert all(off(e, 4 + s) <= TOL * 4 for s, e in zip(places, found, strict=True))
 
 
+def turning(places):
+    """What is found where the first eigenvector, of 4 + s, turns by s; the others are of 2 and 1.
+
+    The Hessian at (s, 0, 0, 0).
+    """
+
+    def terms(outputs, batch):
+        s, x = outputs[:, :1], outputs[:, 1:]
+        a = torch.cat([s.cos(), s.sin(), torch.zeros_like(s)], 1)
+        b = torch.tensor([[0.0, 0.0, 1.0]]).double()
+        along = (a * x).sum(1).square(), (b * x).sum(1).square()
+        curved = (3 + s[:, 0]) * along[0] + along[1] + x.square().sum(1)
+        return curved.sum() / 2, len(outputs)
+
+    data = [(torch.zeros(2, 1).double(), torch.zeros(2, 1))]
+    return followed(lg.Problem(Quadratic(torch.zeros(4).double()), terms, data), places)
+
+
+def test_an_eigenvector_that_turns_to_and_fro_is_taken_from_two_steps_before():
+    """As at the edge of stability: it is then known, where that of the step before is far off."""
+    places = [0.3 * (-1) ** i + 0.001 * i for i in range(30)]
+    found = turning(places)
+    assert all(off(e, 4 + s) <= TOL * 4 for s, e in zip(places, found, strict=True))
+    spent = [estimate.matvecs for estimate in found[6:]]
+    assert set(spent) == {1, 2}
+    assert spent.count(2) <= len(spent) / 4  # which look at the second eigenvector, too
+
+
 def test_a_bend_without_a_sign_of_it_shows_at_the_next_measurement():
     """No error bar can hold there; it ends within the distance that predictions were good for."""
     problem = cubic([4.0, 2.0, 1.0], [0.0, 0.0, 40.0])
@@ -213,3 +241,12 @@ def test_polynomials_through_points():
     assert through(xs, [x * x for x in xs], 4.0) == pytest.approx(16)
     assert through(xs[:1], (2.0,), 9.0) == 2.0
     assert SAFETY >= 1
+
+
+def test_vectors_turn_on():
+    here, before = torch.tensor([0.6, 0.8]), torch.tensor([0.8, 0.6])
+    for other in (before, -before):  # signs of eigenvectors are arbitrary
+        assert torch.allclose(turned([here, other], 0.5), torch.tensor([0.5, 0.9]))
+    assert turned([here], 0.5) is here
+    assert turned([here, before], 0.0) is here
+    assert turned([here, torch.tensor([0.8, -0.6])], 0.5) is here  # not one that turns

@@ -20,6 +20,9 @@ NEAR = 0.15  # of the value: where the second is as near as that, all of them lo
 PART = 0.1  # of the tolerance, that values may be off by from which others are predicted
 HALF = 0.5  # and where predictions fail anyway
 STRAIGHT = 0.9  # cosine of two eigenvectors, above which they are taken for one that turns
+KEPT = 4  # eigenvectors, where it turns to and fro; else two
+FARTHEST = 2.0  # times its last turn, that it is taken to turn on
+ON = 0.5  # the same, of its turn from the one two before
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class Track:
         place: its length.
         places, values: where sharpness was measured last, and what it was.
         missed: the last predictions.
-        vectors: the last two largest eigenvectors, the latest last.
+        vectors: the last largest eigenvectors, the latest last.
+        to_and_fro: whether the latest is nearer to the one two before than to the one before, as
+            at the edge of stability.
         second: the second eigenvector, as it was when it was last looked at.
         next_value: and its eigenvalue.
         steps: since a search for larger eigenvalues.
@@ -61,6 +66,7 @@ class Track:
     values: tuple[float, ...] = ()
     missed: tuple[Missed, ...] = ()
     vectors: tuple[Tensor, ...] = ()
+    to_and_fro: bool = False
     second: Tensor | None = None
     next_value: float | None = None
     steps: int = 0
@@ -130,20 +136,26 @@ class Track:
 
     def start(self, *, both: bool) -> Tensor:
         """Vectors to start from: the eigenvector as it turns, and the second one."""
-        latest = self.vectors[-1]
-        if len(self.vectors) > 1 and len(self.places) > 1:
-            before = self.vectors[0] * torch.sign(self.vectors[0] @ latest)
-            stretch = self.distance / (self.places[-1] - self.places[-2])
-            if before @ latest > STRAIGHT and stretch <= 2:
-                latest = latest + stretch * (latest - before)
+        latest = self._turned_on()
         rows = [latest, self.second] if both and self.second is not None else [latest]
         return torch.stack(rows, dim=1)
+
+    def _turned_on(self) -> Tensor:
+        """What the largest eigenvector may have become."""
+        if self.to_and_fro:
+            return turned(self.vectors[-2::-2], ON)
+        stretch = math.inf
+        if len(self.places) > 1:
+            stretch = self.distance / (self.places[-1] - self.places[-2])
+        return turned(self.vectors[-1:-3:-1], stretch if stretch <= FARTHEST else 0.0)
 
     def measured(self, pairs: EigenPairs, *, searched: bool) -> Track:
         """The path with what was measured at its last point."""
         value, both = pairs.values[0].item(), pairs.vectors.shape[1] > 1
         vectors = pairs.vectors.T.contiguous()  # as a checkpoint holds them
         missed = self.missed
+        near = [abs(float(vector @ vectors[0])) for vector in self.vectors[-2:]]
+        to_and_fro = len(near) > 1 and near[0] > near[1]
         if len(self.places) == LAST and self.distance > 0:
             error = abs(self.predicted() - value) / abs(value) if value else math.inf
             missed = (*missed, Missed(error, self.distance, self.reach))[-LAST:]
@@ -155,12 +167,22 @@ class Track:
             places=(*places, self.place)[-LAST:],
             values=(*values, value)[-LAST:],
             missed=missed,
-            vectors=(*self.vectors, vectors[0])[-2:],
+            vectors=(*self.vectors, vectors[0])[-(KEPT if to_and_fro else 2) :],
+            to_and_fro=to_and_fro,
             second=vectors[1] if both else self.second,
             next_value=pairs.values[1].item() if both else self.next_value,
             steps=0 if searched else self.steps,
             followed=0 if both else self.followed + 1,
         )
+
+
+def turned(vectors: Sequence[Tensor], times: float) -> Tensor:
+    """The first of some vectors, turned on by so many times its turn from the second, if small."""
+    latest, *earlier = vectors[:2]
+    if not (earlier and times):
+        return latest
+    before = earlier[0] * torch.sign(earlier[0] @ latest)
+    return latest + times * (latest - before) if before @ latest > STRAIGHT else latest
 
 
 def through(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
