@@ -174,7 +174,7 @@ def test_stopped_and_begun_again_is_going_straight_through(tmp_path, unchecked):
         ({"batch_size": 1401}, "a batch_size of 1 to 1400; got batch_size = 1401"),
         ({"samples": 1}, "samples of at least 2; got samples = 1"),
         ({"epochs": 0}, "at least 1; got epochs = 0"),
-        ({"ones": tuple(range(10))}, "some of the digits 0 to 9, and not all; got ones"),
+        ({"ones": tuple(range(10))}, "some of the classes 0 to 9, and not all; got ones"),
         (
             {"network": NetworkSettings(model="vgg11", data="cifar10")},
             "the model mlp; got",

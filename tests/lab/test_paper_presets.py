@@ -48,12 +48,21 @@ SMALL = {  # settings of the study, and of its network, and what a run is to mea
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_papers_models_and_data(tmp_path, name):
+SECOND = [  # data sets that take a flag, whose images of 3 x 32 x 32 take long to decompose
+    pytest.param("eigenspace_overlap", "cifar10", marks=pytest.mark.slow),
+    pytest.param("pac_bayes", "cifar10", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [*((name, STUDIES[name].paper.network.data) for name in SMALL), *SECOND]
+)
+def test_papers_models_and_data(tmp_path, name, data):
     study, (few, small, metric) = STUDIES[name], SMALL[name]
     paper = study.paper
-    WRITTEN[paper.network.data](tmp_path / "data", images=12)
-    network = replace(paper.network, folder=str(tmp_path / "data"), verify=False, **small)
+    WRITTEN[data](tmp_path / "data", images=12)
+    folder = str(tmp_path / "data")
+    network = replace(paper.network, data=data, folder=folder, verify=False, **small)
     run = study.plan(replace(paper, network=network, **few), 1)[-1]
     record = run_of(study, run, tmp_path / run.name)
     assert record.status == "finished"

@@ -13,7 +13,7 @@ LINEAR = ("fc1", "fc2", "fc3")
 LAYERS = {**dict.fromkeys(NETWORKS, LINEAR), LENET5: ("conv1", "conv2", *LINEAR)}
 
 FEW = 5  # the largest numbers of eigenvectors that are few
-SETTINGS = NetworkSettings(folder="data/mnist", examples=1000, chunk=1000, widths=(20, 20))
+SETTINGS = NetworkSettings(examples=1000, chunk=1000, widths=(20, 20))
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Config:
 
 
 # The learning rate and the networks are the authors': two hidden layers of 200 on MNIST and
-# CIFAR-10, and LeNet5. For the latter add --data cifar10 --folder data/cifar-10-batches-bin
-# --examples 50000. Batches and epochs are ours.
+# CIFAR-10, and LeNet5. For the second data set add --data cifar10 --examples 50000. Batches
+# and epochs are ours.
 PAPER = Config(
     lr=0.01, batch_size=100, steps=60_000, lenet5_steps=60_000, every=3_000, measured=5_000,
     network=replace(SETTINGS, data="mnist", examples=60_000, widths=(200, 200)),

@@ -20,7 +20,7 @@ LOSS = nn.BCEWithLogitsLoss()
 
 
 def data(run: SeedRun[Config]) -> tuple[Examples, Examples]:
-    """Images to train and to test on, with target 1 for some of the digits, or drawn like coins."""
+    """Images to train and to test on, with target 1 for some classes, or drawn like coins."""
     _, found = build_with_pixels(run.study.network, run.seed)
     generator = torch.Generator().manual_seed(run.seed)
 
