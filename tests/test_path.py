@@ -16,8 +16,8 @@ def found() -> Count:
 
 def test_a_first_sharpness_passes_through_few_files_and_functions(found):
     listing = "\n".join(f"{len(names)} {file}" for file, names in found.functions.items())
-    assert found.files <= 28, listing
-    assert found.total <= 174, listing
+    assert found.files <= 29, listing
+    assert found.total <= 181, listing
 
 
 def test_the_count_sees_what_is_called(found):

@@ -9,8 +9,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.problem.model_facts import Key
-from lossgeom.trust.remembered import remembered
-from lossgeom.trust.trial import DerivativeError
+from lossgeom.trust.trial import DerivativeError, remembered
 from tests.trust.test_doctor import Hidden
 
 X, Y = torch.ones(4, 3), torch.zeros(4, 2)

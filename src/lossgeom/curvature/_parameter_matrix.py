@@ -16,12 +16,11 @@ from torch import Tensor
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
 from lossgeom.autodiff.recorded_products import Compiled, NotRecordable, record
-from lossgeom.autodiff.second_derivative import second_derivative
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization, planned, put_down_block
 from lossgeom.curvature._microbatches import pieces
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
-from lossgeom.losses.graphs import with_bytes
+from lossgeom.losses.graphs import second_derivative, with_bytes
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
 from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
@@ -243,7 +242,8 @@ class GradientDerivative(ParameterMatrix):
 
         That is one batch's summed loss here, and 1.
         """
-        total, count = problem.terms(problem.outputs(theta, batch), batch)
+        at = problem.evaluation
+        total, count = at.terms(at.outputs(theta, batch), batch)
         return total, torch.ones_like(total), count
 
     def linearize(self, problem: Problem, theta: Tensor, batch: Batch) -> tuple[Product, float]:

@@ -1,4 +1,4 @@
-"""Graphs of autograd: their nodes, what they save, and functions that keep none."""
+"""Graphs of autograd: their nodes, their derivatives, what they save, and functions with none."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LASTING = 2**18  # bytes of results, from which on what was free before them is given back
+CUT = "SplitWithSizesBackward0"  # the node of what cuts a vector in tensors of several sizes
 NOT_DIFFERENTIABLE = ("Error", "DelayedError", "NotImplemented")  # names of autograd's nodes
 
 Result = TypeVar("Result")
@@ -44,6 +46,70 @@ def check_differentiable_again(*gradients: Tensor) -> None:
             "the model uses an operation without second derivatives (such as a "
             "once_differentiable function); what is made of them would be wrong"
         )
+
+
+def second_derivative(
+    result: Tensor, leaf: Float[Tensor, " P"], u: Tensor
+) -> Callable[..., Float[Tensor, " P"]]:
+    """Make the product with the derivative of the gradient of <u, result> in a leaf.
+
+    A model cuts the leaf in its parameters. Gradients stay in these pieces, which saves a copy of
+    all of them; products come in memory of their own.
+
+    Args:
+        result: computed from the leaf.
+        leaf: what to differentiate in.
+        u: in the shape of the result.
+
+    Raises:
+        ValueError: if a part of the gradient has no derivative.
+
+    >>> theta = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> first, others = theta.split_with_sizes([1, 2])
+    >>> H = second_derivative(first.square() @ others[:1], theta, torch.tensor(1.0))
+    >>> H(torch.tensor([1.0, 0.0, 0.0])).tolist()
+    [4.0, 2.0, 0.0]
+    """
+    pieces: Sequence[Any] = [leaf]
+    sizes = [leaf.numel()]
+    if (cut := _cut(result, leaf)) is not None:
+        sizes = list(cut._saved_split_sizes)
+        pieces = [GradientEdge(cut, place) for place in range(len(sizes))]
+    found = (
+        torch.autograd.grad(result, pieces, u, create_graph=True, allow_unused=True)
+        if result.requires_grad
+        else ()
+    )
+    places = [i for i, part in enumerate(found) if part is not None and part.requires_grad]
+    gradients = [found[i] for i in places]
+    check_differentiable_again(*gradients)
+
+    def product(v: Tensor, *, last: bool = False) -> Tensor:
+        if not gradients:  # they do not depend on the leaf
+            return torch.zeros_like(v)
+        parts = v.split_with_sizes(sizes)
+        pulled = torch.autograd.grad(
+            gradients,
+            pieces,
+            [parts[i] for i in places],
+            retain_graph=not last,
+            allow_unused=True,
+        )
+        both = zip(parts, pulled, strict=True)
+        return torch.cat([torch.zeros_like(v) if Hv is None else Hv for v, Hv in both])
+
+    return product
+
+
+def _cut(result: Tensor, leaf: Tensor) -> Any:
+    """The node that cuts a leaf in pieces, where a graph uses it in no other way."""
+    own = get_gradient_edge(leaf).node
+    users = [
+        node
+        for node in graph_nodes(result)
+        if any(following is own for following, _ in node.next_functions)
+    ]
+    return users[0] if len(users) == 1 and users[0].name() == CUT else None
 
 
 def with_bytes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -53,17 +52,12 @@ def agree_everywhere(
         return False
     if torch.equal(found, expected):
         return True
-    sizes = [
-        float(piece.where(piece.isfinite(), 0).abs().max())
-        for piece in _pieces(expected if among is None else among)
-    ]
+    # Some at a time, because what is compared may be as large as all else that is held.
+    given = (found, expected, expected if among is None else among)
+    pieces, others, sized = (torch.split(y.detach().flatten(), PIECE) for y in given)
+    sizes = [float(y.where(y.isfinite(), 0).abs().max()) for y in sized if y.numel()]
     close = partial(torch.allclose, rtol=0, atol=tolerance * max(sizes, default=0), equal_nan=True)
-    return all(map(close, _pieces(found), _pieces(expected)))
-
-
-def _pieces(numbers: Tensor) -> Sequence[Tensor]:
-    """Numbers some at a time, because what is compared may be as large as all else that is held."""
-    return torch.split(numbers.detach().flatten(), PIECE) if numbers.numel() else []
+    return all(map(close, pieces, others))
 
 
 def has_nan(numbers: Tensor) -> bool:

@@ -256,6 +256,6 @@ def passes_on(kind: Any) -> bool:
 
 
 def lasting(kind: Any) -> bool:
-    """Whether a kind tells a module from all others, also after it is gone."""
-    (_, _, settings, hooks, _), *_ = kind
+    """Whether what modules have in common tells them from all others, also after they are gone."""
+    _, _, settings, hooks, _ = kind
     return not hooks and not _has_object(settings)

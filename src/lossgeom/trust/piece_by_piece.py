@@ -94,7 +94,7 @@ def _pieces(problem: Problem) -> Iterator[_Piece]:
         if passes_on(kind):
             continue
         part, arguments = _in_part(call.module, *call.arguments)
-        yield _Piece(kind if lasting(kind) else None, stripped(part, call.outputs), arguments)
+        yield _Piece(kind if lasting(kind[0]) else None, stripped(part, call.outputs), arguments)
     if not evaluation.criterion.known or evaluation.forward is not None:
         around = _Around(problem, acted(root, outside.outputs[root]), batch)
         yield _Piece(None, around, ((), {}))

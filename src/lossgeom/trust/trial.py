@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import Problem
@@ -20,10 +21,10 @@ from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import near_or_at
 from lossgeom.problem.network import Network
+from lossgeom.trust.calls import kind_of, lasting
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
 from lossgeom.trust.piece_by_piece import largest_piece, right_in_pieces
-from lossgeom.trust.remembered import remembered
 
 EXAMPLES = 4
 IN_DOUBLE = 13  # vectors in float64 that are held while derivatives are compared
@@ -41,6 +42,8 @@ ORDERS: dict[int, tuple[Order, ...]] = {
 }
 
 T = TypeVar("T")
+
+_remembered: WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 class DerivativeError(ValueError):
@@ -91,6 +94,35 @@ def tried(
         return remembered(problem, batch, key, found) if remember else found()
 
     return problem.evaluation.facts.known(key, known)
+
+
+def remembered(problem: Problem, batch: Batch, key: Key, find: Callable[[], T]) -> T:
+    """Return a fact of a problem's model, and find it out if it is not known.
+
+    It is known of earlier problems of the same model object, as it is of the same problem
+    refreshed, if all its modules have kept their class, code, settings and hooks, loss and batches
+    are of the same form, and these say all that there is to say: not with a loss or ``forward=`` of
+    the user's own, nor with hooks or objects among the settings.
+
+    Args:
+        problem: the model.
+        batch: the one that shows it.
+        key: what it is, and depends on besides.
+        find: finds it out; its errors are not remembered.
+    """
+    at, network = problem.evaluation, problem.network
+    kinds = [(name, kind_of(part)) for name, part in network.module.named_modules()]
+    whole = at.criterion.known and at.forward is None
+    if not whole or not all(lasting(kind) for _, kind in kinds):
+        return find()
+    theta, tensors = network.theta, tensors_of(batch.raw)
+    of_loss = at.criterion.name, at.criterion.average, at.mode, at.seed, at.autocast
+    parameters = network.names, network.frozen_names, network.shapes, theta.dtype, theta.device
+    form = tuple(kinds), of_loss, parameters, tuple((t.shape, t.dtype) for t in tensors), key
+    facts = _remembered.setdefault(problem.model, {})
+    if form not in facts:
+        facts[form] = find()
+    return cast(T, facts[form])
 
 
 def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lossgeom.autodiff.second_derivative import second_derivative
+from lossgeom.losses.graphs import second_derivative
 
 THETA = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
 
