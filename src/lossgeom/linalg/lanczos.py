@@ -277,9 +277,8 @@ class _Search:
         products, A = self.products, self.products.A
         if products.finite:
             values, rows = ritz.values[:k].to(A.dtype), ritz.vectors(k)
-            residuals = ritz.residuals[:k] + products.rounding
-            if k > 2 * PROBES:
-                residuals = residuals + self._rounded(ritz, k)
+            hidden = self._rounded(ritz, k) if k > 2 * PROBES else 0.0
+            residuals = ritz.residuals[:k] + products.rounding + hidden
             unknown = ~(residuals <= self.tol * ritz.scales[:k]) | (k <= 2 * PROBES)
             if unknown.any():
                 some, own = rows[unknown.to(rows.device)], values[unknown, None].to(rows)
