@@ -73,7 +73,7 @@ class Calls(TorchFunctionMode):
 
     def __init__(self, root: nn.Module) -> None:
         TorchFunctionMode.__init__(self)
-        self.alike: dict[Hashable, Call] = {}
+        self.alike: dict[tuple[Any, ...], Call] = {}
         self._modules = list(root.modules())
         self._kinds = {module: kind_of(module) for module in self._modules}
         self._open = [Call(root, 0)]
