@@ -2,13 +2,16 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 import lossgeom as lg
+from lossgeom.linalg import top_eigenpairs
 from lossgeom.stability.sgd import (
+    _residual,
     example_curvatures,
     mean_square_threshold,
     noise_share,
@@ -422,3 +425,21 @@ def test_errors():
 def test_bad_types(unchecked):
     with pytest.raises(TypeError, match=r"expected a Problem\(model, loss, batches\), got Linear"):
         lg.certify_sgd(nn.Linear(1, 1), 0.1, 1)
+
+
+def test_a_smallest_eigenvalue_of_zero_is_known_beside_the_sharpness(monkeypatch):
+    """Where a search for it ends with a small positive number that it cannot tell from zero."""
+
+    def hardly_above(A, **given):
+        found = top_eigenpairs(A, **given)
+        if given["tol"] != _residual.TOL:
+            return found
+        return replace(found, values=found.values.abs() + 1e-17, converged=found.converged & False)
+
+    monkeypatch.setattr(_residual, "top_eigenpairs", hardly_above)
+    x = torch.eye(5, 8, dtype=torch.float64)
+    model = nn.Linear(8, 1, bias=False).double()
+    problem = lg.Problem(model, "squared_error", [(x, model(x).detach())])
+    found = lg.certify_sgd(problem, 0.1, 2)
+    assert found.state == "stable"
+    assert -1e-6 < found.lowest <= 1e-12

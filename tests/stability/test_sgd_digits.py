@@ -18,6 +18,7 @@ from lossgeom.stability.sgd import (
     noise_share,
     nonuniformity,
 )
+from tests.stability.digits import N, fitted, trained
 
 SIZES = [1, 2, 5, 10, 50, 100]
 
@@ -25,33 +26,7 @@ SIZES = [1, 2, 5, 10, 50, 100]
 @pytest.fixture(scope="module")
 def problem():
     """Descent on 100 digits, odd and even, and Gauss-Newton steps of least length."""
-    np, datasets = pytest.importorskip("numpy"), pytest.importorskip("sklearn.datasets")
-    digits, chosen = datasets.load_digits(), np.random.default_rng(0).permutation(1797)[:100]
-    x = torch.tensor((digits.data[chosen] - 8) / 8)
-    y = torch.tensor(digits.target[chosen] % 2 * 2.0 - 1)
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 1))
-    finally:
-        torch.set_default_dtype(before)
-    W, b, v, c = (p.detach().clone() for p in model.parameters())
-    v = v[0]
-    for _ in range(3000):
-        z = torch.tanh(x @ W.T + b)
-        r = (z @ v + c - y) / 100
-        u = r[:, None] * v * (1 - z * z)
-        W, b, v, c = W - 0.02 * u.T @ x, b - 0.02 * u.sum(0), v - 0.02 * z.T @ r, c - 0.02 * r.sum()
-    theta = torch.cat([W.flatten(), b, v, c])
-    problem = lg.Problem(model, "squared_error", [(x, y[:, None])], mode="eval").at(theta)
-    for _ in range(15):
-        f = problem.outputs(problem.theta, problem.first_batch()).detach()[:, 0]
-        J = lg.ParameterJacobian(problem).dense()
-        problem = problem.at(problem.theta - torch.linalg.lstsq(J, f - y, driver="gelsd").solution)
-        if problem.loss() < 1e-29:
-            break
-    return problem
+    return fitted(trained([0.02], N, 3000)[0])
 
 
 @pytest.fixture(scope="module")

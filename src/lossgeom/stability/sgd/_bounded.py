@@ -49,7 +49,7 @@ def bounded(setting: Setting, why: str) -> SGDCertificate:
         true_upper=true_upper,
         gradient_norm=float(problem.gradient().norm()),
         example_gradient_norm=_of_examples(setting),
-        lowest=lowest_curvature(problem),
+        lowest=lowest_curvature(problem, sharpness),
         sharpness=sharpness,
         residual=share,
     )

@@ -32,7 +32,7 @@ def exact(setting: Setting, curvatures: ExampleCurvatures) -> SGDCertificate:
         true_upper=true_upper,
         gradient_norm=curvatures.mean_gradient,
         example_gradient_norm=of_examples,
-        lowest=lowest_curvature(setting.problem),
+        lowest=lowest_curvature(setting.problem, curvatures.sharpness),
         sharpness=curvatures.sharpness,
         residual=residual,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,18 +20,30 @@ from lossgeom.stability.sgd._outputs import example_outputs
 from lossgeom.trust.trial import DerivativeError
 
 TOL = 0.02  # of the most negative eigenvalue
+FLAT = 1e-3  # of the sharpness: negative curvature that counts as none
 PROBES = 10  # sums of examples with random signs, and of examples that are taken one by one
 UNLIKELY = 1.479  # what chi-squared with as many degrees of freedom is below once in 1000 times
 
 
-def lowest_curvature(problem: Problem) -> float | None:
-    """Find the smallest eigenvalue of the Hessian; ``None`` where that is not known."""
+def lowest_curvature(problem: Problem, sharpness: float) -> float | None:
+    """Find the smallest eigenvalue of the Hessian; ``None`` where that is not known.
+
+    One that is zero has no relative error. Where it comes out positive and is not known to the
+    tolerance, it is looked for to a part of the sharpness, and no more than it is returned.
+    """
+    H = Hessian(problem)
     try:
-        found = top_eigenpairs(Hessian(problem), which="smallest", tol=TOL, verify=True)
+        found = top_eigenpairs(H, which="smallest", tol=TOL, verify=True)
+        lowest = float(found.values[0])
+        if bool(found.converged[0]) or lowest < 0:
+            return lowest
+        shifted = MatrixFree.like(H, lambda V: H.matmat(V) - sharpness * V, lambda: shifted)
+        near: dict[str, Any] = {"tol": FLAT / 2, "start": found.vectors, "verify": True}
+        found = top_eigenpairs(shifted, which="smallest", **near)
     except (DerivativeError, RuntimeError):
         return None
-    lowest = float(found.values[0])
-    return lowest if bool(found.converged[0]) or lowest < 0 else None
+    least = float(found.values[0]) + sharpness - float(found.residuals[0])
+    return least if bool(found.converged[0]) else None
 
 
 def residual_along(problem: Problem, v: Float[Tensor, " P"]) -> Float[Tensor, " n"] | None:

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from lossgeom.problem import Problem
 from lossgeom.stability.sgd._outputs import ExampleOutputs
-from lossgeom.stability.sgd._residual import residual_noise
+from lossgeom.stability.sgd._residual import FLAT, residual_noise
 from lossgeom.stability.sgd.certificate import Minimum, SGDCertificate, State
 from lossgeom.stability.sgd.necessary import along_direction
 from lossgeom.stability.sgd.sampling import Sampling, noise_share
 
 ZERO = 1e-4  # of the parameters' length: steps of single examples at an interpolating minimum
 SMALL = 0.05  # of the gradients of single examples: their mean at a minimum
-FLAT = 1e-3  # of the sharpness: negative curvature that counts as none
 ROUNDING = 1e-5  # of a threshold
 NOTHING = 1e-12  # of the sharpness: curvature that is none
 SAFETY = 3.0  # times the share of what is left out, by which it may move the threshold
