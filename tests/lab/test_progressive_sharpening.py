@@ -161,7 +161,7 @@ def test_stopped_and_going_on_is_going_straight_through(tmp_path, monkeypatch):
     straight = Record.create(tmp_path / "straight", SMALL.settings)
     study.run.run(SMALL, straight)
     assert straight.status == "finished"
-    assert len(straight.rows()) == 16 * len(study.run.METRICS)
+    assert len(straight.rows()) == 16 * len(study.run.ON_ALL + study.run.ON_SOME)
 
     real = study.run.gradient_descent
     started_at = []

@@ -211,8 +211,8 @@ class Kept(Generic[Linear]):
 
     def __init__(self, problem: Problem, memory_budget: int | None, ranks: Ranks = ALONE) -> None:
         self.problem = checked_problem(problem)
-        problem.data.kept()  # which others do not share, or an error
-        self.theta = problem.leaf()
+        with problem.data.kept():  # which others do not share, or an error
+            self.theta = problem.leaf()
         self.terms = math.nan
         give_way = WeakMethod(self.give_way)
         self.memory = Memory(memory_budget, self.theta.device, gives_way=give_way, ranks=ranks)

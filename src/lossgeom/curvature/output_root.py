@@ -58,8 +58,8 @@ class OutputRoot(ProblemMatrix):
     degree = 0.5
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = checked_problem(problem)
-        problem.data.kept()  # which others do not share, or an error
+        with checked_problem(problem).data.kept():  # which others do not share, or an error
+            self.problem = problem
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802

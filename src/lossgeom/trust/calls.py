@@ -206,7 +206,10 @@ def kind_of(module: nn.Module) -> Hashable:
         if name not in SIZES and name not in OF_EVERY_MODULE
     )
     hooks = tuple(
-        (name, id(hook)) for name in own if name.endswith("_hooks") for hook in own[name].values()
+        (name, id(hook))
+        for name in OF_EVERY_MODULE
+        if name.endswith("_hooks")
+        for hook in own.get(name, {}).values()
     )
     torchs = type(module).__module__.startswith("torch.")
     tensors = (
