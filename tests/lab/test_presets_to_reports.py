@@ -26,7 +26,6 @@ LONGER = {
     "--measured-on 3 --points 20",
     "layerwise_structure": "--batch-size 10 --steps 1 --lenet5-steps 1 --every 1 --pairs 10 "
     "--measured 10",
-    "jacobian_intervention": f"--steps 5 --every 1 {NARROW}",
     "weight_decay": "--batch-size 10 --epochs 1 --measurements 1 --lr 0.05 --mediated 2 "
     f"--weight-decay 0 1e-4 1e-3 {NARROW}",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Job:
             record.describe(ForReport(idle_settings=idle_settings(self.run.settings["study"])))
             try:
                 STUDIES[self.study].run(self.run, record)
-            except (Exception, SystemExit) as error:
+            except Exception as error:
                 _left_out(record, error)
                 raise
 
@@ -85,11 +85,15 @@ class Failure:
         return self.error
 
 
-def attempt(job: Job) -> Failure | None:
+def attempt(job: Job, stopped: Callable[[], bool] = lambda: False) -> Failure | None:
     """Run a job in one thread, and return its error rather than raise it.
 
     So whatever is raised is of the engine that runs it. The lock of a record that a lost machine
     has left is waited for.
+
+    Args:
+        job: what to run.
+        stopped: whether the engine has ended the process, to run the job once more.
     """
     torch.set_num_threads(1)
     until = time.monotonic() + UNLOCKED_SECONDS
@@ -100,6 +104,8 @@ def attempt(job: Job) -> Failure | None:
             if time.monotonic() > until:
                 return Failure(error, traceback.format_exc())
         except (Exception, SystemExit) as error:
+            if stopped():
+                raise
             return Failure(_movable(error), traceback.format_exc())
         else:
             return None

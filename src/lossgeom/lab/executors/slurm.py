@@ -112,8 +112,10 @@ class _Resumed:
     """An attempt that submitit makes again where its time is over."""
 
     def __call__(self, job: Job) -> Failure | None:
-        return attempt(job)
+        self._over = False
+        return attempt(job, stopped=lambda: self._over)
 
     def checkpoint(self, job: Job) -> Any:
-        """What is to be run next."""
+        """What is to be run next; submitit ends the process then."""
+        self._over = True
         return required("submitit").helpers.DelayedSubmission(self, job)
