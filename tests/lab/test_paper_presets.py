@@ -21,11 +21,6 @@ SMALL = {  # settings of the study, and of its network, and what a run is to mea
         "softmax_jacobian_norm_mean",
     ),
     "jacobian_intervention": ({"steps": 2, "every": 1}, {"examples": 4, "channels": 0.02}, "gap"),
-    "edge_of_stability": (
-        {"steps": 4, "every": 2},
-        {"examples": 10, "widths": (4, 4)},
-        "update_curvature",
-    ),
     "sgd_stability": (
         {
             "descent_steps": 20, "noisy_steps": 20, "noisy_lr": (0.02,), "noisy_batch_size": (2,),

@@ -119,13 +119,12 @@ def trained(
     move, of_prior = _RMSprop(both, training.lr), _Scalar(start, training.lr)
     (mean, log_std), (std, offset) = both, torch.empty_like(both)  # kept, for speed, as is
     in_mean, in_log_std = whole = torch.empty_like(both)
-    normal = torch.empty_like(mean, device="cpu")
     generator, history = random_numbers(training.seed), list[Epoch]()
 
     def step(batch: Batch) -> tuple[float, float]:
         torch.exp(log_std, out=std)
         torch.sub(mean, prior, out=offset)
-        noise = normal.normal_(generator=generator).to(std).mul_(std)
+        noise = torch.randn(len(std), generator=generator, dtype=std.dtype).to(std).mul_(std)
         gradient, total, count = gradient_at(mean + basis.unrotate(noise), batch)
         squares = (std.dot(std) + offset.dot(offset)).item()
         at = Divergence(len(std), squares, log_std.sum().item()), 2 * of_prior.x

@@ -140,7 +140,7 @@ class ParameterMatrix(ProblemMatrix):
             put_down_block(self._kept.memory, rows)
             found, divisor = self.problem.reduced(partial(self._summed, rows))
             shared = found.untyped_storage()._cdata == rows.untyped_storage()._cdata
-            own = found.is_contiguous() and not shared
+            own = found.is_contiguous() and not shared  # else a multiple of I would change V
             return (found.div_(divisor) if own else found / divisor).T
 
     def _summed(self, rows: Tensor, _: Problem) -> list[tuple[Float[Tensor, "k P"], float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -97,30 +98,20 @@ def layer_rows(
             root; for more than 2048 columns.
         NonFiniteError: where the loss is NaN or infinite.
     """
-    if curvature not in get_args(Curvature):
-        raise ValueError(unknown("curvature", curvature, get_args(Curvature)))
-    check_whole(0, seed=seed)
-    check_whole(1, samples=samples)
-    sampled = curvature == "sampled"
-    scores = SampledScores(checked_problem(problem), seed, samples) if sampled else None
-    here, names = checked_problem(problem).local, dict[str, None]()
+    columns_of = _columns_of(checked_problem(problem), curvature, seed, samples)
+    here, names = problem.local, dict[str, None]()
 
     def on_batch(batch: Batch) -> float:
         guard(here, batch, order=1)
         columns: list[Columns] = []
 
         def only(outputs: Tensor) -> Tensor | None:
-            if scores is not None:
-                columns.append(_sampled(scores, outputs, batch))
-            else:
-                found = (_exact if curvature == "exact" else _empirical)(here, outputs, batch)
-                columns.append(found)
-            ((K, column),) = columns
+            columns.append(columns_of(outputs, batch))
+            K, column = columns[0]
             return column(0) if K == 1 else None
 
         layers, calls, known = layers_on(here, batch, only, (curvature, seed, samples))
-        outputs, B = calls.outputs.detach(), len(calls.outputs)
-        ((K, column),) = columns
+        outputs, B, (K, column) = calls.outputs.detach(), len(calls.outputs), columns[0]
         names.update((layer.name, None) for layer in layers)
         counted = _counted(here, outputs, batch)
         size = max(1, CHUNK_BYTES // max(calls.nbytes, 1))
@@ -142,6 +133,19 @@ def layer_rows(
     if curvature == "exact" and problem.criterion.likelihood is None:
         problem.cached(note_if_linear)
     return terms
+
+
+def _columns_of(
+    problem: Problem, curvature: Curvature, seed: int, samples: int
+) -> Callable[[Tensor, Batch], Columns]:
+    """What makes the columns of a batch from its outputs."""
+    if curvature not in get_args(Curvature):
+        raise ValueError(unknown("curvature", curvature, get_args(Curvature)))
+    check_whole(0, seed=seed)
+    check_whole(1, samples=samples)
+    if curvature == "sampled":
+        return partial(_sampled, SampledScores(problem, seed, samples))
+    return partial(_exact if curvature == "exact" else _empirical, problem.local)
 
 
 def _exact(problem: Problem, outputs: Tensor, batch: Batch) -> Columns:

@@ -143,17 +143,14 @@ def watch(
         _check_start(held, first_step)
         tracker = Tracker(measured, chosen, held, due)
         run = Watch(
-            measured,
-            tracker.metrics,
-            held,
-            tracker.due,
+            measured, tracker.metrics, held, tracker.due,
             tuple(optimizers) if isinstance(optimizers, Iterable) else [optimizers],
             on_error=on_error,
             budget=Budget(budget, device_clock(measured.theta.device)),
             full_batch=full_batch,
             first_step=first_step,
             live=LiveLine(sys.stderr) if measured.ranks.rank == 0 and sys.stderr.isatty() else None,
-        )
+        )  # fmt: skip
         held.mirrors.add(copies if held.ranks.rank == 0 else ())
         return run
     except BaseException:

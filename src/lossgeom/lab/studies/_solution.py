@@ -221,10 +221,8 @@ def solve(
         further: yields other numbers that are, by their names.
     """
     steps = recipe.steps(len(data.train[0]))
-    settings: dict[str, Any] = {"label_smoothing": recipe.label_smoothing, "mode": "train"}
-    trained, held_out = (
-        Problem(model, loss, in_chunks(part, chunk), **settings) for part in (data.train, data.test)
-    )
+    made = partial(Problem, model, loss, label_smoothing=recipe.label_smoothing, mode="train")
+    trained, held_out = (made(in_chunks(part, chunk)) for part in (data.train, data.test))
     few = on_first(trained, measured_on, len(data.train[0]))
     due = {*range(0, steps, every), steps}
     trackers = (
@@ -244,11 +242,10 @@ def solve(
                 append_missing(record, step, numbers)
 
     optimizers = recipe.optimizers(model)
-    training = partial(
-        recipe.training, model, trained.criterion, data, optimizers=optimizers, seed=seed
-    )
+    training = partial(recipe.training, model, trained.criterion, data, seed=seed)
     ended = train(
-        model, record, training, steps=steps, every=every, at_step=at_step, optimizers=optimizers,
+        model, record, partial(training, optimizers=optimizers), steps=steps, every=every,
+        at_step=at_step, optimizers=optimizers,
         others=_with_state(objective_of(model, loss, (), recipe.regularizers)),
     )  # fmt: skip
     record.finish(ended)

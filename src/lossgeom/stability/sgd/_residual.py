@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,8 +37,8 @@ def lowest_curvature(problem: Problem, sharpness: float) -> float | None:
         if bool(found.converged[0]) or lowest < 0:
             return lowest
         shifted = MatrixFree.like(H, lambda V: H.matmat(V) - sharpness * V, lambda: shifted)
-        near: dict[str, Any] = {"tol": FLAT / 2, "start": found.vectors, "verify": True}
-        found = top_eigenpairs(shifted, which="smallest", **near)
+        start = found.vectors
+        found = top_eigenpairs(shifted, which="smallest", tol=FLAT / 2, start=start, verify=True)
     except (DerivativeError, RuntimeError):
         return None
     least = float(found.values[0]) + sharpness - float(found.residuals[0])
