@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 
 from benchmarks import quadratic
+from benchmarks.machine import slug
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 OURS = "lossgeom"
@@ -159,17 +160,12 @@ def _memory(records: Sequence[Result], task: str) -> str:
 
 
 def _settings(records: Sequence[Result]) -> str:
-    """How competitors were used, and the words of those that raise."""
+    """How competitors were used; the rest is with the results."""
     notes = {e["name"]: e["note"] for r in records for es in r["tasks"].values() for e in es}
     lines = [f"- {name}: {note}" for name, note in notes.items() if note]
-    for record in records:
-        for task, entries in record["tasks"].items():
-            for e in entries:
-                said = [e[key] for key in ("setting", "message") if e.get(key)]
-                if said:
-                    where = f"{record['case']['name']}, {task}, {_row(e)}"
-                    lines.append(f"- {where}: {'; '.join(said)}")
-    return "Notes, settings and errors:\n\n" + "\n".join(lines) if lines else "No notes."
+    where = f"benchmarks/results/{slug(records[0]['machine'])}"
+    said = f"Numbers of steps, threads and errors of each are with the results, in `{where}`."
+    return "\n".join([*lines, "", said])
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
