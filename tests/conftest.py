@@ -13,7 +13,8 @@ import torch
 
 from tests.ranks import Pair
 
-torch.set_num_threads(1)  # a worker to a core
+torch.set_num_threads(1)  # a worker to a core, and so the processes that tests start:
+os.environ["OMP_NUM_THREADS"] = "1"  # two threads that wait for one core take three times as long
 
 
 def seed_generators() -> None:
