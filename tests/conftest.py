@@ -46,6 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker("doctest")
+    items.sort(key=lambda item: item.path.suffix != ".md")  # pages take long, and so come first
 
 
 @pytest.fixture(autouse=True)
