@@ -79,7 +79,6 @@ def dense_products(problem, name):
     return found
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_errors_are_those_of_dense_blocks(kind):
     problem = PROBLEMS[kind]()
