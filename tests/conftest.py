@@ -1,6 +1,7 @@
 """What holds for every test: one thread, the same random numbers in any order, marked doctests."""
 
 import gc
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,14 @@ import torch
 
 from tests.ranks import Pair
 
-torch.set_num_threads(1)  # a worker to a core
+torch.set_num_threads(1)  # a worker to a core, and so the processes that tests start:
+os.environ["OMP_NUM_THREADS"] = "1"  # two threads that wait for one core take three times as long
 
 
 def seed_generators() -> None:
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # not torch.manual_seed, which notes where it is called
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,12 +46,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker("doctest")
+    items.sort(key=lambda item: item.path.suffix != ".md")  # pages take long, and so come first
 
 
 @pytest.fixture(autouse=True)
 def in_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a process of git for every record."""
     monkeypatch.setattr("lossgeom.recording.environment._git_commit", lambda: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Without what only a power cut would show, which takes half of the time of many records."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def fingerprint(model: nn.Module) -> list[object]:
          for name, module in model.named_modules()],
         torch.get_rng_state().numpy().tobytes(),
         random.getstate(),
-        repr(np.random.get_state()),
+        [np.asarray(part).tobytes() for part in np.random.get_state()],
         torch.is_grad_enabled(),
         torch.backends.mha.get_fastpath_enabled(),
         torch.get_float32_matmul_precision(),

@@ -60,6 +60,7 @@ def test_operators_in_one_line(problem):
     assert repr(Dense(torch.eye(90).double())) == "Dense(90 x 90, float64 on cpu)"
 
 
+@functools.cache
 def public_classes():
     """Those that rooms offer, and the library itself: name of the room, class."""
     rooms = [room for room in pkgutil.walk_packages(lg.__path__, "lossgeom.") if room.ispkg]

@@ -25,7 +25,6 @@ from lossgeom.bounds._given import Given, fresh
 from lossgeom.bounds.comparison import Comparison, unchanged
 from lossgeom.bounds.row import falling
 
-pytestmark = pytest.mark.quick
 NEW = "Distance from the teacher on new inputs (MacDonald et al., theorem 6.1)"
 
 
@@ -61,6 +60,7 @@ def bound(value, **others):
     return Bound(value, "an error", 0.95, {}, (), "A theorem", **others)
 
 
+@pytest.mark.quick
 def test_numbers_of_a_row_in_closed_form():
     lower = bound(0.5, side="lower", trivial=0.0, terms={"pair": 2.0, "variation": -1.5})
     assert Row("a", lower, 2.0).tightness == 4
@@ -160,6 +160,7 @@ def test_what_is_missing_is_named():
     assert any(line.startswith("      missing: needs") for line in table)
 
 
+@pytest.mark.quick
 def test_a_classifier_with_its_prior_and_new_data():
     problem = classifier()
     labels = problem.first_batch().targets.tolist()

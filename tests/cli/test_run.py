@@ -1,6 +1,7 @@
 """``lossgeom run``: a study from its first run to its report."""
 
 import csv
+import io
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,6 @@ from lossgeom.lab.studies import STUDIES
 from lossgeom.lab.studies._network import NetworkSettings
 from lossgeom.messages.extras import LAB
 from lossgeom.recording.metric_figures import Trajectories
-from tests.cli.test_cli import lossgeom
 from tests.lab.test_run_study import Here
 
 TINY = [
@@ -39,18 +40,20 @@ def untimed(folder: Path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A study that has run once."""
-    folder = tmp_path_factory.mktemp("study")
-    done = lossgeom("run", "progressive_sharpening", *TINY, "--out", "out", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    """A study that has run once, with workers; in a process of its own, one is killed below."""
+    folder, out, err = tmp_path_factory.mktemp("study"), io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr("lossgeom.report.figures.as_file", lambda *_: b"Made by lossgeom")
+        assert main(["run", "progressive_sharpening", *TINY, "--out", "out"]) == 0
+    return folder, out.getvalue(), err.getvalue()
 
 
 def test_run(finished):
-    folder, done = finished
-    assert "report: out/report.html" in done.stdout
-    assert "6 of 6 runs are finished, about 0:00:00 left: " in done.stderr
-    assert "\r" not in done.stderr + done.stdout
+    folder, out, err = finished
+    assert "report: out/report.html" in out
+    assert "6 of 6 runs are finished, about 0:00:00 left: " in err
+    assert "\r" not in err + out
     claims = json.loads((folder / "out/claims.json").read_text())
     assert {"id", "statement", "source", "measured", "expected", "statistic", "interval",
             "verdict"} <= claims[0].keys()  # fmt: skip
@@ -65,7 +68,7 @@ def test_run(finished):
 
 
 def test_running_again_recomputes_nothing(command, finished):
-    folder, _ = finished
+    folder, *_ = finished
     files = sorted((folder / "out/runs").rglob("*.json*"))
     before = [(p, p.stat().st_mtime_ns) for p in files]
     again = command("run", "progressive_sharpening", *TINY, "--out", "out", cwd=folder)
@@ -91,7 +94,7 @@ def test_what_a_study_needs_is_there_before_it_runs(tmp_path, capsys, monkeypatc
 
 
 def test_strict(command, finished):
-    folder, _ = finished
+    folder, *_ = finished
     claims = json.loads((folder / "out/claims.json").read_text())
     as_they_should_be = all(claim["as_expected"] for claim in claims)
     strict = command("run", "progressive_sharpening", *TINY, "--out", "out", "--strict", cwd=folder)
@@ -104,7 +107,7 @@ def test_killed_half_way_it_goes_on(command, finished, tmp_path):
 
     Before that, a worker alone is killed, which costs what it did since it last wrote.
     """
-    folder, _ = finished
+    folder, *_ = finished
     process, runs = started(tmp_path), tmp_path / "out/runs"
     wait_for(1, runs, process)
     for worker in workers_of(process) or []:
@@ -210,7 +213,7 @@ def test_all_studies_into_one_page(tmp_path, monkeypatch, capsys):
 
 
 def test_another_configuration_in_the_same_folder(command, finished):
-    folder, _ = finished
+    folder, *_ = finished
     other = command(
         "run", "progressive_sharpening", *TINY, "--lr", "0.7", "--out", "out", cwd=folder
     )

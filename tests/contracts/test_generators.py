@@ -12,7 +12,7 @@ from lossgeom.bounds import DeltaGood
 from lossgeom.lab.generators import GENERATORS, ManifoldTask
 
 N = 40
-QUICK = {name: {"steps": 40} for name in ("digits_decoder", "sine_implicit", "spectral_gan")}
+QUICK = {name: {"steps": 12} for name in ("digits_decoder", "sine_implicit", "spectral_gan")}
 
 
 def made(name, **settings):

@@ -79,7 +79,6 @@ def dense_products(problem, name):
     return found
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_errors_are_those_of_dense_blocks(kind):
     problem = PROBLEMS[kind]()
@@ -102,7 +101,6 @@ def test_errors_are_those_of_dense_blocks(kind):
             assert name == "EKFAC" or layer.errors[name].value >= error - 1e-9
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", PROBLEMS)
 @pytest.mark.parametrize("memory_budget", [0, 2**30])
 def test_best_kronecker_is_that_of_the_dense_block(kind, memory_budget):
@@ -138,7 +136,6 @@ def test_best_kronecker_with_the_bias_joined():
         torch.testing.assert_close(best.matrix.dense(), expected.dense(), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.quick
 def test_neither_batches_nor_memory_change_a_value():
     expected = lg.kronecker_errors(perceptron(), matvecs=30)
     for other in (

@@ -75,13 +75,19 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys, monitor):
 
 @pytest.mark.usefixtures("hf")
 def test_the_page_on_large_models_runs(tmp_path, monkeypatch, capsys):
-    """With a small network in the place of the one of 124 million parameters."""
+    """With a small network and vocabulary in the place of those of 124 million parameters."""
     monkeypatch.chdir(tmp_path)
     page = (Path(lg.__file__).parents[2] / "docs/how-to/large-models.md").read_text()
     code = "\n".join(re.findall(r"```py\n(.*?)```", page, re.DOTALL))
-    small = code.replace("GPT2Config()", "GPT2Config(n_layer=1, n_embd=8, n_head=2)")
-    assert small != code
-    exec(small.replace("8 * 2**30", "2**30"), {})
+    changes = {
+        "GPT2Config()": "GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=257)",
+        "randint(50257,": "randint(257,",
+        "8 * 2**30": "2**30",
+    }
+    assert all(each in code for each in changes)
+    for each, small in changes.items():
+        code = code.replace(each, small)
+    exec(code, {})
     said = capsys.readouterr().out
     assert "at most 1,024 MB" in said
     assert re.search(r"sharpness [\d.e+-]+, \d+ products, converged: True", said)

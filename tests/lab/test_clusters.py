@@ -221,6 +221,7 @@ def test_options_of_sbatch(by_processes, two_missing, tmp_path, monkeypatch, cap
     for name, text in programs.items():
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # which a worker does not keep
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     options = ["--executor", "slurm", "--slurm", "partition=main", "time=7", "mem=2G", "exclusive"]
     status = main(["run", STUDY.name, *FLAGS, *options, "--out", str(two_missing)])

@@ -185,7 +185,7 @@ def test_numbers_of_two_matrices():
 
 TINY = Config(
     steps=44, every=4, pairs=18, probes=2, lanczos_steps=10, lr=1.0,
-    network=NetworkSettings(examples=60, chunk=40, widths=(8,)),
+    network=NetworkSettings(examples=60, widths=(8,)),
 )  # fmt: skip
 SMALL = study.STUDY.plan(TINY, 1)[0]
 
@@ -292,7 +292,7 @@ def test_the_papers_model_and_data(tmp_path, monkeypatch, unchecked):
     """The paper's preset on a few images in the format of the real files, with narrower layers."""
     network = on_few_images(PAPER.network, tmp_path / "data", 3, examples=3, chunk=2)
     assert (network.data, network.model, PAPER.lr) == ("cifar10", "vgg11", 0.08)
-    few = {"steps": 1, "every": 1, "pairs": 18, "lanczos_steps": 2}
+    few = {"steps": 1, "every": 1, "pairs": 18, "lanczos_steps": 2, "measured_on": 2}
     config = replace(PAPER, network=network, **few)
     monkeypatch.setattr(_network, "vgg11", partial(vgg11, width=1 / 32))
     first = study.STUDY.plan(config, 1)[0]

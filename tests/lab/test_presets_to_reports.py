@@ -13,6 +13,7 @@ from tests.lab.files import write_cifar10
 from tests.lab.test_lab import write_mnist
 from tests.lab.test_run_study import Here
 
+pytestmark = pytest.mark.usefixtures("pages_alone")
 IMAGES = 20  # in all files to train on
 
 NARROW = "--channels 0.02"

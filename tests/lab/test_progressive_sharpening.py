@@ -47,7 +47,6 @@ def verdicts(records):
     return {claim.id: claim.verdict for claim in study.STUDY.judge(CONFIG, records)}
 
 
-@pytest.mark.quick
 def test_what_the_papers_say(tmp_path):
     def held(lr, smoothing, time):
         return min(free(smoothing, time), 4.1) if lr == 0.5 else free(smoothing, time)

@@ -15,6 +15,7 @@ from lossgeom.recording.record_format import RecordError
 from lossgeom.report import render
 from tests.lab.test_lab import write_mnist
 
+pytestmark = pytest.mark.usefixtures("pages_alone")
 STUDY = STUDIES["progressive_sharpening"]
 
 

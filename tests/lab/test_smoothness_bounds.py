@@ -128,8 +128,11 @@ def test_a_run(tmp_path, unchecked):
     assert first["error"] < first["error_bound"]
     assert 0 < first["attack"] < first["attack_bound"]
     assert math.isnan(rows["lr50-batch1"]["value"])
-    sizes = rows["examples6"] if not math.isnan(rows["examples6"]["value"]) else None
-    assert sizes is None or sizes["error"] < sizes["masses"] < sizes["value"]
+    assert math.isnan(rows["examples6"]["value"])  # of the largest learning rate
+    fitted = replace(run, study=replace(config, lr=(0.05, 0.1, 0.2)))
+    sizes = study.run.at_size(6, fitted, record)
+    assert 0 < sizes["error"] < sizes["masses"] < sizes["value"]
+    assert sizes["error"] < sizes["smooth"] < sizes["theorem"]
     assert rows["unfitted"]["value"] > 0
 
 

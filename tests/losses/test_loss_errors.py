@@ -259,7 +259,6 @@ def with_log_softmax(model):
     return nn.Sequential(*model, nn.LogSoftmax(1))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0])])
 def test_nll_of_log_probabilities_is_the_cross_entropy(weight):
     x, y = data()

@@ -155,7 +155,6 @@ def test_settings_of_robustness(unchecked):
             metric(norm="l1")
 
 
-@pytest.mark.quick
 def test_kinds_of_sharpness_are_what_their_functions_say():
     problem = CASES[0].problem()
     pairs = {

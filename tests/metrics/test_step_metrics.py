@@ -11,7 +11,6 @@ from lossgeom.stability import OptimizerState, Threshold, UndefinedError, optimi
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
-pytestmark = pytest.mark.quick
 LR = 0.5
 
 
@@ -29,6 +28,7 @@ def with_state(step, **changes):
     return Step(step.before, step.update, OptimizerState(**state), step.gradient)
 
 
+@pytest.mark.quick
 def test_values_on_a_quadratic(step):
     metrics = lg.metrics
     rho = lg.update_curvature(step.before, step.update).value
@@ -84,6 +84,7 @@ def test_an_eigenvector_is_where_the_next_step_starts():
     assert abs(float(exact @ vectors[:, 0])) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.quick
 def test_the_critical_step_is_computed_once_and_remembered(step):
     found = lg.metrics.CriticalStep().of_step(step)
     assert step.memory["critical step"] == found.value
@@ -157,6 +158,7 @@ def test_settings(unchecked):
             metric(other=3)
 
 
+@pytest.mark.quick
 def test_directions_and_norms_on_a_quadratic(step):
     H, g, D = hessian(), step.before.gradient(), step.update
     V = torch.linalg.eigh(H)[1].flip(1)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -126,6 +127,30 @@ def test_atomic_write_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    """What only a power cut would show; so no other test waits for the disk."""
+    done, replace = [], os.replace
+
+    def synced(descriptor):
+        found = os.fstat(descriptor)
+        done.append("folder" if stat.S_ISDIR(found.st_mode) else found.st_size)
+
+    def replaced(source, target):
+        done.append("replaced")
+        replace(source, target)
+
+    record = Record.create(tmp_path)
+    record.append({"step": 0, "metric": "loss", "value": 1.0})
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_atomically(tmp_path / "file", b"new")
+    assert done == [len(b"new"), "replaced", "folder"]
+    done.clear()
+    record.finish()
+    rows, manifest = (tmp_path / name for name in ("rows.jsonl", "manifest.json"))
+    assert done == [rows.stat().st_size, manifest.stat().st_size, "replaced", "folder"]
 
 
 def test_appending_to_what_is_gone_or_changed(tmp_path):

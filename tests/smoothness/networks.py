@@ -246,6 +246,11 @@ def in_ball(x: Tensor, radius: float, generator: torch.Generator) -> Tensor:
     return x + unit * lengths.view(-1, *[1] * (x.ndim - 1))
 
 
+def repeated(x: Tensor, times: int) -> Tensor:
+    """All examples so many times, one after the other: one call takes as long as few of them."""
+    return x.repeat(times, *[1] * (x.ndim - 1))
+
+
 def jacobians(model: nn.Module, x: Tensor) -> Tensor:
     """(B, C, D), by reverse mode, an output at a time."""
     x = x.detach().requires_grad_()

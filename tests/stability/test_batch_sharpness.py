@@ -10,8 +10,6 @@ from torch import nn
 import lossgeom as lg
 from tests.problems import CASES, mlp
 
-pytestmark = pytest.mark.quick
-
 
 def linear(n=8, seed=0):
     """A linear model with a hand-written gradient and Hessian for every set of examples."""
@@ -30,6 +28,7 @@ def by_hand(x, y, w, pushed=0.0):
     return float((x @ s).square().mean() / (s @ g))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("pushed", [None, torch.tensor([0.3, 0.1, -0.2]).double()])
 def test_over_the_own_batches(pushed):
     model, x, y, w = linear()
@@ -42,6 +41,7 @@ def test_over_the_own_batches(pushed):
     assert (found.matvecs, found.converged) == (3, True)
 
 
+@pytest.mark.quick
 def test_it_is_the_mean_of_ratios_and_not_the_ratio_of_means():
     data = [
         (torch.ones(1, 1), torch.zeros(1, 1)),
@@ -58,10 +58,10 @@ def test_drawn_batches_have_the_mean_over_all_subsets():
     """All 56 subsets of three, beside 120 that are drawn; a wrong size is far away."""
     model, x, y, w = linear()
     problem = lg.Problem(model, "squared_error", [(x[:5], y[:5]), (x[5:], y[5:])])
+    found = lg.batch_sharpness(problem, batch_size=3, batches=120)
     for size, agrees in ((3, True), (2, False)):
         subsets = itertools.combinations(range(8), size)
         exact = [by_hand(x[list(s)], y[list(s)], w) for s in subsets]
-        found = lg.batch_sharpness(problem, batch_size=3, batches=120)
         off = abs(found.value - sum(exact) / len(exact))
         assert (off < 4 * found.stderr) == agrees
 

@@ -13,7 +13,6 @@ from lossgeom.stability.along import losses_at
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
-pytestmark = pytest.mark.quick
 H = hessian()
 THETA = start()
 
@@ -29,6 +28,7 @@ def descended(problem, lr):
     return -lr * g, float(lr * (g @ H @ g) / (g @ g))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("lr", [1e-3, 0.3, 2.0])
 def test_gradient_descent_on_a_quadratic(problem, lr):
     D, rho = descended(problem, lr)
@@ -55,6 +55,7 @@ def test_a_step_raises_the_loss_exactly_if_the_realised_edge_is_above_one():
         assert (lg.critical_step(problem, D).value < 1) == rises
 
 
+@pytest.mark.quick
 def test_factors_of_the_realised_edge(problem):
     """By their definitions, with momentum whose threshold is 2 (1 + beta) / lr."""
     lr, beta = 0.4, 0.5
@@ -94,6 +95,7 @@ def test_factors_where_a_group_does_not_move():
         edge_factors(problem, D - 1e-3 * problem.gradient(), zeta, matrix, top, 2.0)
 
 
+@pytest.mark.quick
 def test_on_a_network_they_are_what_losses_gradients_and_products_say():
     problem = CASES[0].problem()
     g = problem.gradient()

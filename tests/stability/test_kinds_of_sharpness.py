@@ -10,7 +10,6 @@ import lossgeom as lg
 from tests.problems import CASES, mlp
 from tests.stability.quadratics import hessian, quadratic, start
 
-pytestmark = pytest.mark.quick
 H = hessian()
 THETA = start()
 
@@ -20,6 +19,7 @@ def problem():
     return quadratic(H, THETA)
 
 
+@pytest.mark.quick
 def test_directional_sharpness_of_a_quadratic(problem):
     for v in (problem.gradient(), torch.ones(4).double(), 1e-9 * THETA):
         expected = float(v @ H @ v / (v @ v))
@@ -63,6 +63,7 @@ def test_rescaling_changes_sharpness_and_not_what_is_adaptive(networks):
         assert (worst[1] == pytest.approx(worst[0], rel=1e-6)) == same
 
 
+@pytest.mark.quick
 def test_adaptive_sharpness_beside_dense_code():
     problem = CASES[0].problem()
     size = problem.theta.abs()
@@ -97,6 +98,7 @@ def test_the_worst_case_of_a_quadratic(problem, radius):
     assert found <= expected * (1 + 1e-9)  # a lower estimate
 
 
+@pytest.mark.quick
 def test_at_a_minimum_the_worst_case_is_half_the_sharpness():
     minimum = quadratic(H, 0 * THETA)
     found = lg.worst_case_sharpness_lower(minimum, 0.1, steps=40).value
@@ -121,6 +123,7 @@ def test_a_loss_that_is_not_finite_near_by():
         lg.worst_case_sharpness_lower(wall, 2.0)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_shares_of_eigenspaces(problem, k):
     V = torch.linalg.eigh(H)[1].flip(1)

@@ -10,8 +10,6 @@ import lossgeom as lg
 from lossgeom.stability.self_stabilisation import curvature_gradient
 from tests.problems import CASES, mlp
 
-pytestmark = pytest.mark.quick
-
 
 class Cubic(nn.Module):
     """Two parameters: an oscillating x and a y that sets its curvature."""
@@ -35,6 +33,7 @@ def cubic(x, y, *, slope=0.5, coupling=2.0):
     return lg.Problem(Cubic(x, y), terms, data, check=False)
 
 
+@pytest.mark.quick
 def test_coefficients_of_a_cubic():
     found = lg.self_stabilisation(cubic(0.0, 0.25), tol=1e-8)
     assert found.sharpness.value == pytest.approx(3.5)
@@ -111,6 +110,7 @@ def test_noise_of_batches_along_a_direction():
     assert lg.noise_along(problem, torch.ones(1), batch_size=12).value == 0
 
 
+@pytest.mark.quick
 def test_two_batches_tell_little_of_their_noise():
     """Their squares are the same, which is no sign that they are exact."""
     model, x, y = line()
@@ -138,6 +138,7 @@ def test_noise_of_the_own_batches_of_an_epoch():
     assert abs(float(values.mean()) - exact) < 4 * float(values.std()) / math.sqrt(60)
 
 
+@pytest.mark.quick
 def test_the_plateau_of_noisy_descent_on_a_cubic():
     """The mean sharpness of a simulation, below 2 / lr by the predicted gap."""
     lr, slope, coupling, sigma, runs = 0.1, 0.02, 2.0, 0.5, 500

@@ -64,7 +64,6 @@ def test_four_points(lr, batch_size, sampling, state, threshold, smallest):
     assert found.residual == 0
 
 
-@pytest.mark.quick
 def test_momentum():
     for lr, batch_size, state in ((0.46, 1, "stable"), (0.48, 1, "unstable"), (0.96, 2, "stable")):
         found = lg.certify_sgd(linear(), lr, batch_size, momentum=0.5)
@@ -74,7 +73,6 @@ def test_momentum():
         assert min(found.bounds.values()) > found.threshold
 
 
-@pytest.mark.quick
 def test_printed():
     told = str(lg.certify_sgd(linear(), 0.7, 1))
     assert told.splitlines()[0] == (
