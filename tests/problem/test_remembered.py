@@ -1,6 +1,7 @@
 """What is known of a model from an earlier problem, and what has to be found out again."""
 
 import copy
+from collections import UserDict
 from functools import partial
 from typing import ClassVar
 
@@ -108,6 +109,19 @@ def test_other_forms_of_a_problem_are_looked_at_again(options):
     run(problem_of(model), found)
     run(problem_of(model, **options), found)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("form", [dict, UserDict])
+def test_batches_of_other_keys_or_words_are_looked_at_again(form):
+    class Named(Halved):
+        def forward(self, x=None, z=None, name=""):
+            return super().forward(z if x is None else x)
+
+    model, found = Named(), []
+    for key, name in (("x", "a"), ("x", "a"), ("z", "a"), ("x", "b"), ("z", "a")):
+        batch = form({key: X, "name": name, "labels": Y})
+        run(lg.Problem(model, "squared_error", [batch]), found)
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("own", [{"loss": sums}, {"forward": lambda model, batch: model(batch[0])}])

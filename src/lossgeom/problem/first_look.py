@@ -64,7 +64,9 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
     large, unsaid = theta.numel() > LARGE, seen.training
-    nothing: list[bool] = facts_of(live, at, batch).known(Key(look_at), list)  # was there to say
+    nothing: list[bool] = []  # was there to say of all examples
+    if not large and len(batch) > FEW:
+        nothing = facts_of(live, at, batch).known(Key(look_at), list)
     if len(batch) > FEW and (large or nothing):
         with suppress(Exception):  # whatever the model says to fewer examples
             _look(at, theta, batch.examples(0, FEW), live, f"{FEW} examples")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,7 +48,8 @@ def facts_of(model: nn.Module, at: Evaluation, batch: Batch) -> ModelFacts:
     network, module = at.network, at.network.module
     kinds = tuple((name, kind_of(part, ignored=())) for name, part in module.named_modules())
     tensors = (*module.named_parameters(), *module.named_buffers())
-    leaves, tree = tree_flatten(batch.raw)
+    raw = batch.raw  # which may be a mapping of another library's
+    leaves, tree = tree_flatten(dict(raw) if isinstance(raw, Mapping) else raw)
     given = tuple((x.shape, x.dtype) if isinstance(x, Tensor) else _comparable(x) for x in leaves)
     around = any(getattr(all_modules, name) for name in GLOBAL_HOOKS)
     own = not at.criterion.known or at.forward is not None or callable(batch.target)
