@@ -266,6 +266,25 @@ def test_convolutions_on_large_batches_are_recorded(convolutions, limit, monkeyp
     assert recorded == (convolutions and limit == 0)
 
 
+def test_another_problem_of_the_same_model_does_not_try_forward_mode_again(forced, monkeypatch):
+    tried, agrees = [], lg.Hessian._forward_agrees
+
+    def noted(self, small):
+        tried.append(type(self))
+        return agrees(self, small)
+
+    monkeypatch.setattr(lg.Hessian, "_forward_agrees", noted)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
+    data, P = [(x, torch.arange(6) % 2)], 26
+    products = [lg.Hessian(lg.Problem(model, "cross_entropy", data)) @ vectors(P) for _ in "12"]
+    torch.testing.assert_close(*products)
+    assert tried == [lg.Hessian]
+    model[1] = nn.Sigmoid()
+    lg.Hessian(lg.Problem(model, "cross_entropy", data)) @ vectors(P)
+    assert tried == 2 * [lg.Hessian]
+
+
 def tapes() -> int:
     return sum(type(one) is Tape for one in gc.get_objects())
 

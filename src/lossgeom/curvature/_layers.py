@@ -67,7 +67,7 @@ def left_out(problem: Problem) -> dict[str, str]:
 
 def layers_on(
     problem: Problem, batch: Batch, only: Only | None = None, of: Hashable = None
-) -> tuple[list[Layer], LayerCalls, Pulled | None]:
+) -> tuple[list[Layer], LayerCalls, Pulled | None, float]:
     """Find the layers, the same ones in every batch, call them, and note what is left out.
 
     Args:
@@ -78,9 +78,10 @@ def layers_on(
         of: what that vector depends on besides.
 
     Returns:
-        Them, their calls, and what the vector was pulled back to, if it was on the way.
+        Them, their calls, what the vector was pulled back to, if it was on the way, and the number
+        of terms of the loss.
     """
-    layers, why, calls, pulled = _examined(problem, batch, only, of)
+    layers, why, calls, pulled, terms = _examined(problem, batch, only, of)
     reasons = _listed(why)
     if not layers:
         raise ValueError(
@@ -97,7 +98,7 @@ def layers_on(
         )
     if why:
         problem.cache.note(f"no part of what is measured layer by layer: {reasons}")
-    return layers, calls, pulled
+    return layers, calls, pulled, terms
 
 
 def _listed(why: dict[str, str]) -> str:
@@ -111,9 +112,9 @@ def _listed(why: dict[str, str]) -> str:
 
 def _examined(
     problem: Problem, batch: Batch, only: Only | None = None, of: Hashable = None
-) -> tuple[list[Layer], dict[str, str], LayerCalls, Pulled | None]:
+) -> tuple[list[Layer], dict[str, str], LayerCalls, Pulled | None, float]:
     """Find the layers whose rows are right on a batch, and why other modules have none."""
-    layers, why = problem.cached(_candidates)
+    terms, (layers, why) = 0.0, problem.cached(_candidates)
     with problem.network.undone():
         if layers:
             why = why | tried(problem, batch, _wrong, remember=True)
@@ -121,7 +122,7 @@ def _examined(
         calls, parts = LayerCalls(problem, modules_of(layers), problem.theta, batch), None
         if layers:  # the rows of a few examples may be laid out otherwise than those of all
             outputs = calls.outputs.detach()
-            problem.terms(outputs, batch)  # for its error where the loss is not finite
+            _, terms = problem.terms(outputs, batch)  # or its error where the loss is not finite
             u = None if only is None else only(outputs)
 
             def look() -> dict[str, str]:
@@ -133,7 +134,7 @@ def _examined(
             key = Key(_apart, (batch.index, None if u is None else of))
             why = why | problem.cache.value(key, look)
             parts = None if u is None else parts
-    return [layer for layer in layers if layer.name not in why], why, calls, parts
+    return [layer for layer in layers if layer.name not in why], why, calls, parts, terms
 
 
 def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:

@@ -26,6 +26,7 @@ from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.problem.reduction import Sum
+from lossgeom.problem.remembered import facts_of
 from lossgeom.trust.trial import WHOLE, guard, on_few
 
 Product = Callable[..., Tensor]  # of a vector, and whether it is the last one
@@ -195,11 +196,11 @@ class ParameterMatrix(ProblemMatrix):
 
     def _recordable(self, batch: Batch) -> bool:
         """Whether a recording in forward mode agrees with graphs on a few examples."""
-        small = self._here.theta.numel() <= WHOLE  # enough to be copied in float64
-        return self._here.evaluation.facts.known(
-            Key(type(self), self._here.network.names),
-            lambda: on_few(self._here, batch, self._forward_agrees, double=small),
-        )
+        here, at = self._here, self._here.evaluation
+        key = Key(type(self), here.network.names)
+        small = here.theta.numel() <= WHOLE  # enough to be copied in float64
+        look = partial(on_few, here, batch, self._forward_agrees, double=small)
+        return at.facts.known(key, lambda: facts_of(here.model, at, batch).known(key, look))
 
     def _forward_agrees(self, small: Problem) -> bool:
         theta, few = small.leaf(), small.first_batch()

@@ -110,7 +110,7 @@ def layer_rows(
             K, column = columns[0]
             return column(0) if K == 1 else None
 
-        layers, calls, known = layers_on(here, batch, only, (curvature, seed, samples))
+        layers, calls, known, terms = layers_on(here, batch, only, (curvature, seed, samples))
         outputs, B, (K, column) = calls.outputs.detach(), len(calls.outputs), columns[0]
         names.update((layer.name, None) for layer in layers)
         counted = _counted(here, outputs, batch)
@@ -124,7 +124,7 @@ def layer_rows(
                 x, g = layer.inputs(calls, B, joined)[counted], layer.gradients(pulled, B)
                 take(LayerRows(layer, x, g[:, counted], not start, joined))
                 del x, g  # before those of the next layer are laid out
-        return here.terms(outputs, batch)[1]
+        return terms
 
     terms = problem.ranks.together(
         lambda: math.fsum(here.over_batches(on_batch)),

@@ -27,8 +27,10 @@ from lossgeom.problem.agreement import (
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
+from lossgeom.problem.model_facts import Key
 from lossgeom.problem.own_loss import look_at_loss, names_among
 from lossgeom.problem.recomputation import check_alone
+from lossgeom.problem.remembered import facts_of
 
 WRITES = (
     "the model writes to its parameters when it is called, so its loss is no function of them; "
@@ -44,7 +46,8 @@ OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.Module) -> None:
     """Look at what is not known yet of a model in a mode, and of its loss.
 
-    Of a large model, a few examples are enough where it runs on these.
+    Of a large model, a few examples are enough where it runs on these; and so they are of one that
+    an earlier problem has looked at, as long as neither shows anything to say.
 
     Args:
         at: the model and its loss.
@@ -60,11 +63,19 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     untold = not known and len(batch) > 1  # of one example, nothing is seen
     if None not in (seen.model, seen.loss, seen.mixed, seen.training) and not untold:
         return
-    if theta.numel() > LARGE and len(batch) > FEW:
+    large, unsaid = theta.numel() > LARGE, seen.training
+    nothing: list[bool] = []  # was there to say of all examples
+    if not large and len(batch) > FEW:
+        nothing = facts_of(live, at, batch).known(Key(look_at), list)
+    if len(batch) > FEW and (large or nothing):
         with suppress(Exception):  # whatever the model says to fewer examples
             _look(at, theta, batch.examples(0, FEW), live, f"{FEW} examples")
-            return
+            if large or not (seen.mixed or seen.training):
+                return
+            seen.mixed, seen.training = None, unsaid
     _look(at, theta, batch, live, "the first batch")
+    if seen.mixed is False and not seen.training:
+        nothing.append(True)
 
 
 def _look(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -17,16 +16,11 @@ from lossgeom.autodiff.hooks import hooked
 from lossgeom.batches import Batch, map_tensors
 from lossgeom.losses.graphs import graph_nodes
 from lossgeom.problem import Problem
-from lossgeom.problem.side_effects import OF_EVERY_MODULE
+from lossgeom.problem.remembered import kind_of, plain_value
 from lossgeom.trust.alone import floating
 
-SIZES = (
-    "in_features", "out_features", "in_channels", "out_channels", "num_embeddings",
-    "embedding_dim", "num_features", "num_channels", "normalized_shape", "nx", "nf", "layer_idx",
-)  # fmt: skip
 PASSING = ("__getitem__", "size", "dim", "view", "reshape", "flatten", "transpose", "unsqueeze")
 SHAPE = ("shape", "ndim", "dtype", "device")
-PLAIN = (str, bool, int, float, torch.dtype, torch.device)
 
 
 @dataclass(eq=False)
@@ -125,7 +119,7 @@ class Calls(TorchFunctionMode):
         named = {**dict(enumerate(args)), **kwargs}
         rest = [value for value in named.values() if not isinstance(value, Tensor)]
         call.given = frozenset(id(leaf) for leaf in _leaves(floating(rest)))
-        call.switches = tuple((name, _value(value)) for name, value in named.items())
+        call.switches = tuple((name, plain_value(value)) for name, value in named.items())
         cut: dict[int, Tensor] = {}
         for tensor in named.values():
             if isinstance(tensor, Tensor) and id(tensor) not in cut:
@@ -197,58 +191,6 @@ def _numbers(module: nn.Module) -> int:
     return sum(p.numel() for p in module._parameters.values() if p is not None)
 
 
-def kind_of(module: nn.Module) -> Hashable:
-    """What modules have in common that run the same code."""
-    own = vars(module)
-    settings = tuple(
-        (name, _comparable(value))
-        for name, value in sorted(own.items())
-        if name not in SIZES and name not in OF_EVERY_MODULE
-    )
-    hooks = tuple(
-        (name, id(hook))
-        for name in OF_EVERY_MODULE
-        if name.endswith("_hooks")
-        for hook in own.get(name, {}).values()
-    )
-    torchs = type(module).__module__.startswith("torch.")
-    tensors = (
-        *((name, p is None) for name, p in module._parameters.items()),
-        *((name, torchs or _value(buffer)) for name, buffer in module._buffers.items()),
-    )
-    return type(module), type(module).forward, settings, hooks, tensors
-
-
-def _value(value: Any) -> Hashable:
-    """A number or a word that may be a switch; of other tensors and objects, only that they are."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
-        value = value.item()
-    return value if value is None or isinstance(value, PLAIN) else ...
-
-
-def _comparable(value: Any, depth: int = 3) -> Hashable:
-    """A setting, such as an object that holds settings and no more, or which object it is."""
-    if value is None or isinstance(value, (*PLAIN, FunctionType, BuiltinFunctionType)):
-        return type(value), value
-    if isinstance(value, (tuple, list)):
-        return tuple(_comparable(part, depth) for part in value)
-    if isinstance(value, (set, frozenset)):
-        return frozenset(_comparable(part, depth) for part in value)
-    if type(value) is dict and depth:
-        return dict, tuple((key, _comparable(part, depth - 1)) for key, part in value.items())
-    if type(value).__basicsize__ == Call.__basicsize__ and depth:  # all of it is in its attributes
-        held = type(value), _comparable(vars(value), depth - 1)
-        if not _has_object(held):
-            return held
-    return "object", id(value)
-
-
-def _has_object(value: Hashable) -> bool:
-    return value == "object" or (
-        isinstance(value, (tuple, frozenset)) and any(map(_has_object, value))
-    )
-
-
 def passes_on(kind: Any) -> bool:
     """Whether calls hand on what they get and what others put out, and compute nothing."""
     (*_, hooks, _), functions, *_ = kind
@@ -256,9 +198,3 @@ def passes_on(kind: Any) -> bool:
         gradients and (name in PASSING if name != "__get__" else of in SHAPE)
         for of, name, gradients in functions
     )
-
-
-def lasting(kind: Any) -> bool:
-    """Whether what modules have in common tells them from all others, also after they are gone."""
-    _, _, settings, hooks, _ = kind
-    return not hooks and not _has_object(settings)

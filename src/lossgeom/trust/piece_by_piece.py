@@ -24,8 +24,9 @@ from lossgeom.batches import Batch, map_tensors
 from lossgeom.problem import Problem
 from lossgeom.problem.evaluation import call_model
 from lossgeom.problem.isolation import measuring
+from lossgeom.problem.remembered import lasting
 from lossgeom.trust.alone import acted, alone, stripped
-from lossgeom.trust.calls import Calls, lasting, passes_on
+from lossgeom.trust.calls import Calls, passes_on
 from lossgeom.trust.finite_differences import Order, Point, examine
 
 LARGEST = 4 * 10**6  # numbers in the parameters and inputs of a piece

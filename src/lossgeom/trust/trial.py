@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossgeom.batches import Batch, tensors_of
 from lossgeom.problem import Problem
@@ -21,7 +20,7 @@ from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import near_or_at
 from lossgeom.problem.network import Network
-from lossgeom.trust.calls import kind_of, lasting
+from lossgeom.problem.remembered import facts_of
 from lossgeom.trust.finite_differences import BAD, Finding, Order, Point, examine, unchecked
 from lossgeom.trust.module_by_module import examine_modules
 from lossgeom.trust.piece_by_piece import largest_piece, right_in_pieces
@@ -42,8 +41,6 @@ ORDERS: dict[int, tuple[Order, ...]] = {
 }
 
 T = TypeVar("T")
-
-_remembered: WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 class DerivativeError(ValueError):
@@ -83,46 +80,16 @@ def tried(
         given: settings of the look, which can be compared.
         remember: whether what it shows is so in other problems of the same model object, too.
     """
-    few, shapes = few_of(batch)
-
+    at, (few, shapes) = problem.evaluation, few_of(batch)
     key = Key(look, (problem.network.names, shapes, *given))
 
     def found() -> T:
         return near_or_at(problem.theta, lambda at: look(Trial(problem.at(at), few), *given))
 
     def known() -> T:
-        return remembered(problem, batch, key, found) if remember else found()
+        return facts_of(problem.model, at, batch).known(key, found) if remember else found()
 
-    return problem.evaluation.facts.known(key, known)
-
-
-def remembered(problem: Problem, batch: Batch, key: Key, find: Callable[[], T]) -> T:
-    """Return a fact of a problem's model, and find it out if it is not known.
-
-    It is known of earlier problems of the same model object, as it is of the same problem
-    refreshed, if all its modules have kept their class, code, settings and hooks, loss and batches
-    are of the same form, and these say all that there is to say: not with a loss or ``forward=`` of
-    the user's own, nor with hooks or objects among the settings.
-
-    Args:
-        problem: the model.
-        batch: the one that shows it.
-        key: what it is, and depends on besides.
-        find: finds it out; its errors are not remembered.
-    """
-    at, network = problem.evaluation, problem.network
-    kinds = [(name, kind_of(part)) for name, part in network.module.named_modules()]
-    whole = at.criterion.known and at.forward is None
-    if not whole or not all(lasting(kind) for _, kind in kinds):
-        return find()
-    theta, tensors = network.theta, tensors_of(batch.raw)
-    of_loss = at.criterion.name, at.criterion.average, at.mode, at.seed, at.autocast
-    parameters = network.names, network.frozen_names, network.shapes, theta.dtype, theta.device
-    form = tuple(kinds), of_loss, parameters, tuple((t.shape, t.dtype) for t in tensors), key
-    facts = _remembered.setdefault(problem.model, {})
-    if form not in facts:
-        facts[form] = find()
-    return cast(T, facts[form])
+    return at.facts.known(key, known)
 
 
 def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
@@ -200,13 +167,15 @@ def guard(problem: Problem, batch: Batch, order: int = 2, rows_will_do: bool = F
     """
     if not problem.check:
         return
-    names, facts = frozenset(problem.evaluation.network.names), problem.evaluation.facts
+    at = problem.evaluation
+    names, facts = frozenset(at.network.names), at.facts
     checked: list[tuple[frozenset[str], bool]] = facts.known(Key(guard, order), list)
     if any(names <= others and (there or rows_will_do) for others, there in checked):
         return
     if problem.theta.numel() <= LARGEST:
-        key, look = (order, rows_will_do), partial(check_order, problem, batch, order, rows_will_do)
-        checked.append((names, remembered(problem, batch, Key(check_order, key), look)))
+        look = partial(check_order, problem, batch, order, rows_will_do)
+        key = Key(check_order, (order, rows_will_do))
+        checked.append((names, facts_of(problem.model, at, batch).known(key, look)))
         return
     if not on_few(problem, batch, right_in_pieces, ORDERS[order]):
         facts.first_look.model = [*(facts.first_look.model or []), UNCHECKED]

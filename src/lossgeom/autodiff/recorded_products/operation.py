@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(int):
     """The place of a result among all results."""
-
-    index: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,25 +34,28 @@ class Operation:
     several: bool
     shares: bool = False
 
-    def inputs(self) -> Iterator[Slot]:
+    @cached_property
+    def inputs(self) -> tuple[Slot, ...]:
         """The slots among the arguments, as often as they occur."""
-        return (leaf for leaf in self._leaves() if isinstance(leaf, Slot))
+        return tuple(leaf for leaf in self._leaves() if isinstance(leaf, Slot))
 
     def constants(self) -> Iterator[Tensor]:
         """The tensors among the arguments, which do not depend on the input."""
         return (leaf for leaf in self._leaves() if isinstance(leaf, Tensor))
 
-    def _leaves(self) -> Iterator[Any]:
+    def _leaves(self) -> list[Any]:
         return leaves_of((*self.args, *self.kwargs.values()))
 
 
-def leaves_of(tree: Any) -> Iterator[Any]:
-    """Yield arguments, those in lists one by one."""
+def leaves_of(tree: Any) -> list[Any]:
+    """List arguments, those in lists one by one."""
+    found = []
     for part in tree:
         if isinstance(part, (tuple, list)):
-            yield from leaves_of(part)
+            found += leaves_of(part)
         else:
-            yield part
+            found.append(part)
+    return found
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:

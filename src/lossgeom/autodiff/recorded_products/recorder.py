@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_l
 
 aten = torch.ops.aten
 Kind = tuple[torch.Size, torch.dtype]
+Places = tuple[tuple[int, str], ...]
 
 
 class NotRecordable(Exception):  # noqa: N818 - it is no error, the caller goes another way
@@ -36,6 +37,22 @@ VALUE_FREE = {
 }
 NO_MEMORY = aten._efficientzerotensor.default
 ZEROS = {aten.zeros_like.default, aten.new_zeros.default, aten.zeros.default, NO_MEMORY}
+
+
+class FunctionKind(NamedTuple):
+    """What an operator does.
+
+    Attributes:
+        value_free: whether what it returns depends on shapes only.
+        zeros: whether it returns zeros.
+        returns_views: whether it declares that it returns views; some do not, and return them.
+        written: places and names of the arguments that it changes.
+    """
+
+    value_free: bool
+    zeros: bool
+    returns_views: bool
+    written: Places
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -74,17 +91,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found[1] if found is not None and found[0]() is tensor else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        depends = func not in VALUE_FREE and self._depends((*args, *kwargs.values()))
-        if _written(func):
-            self._check_change(func, args, kwargs, depends)
+        kwargs, kind = kwargs or {}, _kind_of(func)
+        depends = not kind.value_free and self._depends((*args, *kwargs.values()))
+        if kind.written:
+            self._check_change(func, kind.written, args, kwargs, depends)
         if depends:
-            return self._recorded(func, args, kwargs)
+            return self._recorded(func, kind, args, kwargs)
         if func is NO_MEMORY:  # kernels read its null pointer in a dispatch mode
             result = torch.zeros((), **kwargs).expand(args[0])
         else:
             result = func(*args, **kwargs)
-        if func in ZEROS:
+        if kind.zeros:
             self._zeros[_storage(result)] = TensorWeakRef(result)
         return result
 
@@ -96,14 +113,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif isinstance(leaf, Tensor):
                 if self.slot(leaf) is not None:
                     depends = True
-                elif self._alive(_storage(leaf)):
+                elif self._is_shared(_storage(leaf)):
                     raise NotRecordable("a constant shares its memory with a result")
         return depends
 
-    def _check_change(self, func: Any, args: Any, kwargs: Any, depends: bool) -> None:
-        changed = [
-            args[place] if place < len(args) else kwargs.get(name) for place, name in _written(func)
-        ]
+    def _check_change(
+        self, func: Any, written: Places, args: Any, kwargs: Any, depends: bool
+    ) -> None:
+        changed = [args[i] if i < len(args) else kwargs.get(name) for i, name in written]
         for tensor in changed:
             if not isinstance(tensor, Tensor):
                 raise NotRecordable(f"{func} changes a list of tensors")
@@ -117,7 +134,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not alone or storage == self._input_storage or len(changed) > 1:
                 raise NotRecordable(f"{func} changes what other tensors share")
 
-    def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _recorded(self, func: Any, kind: FunctionKind, args: Any, kwargs: Any) -> Any:
         given = tuple(map_leaves(self._argument, part) for part in args)
         named = {name: map_leaves(self._argument, part) for name, part in kwargs.items()}
         result = func(*args, **kwargs)
@@ -125,11 +142,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         parts = result if several else (result,)
         if not all(part is None or isinstance(part, Tensor) for part in parts):
             raise NotRecordable(f"{func} takes a number out of a tensor")
-        if _written(func):
+        if kind.written:
             func = _out_of_place(func)
+            kind = _kind_of(func)
             self._sharing.pop(_storage(result), None)
-        shares = _returns_views(func) or any(
-            self._alive(_storage(part)) for part in parts if part is not None
+        shares = kind.returns_views or any(
+            self._is_shared(_storage(part)) for part in parts if part is not None
         )
         outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
         self.operations.append(Operation(func, given, named, outputs, several, shares))
@@ -160,25 +178,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Recorded results in some memory that still exist."""
         return [ref for ref in self._sharing.get(storage, ()) if ref() is not None]
 
+    def _is_shared(self, storage: int) -> bool:
+        return storage in self._sharing and bool(self._alive(storage))
+
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
 @cache
-def _written(func: Any) -> Any:
-    """Places and names of the arguments that an operator changes."""
-    return tuple(
-        (place, argument.name)
-        for place, argument in enumerate(func._schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
+def _kind_of(func: Any) -> FunctionKind:
+    """Find what an operator does, once for all of its calls."""
+    schema = func._schema
+    return FunctionKind(
+        func in VALUE_FREE,
+        func in ZEROS,
+        any(returned.alias_info is not None for returned in schema.returns),
+        tuple(
+            (place, argument.name)
+            for place, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ),
     )
-
-
-@cache
-def _returns_views(func: Any) -> bool:
-    """Whether an operator declares that it returns views; some do not, and return them."""
-    return any(returned.alias_info is not None for returned in func._schema.returns)
 
 
 @cache
@@ -187,6 +208,6 @@ def _out_of_place(func: Any) -> Any:
     name = func._schema.name.removeprefix("aten::")
     packet = getattr(aten, name.removesuffix("_"), None)
     overload = getattr(packet, func._overloadname, None)
-    if not name.endswith("_") or overload is None or _written(func)[0][0] != 0:
+    if not name.endswith("_") or overload is None or _kind_of(func).written[0][0] != 0:
         raise NotRecordable(f"{func} has no variant that leaves its arguments alone")
     return overload

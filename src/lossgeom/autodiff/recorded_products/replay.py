@@ -22,7 +22,7 @@ class Program:
     """
 
     def __init__(self, operations: Sequence[Operation], slots: int, result: Slot) -> None:
-        last = {slot: place for place, o in enumerate(operations) for slot in o.inputs()}
+        last = {slot: place for place, o in enumerate(operations) for slot in o.inputs}
         for place, operation in enumerate(operations):
             for output in operation.outputs:
                 if output is not None:
@@ -30,12 +30,12 @@ class Program:
         last.pop(result, None)
         dropped: list[list[int]] = [[] for _ in operations]
         for slot, place in last.items():
-            dropped[place].append(slot.index)
+            dropped[place].append(int(slot))
         self._steps = [
             (o.function, *_fillings(o), *_outputs(o), drop)
             for o, drop in zip(operations, dropped, strict=True)
         ]
-        self._slots, self._result = slots, result.index
+        self._slots, self._result = slots, int(result)
 
     def __call__(self, v: Tensor) -> Tensor:
         """Run with v as the input."""
@@ -61,7 +61,7 @@ class Program:
 def _fillings(operation: Operation) -> tuple[Any, ...]:
     """Split arguments into those that stay and those to be filled with results."""
     positional = [
-        (place, part.index if isinstance(part, Slot) else _filler(part))
+        (place, int(part) if isinstance(part, Slot) else _filler(part))
         for place, part in enumerate(operation.args)
         if _holds_slot(part)
     ]
@@ -70,14 +70,14 @@ def _fillings(operation: Operation) -> tuple[Any, ...]:
 
 
 def _holds_slot(part: Any) -> bool:
-    found: list[Slot] = []
-    map_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, Slot) else None, part)
-    return bool(found)
+    return isinstance(part, Slot) or (
+        isinstance(part, (tuple, list)) and any(map(_holds_slot, part))
+    )
 
 
 def _filler(part: Any) -> Callable[[Values], Any]:
     def fill(values: Values) -> Any:
-        return map_leaves(lambda x: values[x.index] if isinstance(x, Slot) else x, part)
+        return map_leaves(lambda x: values[x] if isinstance(x, Slot) else x, part)
 
     return fill
 
@@ -86,5 +86,5 @@ def _outputs(operation: Operation) -> tuple[int | None, list[tuple[int, int]]]:
     """The slot of a single result, or the slots of several."""
     if not operation.several:
         (output,) = operation.outputs
-        return (None, []) if output is None else (output.index, [])
-    return None, [(slot.index, i) for i, slot in enumerate(operation.outputs) if slot is not None]
+        return (None, []) if output is None else (int(output), [])
+    return None, [(int(slot), i) for i, slot in enumerate(operation.outputs) if slot is not None]

@@ -44,13 +44,16 @@ def needed(operations: Sequence[Operation], result: Slot) -> list[Operation]:
     for operation in reversed(operations):
         if wanted.intersection(operation.outputs):
             kept.append(operation)
-            wanted.update(operation.inputs())
+            wanted.update(operation.inputs)
     return kept[::-1]
 
 
 def reshaping(operations: Sequence[Operation]) -> list[Operation]:
     """Replace views by reshapes, which are the same where nothing is changed in place."""
-    return [replace(o, function=RESHAPED.get(o.function, o.function)) for o in operations]
+    return [
+        replace(o, function=RESHAPED[o.function]) if o.function in RESHAPED else o
+        for o in operations
+    ]
 
 
 def without_zeros(
@@ -63,7 +66,7 @@ def without_zeros(
         operation = _with_slots(operation, stands_for)
         other = _summand_beside_zero(operation, zeros)
         (output, *_) = operation.outputs
-        if other is not None and output is not None and kinds[other.index] == kinds[output.index]:
+        if other is not None and output is not None and kinds[other] == kinds[output]:
             stands_for[output] = other
         else:
             kept.append(operation)
@@ -79,11 +82,11 @@ def without_views(
     kept = []
     for operation in operations:
         operation, same = _with_slots(operation, stands_for), None
-        source, output = next(operation.inputs(), None), operation.outputs[0]
+        source, output = next(iter(operation.inputs), None), operation.outputs[0]
         if source is not None and output is not None and output != result:
             if operation.function is aten.t.default:
                 same, turned[output] = turned.get(source), source
-            elif operation.function in ALIKE and kinds[source.index] == kinds[output.index]:
+            elif operation.function in ALIKE and kinds[source] == kinds[output]:
                 same = source
         if same is None or output is None:
             kept.append(operation)
@@ -93,7 +96,7 @@ def without_views(
 
 
 def _with_slots(operation: Operation, stands_for: dict[Slot, Slot]) -> Operation:
-    if not any(slot in stands_for for slot in operation.inputs()):
+    if stands_for.keys().isdisjoint(operation.inputs):
         return operation
 
     def through(leaf: Any) -> Any:
@@ -128,7 +131,7 @@ class Uses:
         maker: dict[Slot, int] = {}
         users: dict[Slot, list[int]] = {}
         for place, operation in enumerate(operations):
-            for slot in operation.inputs():
+            for slot in operation.inputs:
                 users.setdefault(slot, []).append(place)
             maker.update((output, place) for output in operation.outputs if output is not None)
         return cls(maker, users)
@@ -184,7 +187,7 @@ def _as_one(
 
 def _kind(part: Any, kinds: Sequence[Kind]) -> Kind | None:
     if isinstance(part, Slot):
-        return kinds[part.index]
+        return kinds[part]
     return (part.shape, part.dtype) if isinstance(part, Tensor) else None
 
 
@@ -199,7 +202,7 @@ def in_place(
             target = args[0]
             if (
                 isinstance(target, Slot)
-                and kinds[target.index] == kinds[output.index]
+                and kinds[target] == kinds[output]
                 and uses.users[target] == [place]
                 and target != result
                 and _has_memory_of_its_own(target, operations, uses)
