@@ -58,3 +58,15 @@ def test_lengths_survive_squares_that_vanish_or_overflow():
     assert lengths(x, 1).tolist() == pytest.approx([5e-300, 5e300, 0.0], rel=1e-14, abs=0)
     tiny = convolution_norm(1e-200 * torch.ones(1, 1, 2).double(), [9], [1], [0], [1], 1)
     assert tiny == pytest.approx(2e-200, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30, 0.0])
+def test_lengths_of_long_vectors_in_float32(scale):
+    """Also of columns, of other layouts, and of numbers whose squares float32 does not hold."""
+    x = scale * torch.randn(2, 3, 70_001)
+    right = x.double().square().sum(2).sqrt()
+    for found in (lengths(x, 2), lengths(x, -1), lengths(x.transpose(1, 2), 1)):
+        assert found.dtype == torch.float64
+        assert found.flatten().tolist() == pytest.approx(right.flatten().tolist(), rel=1e-6, abs=0)
+    x[0, 0, 5] = math.nan
+    assert lengths(x, 2).isnan().sum() == 1
