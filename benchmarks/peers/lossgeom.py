@@ -10,8 +10,6 @@ from benchmarks.input_output import InputOutput
 from benchmarks.peers._peer import Pairs, Peer, Product, Quadrature
 from lossgeom.lab.models.gpt import GPT
 
-OUTLIERS = 10  # eigenpairs that a density counts exactly
-
 
 def problem(case: Case) -> lg.Problem:
     """What a user writes, derivatives checked."""
@@ -46,9 +44,7 @@ def top(case: Case, k: int, setting: None) -> Pairs:  # noqa: ARG001
 
 def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) -> Quadrature:  # noqa: ARG001
     """A density beside the outliers, which it finds itself, as it does the range."""
-    hessian = lg.Hessian(problem(case))
-    pairs = lg.top_eigenpairs(hessian, OUTLIERS, tol=1e-2)
-    found = lg.spectral_density(hessian, probes=probes, steps=steps, known=pairs)
+    found = lg.spectral_density(lg.Hessian(problem(case)), probes=probes, steps=steps)
     return Quadrature(found.nodes, found.weights)
 
 

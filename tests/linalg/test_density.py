@@ -27,7 +27,7 @@ def test_of_a_wishart_matrix():
     density = lg.spectral_density(rotated(LARGE), probes=8, steps=40, width=0.05)
     assert not density.exact
     assert density.reorthogonalized
-    assert density.matvecs == 8 * 40
+    assert density.matvecs <= 8 * 40
 
     def distance(ratio):
         law = marchenko_pastur(density.grid, 0.05, ratio)
@@ -161,10 +161,11 @@ def apart(dtype, probes):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_without_the_memory_of_a_basis(dtype):
     kept, _, none = apart(dtype, probes=2)
-    assert kept.outliers == none.outliers == 0  # of two probes, none looks for them
-    torch.testing.assert_close(none.density, kept.density, rtol=0, atol=1e-5)
+    assert none.outliers == 0
     assert (none.nodes > 1).sum() > 1.5 * (kept.nodes > 1).sum()  # copies
-    assert none.count(1, 10).value == pytest.approx(kept.count(1, 10).value, rel=1e-5)
+    one, other = (density.nodes[:1, density.outliers :] for density in (kept, none))
+    assert other.max() == pytest.approx(kept.nodes.max())
+    assert one.max() < 1 < other.max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -188,7 +189,7 @@ def test_outliers_are_taken_out():
     density = lg.spectral_density(rotated(values), probes=8, steps=24)
     q = density.outliers
     assert 9 <= q <= 12
-    assert density.matvecs == 24 + 8 * (24 - q) < 8 * 24
+    assert density.matvecs == 24 + 7 * (24 - q)
     apart = (density.nodes[0, :q, None] - values).abs().amin(1)
     assert apart.max() < 0.01 * 11 / 24
     assert (density.weights[:, :q] == 1 / 500).all()
@@ -204,6 +205,37 @@ def test_outliers_are_taken_out():
     assert (known.outliers, known.matvecs) == (8, 2 * 16 + 1)
     assert known.count(1, math.inf).value == pytest.approx(8)
     assert known.count(-math.inf, -1).value == pytest.approx(1, abs=20 * known.count(-9, -1).stderr)
+
+
+@pytest.mark.quick
+def test_a_first_iteration_that_goes_on_until_outliers_have_converged():
+    values = outliers_and_bulk()
+    found = [lg.spectral_density(rotated(values), probes=2, steps=14, seed=s) for s in range(10)]
+    assert {density.outliers for density in found} == {7}  # half of the steps
+    spent = [density.matvecs - 7 for density in found]
+    assert min(spent) >= 14
+    assert max(spent) <= 21
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-3])
+def test_copies_of_outliers_are_seen(unchecked, monkeypatch, distance):
+    """The probe that finds an eigenvalue sees nothing of its copies, so it is none then."""
+    values = torch.cat([torch.linspace(-1, 1, 296), torch.tensor([9.0, 9, 9, 5])]).double()
+    values[-2] += distance
+    A = rotated(values)
+
+    def counts(seeds=60):
+        found = [lg.spectral_density(A, probes=2, steps=12, seed=s) for s in range(seeds)]
+        counted = torch.tensor([density.count(8, 10).value for density in found])
+        right = covered([d.moment(2) for d in found], values.square().mean().item(), 1, 0.99)
+        return counted.mean().item(), counted.std().item() / seeds**0.5, right
+
+    mean, error, right = counts()
+    assert abs(mean - 3) <= 4 * error
+    assert right >= 0.9
+    monkeypatch.setattr("lossgeom.linalg._sampled_spectrum._seen_again", lambda *_: False)
+    mean, error, _ = counts()
+    assert abs(mean - 3) > 4 * error
 
 
 def test_many_known_pairs_leave_half_of_the_steps():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,22 +34,30 @@ class Quadrature:
 
 
 def quadrature(
-    A: LinearOperator, Z: Float[Tensor, "n k"], steps: int, keep: bool
+    A: LinearOperator,
+    Z: Float[Tensor, "n k"],
+    steps: int,
+    keep: bool,
+    most: int = 0,
+    more: Callable[[Quadrature], bool] = lambda _: True,
 ) -> tuple[Quadrature, Float[Tensor, "k j n"]]:
     """Iterate from each column, and return what is found with the bases, if they are to be kept.
 
-    One product with a block for each step. Against a kept basis a vector is made orthogonal once:
-    that is enough after the recurrence. Weights are 0 where an iteration has ended before the last
-    step, with an invariant space: the rest of its diagonal repeats the first entry, so that these
-    nodes lie inside the spectrum.
+    After the steps it goes on up to ``most`` while what is found asks for more. One product with a
+    block for each step. Against a kept basis a vector is made orthogonal once: that is enough after
+    the recurrence. Weights are 0 where an iteration has ended before the last step, with an
+    invariant space: the rest of its diagonal repeats the first entry, so that these nodes lie
+    inside the spectrum.
     """
     V, k = (Z / lengths(Z, 0).to(Z)).T.contiguous(), Z.shape[1]
-    basis = V.new_empty(k, steps if keep else 0, len(Z))
+    most = max(most, steps)
+    basis = V.new_empty(k, most if keep else 0, len(Z))
     before, matvecs = torch.zeros_like(V), 0
-    diagonal, off = V.new_zeros(2, k, steps, dtype=torch.float64)
+    diagonal, off = V.new_zeros(2, k, most, dtype=torch.float64)
     beta = scale = diagonal[:, 0].clone()
     going = beta == 0
-    for j in range(steps):
+    j = 0
+    while True:
         W = A.matmat(V.T).T
         matvecs += k
         if j == 1 and A.T is not A:
@@ -68,18 +77,26 @@ def quadrature(
         beta = lengths(W)
         scale = torch.maximum(scale, alpha.abs() + beta)
         going = going & (beta > 10 * torch.finfo(W.dtype).eps * scale)
-        if not going.any() or j + 1 == steps:
-            break
+        m = max(j + 1, steps)
+        if not going.any() or j + 1 >= steps:
+            found = _found(diagonal[:, :m], off[:, : m - 1], beta.where(going, math.inf), matvecs)
+            if not going.any() or j + 1 == most or not more(found):
+                return found, basis[:, :m]
         beta = off[:, j] = beta.where(going, 0)
         before, V = V, W.div_(beta[:, None].to(W))
         V[~going] = 0
+        j += 1
+
+
+def _found(
+    diagonal: Float[Tensor, "k m"], off: Float[Tensor, "k l"], last: Float[Tensor, " k"], spent: int
+) -> Quadrature:
+    """The quadratures of tridiagonal matrices that go on with a last entry."""
     diagonal, off = diagonal.cpu(), off.cpu()
-    T = torch.diag_embed(diagonal)
-    T += torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
+    T = torch.diag_embed(diagonal) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
     if not T.isfinite().all():
         nan = torch.full_like(diagonal, math.nan)
-        return Quadrature(nan, nan, nan, T, matvecs), basis
+        return Quadrature(nan, nan, nan, T, spent)
     nodes, vectors = torch.linalg.eigh(T)
-    last = beta.where(going, math.inf).cpu()
-    residuals = last[:, None] * vectors[:, -1].abs()
-    return Quadrature(nodes, vectors[:, 0].square(), residuals, vectors, matvecs), basis
+    residuals = last.cpu()[:, None] * vectors[:, -1].abs()
+    return Quadrature(nodes, vectors[:, 0].square(), residuals, vectors, spent)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossgeom.linalg._quadrature import Quadrature, quadrature
 from lossgeom.linalg._ritz import EigenPairs
 from lossgeom.linalg._sketch import without
-from lossgeom.linalg.operator import LinearOperator, MatrixFree
+from lossgeom.linalg.operator import Dense, LinearOperator, MatrixFree
 from lossgeom.linalg.probes import BLOCK, draw_signs, groups
 
 WORKING_VECTORS = 6  # of one iteration, besides its basis
 PARALLEL = 1e-3  # what orthonormal vectors may have in common by rounding
-SEARCH = 0.5  # iterations more than probes, that outliers may cost
-CONVERGED = 1e-3  # of the resolution: the residual of an eigenpair that is taken out
+CONVERGED = 3e-3  # of the resolution: what a residual is for a typical share in the probe
+ATYPICAL, LARGE = 10, 40  # times that residual at most, and times a typical weight
+APART = 0.25  # resolutions from all others, at which a pair is worth a few steps more
+NEAR, SEEN = 1e-2, 1e-4  # resolutions from an outlier, and weights, at which probes see a copy
 
 
 @dataclass(frozen=True)
@@ -46,35 +48,32 @@ def sample(
     with_basis = memory_budget // (working + n * steps * size)
     kept, together = with_basis > 0, max(1, with_basis or memory_budget // working)
 
-    def rows(A: LinearOperator, k: int, steps: int, Q: Tensor | None = None) -> list[Quadrature]:
-        sizes = groups(k, min(BLOCK, together))
-        return [quadrature(A, without(Q, draw_signs(A, j, signs)), steps, kept)[0] for j in sizes]
+    def rows(k: int, steps: int, Q: Tensor | None) -> list[Quadrature]:
+        beside = MatrixFree(
+            A.shape, A.dtype, A.device, lambda V: without(Q, A.matmat(V)), lambda: beside
+        )
+        blocks = (draw_signs(A, j, signs) for j in groups(k, min(BLOCK, together)))
+        return [quadrature(beside, without(Q, Z), steps, kept)[0] for Z in blocks]
 
     if known is not None:
-        (values, Q), spent = _checked(A, known), 1
+        found, V = _checked(A, known)
+        left = steps - min(len(found), steps // 2)
+        return _beside(found, n, _joined(rows(probes, left, V), kept, spent=1))
+    few = steps // 2 if kept else 0  # outliers, at most
+    longest = min(steps + few, max(steps, (memory_budget - working) // (n * size)))
+    first, basis = quadrature(
+        A, draw_signs(A, 1, signs), steps, kept, longest, lambda found: _promising(found, n, few)
+    )
+    chosen = _outliers(first, n, few)
+    values, q = first.nodes[0, chosen], len(chosen)
+    Q = basis[0].T @ first.vectors[0][:, chosen].to(basis) if q else None
+    del basis
+    fresh = rows(probes - 1, steps - q, Q)
+    if _seen_again(values, fresh, n, NEAR * resolution(first.nodes)):
+        fresh += rows(1, steps - q, Q)
     else:
-        first, basis = quadrature(A, draw_signs(A, 1, signs), steps, kept)
-        residuals, order = first.residuals[0].sort()
-        order = order[residuals <= CONVERGED * resolution(first.nodes)][: steps // 2]
-        if not kept or probes * len(order) < (1 - SEARCH) * steps:  # as good as the other probes
-            del basis
-            return _joined([first, *rows(A, probes - 1, steps)], kept)
-        values, Q = first.nodes[0, order], basis[0].T @ first.vectors[0][:, order].to(basis)
-        spent = first.matvecs
-        del basis
-    beside = MatrixFree(
-        A.shape, A.dtype, A.device, lambda V: without(Q, A.matmat(V)), lambda: beside
-    )
-    q = len(values)
-    rest = _joined(rows(beside, probes, steps - min(q, steps // 2), Q), kept)
-    outliers = values.double().cpu().expand(probes, q)
-    return Sampled(
-        torch.cat([outliers, rest.nodes], 1),
-        torch.cat([torch.full_like(outliers, 1 / n), rest.weights * (1 - q / n)], 1),
-        q,
-        kept,
-        spent + rest.matvecs,
-    )
+        fresh = [_rest(first, chosen, steps - q), *fresh]
+    return _beside(values, n, _joined(fresh, kept, first.matvecs))
 
 
 def _checked(
@@ -96,9 +95,75 @@ def _checked(
     return values, Q
 
 
-def _joined(rows: list[Quadrature], kept: bool) -> Sampled:
+def _unsettled(first: Quadrature, n: int) -> Float[Tensor, " m"]:
+    """How far pairs are from having converged, from 1 on; infinite for what is no single pair.
+
+    The share in the vector, z . u, must hardly decide that, so that beside these pairs the vector
+    is as good a probe as another. Residuals rise as it falls, so that their product hardly depends
+    on it.
+    """
+    residuals, shares = first.residuals[0], n * first.weights[0]
+    goal = CONVERGED * resolution(first.nodes)
+    ratios: Tensor = torch.maximum(residuals * shares.sqrt(), residuals / ATYPICAL) / goal
+    return ratios.where(shares <= LARGE, math.inf)
+
+
+def _promising(first: Quadrature, n: int, most: int) -> bool:
+    """Whether a few further steps are likely to bring a pair that stands apart to convergence."""
+    ratios, nodes = _unsettled(first, n), first.nodes[0]
+    near = (nodes[:, None] - nodes).abs() < APART * resolution(first.nodes)
+    coming = (ratios > 1) & (ratios <= ATYPICAL) & (near.sum(1) == 1)
+    return bool(coming.any()) and int((ratios <= 1).sum()) < most
+
+
+def _outliers(first: Quadrature, n: int, most: int) -> Int[Tensor, " q"]:
+    """Which pairs of an iteration have converged and stand apart, the best of them first."""
+    ratios, nodes = _unsettled(first, n), first.nodes[0]
+    order = ratios.argsort()
+    chosen = order[ratios[order] <= 1][:most]
+    others = torch.ones_like(nodes, dtype=torch.bool)
+    others[chosen] = False
+    apart = (nodes[chosen, None] - nodes[others]).abs() > 2 * NEAR * resolution(first.nodes)
+    return chosen[apart.all(1)]
+
+
+def _seen_again(values: Float[Tensor, " q"], rows: list[Quadrature], n: int, near: float) -> bool:
+    """Whether other probes see more at the outliers: copies, of which a first one sees none.
+
+    Of a multiple eigenvalue it finds the part of itself that is in the eigenspace.
+    """
+    for row in rows:
+        there = ((row.nodes[:, :, None] - values).abs() <= near).any(2)
+        if (there & (n * row.weights >= SEEN)).any():
+            return True
+    return False
+
+
+def _rest(first: Quadrature, outliers: Int[Tensor, " q"], steps: int) -> Quadrature:
+    """What so many steps beside the outliers would give from the probe that has found them."""
+    if first.nodes.shape[1] == steps:
+        return replace(first, matvecs=0)
+    others = torch.ones_like(first.nodes[0], dtype=torch.bool)
+    others[outliers] = False
+    A, share = Dense(torch.diag(first.nodes[0, others])), first.weights[0, others].sqrt()
+    return replace(quadrature(A, share[:, None], steps, keep=True)[0], matvecs=0)
+
+
+def _beside(values: Tensor, n: int, rest: Sampled) -> Sampled:
+    """Eigenvalues that are counted, and what probes see beside them."""
+    q = len(values)
+    outliers = values.double().cpu().expand(len(rest.nodes), q)
+    return replace(
+        rest,
+        nodes=torch.cat([outliers, rest.nodes], 1),
+        weights=torch.cat([torch.full_like(outliers, 1 / n), rest.weights * (1 - q / n)], 1),
+        outliers=q,
+    )
+
+
+def _joined(rows: list[Quadrature], kept: bool, spent: int = 0) -> Sampled:
     nodes, weights = torch.cat([row.nodes for row in rows]), torch.cat([r.weights for r in rows])
-    return Sampled(nodes, weights, 0, kept, sum(row.matvecs for row in rows))
+    return Sampled(nodes, weights, 0, kept, spent + sum(row.matvecs for row in rows))
 
 
 def resolution(nodes: Float[Tensor, "r m"]) -> float:

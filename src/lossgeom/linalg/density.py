@@ -167,12 +167,17 @@ def spectral_density(
     share its weight (Greenbaum; Cullum and Willoughby), but the copies are steps lost.
 
     Outliers are counted exactly and taken out of the probes, where they would have most of the
-    variance: the ``known`` eigenpairs, or else those to which a first iteration has converged,
-    where there are enough of them and memory for a basis. With q of them and the projection P
-    beside them, probes go on with q steps fewer, but half of the steps at least:
+    variance: the ``known`` eigenpairs, or else those to which the first iteration has converged,
+    where there is memory for a basis. With q of them and the projection P beside them, probes go on
+    with q steps fewer, but half of the steps at least:
 
     .. math:: \phi_\sigma(t) = \frac1n \sum_{j \le q} g_\sigma(t - \lambda_j)
         + \frac{n - q}n \, E \, \frac{z^\top P g_\sigma(t I - A) P z}{z^\top P z}
+
+    The first iteration goes on by up to half of the steps while outliers that stand apart are about
+    to converge. Eigenpairs that have do not depend on the vector that found them, so that it is a
+    probe as good as the others, at no further product. Of a multiple eigenvalue it sees nothing
+    beside the pair found; where other probes do, one more takes its place.
 
     Without knowing them, a number of k outliers to within a relative e takes 2 / (k e^2) probes or
     more, because each has a weight of variance 2 in all but special directions.
@@ -181,8 +186,8 @@ def spectral_density(
     instead, and its eigenvalues are exact.
 
     Cost: probes x steps products, in blocks of at most 8; with q known outliers, 1 + probes x
-    (steps - q); with q that the first iteration finds, which is no probe then, ``steps`` + probes x
-    (steps - q), at most ``steps / 2`` more than without.
+    (steps - q); with q that the first iteration finds, ``steps`` + (probes - 1) x (steps - q), and
+    at most ``steps / 2`` more in that iteration; where they have copies, steps - q more.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.

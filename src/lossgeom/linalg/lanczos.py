@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.linalg._beside import Beside
 from lossgeom.linalg._krylov import Krylov, Products
 from lossgeom.linalg._ritz import WHICH, EigenPairs, Ritz, Which, preference
+from lossgeom.linalg._rounding import PROBES, rounded
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
 from lossgeom.messages.wording import one_of
@@ -20,7 +22,6 @@ HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a r
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
 GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
 RIVAL_STEPS = 4  # to take before one may be ruled out
-PROBES = 4  # products that show how all products of a search have rounded
 FURTHER = 3  # products that a single pair from a random start is verified with
 FAR, PLACES = 3, 200  # beyond a pair, where a polynomial is to grow: powers of ten, and numbers
 MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
@@ -51,9 +52,10 @@ def top_eigenpairs(
 
     A Krylov space holds one vector of each eigenspace, so copies of a multiple eigenvalue can be
     missed, and a good start can hide a better pair. The result is therefore *verified*: a second
-    iteration, from a random vector orthogonal to the pairs found, looks for a rival until the best
-    that it sees has settled below them; a rival joins the start block and the search goes on. This
-    finds what a random vector sees of, and can miss a pair in a large cluster; it proves nothing.
+    iteration, from a random vector orthogonal to the first basis, on what the basis leaves of A (a
+    Schur complement), looks for a rival until the best that it sees has settled below the pairs
+    found; a rival joins the start block and the search goes on. This finds what a random vector
+    sees of, and can miss a pair in a large cluster; it proves nothing.
 
     For a single pair from a random start b the first iteration knows itself what it can have
     missed. The Ritz vector y with value theta and residual r is a polynomial in A times b, known
@@ -67,9 +69,10 @@ def top_eigenpairs(
     by ten tolerances; where these do not suffice, ``verified`` is False.
 
     Cost: one product per basis vector, and about 4 n m flops per vector for a basis of m, and
-    memory for n m numbers. Verification typically adds 5 to 10 products, and for a single pair from
-    a random start at most 3. The residuals take k more; of more than 8 pairs 4, and one for each
-    pair of which what the basis knows, with all rounding in it, is not within the tolerance.
+    memory for n m numbers. Verification typically adds 4 to 8 products, and for a single pair from
+    a random start at most 3. The residuals take k more; of more than 8 pairs one, or five where
+    products round much, and one for each pair of which what the basis knows, with all rounding in
+    it, is not within the tolerance.
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
@@ -215,11 +218,21 @@ class _Search:
 
     def _rival(self, ritz: Ritz, k: int) -> tuple[Float[Tensor, "1 n"] | None, bool]:
         """Look outside k pairs for a better one: the rival if any, and whether that is certain."""
-        products, locked = self.products, ritz.vectors(k)
+        products = self.products
         if not (ritz.basis.room and products.finite and products.spent < products.limit):
             return None, not ritz.basis.room
         edge = float(preference(ritz.values[k - 1], self.which))
         place = edge + max(self.tol * abs(edge), products.rounding)  # rivals are beyond it
+        beside = Beside.of(ritz, k, place, self.which)
+        with beside.multiplied(products):
+            rival, certain = self._beyond(beside.locked, edge, place)
+        return None if rival is None else beside.completed(rival), certain
+
+    def _beyond(
+        self, locked: Float[Tensor, "l n"], edge: float, place: float
+    ) -> tuple[Float[Tensor, "1 n"] | None, bool]:
+        """Look beside some rows for a pair beyond a place: one, and whether that is certain."""
+        products = self.products
         basis = Krylov(products, locked[:0], locked, self.capacity, self.generator)
         while products.finite:
             outside = Ritz.of(basis, self.which)
@@ -252,22 +265,6 @@ class _Search:
         shown = (len(seen) - 1) * rate >= math.acosh(GROWTH * math.sqrt(self.products.A.shape[0]))
         return shown or resting
 
-    def _rounded(self, ritz: Ritz, k: int) -> Float[Tensor, " k"]:
-        """What rounding E = A V - V T - F C may add to residuals that a basis knows.
-
-        With weights y, goals g and random signs s of k pairs, ||E sum_i s_i y_i / g_i||^2 is in the
-        mean the sum of ||E y_i||^2 / g_i^2; the largest of several is hardly ever less than one.
-        """
-        basis, goals = ritz.basis, ritz.scales[:k].clamp(min=torch.finfo(torch.float64).tiny)
-        signs = torch.randn(k, PROBES, generator=self.generator).double().sign()
-        combined = (ritz.weights[:, :k] @ (signs * (goals.min() / goals)[:, None])).T
-        sizes = lengths(combined)
-        combined = combined / sizes[:, None]
-        known = combined @ torch.cat([basis.projection, basis.coupling]).T
-        errors = self.products.of(combined.to(basis.rows) @ basis.rows[: len(ritz.values)])
-        errors -= known.to(errors) @ basis.rows
-        return goals / goals.min() * (sizes * lengths(errors).cpu()).max()
-
     def _multiplied(self, ritz: Ritz, k: int, *, missing: bool, verified: bool) -> EigenPairs:
         """The k most wanted pairs with their residuals; none converged if one may be missing.
 
@@ -277,9 +274,9 @@ class _Search:
         products, A = self.products, self.products.A
         if products.finite:
             values, rows = ritz.values[:k].to(A.dtype), ritz.vectors(k)
-            hidden = self._rounded(ritz, k) if k > 2 * PROBES else 0.0
-            residuals = ritz.residuals[:k] + products.rounding + hidden
-            unknown = ~(residuals <= self.tol * ritz.scales[:k]) | (k <= 2 * PROBES)
+            few, known = k <= 2 * PROBES, ritz.residuals[:k] + products.rounding
+            residuals = known if few else rounded(ritz, known, self.tol, self.generator)
+            unknown = ~(residuals <= self.tol * ritz.scales[:k]) | few
             if unknown.any():
                 some, own = rows[unknown.to(rows.device)], values[unknown, None].to(rows)
                 differences = products.of(some) - own * some
