@@ -145,6 +145,7 @@ class LayerBlocks:
                 pairs = _compared(A, G, top_eigenpairs(G, k, tol=tol / 2, seed=seed), tol, seed)
                 if pairs.converged.all():
                     return pairs
+        A.for_many()
         return top_eigenpairs(A, k, tol=tol, seed=seed)
 
     @cached_property

@@ -44,7 +44,8 @@ class Products:
     def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
         """Multiply rows of unit length, a block at a time, wherever they are."""
         parts = (part.T.to(self.A.device) for part in torch.split(rows, BLOCK))
-        images = torch.cat([self.A.matmat(part).T.to(rows.device) for part in parts])
+        blocks = [self.A.matmat(part).T.to(rows.device) for part in parts]
+        images = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
         self.spent += len(rows)
         self.norm = max(self.norm, lengths(images).max().item())
         return images
@@ -185,7 +186,7 @@ class Krylov:
         first = images @ self.rows[latest].T
         images = torch.addmm(images, first, self.rows[latest], alpha=-1)
         rounding, since = self.products.rounding, len(self.rows)
-        along, residuals = self._split(images, self.rows, rounding)
+        along, residuals, left = self._split(images, self.rows, rounding)
         along[:, latest] += first.double().cpu()
         if not along.isfinite().all():
             self.products.finite = False
@@ -197,7 +198,7 @@ class Krylov:
         between, C = along[:, v : v + b], self.coupling
         columns = [self.projection, C[:b]], [C[:b].T, (between + between.T) / 2]
         self.projection = torch.cat([torch.cat(column) for column in columns], 1)
-        for residual, length in zip(residuals, lengths(residuals).tolist(), strict=True):
+        for residual, length in zip(residuals, left.tolist(), strict=True):
             if length > rounding:
                 self._append(residual, since)
             elif len(self.locked):  # a small eigenvalue outside of them stands out in it
@@ -210,8 +211,12 @@ class Krylov:
 
     def _split(
         self, vectors: Float[Tensor, "j n"], rows: Float[Tensor, "m n"], rounding: float
-    ) -> tuple[Float[Tensor, "j m"], Float[Tensor, "j n"]]:
-        """Split vectors in what they are along the rows and what is orthogonal to them."""
+    ) -> tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]:
+        """Split vectors in what they are along the rows and what is orthogonal to them.
+
+        Returns:
+            The two, and how long the latter is.
+        """
         along, left = torch.zeros(len(vectors), len(rows)).double(), lengths(vectors)
         for _ in range(4):
             coefficients = vectors @ rows.T
@@ -222,23 +227,25 @@ class Krylov:
             before, left = left, lengths(vectors)
             if ((left > AGAIN * before) | (left <= rounding)).all():
                 break
-        return along, vectors
+        return along, vectors, left.cpu()
 
     def _append(self, vector: Float[Tensor, " n"], since: int = 0) -> bool:
         """Append what is new in a vector that is orthogonal to the rows before; tell if any is."""
-        length = lengths(vector[None]).item()
+        length, count = lengths(vector[None]).item(), len(self.rows)
         if not length > 0:
             return False
-        _, (new,) = self._split((vector / length)[None], self.rows[since:], 0.0)
-        length = lengths(new[None]).item()
-        if not length > NEW * torch.finfo(new.dtype).eps:
-            return False
-        count = len(self.rows)
+        if not 0 < since == count:  # there are others that it may not be orthogonal to
+            _, (vector,), left = self._split((vector / length)[None], self.rows[since:], 0.0)
+            length = left.item()
+            if not length > NEW * torch.finfo(vector.dtype).eps:
+                return False
         if count == len(self._memory):  # on a CPU memory is taken when it is written to
             size = count + ROWS
-            size = self._capacity if new.device.type == "cpu" and count < self._capacity else size
-            self._memory = new.new_empty(size, len(new))
+            size = (
+                self._capacity if vector.device.type == "cpu" and count < self._capacity else size
+            )
+            self._memory = vector.new_empty(size, len(vector))
             self._memory[:count] = self.rows
-        self._memory[count] = new / length
+        torch.div(vector, length, out=self._memory[count])
         self.rows = self._memory[: count + 1]
         return True

@@ -108,11 +108,14 @@ def _summand_beside_zero(operation: Operation, zeros: set[int]) -> Slot | None:
     if operation.function not in (aten.add.Tensor, aten.sub.Tensor) or len(operation.args) != 2:
         return None
     first, second = operation.args
-    if isinstance(first, Slot) and id(second) in zeros:
+    if isinstance(first, Slot) and _is_zero(second, zeros):
         return first
-    if isinstance(second, Slot) and id(first) in zeros and operation.function is aten.add.Tensor:
-        return second
-    return None
+    added = operation.function is aten.add.Tensor
+    return second if isinstance(second, Slot) and added and _is_zero(first, zeros) else None
+
+
+def _is_zero(part: Any, zeros: set[int]) -> bool:
+    return isinstance(part, Tensor) and (id(part) in zeros or not part.any())
 
 
 @dataclass(frozen=True)
