@@ -36,7 +36,7 @@ def force(monkeypatch):
 
 
 def forward_mode(A) -> bool | None:
-    key = Key(type(A), ("_recorded", A.problem.network.names))
+    key = Key(type(A), A.problem.network.names)
     return A.problem.evaluation.facts.known(key, lambda: None)
 
 
@@ -262,7 +262,7 @@ def test_convolutions_on_large_batches_are_recorded(convolutions, limit, monkeyp
     model(data[0][0])
     problem = lg.Problem(model, "cross_entropy", data)
     lg.Hessian(problem) @ torch.ones(problem.theta.numel())
-    recorded = Key(lg.Hessian, ("_recorded", problem.network.names)) in problem.evaluation.facts
+    recorded = Key(lg.Hessian, problem.network.names) in problem.evaluation.facts
     assert recorded == (convolutions and limit == 0)
 
 

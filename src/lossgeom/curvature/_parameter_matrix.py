@@ -26,7 +26,7 @@ from lossgeom.problem.agreement import REORDERED, agree
 from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.problem.reduction import Sum
-from lossgeom.trust.trial import WHOLE, guard, on_few
+from lossgeom.trust.trial import WHOLE, guard, on_few, remembered
 
 FEW = 2  # vectors for which a recording does not pay
 
@@ -105,11 +105,12 @@ class ParameterMatrix(ProblemMatrix):
         # recording costs: graphs are expensive to differentiate again where there are convolutions,
         # and where there are none, arithmetic sets the price of both.
         self._forward = False
-        self._replays = False  # whether what kept graphs do is recorded, too
+        self.replays = False  # whether what kept graphs do is recorded, too
 
-    def for_many(self) -> None:
-        """Say that some tens of products follow, for which a recording of a graph pays."""
-        self._replays = True
+    def replayable(self, batch: Batch) -> bool:
+        """Whether what graphs do can be recorded, for this matrix and its blocks; tried once."""
+        found = partial(on_few, self._here, batch, self._agrees, "_from_graph")
+        return remembered(self._here, batch, Key(type(self), "replays"), found)
 
     @property
     def memory(self) -> Memory:
@@ -163,7 +164,7 @@ class ParameterMatrix(ProblemMatrix):
         That is a recording, where it pays and can be trusted, or the graph of a gradient.
         """
         theta = self._kept.theta
-        if self._forward and self._recordable(piece, "_recorded"):
+        if self._forward and self._recordable(piece):
             with suppress(*CANNOT):
                 if not keeps and len(rows) <= FEW:
                     return self._unrecorded(piece, rows)
@@ -173,7 +174,7 @@ class ParameterMatrix(ProblemMatrix):
             return each_row(rows, product, last=True), Linearization(None, count, {})
         (product, count), storages = with_bytes(self.linearize, self._here, theta, piece)
         room = self._kept.memory.room >= 2 * sum(storages.values())
-        if self._replays and room and self._recordable(piece, "_from_graph"):
+        if self.replays and room:
             with suppress(*CANNOT):
                 return by_graph(product, count, rows)
         return each_row(rows, product), Linearization(product, count, storages)
@@ -195,13 +196,12 @@ class ParameterMatrix(ProblemMatrix):
     ) -> tuple[Tensor, Linearization[Product]]:
         return by_graph(*self.linearize(problem, theta, batch), rows)
 
-    def _recordable(self, batch: Batch, way: str) -> bool:
-        """Whether what is recorded in a way agrees with graphs on a few examples."""
-        # in forward mode other sums are taken, and a small model is copied in float64 to compare
-        double = way == "_recorded" and self._here.theta.numel() <= WHOLE
+    def _recordable(self, batch: Batch) -> bool:
+        """Whether a recording in forward mode agrees with graphs on a few examples."""
+        small = self._here.theta.numel() <= WHOLE  # enough to be copied in float64
         return self._here.evaluation.facts.known(
-            Key(type(self), (way, self._here.network.names)),
-            lambda: on_few(self._here, batch, self._agrees, way, double=double),
+            Key(type(self), self._here.network.names),
+            lambda: on_few(self._here, batch, self._agrees, "_recorded", double=small),
         )
 
     def _agrees(self, small: Problem, way: str) -> bool:

@@ -145,8 +145,13 @@ class LayerBlocks:
                 pairs = _compared(A, G, top_eigenpairs(G, k, tol=tol / 2, seed=seed), tol, seed)
                 if pairs.converged.all():
                     return pairs
-        A.for_many()
+        A.replays = self._replayable
         return top_eigenpairs(A, k, tol=tol, seed=seed)
+
+    @cached_property
+    def _replayable(self) -> bool:
+        """Whether products with a block may be recorded, of which some tens are taken."""
+        return self._kind(self.problem).replayable(self.problem.first_batch())
 
     @cached_property
     def _products(self) -> Mapping[str, Product]:

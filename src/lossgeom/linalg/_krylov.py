@@ -15,7 +15,12 @@ from lossgeom.linalg.probes import BLOCK
 ROWS = 16  # of memory taken at a time
 PIECE = 2**18  # numbers of each row that are combined at a time
 AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
+WAIT = 0.01  # of the norm of A: what is longer may be made orthogonal to most rows a step later
 NEW = 100  # units of rounding by which a vector has to differ from the span of others
+
+
+# What vectors are along rows, what is orthogonal to them, and how long that is.
+Split = tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]
 
 
 @dataclass
@@ -87,6 +92,7 @@ class Krylov:
         self.projection, self._capacity = torch.zeros(0, 0).double(), capacity
         self.followed, self.of_one_vector = torch.zeros(0).double(), len(start) <= 1
         self._steps: list[tuple[int, Tensor]] = []
+        self._waits = False  # whether the last row is orthogonal to the latest ones only
         self.rows = self._memory = start[:0]
         self._checked = products.A.T is products.A
         for vector in start:
@@ -109,6 +115,8 @@ class Krylov:
         The combination is kept in the next restart, together with what it has become by then.
         """
         self.followed, direction = weights, self.coupling @ weights
+        if len(direction) != 1 or not direction.any():
+            self._wait_no_more()
         if not direction.any():
             self.of_one_vector = self.of_one_vector and not len(weights)
             if self.room > len(self.coupling):  # there is more than F
@@ -132,6 +140,7 @@ class Krylov:
         the last two vectors of conjugate gradients do. What A adds to them goes to F. Returns the
         weights of what is kept.
         """
+        self._wait_no_more()
         v = len(self.projection)
         before = weights.new_zeros(v, 1)
         before[: len(self.followed), 0] = self.followed
@@ -186,7 +195,13 @@ class Krylov:
         first = images @ self.rows[latest].T
         images = torch.addmm(images, first, self.rows[latest], alpha=-1)
         rounding, since = self.products.rounding, len(self.rows)
-        along, residuals, left = self._split(images, self.rows, rounding)
+        left, turn = lengths(images).cpu(), None
+        if self._may_wait(b, left):
+            along, residuals, self._waits = torch.zeros(1, since).double(), images, True
+        elif self._waits:
+            turn, along, residuals, left = self._split_with_last(images, rounding)
+        else:
+            along, residuals, left = self._split(images, self.rows, rounding)
         along[:, latest] += first.double().cpu()
         if not along.isfinite().all():
             self.products.finite = False
@@ -208,15 +223,48 @@ class Krylov:
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
         if len(new):
             self._steps.append((v, torch.cat([along[0], new[:, 0]])))
+        if turn is not None:
+            self._turned(turn)
+
+    def _may_wait(self, b: int, left: Float[Tensor, " b"]) -> bool:
+        """Whether what is left of an image may stay as it is for a step.
+
+        In Lanczos iteration only rounding is along other rows than the latest. It is taken out
+        together with that of the next image, so that all rows are read once in place of twice. Of
+        what A makes of it until then, all but the square is along the rows, and taken out, too.
+        """
+        C, long = self.coupling, WAIT * self.products.norm
+        lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
+        alone = self._checked and not (self._waits or len(self.locked))
+        return lanczos and alone and bool((left > long).all())
+
+    def _split_with_last(
+        self, images: Float[Tensor, "1 n"], rounding: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Split an image by all rows, the last of which has waited and comes first."""
+        last, rows = self.rows[-1:], self.rows[:-1]
+        along, both, left = self._split(torch.cat([last, images]), rows, rounding)
+        self._waits, onto = False, both[1:] @ last.copy_(both[:1]).T
+        residuals = torch.addmm(both[1:], onto, last, alpha=-1)
+        return along[0], torch.cat([along[1:], onto.double().cpu()], 1), residuals, left[1:]
+
+    def _wait_no_more(self) -> None:
+        """Make the last row orthogonal to all before."""
+        if self._waits:
+            along, last, _ = self._split(self.rows[-1:], self.rows[:-1], 0.0)
+            self.rows[-1:], self._waits = last, False
+            self._turned(along[0])
+
+    def _turned(self, along: Float[Tensor, " v"]) -> None:
+        """Put down that something along those before was taken out of a row."""
+        turn = torch.eye(len(self.rows)).double()
+        turn[: len(along), len(along)] = -along
+        self._steps.append((0, turn))
 
     def _split(
         self, vectors: Float[Tensor, "j n"], rows: Float[Tensor, "m n"], rounding: float
-    ) -> tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]:
-        """Split vectors in what they are along the rows and what is orthogonal to them.
-
-        Returns:
-            The two, and how long the latter is.
-        """
+    ) -> Split:
+        """Split vectors in what they are along the rows and what is orthogonal to them."""
         along, left = torch.zeros(len(vectors), len(rows)).double(), lengths(vectors)
         for _ in range(4):
             coefficients = vectors @ rows.T
