@@ -61,6 +61,13 @@ def used_twice(v):
     return w + w * w.detach().sign().abs() + w
 
 
+def used_for_the_last_time(v):
+    w, z = M @ v, M.T @ v
+    view = z.view(2, 3).t()
+    first, second = w * X, z * X
+    return first + w * X.exp() + second + (z * M[0] + view.t().reshape(6))
+
+
 def values_not_needed(v):
     return torch.ones_like(v) * v + torch.empty_like(v).fill_(2) * v
 
@@ -84,6 +91,7 @@ FUNCTIONS = [
     views_written_over,
     parts_that_are_views_in_secret,
     used_twice,
+    used_for_the_last_time,
     values_not_needed,
     lambda v: v,
     lambda v: v.view(2, 3).t().reshape(6),

@@ -203,7 +203,7 @@ def in_place(
             if (
                 isinstance(target, Slot)
                 and kinds[target.index] == kinds[output.index]
-                and uses.users[target] == [place]
+                and _last(place, target, operations, uses)
                 and target != result
                 and _has_memory_of_its_own(target, operations, uses)
             ):
@@ -211,6 +211,12 @@ def in_place(
                 break
         changed.append(operation)
     return changed
+
+
+def _last(place: int, slot: Slot, operations: Sequence[Operation], uses: Uses) -> bool:
+    """Whether an operation uses a result once, after all others, which leave no view of it."""
+    *others, last = uses.users[slot]
+    return last == place not in others and not any(operations[other].shares for other in others)
 
 
 def _orders(operation: Operation) -> list[tuple[Any, ...]]:
