@@ -195,13 +195,13 @@ class Krylov:
         first = images @ self.rows[latest].T
         images = torch.addmm(images, first, self.rows[latest], alpha=-1)
         rounding, since = self.products.rounding, len(self.rows)
-        left, turn = lengths(images).cpu(), None
+        left, turn = lengths(images), None
         if self._may_wait(b, left):
             along, residuals, self._waits = torch.zeros(1, since).double(), images, True
         elif self._waits:
             turn, along, residuals, left = self._split_with_last(images, rounding)
         else:
-            along, residuals, left = self._split(images, self.rows, rounding)
+            along, residuals, left = self._split(images, self.rows, rounding, left)
         along[:, latest] += first.double().cpu()
         if not along.isfinite().all():
             self.products.finite = False
@@ -236,7 +236,7 @@ class Krylov:
         C, long = self.coupling, WAIT * self.products.norm
         lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
         alone = self._checked and not (self._waits or len(self.locked))
-        return lanczos and alone and bool((left > long).all())
+        return lanczos and alone and left.item() > long
 
     def _split_with_last(
         self, images: Float[Tensor, "1 n"], rounding: float
@@ -257,15 +257,19 @@ class Krylov:
 
     def _turned(self, along: Float[Tensor, " v"]) -> None:
         """Put down that something along those before was taken out of a row."""
-        turn = torch.eye(len(self.rows)).double()
+        self._steps.append((0, turn := torch.eye(len(self.rows)).double()))
         turn[: len(along), len(along)] = -along
-        self._steps.append((0, turn))
 
     def _split(
-        self, vectors: Float[Tensor, "j n"], rows: Float[Tensor, "m n"], rounding: float
+        self,
+        vectors: Float[Tensor, "j n"],
+        rows: Float[Tensor, "m n"],
+        rounding: float,
+        left: Float[Tensor, " j"] | None = None,
     ) -> Split:
-        """Split vectors in what they are along the rows and what is orthogonal to them."""
-        along, left = torch.zeros(len(vectors), len(rows)).double(), lengths(vectors)
+        """Split vectors, whose lengths may be known, in what is along rows and what is not."""
+        along = torch.zeros(len(vectors), len(rows)).double()
+        left = lengths(vectors) if left is None else left
         for _ in range(4):
             coefficients = vectors @ rows.T
             vectors = torch.addmm(vectors, coefficients, rows, alpha=-1)
@@ -275,11 +279,11 @@ class Krylov:
             before, left = left, lengths(vectors)
             if ((left > AGAIN * before) | (left <= rounding)).all():
                 break
-        return along, vectors, left.cpu()
+        return along, vectors, left
 
     def _append(self, vector: Float[Tensor, " n"], since: int = 0) -> bool:
         """Append what is new in a vector that is orthogonal to the rows before; tell if any is."""
-        length, count = lengths(vector[None]).item(), len(self.rows)
+        count, length = len(self.rows), lengths(vector[None]).item()
         if not length > 0:
             return False
         if not 0 < since == count:  # there are others that it may not be orthogonal to
@@ -288,10 +292,8 @@ class Krylov:
             if not length > NEW * torch.finfo(vector.dtype).eps:
                 return False
         if count == len(self._memory):  # on a CPU memory is taken when it is written to
-            size = count + ROWS
-            size = (
-                self._capacity if vector.device.type == "cpu" and count < self._capacity else size
-            )
+            all_at_once = vector.device.type == "cpu" and count < self._capacity
+            size = self._capacity if all_at_once else count + ROWS
             self._memory = vector.new_empty(size, len(vector))
             self._memory[:count] = self.rows
         torch.div(vector, length, out=self._memory[count])
