@@ -233,10 +233,9 @@ class Krylov:
         together with that of the next image, so that all rows are read once in place of twice. Of
         what A makes of it until then, all but the square is along the rows, and taken out, too.
         """
-        C, long = self.coupling, WAIT * self.products.norm
+        C, alone = self.coupling, self._checked and not (self._waits or len(self.locked))
         lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
-        alone = self._checked and not (self._waits or len(self.locked))
-        return lanczos and alone and left.item() > long
+        return lanczos and alone and left.item() > WAIT * self.products.norm
 
     def _split_with_last(
         self, images: Float[Tensor, "1 n"], rounding: float
