@@ -23,7 +23,7 @@ CHECKS: dict[str, tuple[Any, str]] = {
     "derivatives beside differences, on 4 examples": (_parameter_matrix, "guard"),
     "the size of a graph, on 4 examples": (_memory, "graph_size"),
     "pieces beside whole batches": (_microbatches, "_apart"),
-    "forward mode beside graphs, on 4 examples": (ParameterMatrix, "_forward_agrees"),
+    "recordings beside graphs, on 4 examples": (ParameterMatrix, "_agrees"),
 }
 FIRST = "graphs or recordings, and the first product"
 NEXT = "the next product"

@@ -61,18 +61,37 @@ def used_twice(v):
     return w + w * w.detach().sign().abs() + w
 
 
+def used_for_the_last_time(v):
+    w, z = M @ v, M.T @ v
+    view = z.view(2, 3).t()
+    first, second = w * X, z * X
+    return first + w * X.exp() + second + (z * M[0] + view.t().reshape(6))
+
+
 def values_not_needed(v):
     return torch.ones_like(v) * v + torch.empty_like(v).fill_(2) * v
 
 
+def slopes_of_activations(v):
+    slope = torch.ops.aten.gelu_backward(v * X, X, approximate="tanh")
+    return torch.ops.aten.tanh_backward(slope, X.tanh()) * M[0] + slope.sum() * X
+
+
+def factors_too_large_for_one(v):
+    return v * (X * 1e-200) * 1e-100 * (X * 1e200) * (X * 1e200)
+
+
 FUNCTIONS = [
     change_in_place,
+    slopes_of_activations,
+    factors_too_large_for_one,
     sum_with_zeros,
     products_that_fuse,
     several_results,
     views_written_over,
     parts_that_are_views_in_secret,
     used_twice,
+    used_for_the_last_time,
     values_not_needed,
     lambda v: v,
     lambda v: v.view(2, 3).t().reshape(6),
@@ -148,6 +167,16 @@ def test_zeros_products_and_dead_ends_cost_nothing():
     tape, _ = record(function, X)
     assert [str(o.function) for o in tape.operations] == ["aten.mul.Tensor", "aten.add.Tensor"]
     assert len(tape.program._steps) == 1
+
+
+def test_factors_and_slopes_of_activations_are_one_factor():
+    def function(v):
+        slope = torch.ops.aten.tanh_backward(v, X.tanh())
+        return torch.ops.aten.sigmoid_backward(slope * X, X.sigmoid())
+
+    tape, _ = record(function, X)
+    assert [str(o.function) for o in tape.operations] == ["aten.mul.Tensor"]
+    assert sum(tape.storages.values()) == X.nbytes
 
 
 def test_views_of_the_same_numbers_cost_nothing():

@@ -107,6 +107,47 @@ def test_rows_take_the_place_of_hessian_products_between_relus_only(monkeypatch)
     assert asked == ["Hessian"] * 2
 
 
+class Square(torch.autograd.Function):
+    """A function whose second derivative is taken by NumPy, which no recording sees."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return Doubled.apply(x, gradient)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, gradient):
+        ctx.save_for_backward(x, gradient)
+        return torch.from_numpy(2 * x.detach().numpy() * gradient.detach().numpy())
+
+    @staticmethod
+    def backward(ctx, u):
+        x, gradient = ctx.saved_tensors
+        both = [2 * other.numpy() * u.detach().numpy() for other in (gradient, x)]
+        return tuple(map(torch.from_numpy, both))
+
+
+class Squared(nn.Module):
+    def forward(self, x):
+        return Square.apply(x)
+
+
+def test_what_a_recording_does_not_see_is_not_replayed():
+    torch.manual_seed(0)
+    model, x = dense_of(Squared()).double(), torch.randn(7, 4).double()
+    problem = lg.Problem(model, "squared_error", [(x, torch.zeros(7, 3).double())])
+    pairs = lg.layer_eigenpairs(problem, 3)["0"]
+    A = lg.Hessian(problem.with_parameters("0.weight")).dense()
+    torch.testing.assert_close(pairs.values, torch.linalg.eigvalsh(A).flip(0)[:3])
+
+
 class NearlyPiecewiseLinear(nn.Module):
     """Two ReLUs beside a GELU that curves on an example where its own slope is zero."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import ClassVar, Literal
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import BatchJacobian
 from lossgeom.autodiff.forward_mode import derivative_along
-from lossgeom.autodiff.recorded_products import Compiled, NotRecordable, record
 from lossgeom.batches import Batch
 from lossgeom.curvature._memory import Kept, Linearization, planned, put_down_block
 from lossgeom.curvature._microbatches import pieces
+from lossgeom.curvature._recordings import CANNOT, Product, by_forward_mode, by_graph
 from lossgeom.linalg import LinearOperator, Memory, plain_arithmetic
 from lossgeom.losses.graphs import second_derivative, with_bytes
 from lossgeom.problem import NoBatchesError, Problem, checked_problem
@@ -29,8 +29,6 @@ from lossgeom.problem.reduction import Sum
 from lossgeom.problem.remembered import facts_of
 from lossgeom.trust.trial import WHOLE, guard, on_few
 
-Product = Callable[..., Tensor]  # of a vector, and whether it is the last one
-CANNOT = (NotRecordable, RuntimeError)  # what forward mode may say
 FEW = 2  # vectors for which a recording does not pay
 
 
@@ -108,6 +106,13 @@ class ParameterMatrix(ProblemMatrix):
         # recording costs: graphs are expensive to differentiate again where there are convolutions,
         # and where there are none, arithmetic sets the price of both.
         self._forward = False
+        self.replays = False  # whether what kept graphs do is recorded, too
+
+    def replayable(self, batch: Batch) -> bool:
+        """Whether what graphs do can be recorded, for this matrix and its blocks; tried once."""
+        here, key = self._here, Key(type(self), "replays")
+        look = partial(on_few, here, batch, self._agrees, "_from_graph")
+        return facts_of(here.model, here.evaluation, batch).known(key, look)
 
     @property
     def memory(self) -> Memory:
@@ -158,7 +163,7 @@ class ParameterMatrix(ProblemMatrix):
     ) -> tuple[Tensor, Linearization[Product]]:
         """Multiply some vectors by a piece's matrix; also return what makes further products.
 
-        That is a recording, where forward mode pays and can be trusted, or the graph of a gradient.
+        That is a recording, where it pays and can be trusted, or the graph of a gradient.
         """
         theta = self._kept.theta
         if self._forward and self._recordable(piece):
@@ -170,6 +175,10 @@ class ParameterMatrix(ProblemMatrix):
             product, count = self.linearize(self._here, theta, piece)
             return each_row(rows, product, last=True), Linearization(None, count, {})
         (product, count), storages = with_bytes(self.linearize, self._here, theta, piece)
+        room = self._kept.memory.room >= 2 * sum(storages.values())
+        if self.replays and room:
+            with suppress(*CANNOT):
+                return by_graph(product, count, rows)
         return each_row(rows, product), Linearization(product, count, storages)
 
     def _unrecorded(self, piece: Batch, rows: Tensor) -> tuple[Tensor, Linearization[Product]]:
@@ -181,33 +190,29 @@ class ParameterMatrix(ProblemMatrix):
     def _recorded(
         self, problem: Problem, theta: Tensor, batch: Batch, rows: Tensor
     ) -> tuple[Tensor, Linearization[Product]]:
-        """Record the product with the first vector, and replay it for the others."""
-        counts = []
+        note = self.problem.cache.note if self._compiled else None
+        return by_forward_mode(partial(self.along, problem, theta, batch), rows, note)
 
-        def product(v: Tensor) -> Tensor:
-            result, count = self.along(problem, theta, batch, v)
-            counts.append(count)
-            return result
-
-        tape, first = record(product, rows[0])
-        found = torch.stack([first, *map(tape, rows[1:])])
-        replay = Compiled(tape, self.problem.cache.note) if self._compiled else tape
-        return found, Linearization(replay, counts[0], tape.storages)
+    def _from_graph(
+        self, problem: Problem, theta: Tensor, batch: Batch, rows: Tensor
+    ) -> tuple[Tensor, Linearization[Product]]:
+        return by_graph(*self.linearize(problem, theta, batch), rows)
 
     def _recordable(self, batch: Batch) -> bool:
         """Whether a recording in forward mode agrees with graphs on a few examples."""
         here, at = self._here, self._here.evaluation
         key = Key(type(self), here.network.names)
         small = here.theta.numel() <= WHOLE  # enough to be copied in float64
-        look = partial(on_few, here, batch, self._forward_agrees, double=small)
+        look = partial(on_few, here, batch, self._agrees, "_recorded", double=small)
         return at.facts.known(key, lambda: facts_of(here.model, at, batch).known(key, look))
 
-    def _forward_agrees(self, small: Problem) -> bool:
+    def _agrees(self, small: Problem, way: str) -> bool:
         theta, few = small.leaf(), small.first_batch()
         v = drawn(theta)
         by_graphs = self.linearize(small, theta, few)[0](v)
+        rows = torch.stack([torch.ones_like(v), v])
         try:
-            recorded, _ = self._recorded(small, theta, few, torch.stack([torch.ones_like(v), v]))
+            recorded, _ = getattr(self, way)(small, theta, few, rows)
         except CANNOT:
             return False
         return agree(recorded[1], by_graphs, REORDERED)

@@ -69,9 +69,9 @@ def layer_eigenpairs(
     the residuals. Otherwise the search is by products with the block itself, differentiated in the
     layer alone.
 
-    Cost: for each layer some 2.5 k products with its block, of about one gradient of the layers
-    from it on, and of less than half of that where it is piecewise linear; before these, as many
-    backward passes as an example has outputs.
+    Cost: for each layer some 2.5 k products with its block, which are recorded once and replayed,
+    of about two thirds of a gradient of the layers from it on, and of less than half of one where
+    it is piecewise linear; before these, as many backward passes as an example has outputs.
 
     Args:
         problem: the loss and where to take it.
@@ -145,7 +145,13 @@ class LayerBlocks:
                 pairs = _compared(A, G, top_eigenpairs(G, k, tol=tol / 2, seed=seed), tol, seed)
                 if pairs.converged.all():
                     return pairs
+        A.replays = self._replayable
         return top_eigenpairs(A, k, tol=tol, seed=seed)
+
+    @cached_property
+    def _replayable(self) -> bool:
+        """Whether products with a block may be recorded, of which some tens are taken."""
+        return self._kind(self.problem).replayable(self.problem.first_batch())
 
     @cached_property
     def _products(self) -> Mapping[str, Product]:

@@ -39,6 +39,7 @@ class Beside:
         if which == "magnitude":
             V = ritz.vectors(k)
             return cls(A, V, V[:0], V.new_zeros(k, 0))
+        basis.wait_no_more()
         v, signed = len(ritz.values), place if which == "largest" else -place
         F, coupling = basis.rows[v:], basis.coupling @ ritz.weights
         solved = coupling / (ritz.values - signed)

@@ -15,7 +15,12 @@ from lossgeom.linalg.probes import BLOCK
 ROWS = 16  # of memory taken at a time
 PIECE = 2**18  # numbers of each row that are combined at a time
 AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
+WAIT = 0.01  # of the norm of A: what is longer may be made orthogonal to most rows a step later
 NEW = 100  # units of rounding by which a vector has to differ from the span of others
+
+
+# What vectors are along rows, what is orthogonal to them, and how long that is.
+Split = tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]
 
 
 @dataclass
@@ -44,7 +49,8 @@ class Products:
     def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
         """Multiply rows of unit length, a block at a time, wherever they are."""
         parts = (part.T.to(self.A.device) for part in torch.split(rows, BLOCK))
-        images = torch.cat([self.A.matmat(part).T.to(rows.device) for part in parts])
+        blocks = [self.A.matmat(part).T.to(rows.device) for part in parts]
+        images = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
         self.spent += len(rows)
         self.norm = max(self.norm, lengths(images).max().item())
         return images
@@ -86,6 +92,7 @@ class Krylov:
         self.projection, self._capacity = torch.zeros(0, 0).double(), capacity
         self.followed, self.of_one_vector = torch.zeros(0).double(), len(start) <= 1
         self._steps: list[tuple[int, Tensor]] = []
+        self._waits = False  # whether the last row is orthogonal to the latest ones only
         self.rows = self._memory = start[:0]
         self._checked = products.A.T is products.A
         for vector in start:
@@ -108,6 +115,8 @@ class Krylov:
         The combination is kept in the next restart, together with what it has become by then.
         """
         self.followed, direction = weights, self.coupling @ weights
+        if self._waits and (len(direction) != 1 or not direction.any()):
+            self.wait_no_more()
         if not direction.any():
             self.of_one_vector = self.of_one_vector and not len(weights)
             if self.room > len(self.coupling):  # there is more than F
@@ -131,6 +140,7 @@ class Krylov:
         the last two vectors of conjugate gradients do. What A adds to them goes to F. Returns the
         weights of what is kept.
         """
+        self.wait_no_more()
         v = len(self.projection)
         before = weights.new_zeros(v, 1)
         before[: len(self.followed), 0] = self.followed
@@ -185,7 +195,13 @@ class Krylov:
         first = images @ self.rows[latest].T
         images = torch.addmm(images, first, self.rows[latest], alpha=-1)
         rounding, since = self.products.rounding, len(self.rows)
-        along, residuals = self._split(images, self.rows, rounding)
+        left, turn = lengths(images), None
+        if self._may_wait(b, left):
+            along, residuals, self._waits = torch.zeros(1, since).double(), images, True
+        elif self._waits:
+            turn, along, residuals, left = self._split_with_last(images, rounding)
+        else:
+            along, residuals, left = self._split(images, self.rows, rounding, left)
         along[:, latest] += first.double().cpu()
         if not along.isfinite().all():
             self.products.finite = False
@@ -197,7 +213,7 @@ class Krylov:
         between, C = along[:, v : v + b], self.coupling
         columns = [self.projection, C[:b]], [C[:b].T, (between + between.T) / 2]
         self.projection = torch.cat([torch.cat(column) for column in columns], 1)
-        for residual, length in zip(residuals, lengths(residuals).tolist(), strict=True):
+        for residual, length in zip(residuals, left.tolist(), strict=True):
             if length > rounding:
                 self._append(residual, since)
             elif len(self.locked):  # a small eigenvalue outside of them stands out in it
@@ -207,12 +223,52 @@ class Krylov:
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
         if len(new):
             self._steps.append((v, torch.cat([along[0], new[:, 0]])))
+        if turn is not None:
+            self._turned(turn)
+
+    def _may_wait(self, b: int, left: Float[Tensor, " b"]) -> bool:
+        """Whether what is left of an image may stay as it is for a step.
+
+        In Lanczos iteration only rounding is along other rows than the latest. It is taken out
+        together with that of the next image, so that all rows are read once in place of twice. Of
+        what A makes of it until then, all but the square is along the rows, and taken out, too.
+        """
+        C, alone = self.coupling, self._checked and not (self._waits or len(self.locked))
+        lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
+        return lanczos and alone and left.item() > WAIT * self.products.norm
+
+    def _split_with_last(
+        self, images: Float[Tensor, "1 n"], rounding: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Split an image by all rows, the last of which has waited and comes first."""
+        last, rows = self.rows[-1:], self.rows[:-1]
+        along, both, left = self._split(torch.cat([last, images]), rows, rounding)
+        self._waits, onto = False, both[1:] @ last.copy_(both[:1]).T
+        residuals = torch.addmm(both[1:], onto, last, alpha=-1)
+        return along[0], torch.cat([along[1:], onto.double().cpu()], 1), residuals, left[1:]
+
+    def wait_no_more(self) -> None:
+        """Make the last row orthogonal to all before."""
+        if self._waits:
+            along, last, _ = self._split(self.rows[-1:], self.rows[:-1], 0.0)
+            self.rows[-1:], self._waits = last, False
+            self._turned(along[0])
+
+    def _turned(self, along: Float[Tensor, " v"]) -> None:
+        """Put down that something along those before was taken out of a row."""
+        self._steps.append((0, turn := torch.eye(len(self.rows)).double()))
+        turn[: len(along), len(along)] = -along
 
     def _split(
-        self, vectors: Float[Tensor, "j n"], rows: Float[Tensor, "m n"], rounding: float
-    ) -> tuple[Float[Tensor, "j m"], Float[Tensor, "j n"]]:
-        """Split vectors in what they are along the rows and what is orthogonal to them."""
-        along, left = torch.zeros(len(vectors), len(rows)).double(), lengths(vectors)
+        self,
+        vectors: Float[Tensor, "j n"],
+        rows: Float[Tensor, "m n"],
+        rounding: float,
+        left: Float[Tensor, " j"] | None = None,
+    ) -> Split:
+        """Split vectors, whose lengths may be known, in what is along rows and what is not."""
+        along = torch.zeros(len(vectors), len(rows)).double()
+        left = lengths(vectors) if left is None else left
         for _ in range(4):
             coefficients = vectors @ rows.T
             vectors = torch.addmm(vectors, coefficients, rows, alpha=-1)
@@ -222,23 +278,23 @@ class Krylov:
             before, left = left, lengths(vectors)
             if ((left > AGAIN * before) | (left <= rounding)).all():
                 break
-        return along, vectors
+        return along, vectors, left
 
     def _append(self, vector: Float[Tensor, " n"], since: int = 0) -> bool:
         """Append what is new in a vector that is orthogonal to the rows before; tell if any is."""
-        length = lengths(vector[None]).item()
+        count, length = len(self.rows), lengths(vector[None]).item()
         if not length > 0:
             return False
-        _, (new,) = self._split((vector / length)[None], self.rows[since:], 0.0)
-        length = lengths(new[None]).item()
-        if not length > NEW * torch.finfo(new.dtype).eps:
-            return False
-        count = len(self.rows)
+        if not 0 < since == count:  # there are others that it may not be orthogonal to
+            _, (vector,), left = self._split((vector / length)[None], self.rows[since:], 0.0)
+            length = left.item()
+            if not length > NEW * torch.finfo(vector.dtype).eps:
+                return False
         if count == len(self._memory):  # on a CPU memory is taken when it is written to
-            size = count + ROWS
-            size = self._capacity if new.device.type == "cpu" and count < self._capacity else size
-            self._memory = new.new_empty(size, len(new))
+            all_at_once = vector.device.type == "cpu" and count < self._capacity
+            size = self._capacity if all_at_once else count + ROWS
+            self._memory = vector.new_empty(size, len(vector))
             self._memory[:count] = self.rows
-        self._memory[count] = new / length
+        torch.div(vector, length, out=self._memory[count])
         self.rows = self._memory[: count + 1]
         return True

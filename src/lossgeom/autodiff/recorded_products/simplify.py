@@ -111,11 +111,14 @@ def _summand_beside_zero(operation: Operation, zeros: set[int]) -> Slot | None:
     if operation.function not in (aten.add.Tensor, aten.sub.Tensor) or len(operation.args) != 2:
         return None
     first, second = operation.args
-    if isinstance(first, Slot) and id(second) in zeros:
+    if isinstance(first, Slot) and _is_zero(second, zeros):
         return first
-    if isinstance(second, Slot) and id(first) in zeros and operation.function is aten.add.Tensor:
-        return second
-    return None
+    added = operation.function is aten.add.Tensor
+    return second if isinstance(second, Slot) and added and _is_zero(first, zeros) else None
+
+
+def _is_zero(part: Any, zeros: set[int]) -> bool:
+    return isinstance(part, Tensor) and (id(part) in zeros or not part.any())
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def in_place(
             if (
                 isinstance(target, Slot)
                 and kinds[target] == kinds[output]
-                and uses.users[target] == [place]
+                and _last(place, target, operations, uses)
                 and target != result
                 and _has_memory_of_its_own(target, operations, uses)
             ):
@@ -211,6 +214,12 @@ def in_place(
                 break
         changed.append(operation)
     return changed
+
+
+def _last(place: int, slot: Slot, operations: Sequence[Operation], uses: Uses) -> bool:
+    """Whether an operation uses a result once, after all others, which leave no view of it."""
+    *others, last = uses.users[slot]
+    return last == place not in others and not any(operations[other].shares for other in others)
 
 
 def _orders(operation: Operation) -> list[tuple[Any, ...]]:

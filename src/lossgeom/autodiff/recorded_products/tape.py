@@ -12,6 +12,7 @@ from torch import Tensor
 from lossgeom.autodiff.recorded_products.operation import Operation, Slot
 from lossgeom.autodiff.recorded_products.recorder import Kind, NotRecordable, Recorder
 from lossgeom.autodiff.recorded_products.replay import Program
+from lossgeom.autodiff.recorded_products.scalings import scaled
 from lossgeom.autodiff.recorded_products.simplify import (
     fused,
     in_place,
@@ -97,4 +98,5 @@ def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tenso
     )
     result = stands_for.get(result, result)
     operations = needed(without_views(operations, recorder.kinds, result), result)
+    operations = scaled(operations, recorder.kinds, result)
     return Tape(operations, tuple(recorder.kinds), result), value.detach()
