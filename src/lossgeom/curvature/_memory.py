@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossgeom.batches import Batch
 from lossgeom.distributed import ALONE, Ranks
-from lossgeom.linalg import Memory, plain_arithmetic
+from lossgeom.linalg import Memory
 from lossgeom.linalg.memory import worth_holding
 from lossgeom.losses.graphs import graph_nodes, with_bytes
 from lossgeom.problem import Problem, checked_problem
@@ -227,7 +227,7 @@ class Kept(Generic[Linear]):
         take: Callable[[Result], Any],
         pieces: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch],
     ) -> None:
-        """Go over all pieces in order.
+        """Go over all pieces in order, with plain arithmetic switched to by the caller.
 
         Args:
             first: what is made of a piece in the first pass, with the linearisation to keep.
@@ -258,7 +258,7 @@ class Kept(Generic[Linear]):
                         self._linear[key] = made.linear, made.storages
                     counts.append(made.count)
 
-        with plain_arithmetic(self.theta.device), hooks_undone():
+        with hooks_undone():
             if len(self._linear) == self._pieces:
                 for linear, _ in self._linear.values():
                     take(use(linear))

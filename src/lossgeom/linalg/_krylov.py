@@ -18,8 +18,6 @@ AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to becom
 WAIT = 0.01  # of the norm of A: what is longer may be made orthogonal to most rows a step later
 NEW = 100  # units of rounding by which a vector has to differ from the span of others
 
-
-# What vectors are along rows, what is orthogonal to them, and how long that is.
 Split = tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]
 
 
@@ -46,13 +44,14 @@ class Products:
         numbers = torch.finfo(self.A.dtype)
         return max(10 * numbers.eps * self.norm, numbers.tiny) if self.norm else 0.0
 
-    def of(self, rows: Float[Tensor, "j n"]) -> Float[Tensor, "j n"]:
+    def of(self, rows: Float[Tensor, "j n"], *, measured: bool = True) -> Float[Tensor, "j n"]:
         """Multiply rows of unit length, a block at a time, wherever they are."""
         parts = (part.T.to(self.A.device) for part in torch.split(rows, BLOCK))
         blocks = [self.A.matmat(part).T.to(rows.device) for part in parts]
         images = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
         self.spent += len(rows)
-        self.norm = max(self.norm, lengths(images).max().item())
+        if measured:
+            self.norm = max(self.norm, lengths(images).max().item())
         return images
 
 
@@ -190,16 +189,17 @@ class Krylov:
     def _expand(self, b: int) -> None:
         """Move the first b rows of F to V, and what is new in their images to F."""
         v = len(self.projection)
-        images = self.products.of(self.rows[v : v + b])
+        images = self.products.of(self.rows[v : v + b], measured=False)
         latest = slice(max(0, v - b), v + b)  # where the most is: one pass over all is then enough
         first = images @ self.rows[latest].T
         images = torch.addmm(images, first, self.rows[latest], alpha=-1)
-        rounding, since = self.products.rounding, len(self.rows)
-        left, turn = lengths(images), None
+        left, turn, since = lengths(images), None, len(self.rows)
+        self.products.norm = max(self.products.norm, left.hypot(lengths(first)).max().item())
+        rounding = self.products.rounding
         if self._may_wait(b, left):
             along, residuals, self._waits = torch.zeros(1, since).double(), images, True
         elif self._waits:
-            turn, along, residuals, left = self._split_with_last(images, rounding)
+            turn, along, residuals, left = self._split_with_last(images, rounding, left)
         else:
             along, residuals, left = self._split(images, self.rows, rounding, left)
         along[:, latest] += first.double().cpu()
@@ -215,7 +215,7 @@ class Krylov:
         self.projection = torch.cat([torch.cat(column) for column in columns], 1)
         for residual, length in zip(residuals, left.tolist(), strict=True):
             if length > rounding:
-                self._append(residual, since)
+                self._append(residual, since, length)
             elif len(self.locked):  # a small eigenvalue outside of them stands out in it
                 self._append(residual)
         new = (self.rows[since:] @ residuals.T).double().cpu()
@@ -237,12 +237,11 @@ class Krylov:
         lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
         return lanczos and alone and left.item() > WAIT * self.products.norm
 
-    def _split_with_last(
-        self, images: Float[Tensor, "1 n"], rounding: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _split_with_last(self, images: Tensor, rounding: float, left: Tensor) -> tuple[Tensor, ...]:
         """Split an image by all rows, the last of which has waited and comes first."""
         last, rows = self.rows[-1:], self.rows[:-1]
-        along, both, left = self._split(torch.cat([last, images]), rows, rounding)
+        both, left = torch.cat([last, images]), torch.cat([torch.ones_like(left), left])
+        along, both, left = self._split(both, rows, rounding, left)
         self._waits, onto = False, both[1:] @ last.copy_(both[:1]).T
         residuals = torch.addmm(both[1:], onto, last, alpha=-1)
         return along[0], torch.cat([along[1:], onto.double().cpu()], 1), residuals, left[1:]
@@ -266,7 +265,7 @@ class Krylov:
         rounding: float,
         left: Float[Tensor, " j"] | None = None,
     ) -> Split:
-        """Split vectors, whose lengths may be known, in what is along rows and what is not."""
+        """Split vectors, whose lengths may be known, in what is along rows, and the rest."""
         along = torch.zeros(len(vectors), len(rows)).double()
         left = lengths(vectors) if left is None else left
         for _ in range(4):
@@ -280,9 +279,10 @@ class Krylov:
                 break
         return along, vectors, left
 
-    def _append(self, vector: Float[Tensor, " n"], since: int = 0) -> bool:
+    def _append(self, vector: Tensor, since: int = 0, length: float | None = None) -> bool:
         """Append what is new in a vector that is orthogonal to the rows before; tell if any is."""
-        count, length = len(self.rows), lengths(vector[None]).item()
+        count = len(self.rows)
+        length = lengths(vector[None]).item() if length is None else length
         if not length > 0:
             return False
         if not 0 < since == count:  # there are others that it may not be orthogonal to

@@ -101,7 +101,7 @@ def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:
     last = dim % x.ndim == x.ndim - 1
     if last and x.shape[-1] >= LONG and x.dtype == torch.float32 and x.device.type == "cpu":
         norms = _of_pieces(x)
-        if bool(((norms > USUAL[0]) & (norms < USUAL[1])).all()):
+        if all(USUAL[0] < norm < USUAL[1] for norm in norms.flatten().tolist()):
             return norms
     few = dim % x.ndim < x.ndim - 1 and x.shape[dim] <= FEW  # where vector_norm is slow
     norms = (
@@ -122,9 +122,9 @@ def _of_pieces(x: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:
     """Lengths of pieces and from them of all: on a CPU ten times faster than all in float64."""
     count = x.shape[-1] // PIECE
     whole, rest = x[..., : count * PIECE], x[..., count * PIECE :]
-    pieces = [
-        torch.linalg.vector_norm(whole.reshape(*x.shape[:-1], count, PIECE), dim=-1),
-        torch.linalg.vector_norm(rest, dim=-1, keepdim=True),
-    ]
-    found: Tensor = torch.linalg.vector_norm(torch.cat(pieces, -1), dim=-1, dtype=torch.float64)
+    pieces = torch.linalg.vector_norm(whole.reshape(*x.shape[:-1], count, PIECE), dim=-1)
+    if rest.shape[-1]:
+        last = torch.linalg.vector_norm(rest, dim=-1, keepdim=True)
+        pieces = torch.cat([pieces, last], -1)
+    found: Tensor = torch.linalg.vector_norm(pieces, dim=-1, dtype=torch.float64)
     return found

@@ -168,6 +168,8 @@ class _Search:
         """Iterate until k pairs have converged, and further while a better one may be hidden."""
         start = start[: (self.capacity - 1) // 2]
         basis, worst = Krylov(self.products, start, start[:0], self.capacity, self.generator), 0
+        while len(basis.projection) < k and len(basis.coupling) == 1 and self.products.finite:
+            basis.grow(torch.eye(len(basis.projection)).double()[-1])
         while True:
             ritz = Ritz.of(basis, self.which)
             converged = ritz.converged(self.tol)[:k].tolist()
