@@ -17,7 +17,7 @@ def found() -> Count:
 def test_a_first_sharpness_passes_through_few_files_and_functions(found):
     listing = "\n".join(f"{len(names)} {file}" for file, names in found.functions.items())
     assert found.files <= 29, listing
-    assert found.total <= 184, listing
+    assert found.total <= 185, listing
 
 
 def test_the_count_sees_what_is_called(found):

@@ -373,3 +373,16 @@ def test_a_basis_may_be_on_another_device_than_the_matrix():
     assert torch.equal(there.vectors, here.vectors)
     with pytest.raises(RuntimeError, match="nowhere"):
         top_eigenpairs(A, 3, basis_on="nowhere")
+
+
+def test_long_vectors_round_no_more_than_short_ones():
+    """Sums of millions of numbers in float32 would be off by a ten-thousandth of their size."""
+    n = 2**21
+    rest = torch.rand(n - 43, generator=random_numbers(0)) / 2
+    values = torch.cat([torch.tensor([10, 9.7, 9.4]), torch.linspace(0, 9, 40), rest])
+    A = MatrixFree(
+        (n, n), torch.float32, torch.device("cpu"), lambda V: values[:, None] * V, lambda: A
+    )
+    pairs = top_eigenpairs(A, tol=2e-5, max_basis=12)
+    assert pairs.converged.all()
+    assert pairs.values.item() == pytest.approx(10, rel=4e-6)

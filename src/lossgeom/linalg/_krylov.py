@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.arithmetic import dots, lengths
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric
 from lossgeom.linalg.probes import BLOCK
 
@@ -17,7 +17,6 @@ PIECE = 2**18  # numbers of each row that are combined at a time
 AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
 WAIT = 0.01  # of the norm of A: what is longer may be made orthogonal to most rows a step later
 NEW = 100  # units of rounding by which a vector has to differ from the span of others
-
 Split = tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]
 
 
@@ -191,8 +190,8 @@ class Krylov:
         v = len(self.projection)
         images = self.products.of(self.rows[v : v + b], measured=False)
         latest = slice(max(0, v - b), v + b)  # where the most is: one pass over all is then enough
-        first = images @ self.rows[latest].T
-        images = torch.addmm(images, first, self.rows[latest], alpha=-1)
+        first = dots(images, self.rows[latest])
+        images = torch.addmm(images, first.to(images), self.rows[latest], alpha=-1)
         left, turn, since = lengths(images), None, len(self.rows)
         self.products.norm = max(self.products.norm, left.hypot(lengths(first)).max().item())
         rounding = self.products.rounding
@@ -202,7 +201,7 @@ class Krylov:
             turn, along, residuals, left = self._split_with_last(images, rounding, left)
         else:
             along, residuals, left = self._split(images, self.rows, rounding, left)
-        along[:, latest] += first.double().cpu()
+        along[:, latest] += first.cpu()
         if not along.isfinite().all():
             self.products.finite = False
             return
@@ -218,7 +217,7 @@ class Krylov:
                 self._append(residual, since, length)
             elif len(self.locked):  # a small eigenvalue outside of them stands out in it
                 self._append(residual)
-        new = (self.rows[since:] @ residuals.T).double().cpu()
+        new = dots(self.rows[since:], residuals).cpu()
         rest = torch.cat([C[b:], along[:, v + b :].T], 1)
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
         if len(new):
@@ -242,15 +241,17 @@ class Krylov:
         last, rows = self.rows[-1:], self.rows[:-1]
         both, left = torch.cat([last, images]), torch.cat([torch.ones_like(left), left])
         along, both, left = self._split(both, rows, rounding, left)
-        self._waits, onto = False, both[1:] @ last.copy_(both[:1]).T
-        residuals = torch.addmm(both[1:], onto, last, alpha=-1)
-        return along[0], torch.cat([along[1:], onto.double().cpu()], 1), residuals, left[1:]
+        self.projection[-1, -1] += self.coupling[-1, -1] * along[0, -1]
+        self._waits, onto = False, dots(both[1:], last.copy_(both[:1]))
+        residuals = torch.addmm(both[1:], onto.to(both), last, alpha=-1)
+        return along[0], torch.cat([along[1:], onto.cpu()], 1), residuals, left[1:]
 
     def wait_no_more(self) -> None:
         """Make the last row orthogonal to all before."""
         if self._waits:
             along, last, _ = self._split(self.rows[-1:], self.rows[:-1], 0.0)
             self.rows[-1:], self._waits = last, False
+            self.projection[-1, -1] += self.coupling[-1, -1] * along[0, -1]
             self._turned(along[0])
 
     def _turned(self, along: Float[Tensor, " v"]) -> None:
@@ -269,11 +270,11 @@ class Krylov:
         along = torch.zeros(len(vectors), len(rows)).double()
         left = lengths(vectors) if left is None else left
         for _ in range(4):
-            coefficients = vectors @ rows.T
-            vectors = torch.addmm(vectors, coefficients, rows, alpha=-1)
+            coefficients = dots(vectors, rows)
+            vectors = torch.addmm(vectors, coefficients.to(vectors), rows, alpha=-1)
             if len(self.locked):
                 vectors = torch.addmm(vectors, vectors @ self.locked.T, self.locked, alpha=-1)
-            along += coefficients.double().cpu()
+            along += coefficients.cpu()
             before, left = left, lengths(vectors)
             if ((left > AGAIN * before) | (left <= rounding)).all():
                 break
@@ -281,8 +282,7 @@ class Krylov:
 
     def _append(self, vector: Tensor, since: int = 0, length: float | None = None) -> bool:
         """Append what is new in a vector that is orthogonal to the rows before; tell if any is."""
-        count = len(self.rows)
-        length = lengths(vector[None]).item() if length is None else length
+        count, length = len(self.rows), lengths(vector[None]).item() if length is None else length
         if not length > 0:
             return False
         if not 0 < since == count:  # there are others that it may not be orthogonal to

@@ -118,6 +118,14 @@ def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:
     return scaled * largest.squeeze(dim)
 
 
+def dots(x: Float[Tensor, "j n"], y: Float[Tensor, "m n"]) -> Float[Tensor, "j m"]:
+    """Inner products of rows; of long ones on a CPU sums of those of pieces, which round less."""
+    if x.shape[1] <= LONG or x.device.type != "cpu":
+        return (x @ y.T).double()
+    parts = zip(torch.split(x, LONG, 1), torch.split(y, LONG, 1), strict=True)
+    return sum(((a @ b.T).double() for a, b in parts), x.new_zeros((), dtype=torch.float64))
+
+
 def _of_pieces(x: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:
     """Lengths of pieces and from them of all: on a CPU ten times faster than all in float64."""
     count = x.shape[-1] // PIECE
