@@ -383,6 +383,6 @@ def test_long_vectors_round_no_more_than_short_ones():
     A = MatrixFree(
         (n, n), torch.float32, torch.device("cpu"), lambda V: values[:, None] * V, lambda: A
     )
-    pairs = top_eigenpairs(A, tol=2e-5, max_basis=12)
+    pairs = top_eigenpairs(A, tol=1e-4, max_basis=12)
     assert pairs.converged.all()
     assert pairs.values.item() == pytest.approx(10, rel=4e-6)
