@@ -237,9 +237,9 @@ class Krylov:
         return lanczos and alone and left.item() > WAIT * self.products.norm
 
     def _split_with_last(self, images: Tensor, rounding: float, left: Tensor) -> tuple[Tensor, ...]:
-        """Split an image by all rows, the last of which has waited and comes first."""
+        """Split an image, or none, by all rows, the last of which has waited and comes first."""
         last, rows = self.rows[-1:], self.rows[:-1]
-        both, left = torch.cat([last, images]), torch.cat([torch.ones_like(left), left])
+        both, left = torch.cat([last, images]), torch.cat([left.new_ones(1), left])
         along, both, left = self._split(both, rows, rounding, left)
         self.projection[-1, -1] += self.coupling[-1, -1] * along[0, -1]
         self._waits, onto = False, dots(both[1:], last.copy_(both[:1]))
@@ -249,10 +249,8 @@ class Krylov:
     def wait_no_more(self) -> None:
         """Make the last row orthogonal to all before."""
         if self._waits:
-            along, last, _ = self._split(self.rows[-1:], self.rows[:-1], 0.0)
-            self.rows[-1:], self._waits = last, False
-            self.projection[-1, -1] += self.coupling[-1, -1] * along[0, -1]
-            self._turned(along[0])
+            none = self.rows[:0]
+            self._turned(self._split_with_last(none, 0.0, lengths(none))[0])
 
     def _turned(self, along: Float[Tensor, " v"]) -> None:
         """Put down that something along those before was taken out of a row."""
@@ -273,7 +271,8 @@ class Krylov:
             coefficients = dots(vectors, rows)
             vectors = torch.addmm(vectors, coefficients.to(vectors), rows, alpha=-1)
             if len(self.locked):
-                vectors = torch.addmm(vectors, vectors @ self.locked.T, self.locked, alpha=-1)
+                inside = dots(vectors, self.locked).to(vectors)
+                vectors = torch.addmm(vectors, inside, self.locked, alpha=-1)
             along += coefficients.cpu()
             before, left = left, lengths(vectors)
             if ((left > AGAIN * before) | (left <= rounding)).all():

@@ -52,11 +52,10 @@ def quadrature(
     V, k = (Z / lengths(Z, 0).to(Z)).T.contiguous(), Z.shape[1]
     most = max(most, steps)
     basis = V.new_empty(k, most if keep else 0, len(Z))
-    before, matvecs = torch.zeros_like(V), 0
+    j, before, matvecs = 0, torch.zeros_like(V), 0
     diagonal, off = V.new_zeros(2, k, most, dtype=torch.float64)
     beta = scale = diagonal[:, 0].clone()
     going = beta == 0
-    j = 0
     while True:
         W = A.matmat(V.T).T
         matvecs += k

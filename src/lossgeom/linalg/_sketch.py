@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.linalg.arithmetic import dots
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.linalg.probes import draw_signs, multiply
 
@@ -61,4 +62,4 @@ def _outside(Q: Float[Tensor, "m k"], R: Float[Tensor, "k k"]) -> Float[Tensor, 
 
 def without(Q: Float[Tensor, "m q"] | None, V: Float[Tensor, "m j"]) -> Float[Tensor, "m j"]:
     """Take the span of Q out of V: (I - Q Q^T) V."""
-    return V if Q is None else V - Q @ (Q.T @ V)
+    return V if Q is None else V - Q @ dots(Q.T, V.T).to(V)
