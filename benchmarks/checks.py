@@ -17,7 +17,7 @@ RESIDUAL = 1.01e-3  # of 1e-3 asked for, and room for rounding
 MASS = 1e-3
 TOP_NODE = 2e-2  # relative to the largest eigenvalue
 TRACE = 5.0  # standard errors
-TAIL = 0.15  # the standard error of the number of the largest eigenvalues, relative
+FEWEST = 9  # eigenvalues, of which the number has to be accurate
 
 
 def _verdict(right: bool, **numbers: float) -> dict[str, object]:
@@ -64,12 +64,20 @@ def in_tail(P: int, values: Tensor, found: Quadrature) -> Tensor:
     return P * (weights * (nodes > limit)).sum(1) / (len(values) - 1)
 
 
-def probes_for(P: int, values: Tensor, found: Quadrature) -> int:
-    """How many probes it takes for the number in the tail to be as accurate as it has to be."""
-    return max(2, math.ceil((in_tail(P, values, found).std().item() / TAIL) ** 2))
+def probes_for(outliers: int, accuracy: float) -> int:
+    """How many probes every number of nine or more eigenvalues takes to be so accurate, relatively.
+
+    In a probe each eigenvalue has a weight of variance 2, an outlier that is taken out has none. So
+    the standard error of a number N is the root of 2 (N - outliers) / probes, for N = 2 x outliers
+    the largest part of N.
+    """
+    worst = max(FEWEST, 2 * outliers)
+    return math.ceil(2 * (worst - outliers) / (accuracy * worst) ** 2)
 
 
-def density(P: int, values: Tensor, forms: Tensor, found: Quadrature) -> dict[str, object]:
+def density(
+    P: int, values: Tensor, forms: Tensor, accuracy: float, found: Quadrature
+) -> dict[str, object]:
     """Weights that sum to one, the largest eigenvalues among the nodes, and the right trace."""
     nodes, weights = found.nodes.double().nan_to_num(-math.inf), found.weights.double()
     mass = (weights.sum(1) - 1).abs().max().item()
@@ -78,5 +86,12 @@ def density(P: int, values: Tensor, forms: Tensor, found: Quadrature) -> dict[st
     traces = P * torch.where(weights > 0, weights * nodes, 0.0).sum(1)
     spread = forms.std().item() * math.sqrt(1 / len(traces) + 1 / len(forms))
     off = abs((traces.mean() - forms.mean()).item()) / spread
-    right = mass <= MASS and largest <= TOP_NODE and error <= 3 * TAIL and off <= TRACE
-    return _verdict(right, error=error, top_node=largest, mass=mass, trace_in_standard_errors=off)
+    right = mass <= MASS and largest <= TOP_NODE and error <= 3 * accuracy and off <= TRACE
+    return _verdict(
+        right,
+        error=error,
+        top_node=largest,
+        mass=mass,
+        trace_in_standard_errors=off,
+        products=nodes.numel() if found.products is None else found.products,
+    )

@@ -24,13 +24,15 @@ TITLES = {
     "block": "One Hessian product of a block of 8, and one of a single vector, after the set-up",
     "top1": "The largest eigenvalue, to a relative residual of 1e-3",
     "top10": "The ten largest eigenvalues, to a relative residual of 1e-3",
-    "density": "The spectral density, as accurate as the number of outliers to 15 %",
+    "density": "The spectral density, with every number of nine or more eigenvalues to",
     "jacobian": "The spectral norms of the Jacobians of all examples",
     "jacobian_wide": "The same of 1,000 outputs, at a few examples",
     "profile": "Where the time of lossgeom's Hessian products goes",
 }
-MEMORY = {"hvp": " of two products", "gauss_newton": " of two products"}
-MEMORY |= {"jacobian": "", "jacobian_wide": ""}
+MEMORY = "Peak memory{}, MB above that before:"
+BESIDE = dict.fromkeys(("hvp", "gauss_newton"), ("megabytes", MEMORY.format(" of two products")))
+BESIDE |= dict.fromkeys(("jacobian", "jacobian_wide"), ("megabytes", MEMORY.format("")))
+BESIDE["density"] = ("products", "Hessian products of each:")
 LEGEND = """\
 All times are in gradients: the time of the operation by that of one `loss.backward()` of the same
 loss over the same batches, taken in the same round; medians over rounds in which competitors took
@@ -59,14 +61,25 @@ def tables(records: Sequence[Result]) -> str:
     parts = [_about(records), LEGEND]
     for task, title in TITLES.items():
         cases = [record for record in records if record["tasks"].get(task)]
-        if cases:
-            parts += [f"#### {title}", _task(cases, task)]
-            if task in MEMORY:
-                parts += [
-                    f"Peak memory{MEMORY[task]}, MB above that before:",
-                    _memory(cases, task),
-                ]
+        for ending, some in _by_accuracy(cases, task).items():
+            parts += [f"#### {title}{ending}", _task(some, task)]
+            if task in BESIDE:
+                field, words = BESIDE[task]
+                parts += [words, _numbers(some, task, field)]
     return "\n\n".join([*parts, _settings(records)])
+
+
+def _by_accuracy(records: Sequence[Result], task: str) -> dict[str, Sequence[Result]]:
+    """Results of a task by the end of their title: the accuracy that was asked, where one was."""
+    said = {e["accuracy"] for r in records for e in r["tasks"][task] if "accuracy" in e}
+    if not said:
+        return {"": records} if records else {}
+
+    def only(record: Result, accuracy: float) -> Result:
+        entries = [e for e in record["tasks"][task] if e.get("accuracy") == accuracy]
+        return {**record, "tasks": {task: [{**e, "variant": ""} for e in entries]}}
+
+    return {f" {100 * a:.0f} %": [only(r, a) for r in records] for a in sorted(said)}
 
 
 def _about(records: Sequence[Result]) -> str:
@@ -152,8 +165,9 @@ def _cell(e: Result | None, best: float) -> str:
     return f"**{time}** {error}{once}" if e["gradients"] == best else f"{time} {error}{once}"
 
 
-def _memory(records: Sequence[Result], task: str) -> str:
-    columns = [{_row(e): e.get("megabytes") for e in record["tasks"][task]} for record in records]
+def _numbers(records: Sequence[Result], task: str, field: str) -> str:
+    """One more number of each result."""
+    columns = [{_row(e): e.get(field) for e in record["tasks"][task]} for record in records]
     names = dict.fromkeys(name for c in columns for name in c if c[name] is not None)
     rows = [[n, *("" if c.get(n) is None else f"{c[n]:.0f}" for c in columns)] for n in names]
     return markdown(["", *(record["case"]["name"] for record in records)], rows)

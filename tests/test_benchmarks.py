@@ -1,6 +1,7 @@
 """The benchmarks run, tell right from wrong, and write what they say. No test looks at a time."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from benchmarks import (
     run,
     settings,
     table,
+    tasks,
     timing,
     tracking,
 )
@@ -69,6 +71,7 @@ def wrong_top(case: Case, k: int, setting: None) -> Pairs:
 
 WRONG = Peer("wrong", hessian=doubled, top=wrong_top)
 RAISING = Peer("raising", hessian=raising)
+RAISING_DENSITY = Peer("raising", density=raising)
 ABSENT = Peer("absent", module="no_such_module_anywhere", hessian=doubled)
 
 
@@ -187,7 +190,7 @@ def test_densities_are_checked():
     )
     exact = Quadrature(eigenvalues[None], torch.full((1, 57), 1 / 57).double())
     largest = eigenvalues.flip(0)[:10]
-    check = partial(checks.density, 57, largest, forms)
+    check = partial(checks.density, 57, largest, forms, 0.15)
     assert check(exact)["status"] == "right"
     for nodes, weights in (
         (1.1 * exact.nodes, exact.weights),
@@ -196,10 +199,40 @@ def test_densities_are_checked():
         (exact.nodes * torch.nan, exact.weights),
     ):
         assert check(Quadrature(nodes, weights))["status"] == "wrong"
-    nodes, weights = exact.nodes.expand(4, -1), exact.weights.expand(4, -1)
-    uneven = Quadrature(nodes, weights * torch.tensor([[0.7], [1], [1], [1.3]]))
-    assert checks.probes_for(57, largest, uneven) == 3  # of a standard deviation of .245
-    assert checks.probes_for(57, largest, Quadrature(nodes, weights)) == 2
+    assert check(exact)["products"] == 57
+    assert check(Quadrature(exact.nodes, exact.weights, 3, 5))["products"] == 5
+
+
+def test_the_probes_of_an_accuracy():
+    """They keep the error of every number within it, and one fewer does not."""
+    for outliers in (0, 4, 9, 12):
+        for accuracy in (0.15, 0.3):
+            probes = checks.probes_for(outliers, accuracy)
+
+            def worst(r, q=outliers):
+                return max(math.sqrt(2 * (N - q) / r) / N for N in range(max(9, q), 100))
+
+            assert worst(probes) <= accuracy
+            assert probes == 1 or worst(probes - 1) > accuracy
+
+
+def test_a_race_of_densities(tmp_path, monkeypatch):
+    """Each takes the probes that it needs, and each accuracy has tables of its own."""
+    monkeypatch.setattr(tasks, "STEPS", 5)  # of few, so that nothing is exact
+    peers = {key: PEERS[key] for key in ("lossgeom", "hessian_eigenthings")}
+    file = run.run_case(tiny(), ["density"], {**peers, "raising": RAISING_DENSITY}, 1, tmp_path)
+    entries = json.loads(file.read_text())["tasks"]["density"]
+    found = {(e["peer"], e["accuracy"]): e for e in entries}
+    assert found["hessian_eigenthings", 0.3]["products"] == 3 * 5
+    assert found["hessian_eigenthings", 0.15]["products"] == 10 * 5
+    assert found["lossgeom", 0.3]["products"] <= 15
+    assert found["raising", 0.3]["status"] == "error"
+    text = table.everything(tmp_path)
+    titles = [line for line in text.splitlines() if line.startswith("####")]
+    assert titles == [f"#### {table.TITLES['density']} {accuracy} %" for accuracy in (15, 30)]
+    assert text.count("Hessian products of each:") == 2
+    assert text.count("| raising | raises |") == 2
+    assert "| hessian-eigenthings | 50 |" in text
 
 
 def test_the_fewest_steps():

@@ -34,10 +34,19 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Quadrature:
-    """A spectral density as nodes and weights, a row for each probe."""
+    """A spectral density as nodes and weights, a row for each probe.
+
+    Attributes:
+        nodes: (r, m).
+        weights: of the nodes, which sum to 1 in each row.
+        outliers: how many eigenvalues are counted exactly, and are no part of the probes.
+        products: how many were taken, where it is not one for each node.
+    """
 
     nodes: Tensor
     weights: Tensor
+    outliers: int = 0
+    products: int | None = None
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,38 @@ def test_a_first_iteration_that_goes_on_until_outliers_have_converged():
     assert max(spent) <= 21
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_single_probe_claims_no_error(dtype):
+    """Outliers are counted as by two; what is beside them has an error that is unknown."""
+    A, grid = rotated(outliers_and_bulk(), dtype=dtype), torch.linspace(-3, 10, 500).double()
+    density = lg.spectral_density(A, probes=1, steps=24, grid=grid)
+    assert not density.exact
+    assert density.outliers >= 9
+    assert 24 <= density.matvecs <= 36
+    assert density.nodes.shape[1] == density.matvecs
+    assert density.count(1, math.inf).value == pytest.approx(8)
+    assert density.count(1, math.inf).stderr == pytest.approx(491)  # all that was not taken out
+    assert density.moment(1).stderr == math.inf
+    assert (density.stderr == math.inf).all()
+    assert density.on(width=0.1).stderr.isinf().all()
+    assert lg.spectral_density(A, probes=1, steps=500).exact
+    few = rotated(torch.linspace(1, 9, 20).double(), dtype=dtype)
+    assert not lg.spectral_density(few, probes=1, steps=15).exact
+    assert lg.spectral_density(few, probes=1, steps=15).matvecs < 20
+
+
+def test_a_single_probe_is_right_on_average(unchecked):
+    values = outliers_and_bulk()
+    A = rotated(values)
+    found = [lg.spectral_density(A, probes=1, steps=20, seed=seed) for seed in range(100)]
+    assert all(density.outliers >= 9 for density in found)
+    for function in (torch.exp, torch.sin):
+        means = torch.tensor([density.mean(function).value for density in found])
+        beside = (2 * function(values[:-9]).square().sum()) ** 0.5 / 500  # the outliers
+        assert abs(means.mean() - function(values).mean()) <= 4 * means.std() / 10
+        assert means.std() < 1.3 * beside
+
+
 @pytest.mark.parametrize("distance", [0.0, 1e-3])
 def test_copies_of_outliers_are_seen(unchecked, monkeypatch, distance):
     """The probe that finds an eigenvalue sees nothing of its copies, so it is none then."""
@@ -358,7 +390,7 @@ def test_products_come_in_blocks():
 
 def test_bad_input(unchecked):
     for arguments, message in (
-        ({"probes": 1}, "expected probes of at least 2, got 1"),
+        ({"probes": 0}, "expected probes of at least 1, got 0"),
         ({"steps": 0}, "expected steps of at least 1, got 0"),
         ({"memory_budget": 0}, "expected memory_budget of at least 1, got 0"),
         ({"width": -1.0}, r"expected a positive width, got -1\.0"),

@@ -60,19 +60,21 @@ def sample(
         left = steps - min(len(found), steps // 2)
         return _beside(found, n, _joined(rows(probes, left, V), kept, spent=1))
     few = steps // 2 if kept else 0  # outliers, at most
-    longest = min(steps + few, max(steps, (memory_budget - working) // (n * size)))
+    longest = min(steps + few, max(steps, (memory_budget - working) // (n * size)), n - 1)
     first, basis = quadrature(
-        A, draw_signs(A, 1, signs), steps, kept, longest, lambda found: _promising(found, n, few)
-    )
+        A, draw_signs(A, 1, signs), steps, kept, longest,
+        lambda found: _promising(found, n, few, math.inf if probes == 1 else ATYPICAL),
+    )  # fmt: skip
     chosen = _outliers(first, n, few)
     values, q = first.nodes[0, chosen], len(chosen)
-    Q = basis[0].T @ first.vectors[0][:, chosen].to(basis) if q else None
+    Q = (first.vectors[0][:, chosen].T.to(basis) @ basis[0]).T if q and probes > 1 else None
     del basis
     fresh = rows(probes - 1, steps - q, Q)
     if _seen_again(values, fresh, n, NEAR * resolution(first.nodes)):
         fresh += rows(1, steps - q, Q)
     else:
-        fresh = [_rest(first, chosen, steps - q), *fresh]
+        all_steps = first.nodes.shape[1] if probes == 1 else steps
+        fresh = [_rest(first, chosen, all_steps - q), *fresh]
     return _beside(values, n, _joined(fresh, kept, first.matvecs))
 
 
@@ -108,11 +110,11 @@ def _unsettled(first: Quadrature, n: int) -> Float[Tensor, " m"]:
     return ratios.where(shares <= LARGE, math.inf)
 
 
-def _promising(first: Quadrature, n: int, most: int) -> bool:
-    """Whether a few further steps are likely to bring a pair that stands apart to convergence."""
+def _promising(first: Quadrature, n: int, most: int, far: float) -> bool:
+    """Whether further steps may bring a pair that stands apart and is not far to convergence."""
     ratios, nodes = _unsettled(first, n), first.nodes[0]
     near = (nodes[:, None] - nodes).abs() < APART * resolution(first.nodes)
-    coming = (ratios > 1) & (ratios <= ATYPICAL) & (near.sum(1) == 1)
+    coming = (ratios > 1) & (ratios <= far) & (near.sum(1) == 1)
     return bool(coming.any()) and int((ratios <= 1).sum()) < most
 
 

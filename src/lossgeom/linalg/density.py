@@ -35,7 +35,7 @@ class SpectralDensity:
         grid: points, ascending.
         density: at these points, the mean over probes; its integral over the real line is 1.
         stderr: standard error of the density over probes; 0 where it is exact, and where no probe
-            has a node nearby.
+            has a node nearby; infinite for a single probe.
         width: standard deviation of the Gaussian that stands for each node.
         mass: integral of the density over the grid, by the trapezoidal rule. Far from 1, the grid
             misses a part of the spectrum or is coarser than the width.
@@ -76,20 +76,21 @@ class SpectralDensity:
     @property
     def exact(self) -> bool:
         """Whether nodes are the eigenvalues themselves."""
-        return len(self.nodes) == 1
+        return self.nodes.shape[1] == self.size
 
     def on(self, grid: Tensor | None = None, width: float | None = None) -> SpectralDensity:
         """Take the same quadrature on another grid or with another width, without any product."""
         _check_kernel(grid, width)
         width = self.width if width is None else width
-        return replace(self, **_smoothed(self.nodes, self.weights, grid, width))
+        return replace(self, **_smoothed(self.nodes, self.weights, self.size, grid, width))
 
     def mean(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """The mean of a function over all eigenvalues; n times it is the trace of f(A).
 
         The standard error is that of the probes; what a quadrature of few nodes makes of a function
         that is no polynomial comes on top, such as of ``abs`` where eigenvalues are close to zero.
-        Where fewer than 18 probes agree, the standard error is infinite: that may be chance.
+        Where fewer than 18 probes agree, the standard error is infinite: that may be chance. It is
+        of a single probe, too.
 
         >>> A = torch.diag(torch.tensor([1.0, 4.0]))
         >>> spectral_density(A).mean(torch.sqrt).value
@@ -112,7 +113,8 @@ class SpectralDensity:
         The standard error is that of the probes. Where eigenvalues lie close to an end of the
         interval, a quadrature is besides wrong by up to the weight of the nodes next to that end.
         Where r < 7 probes see all eigenvalues or none of them there, 6 / r eigenvalues may be
-        missed, and the standard error says so: each is unseen by all with probability 1 / 2**r.
+        missed, and the standard error says so: each is unseen by all with probability 1 / 2**r. Of
+        a single probe's share it says only that it is between all eigenvalues and none.
 
         >>> spectral_density(torch.diag(torch.arange(-1.0, 3.0))).fraction(-math.inf, 0).value
         0.5
@@ -130,8 +132,9 @@ class SpectralDensity:
     def _unseen(self, share: float) -> float:
         """What a sampled share may be wrong by where all of too few probes agree on it."""
         whole = 1 - self.outliers / self.size
-        if any(math.isclose(share, end, abs_tol=self.rounding) for end in (0, whole)):
-            return ((VANISHING_PRODUCTS - 1) // len(self.nodes)) / self.size
+        r, ends = len(self.nodes), (0, whole)
+        if r > 1 and any(math.isclose(share, end, abs_tol=self.rounding) for end in ends):
+            return ((VANISHING_PRODUCTS - 1) // r) / self.size
         return max(share, whole - share)
 
     def count(self, low: float, high: float) -> Estimate:
@@ -175,9 +178,10 @@ def spectral_density(
         + \frac{n - q}n \, E \, \frac{z^\top P g_\sigma(t I - A) P z}{z^\top P z}
 
     The first iteration goes on by up to half of the steps while outliers that stand apart are about
-    to converge. Eigenpairs that have do not depend on the vector that found them, so that it is a
-    probe as good as the others, at no further product. Of a multiple eigenvalue it sees nothing
-    beside the pair found; where other probes do, one more takes its place.
+    to converge; a single one, while there are any, and all its nodes stay. Eigenpairs that have
+    converged do not depend on the vector that found them, so that it is a probe as good as the
+    others, at no further product. Of a multiple eigenvalue it sees nothing beside the pair found;
+    where other probes do, one more takes its place.
 
     Without knowing them, a number of k outliers to within a relative e takes 2 / (k e^2) probes or
     more, because each has a weight of variance 2 in all but special directions.
@@ -191,7 +195,8 @@ def spectral_density(
 
     Args:
         A: symmetric n x n matrix, see :func:`lossgeom.linalg.as_operator`.
-        probes: at least 2. Errors fall with the root of their number.
+        probes: at least 1. Errors fall with the root of their number. A single probe's are unknown,
+            and given as infinite; it sees an eigenvalue that has copies as one.
         steps: Lanczos steps of each. Details finer than the spectrum's range divided by them are
             not seen, except close to its ends.
         grid: points to take the density at; by default 1001 or more, from five widths below all
@@ -208,7 +213,7 @@ def spectral_density(
 
     Raises:
         TypeError: if A is no matrix, or not in float32 or float64.
-        ValueError: if A is not square or not symmetric, probes < 2, steps < 1, the width is not
+        ValueError: if A is not square or not symmetric, probes < 1, steps < 1, the width is not
             positive, the grid is no ascending vector, or known eigenpairs are not those of A.
 
     Source: Lin, Saad and Yang, Approximating spectral densities of large matrices (2016), section
@@ -219,8 +224,7 @@ def spectral_density(
     (1.0, 2.0, 1.5)
     """
     A = square_operator(A)
-    check_at_least(2, probes=probes)
-    check_at_least(1, steps=steps, memory_budget=memory_budget)
+    check_at_least(1, probes=probes, steps=steps, memory_budget=memory_budget)
     _check_kernel(grid, width)
     n, eps = A.shape[0], torch.finfo(A.dtype).eps
     with plain_arithmetic(A.device), torch.no_grad():
@@ -233,7 +237,7 @@ def spectral_density(
             **vars(sampled),
             size=n,
             rounding=eps,
-            **_smoothed(sampled.nodes, sampled.weights, grid, width),
+            **_smoothed(sampled.nodes, sampled.weights, n, grid, width),
         )
 
 
@@ -249,6 +253,7 @@ def _eigenvalues(A: LinearOperator) -> Float[Tensor, " n"]:
 def _smoothed(
     nodes: Float[Tensor, "r m"],
     weights: Float[Tensor, "r m"],
+    size: int,
     grid: Tensor | None,
     width: float | None,
 ) -> dict[str, Any]:
@@ -257,10 +262,11 @@ def _smoothed(
     grid = _grid(nodes, width) if grid is None else grid.detach().double().cpu()
     rows = torch.stack([_kernel(grid, *row, width) for row in zip(nodes, weights, strict=True)])
     density, r = rows.mean(0), len(rows)
+    unknown = 0.0 if nodes.shape[1] == size else math.inf
     return {
         "grid": grid,
         "density": density,
-        "stderr": rows.std(0) / math.sqrt(r) if r > 1 else 0 * density,
+        "stderr": rows.std(0) / math.sqrt(r) if r > 1 else torch.full_like(density, unknown),
         "width": width,
         "mass": torch.trapezoid(density, grid).item(),
     }

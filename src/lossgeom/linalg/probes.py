@@ -75,9 +75,9 @@ def mean_estimate(
 
     Sizes are what rounding of the samples is relative to, times the unit of rounding.
     """
-    error = standard_error(samples.var(0), len(samples), sizes.max())
-    value = offset + samples.mean().item()
-    return Estimate(value, error.item(), converged=math.isfinite(value), matvecs=matvecs)
+    k, value = len(samples), offset + samples.mean().item()
+    error = standard_error(samples.var(0), k, sizes.max()).item() if k > 1 else math.inf
+    return Estimate(value, error, converged=math.isfinite(value), matvecs=matvecs)
 
 
 def standard_error(

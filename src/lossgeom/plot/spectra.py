@@ -218,7 +218,7 @@ def draw_density(
         axes: matplotlib's.
         grid: (g,) points.
         density: (g,) at the points.
-        stderr: (g,) standard error, of which a band is drawn.
+        stderr: (g,) standard error, of which a band is drawn where it is known.
         outliers: eigenvalues to mark on the axis below.
         errors: how many of them the band has on each side.
         one_eigenvalue: the height of a single eigenvalue in this density, 1 / (n width sqrt(2 pi)),
@@ -229,6 +229,7 @@ def draw_density(
         style: of the line, such as ``color`` and ``linestyle``.
     """
     x, height, error = map(numbers, (grid, density, stderr))
+    error = np.where(np.isfinite(error), error, 0)
     (line,) = axes.plot(x, np.where(height > 0, height, np.nan), label=label, **style)
     axes.set_yscale("log")
     floor = _floor(height, one_eigenvalue)
