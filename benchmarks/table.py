@@ -37,9 +37,9 @@ LEGEND = """\
 All times are in gradients: the time of the operation by that of one `loss.backward()` of the same
 loss over the same batches, taken in the same round; medians over rounds in which competitors took
 turns. In parentheses is the relative error against float64, for eigenpairs the larger of error and
-residual, for norms that of the worst example. **Bold** is the fastest that is right. What is
-~~struck out~~ is wrong; a star marks what was timed once, because it is wrong or takes more than 4
-times as long as the fastest.
+residual, for densities that of the number of the nine largest eigenvalues, for norms that of the
+worst example. **Bold** is the fastest that is right. What is ~~struck out~~ is wrong; a star marks
+what was timed once, because it is wrong or takes more than 4 times as long as the fastest.
 *Advantage* is the time of the fastest right competitor by that of lossgeom; its mean is geometric.
 Competitors that an oracle told their number of steps are left out of the second one."""
 
