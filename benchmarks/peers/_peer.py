@@ -39,7 +39,7 @@ class Quadrature:
     Attributes:
         nodes: (r, m).
         weights: of the nodes, which sum to 1 in each row.
-        outliers: how many eigenvalues are counted exactly, and are no part of the probes.
+        outliers: how many positive eigenvalues are counted exactly, and are no part of the probes.
         products: how many were taken, where it is not one for each node.
     """
 

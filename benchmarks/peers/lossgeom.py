@@ -45,7 +45,8 @@ def top(case: Case, k: int, setting: None) -> Pairs:  # noqa: ARG001
 def density(case: Case, probes: int, steps: int, spectrum: tuple[float, float]) -> Quadrature:  # noqa: ARG001
     """A density beside the outliers, which it finds itself, as it does the range."""
     found = lg.spectral_density(lg.Hessian(problem(case)), probes=probes, steps=steps)
-    return Quadrature(found.nodes, found.weights, found.outliers, found.matvecs)
+    above = int((found.nodes[0, : found.outliers] > 0).sum())
+    return Quadrature(found.nodes, found.weights, above, found.matvecs)
 
 
 def jacobian(function: InputOutput, setting: None) -> Tensor:  # noqa: ARG001
