@@ -191,6 +191,22 @@ def test_views_of_the_same_numbers_cost_nothing():
     torch.testing.assert_close(tape(vector(4, 6)), function(vector(4, 6)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((5, 3), 1), ((3, 5), 0), ((2, 3, 4), 1), ((2, 300), 1)]
+)
+def test_log_softmax_is_pulled_back_by_the_same_numbers(shape, dim):
+    outputs = vector(5, *shape).log_softmax(dim)
+
+    def function(v):
+        return torch.ops.aten._log_softmax_backward_data(v, outputs, dim, v.dtype)
+
+    tape, _ = record(function, vector(6, *shape))
+    v = vector(7, *shape)
+    torch.testing.assert_close(tape(v), function(v))
+    rowwise = "aten._log_softmax_backward_data.default"
+    assert ([str(o.function) for o in tape.operations] == [rowwise]) == (shape[dim] > 128)
+
+
 def shared_constant(v):
     x = X.clone()
     y = v * x

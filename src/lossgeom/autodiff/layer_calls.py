@@ -26,7 +26,7 @@ class LayerCalls:
 
     Args:
         problem: the model.
-        modules: whose calls are noted.
+        modules: whose calls are noted; linear layers and convolutions, which put out new memory.
         theta: the parameters; a plain tensor, so that backward passes take no gradients in them.
         batch: the data.
 
@@ -51,7 +51,8 @@ class LayerCalls:
     def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
         leaf = output.new_zeros(()).expand_as(output).requires_grad_()  # takes no memory
         self._leaves[module].append(leaf)
-        return output + leaf
+        made_here = len(module._forward_hooks) == 1 and not output._is_view()
+        return output.add_(leaf) if made_here else output + leaf
 
     @property
     def leaves(self) -> list[Tensor]:

@@ -24,6 +24,7 @@ from lossgeom.trust.trial import Trial, tried
 Only = Callable[[Tensor], Tensor | None]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+SUMS = 4  # with random weights, of what a layer puts out: what differs does so in one of them
 FORWARDS = [kind.forward for kind in (nn.Linear, *CONVOLUTIONS)]
 
 
@@ -82,12 +83,7 @@ def layers_on(
         of terms of the loss.
     """
     layers, why, calls, pulled, terms = _examined(problem, batch, only, of)
-    reasons = _listed(why)
-    if not layers:
-        raise ValueError(
-            "expected a model with linear layers or convolutions that have examples, the rows of "
-            f"its outputs, along the first dimension, but there are none: {reasons}"
-        )
+    reasons = _listed(_some(layers, why))
     names = [layer.name for layer in layers]
     if problem.cache.value(Key(layers_on), lambda: names) != names:
         raise ValueError(
@@ -96,9 +92,31 @@ def layers_on(
             "example, which hides the dimension that examples lie along, into another one; or name "
             "the layers that act in every batch with problem.with_parameters"
         )
-    if why:
-        problem.cache.note(f"no part of what is measured layer by layer: {reasons}")
+    _note(problem, why)
     return layers, calls, pulled, terms
+
+
+def layers_of(problem: Problem, batch: Batch) -> list[Layer]:
+    """Find the layers, as a few examples of a batch show them, and note what is left out."""
+    with problem.network.undone():
+        layers, why = _on_few(problem, batch)
+    _note(problem, _some(layers, why))
+    return layers
+
+
+def _some(layers: list[Layer], why: dict[str, str]) -> dict[str, str]:
+    """Return why others are left out, or raise where no layer is left."""
+    if not layers:
+        raise ValueError(
+            "expected a model with linear layers or convolutions that have examples, the rows of "
+            f"its outputs, along the first dimension, but there are none: {_listed(why)}"
+        )
+    return why
+
+
+def _note(problem: Problem, why: dict[str, str]) -> None:
+    if why:
+        problem.cache.note(f"no part of what is measured layer by layer: {_listed(why)}")
 
 
 def _listed(why: dict[str, str]) -> str:
@@ -114,11 +132,9 @@ def _examined(
     problem: Problem, batch: Batch, only: Only | None = None, of: Hashable = None
 ) -> tuple[list[Layer], dict[str, str], LayerCalls, Pulled | None, float]:
     """Find the layers whose rows are right on a batch, and why other modules have none."""
-    terms, (layers, why) = 0.0, problem.cached(_candidates)
+    terms = 0.0
     with problem.network.undone():
-        if layers:
-            why = why | tried(problem, batch, _wrong, remember=True)
-            layers = [layer for layer in layers if layer.name not in why]
+        layers, why = _on_few(problem, batch)
         calls, parts = LayerCalls(problem, modules_of(layers), problem.theta, batch), None
         if layers:  # the rows of a few examples may be laid out otherwise than those of all
             outputs = calls.outputs.detach()
@@ -135,6 +151,15 @@ def _examined(
             why = why | problem.cache.value(key, look)
             parts = None if u is None else parts
     return [layer for layer in layers if layer.name not in why], why, calls, parts, terms
+
+
+def _on_few(problem: Problem, batch: Batch) -> tuple[list[Layer], dict[str, str]]:
+    """Find the layers whose rows are right on a few examples, and why other modules have none."""
+    layers, why = problem.cached(_candidates)
+    if layers:
+        why = why | tried(problem, batch, _wrong, remember=True)
+        layers = [layer for layer in layers if layer.name not in why]
+    return layers, why
 
 
 def _candidates(problem: Problem) -> tuple[list[Layer], dict[str, str]]:
@@ -202,7 +227,8 @@ def _apart(
 ) -> dict[str, str]:
     """Find the layers with rows that are not those of one example after the other, and say why.
 
-    Where a vector is weighted by examples, what it is pulled back to must be weighted alike.
+    Where a vector is weighted by examples, what it is pulled back to must be weighted alike, as
+    some random sums over what a layer puts out show.
     """
     why, B = dict[str, str](), len(u)
     weights = drawn(u.reshape(B, -1)[:, 0])
@@ -212,8 +238,10 @@ def _apart(
         if not called or not all(called):
             why[layer.name] = "not called with rows of the examples"
             continue
-        expected = weights[:, None, None] * layer.gradients(plain, B)
-        if not agree(layer.gradients(weighted, B), expected, under(problem.autocast, ALONE)):
+        rows, expected = (layer.gradients(parts, B)[0] for parts in (weighted, plain))
+        sums = drawn(rows.new_empty(rows.shape[-1], SUMS))
+        expected = weights[:, None, None] * (expected @ sums)
+        if not agree(rows @ sums, expected, under(problem.autocast, ALONE)):
             why[layer.name] = "what it does for an example depends on others"
     return why
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.autodiff.batch_jacobian import pulled
-from lossgeom.curvature._layers import Layer, layers_on
+from lossgeom.curvature._layers import Layer, layers_of
 from lossgeom.curvature.hessian import Hessian
 from lossgeom.curvature.layer_rows import LayerRows, layer_rows
 from lossgeom.curvature.named_matrix import Matrix, named_matrix
@@ -125,7 +125,7 @@ class LayerBlocks:
         batch = problem.first_batch()
         guard(problem, batch, rows_will_do=matrix == "gauss_newton")  # once for all layers
         with measuring(problem.theta.device):
-            found, *_ = layers_on(problem, batch)
+            found = layers_of(problem, batch)
         sizes = {name: part.numel() for name, part in problem.unflatten(problem.theta).items()}
         self.layers = [layer for layer in found if sizes[layer.parameters[0]] <= LARGEST]
         for layer in (layer for layer in found if layer not in self.layers):

@@ -212,12 +212,14 @@ class Krylov:
         between, C = along[:, v : v + b], self.coupling
         columns = [self.projection, C[:b]], [C[:b].T, (between + between.T) / 2]
         self.projection = torch.cat([torch.cat(column) for column in columns], 1)
-        for residual, length in zip(residuals, left.tolist(), strict=True):
+        sizes = left.tolist()
+        for residual, length in zip(residuals, sizes, strict=True):
             if length > rounding:
                 self._append(residual, since, length)
             elif len(self.locked):  # a small eigenvalue outside of them stands out in it
                 self._append(residual)
-        new = dots(self.rows[since:], residuals).cpu()
+        alone = b == 1 and sizes[0] > rounding
+        new = left.cpu()[None] if alone else dots(self.rows[since:], residuals).cpu()
         rest = torch.cat([C[b:], along[:, v + b :].T], 1)
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
         if len(new):
@@ -264,15 +266,14 @@ class Krylov:
         rounding: float,
         left: Float[Tensor, " j"] | None = None,
     ) -> Split:
-        """Split vectors, whose lengths may be known, in what is along rows, and the rest."""
+        """Split vectors, of known lengths or not, in what is along rows and, in place, the rest."""
         along = torch.zeros(len(vectors), len(rows)).double()
         left = lengths(vectors) if left is None else left
         for _ in range(4):
             coefficients = dots(vectors, rows)
-            vectors = torch.addmm(vectors, coefficients.to(vectors), rows, alpha=-1)
+            vectors.addmm_(coefficients.to(vectors), rows, alpha=-1)
             if len(self.locked):
-                inside = dots(vectors, self.locked).to(vectors)
-                vectors = torch.addmm(vectors, inside, self.locked, alpha=-1)
+                vectors.addmm_(dots(vectors, self.locked).to(vectors), self.locked, alpha=-1)
             along += coefficients.cpu()
             before, left = left, lengths(vectors)
             if ((left > AGAIN * before) | (left <= rounding)).all():

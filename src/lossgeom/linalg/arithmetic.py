@@ -46,8 +46,10 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
     backends = (cuda, cudnn.conv, cudnn.rnn) if on_gpu else ()
     backends += (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
     with ONE_AT_A_TIME, ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
         if torch.get_default_device() != CPU:
             stack.enter_context(CPU)
         found = [(backend, backend.fp32_precision) for backend in backends]

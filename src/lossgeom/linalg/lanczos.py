@@ -26,6 +26,7 @@ FURTHER = 3  # products that a single pair from a random start is verified with
 FAR, PLACES = 3, 200  # beyond a pair, where a polynomial is to grow: powers of ten, and numbers
 MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
 MAX_BASIS = 60
+PAIRS_A_STEP = 4  # more than converge in a step
 
 
 def top_eigenpairs(
@@ -168,8 +169,7 @@ class _Search:
         """Iterate until k pairs have converged, and further while a better one may be hidden."""
         start = start[: (self.capacity - 1) // 2]
         basis, worst = Krylov(self.products, start, start[:0], self.capacity, self.generator), 0
-        while len(basis.projection) < k and len(basis.coupling) == 1 and self.products.finite:
-            basis.grow(torch.eye(len(basis.projection)).double()[-1])
+        self._advance(basis, k - len(basis.projection))
         while True:
             ritz = Ritz.of(basis, self.which)
             converged = ritz.converged(self.tol)[:k].tolist()
@@ -182,6 +182,15 @@ class _Search:
                 return ritz
             if not self._grown(ritz, worst, keep=k):
                 return ritz
+            self._advance(basis, converged.count(False) // PAIRS_A_STEP)
+
+    def _advance(self, basis: Krylov, steps: int) -> None:
+        """Take steps of Lanczos iteration without a look at the pairs, none before a restart."""
+        for _ in range(steps):
+            full = len(basis.rows) > self.capacity - 2 or self.products.spent >= self.products.limit
+            if full or len(basis.coupling) != 1 or not self.products.finite:
+                break
+            basis.grow(torch.eye(len(basis.projection)).double()[-1])
 
     def _grown(self, ritz: Ritz, follow: int, keep: int) -> bool:
         """Grow the basis by the residual of a pair, restarted where it is full, if it may be."""

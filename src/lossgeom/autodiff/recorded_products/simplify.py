@@ -37,6 +37,8 @@ FUSED = {
     aten.mul.Tensor: aten.addcmul.default,
 }
 
+NARROW = 128  # columns of rows that torch's backward pass of log-softmax takes one by one
+
 
 def needed(operations: Sequence[Operation], result: Slot) -> list[Operation]:
     """Keep the operations that the result depends on."""
@@ -93,6 +95,24 @@ def without_views(
         else:
             stands_for[output] = same
     return kept
+
+
+def narrow_softmax(operations: Sequence[Operation]) -> list[Operation]:
+    """Pull back through the log-softmax of narrow rows by sums over all rows together."""
+    changed = []
+    for operation in operations:
+        if operation.function is aten._log_softmax_backward_data.default and not operation.kwargs:
+            gradient, output, dim, dtype = operation.args
+            narrow = isinstance(output, Tensor) and output.ndim > 0 and output.dtype == dtype
+            if narrow and isinstance(gradient, Slot) and output.shape[dim] <= NARROW:
+                args = (gradient, output.exp(), dim)
+                operation = replace(operation, function=_through_softmax, args=args)
+        changed.append(operation)
+    return changed
+
+
+def _through_softmax(gradient: Tensor, p: Tensor, dim: int) -> Tensor:
+    return torch.addcmul(gradient, p, gradient.sum(dim, keepdim=True), value=-1)
 
 
 def _with_slots(operation: Operation, stands_for: dict[Slot, Slot]) -> Operation:

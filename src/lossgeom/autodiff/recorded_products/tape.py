@@ -16,6 +16,7 @@ from lossgeom.autodiff.recorded_products.scalings import scaled
 from lossgeom.autodiff.recorded_products.simplify import (
     fused,
     in_place,
+    narrow_softmax,
     needed,
     reshaping,
     without_views,
@@ -98,5 +99,5 @@ def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tenso
     )
     result = stands_for.get(result, result)
     operations = needed(without_views(operations, recorder.kinds, result), result)
-    operations = scaled(operations, recorder.kinds, result)
+    operations = scaled(narrow_softmax(operations), recorder.kinds, result)
     return Tape(operations, tuple(recorder.kinds), result), value.detach()
