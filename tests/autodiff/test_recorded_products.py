@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef
 
 from lossgeom.autodiff.recorded_products import NotRecordable, record
@@ -30,6 +32,14 @@ def change_in_place(v):
 
 def sum_with_zeros(v):
     return torch.zeros_like(v) + v * X + torch.zeros(6, dtype=v.dtype) - torch.zeros_like(X)
+
+
+def zeros_and_a_multiple(v):
+    return torch.add(torch.zeros_like(v), v * X, alpha=2) + (v * M[0]).add_(torch.zeros_like(X))
+
+
+def sum_with_zeros_that_is_larger(v):
+    return (torch.zeros_like(M) + v * X).sum(0)
 
 
 def products_that_fuse(v):
@@ -86,6 +96,8 @@ FUNCTIONS = [
     slopes_of_activations,
     factors_too_large_for_one,
     sum_with_zeros,
+    zeros_and_a_multiple,
+    sum_with_zeros_that_is_larger,
     products_that_fuse,
     several_results,
     views_written_over,
@@ -167,6 +179,85 @@ def test_zeros_products_and_dead_ends_cost_nothing():
     tape, _ = record(function, X)
     assert [str(o.function) for o in tape.operations] == ["aten.mul.Tensor", "aten.add.Tensor"]
     assert len(tape.program._steps) == 1
+
+
+class Masks(TorchDispatchMode):
+    """Notes which gradients convolutions are asked for."""
+
+    def __init__(self):
+        TorchDispatchMode.__init__(self)
+        self.noted = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is BACKWARD:
+            self.noted.append(args[-1])
+        return func(*args, **(kwargs or {}))
+
+
+BACKWARD = torch.ops.aten.convolution_backward.default
+IMAGES, KERNEL = vector(6, 2, 3, 4, 4), vector(7, 3, 3, 3, 3)
+
+
+def of_weights(v, g=IMAGES, x=IMAGES, mask=(True, True, False)):
+    same = [[1, 1], [1, 1], [1, 1], False, [0, 0], 1, list(mask)]
+    return BACKWARD(g, x, KERNEL, [0], *same)[1]
+
+
+def left_out(v):
+    flat = torch.cat([of_weights(v).view(-1), X])
+    return v * X + torch.ones_like(flat)[:6]
+
+
+def read(v):
+    return v * torch.cat([X, of_weights(v).view(-1)])[-6:]
+
+
+def read_by_a_constant(v):
+    return v * (of_weights(v) * 2).sum((1, 2, 3)).repeat(2)
+
+
+def taken_out(v):
+    return v * of_weights(v)[0, 0, 0, 0].item()
+
+
+def written_to(v):
+    weights = of_weights(v)
+    weights.mul_(3)
+    return v * weights.view(-1)[:6]
+
+
+def made_of_what_changes(v):
+    g = IMAGES.clone()
+    weights = of_weights(v, g)
+    g.mul_(2)
+    return v * weights.view(-1)[:6]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "function", [left_out, read, read_by_a_constant, taken_out, written_to, made_of_what_changes]
+)
+def test_gradients_of_weights_are_computed_where_they_are_needed(function):
+    with Masks() as masks:
+        tape, value = record(function, X)
+    torch.testing.assert_close(value, function(X))
+    torch.testing.assert_close(tape(M[0]), function(M[0]))
+    later = [] if function is left_out else [[False, True, False]]
+    assert masks.noted == [[True, False, False], *later]
+
+
+def test_constants_do_not_hold_tangents():
+    def function(v):
+        with forward_ad.dual_level():
+            y = forward_ad.make_dual(X, v).exp()
+            tangent = TensorWeakRef(forward_ad.unpack_dual(y).tangent)
+            result = forward_ad.unpack_dual(y.sin()).tangent
+            del y
+            assert tangent() is None
+        return result
+
+    tape, _ = record(function, M[0])
+    torch.testing.assert_close(tape(M[1]), X.exp().cos() * X.exp() * M[1])
 
 
 def test_factors_and_slopes_of_activations_are_one_factor():

@@ -14,13 +14,21 @@ from torch.overrides import TorchFunctionMode
 FORWARD: Any = forward_ad  # which has no types
 
 
-class _NoGradHolds(TorchFunctionMode):
-    """A mode in which ``torch.no_grad()`` stops tangents as it stops gradients."""
+class _AsGradients(TorchFunctionMode):
+    """A mode in which ``torch.no_grad()`` stops tangents, too, and these have no graph.
+
+    Nothing is differentiated through a tangent, and its graph would hold all others until the end.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch._C._set_grad_enabled:
             torch._C._set_fwd_grad_enabled(*args)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            tangent = FORWARD.unpack_dual(part).tangent if isinstance(part, Tensor) else None
+            if tangent is not None and tangent.requires_grad and not tangent._is_view():
+                tangent.detach_()
+        return result
 
 
 @contextmanager
@@ -28,7 +36,7 @@ def _as_gradients_flow() -> Iterator[None]:
     """Let tangents flow where gradients would, and nowhere else."""
     before = torch._C._is_fwd_grad_enabled()
     try:
-        with _NoGradHolds():
+        with _AsGradients():
             yield
     finally:
         torch._C._set_fwd_grad_enabled(before)

@@ -27,9 +27,10 @@ from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.problem.reduction import Sum
 from lossgeom.problem.remembered import facts_of
-from lossgeom.trust.trial import WHOLE, guard, on_few
+from lossgeom.trust.trial import EXAMPLES, WHOLE, guard, on_few
 
 FEW = 2  # vectors for which a recording does not pay
+TWO = 2  # examples of a large model that a recording is tried on
 
 
 class ProblemMatrix(LinearOperator):
@@ -190,7 +191,7 @@ class ParameterMatrix(ProblemMatrix):
     def _recorded(
         self, problem: Problem, theta: Tensor, batch: Batch, rows: Tensor
     ) -> tuple[Tensor, Linearization[Product]]:
-        note = self.problem.cache.note if self._compiled else None
+        note = self.problem.cache.note if self._compiled and problem is self._here else None
         return by_forward_mode(partial(self.along, problem, theta, batch), rows, note)
 
     def _from_graph(
@@ -203,19 +204,18 @@ class ParameterMatrix(ProblemMatrix):
         here, at = self._here, self._here.evaluation
         key = Key(type(self), here.network.names)
         small = here.theta.numel() <= WHOLE  # enough to be copied in float64
-        look = partial(on_few, here, batch, self._agrees, "_recorded", double=small)
+        most = EXAMPLES if small else TWO
+        look = partial(on_few, here, batch, self._agrees, "_recorded", double=small, most=most)
         return at.facts.known(key, lambda: facts_of(here.model, at, batch).known(key, look))
 
     def _agrees(self, small: Problem, way: str) -> bool:
         theta, few = small.leaf(), small.first_batch()
-        v = drawn(theta)
-        by_graphs = self.linearize(small, theta, few)[0](v)
-        rows = torch.stack([torch.ones_like(v), v])
-        try:
-            recorded, _ = getattr(self, way)(small, theta, few, rows)
-        except CANNOT:
-            return False
-        return agree(recorded[1], by_graphs, REORDERED)
+        v, others = drawn(theta), theta.new_ones(()).expand(1, len(theta))
+        by_graphs = self.linearize(small, theta, few)[0](v, last=True)
+        with suppress(*CANNOT):
+            _, recorded = getattr(self, way)(small, theta, few, others)
+            return agree(recorded.linear(v), by_graphs, REORDERED)
+        return False
 
     def _pieces(self, batch: Batch) -> Sequence[Batch]:
         """Compare derivatives on a batch, and cut it where its graphs would be too large."""

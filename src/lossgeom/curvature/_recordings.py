@@ -49,4 +49,4 @@ def by_graph(
 
 
 def _replayed(tape: Tape, first: Tensor, rows: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
-    return torch.stack([first, *map(tape, rows[1:])])
+    return torch.stack([first, *map(tape, rows[1:])]) if len(rows) > 1 else first[None]

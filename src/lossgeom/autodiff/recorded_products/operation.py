@@ -47,6 +47,16 @@ class Operation:
         return leaves_of((*self.args, *self.kwargs.values()))
 
 
+def storage_of(tensor: Tensor) -> int:
+    """What tells the memory that a tensor is in from all other memory in use."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def bare(leaf: Any) -> Any:
+    """The same tensor, or other argument, as an object that does not hold a tangent."""
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
 def leaves_of(tree: Any) -> list[Any]:
     """List arguments, those in lists one by one."""
     found = []

@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef
 
-from lossgeom.autodiff.recorded_products.operation import Operation, Slot, map_leaves
+from lossgeom.autodiff.recorded_products.deferred import Deferred
+from lossgeom.autodiff.recorded_products.operation import (
+    Operation,
+    Slot,
+    bare,
+    map_leaves,
+    storage_of,
+)
 
 aten = torch.ops.aten
 Kind = tuple[torch.Size, torch.dtype]
@@ -37,6 +44,13 @@ VALUE_FREE = {
 }
 NO_MEMORY = aten._efficientzerotensor.default
 ZEROS = {aten.zeros_like.default, aten.new_zeros.default, aten.zeros.default, NO_MEMORY}
+
+SUMS = {  # whether what is added to may be the zero
+    aten.add.Tensor: True,
+    aten.add_.Tensor: True,
+    aten.sub.Tensor: False,
+    aten.sub_.Tensor: False,
+}
 
 
 class FunctionKind(NamedTuple):
@@ -65,19 +79,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         operations: what was recorded, in order.
         kinds: shape and dtype of every result, the input first.
-        zeros: ids of those constants that are known to be zero.
     """
 
     def __init__(self, input: Tensor) -> None:  # noqa: A002
         TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.kinds: list[Kind] = []
-        self.zeros: set[int] = set()
         self._known: dict[int, tuple[TensorWeakRef, Slot]] = {}  # by id, if it is still alive
         self._sharing: dict[int, list[TensorWeakRef]] = {}  # results by storage
         self._constants: set[int] = set()  # storages
         self._zeros: dict[int, TensorWeakRef] = {}  # by storage
-        self._input_storage = _storage(input)
+        self._held: dict[int, tuple[TensorWeakRef, Tensor]] = {}  # constants, by id
+        self._deferred = Deferred()
+        self._input_storage = storage_of(input)
         self._new_slot(input)
 
     @classmethod
@@ -96,13 +110,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind.written:
             self._check_change(func, kind.written, args, kwargs, depends)
         if depends:
+            self._deferred.before((*args, *kwargs.values()), ())
             return self._recorded(func, kind, args, kwargs)
         if func is NO_MEMORY:  # kernels read its null pointer in a dispatch mode
             result = torch.zeros((), **kwargs).expand(args[0])
         else:
-            result = func(*args, **kwargs)
+            result = self._deferred.call(func, args, kwargs, kind.value_free or kind.returns_views)
         if kind.zeros:
-            self._zeros[_storage(result)] = TensorWeakRef(result)
+            self._zeros[storage_of(result)] = TensorWeakRef(result)
         return result
 
     def _depends(self, arguments: Any) -> bool:
@@ -113,7 +128,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif isinstance(leaf, Tensor):
                 if self.slot(leaf) is not None:
                     depends = True
-                elif self._is_shared(_storage(leaf)):
+                elif self._is_shared(storage_of(leaf)):
                     raise NotRecordable("a constant shares its memory with a result")
         return depends
 
@@ -124,8 +139,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in changed:
             if not isinstance(tensor, Tensor):
                 raise NotRecordable(f"{func} changes a list of tensors")
-            storage = _storage(tensor)
+            storage = storage_of(tensor)
             self._zeros.pop(storage, None)
+            self._deferred.before((), (tensor,))
             if storage in self._constants:
                 raise NotRecordable(f"{func} changes a constant of the recording")
             if not depends:
@@ -135,6 +151,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise NotRecordable(f"{func} changes what other tensors share")
 
     def _recorded(self, func: Any, kind: FunctionKind, args: Any, kwargs: Any) -> Any:
+        same = self._beside_zero(func, args, kwargs)
+        if same is not None:
+            result = func(*args, **kwargs)
+            self._place(result, same)
+            return result
         given = tuple(map_leaves(self._argument, part) for part in args)
         named = {name: map_leaves(self._argument, part) for name, part in kwargs.items()}
         result = func(*args, **kwargs)
@@ -145,13 +166,31 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind.written:
             func = _out_of_place(func)
             kind = _kind_of(func)
-            self._sharing.pop(_storage(result), None)
+            self._sharing.pop(storage_of(result), None)
         shares = kind.returns_views or any(
-            self._is_shared(_storage(part)) for part in parts if part is not None
+            self._is_shared(storage_of(part)) for part in parts if part is not None
         )
         outputs = tuple(None if part is None else self._new_slot(part) for part in parts)
         self.operations.append(Operation(func, given, named, outputs, several, shares))
         return result
+
+    def _beside_zero(self, func: Any, args: Any, kwargs: Any) -> Slot | None:
+        """What a sum with a constant that is zero is the same as."""
+        if func not in SUMS or len(args) != 2 or kwargs:
+            return None
+        pairs = [args, args[::-1]] if SUMS[func] else [args]
+        for other, zero in pairs:
+            if isinstance(other, Tensor) and isinstance(zero, Tensor):
+                same_type = torch.result_type(other, zero) == other.dtype
+                if same_type and _fits(zero.shape, other.shape) and self._is_zero(zero):
+                    return self.slot(other)
+        return None
+
+    def _is_zero(self, part: Tensor) -> bool:
+        if self.slot(part) is not None:
+            return False
+        known = self._zeros.get(storage_of(part))
+        return (known is not None and known() is not None) or not part.any()
 
     def _argument(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -159,20 +198,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         slot = self.slot(leaf)
         if slot is not None:
             return slot
-        storage = _storage(leaf)
-        zero = self._zeros.get(storage)
-        if zero is not None and zero() is not None:
-            self.zeros.add(id(leaf))
-        self._constants.add(storage)
-        return leaf
+        self._constants.add(storage_of(leaf))
+        found = self._held.get(id(leaf))
+        if found is None or found[0]() is not leaf:
+            found = self._held[id(leaf)] = TensorWeakRef(leaf), bare(leaf)
+        return found[1]
 
     def _new_slot(self, tensor: Tensor) -> Slot:
-        slot, reference = Slot(len(self.kinds)), TensorWeakRef(tensor)
+        slot = Slot(len(self.kinds))
         self.kinds.append((tensor.shape, tensor.dtype))
-        self._known[id(tensor)] = (reference, slot)
-        storage = _storage(tensor)
-        self._sharing[storage] = [*self._alive(storage), reference]
+        self._place(tensor, slot)
         return slot
+
+    def _place(self, tensor: Tensor, slot: Slot) -> None:
+        reference = TensorWeakRef(tensor)
+        self._known[id(tensor)] = (reference, slot)
+        storage = storage_of(tensor)
+        self._sharing[storage] = [*self._alive(storage), reference]
 
     def _alive(self, storage: int) -> list[TensorWeakRef]:
         """Recorded results in some memory that still exist."""
@@ -182,8 +224,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return storage in self._sharing and bool(self._alive(storage))
 
 
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+def _fits(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether a tensor of the first shape is broadcast to the second."""
+    pairs = zip(reversed(shape), reversed(other), strict=False)
+    return len(shape) <= len(other) and all(n in (1, m) for n, m in pairs)
 
 
 @cache

@@ -58,23 +58,6 @@ def reshaping(operations: Sequence[Operation]) -> list[Operation]:
     ]
 
 
-def without_zeros(
-    operations: Sequence[Operation], kinds: Sequence[Kind], zeros: set[int]
-) -> tuple[list[Operation], dict[Slot, Slot]]:
-    """Take out sums with constants that are zero, and say what stands for their results."""
-    stands_for: dict[Slot, Slot] = {}
-    kept = []
-    for operation in operations:
-        operation = _with_slots(operation, stands_for)
-        other = _summand_beside_zero(operation, zeros)
-        (output, *_) = operation.outputs
-        if other is not None and output is not None and kinds[other] == kinds[output]:
-            stands_for[output] = other
-        else:
-            kept.append(operation)
-    return kept, stands_for
-
-
 def without_views(
     operations: Sequence[Operation], kinds: Sequence[Kind], result: Slot
 ) -> list[Operation]:
@@ -125,20 +108,6 @@ def _with_slots(operation: Operation, stands_for: dict[Slot, Slot]) -> Operation
     args = tuple(map_leaves(through, part) for part in operation.args)
     kwargs = {name: map_leaves(through, part) for name, part in operation.kwargs.items()}
     return replace(operation, args=args, kwargs=kwargs)
-
-
-def _summand_beside_zero(operation: Operation, zeros: set[int]) -> Slot | None:
-    if operation.function not in (aten.add.Tensor, aten.sub.Tensor) or len(operation.args) != 2:
-        return None
-    first, second = operation.args
-    if isinstance(first, Slot) and _is_zero(second, zeros):
-        return first
-    added = operation.function is aten.add.Tensor
-    return second if isinstance(second, Slot) and added and _is_zero(first, zeros) else None
-
-
-def _is_zero(part: Any, zeros: set[int]) -> bool:
-    return isinstance(part, Tensor) and (id(part) in zeros or not part.any())
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from lossgeom.autodiff.recorded_products.simplify import (
     needed,
     reshaping,
     without_views,
-    without_zeros,
 )
 
 
@@ -94,10 +93,7 @@ def record(function: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tape, Tenso
     result = recorder.slot(value)
     if result is None:
         raise NotRecordable("the result does not depend on the input")
-    operations, stands_for = without_zeros(
-        reshaping(recorder.operations), recorder.kinds, recorder.zeros
-    )
-    result = stands_for.get(result, result)
-    operations = needed(without_views(operations, recorder.kinds, result), result)
+    operations = without_views(reshaping(recorder.operations), recorder.kinds, result)
+    operations = needed(operations, result)
     operations = scaled(narrow_softmax(operations), recorder.kinds, result)
     return Tape(operations, tuple(recorder.kinds), result), value.detach()
