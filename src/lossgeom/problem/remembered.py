@@ -28,6 +28,7 @@ NOTHING_ELSE = type("Object", (), {}).__basicsize__  # of objects with all of it
 OBJECT = "object"  # marks the place of one that is told by where it is in memory
 FORMS = 16  # of a model, its settings and batches, that are remembered: the last ones
 
+_kinds: WeakKeyDictionary[nn.Module, Hashable] = WeakKeyDictionary()  # of copies, which stay so
 _remembered: WeakKeyDictionary[nn.Module, dict[Hashable, ModelFacts]] = WeakKeyDictionary()
 
 
@@ -46,8 +47,10 @@ def facts_of(model: nn.Module, at: Evaluation, batch: Batch) -> ModelFacts:
         batch: the one that shows what is found out.
     """
     network, module = at.network, at.network.module
-    kinds = tuple((name, kind_of(part, ignored=())) for name, part in module.named_modules())
-    tensors = (*module.named_parameters(), *module.named_buffers())
+    if (kinds := _kinds.get(module)) is None:
+        parts = tuple((name, kind_of(part, ignored=())) for name, part in module.named_modules())
+        tensors = (*module.named_parameters(), *module.named_buffers())
+        kinds = _kinds[module] = parts, tuple((name, x.shape, x.dtype) for name, x in tensors)
     raw = batch.raw  # which may be a mapping of another library's
     leaves, tree = tree_flatten(dict(raw) if isinstance(raw, Mapping) else raw)
     given = tuple((x.shape, x.dtype) if isinstance(x, Tensor) else _comparable(x) for x in leaves)
@@ -57,7 +60,7 @@ def facts_of(model: nn.Module, at: Evaluation, batch: Batch) -> ModelFacts:
     if around or own or alone or not lasting((kinds, given)):
         return ModelFacts()
     form = (
-        *(kinds, tuple((name, x.shape, x.dtype) for name, x in tensors)),
+        kinds,
         *(at.criterion.name, at.criterion.average, at.mode, at.seed, at.autocast),
         *(network.names, network.frozen_names, network.theta.dtype, network.theta.device),
         *(batch.target, repr(tree), given),
