@@ -74,7 +74,9 @@ def planned(
     theta, facts = problem.theta, problem.evaluation.facts
     graph = facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
     size, vectors = len(batch) * graph.bytes_each, VECTORS * theta.nbytes + int(graph.bytes_shared)
-    memory.all_along.update({"a copy of the model": bytes_of_copy(problem), "workspace": WORKSPACE})
+    tensors = (theta, *problem.network.constants(), *problem.network.module.buffers())
+    copied = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    memory.all_along.update({"a copy of the model": sum(copied.values()), "workspace": WORKSPACE})
     left = max(0, (memory.budget or 0) - sum(memory.all_along.values()) - vectors)
     if parts is None:
         most = max(worth_holding(theta.device, PIECE_BYTES), 2 * theta.nbytes)
@@ -105,14 +107,6 @@ def times_of_graph(budget: int | None, left: float, size: float) -> float:
     if budget == 0:
         return FORWARD if size < LARGE_TAPE else GRAPH
     return RECORDED if budget is None or RECORDED * size <= left else GRAPH
-
-
-def bytes_of_copy(problem: Problem) -> int:
-    """Count what the private copy of the model holds."""
-    network = problem.network
-    tensors = (problem.theta, *network.constants(), *network.module.buffers())
-    memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
-    return sum(memory.values())
 
 
 def put_down_block(memory: Memory, rows: Float[Tensor, "k P"]) -> None:

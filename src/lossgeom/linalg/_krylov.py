@@ -17,7 +17,6 @@ PIECE = 2**18  # numbers of each row that are combined at a time
 AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
 WAIT = 0.01  # of the norm of A: what is longer may be made orthogonal to most rows a step later
 NEW = 100  # units of rounding by which a vector has to differ from the span of others
-Split = tuple[Float[Tensor, "j m"], Float[Tensor, "j n"], Float[Tensor, " j"]]
 
 
 @dataclass
@@ -187,12 +186,13 @@ class Krylov:
 
     def _expand(self, b: int) -> None:
         """Move the first b rows of F to V, and what is new in their images to F."""
-        v = len(self.projection)
+        v, since = len(self.projection), len(self.rows)
         images = self.products.of(self.rows[v : v + b], measured=False)
-        latest = slice(max(0, v - b), v + b)  # where the most is: one pass over all is then enough
-        first = dots(images, self.rows[latest])
-        images = torch.addmm(images, first.to(images), self.rows[latest], alpha=-1)
-        left, turn, since = lengths(images), None, len(self.rows)
+        place = self._next_row() if b == 1 else None
+        latest = self.rows[max(0, v - b) : v + b]  # where the most is: one pass over all does then
+        first = dots(images, latest)
+        images = torch.addmm(images, first.to(images), latest, alpha=-1, out=place)
+        left, turn = lengths(images), None
         self.products.norm = max(self.products.norm, left.hypot(lengths(first)).max().item())
         rounding = self.products.rounding
         if self._may_wait(b, left):
@@ -201,24 +201,24 @@ class Krylov:
             turn, along, residuals, left = self._split_with_last(images, rounding, left)
         else:
             along, residuals, left = self._split(images, self.rows, rounding, left)
-        along[:, latest] += first.cpu()
+        along[:, max(0, v - b) : v + b] += first.cpu()
         if not along.isfinite().all():
             self.products.finite = False
             return
         if v and not self._checked:
-            tolerance = ASYMMETRY * self.products.norm
-            check_symmetric(self.coupling[:b], along[:, :v], tolerance)
+            check_symmetric(self.coupling[:b], along[:, :v], ASYMMETRY * self.products.norm)
             self._checked = True
         between, C = along[:, v : v + b], self.coupling
         columns = [self.projection, C[:b]], [C[:b].T, (between + between.T) / 2]
         self.projection = torch.cat([torch.cat(column) for column in columns], 1)
         sizes = left.tolist()
+        alone = b == 1 and sizes[0] > rounding
+        residuals = residuals if alone or b > 1 else residuals.clone()  # not where rows go
         for residual, length in zip(residuals, sizes, strict=True):
             if length > rounding:
                 self._append(residual, since, length)
             elif len(self.locked):  # a small eigenvalue outside of them stands out in it
                 self._append(residual)
-        alone = b == 1 and sizes[0] > rounding
         new = left.cpu()[None] if alone else dots(self.rows[since:], residuals).cpu()
         rest = torch.cat([C[b:], along[:, v + b :].T], 1)
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
@@ -240,12 +240,13 @@ class Krylov:
 
     def _split_with_last(self, images: Tensor, rounding: float, left: Tensor) -> tuple[Tensor, ...]:
         """Split an image, or none, by all rows, the last of which has waited and comes first."""
-        last, rows = self.rows[-1:], self.rows[:-1]
-        both, left = torch.cat([last, images]), torch.cat([left.new_ones(1), left])
-        along, both, left = self._split(both, rows, rounding, left)
+        both = self._memory[len(self.rows) - 1 :][: 1 + len(images)]  # they are side by side
+        left = torch.cat([left.new_ones(1), left])
+        along, both, left = self._split(both, self.rows[:-1], rounding, left)
         self.projection[-1, -1] += self.coupling[-1, -1] * along[0, -1]
-        self._waits, onto = False, dots(both[1:], last.copy_(both[:1]))
-        residuals = torch.addmm(both[1:], onto.to(both), last, alpha=-1)
+        last, residuals = both[:1], both[1:]
+        self._waits, onto = False, dots(residuals, last)
+        residuals.addmm_(onto.to(both), last, alpha=-1)
         return along[0], torch.cat([along[1:], onto.cpu()], 1), residuals, left[1:]
 
     def wait_no_more(self) -> None:
@@ -260,12 +261,8 @@ class Krylov:
         turn[: len(along), len(along)] = -along
 
     def _split(
-        self,
-        vectors: Float[Tensor, "j n"],
-        rows: Float[Tensor, "m n"],
-        rounding: float,
-        left: Float[Tensor, " j"] | None = None,
-    ) -> Split:
+        self, vectors: Tensor, rows: Tensor, rounding: float, left: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Split vectors, of known lengths or not, in what is along rows and, in place, the rest."""
         along = torch.zeros(len(vectors), len(rows)).double()
         left = lengths(vectors) if left is None else left
@@ -287,14 +284,17 @@ class Krylov:
             return False
         if not 0 < since == count:  # there are others that it may not be orthogonal to
             _, (vector,), left = self._split((vector / length)[None], self.rows[since:], 0.0)
-            length = left.item()
-            if not length > NEW * torch.finfo(vector.dtype).eps:
+            if not (length := left.item()) > NEW * torch.finfo(vector.dtype).eps:
                 return False
-        if count == len(self._memory):  # on a CPU memory is taken when it is written to
-            all_at_once = vector.device.type == "cpu" and count < self._capacity
-            size = self._capacity if all_at_once else count + ROWS
-            self._memory = vector.new_empty(size, len(vector))
-            self._memory[:count] = self.rows
-        torch.div(vector, length, out=self._memory[count])
+        torch.div(vector, length, out=self._next_row()[0])
         self.rows = self._memory[: count + 1]
         return True
+
+    def _next_row(self) -> Float[Tensor, "1 n"]:
+        """The memory of the next row."""
+        count, n = self.rows.shape
+        if count == len(self._memory):  # on a CPU memory is taken when it is written to
+            all_at_once = self.rows.device.type == "cpu" and count < self._capacity
+            self._memory = self.rows.new_empty(self._capacity if all_at_once else count + ROWS, n)
+            self.rows = self._memory[:count].copy_(self.rows)
+        return self._memory[count : count + 1]

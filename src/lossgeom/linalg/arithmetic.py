@@ -122,10 +122,13 @@ def lengths(x: Float[Tensor, " ..."], dim: int = 1) -> Float[Tensor, " ..."]:
 
 def dots(x: Float[Tensor, "j n"], y: Float[Tensor, "m n"]) -> Float[Tensor, "j m"]:
     """Inner products of rows; of long ones on a CPU sums of those of pieces, which round less."""
-    if x.shape[1] <= LONG or x.device.type != "cpu":
+    n = x.shape[1]
+    if n <= LONG or x.device.type != "cpu":
         return (x @ y.T).double()
-    parts = zip(torch.split(x, LONG, 1), torch.split(y, LONG, 1), strict=True)
-    return sum(((a @ b.T).double() for a, b in parts), x.new_zeros((), dtype=torch.float64))
+    count = n // LONG
+    a, b = (rows[:, : count * LONG].view(len(rows), count, LONG) for rows in (x, y))
+    found = torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0)).double().sum(0)
+    return found + (x[:, count * LONG :] @ y[:, count * LONG :].T).double()
 
 
 def _of_pieces(x: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:

@@ -26,7 +26,6 @@ FURTHER = 3  # products that a single pair from a random start is verified with
 FAR, PLACES = 3, 200  # beyond a pair, where a polynomial is to grow: powers of ten, and numbers
 MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
 MAX_BASIS = 60
-PAIRS_A_STEP = 4  # more than converge in a step
 
 
 def top_eigenpairs(
@@ -111,8 +110,7 @@ def top_eigenpairs(
     >>> [round(value, 5) for value in pairs.values.tolist()], pairs.converged.all().item()
     ([3.0, 3.0], True)
     """
-    A = as_operator(A)
-    n = A.shape[0]
+    n = (A := as_operator(A)).shape[0]
     if A.shape != (n, n):
         raise ValueError(f"expected a square symmetric operator, got shape {A.shape}")
     if not 1 <= k <= n:
@@ -169,8 +167,11 @@ class _Search:
         """Iterate until k pairs have converged, and further while a better one may be hidden."""
         start = start[: (self.capacity - 1) // 2]
         basis, worst = Krylov(self.products, start, start[:0], self.capacity, self.generator), 0
-        self._advance(basis, k - len(basis.projection))
+        blind, products = k - len(basis.projection), self.products  # steps without a look at pairs
         while True:
+            steps = min(blind, products.limit - products.spent, self.capacity - 1 - len(basis.rows))
+            while (steps := steps - 1) >= 0 and len(basis.coupling) == 1 and products.finite:
+                basis.grow(torch.eye(len(basis.projection)).double()[-1])
             ritz = Ritz.of(basis, self.which)
             converged = ritz.converged(self.tol)[:k].tolist()
             converged += [False] * (k - len(converged))
@@ -182,15 +183,7 @@ class _Search:
                 return ritz
             if not self._grown(ritz, worst, keep=k):
                 return ritz
-            self._advance(basis, converged.count(False) // PAIRS_A_STEP)
-
-    def _advance(self, basis: Krylov, steps: int) -> None:
-        """Take steps of Lanczos iteration without a look at the pairs, none before a restart."""
-        for _ in range(steps):
-            full = len(basis.rows) > self.capacity - 2 or self.products.spent >= self.products.limit
-            if full or len(basis.coupling) != 1 or not self.products.finite:
-                break
-            basis.grow(torch.eye(len(basis.projection)).double()[-1])
+            blind = converged.count(False) // 4  # no more converge in a step
 
     def _grown(self, ritz: Ritz, follow: int, keep: int) -> bool:
         """Grow the basis by the residual of a pair, restarted where it is full, if it may be."""
@@ -218,9 +211,8 @@ class _Search:
         best, residual = float(ritz.values[0]), float(ritz.residuals[0])
         hidden = max(residual, self.products.rounding) * GROWTH * self.products.A.shape[0] ** 0.5
         sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[self.which]
-        steps = (
-            sign * abs(best) * torch.logspace(math.log10(MARGIN * self.tol), FAR, PLACES).double()
-        )
+        steps = torch.logspace(math.log10(MARGIN * self.tol), FAR, PLACES).double()
+        steps *= sign * abs(best)
         for beyond in [steps, -2 * best - steps] if self.which == "magnitude" else [steps]:
             sizes = ritz.basis.sizes_at(best + beyond, ritz.weights[:, 0]) + beyond.abs().log()
             if not (sizes[0] >= math.log(hidden) and (sizes.diff() >= 0).all()):
