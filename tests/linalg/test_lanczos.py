@@ -375,6 +375,24 @@ def test_a_basis_may_be_on_another_device_than_the_matrix():
         top_eigenpairs(A, 3, basis_on="nowhere")
 
 
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("size", [60, 70_000])
+def test_products_may_be_in_memory_that_the_operator_writes_to_again(size, k):
+    numbers = 1 / torch.arange(1.0, size + 1)
+    kept = {}
+
+    def product(V):
+        place = kept.setdefault(V.shape[1], torch.empty_like(V))
+        return torch.mul(numbers[:, None], V, out=place)
+
+    A = MatrixFree((size, size), torch.float32, torch.device("cpu"), product, lambda: A)
+    found = top_eigenpairs(A, k, max_matvecs=1_000)
+    assert found.converged.all()
+    torch.testing.assert_close(found.values, numbers[:k], rtol=1e-3, atol=0)
+    differences = numbers[:, None] * found.vectors - found.vectors * found.values
+    assert (differences.norm(dim=0) <= 1.01 * found.residuals).all()
+
+
 def test_long_vectors_round_no_more_than_short_ones():
     """Sums of millions of numbers in float32 would be off by a ten-thousandth of their size."""
     n = 2**21
