@@ -69,16 +69,14 @@ def wrong_top(case: Case, k: int, setting: None) -> Pairs:
     return Pairs(1.01 * found.values, found.vectors)
 
 
-WRONG = Peer("wrong", hessian=doubled, top=wrong_top)
-RAISING = Peer("raising", hessian=raising)
-RAISING_DENSITY = Peer("raising", density=raising)
-
-
 def plain_density(case, probes, steps, spectrum):
     nodes = torch.linspace(*spectrum, steps).expand(probes, -1)
     return Quadrature(nodes, torch.full_like(nodes, 1 / steps))
 
 
+WRONG = Peer("wrong", hessian=doubled, top=wrong_top)
+RAISING = Peer("raising", hessian=raising)
+RAISING_DENSITY = Peer("raising", density=raising)
 PLAIN_DENSITY = Peer("plain", density=plain_density)
 ABSENT = Peer("absent", module="no_such_module_anywhere", hessian=doubled)
 
