@@ -51,8 +51,8 @@ class LayerCalls:
     def _add_leaf(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
         leaf = output.new_zeros(()).expand_as(output).requires_grad_()  # takes no memory
         self._leaves[module].append(leaf)
-        made_here = len(module._forward_hooks) == 1 and not output._is_view()
-        return output.add_(leaf) if made_here else output + leaf
+        alone = len(module._forward_hooks) == 1 and not output._is_view()  # nobody else has seen it
+        return output.add_(leaf) if alone else output + leaf
 
     @property
     def leaves(self) -> list[Tensor]:

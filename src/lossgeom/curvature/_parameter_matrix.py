@@ -27,10 +27,9 @@ from lossgeom.problem.model_facts import Key
 from lossgeom.problem.nearby import drawn
 from lossgeom.problem.reduction import Sum
 from lossgeom.problem.remembered import facts_of
-from lossgeom.trust.trial import EXAMPLES, WHOLE, guard, on_few
+from lossgeom.trust.trial import WHOLE, guard, on_few
 
 FEW = 2  # vectors for which a recording does not pay
-TWO = 2  # examples of a large model that a recording is tried on
 
 
 class ProblemMatrix(LinearOperator):
@@ -204,8 +203,7 @@ class ParameterMatrix(ProblemMatrix):
         here, at = self._here, self._here.evaluation
         key = Key(type(self), here.network.names)
         small = here.theta.numel() <= WHOLE  # enough to be copied in float64
-        most = EXAMPLES if small else TWO
-        look = partial(on_few, here, batch, self._agrees, "_recorded", double=small, most=most)
+        look = partial(on_few, here, batch, self._agrees, "_recorded", double=small)
         return at.facts.known(key, lambda: facts_of(here.model, at, batch).known(key, look))
 
     def _agrees(self, small: Problem, way: str) -> bool:

@@ -183,7 +183,7 @@ class _Search:
                 return ritz
             if not self._grown(ritz, worst, keep=k):
                 return ritz
-            blind = converged.count(False) // 4  # no more converge in a step
+            blind = converged.count(False) // 4  # few converge in a step
 
     def _grown(self, ritz: Ritz, follow: int, keep: int) -> bool:
         """Grow the basis by the residual of a pair, restarted where it is full, if it may be."""

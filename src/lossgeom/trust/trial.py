@@ -99,12 +99,7 @@ def few_of(batch: Batch) -> tuple[Batch, tuple[torch.Size, ...]]:
 
 
 def on_few(
-    problem: Problem,
-    batch: Batch,
-    look: Callable[..., T],
-    *given: Any,
-    double: bool = False,
-    most: int = EXAMPLES,
+    problem: Problem, batch: Batch, look: Callable[..., T], *given: Any, double: bool = False
 ) -> T:
     """Look at a few examples, or at the whole batch where a model runs on no fewer.
 
@@ -117,7 +112,6 @@ def on_few(
         look: ``(problem on them alone, *given)`` to what it sees; raises where that is nothing.
         given: settings of the look.
         double: whether to look at a copy in float64, where the model runs in it.
-        most: of the examples.
     """
     network, own = problem.evaluation.network, problem.theta.dtype
     names = [glob.escape(name) for name in network.names] if network.held else None
@@ -129,7 +123,7 @@ def on_few(
         network if as_it_is and dtype == own else Network.of(network.module, names, dtype)
         for dtype in dtypes
     )
-    batches = [batch]
+    batches, most = [batch], EXAMPLES
     if problem.theta.numel() > WHOLE:
         most = min(most, (len(batch) + 1) // 2)
     if len(batch) > most:
