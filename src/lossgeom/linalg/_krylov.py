@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lossgeom.linalg._lanczos_vectors import NEW, Orthogonality, Polynomials
 from lossgeom.linalg.arithmetic import dots, lengths
 from lossgeom.linalg.operator import ASYMMETRY, LinearOperator, check_symmetric
 from lossgeom.linalg.probes import BLOCK
@@ -16,7 +17,6 @@ ROWS = 16  # of memory taken at a time
 PIECE = 2**18  # numbers of each row that are combined at a time
 AGAIN = 0.7  # what loses more of its length by becoming orthogonal has to become so once more
 WAIT = 0.01  # of the norm of A: what is longer may be made orthogonal to most rows a step later
-NEW = 100  # units of rounding by which a vector has to differ from the span of others
 
 
 @dataclass
@@ -68,6 +68,7 @@ class Krylov:
         locked: orthonormal rows that all others are orthogonal to.
         of_one_vector: whether V is in the Krylov space of the vector that it began with.
         followed: the combination of V that was grown by last.
+        polynomials: in A that the rows are of that vector.
 
     Args:
         products: with A.
@@ -75,6 +76,8 @@ class Krylov:
         locked: orthonormal rows.
         capacity: how many rows there may be, or about so many.
         generator: of random vectors.
+        nearly: whether rows need be orthogonal to the root of the unit of rounding only. Where V
+            is to yield one vector, that is no worse, and most rows are then not read in most steps.
     """
 
     def __init__(
@@ -84,12 +87,15 @@ class Krylov:
         locked: Float[Tensor, "l n"],
         capacity: int,
         generator: torch.Generator,
+        nearly: bool = False,
     ) -> None:
         self.products, self.locked, self.generator = products, locked, generator
         self.projection, self._capacity = torch.zeros(0, 0).double(), capacity
         self.followed, self.of_one_vector = torch.zeros(0).double(), len(start) <= 1
-        self._steps: list[tuple[int, Tensor]] = []
-        self._waits = False  # whether the last row is orthogonal to the latest ones only
+        eps = torch.finfo(start.dtype).eps
+        self.polynomials = Polynomials(eps)
+        self._orthogonality = Orthogonality(eps**0.5 if nearly else 0.0)
+        self._waits = False  # whether the last row was made orthogonal to the latest ones only
         self.rows = self._memory = start[:0]
         self._checked = products.A.T is products.A
         for vector in start:
@@ -130,19 +136,20 @@ class Krylov:
             self.coupling = turn.T @ self.coupling
         self._expand(1)
 
-    def restart(self, weights: Float[Tensor, "v j"]) -> Float[Tensor, "v i"]:
-        """Keep only some Ritz vectors, and the one followed last, as it was then.
+    def restart(self, weights: Float[Tensor, "v j"], *, few: bool = True) -> Float[Tensor, "v i"]:
+        """Keep only some Ritz vectors and, of few, the one followed last, as it was then.
 
         Together they hold nearly all of what the whole basis knew of the one that is followed, as
-        the last two vectors of conjugate gradients do. What A adds to them goes to F. Returns the
-        weights of what is kept.
+        the last two vectors of conjugate gradients do. What A adds to them goes to F, from where on
+        all vectors are made orthogonal to all; without it what follows is Lanczos iteration again.
+        Returns the weights of what is kept.
         """
         self.wait_no_more()
         v = len(self.projection)
-        before = weights.new_zeros(v, 1)
-        before[: len(self.followed), 0] = self.followed
+        before = weights.new_zeros(v, int(few))
+        before[: len(self.followed)] = self.followed[:, None]
         weights = torch.linalg.qr(torch.cat([weights, before], 1))[0]
-        j, beyond = weights.shape[1], self.projection @ weights[:, -1:]  # that of others is not
+        j, beyond = weights.shape[1], self.projection @ weights[:, -1:][:, : int(few)]
         both = torch.linalg.qr(torch.cat([weights, beyond], 1))[0]
         weights, image = both[:, :j], self.projection @ both[:, :j]
         kept = torch.eye(v + len(self.coupling)).double()[:, v - both.shape[1] :]
@@ -162,27 +169,7 @@ class Krylov:
         for piece in torch.split(self.rows[first:], PIECE, dim=1):
             piece[: len(turn)] = turn @ piece
         self.rows = self._memory[: first + len(turn)]
-        self._steps.append((first, weights))
-
-    def sizes_at(
-        self, places: Float[Tensor, " p"], weights: Float[Tensor, " v"]
-    ) -> Float[Tensor, " p"]:
-        """Logarithms of a polynomial in A, with other numbers for A.
-
-        It is what made a combination of V of the one vector. What cancels but for rounding is zero.
-        """
-        values, logs = torch.ones(len(places), 1).double(), torch.zeros(len(places)).double()
-        for first, step in self._steps:
-            if step.ndim == 1:  # A times a row is this combination of the rows and a new one
-                new = (places * values[:, first] - values @ step[:-1]) / step[-1]
-                values = torch.cat([values, new[:, None]], 1)
-            else:
-                values = torch.cat([values[:, :first], values[:, first:] @ step], 1)
-            largest = values.abs().amax(1)
-            values, logs = values / largest[:, None], logs + largest.log()
-        values, rounding = values[:, : len(weights)], NEW * torch.finfo(self.rows.dtype).eps
-        found = (values @ weights).abs() - rounding * (values.abs() @ weights.abs())
-        return logs + found.clamp(min=0).log()
+        self.polynomials.steps.append((first, weights))
 
     def _expand(self, b: int) -> None:
         """Move the first b rows of F to V, and what is new in their images to F."""
@@ -195,12 +182,13 @@ class Krylov:
         left, turn = lengths(images), None
         self.products.norm = max(self.products.norm, left.hypot(lengths(first)).max().item())
         rounding = self.products.rounding
-        if self._may_wait(b, left):
+        if self._may_wait(b, first.cpu(), left):
             along, residuals, self._waits = torch.zeros(1, since).double(), images, True
         elif self._waits:
             turn, along, residuals, left = self._split_with_last(images, rounding, left)
         else:
             along, residuals, left = self._split(images, self.rows, rounding, left)
+            self._orthogonality.estimates = None
         along[:, max(0, v - b) : v + b] += first.cpu()
         if not along.isfinite().all():
             self.products.finite = False
@@ -223,23 +211,28 @@ class Krylov:
         rest = torch.cat([C[b:], along[:, v + b :].T], 1)
         self.coupling = torch.cat([rest, torch.cat([new.new_zeros(len(new), v), new], 1)])
         if len(new):
-            self._steps.append((v, torch.cat([along[0], new[:, 0]])))
+            self.polynomials.steps.append((v, torch.cat([along[0], new[:, 0]])))
         if turn is not None:
             self._turned(turn)
 
-    def _may_wait(self, b: int, left: Float[Tensor, " b"]) -> bool:
-        """Whether what is left of an image may stay as it is for a step.
+    def _may_wait(self, b: int, onto: Float[Tensor, "b w"], left: Float[Tensor, " b"]) -> bool:
+        """Whether what is left of an image may stay as it is for a step, or for good.
 
         In Lanczos iteration only rounding is along other rows than the latest. It is taken out
         together with that of the next image, so that all rows are read once in place of twice. Of
         what A makes of it until then, all but the square is along the rows, and taken out, too.
         """
-        C, alone = self.coupling, self._checked and not (self._waits or len(self.locked))
+        C, norm, eps = self.coupling, self.products.norm, torch.finfo(self.rows.dtype).eps
         lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
-        return lanczos and alone and left.item() > WAIT * self.products.norm
+        if not (lanczos and self._checked) or len(self.locked):
+            return False
+        T, length = torch.cat([self.projection, C]), left.item()
+        good = self._orthogonality.kept(T, onto[0], length, eps * norm)
+        return good or (length > WAIT * norm and not self._waits)
 
     def _split_with_last(self, images: Tensor, rounding: float, left: Tensor) -> tuple[Tensor, ...]:
         """Split an image, or none, by all rows, the last of which has waited and comes first."""
+        self._orthogonality.estimates = None
         both = self._memory[len(self.rows) - 1 :][: 1 + len(images)]  # they are side by side
         left = torch.cat([left.new_ones(1), left])
         along, both, left = self._split(both, self.rows[:-1], rounding, left)
@@ -257,8 +250,9 @@ class Krylov:
 
     def _turned(self, along: Float[Tensor, " v"]) -> None:
         """Put down that something along those before was taken out of a row."""
-        self._steps.append((0, turn := torch.eye(len(self.rows)).double()))
+        turn = torch.eye(len(self.rows)).double()
         turn[: len(along), len(along)] = -along
+        self.polynomials.steps.append((0, turn))
 
     def _split(
         self, vectors: Tensor, rows: Tensor, rounding: float, left: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +13,14 @@ from torch import Tensor
 from lossgeom.estimate import Estimate
 from lossgeom.linalg._krylov import Krylov
 from lossgeom.linalg.arithmetic import lengths
+from lossgeom.linalg.operator import LinearOperator
 from lossgeom.messages.reprs import html_table, short
 
 Which = Literal["largest", "smallest", "magnitude"]
 WHICH: tuple[Which, ...] = ("largest", "smallest", "magnitude")
+GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
+FAR, PLACES = 3, 200  # beyond a pair, where a polynomial is to grow: powers of ten, and numbers
+MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
 SAFETY = 0.9  # of the tolerance, in a search: rounding is in the residual of what it has found
 
 
@@ -59,12 +64,35 @@ class Ritz:
         """The k most wanted Ritz vectors, as rows."""
         rows = self.basis.rows[: len(self.values)]
         vectors: Tensor = self.weights[:, :k].T.to(rows) @ rows
-        return vectors
+        return vectors.div_(lengths(vectors)[:, None].to(vectors))
 
     def converged(self, tol: float) -> Bool[Tensor, " v"]:
         """Which pairs have a residual within the tolerance or rounding error."""
         goals = (SAFETY * tol * self.scales).clamp(min=self.basis.products.rounding)
         return self.residuals <= goals
+
+    def shown(self, tol: float, which: Which) -> bool:
+        """Whether the start would have shown any eigenvalue beyond the best by ten tolerances.
+
+        Of an eigenvector there the Ritz vector has what its polynomial, if that grows from there
+        on, makes of a hundredth of the start's typical share, and what its residual allows at most.
+        """
+        basis, products = self.basis, self.basis.products
+        if not (basis.room and products.norm):
+            return True
+        if not (products.finite and basis.of_one_vector and self.converged(tol)[0]):
+            return False
+        best, residual = float(self.values[0]), float(self.residuals[0])
+        hidden = max(residual, products.rounding) * GROWTH * products.A.shape[0] ** 0.5
+        sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[which]
+        steps = torch.logspace(math.log10(MARGIN * tol), FAR, PLACES).double()
+        steps *= sign * abs(best)
+        for beyond in [steps, -2 * best - steps] if which == "magnitude" else [steps]:
+            sizes = basis.polynomials.sizes_at(best + beyond, self.weights[:, 0])
+            sizes += beyond.abs().log()
+            if not (sizes[0] >= math.log(hidden) and (sizes.diff() >= 0).all()):
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -88,6 +116,13 @@ class EigenPairs:
     verified: bool
 
     __repr__ = short
+
+    @classmethod
+    def unknown(cls, k: int, A: LinearOperator, matvecs: int) -> EigenPairs:
+        """The pairs of a matrix whose products are not finite."""
+        nan, nothing = torch.full((k,), math.nan, dtype=A.dtype), torch.zeros(k).bool()
+        vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
+        return cls(nan, vectors, nan, nothing, matvecs, verified=False)
 
     def _repr_html_(self) -> str:
         numbers = zip(self.values.tolist(), self.residuals.tolist(), strict=True)

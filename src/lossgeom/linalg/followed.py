@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -73,9 +71,7 @@ def followed_pairs(
             if converged or products.spent >= max_matvecs or not basis.room:
                 return _pairs(ritz, len(rows), converged)
             basis.grow(ritz.weights[:, 0])
-    nan, nothing = torch.full((1,), math.nan, dtype=A.dtype), torch.zeros(1).bool()
-    vectors = torch.full((A.shape[0], 1), math.nan, dtype=A.dtype, device=A.device)
-    return EigenPairs(nan, vectors, nan, nothing, products.spent, verified=False)
+    return EigenPairs.unknown(1, A, products.spent)
 
 
 def error_of(ritz: Ritz, next_value: float | None) -> float:

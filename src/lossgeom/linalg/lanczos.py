@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossgeom.linalg._beside import Beside
 from lossgeom.linalg._krylov import Krylov, Products
-from lossgeom.linalg._ritz import WHICH, EigenPairs, Ritz, Which, preference
+from lossgeom.linalg._ritz import GROWTH, WHICH, EigenPairs, Ritz, Which, preference
 from lossgeom.linalg._rounding import PROBES, rounded
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
@@ -20,11 +20,9 @@ from lossgeom.messages.wording import one_of
 
 HIDDEN = 0.2  # of what counts as rounding of a product: what it may hide of a residual
 RIVAL_TOL = 0.1  # a rival clearly out of reach need not be known any better
-GROWTH = 100.0  # so that a hundredth of a random vector's typical share would be seen
 RIVAL_STEPS = 4  # to take before one may be ruled out
 FURTHER = 3  # products that a single pair from a random start is verified with
-FAR, PLACES = 3, 200  # beyond a pair, where a polynomial is to grow: powers of ten, and numbers
-MARGIN = 10.0  # tolerances by which a pair that is looked for exceeds the one found
+PLENTY = 16  # rows for each pair, of which half hold what a whole basis knew
 MAX_BASIS = 60
 
 
@@ -47,8 +45,10 @@ def top_eigenpairs(
     converged. From a single start vector that is Lanczos iteration with full
     reorthogonalisation, because all residuals are then parallel to the next Lanczos vector; the
     same rule also goes on from any start block and after a restart, which keeps the best Ritz
-    vectors and the one followed last as it was before. What residuals span is carried along in
-    place of the images of the basis. The projected matrix is diagonalised in float64.
+    vectors and the one followed last as it was before. For a single pair from a random start, and
+    without a second iteration, orthogonality to the root of the unit of rounding will do, so that
+    most steps read the last two vectors in place of the basis. What residuals span is carried along
+    in place of the images of the basis. The projected matrix is diagonalised in float64.
 
     A Krylov space holds one vector of each eigenspace, so copies of a multiple eigenvalue can be
     missed, and a good start can hide a better pair. The result is therefore *verified*: a second
@@ -103,8 +103,9 @@ def top_eigenpairs(
         ValueError: if A is not square or not symmetric, k is not in 1..n, tol is not in (0, 1), a
             limit is not positive, or start does not fit or is not finite.
 
-    Source: Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11-13; Wu and Simon, Thick-
-    restart Lanczos (2000); Stathopoulos, Nearly optimal methods under limited memory (2007).
+    Source: Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11-13; Simon, The Lanczos
+    algorithm with partial reorthogonalization (1984); Wu and Simon, Thick-restart Lanczos (2000);
+    Stathopoulos, Nearly optimal methods under limited memory (2007).
 
     >>> pairs = top_eigenpairs(torch.diag(torch.tensor([3.0, -5.0, 1.0, 3.0])), k=2)
     >>> [round(value, 5) for value in pairs.values.tolist()], pairs.converged.all().item()
@@ -153,21 +154,34 @@ class _Search:
     def pairs(self, k: int, start: Float[Tensor, "j n"], verify: bool | None) -> EigenPairs:
         """Iterate, and look for rivals until there is none."""
         alone = k == 1 and not len(start)
-        ritz = self._run(k, start, further=FURTHER if alone and verify is None else 0)
-        if not (verify or (verify is None and not alone)):
-            verified = self._shown(ritz) if alone else not ritz.basis.room
-            return self._multiplied(ritz, k, missing=False, verified=verified)
+        if alone and not verify:
+            return self._single(start, FURTHER if verify is None else 0)
+        ritz = self._run(k, start)
+        if verify is False:
+            return self._multiplied(ritz, k, missing=False, verified=not ritz.basis.room)
         while True:
             rival, certain = self._rival(ritz, k)
             if rival is None:
                 return self._multiplied(ritz, k, missing=not certain, verified=certain)
             ritz = self._run(k, torch.cat([ritz.vectors(k), rival]))
 
-    def _run(self, k: int, start: Float[Tensor, "j n"], further: int = 0) -> Ritz:
+    def _single(self, start: Float[Tensor, "0 n"], further: int) -> EigenPairs:
+        """One pair from a random start, and on from there if it needs an orthogonal basis."""
+        ritz, products = self._run(1, start, further, nearly=True), self.products
+        verified, known = ritz.shown(self.tol, self.which), bool(ritz.converged(self.tol)[0])
+        pair = self._multiplied(ritz, 1, missing=False, verified=verified)
+        if known and not pair.converged and products.finite and products.spent < products.limit:
+            ritz = self._run(1, ritz.vectors(1))
+            pair = self._multiplied(ritz, 1, missing=False, verified=verified)
+        return pair
+
+    def _run(
+        self, k: int, start: Float[Tensor, "j n"], further: int = 0, *, nearly: bool = False
+    ) -> Ritz:
         """Iterate until k pairs have converged, and further while a better one may be hidden."""
-        start = start[: (self.capacity - 1) // 2]
-        basis, worst = Krylov(self.products, start, start[:0], self.capacity, self.generator), 0
-        blind, products = k - len(basis.projection), self.products  # steps without a look at pairs
+        products, start, worst = self.products, start[: (self.capacity - 1) // 2], 0
+        basis = Krylov(products, start, start[:0], self.capacity, self.generator, nearly)
+        blind = k - len(basis.projection)  # steps without a look at pairs
         while True:
             steps = min(blind, products.limit - products.spent, self.capacity - 1 - len(basis.rows))
             while (steps := steps - 1) >= 0 and len(basis.coupling) == 1 and products.finite:
@@ -177,7 +191,12 @@ class _Search:
             converged += [False] * (k - len(converged))
             if converged[worst] and not all(converged):
                 worst = converged.index(False)
-            elif all(converged) and further and len(basis.coupling) and not self._shown(ritz):
+            elif (
+                all(converged)
+                and further
+                and len(basis.coupling)
+                and not ritz.shown(self.tol, self.which)
+            ):
                 worst, further = 0, further - 1
             elif all(converged):
                 return ritz
@@ -194,29 +213,9 @@ class _Search:
         weights = ritz.weights[:, follow] if follow < found else torch.zeros(found).double()
         if len(basis.rows) >= self.capacity:  # of which each vector kept takes two, one in F
             kept = min(keep + (found - keep) // 2, (self.capacity - 1) // 2 - 1)
-            weights = basis.restart(ritz.weights[:, :kept]).T @ weights
+            few = self.capacity < PLENTY * keep
+            weights = basis.restart(ritz.weights[:, :kept], few=few).T @ weights
         basis.grow(weights)
-        return True
-
-    def _shown(self, ritz: Ritz) -> bool:
-        """Whether the start would have shown any eigenvalue beyond the best by ten tolerances.
-
-        Of an eigenvector there the Ritz vector has what its polynomial, if that grows from there
-        on, makes of a hundredth of the start's typical share, and what its residual allows at most.
-        """
-        if not (ritz.basis.room and self.products.norm):
-            return True
-        if not (self.products.finite and ritz.basis.of_one_vector and ritz.converged(self.tol)[0]):
-            return False
-        best, residual = float(ritz.values[0]), float(ritz.residuals[0])
-        hidden = max(residual, self.products.rounding) * GROWTH * self.products.A.shape[0] ** 0.5
-        sign = {"largest": 1.0, "smallest": -1.0, "magnitude": math.copysign(1, best)}[self.which]
-        steps = torch.logspace(math.log10(MARGIN * self.tol), FAR, PLACES).double()
-        steps *= sign * abs(best)
-        for beyond in [steps, -2 * best - steps] if self.which == "magnitude" else [steps]:
-            sizes = ritz.basis.sizes_at(best + beyond, ritz.weights[:, 0]) + beyond.abs().log()
-            if not (sizes[0] >= math.log(hidden) and (sizes.diff() >= 0).all()):
-                return False
         return True
 
     def _rival(self, ritz: Ritz, k: int) -> tuple[Float[Tensor, "1 n"] | None, bool]:
@@ -282,13 +281,11 @@ class _Search:
             unknown = ~(residuals <= self.tol * ritz.scales[:k]) | few
             if unknown.any():
                 some, own = rows[unknown.to(rows.device)], values[unknown, None].to(rows)
-                differences = products.of(some) - own * some
+                differences = torch.addcmul(products.of(some), own, some, value=-1)
                 residuals[unknown] = lengths(differences).cpu() + HIDDEN * products.rounding
             products.finite = bool(residuals.isfinite().all())
         if not products.finite:
-            nan, nothing = torch.full((k,), math.nan, dtype=A.dtype), torch.zeros(k).bool()
-            vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
-            return EigenPairs(nan, vectors, nan, nothing, products.spent, verified=False)
+            return EigenPairs.unknown(k, A, products.spent)
         goals = (self.tol * ritz.scales[:k]).clamp(min=2 * products.rounding)
         return EigenPairs(
             values=values,

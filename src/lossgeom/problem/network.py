@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from lossgeom.distributed import Ranks
 from lossgeom.linalg import ONE_AT_A_TIME
 from lossgeom.problem.batch_norm import buffers_kept
 from lossgeom.problem.isolation import (
@@ -25,6 +27,7 @@ from lossgeom.problem.isolation import (
 from lossgeom.problem.model_copy import AtRest, private_copy
 from lossgeom.problem.model_facts import Mode
 from lossgeom.problem.recomputation import Checkpoints, placed
+from lossgeom.problem.sharded import SPREADING, whole_model
 
 Call = Callable[[nn.Module], Any]
 NO_CUDNN = "recurrent layers measured without cuDNN, which has no second derivatives"
@@ -266,3 +269,8 @@ class Network:
             if any(own.get("training") is not training for own, _ in self._state.attributes):
                 self.module.train(training)
             yield
+
+
+def gathered(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """The model, or a copy with all of its parameters, where processes may have a part each."""
+    return whole_model(model, ranks) if SPREADING & sys.modules.keys() else model

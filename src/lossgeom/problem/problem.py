@@ -20,12 +20,11 @@ from lossgeom.problem.examples import in_examples
 from lossgeom.problem.first_look import look_at
 from lossgeom.problem.isolation import measuring
 from lossgeom.problem.model_facts import Key, Mode, PointCache
-from lossgeom.problem.network import Network
+from lossgeom.problem.network import Network, gathered
 from lossgeom.problem.notes import notes_on
 from lossgeom.problem.passes import Data, NoBatchesError
 from lossgeom.problem.reduction import Parts, Summand, alike, in_order, reduced, rows, summed, taken
 from lossgeom.problem.repeatable import check_repeatable
-from lossgeom.problem.sharded import whole_model
 
 T = TypeVar("T")
 
@@ -98,7 +97,7 @@ class Problem:
         ranks: Ranks = ALONE,
     ) -> None:
         copied = partial(Network.of, parameters=parameters, dtype=dtype)
-        plain = whole_model(model, checked_ranks(ranks))
+        plain = gathered(model, checked_ranks(ranks))
 
         def made() -> Problem:
             network, criterion = copied(plain), as_loss(loss, label_smoothing)
@@ -170,7 +169,7 @@ class Problem:
 
     def refreshed(self) -> Problem:
         """The same problem at the parameters and buffers that the model has now."""
-        plain = whole_model(self.model, self.ranks)
+        plain = gathered(self.model, self.ranks)
         network = self.ranks.together(lambda: self._copied(plain))
         return self._with(evaluation=replace(self.evaluation, network=network), theta=network.theta)
 
