@@ -10,7 +10,7 @@ from torch import nn
 
 import lossgeom as lg
 from lossgeom.autodiff.recorded_products import Tape
-from lossgeom.curvature import _memory
+from lossgeom.curvature import _memory, _parameter_matrix
 from lossgeom.linalg import memory
 from lossgeom.problem.model_facts import Key
 from tests.problems import CASES
@@ -30,7 +30,7 @@ def forced(monkeypatch):
 
 def force(monkeypatch):
     large = _memory.GraphSize(bytes_each=float(_memory.PIECE_BYTES), convolutions=True)
-    monkeypatch.setattr(_memory, "graph_size", lambda small: large)
+    monkeypatch.setattr(_memory, "graph_size", lambda *_: large)
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
     monkeypatch.setattr(_memory, "LARGE_TAPE", 2**40)
 
@@ -283,6 +283,25 @@ def test_another_problem_of_the_same_model_does_not_try_forward_mode_again(force
     model[1] = nn.Sigmoid()
     lg.Hessian(lg.Problem(model, "cross_entropy", data)) @ vectors(P)
     assert tried == 2 * [lg.Hessian]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_recording_of_a_large_model_is_not_tried_where_nothing_is_checked(
+    check, forced, monkeypatch
+):
+    tried, agrees = [], lg.Hessian._agrees
+    monkeypatch.setattr(_parameter_matrix, "WHOLE", 0)
+    monkeypatch.setattr(lg.Hessian, "_agrees", lambda *given: tried.append(1) or agrees(*given))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
+    problem = lg.Problem(model, "cross_entropy", [(x, torch.arange(6) % 2)], check=check)
+    product = lg.Hessian(problem) @ vectors(26)
+    assert len(tried) == check
+    at, batch = problem.evaluation, problem.first_batch()
+    dense = torch.autograd.functional.hessian(
+        lambda theta: at.terms(at.outputs(theta, batch), batch)[0] / 6, problem.theta
+    )
+    torch.testing.assert_close(product, dense @ vectors(26))
 
 
 def tapes() -> int:

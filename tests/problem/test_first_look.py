@@ -400,3 +400,18 @@ def test_a_large_model_that_runs_on_whole_batches_only(monkeypatch):
     assert lg.Problem(mlp(Sixes()), "cross_entropy", [data()]).loss() > 0
     with pytest.raises(ValueError, match="returns a mean with a count of 12"):
         lg.Problem(mlp(nn.Tanh()), mean, [data()]).loss()
+
+
+def test_a_large_model_that_is_not_checked_is_evaluated_once(monkeypatch):
+    """On half of a small batch; and the size of its graph is known from there."""
+    monkeypatch.setattr(first_look, "LARGE", 0)
+    sizes = []
+    noting = nn.Identity()
+    noting.forward = lambda x: sizes.append(len(x)) or x
+    settings = {"mode": "eval", "check": False}
+    problem = lg.Problem(mlp(noting), "cross_entropy", [data(2)], **settings)
+    product = lg.Hessian(problem) @ torch.ones_like(problem.theta)
+    assert sizes == [1, 2]
+    checked = lg.Hessian(lg.Problem(problem.model, "cross_entropy", [data(2)], mode="eval"))
+    torch.testing.assert_close(product, checked @ torch.ones_like(problem.theta))
+    assert lg.Problem(mlp(Keeping()), "cross_entropy", [data(2)], **settings).loss() > 0

@@ -17,12 +17,11 @@ from lossgeom.batches import Batch
 from lossgeom.distributed import ALONE, Ranks
 from lossgeom.linalg import Memory
 from lossgeom.linalg.memory import worth_holding
-from lossgeom.losses.graphs import graph_nodes, with_bytes
+from lossgeom.losses.graphs import with_bytes
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.first_look import FEW, LARGE
+from lossgeom.problem.first_look import FEW, LARGE, graph_bytes
 from lossgeom.problem.isolation import hooks_undone
-from lossgeom.problem.model_facts import Key
-from lossgeom.problem.recomputation import bytes_of_parts
+from lossgeom.problem.model_facts import GraphBytes, Key
 from lossgeom.trust.trial import bytes_of_guard, on_few
 
 PIECE_BYTES = 768 * 2**20  # of saved tensors: on a CPU, larger pieces are no faster
@@ -72,7 +71,7 @@ def planned(
         parts: that the batch is cut into, where that is known.
     """
     theta, facts = problem.theta, problem.evaluation.facts
-    graph = facts.known(Key(graph_size), partial(on_few, problem, batch, graph_size))
+    graph = facts.known(Key(graph_size), partial(graph_size, problem, batch))
     size, vectors = len(batch) * graph.bytes_each, VECTORS * theta.nbytes + int(graph.bytes_shared)
     tensors = (theta, *problem.network.constants(), *problem.network.module.buffers())
     copied = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
@@ -137,37 +136,42 @@ class GraphSize:
     examples: int = 1
 
 
-def graph_size(small: Problem) -> GraphSize:
-    """Look at the graph of the loss of a problem on a few examples.
+def graph_size(problem: Problem, batch: Batch) -> GraphSize:
+    """What the graph of the loss of a problem saves, as the look at the model or a few others show.
 
     That of its gradient saves 1.1 to 2.1 times as much, in networks of all kinds. Of the parts that
     are computed again, the largest is there with the rest.
     """
-    at, few, theta = small.evaluation, small.first_batch(), small.leaf()
-
-    def saved(batch: Batch) -> tuple[int, Tensor, int]:
-        with at.network.undone():
-            outputs, storages = with_bytes(at.outputs, theta, batch)
-            (total, _), of_loss = with_bytes(at.terms, outputs, batch)
-        largest = max(bytes_of_parts(total), default=0)
-        return sum({**storages, **of_loss}.values()) + largest, total, outputs.nbytes
-
-    (whole, total, of_outputs), n = saved(few), len(few)
-    parts = bytes_of_parts(total)
-    shared = min(whole, theta.nbytes)
-    with suppress(Exception):  # of whatever a model says to fewer examples
-        if n > HALF:  # what is made of parameters, such as in autocast, is shared by all examples
-            half, *_ = saved(few.examples(0, HALF))
-            shared = min(whole, max(0, (n * half - HALF * whole) // (n - HALF)))
-    times = 2 if at.autocast is None else 4  # what is saved rounded is worked on in full
+    seen = problem.evaluation.facts.first_look.graph
+    few, half = (seen, None) if seen else on_few(problem, batch, _on_some)
+    whole, n = few.saved + max(few.parts, default=0), few.examples
+    shared = min(whole, problem.theta.nbytes)
+    if half is not None:  # what is made of parameters, such as in autocast, is shared by all
+        saved = half.saved + max(half.parts, default=0)
+        shared = min(whole, max(0, (n * saved - HALF * whole) // (n - HALF)))
+    # what is saved rounded is worked on in full
+    times = 2 if problem.evaluation.autocast is None else 4
     return GraphSize(
         times * (whole - shared) / n,
-        not parts and any("Convolution" in node.name() for node in graph_nodes(total)),
-        times * max(0, shared - theta.nbytes),
-        times * (sum(parts) - max(parts, default=0)) / n,
-        of_outputs / n,
+        not few.parts and few.convolutions,
+        times * max(0, shared - problem.theta.nbytes),
+        times * (sum(few.parts) - max(few.parts, default=0)) / n,
+        few.outputs / n,
         n,
     )
+
+
+def _on_some(small: Problem) -> tuple[GraphBytes, GraphBytes | None]:
+    """What the graph of the loss of a problem saves, and that of half of its few examples."""
+    at, batch, theta = small.evaluation, small.first_batch(), small.leaf()
+    with at.network.undone():
+        few = graph_bytes(at, *with_bytes(at.outputs, theta, batch), batch)
+    with suppress(Exception):  # of whatever a model says to fewer examples
+        if few.examples > HALF:
+            half = batch.examples(0, HALF)
+            with at.network.undone():
+                return few, graph_bytes(at, *with_bytes(at.outputs, theta, half), half)
+    return few, None
 
 
 @dataclass(frozen=True)

@@ -153,27 +153,22 @@ class _Search:
 
     def pairs(self, k: int, start: Float[Tensor, "j n"], verify: bool | None) -> EigenPairs:
         """Iterate, and look for rivals until there is none."""
-        alone = k == 1 and not len(start)
-        if alone and not verify:
-            return self._single(start, FURTHER if verify is None else 0)
-        ritz = self._run(k, start)
-        if verify is False:
-            return self._multiplied(ritz, k, missing=False, verified=not ritz.basis.room)
+        alone, products = k == 1 and not len(start), self.products
+        further = FURTHER if alone and verify is None else 0
+        ritz = self._run(k, start, further, nearly=alone and not verify)
+        if not verify and (alone or verify is False):
+            verified = ritz.shown(self.tol, self.which) if alone else not ritz.basis.room
+            pairs = self._multiplied(ritz, k, missing=False, verified=verified)
+            more = products.finite and products.spent < products.limit
+            if alone and more and ritz.converged(self.tol)[0] and not pairs.converged:
+                ritz = self._run(k, ritz.vectors(k))  # on a basis that is orthogonal throughout
+                pairs = self._multiplied(ritz, k, missing=False, verified=verified)
+            return pairs
         while True:
             rival, certain = self._rival(ritz, k)
             if rival is None:
                 return self._multiplied(ritz, k, missing=not certain, verified=certain)
             ritz = self._run(k, torch.cat([ritz.vectors(k), rival]))
-
-    def _single(self, start: Float[Tensor, "0 n"], further: int) -> EigenPairs:
-        """One pair from a random start, and on from there if it needs an orthogonal basis."""
-        ritz, products = self._run(1, start, further, nearly=True), self.products
-        verified, known = ritz.shown(self.tol, self.which), bool(ritz.converged(self.tol)[0])
-        pair = self._multiplied(ritz, 1, missing=False, verified=verified)
-        if known and not pair.converged and products.finite and products.spent < products.limit:
-            ritz = self._run(1, ritz.vectors(1))
-            pair = self._multiplied(ritz, 1, missing=False, verified=verified)
-        return pair
 
     def _run(
         self, k: int, start: Float[Tensor, "j n"], further: int = 0, *, nearly: bool = False

@@ -84,7 +84,7 @@ class Evaluation:
 
     def on_copy(self, network: Network) -> Evaluation:
         """The same evaluation of another copy of the model, of which less is known."""
-        seen = replace(self.facts.first_look, model=self.facts.first_look.model or [])
+        seen = replace(self.facts.first_look, model=self.facts.first_look.model or [], graph=None)
         same = network.theta.dtype == self.network.theta.dtype
         facts = ModelFacts(seen, self.facts.in_double if same else InDouble())
         return replace(self, network=network, facts=facts)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from lossgeom.batches import Batch
-from lossgeom.losses.graphs import leaves_of
+from lossgeom.losses.graphs import graph_nodes, leaves_of, with_bytes
 from lossgeom.problem.agreement import (
     ALONE,
     REORDERED,
@@ -27,9 +24,10 @@ from lossgeom.problem.agreement import (
 from lossgeom.problem.batch_norm import has_batch_statistics
 from lossgeom.problem.evaluation import Evaluation, check_arguments
 from lossgeom.problem.examples import in_examples
-from lossgeom.problem.model_facts import Key
+from lossgeom.problem.isolation import Noticing
+from lossgeom.problem.model_facts import GraphBytes, Key
 from lossgeom.problem.own_loss import look_at_loss, names_among
-from lossgeom.problem.recomputation import check_alone
+from lossgeom.problem.recomputation import bytes_of_parts, check_alone
 from lossgeom.problem.remembered import facts_of
 
 WRITES = (
@@ -38,22 +36,26 @@ WRITES = (
 )
 LARGE = 10**6  # parameters of a model that is looked at on a few examples
 FEW = 4  # such examples
+FEWEST = 2  # whose graph shows by itself what one of them saves
 AGAIN = 5  # examples that are evaluated twice, or half: an odd number, which tears pairs apart
 TORCH: Any = torch._C  # which knows whether a lazy clone has memory of its own by now
-OWN_FUNCTION = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
-def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.Module) -> None:
+def look_at(
+    at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.Module, check: bool
+) -> None:
     """Look at what is not known yet of a model in a mode, and of its loss.
 
     Of a large model, a few examples are enough where it runs on these; and so they are of one that
-    an earlier problem has looked at, as long as neither shows anything to say.
+    an earlier problem has looked at, as long as neither shows anything to say. A large one that
+    is not to be checked is evaluated once, on half of a small batch.
 
     Args:
         at: the model and its loss.
         theta: where to evaluate them.
         batch: the one at hand.
         live: the user's model.
+        check: whether to evaluate a large model a second time, to see that it is a function.
 
     Raises:
         TypeError, ValueError: for what would make every measurement wrong.
@@ -67,19 +69,26 @@ def look_at(at: Evaluation, theta: Float[Tensor, " P"], batch: Batch, live: nn.M
     nothing: list[bool] = []  # was there to say of all examples
     if not large and len(batch) > FEW:
         nothing = facts_of(live, at, batch).known(Key(look_at), list)
-    if len(batch) > FEW and (large or nothing):
+    again = check or not large
+    few = FEW if again else min(FEW, (len(batch) + 1) // 2)
+    if len(batch) > few and (large or nothing):
         with suppress(Exception):  # whatever the model says to fewer examples
-            _look(at, theta, batch.examples(0, FEW), live, f"{FEW} examples")
+            _look(at, theta, batch.examples(0, few), live, f"{few} examples", again)
             if large or not (seen.mixed or seen.training):
                 return
             seen.mixed, seen.training = None, unsaid
-    _look(at, theta, batch, live, "the first batch")
+    _look(at, theta, batch, live, "the first batch", again)
     if seen.mixed is False and not seen.training:
         nothing.append(True)
 
 
 def _look(
-    at: Evaluation, own: Float[Tensor, " P"], batch: Batch, live: nn.Module, which: str
+    at: Evaluation,
+    own: Float[Tensor, " P"],
+    batch: Batch,
+    live: nn.Module,
+    which: str,
+    again: bool,
 ) -> None:
     """Look at a model and its loss on some examples, which are the ones said."""
     seen = at.facts.first_look
@@ -88,7 +97,7 @@ def _look(
     thetas = [theta.detach().requires_grad_() for _ in range(2)]
     with at.network.undone():
         if seen.model is None:
-            outputs, notes = _checked_outputs(at, thetas, batch, live)
+            outputs, notes = _checked_outputs(at, thetas[: 1 + again], batch, live)
             if (
                 not TORCH._is_cow_tensor(theta)
                 and not torch.equal(theta, own)
@@ -119,7 +128,7 @@ def _checked_outputs(
 
     Args:
         at: the model.
-        thetas: two leaves with the same numbers.
+        thetas: two leaves with the same numbers, or one to evaluate it once.
         batch: its inputs.
         live: the user's model, whose parameters must not be used.
 
@@ -133,8 +142,13 @@ def _checked_outputs(
     """
     try:
         with Noticing(thetas[0].device.type, at.autocast) as noticed:
-            first = at.outputs(thetas[0], batch)
+            first, saved = with_bytes(at.outputs, thetas[0], batch)
+            if len(batch) <= FEWEST and at.criterion.known:
+                with suppress(Exception):  # of the loss, which the measurement raises again
+                    at.facts.first_look.graph = graph_bytes(at, first, saved, batch)
             before, first = leaves_of(first), first.detach()
+            if len(thetas) == 1:
+                return first, noticed.notes
             second, same = _again(at, thetas[1], batch, first)
     except TypeError:
         if at.forward is None:
@@ -160,6 +174,16 @@ def _checked_outputs(
         )
     check_alone(leaves)
     return first, noticed.notes
+
+
+def graph_bytes(
+    at: Evaluation, outputs: Tensor, saved: Mapping[int, int], batch: Batch
+) -> GraphBytes:
+    """What the graph of a loss saves, where that of the outputs has saved this."""
+    (total, _), of_loss = with_bytes(at.terms, outputs, batch)
+    convolutions = any("Convolution" in node.name() for node in graph_nodes(total))
+    parts, nbytes = bytes_of_parts(total), sum({**saved, **of_loss}.values())
+    return GraphBytes(len(batch), nbytes, tuple(parts), outputs.nbytes, convolutions)
 
 
 def _again(at: Evaluation, theta: Tensor, batch: Batch, first: Tensor) -> tuple[Tensor, bool]:
@@ -239,57 +263,3 @@ def _loss(at: Evaluation, theta: Tensor, outputs: Tensor, batch: Batch) -> float
             outputs = at.outputs(theta, batch)
         total, count = at.terms(outputs, batch)
     return total.item() / (count if at.criterion.average else 1.0)
-
-
-@dataclass(eq=False)
-class Noticing(TorchFunctionMode):
-    """Notices attention, and contexts that a model opens around what depends on its parameters.
-
-    Attributes:
-        kind: of the parameters' device.
-        autocast: the type that is asked for.
-        notes: what was noticed.
-    """
-
-    kind: str
-    autocast: torch.dtype | None
-    notes: list[str] = field(default_factory=list)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        inside = func is F.multi_head_attention_forward and not (kwargs or {}).get("need_weights")
-        if inside or func is F.scaled_dot_product_attention:
-            self._note(
-                "scaled_dot_product_attention switched to its math back end, which has second "
-                "derivatives"
-            )
-        if torch.is_autocast_enabled(self.kind):
-            dtype = torch.get_autocast_dtype(self.kind)
-            if dtype != self.autocast:
-                self._note(
-                    f"the model opens torch.autocast itself: what is in it is rounded to {dtype}"
-                )
-        if not torch.is_grad_enabled() and _computed(func, args):
-            self._note(
-                "the model opens torch.no_grad itself: what it computes of its parameters in there "
-                "counts as a constant"
-            )
-        return result
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-
-def _computed(func: Any, args: Any) -> bool:
-    """Whether numbers are computed from something that autograd would differentiate."""
-    if getattr(func, "__name__", "") in ("__get__", "detach", "detach_", "size", "dim"):
-        return False
-    parts = [part for arg in args for part in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    differentiable = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
-    return differentiable and not _in_own_function()
-
-
-def _in_own_function() -> bool:
-    """Whether this runs in the forward pass of an autograd.Function, which has its own backward."""
-    return any(frame.f_code is OWN_FUNCTION for frame, _ in traceback.walk_stack(None))

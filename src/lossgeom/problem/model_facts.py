@@ -59,6 +59,24 @@ class PointCache:
         return cast(T, self._values[key])
 
 
+class GraphBytes(NamedTuple):
+    """What the graph of a loss saves.
+
+    Attributes:
+        examples: of the loss.
+        saved: bytes, without what is computed again.
+        parts: what each part saves for a time that is computed again.
+        outputs: bytes of these.
+        convolutions: whether there are any.
+    """
+
+    examples: int
+    saved: int
+    parts: tuple[int, ...]
+    outputs: int
+    convolutions: bool
+
+
 @dataclass
 class FirstLook:
     """What the first batches show of a model and its loss; ``None`` where it is not known yet.
@@ -70,6 +88,7 @@ class FirstLook:
         is_sum: whether the loss is a sum over examples, or why that is not known.
         mixed: whether the outputs of an example depend on the others in its batch.
         training: a note on the model in train mode; empty where there is nothing to say.
+        graph: what the graph of a known loss saves, as seen on one or two examples.
     """
 
     model: list[str] | None = None
@@ -78,6 +97,7 @@ class FirstLook:
     is_sum: bool | Literal["cannot tell"] | None = None
     mixed: bool | None = None
     training: str | None = None
+    graph: GraphBytes | None = None
 
 
 @dataclass

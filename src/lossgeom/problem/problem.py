@@ -56,7 +56,8 @@ class Problem:
         seed: fixes what the model draws at random, one draw a batch; without it, that is an error.
         dtype: torch.float32 or torch.float64, to measure in, whatever the model says on its way.
         autocast: a type such as torch.bfloat16 to run model and loss in, as training does.
-        check: whether derivatives are compared with differences, see ``check_derivatives``.
+        check: whether derivatives are compared with differences, see ``check_derivatives``, and
+            evaluations and products of a model with more than 10^6 parameters with other ones.
         ranks: the processes that share the data, as of ``lg.ranks()``; batches are this one's part.
 
     Raises:
@@ -225,7 +226,7 @@ class Problem:
         results = []
         with measuring(self.theta.device), self.data.kept():
             for batch in self.data.over(self.theta):
-                look_at(self.evaluation, self.theta, batch, self.model)
+                look_at(self.evaluation, self.theta, batch, self.model, self.check)
                 for each in functions:
                     with self.evaluation.network.undone():
                         results.append(each(batch))
@@ -235,7 +236,7 @@ class Problem:
         """The first batch, for a look at the model that needs no more."""
         with measuring(self.theta.device), self.data.kept():
             for batch in self.data.over(self.theta):
-                look_at(self.evaluation, self.theta, batch, self.model)
+                look_at(self.evaluation, self.theta, batch, self.model, self.check)
                 return batch
         raise NoBatchesError  # here, where other processes have some
 
