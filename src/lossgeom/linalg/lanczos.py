@@ -24,6 +24,8 @@ RIVAL_STEPS = 4  # to take before one may be ruled out
 FURTHER = 3  # products that a single pair from a random start is verified with
 PLENTY = 16  # rows for each pair, of which half hold what a whole basis knew
 MAX_BASIS = 60
+LONG = 2**25  # bytes of a vector from which on memory for more costs as much as restarts
+OF_LONG = 24  # such vectors for each pair
 
 
 def top_eigenpairs(
@@ -83,7 +85,8 @@ def top_eigenpairs(
         max_matvecs: products to spend at most, though never fewer than 2 k; default
             ``max(100, 20 k)``. What has not converged by then says so.
         max_basis: basis vectors to hold before a restart, though never fewer than 2 k + 2, and one
-            more. By default what the matrix's budget or half of the free memory holds, up to 60.
+            more. By default what the matrix's budget or half of the free memory holds, up to 60,
+            and of vectors with more than 32 MiB up to 24 for each pair.
         basis_on: the device that holds them; by default the matrix's, or the CPU where a GPU has no
             room for 2 k + 3 and no budget was given.
         start: (n,) or (n, j) vectors to start from, such as the eigenvectors of a nearby matrix.
@@ -131,7 +134,8 @@ def top_eigenpairs(
             raise ValueError(f"expected {name} of at least 1, got {most}")
     limit, vector = max_matvecs or max(100, 20 * k), n * A.dtype.itemsize
     memory = A.memory.for_vectors(vector, 2 * k + 3, basis_on)
-    capacity = max(max_basis or memory.vectors(vector, MAX_BASIS + 1) - 1, 2 * k + 2) + 1
+    most = MAX_BASIS if vector < LONG else min(MAX_BASIS, OF_LONG * k)
+    capacity = max(max_basis or memory.vectors(vector, most + 1) - 1, 2 * k + 2) + 1
     settings = {"k": k, "which": which, "tol": tol, "max_matvecs": limit, "seed": seed}
     held = memory.holding("a basis", min(capacity, n) * vector, **settings)
     with held, plain_arithmetic(A.device), torch.no_grad():
