@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh
 
 from lossgeom import conjugate_gradients, top_eigenpairs
-from lossgeom.linalg import Dense, LinearOperator, MatrixFree, Memory, random_numbers
+from lossgeom.linalg import Dense, LinearOperator, MatrixFree, Memory, lanczos, random_numbers
 from tests.linalg.spectra import FORMS, SPECTRA, check_pairs, rotated, wanted
 
 
@@ -177,6 +177,17 @@ def test_restarts_where_memory_is_short(monkeypatch, which):
     assert short.converged.all()
     assert short.matvecs > plenty.matvecs
     torch.testing.assert_close(short.values, plenty.values, rtol=1e-10, atol=0)
+
+
+def test_fewer_of_long_vectors_are_held(monkeypatch):
+    A, asked = rotated(SPECTRA["hessian"]), []
+    monkeypatch.setattr(Memory, "vectors", lambda _, each, most: asked.append(most) or most)
+    expected = top_eigenpairs(A, 2, tol=1e-8)
+    monkeypatch.setattr(lanczos, "LONG", 0)
+    fewer = top_eigenpairs(A, 2, tol=1e-8)
+    assert asked[-1] < asked[0]
+    assert fewer.converged.all()
+    torch.testing.assert_close(fewer.values, expected.values, rtol=1e-10, atol=0)
 
 
 @pytest.mark.quick

@@ -19,7 +19,7 @@ from lossgeom.linalg import Memory
 from lossgeom.linalg.memory import worth_holding
 from lossgeom.losses.graphs import with_bytes
 from lossgeom.problem import Problem, checked_problem
-from lossgeom.problem.first_look import FEW, LARGE, graph_bytes
+from lossgeom.problem.first_look import FEW, FEWEST, LARGE, graph_bytes
 from lossgeom.problem.isolation import hooks_undone
 from lossgeom.problem.model_facts import GraphBytes, Key
 from lossgeom.trust.trial import bytes_of_guard, on_few
@@ -37,7 +37,6 @@ LOOK = 0.6  # the same of an evaluation, without a gradient
 LOOKED_AT, COMPARED = 3, 1.5  # times outputs beside that; beside the graph, where derivatives are
 OUTPUTS = 0.8  # the same of the outputs alone, and a gradient of them
 WORKSPACE = 32 * 2**20  # bytes of kernels and of the allocator
-HALF = 2  # of the few examples that show the size of a graph
 GRAPHS = "graphs and recordings, kept between products"
 
 Linear = TypeVar("Linear")
@@ -137,18 +136,18 @@ class GraphSize:
 
 
 def graph_size(problem: Problem, batch: Batch) -> GraphSize:
-    """What the graph of the loss of a problem saves, as the look at the model or a few others show.
+    """What the graph of the loss of a problem saves, as the look at the model or another one shows.
 
     That of its gradient saves 1.1 to 2.1 times as much, in networks of all kinds. Of the parts that
     are computed again, the largest is there with the rest.
     """
     seen = problem.evaluation.facts.first_look.graph
-    few, half = (seen, None) if seen else on_few(problem, batch, _on_some)
+    few, two = (seen, None) if seen else on_few(problem, batch, _on_some)
     whole, n = few.saved + max(few.parts, default=0), few.examples
     shared = min(whole, problem.theta.nbytes)
-    if half is not None:  # what is made of parameters, such as in autocast, is shared by all
-        saved = half.saved + max(half.parts, default=0)
-        shared = min(whole, max(0, (n * saved - HALF * whole) // (n - HALF)))
+    if two is not None:  # what is made of parameters, such as in autocast, is shared by all
+        saved = two.saved + max(two.parts, default=0)
+        shared = min(whole, max(0, (n * saved - FEWEST * whole) // (n - FEWEST)))
     # what is saved rounded is worked on in full
     times = 2 if problem.evaluation.autocast is None else 4
     return GraphSize(
@@ -162,15 +161,15 @@ def graph_size(problem: Problem, batch: Batch) -> GraphSize:
 
 
 def _on_some(small: Problem) -> tuple[GraphBytes, GraphBytes | None]:
-    """What the graph of the loss of a problem saves, and that of half of its few examples."""
+    """What the graph of the loss of a problem saves, and that of two examples where it has more."""
     at, batch, theta = small.evaluation, small.first_batch(), small.leaf()
     with at.network.undone():
         few = graph_bytes(at, *with_bytes(at.outputs, theta, batch), batch)
     with suppress(Exception):  # of whatever a model says to fewer examples
-        if few.examples > HALF:
-            half = batch.examples(0, HALF)
+        if few.examples > FEWEST:
+            two = batch.examples(0, FEWEST)
             with at.network.undone():
-                return few, graph_bytes(at, *with_bytes(at.outputs, theta, half), half)
+                return few, graph_bytes(at, *with_bytes(at.outputs, theta, two), two)
     return few, None
 
 

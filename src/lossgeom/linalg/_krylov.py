@@ -179,17 +179,18 @@ class Krylov:
         latest = self.rows[max(0, v - b) : v + b]  # where the most is: one pass over all does then
         first = dots(images, latest)
         images = torch.addmm(images, first.to(images), latest, alpha=-1, out=place)
+        first = first.cpu()
         left, turn = lengths(images), None
-        self.products.norm = max(self.products.norm, left.hypot(lengths(first)).max().item())
+        self.products.norm = max(self.products.norm, left.cpu().hypot(lengths(first)).max().item())
         rounding = self.products.rounding
-        if self._may_wait(b, first.cpu(), left):
+        if self._may_wait(b, first, left):
             along, residuals, self._waits = torch.zeros(1, since).double(), images, True
         elif self._waits:
             turn, along, residuals, left = self._split_with_last(images, rounding, left)
         else:
             along, residuals, left = self._split(images, self.rows, rounding, left)
             self._orthogonality.estimates = None
-        along[:, max(0, v - b) : v + b] += first.cpu()
+        along[:, max(0, v - b) : v + b] += first
         if not along.isfinite().all():
             self.products.finite = False
             return
@@ -226,9 +227,12 @@ class Krylov:
         lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()
         if not (lanczos and self._checked) or len(self.locked):
             return False
-        T, length = torch.cat([self.projection, C]), left.item()
-        good = self._orthogonality.kept(T, onto[0], length, eps * norm)
-        return good or (length > WAIT * norm and not self._waits)
+        length = left.item()
+        if self._orthogonality.allowed:
+            T = torch.cat([self.projection, C])
+            if self._orthogonality.kept(T, onto[0], length, eps * norm):
+                return True
+        return length > WAIT * norm and not self._waits
 
     def _split_with_last(self, images: Tensor, rounding: float, left: Tensor) -> tuple[Tensor, ...]:
         """Split an image, or none, by all rows, the last of which has waited and comes first."""

@@ -165,8 +165,9 @@ class _Search:
             pairs = self._multiplied(ritz, k, missing=False, verified=verified)
             more = products.finite and products.spent < products.limit
             if alone and more and ritz.converged(self.tol)[0] and not pairs.converged:
-                ritz = self._run(k, ritz.vectors(k))  # on a basis that is orthogonal throughout
-                pairs = self._multiplied(ritz, k, missing=False, verified=verified)
+                start = ritz.vectors(k)
+                del ritz  # and with it the basis, before there is one that is orthogonal throughout
+                pairs = self._multiplied(self._run(k, start), k, missing=False, verified=verified)
             return pairs
         while True:
             rival, certain = self._rival(ritz, k)
@@ -190,15 +191,10 @@ class _Search:
             converged += [False] * (k - len(converged))
             if converged[worst] and not all(converged):
                 worst = converged.index(False)
-            elif (
-                all(converged)
-                and further
-                and len(basis.coupling)
-                and not ritz.shown(self.tol, self.which)
-            ):
-                worst, further = 0, further - 1
             elif all(converged):
-                return ritz
+                if not (further and len(basis.coupling)) or ritz.shown(self.tol, self.which):
+                    return ritz
+                worst, further = 0, further - 1
             if not self._grown(ritz, worst, keep=k):
                 return ritz
             blind = converged.count(False) // 4  # few converge in a step

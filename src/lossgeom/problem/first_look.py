@@ -36,7 +36,7 @@ WRITES = (
 )
 LARGE = 10**6  # parameters of a model that is looked at on a few examples
 FEW = 4  # such examples
-FEWEST = 2  # whose graph shows by itself what one of them saves
+FEWEST = 2  # whose graph shows by itself what each of them saves
 AGAIN = 5  # examples that are evaluated twice, or half: an odd number, which tears pairs apart
 TORCH: Any = torch._C  # which knows whether a lazy clone has memory of its own by now
 
@@ -142,10 +142,12 @@ def _checked_outputs(
     """
     try:
         with Noticing(thetas[0].device.type, at.autocast) as noticed:
-            first, saved = with_bytes(at.outputs, thetas[0], batch)
             if len(batch) <= FEWEST and at.criterion.known:
+                first, saved = with_bytes(at.outputs, thetas[0], batch)
                 with suppress(Exception):  # of the loss, which the measurement raises again
                     at.facts.first_look.graph = graph_bytes(at, first, saved, batch)
+            else:
+                first = at.outputs(thetas[0], batch)
             before, first = leaves_of(first), first.detach()
             if len(thetas) == 1:
                 return first, noticed.notes
