@@ -415,3 +415,13 @@ def test_a_large_model_that_is_not_checked_is_evaluated_once(monkeypatch):
     checked = lg.Hessian(lg.Problem(problem.model, "cross_entropy", [data(2)], mode="eval"))
     torch.testing.assert_close(product, checked @ torch.ones_like(problem.theta))
     assert lg.Problem(mlp(Keeping()), "cross_entropy", [data(2)], **settings).loss() > 0
+    with pytest.raises(ValueError, match="returns a mean with a count of 2"):
+        lg.Problem(mlp(nn.Tanh()), mean, [data(2)], **settings).loss()
+
+
+def test_what_train_mode_makes_of_two_examples_is_seen_on_both(monkeypatch):
+    """One alone has no batch statistics."""
+    monkeypatch.setattr(first_look, "LARGE", 0)
+    problem = lg.Problem(mlp(nn.BatchNorm1d(5)), "cross_entropy", [data(2)], check=False)
+    problem.first_batch()
+    assert "in mode='train', in which models are trained" in problem.unset_mode

@@ -47,15 +47,15 @@ def look_at(
     """Look at what is not known yet of a model in a mode, and of its loss.
 
     Of a large model, a few examples are enough where it runs on these; and so they are of one that
-    an earlier problem has looked at, as long as neither shows anything to say. A large one that
-    is not to be checked is evaluated once, on half of a small batch.
+    an earlier problem has looked at, as long as neither shows anything to say. A large one with a
+    known loss that is not to be checked is evaluated once, on half of a small batch.
 
     Args:
         at: the model and its loss.
         theta: where to evaluate them.
         batch: the one at hand.
         live: the user's model.
-        check: whether to evaluate a large model a second time, to see that it is a function.
+        check: whether a large model is evaluated a second time, to see that it is a function.
 
     Raises:
         TypeError, ValueError: for what would make every measurement wrong.
@@ -69,8 +69,8 @@ def look_at(
     nothing: list[bool] = []  # was there to say of all examples
     if not large and len(batch) > FEW:
         nothing = facts_of(live, at, batch).known(Key(look_at), list)
-    again = check or not large
-    few = FEW if again else min(FEW, (len(batch) + 1) // 2)
+    again = check or not (large and at.criterion.known)
+    few = FEW if again or seen.training is None else min(FEW, (len(batch) + 1) // 2)
     if len(batch) > few and (large or nothing):
         with suppress(Exception):  # whatever the model says to fewer examples
             _look(at, theta, batch.examples(0, few), live, f"{few} examples", again)
