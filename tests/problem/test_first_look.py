@@ -417,6 +417,10 @@ def test_a_large_model_that_is_not_checked_is_evaluated_once(monkeypatch):
     assert lg.Problem(mlp(Keeping()), "cross_entropy", [data(2)], **settings).loss() > 0
     with pytest.raises(ValueError, match="returns a mean with a count of 2"):
         lg.Problem(mlp(nn.Tanh()), mean, [data(2)], **settings).loss()
+    held, holds = nn.Linear(5, 5), nn.Identity()
+    holds.forward = lambda x: held(x)
+    with pytest.raises(ValueError, match="not reached as parameters"):
+        lg.Problem(mlp(holds), "cross_entropy", [data(2)], **settings).loss()
 
 
 def test_what_train_mode_makes_of_two_examples_is_seen_on_both(monkeypatch):

@@ -149,14 +149,16 @@ def _checked_outputs(
             else:
                 first = at.outputs(thetas[0], batch)
             before, first = leaves_of(first), first.detach()
-            if len(thetas) == 1:
-                return first, noticed.notes
-            second, same = _again(at, thetas[1], batch, first)
+            leaves, same = before, True
+            if len(thetas) > 1:
+                second, same = _again(at, thetas[1], batch, first)
+                leaves = leaves_of(second)
+            else:  # no call makes parameters
+                leaves = {key: x for key, x in leaves.items() if isinstance(x, nn.Parameter)}
     except TypeError:
         if at.forward is None:
             check_arguments(at.network.module, batch)
         raise
-    leaves = leaves_of(second)
     # what a call makes for itself, such as coordinates to differentiate in, is another each time
     beside = [leaf for key, leaf in leaves.items() if key in before]
     kept = id(thetas[0]) in leaves  # of the first call, in the second one
