@@ -54,6 +54,14 @@ def test_links_and_pictures_exist():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_room_has_a_line_on_the_page_of_the_source():
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    section = page.split("## Which room")[1].split("\n## ")[0]
+    entries = [path for path in (ROOT / "src/lossgeom").glob("[a-z]*") if path.suffix != ".typed"]
+    rooms = [path.name + "/" * path.is_dir() for path in entries]
+    assert sorted(re.findall(r"`([\w./]+)`", section)) == sorted(rooms)
+
+
 def test_files_that_the_pages_on_the_source_name_are_there():
     pages = ROOT / "CONTRIBUTING.md", ROOT / "docs/explanation/architecture.md"
     for page in pages:

@@ -149,7 +149,8 @@ class Krylov:
         before = weights.new_zeros(v, int(few))
         before[: len(self.followed)] = self.followed[:, None]
         weights = torch.linalg.qr(torch.cat([weights, before], 1))[0]
-        j, beyond = weights.shape[1], self.projection @ weights[:, -1:][:, : int(few)]
+        j = weights.shape[1]
+        beyond = self.projection @ weights[:, j - few :]  # that of Ritz vectors is not
         both = torch.linalg.qr(torch.cat([weights, beyond], 1))[0]
         weights, image = both[:, :j], self.projection @ both[:, :j]
         kept = torch.eye(v + len(self.coupling)).double()[:, v - both.shape[1] :]
@@ -221,7 +222,8 @@ class Krylov:
 
         In Lanczos iteration only rounding is along other rows than the latest. It is taken out
         together with that of the next image, so that all rows are read once in place of twice. Of
-        what A makes of it until then, all but the square is along the rows, and taken out, too.
+        what A makes of it until then, all but the square is along the rows, and taken out, too. For
+        good, where it is orthogonal enough by all that is known.
         """
         C, norm, eps = self.coupling, self.products.norm, torch.finfo(self.rows.dtype).eps
         lanczos = b == len(C) == 1 and C.shape[1] > b and not C[0, :-1].any()

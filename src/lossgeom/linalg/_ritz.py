@@ -117,13 +117,6 @@ class EigenPairs:
 
     __repr__ = short
 
-    @classmethod
-    def unknown(cls, k: int, A: LinearOperator, matvecs: int) -> EigenPairs:
-        """The pairs of a matrix whose products are not finite."""
-        nan, nothing = torch.full((k,), math.nan, dtype=A.dtype), torch.zeros(k).bool()
-        vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
-        return cls(nan, vectors, nan, nothing, matvecs, verified=False)
-
     def _repr_html_(self) -> str:
         numbers = zip(self.values.tolist(), self.residuals.tolist(), strict=True)
         rows = [
@@ -143,3 +136,10 @@ class EigenPairs:
             matvecs=self.matvecs,
             verified=self.verified,
         )
+
+
+def unknown_pairs(k: int, A: LinearOperator, matvecs: int) -> EigenPairs:
+    """The pairs of a matrix whose products are not finite."""
+    nan, nothing = torch.full((k,), math.nan, dtype=A.dtype), torch.zeros(k).bool()
+    vectors = torch.full((A.shape[0], k), math.nan, dtype=A.dtype, device=A.device)
+    return EigenPairs(nan, vectors, nan, nothing, matvecs, verified=False)

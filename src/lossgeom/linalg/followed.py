@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lossgeom.linalg._krylov import Krylov, Products
-from lossgeom.linalg._ritz import EigenPairs, Ritz
+from lossgeom.linalg._ritz import EigenPairs, Ritz, unknown_pairs
 from lossgeom.linalg.arithmetic import plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import LinearOperator
 from lossgeom.messages.checks import check_at_least
@@ -71,7 +71,7 @@ def followed_pairs(
             if converged or products.spent >= max_matvecs or not basis.room:
                 return _pairs(ritz, len(rows), converged)
             basis.grow(ritz.weights[:, 0])
-    return EigenPairs.unknown(1, A, products.spent)
+    return unknown_pairs(1, A, products.spent)
 
 
 def error_of(ritz: Ritz, next_value: float | None) -> float:

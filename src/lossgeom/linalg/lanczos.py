@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossgeom.linalg._beside import Beside
 from lossgeom.linalg._krylov import Krylov, Products
-from lossgeom.linalg._ritz import GROWTH, WHICH, EigenPairs, Ritz, Which, preference
+from lossgeom.linalg._ritz import GROWTH, WHICH, EigenPairs, Ritz, Which, preference, unknown_pairs
 from lossgeom.linalg._rounding import PROBES, rounded
 from lossgeom.linalg.arithmetic import lengths, plain_arithmetic, random_numbers
 from lossgeom.linalg.operator import DTYPES, LinearOperator, as_operator
@@ -280,7 +280,7 @@ class _Search:
                 residuals[unknown] = lengths(differences).cpu() + HIDDEN * products.rounding
             products.finite = bool(residuals.isfinite().all())
         if not products.finite:
-            return EigenPairs.unknown(k, A, products.spent)
+            return unknown_pairs(k, A, products.spent)
         goals = (self.tol * ritz.scales[:k]).clamp(min=2 * products.rounding)
         return EigenPairs(
             values=values,

@@ -122,7 +122,7 @@ def _look(
 def _checked_outputs(
     at: Evaluation, thetas: Sequence[Tensor], batch: Batch, live: nn.Module
 ) -> tuple[Tensor, list[str]]:
-    """Evaluate a model twice, to find what makes it something else than a function of theta.
+    """Evaluate a model, once or twice, to find what makes it no function of theta.
 
     Again on a few examples, where these have the outputs that they have in the batch.
 
@@ -149,12 +149,13 @@ def _checked_outputs(
             else:
                 first = at.outputs(thetas[0], batch)
             before, first = leaves_of(first), first.detach()
-            leaves, same = before, True
+            leaves: Mapping[int, Tensor] = {  # which no call makes
+                key: leaf for key, leaf in before.items() if isinstance(leaf, nn.Parameter)
+            }
+            same = True
             if len(thetas) > 1:
                 second, same = _again(at, thetas[1], batch, first)
                 leaves = leaves_of(second)
-            else:  # no call makes parameters
-                leaves = {key: x for key, x in leaves.items() if isinstance(x, nn.Parameter)}
     except TypeError:
         if at.forward is None:
             check_arguments(at.network.module, batch)
